@@ -1,0 +1,52 @@
+# Every target does its own set-up (tools/setup_env.py): the first one takes minutes, later ones start at once.
+
+PYTHON ?= python3
+TORCH ?= auto
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check format bench proto docs clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make PYTHON=python3.12 ...   another Python for .venv (3.11 or newer)"
+	@echo "  make TORCH=default ...       torch's default build (CUDA on Linux) instead of the CPU build"
+
+setup: ## Create .venv with everything that the other targets need
+	@$(PYTHON) tools/setup_env.py --torch $(TORCH)
+
+demo: setup ## Train a toy model on several nodes on this machine and show what came out
+	$(BIN)/deca-node demo
+
+test: check ## All quick checks and all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup ## The slow tests
+	$(BIN)/python -m pytest -m slow
+
+check: setup ## Format, lint, types, import arrow, freshness of generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python tools/compile_protos.py --check
+	$(BIN)/python tools/write_configuration_reference.py --check
+
+format: setup ## Rewrite the code in the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## Measure; results go to bench/results
+	$(BIN)/python -m bench
+
+proto: setup ## Generate the message classes from proto/
+	$(BIN)/python tools/compile_protos.py
+
+docs: setup ## Generate docs/CONFIGURATION.md from the settings
+	$(BIN)/python tools/write_configuration_reference.py
+
+clean: ## Remove .venv, build products and caches
+	rm -rf .venv build dist *.egg-info
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,102 @@
+"""What all measurements share: fresh processes, facts about the machine, and where results go.
+
+The parent process only plans and prints; it imports no torch, so that it takes neither memory nor
+cores from what it measures. Every figure comes from a child of its own (:mod:`bench.trial`).
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+MIB = 2**20
+
+Row = dict[str, Any]
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The options that all measurements have."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    options.add_argument("--quick", action="store_true", help="a tiny model and few steps, to see that it runs")
+    options.add_argument("--threads", type=int, default=psutil.cpu_count(logical=False) or 1, help="torch threads")
+    options.add_argument("--batch", type=int, default=1, help="sequences per step")
+    options.add_argument("--length", type=int, default=128, help="tokens per sequence")
+    options.add_argument("--seed", type=int, default=0, help="seed of weights and tokens")
+    options.add_argument("--results", type=Path, default=RESULTS, help="folder for the JSON file")
+    return options
+
+
+def shared_job(arguments: argparse.Namespace) -> Row:
+    """The part of a trial's job that follows from the shared options."""
+    names = ("threads", "batch", "length", "seed")
+    return {"size": "quick" if arguments.quick else "full", **{name: getattr(arguments, name) for name in names}}
+
+
+def run_trial(job: Row, environment: dict[str, str] | None = None) -> Row:
+    """Run one trial in a fresh Python process and return what it reports.
+
+    Raises RuntimeError with the end of what the child wrote where it fails.
+    """
+    # Threads that wait must sleep: on a busy machine spinning ones measure each other.
+    settings = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", **(environment or {})}
+    command = [sys.executable, "-m", "bench.trial", json.dumps(job)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=3600
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"the trial {job} failed:\n{done.stderr[-2000:]}")
+    report: Row = json.loads(done.stdout.splitlines()[-1])
+    return report
+
+
+def write_results(name: str, arguments: argparse.Namespace, content: Row) -> Path:
+    """Write ``NAME.json`` (``NAME-quick.json``): when, where and how it was measured, then ``content``."""
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    path = Path(arguments.results) / f"{name}{'-quick' if arguments.quick else ''}.json"
+    head = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": f"python -m bench.{name} {' '.join(sys.argv[1:])}".strip(),
+        "seed": arguments.seed,
+        "machine": machine_facts(),
+    }
+    path.write_text(json.dumps(head | content, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def machine_facts() -> Row:
+    """What of the machine the figures depend on."""
+    return {
+        "cpu": cpu_name(),
+        "cores": psutil.cpu_count(logical=False),
+        "logical_cores": psutil.cpu_count(),
+        "load_average": [round(load, 2) for load in psutil.getloadavg()],
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{name: package_version(name) for name in ("torch", "transformers")},
+    }
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def package_version(name: str) -> str:
+    """The installed version, or a dash."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "-"

@@ -1,0 +1,253 @@
+"""One trial in one fresh process: a random model, one block of it, a few steps, then a report as JSON.
+
+Arms (``job["arm"]``): ``gradient`` runs forward and backward passes only and lets every gradient go at once,
+``deca`` is this project's engine with any number of neighbours, ``badam`` the ``badam`` package around
+torch's AdamW. All see the same weights, the same batch and the same block.
+
+Memory is the process's peak resident set while the arm works (thaw, edges, steps, freeze), less its resident
+set before the model was built. What imports and a first tiny backward pass load for good lies below that
+baseline; weights, gradients, optimizer state, frames, activations and torch's workspace lie above it.
+"""
+
+import gc
+import hashlib
+import json
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from deca_node.numerics.blocks import Block, origin_from, partition, spans
+from deca_node.numerics.engine import BlockEngine, Flow, Neighbour
+from deca_node.numerics.model import count_parameters, model_bytes
+from deca_node.numerics.quantize import CODECS
+from deca_node.protocol.run import RunSettings
+
+SIZES: dict[str, dict[str, int]] = {
+    "full": {"vocab_size": 32_000, "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12},
+    "quick": {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3},
+}
+LEARNING_RATE = 1e-4
+
+Job = dict[str, Any]
+Gradient = Callable[[], float]
+Seconds = list[float]
+
+
+def main() -> None:
+    """Run the job given as JSON in the first argument; print the report as the last line."""
+    print(json.dumps(run(json.loads(sys.argv[1]))))
+
+
+def run(job: Job) -> Job:
+    """Prepare, measure and report one trial."""
+    torch.set_num_threads(job["threads"])
+    warm_up(job)
+    baseline = resident_bytes()
+    model = random_model(job["size"], job["dtype"], job["seed"])
+    block = block_at(partition(model, 1), job["position"])
+    before = digests(model)
+    losses: list[float] = []
+    gradient = gradient_of(model, job, losses)
+    gc.collect()
+    reset_peak()
+    seconds = ARMS[job["arm"]](model, block, gradient, job)
+    peak = peak_bytes()
+    after = digests(model)
+    return {
+        "block": block.name,
+        "block_elements": block.elements,
+        "block_parameters": list(block.parameters),
+        "parameters": count_parameters(model),
+        "model_bytes": model_bytes(model),
+        "baseline_bytes": baseline,
+        "peak_bytes": peak - baseline,
+        "seconds": seconds,
+        "losses": losses,
+        "changed": sorted(name for name in before if before[name] != after[name]),
+    }
+
+
+# --- the arms ---------------------------------------------------------------------------------------
+
+
+def run_gradient(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Seconds:
+    """Forward and backward passes for the block, whose gradients are let go one by one."""
+
+    def let_go(parameter: torch.Tensor) -> None:
+        parameter.grad = None
+
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in block.parameters)
+        if name in block.parameters:
+            parameter.register_post_accumulate_grad_hook(let_go)
+    return [timed(gradient) for _ in range(job["steps"])]
+
+
+def run_badam(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Seconds:
+    """The badam package, pinned to one block; its moments start at zero as ours do."""
+    sys.path.insert(0, job["badam_path"])
+    from badam import BlockOptimizer  # type: ignore[import-not-found]
+
+    with warnings.catch_warnings(action="ignore"):  # badam warns that a float32 model saves it less
+        optimizer = BlockOptimizer(
+            base_optimizer=torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0),
+            named_parameters_list=list(model.named_parameters()),
+            block_prefix_list=[list(block.parameters)],
+            switch_block_every=10**9,
+            start_block=0,
+            switch_mode="fixed",
+            verbose=0,
+        )
+
+    def step() -> None:
+        gradient()
+        optimizer.step()
+
+    return [timed(step) for _ in range(job["steps"])]
+
+
+def run_deca(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Seconds:
+    """The engine from thaw to freeze. Neighbours agree with us in every bit: they cost what neighbours cost,
+    and the losses stay those of Adam."""
+    settings = RunSettings(learning_rate=LEARNING_RATE)
+    update_codec, peers = CODECS[settings.codec], [f"peer{i}" for i in range(job["neighbours"])]
+    with tempfile.TemporaryDirectory() as folder, starting_checkpoint(model, block, folder) as checkpoint:
+        engine = BlockEngine.of(model, block, settings, origin_from(spans(model, block), checkpoint.get_tensor))
+        if peers:
+            keyframe = torch.empty(CODECS["int8"].nbytes(block.elements), dtype=torch.uint8)
+            engine.keyframe(keyframe)
+            engine.connect([Neighbour(peer, 1 / (1 + len(peers)), keyframe) for peer in peers], keyframe)
+            del keyframe
+        else:
+            engine.connect([], torch.empty(0, dtype=torch.uint8))
+    ours, *theirs = (
+        torch.empty(update_codec.nbytes(block.elements) if peers else 0, dtype=torch.uint8) for _ in range(1 + len(peers))
+    )
+    flows = [Flow(peer, codes, ours) for peer, codes in zip(peers, theirs, strict=True)]
+
+    def half_step() -> None:
+        engine.half_step(LEARNING_RATE, gradient)
+        if peers:
+            engine.encode_update(ours)
+
+    seconds = []
+    for _ in range(job["steps"]):
+        first = timed(half_step)
+        for codes in theirs:  # what the network would bring; not timed
+            codes.copy_(ours)
+        seconds.append(first + timed(lambda: engine.mix(flows, fold=True)))
+    engine.freeze()
+    return seconds
+
+
+ARMS: dict[str, Callable[[PreTrainedModel, Block, Gradient, Job], Seconds]] = {
+    "gradient": run_gradient,
+    "badam": run_badam,
+    "deca": run_deca,
+}
+
+# --- what the arms work on --------------------------------------------------------------------------
+
+
+def random_model(size: str, dtype: str, seed: int) -> PreTrainedModel:
+    """A Llama-like model with untied embeddings, in training mode, made in ``dtype`` from the start."""
+    config = LlamaConfig(
+        **SIZES[size], num_attention_heads=SIZES[size]["hidden_size"] // 64, max_position_embeddings=2048, use_cache=False
+    )
+    torch.manual_seed(seed)
+    former = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype))
+    try:
+        return LlamaForCausalLM(config).train()
+    finally:
+        torch.set_default_dtype(former)
+
+
+def block_at(blocks: tuple[Block, ...], position: str) -> Block:
+    """The first block (embedding), one in the middle of the layers, or the last (final norm and head)."""
+    return blocks[{"first": 0, "middle": len(blocks) // 2, "last": len(blocks) - 1}[position]]
+
+
+def gradient_of(model: PreTrainedModel, job: Job, losses: list[float]) -> Gradient:
+    """Forward and backward passes on one fixed batch; every loss is noted in ``losses``."""
+    generator = torch.Generator().manual_seed(job["seed"])
+    tokens = torch.randint(SIZES[job["size"]]["vocab_size"], (job["batch"], job["length"]), generator=generator)
+
+    def gradient() -> float:
+        loss = model(input_ids=tokens, labels=tokens).loss
+        loss.backward()
+        losses.append(loss.item())
+        return losses[-1]
+
+    return gradient
+
+
+def starting_checkpoint(model: PreTrainedModel, block: Block, folder: str) -> Any:
+    """x0 on disk, as a node has it: the block's parameters in a safetensors file, open for reading."""
+    path = Path(folder) / "x0.safetensors"
+    named = dict(model.named_parameters())
+    save_file({name: named[name].detach() for name in block.parameters}, path)
+    return safe_open(path, framework="pt")
+
+
+def digests(model: PreTrainedModel) -> dict[str, str]:
+    """A hash of every parameter's bytes, to tell afterwards which ones changed."""
+    return {
+        name: hashlib.blake2b(parameter.detach().view(torch.uint8).numpy().data).hexdigest()
+        for name, parameter in model.named_parameters()
+    }
+
+
+# --- measuring --------------------------------------------------------------------------------------
+
+
+def warm_up(job: Job) -> None:
+    """One step of a tiny model, so that the libraries' own one-time memory lies below the baseline."""
+    small = job | {"size": "quick", "steps": 1, "neighbours": 1}
+    model = random_model("quick", job["dtype"], 0)
+    block = block_at(partition(model, 1), "middle")
+    run_deca(model, block, gradient_of(model, small, []), small)
+    gc.collect()
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Seconds that one call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def resident_bytes() -> int:
+    """Bytes of this process that are in memory now."""
+    return psutil.Process().memory_info().rss
+
+
+def reset_peak() -> None:
+    """Linux only: let the peak start again from what is resident now. Elsewhere it is that of the whole life."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_bytes() -> int:
+    """The largest resident set since :func:`reset_peak`."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    main()

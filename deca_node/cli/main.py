@@ -1,0 +1,98 @@
+"""The command ``deca-node``: a table of verbs, and the one place where errors become words and exit codes.
+
+Nothing but click is imported here. A verb's module is imported when the verb is called, so that
+``deca-node --help`` answers at once on a machine where importing torch takes ten seconds.
+"""
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from deca_node import __version__
+from deca_node.cli.invocation import Invocation, debug_option
+from deca_node.protocol.errors import DecaError
+
+EXIT_INTERNAL = 70
+EXIT_INTERRUPTED = 130
+
+COMMANDS = {
+    "start": ("deca_node.cli.start:start", "Run this machine's node of a training run."),
+    "demo": ("deca_node.cli.demo:demo", "Watch several nodes train together on this machine."),
+    "config": ("deca_node.cli.config:config", "Show where every setting comes from, or print a template."),
+    "version": ("deca_node.cli.version:version", "Print the versions that a bug report needs."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when it is called, and lists the commands without importing any."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the table: the order in which a newcomer needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import ``module:attribute``; None for a name that is not in the table."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with the table's own sentences."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, sentence) for name, (_, sentence) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  deca-node demo
+  deca-node start --insecure --peers peers.txt --model ./Qwen2.5-0.5B --data notes.jsonl
+  deca-node config --template run > run.toml
+  deca-node start --help
+""",
+)
+@debug_option
+@click.version_option(__version__, prog_name="deca-node")
+def cli() -> None:
+    """Fine-tune one language model together with others, peer to peer, and keep your data to yourself."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``deca-node`` and return its exit code (docs/EXIT_CODES.md). Every error ends here, in one sentence."""
+    invocation = Invocation()
+    try:
+        return _run(arguments, invocation)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except DecaError as error:
+        _show_traceback(invocation)
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001  (the last door: behind it is only the shell)
+        _show_traceback(invocation)
+        hint = "" if invocation.debug else " (run again with --debug to see where)"
+        click.echo(f"internal error: {type(error).__name__}: {error}{hint}", err=True)
+        return EXIT_INTERNAL
+
+
+def _run(arguments: Sequence[str] | None, invocation: Invocation) -> int:
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    result: Any = cli.main(args=args, prog_name="deca-node", standalone_mode=False, obj=invocation)
+    return result if isinstance(result, int) else 0
+
+
+def _show_traceback(invocation: Invocation) -> None:
+    if invocation.debug:
+        traceback.print_exc()

@@ -1,0 +1,102 @@
+"""Every setting is a flag: click options made from the settings' own metadata.
+
+A command that takes settings is decorated with :func:`settings_options` and asks :func:`load` for the
+result. The flags hand their text on unread: values are checked in one place, whichever way they came.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from deca_node.daemon.config import NodeSettings
+from deca_node.daemon.settings_sources import Loaded, SettingsKind, flag_of, load_settings
+from deca_node.protocol.run import RunSettings
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+RUN_SECTION = "Run settings (equal on all nodes; run.toml)"
+NODE_SECTION = "Node settings (this machine's own; node.toml)"
+SHORTER = {"wait_seconds": ("--wait",)}
+"""Flags that are typed by hand so often that they have a shorter name beside their setting's."""
+_METAVARS: Mapping[Any, str] = {str: "TEXT", int: "INTEGER", float: "NUMBER"}
+
+
+class SettingOption(click.Option):
+    """An option that knows under which heading of ``--help`` it stands."""
+
+    def __init__(self, *names: Any, section: str, **facts: Any) -> None:
+        super().__init__(*names, **facts)
+        self.section = section
+
+
+class SettingsCommand(click.Command):
+    """A command whose ``--help`` puts run settings and node settings under their own headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one list of options per heading, the command's own first."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": [], NODE_SECTION: [], RUN_SECTION: []}
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx)
+            if record:
+                sections[getattr(option, "section", "Options")].append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def settings_options(function: Decorated) -> Decorated:
+    """Add ``--run FILE``, ``--config FILE`` and one option per setting of both kinds."""
+    for kind, section in ((RunSettings, RUN_SECTION), (NodeSettings, NODE_SECTION)):
+        for field in reversed(_fields(kind)):
+            function = _setting_option(field, section)(function)
+    for flag, name in (("--config", "node"), ("--run", "run")):
+        function = click.option(
+            flag,
+            f"{name}_file",
+            type=click.Path(path_type=Path),
+            envvar=f"DECA_{name.upper()}_FILE",
+            help=f"The {name}'s settings.  [default: ./{name}.toml, where there is one]",
+        )(function)
+    return function
+
+
+def load(ctx: click.Context) -> Loaded:
+    """Both configurations, from the flags given in ``ctx``, the environment, the two files and the defaults."""
+    names = [field.name for kind in (RunSettings, NodeSettings) for field in _fields(kind)]
+    flags = {name: ctx.params[name] for name in names if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    return load_settings(flags, os.environ, _file(ctx, "run"), _file(ctx, "node"))
+
+
+def _fields(kind: SettingsKind) -> "tuple[dataclasses.Field[Any], ...]":
+    return dataclasses.fields(kind)
+
+
+def _file(ctx: click.Context, name: str) -> Path | None:
+    given: Path | None = ctx.params[f"{name}_file"]
+    usual = Path(f"{name}.toml")
+    return given or (usual if usual.exists() else None)
+
+
+def _setting_option(field: "dataclasses.Field[Any]", section: str) -> Callable[[Decorated], Decorated]:
+    flag = flag_of(field.name)
+    facts: dict[str, Any] = {"cls": SettingOption, "section": section, "help": _help(field), "default": None}
+    if field.type is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", field.name, **facts)
+    if field.name == "insecure":
+        return click.option(flag, field.name, count=True, **facts)
+    metavar = "|".join(field.metadata["choices"]) or _METAVARS[field.type]
+    return click.option(*SHORTER.get(field.name, ()), flag, field.name, metavar=metavar, **facts)
+
+
+def _help(field: "dataclasses.Field[Any]") -> str:
+    facts = [field.metadata["unit"]] if field.metadata["unit"] else []
+    if isinstance(field.default, float):
+        facts.append(f"default: {field.default:g}")
+    elif field.default != "" and field.type is not bool:
+        facts.append(f"default: {field.default}")
+    return f"{field.metadata['help']}  [{'; '.join(facts)}]" if facts else field.metadata["help"]

@@ -1,0 +1,65 @@
+"""The settings as text: the commented template of a file, and the tables of docs/CONFIGURATION.md.
+
+Both are written from the settings' own metadata, so that they cannot drift from what the node reads.
+"""
+
+import dataclasses
+import json
+import textwrap
+from typing import Any
+
+from deca_node.daemon.settings_sources import FILES, TYPE_WORDS, SettingsKind, flag_of, variable_of
+
+_PREAMBLE = """\
+# {file} for deca-node: {idea}
+# Every line is commented out and shows the default; uncomment what you change.
+# A flag ({flag}) or a variable ({variable}) overrides a line of this file.
+"""
+
+
+def value_text(value: Any) -> str:
+    """A value as TOML spells it: ``"text"``, ``48``, ``5e-05``, ``true``."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else repr(value)
+
+
+def allowed(field: "dataclasses.Field[Any]") -> str:
+    """What a setting may be, in words: ``forward, backward or shuffled``, ``0 to 0.9``, ``a whole number from 1``."""
+    choices, low, high = (field.metadata[fact] for fact in ("choices", "low", "high"))
+    if choices:
+        return " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))
+    word = TYPE_WORDS[field.type]
+    if low is None:
+        return word
+    return f"{word} from {low:g}" + ("" if high is None else f" to {high:g}")
+
+
+def template(kind: SettingsKind) -> str:
+    """A commented TOML file with every setting of a kind at its default."""
+    first = dataclasses.fields(kind)[0].name
+    idea = (kind.__doc__ or "").partition(":")[2].strip().splitlines()[0]
+    head = _PREAMBLE.format(file=FILES[kind], idea=idea, flag=flag_of(first), variable=variable_of(first))
+    return head + "".join(_entry(field) for field in dataclasses.fields(kind))
+
+
+def table(kind: SettingsKind) -> str:
+    """A Markdown table with every setting of a kind."""
+    rows = [_row(field) for field in dataclasses.fields(kind)]
+    return "\n".join(["| setting | default | unit | allowed | what it does |", "|---|---|---|---|---|", *rows]) + "\n"
+
+
+def _entry(field: "dataclasses.Field[Any]") -> str:
+    unit = f" Unit: {field.metadata['unit']}." if field.metadata["unit"] else ""
+    text = f"{field.metadata['help']}{unit} Allowed: {allowed(field)}."
+    lines = textwrap.wrap(text, width=98, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+    return "\n" + "\n".join(lines) + f"\n#{field.name} = {value_text(field.default)}\n"
+
+
+def _row(field: "dataclasses.Field[Any]") -> str:
+    cells = (
+        f"`{field.name}`",
+        f"`{value_text(field.default)}`",
+        field.metadata["unit"],
+        allowed(field),
+        field.metadata["help"],
+    )
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,39 @@
+"""``deca-node version``: what a bug report needs, found without importing any of it."""
+
+import importlib.metadata
+import json
+import platform
+
+import click
+
+from deca_node import __version__
+from deca_node.cli.invocation import debug_option
+
+PACKAGES = ("torch", "transformers", "safetensors", "grpcio", "protobuf", "click")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  deca-node version
+  deca-node version --json
+"""
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
+@debug_option
+def version(as_json: bool) -> None:
+    """Print the versions of deca-node, of Python and of the packages it stands on."""
+    versions = {"deca-node": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    versions |= {package: _installed(package) for package in PACKAGES}
+    if as_json:
+        click.echo(json.dumps(versions, indent=2))
+        return
+    for name, text in versions.items():
+        click.echo(f"{name:<13} {text}")
+
+
+def _installed(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,193 @@
+"""The node's own settings, and the checks at the door.
+
+What all nodes must agree on stands in ``run.toml`` (:class:`~deca_node.protocol.run.RunSettings`); what
+concerns one machine only stands in ``node.toml``, here. Nobody else ever sees these values, and two
+nodes of one run may differ in every one of them.
+
+The checks run once, before anything is started: whatever a person can still put right is refused here
+in a sentence, and what follows need not ask again.
+"""
+
+import dataclasses
+import ipaddress
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from deca_node.daemon.peers import Address, Peer, parse_address
+from deca_node.protocol.errors import DataError, ModelError, SettingsError, StorageError
+from deca_node.protocol.settings import check_limits, setting
+
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSettings:
+    """``node.toml``: this machine's own affair.
+
+    Paths are taken from the working directory; ``~`` is the home folder.
+    """
+
+    name: str = setting("", "This node's name in the peers file; empty finds its line by the address.")
+    listen: str = setting(
+        "",
+        "Address to listen on; empty takes this node's own line of the peers file. "
+        "0.0.0.0:PORT and [::]:PORT listen on every address.",
+        unit="host:port",
+    )
+    peers: str = setting("peers.txt", "The peers file: one host:port or name@host:port per line.", unit="path")
+    model: str = setting("", "Folder of a Hugging Face checkpoint, or the id of one on the hub.", unit="path or hub id")
+    data: str = setting(
+        "", "This node's private records, a file or a folder. They never leave this machine.", unit="path"
+    )
+    dir: str = setting(
+        "", "Folder for checkpoints, reports and the tuned model; empty takes ./deca-data/NAME.", unit="path"
+    )
+
+    device: str = setting("auto", "Where to train: auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.")
+    threads: int = setting(0, "Threads of the trainer on the CPU; 0 takes one per core.", unit="threads", low=0)
+    trainer_nice: int = setting(
+        5, "By how much the trainer yields to the network: its niceness, above the node's own.", low=0, high=19
+    )
+    micro_batch: int = setting(
+        0, "Sequences per forward pass, for small memories; 0 takes the whole batch at once.", unit="sequences", low=0
+    )
+    gradient_checkpointing: bool = setting(False, "Compute activations twice instead of keeping them: slower, smaller.")
+
+    holdout: float = setting(
+        0.1, "Share of this node's records that is held out to measure the loss.", low=0.0, high=0.9
+    )
+    eval_every: str = setting("round", "When the held-out loss is measured.", choices=("round", "activation", "never"))
+    eval_sequences: int = setting(64, "Held-out sequences per measurement, at most.", unit="sequences", low=1)
+    bad_records: str = setting(
+        "stop", "What a malformed record does: stop the node, or be skipped and counted.", choices=("stop", "skip")
+    )
+
+    wait_seconds: float = setting(
+        0.0, "How long to wait for the expected peers before the run begins; 0 waits for ever.", unit="seconds", low=0.0
+    )
+    open_timeout_seconds: float = setting(
+        120.0,
+        "How long an activation waits for a neighbour's keyframe before it goes on alone.",
+        unit="seconds",
+        low=0.1,
+    )
+    step_timeout_seconds: float = setting(
+        120.0,
+        "How long a step waits for a neighbour's update before that edge is dropped for the activation.",
+        unit="seconds",
+        low=0.1,
+    )
+    finish_timeout_seconds: float = setting(
+        60.0, "How long a finished node stays to let its neighbours finish.", unit="seconds", low=0.0
+    )
+
+    insecure: int = setting(
+        0,
+        "Speak plaintext: given once (1) within this machine only, twice (2) on any network, for all to read.",
+        low=0,
+        high=2,
+    )
+    log_level: str = setting("info", "The least that is logged.", choices=("debug", "info", "warning", "error"))
+    log_format: str = setting("text", "Log lines for people or for machines.", choices=("text", "json"))
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+        if not DEVICE.fullmatch(self.device):
+            raise SettingsError(f"device = {self.device!r} is none of auto, cpu, cuda and cuda:N")
+        try:
+            self.listen_address  # noqa: B018  (asked only to hear its complaint)
+        except ValueError as error:
+            raise SettingsError(f"listen = {error}") from error
+
+    @property
+    def listen_address(self) -> Address | None:
+        """``listen``, taken apart; None where it is left to the peers file."""
+        return parse_address(self.listen) if self.listen else None
+
+
+def expanded_path(path: str) -> str:
+    """``path`` with a leading ``~`` as the home folder. Raises SettingsError where there is no such home."""
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def settle(node: NodeSettings, own: Peer) -> NodeSettings:
+    """Fill in what was left to this node's line of the peers file, and expand ``~`` in paths."""
+    model = expanded_path(node.model) if node.model.startswith("~") else node.model
+    return dataclasses.replace(
+        node,
+        name=own.name,
+        listen=node.listen or str(own.address),
+        dir=expanded_path(node.dir) if node.dir else str(Path("deca-data") / own.name),
+        data=expanded_path(node.data),
+        model=model,
+    )
+
+
+def check_required(node: NodeSettings) -> None:
+    """Refuse to start without a model or without data. Raises SettingsError."""
+    for name in ("model", "data"):
+        if not getattr(node, name):
+            raise SettingsError(f"{name} is not set; give --{name}, DECA_{name.upper()}, or {name} in node.toml")
+
+
+def check_paths(node: NodeSettings) -> None:
+    """Refuse paths that cannot work. Raises ModelError, DataError or StorageError."""
+    _check_model(node.model)
+    data = Path(node.data)
+    if not data.exists():
+        raise DataError(f"there is no data at {data}")
+    if not os.access(data, os.R_OK):
+        raise DataError(f"the data at {data} may not be read by this user")
+    if Path(node.dir).exists() and not Path(node.dir).is_dir():
+        raise StorageError(f"{node.dir} is to be this node's folder, but a file is there")
+
+
+def check_plaintext(insecure: int, listen: str, peers: Iterable[str]) -> str:
+    """Whether plaintext is allowed between these hosts; the answer is what to tell the user.
+
+    Given once, ``--insecure`` keeps everything within this machine: it neither listens on nor dials
+    anything but loopback. Given twice it goes anywhere. Raises SettingsError.
+    """
+    if insecure == 0:
+        raise SettingsError(
+            "peers would talk in plaintext, and this version has no certificates yet; "
+            "allow it with --insecure within this machine, or --insecure --insecure on any network"
+        )
+    if insecure >= 2:
+        return f"listening on {listen} in plaintext: anyone on the path can read and change what the nodes exchange"
+    if not is_loopback(listen):
+        raise SettingsError(
+            f"with one --insecure a node listens on loopback only, and {listen} is not; "
+            "give --insecure twice to speak plaintext on any network"
+        )
+    for host in peers:
+        if not is_loopback(host):
+            raise SettingsError(
+                f"with one --insecure a node dials loopback only, and the peer at {host} is not; "
+                "give --insecure twice to speak plaintext on any network"
+            )
+    return f"listening on {listen} in plaintext, within this machine only"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is certain to stay within this machine. Names other than localhost are not: they may change."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_model(model: str) -> None:
+    path = Path(model)
+    if path.exists() or model.startswith((".", "/")):
+        if not path.is_dir():
+            raise ModelError(f"there is no folder {model}; a model is a folder with config.json and *.safetensors")
+    elif not HUB_ID.fullmatch(model):
+        raise ModelError(f"there is no folder {model}, and it is not the id of a model on the hub (ORG/NAME)")

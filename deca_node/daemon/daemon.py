@@ -1,0 +1,208 @@
+"""The daemon is one loop: ``for command in node.handle(event, now): perform(command)``.
+
+Around it stand the hands that perform: the transport, the trainer in its own process, the shared memory
+between the two, and the files. None of them decides anything about the run.
+"""
+
+import asyncio
+import logging
+import random
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from deca_node.daemon import messages
+from deca_node.daemon.arena import Arena, FrameStore
+from deca_node.daemon.config import NodeSettings
+from deca_node.daemon.directory import write_run
+from deca_node.daemon.peers import Address, Peer, Peers
+from deca_node.daemon.session import FrameRules
+from deca_node.daemon.telemetry import Telemetry
+from deca_node.daemon.trainer_link import TrainerLink
+from deca_node.daemon.transport import Identity, Transport
+from deca_node.daemon.wire_pb import exchange_pb2 as pb
+from deca_node.protocol import commands as c
+from deca_node.protocol import events as e
+from deca_node.protocol.frames import FrameId, FrameKind
+from deca_node.protocol.node import Node, Patience
+from deca_node.protocol.run import RunSettings
+
+log = logging.getLogger("deca")
+
+AWAITS_SECONDS = 10.0
+"""How often a node that waits says for whom."""
+
+FORCED = 130
+
+
+@dataclass
+class _End:
+    exit_code: int
+    sentence: str
+
+
+class Daemon:
+    """One node from its start to its exit code."""
+
+    def __init__(self, run: RunSettings, settings: NodeSettings, peers: Peers, own: Peer, directory: Path) -> None:
+        self._run = run
+        self._settings = settings
+        self._directory = directory
+        patience = Patience(
+            gather=settings.wait_seconds,
+            open=settings.open_timeout_seconds,
+            step=settings.step_timeout_seconds,
+            finish=settings.finish_timeout_seconds,
+            eval_every=settings.eval_every,
+        )
+        self._node = Node(own.name, tuple(peer.name for peer in peers), run, patience)
+        self._events: asyncio.Queue[e.Event] = asyncio.Queue()
+        boot = random.SystemRandom().getrandbits(63)
+        identity = Identity(own.name, boot, lambda: self._node.position)
+        others = {peer.name: peer.address for peer in peers if peer.name != own.name}
+        self._transport = Transport(identity, others, self._events.put_nowait)
+        self._telemetry = Telemetry(self._node, directory, self._transport.traffic())
+        self._trainer = TrainerLink(self._events.put_nowait, self._noted)
+        self._store: FrameStore | None = None
+        self._ready: e.TrainerReady | None = None
+        self._end: _End | None = None
+        self._signals = 0
+
+    # --- life ---------------------------------------------------------------------------------------
+
+    async def life(self) -> int:
+        """Start, loop, shut down; returns the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signalled)
+        listen = self._settings.listen_address
+        assert listen is not None, "settled settings name an address"
+        watch = asyncio.ensure_future(self._say_awaits())
+        try:
+            await self._transport.listen(Address(*listen))
+            await self._trainer.start(self._setup(), self._settings.trainer_nice)
+            await self._loop()
+        finally:
+            watch.cancel()
+            await self._transport.close()
+            await self._trainer.close()
+            self._telemetry.close()
+        assert self._end is not None
+        level = logging.INFO if self._end.exit_code == 0 else logging.ERROR
+        log.log(level, "%s", self._end.sentence)
+        return self._end.exit_code
+
+    async def _loop(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while self._end is None:
+            deadline = self._node.next_deadline()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    event = await self._events.get()
+            except TimeoutError:
+                event = e.DeadlinePassed()
+            if isinstance(event, e.TrainerReady):
+                self._ready = event
+            commands = self._node.handle(event, clock())
+            for command in commands:
+                self._perform(command)
+            self._telemetry.observe(event)
+
+    def _signalled(self) -> None:
+        self._signals += 1
+        if self._signals == 1:
+            log.warning("stopping after the current step; once more to stop at once")
+            self._events.put_nowait(e.StopRequested())
+        else:
+            self._end = _End(FORCED, "stopped at once; nothing was saved")
+            self._events.put_nowait(e.DeadlinePassed())
+
+    async def _say_awaits(self) -> None:
+        said = ""
+        while True:
+            await asyncio.sleep(AWAITS_SECONDS)
+            awaits = self._node.awaits()
+            if awaits == said and "trainer" not in awaits:
+                problems = "; ".join(f"{peer}: {why}" for peer, why in sorted(self._transport.problems().items()))
+                log.info("waiting for %s%s", awaits, f" ({problems})" if problems else "")
+            said = awaits
+
+    # --- hands --------------------------------------------------------------------------------------
+
+    def _perform(self, command: c.Command) -> None:
+        match command:
+            case c.Meet():
+                self._meet(command)
+            case c.SendOpen():
+                self._send_open(command)
+            case c.SendUpdate():
+                self._transport.send_frame(command.peer, command.update)
+            case c.SendClose():
+                close = pb.Close(activation=command.activation, applied=command.applied, reason=command.reason)
+                self._transport.send(command.peer, pb.Frame(close=close))
+            case c.SendBye():
+                self._transport.send(command.peer, pb.Frame(bye=pb.Bye()))
+            case c.Release():
+                assert self._store is not None
+                self._store.release(command.frame)
+            case c.Report():
+                log.log(logging.getLevelNamesMapping()[command.level.upper()], "%s", command.sentence)
+            case c.Finish():
+                self._end = self._end or _End(command.exit_code, command.sentence)
+            case _:
+                self._trainer.send(command, self._places(command))
+
+    def _meet(self, command: c.Meet) -> None:
+        """The run is known: cut the shared memory for its frames, and greet the peers."""
+        assert self._ready is not None
+        held_max = self._run.late_steps + 4
+        largest = max(self._ready.keyframe_bytes + self._ready.update_bytes)
+        arena = Arena(self._trainer.memory, largest, (held_max + 1) * (len(self._node.neighbours) + 1))
+        self._store = FrameStore(arena)
+        self._trainer.send(messages.ArenaShape(arena.slot_bytes, arena.slots))
+        write_run(self._directory, command.agreement)
+        log.info("run %s, fingerprint %s", self._run.run_name, command.agreement.fingerprint[:16])
+        self._transport.meet(command.agreement, self._store, FrameRules(self._nbytes, held_max))
+
+    def _send_open(self, command: c.SendOpen) -> None:
+        opening = pb.Open(
+            activation=command.activation,
+            degree=command.degree,
+            keyframe_bytes=self._nbytes(FrameKind.KEYFRAME, command.activation),
+        )
+        self._transport.send(command.peer, pb.Frame(open=opening))
+        self._transport.send_frame(command.peer, command.keyframe)
+
+    def _places(self, command: c.TrainerCommand) -> messages.Slots:
+        """Where the frames of a command lie; a slot is reserved for the one that it asks to be written."""
+        match command:
+            case c.Activate(keyframe=FrameId() as frame) | c.HalfStep(update=FrameId() as frame):
+                assert self._store is not None
+                nbytes = self._nbytes(frame.kind, frame.activation)
+                assert nbytes is not None
+                self._store.reserve(frame, nbytes)
+                frames = [frame]
+            case c.Connect():
+                frames = [n.keyframe for n in command.neighbours] + ([command.ours] if command.ours else [])
+            case c.Mix():
+                frames = [frame for flow in command.flows for frame in (flow.theirs, flow.ours)]
+            case _:
+                frames = []
+        return {frame: self._store.slot(frame) for frame in frames} if self._store else {}
+
+    def _nbytes(self, kind: FrameKind, activation: int) -> int | None:
+        """What a frame of this kind takes in an activation; None where the run has no such activation."""
+        assert self._ready is not None
+        if not 0 <= activation < len(self._node.schedule):
+            return None
+        sizes = self._ready.keyframe_bytes if kind is FrameKind.KEYFRAME else self._ready.update_bytes
+        return sizes[self._node.schedule[activation].block]
+
+    def _setup(self) -> messages.TrainerSetup:
+        same = ("name", "model", "data", "device", "threads", "micro_batch")
+        more = ("gradient_checkpointing", "holdout", "eval_sequences", "bad_records")
+        given = {field: getattr(self._settings, field) for field in same + more}
+        return messages.TrainerSetup(settings=self._run, directory=str(self._directory), **given)
+
+    def _noted(self, note: messages.Note) -> None:
+        log.log(logging.getLevelNamesMapping()[note.level.upper()], "%s", note.sentence)

@@ -1,0 +1,28 @@
+"""From settings to an exit code: the folder is locked, logging begins, and the daemon lives in it."""
+
+import asyncio
+from pathlib import Path
+
+import uvloop
+
+from deca_node.daemon.daemon import Daemon
+from deca_node.daemon.directory import node_directory
+from deca_node.daemon.peers import Peer, Peers
+from deca_node.daemon.settings_sources import Loaded
+from deca_node.daemon.telemetry import set_up_logging
+
+
+def run_node(loaded: Loaded, peers: Peers, own: Peer) -> int:
+    """Run one node in the foreground until it has finished, was stopped or failed; returns the exit code.
+
+    Raises DecaError for what is found before the node takes part in anything.
+    """
+    set_up_logging(loaded.node.log_level, loaded.node.log_format, own.name)
+    with node_directory(Path(loaded.node.dir)) as directory:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_life(loaded, peers, own, directory))
+
+
+async def _life(loaded: Loaded, peers: Peers, own: Peer, directory: Path) -> int:
+    # The daemon makes queues and locks that belong to a running loop.
+    return await Daemon(loaded.run, loaded.node, peers, own, directory).life()

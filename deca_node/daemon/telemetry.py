@@ -1,0 +1,119 @@
+"""What a node tells: log lines for people, and one JSON line per step and evaluation for everything else."""
+
+import json
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deca_node.daemon.directory import METRICS
+from deca_node.protocol import events as e
+from deca_node.protocol.node import Node
+from deca_node.protocol.schedule import Step
+
+log = logging.getLogger("deca")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line, with whatever ``extra={"facts": {...}}`` adds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON."""
+        line = {"time": round(record.created, 3), "level": record.levelname.lower(), "message": record.getMessage()}
+        return json.dumps(line | getattr(record, "facts", {}), ensure_ascii=False)
+
+
+def set_up_logging(level: str, form: str, name: str) -> None:
+    """Log to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter(f"%(asctime)s {name} %(levelname)s %(message)s", "%H:%M:%S")
+    handler.setFormatter(JsonFormatter() if form == "json" else text)
+    log.handlers[:] = [handler]
+    log.setLevel(level.upper())
+    log.propagate = False
+
+
+class Telemetry:
+    """Watches the events of one node. Bytes are cumulative since the node's start."""
+
+    def __init__(self, node: Node, directory: Path, traffic: Mapping[str, Counter[str]]) -> None:
+        self._node = node
+        self._file = (directory / METRICS).open("a", encoding="utf-8", buffering=1)
+        self._traffic = traffic
+        self._half: dict[Step, Mapping[str, float]] = {}
+        self._last_step = time.monotonic()
+
+    def observe(self, event: e.Event) -> None:
+        """Write down what is worth it."""
+        match event:
+            case e.HalfStepped():
+                self._half[event.step] = event.scalars
+            case e.Mixed() if event.step in self._half:
+                self._step(event)
+            case e.Evaluated():
+                self._evaluated(event)
+            case e.Frozen():
+                self._half.clear()
+            case e.PeerUp():
+                log.info("peer %s is here", event.peer)
+            case e.PeerDown():
+                log.warning("peer %s is gone: %s", event.peer, event.sentence)
+
+    def close(self) -> None:
+        """End the file."""
+        self._file.close()
+
+    def _step(self, event: e.Mixed) -> None:
+        now = time.monotonic()
+        half = self._half.pop(event.step)
+        where = self._where(event.step)
+        figures = {**half, **event.scalars, "step_seconds": now - self._last_step}
+        self._last_step = now
+        self._write("step", {**where, **figures, **self._bytes(), **self._node.counters})
+        loss = f"  loss {half['loss']:.4f}" if "loss" in half else ""
+        distance = event.scalars.get("consensus_distance")
+        apart = f"  consensus distance {distance:.2e}" if distance is not None else ""
+        level = logging.INFO if self._last_of_visit(event.step) else logging.DEBUG
+        log.log(level, "%s%s%s", self._place(event.step), loss, apart, extra={"facts": where})
+
+    def _evaluated(self, event: e.Evaluated) -> None:
+        ordinal = 0
+        if self._node.visit is not None:
+            activation = self._node.visit.activation
+            ordinal = self._node.schedule.ordinal(Step(activation.index, max(activation.steps - 1, 0))) + 1
+        self._write("eval", {"when": event.when, "loss": event.loss, "tokens": event.tokens, "ordinal": ordinal})
+        log.info("held-out loss (%s): %.4f over %d tokens", event.when, event.loss, event.tokens)
+
+    def _last_of_visit(self, step: Step) -> bool:
+        return step.inner == self._node.schedule[step.activation].steps - 1
+
+    def _place(self, step: Step) -> str:
+        activation = self._node.schedule[step.activation]
+        rounds, blocks = self._node.settings.rounds, self._node.schedule.blocks
+        what = f"round {activation.round + 1}/{rounds}" if activation.round < rounds else "final flush"
+        return f"{what}  block {activation.block + 1}/{blocks}  step {step.inner + 1}/{activation.steps}"
+
+    def _where(self, step: Step) -> dict[str, int]:
+        activation = self._node.schedule[step.activation]
+        return {
+            "round": activation.round,
+            "block": activation.block,
+            "inner": step.inner,
+            "ordinal": self._node.schedule.ordinal(step),
+        }
+
+    def _bytes(self) -> dict[str, int]:
+        total: Counter[str] = Counter()
+        for traffic in self._traffic.values():
+            total.update(traffic)
+        return {
+            "bytes_sent": sum(n for kind, n in total.items() if kind.startswith("sent.")),
+            "bytes_received": sum(n for kind, n in total.items() if kind.startswith("received.")),
+        }
+
+    def _write(self, kind: str, facts: Mapping[str, Any]) -> None:
+        line = {"time": round(time.time(), 3), "kind": kind, "node": self._node.name, **facts}
+        self._file.write(json.dumps(line) + "\n")

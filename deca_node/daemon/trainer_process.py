@@ -1,0 +1,100 @@
+"""The trainer's own process: ``python -m deca_node.daemon.trainer_process SOCKET MEMORY``.
+
+Two inherited descriptors are all it has of the node: a socket with commands and events as lines of JSON,
+and the shared memory in which frames lie. It obeys one command at a time and answers each with one event.
+If it dies the node lives; if the node dies the socket ends, and so does this process.
+"""
+
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import BinaryIO
+
+from deca_node.daemon import messages
+from deca_node.daemon.arena import Arena
+from deca_node.protocol import events as e
+from deca_node.protocol.errors import DecaError, TrainerError
+from deca_node.protocol.frames import FrameId
+
+
+class ArenaFrames:
+    """The frames a command names, as buffers; the daemon's books say where they lie."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._arena: Arena | None = None
+        self.slots: messages.Slots = {}
+
+    def shape(self, shape: messages.ArenaShape) -> None:
+        """Map the memory, once the daemon knows how it is cut."""
+        self._arena = Arena(self._descriptor, shape.slot_bytes, shape.slots)
+
+    def view(self, frame: FrameId) -> memoryview:
+        """The bytes of a frame, to read or to fill."""
+        assert self._arena is not None, "frames are named only after the arena was shaped"
+        return self._arena.slot(*self.slots[frame])
+
+
+def main() -> int:
+    """Load, then obey until the socket ends."""
+    # The terminal sends Ctrl-C to every process of the group; the daemon alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    frames = ArenaFrames(int(sys.argv[2]))
+    stream = connection.makefile("rwb", buffering=0)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        try:
+            _serve(stream, frames)
+        except DecaError as problem:
+            stream.write(messages.encode(e.TrainerFailed(str(problem), problem.exit_code)))
+        except Exception as problem:
+            traceback.print_exc()
+            stream.write(messages.encode(_failure(problem)))
+            return 1
+    return 0
+
+
+def _serve(stream: BinaryIO, frames: ArenaFrames) -> None:
+    lines = iter(stream.readline, b"")
+    setup = messages.decode(next(lines)).body
+    if setup.threads:
+        os.environ["OMP_NUM_THREADS"] = str(setup.threads)
+    # Several nodes may share one machine's cores; spinning threads would starve each other.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from deca_node.numerics.trainer import Trainer, TrainerOptions
+
+    def note(sentence: str) -> None:
+        stream.write(messages.encode(messages.Note(sentence)))
+
+    options = TrainerOptions(**{field: getattr(setup, field) for field in TrainerOptions.__dataclass_fields__})
+    trainer = Trainer.load(options, frames.view, note)
+    stream.write(messages.encode(trainer.ready()))
+    # A full collection takes a quarter of a second with torch loaded, and finds nothing of it to free.
+    gc.collect()
+    gc.freeze()
+    for line in lines:
+        envelope = messages.decode(line)
+        if isinstance(envelope.body, messages.ArenaShape):
+            frames.shape(envelope.body)
+            continue
+        frames.slots = envelope.slots
+        stream.write(messages.encode(trainer.obey(envelope.body)))
+
+
+def _failure(problem: Exception) -> e.TrainerFailed:
+    """An unforeseen end, with advice where the kind of problem is known."""
+    text = str(problem).strip().splitlines()
+    first = text[0] if text else type(problem).__name__
+    advice = ""
+    if type(problem).__name__ == "OutOfMemoryError" or isinstance(problem, MemoryError):
+        advice = "; lower --micro-batch, turn on --gradient-checkpointing, or choose smaller blocks"
+    return e.TrainerFailed(f"the trainer failed: {type(problem).__name__}: {first}{advice}", TrainerError.exit_code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""Which parameters are trained together, and the one flat buffer they live in while they are.
+
+A decoder is a stack: embeddings at the bottom, equal layers above, a norm and a head on top. Blocks are
+cut along the stack::
+
+    embedding      everything that turns tokens and positions into vectors (with the head, if it is tied)
+    layers.0-1     block_layers decoder layers each
+    layers.2-3
+    head           final norm and head; joins the last layers where the head is tied and only a norm is left
+
+Parameters are told apart by identity, never by their names' text. While a block is active its parameters
+are one float32 vector, the master, in which they lie in the order of their names: that order is what all
+nodes share, since updates are slices of the vector. Float32 parameters are views into the master; others
+are copies of it in the model's dtype, renewed by ``publish``.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from deca_node.protocol.errors import ModelError
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Parameters that are trained together: their names, sorted, and how many elements they have in all."""
+
+    name: str
+    parameters: tuple[str, ...]
+    elements: int
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a parameter lies in its block's vector: elements [start, stop)."""
+
+    name: str
+    start: int
+    stop: int
+
+
+def partition(model: nn.Module, block_layers: int) -> tuple[Block, ...]:
+    """Cut all parameters of a decoder into disjoint blocks, bottom up.
+
+    Raises ModelError where the model has no decoder layers.
+    """
+    layers = decoder_layers(model)
+    layer_ids = {id(p) for layer in layers for p in layer.parameters()}
+    embedding = _embedding_parameters(model, layer_ids)
+    head = _own_parameters(_part(model, "get_output_embeddings"))
+    tied = any(id(p) in {id(q) for q in embedding} for p in head)
+    groups: list[tuple[str, list[nn.Parameter]]] = [("embedding", embedding)]
+    for first in range(0, len(layers), block_layers):
+        last = min(first + block_layers, len(layers)) - 1
+        name = f"layers.{first}-{last}" if last > first else f"layers.{first}"
+        groups.append((name, [p for layer in layers[first : last + 1] for p in layer.parameters()]))
+    claimed = {id(p) for _, parameters in groups for p in parameters}
+    rest = [p for p in model.parameters() if id(p) not in claimed]
+    if tied:
+        groups[-1][1].extend(rest)
+    else:
+        groups.append(("head", rest))
+    return tuple(_named(model, groups))
+
+
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The stack of decoder layers: of all outermost module lists as long as the config says, the one that
+    holds most parameters."""
+    config = getattr(model, "config", None)
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{type(model).__name__} is an encoder-decoder; only a single stack of layers can be cut")
+    depth = _depth(config)
+    lists = [found for found in _outermost_lists(model) if len(found) and (depth is None or len(found) == depth)]
+    if not lists:
+        expected = "" if depth is None else f" (looked for a list of {depth} layers)"
+        raise ModelError(f"{type(model).__name__} has no decoder layers that could be trained in blocks{expected}")
+    stack: nn.ModuleList = max(lists, key=_elements)
+    return list(stack)
+
+
+def spans(model: nn.Module, block: Block) -> tuple[Span, ...]:
+    """Where each of the block's parameters lies in its vector."""
+    parameters = dict(model.named_parameters())
+    found, start = [], 0
+    for name in block.parameters:
+        stop = start + parameters[name].numel()
+        found.append(Span(name, start, stop))
+        start = stop
+    return tuple(found)
+
+
+def origin_from(layout: Sequence[Span], tensor: Callable[[str], Tensor]) -> Callable[[int, int], Tensor]:
+    """x0 as elements [start, stop) of the block's vector, float32, read tensor by tensor.
+
+    ``tensor(name)`` gives one parameter of the starting checkpoint in any dtype and shape. The last one
+    read is kept, so that reading front to back reads each once.
+    """
+    kept: tuple[str, Tensor] | None = None
+
+    def read(span: Span) -> Tensor:
+        nonlocal kept
+        if kept is None or kept[0] != span.name:
+            kept = (span.name, tensor(span.name).reshape(-1))
+        return kept[1]
+
+    def origin(start: int, stop: int) -> Tensor:
+        inside = [span for span in layout if span.start < stop and start < span.stop]
+        parts = [read(s)[max(start, s.start) - s.start : min(stop, s.stop) - s.start].float() for s in inside]
+        return parts[0] if len(parts) == 1 else torch.cat(parts) if parts else torch.empty(0)
+
+    return origin
+
+
+class FlatBlock:
+    """One active block: thawed parameters, their master and their gradient as flat float32 vectors.
+
+    ``master`` and ``grad`` are float32 [elements] on the parameters' device. ``grad`` is allocated by the
+    first ``collect``, so a block that is only mixed never has one.
+    """
+
+    def __init__(self, model: nn.Module, block: Block) -> None:
+        """Thaw: of all the model's parameters only the block's require a gradient afterwards."""
+        named = dict(model.named_parameters())
+        self.block = block
+        self.spans = spans(model, block)
+        self._parameters = [named[span.name] for span in self.spans]
+        self._device = _common_device(block, self._parameters)
+        self.master = torch.empty(block.elements, dtype=torch.float32, device=self._device)
+        self.grad: Tensor | None = None
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        self._hooks: list[RemovableHandle] = []
+        for span, parameter in zip(self.spans, self._parameters, strict=True):
+            self._thaw(span, parameter)
+
+    def collect(self, backward: Callable[[], Result]) -> Result:
+        """Run forward and backward passes; ``grad`` then holds the sum of all their gradients.
+
+        Each parameter's own gradient is added in float32 and let go as soon as it is complete, so
+        micro-batches accumulate without rounding to the model's dtype, and only one tensor's is alive.
+        """
+        if self.grad is None:
+            self.grad = torch.zeros_like(self.master)
+        else:
+            self.grad.zero_()
+        return backward()
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Renew the parameters that are not float32 from the master; the others are the master."""
+        for span, parameter in zip(self.spans, self._parameters, strict=True):
+            if parameter.dtype != torch.float32:
+                parameter.copy_(self.master[span.start : span.stop].view_as(parameter))
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """Give every parameter its own storage again, with the same values; let master and gradient go."""
+        self.publish()
+        for handle in self._hooks:
+            handle.remove()
+        for parameter in self._parameters:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+            if parameter.dtype == torch.float32:
+                parameter.data = parameter.detach().clone()
+        self._hooks, self._parameters, self.grad = [], [], None
+        self.master = torch.empty(0)
+
+    @torch.no_grad()
+    def _thaw(self, span: Span, parameter: nn.Parameter) -> None:
+        view = self.master[span.start : span.stop].view(parameter.shape)
+        view.copy_(parameter)
+        if parameter.dtype == torch.float32:
+            parameter.data = view
+        parameter.requires_grad_(True)
+
+        def gather(finished: Tensor) -> None:
+            assert self.grad is not None, "a backward pass outside of FlatBlock.collect"
+            assert finished.grad is not None
+            self.grad[span.start : span.stop].add_(finished.grad.reshape(-1))
+            finished.grad = None
+
+        self._hooks.append(parameter.register_post_accumulate_grad_hook(gather))
+
+
+def _outermost_lists(module: nn.Module) -> Iterator[nn.ModuleList]:
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            yield child
+        else:
+            yield from _outermost_lists(child)
+
+
+def _elements(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _depth(config: object) -> int | None:
+    """num_hidden_layers of the language model's config, where there is one."""
+    text = config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config
+    depth = getattr(text, "num_hidden_layers", None)
+    return int(depth) if depth is not None else None
+
+
+def _embedding_parameters(model: nn.Module, layer_ids: set[int]) -> list[nn.Parameter]:
+    """Parameters outside the layers that belong to embeddings, and what is named after them, such as a
+    norm of the embeddings. An output head is one of them only by being tied."""
+    inputs = _part(model, "get_input_embeddings")
+    head = _part(model, "get_output_embeddings")
+    found = {id(p): p for p in _own_parameters(inputs)}
+    for name, module in model.named_modules():
+        if module is head or not (isinstance(module, nn.Embedding) or "emb" in name.lower()):
+            continue
+        found |= {id(p): p for p in module.parameters(recurse=False) if id(p) not in layer_ids}
+    return list(found.values())
+
+
+def _part(model: nn.Module, getter: str) -> nn.Module | None:
+    """What a transformers model answers to ``get_input_embeddings`` and the like; None where it has none."""
+    method = getattr(model, getter, None)
+    return method() if method is not None else None
+
+
+def _own_parameters(module: nn.Module | None) -> list[nn.Parameter]:
+    return [] if module is None else list(module.parameters(recurse=False))
+
+
+def _named(model: nn.Module, groups: Iterable[tuple[str, list[nn.Parameter]]]) -> Iterator[Block]:
+    """Blocks of the groups that are not empty; a parameter that stands in several belongs to the first."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    for block_name, parameters in groups:
+        own = {names.pop(id(p)): p.numel() for p in parameters if id(p) in names}
+        if own:
+            yield Block(block_name, tuple(sorted(own)), sum(own.values()))
+
+
+def _common_device(block: Block, parameters: Sequence[nn.Parameter]) -> torch.device:
+    devices = {parameter.device for parameter in parameters}
+    if len(devices) != 1:
+        raise ModelError(f"block {block.name} is spread over {', '.join(sorted(map(str, devices)))}; it must be on one")
+    return devices.pop()

@@ -1,0 +1,252 @@
+r"""One activation of one block, from thaw to freeze: what the trainer asks for, as methods.
+
+::
+
+    BlockEngine()  keyframe  connect    ( half_step  encode_update  mix ) ...   freeze
+                                          \____ R times, then flush mixes ____/
+
+The engine owns the block's vectors and walks them in slices that fit the cache and never straddle two
+parameters. Between commands it keeps four bytes per element each for gradient, m, v, x^ and the e_ij of
+every neighbour, and for the master where the model is not float32; what a step needs beside them has the
+size of a slice. A block that is only mixed has no gradient and no moments, and a node without neighbours
+no x^.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from deca_node.numerics import deca
+from deca_node.numerics.blocks import Block, FlatBlock, Span
+from deca_node.numerics.flows import KEYFRAME_CODEC, Flow, Origin, PublicCopies, to_neighbourhood_mean, write_keyframe
+from deca_node.numerics.quantize import CODECS, Codec, slice_elements
+from deca_node.protocol.errors import TrainerError
+from deca_node.protocol.run import RunSettings
+
+Figures = dict[str, float]
+"""Figures of one step for metrics; every ``_rms`` is over all elements of the block."""
+
+
+class Neighbour(NamedTuple):
+    """An edge to open: the peer, its weight w_ij, and its keyframe's codes (uint8, whole buffer)."""
+
+    peer: str
+    weight: float
+    keyframe: Tensor
+
+
+class Slice(NamedTuple):
+    """Elements [start, stop) of the block's vector, all of parameter number ``tensor``."""
+
+    start: int
+    stop: int
+    tensor: int
+
+
+def cut(layout: Sequence[Span], size: int) -> tuple[Slice, ...]:
+    """Slices of at most ``size`` elements that do not straddle two parameters."""
+    return tuple(
+        Slice(start, min(start + size, span.stop), tensor)
+        for tensor, span in enumerate(layout)
+        for start in range(span.start, span.stop, size)
+    )
+
+
+class BlockEngine:
+    """The numerical state of one active block on one node."""
+
+    def __init__(
+        self, model: nn.Module, block: Block, origin: Origin, *, hyper: deca.Hyper, codec: Codec, gamma_c: float
+    ) -> None:
+        """Thaw ``block``. ``origin(start, stop)`` reads x0, the run's common starting point, as float32; it
+        is called for the keyframe and once more when edges open, and never after."""
+        self.flat = FlatBlock(model, block)
+        self.hyper = hyper
+        self.codec = codec
+        self.gamma_c = gamma_c
+        self.counts = deca.Counts()
+        self.moments: deca.Moments | None = None
+        self.public: PublicCopies | None = None
+        self._origin: Origin | None = origin
+        self._slices = cut(self.flat.spans, slice_elements(self.flat.master.device))
+        self._gamma = 0.0
+        self._unfolded = False
+        self._scales = torch.zeros(0)
+
+    @classmethod
+    def of(cls, model: nn.Module, block: Block, settings: RunSettings, origin: Origin) -> "BlockEngine":
+        """An engine as the run's settings ask for it."""
+        hyper, codec = deca.Hyper.of(settings), CODECS[settings.codec]
+        return cls(model, block, origin, hyper=hyper, codec=codec, gamma_c=settings.flow_share)
+
+    @property
+    def elements(self) -> int:
+        """Elements of the block."""
+        return self.flat.block.elements
+
+    @torch.no_grad()
+    def keyframe(self, out: Tensor) -> int:
+        """Write Q8(x - x0) to the front of ``out`` (uint8); returns its bytes."""
+        assert self._origin is not None, "a keyframe is written before edges open"
+        nbytes = KEYFRAME_CODEC.nbytes(self.elements)
+        write_keyframe(self.flat.master, self._origin, out[:nbytes])
+        return nbytes
+
+    @torch.no_grad()
+    def connect(self, neighbours: Sequence[Neighbour], ours: Tensor) -> None:
+        """Open an edge to each neighbour; ``ours`` is the keyframe that was sent to all of them.
+
+        Raises WireError where a neighbour's keyframe is malformed; the edges before it are open then.
+        """
+        assert self._origin is not None, "edges open once per activation"
+        origin, self._origin = self._origin, None
+        if not neighbours:
+            return
+        device = self.flat.master.device
+        self.public = PublicCopies(self.codec, self.elements, origin, ours, device)
+        for neighbour in neighbours:
+            self.public.open(neighbour.peer, neighbour.weight, neighbour.keyframe, ours)
+
+    def drop(self, peer: str) -> None:
+        """Close the edge to ``peer`` for the rest of the activation."""
+        assert self.public is not None
+        self.public.drop(peer)
+
+    def half_step(self, gamma: float, gradient: Callable[[], float]) -> Figures:
+        """One gradient, then x_half = x - gamma u in the master.
+
+        ``gradient`` runs forward and backward passes and returns the loss. Raises TrainerError where the
+        loss or the gradient is not finite; the block is unchanged then.
+        """
+        assert not self._unfolded, "every half step with a gradient is followed by a mix that folds"
+        step = self.counts.gradients
+        loss = float(self.flat.collect(gradient))
+        self._check_finite("loss", loss, step)
+        with torch.no_grad():
+            assert self.flat.grad is not None
+            grad_norm = torch.linalg.vector_norm(self.flat.grad).item()
+            self._check_finite("gradient norm", grad_norm, step)
+            self._gamma, self._unfolded = gamma, True
+            self.counts = deca.half_counts(self.hyper, self.counts)
+            figures = self._half_step(gamma, self.flat.grad)
+        return {"loss": loss, "grad_norm": grad_norm, **figures}
+
+    @torch.no_grad()
+    def encode_update(self, out: Tensor) -> int:
+        """Write q = Q(x_half - x^) to the front of ``out`` (uint8), add q to x^; returns its bytes."""
+        assert self.public is not None, "a node without neighbours has nobody to send updates to"
+        nbytes = self.codec.nbytes(self.elements)
+        self.public.difference(self.flat.master, out[:nbytes])
+        return nbytes
+
+    @torch.no_grad()
+    def mix(self, flows: Sequence[Flow], fold: bool) -> Figures:
+        """Apply the flows in this order, fold h into the moments if ``fold``, and publish the parameters.
+
+        Raises WireError where a neighbour's codes are malformed; the block is unchanged then.
+        """
+        assert fold == self._unfolded, "h is folded once after each half step with a gradient, and only then"
+        if self.public is not None:
+            self.public.check(flows)
+        sums = _Squares(self.flat.master.device)
+        for piece in self._slices:
+            E = self._flow(piece, flows, sums) if flows else None
+            if fold:
+                self._fold(piece, E, sums)
+        if fold:
+            self.counts = deca.folded_counts(self.hyper, self.counts)
+            self._unfolded = False
+        self.flat.publish()
+        return sums.roots()
+
+    def freeze(self) -> None:
+        """Write the block back in the model's dtype and let go of all state."""
+        self.flat.freeze()
+        self.moments, self.public, self._origin, self._slices = None, None, None, ()
+
+    # --- slice by slice -----------------------------------------------------------------------------
+
+    def _half_step(self, gamma: float, grad: Tensor) -> Figures:
+        """The half step on all slices, and s of every parameter where h needs it."""
+        x = self.flat.master
+        if self.moments is None:
+            self.moments = deca.Moments(torch.zeros_like(x), torch.zeros_like(x))
+        sums = _Squares(x.device)
+        squares = torch.zeros(len(self.flat.spans), dtype=torch.float64, device=x.device)
+        for piece in self._slices:
+            here = slice(piece.start, piece.stop)
+            moments = deca.Moments(*(t[here] for t in self.moments))
+            x_half, half = deca.half_step(self.hyper, self.counts, x[here], moments, grad[here], gamma=gamma)
+            sums.add("x_step_rms", x_half - x[here])
+            if self.hyper.discrepancy == "rms":
+                squares[piece.tensor] += _square(deca.preconditioner(self.hyper, self.counts, half))
+            x[here] = x_half
+            self._keep(piece, half)
+        sizes = [span.stop - span.start for span in self.flat.spans]
+        self._scales = (squares / squares.new_tensor(sizes)).sqrt_().to(x.dtype)
+        return sums.roots()
+
+    def _flow(self, piece: Slice, flows: Sequence[Flow], sums: "_Squares") -> Tensor:
+        """Mix one slice; returns E, what the flows added to it."""
+        assert self.public is not None, "flows need open edges"
+        x = self.flat.master[piece.start : piece.stop]
+        x_plus, E = deca.mix(x, self.public.advance(flows, piece.start, piece.stop), self.gamma_c)
+        x.copy_(x_plus)
+        differences = self.public.differences(piece.start, piece.stop)
+        for e in differences:
+            sums.add("disagreement_rms", e)
+        sums.add("consensus_distance", to_neighbourhood_mean(differences))
+        sums.add("flow_rms", E)
+        return E
+
+    def _fold(self, piece: Slice, E: Tensor | None, sums: "_Squares") -> None:
+        assert self.moments is not None and self.flat.grad is not None
+        here = slice(piece.start, piece.stop)
+        half = deca.Moments(*(t[here] for t in self.moments))
+        s = self._scales[piece.tensor]
+        h = deca.discrepancy(self.hyper, self.counts, half, E, gamma=self._gamma, s=s)
+        moments = deca.fold(self.hyper, self.counts, half, h, self.flat.grad[here])
+        self._keep(piece, moments)
+        if h is not None:
+            sums.add("h_rms", h)
+        sums.add("m_rms", moments.m)
+        sums.add("sqrt_v_rms", moments.v.sqrt())
+
+    def _keep(self, piece: Slice, moments: deca.Moments) -> None:
+        assert self.moments is not None
+        for whole, part in zip(self.moments, moments, strict=True):
+            whole[piece.start : piece.stop] = part
+
+    def _check_finite(self, what: str, value: float, step: int) -> None:
+        if not math.isfinite(value):
+            raise TrainerError(
+                f"the {what} of block {self.flat.block.name} at inner step {step} is {value}: training has diverged; "
+                "a lower learning_rate is the usual cure"
+            )
+
+
+class _Squares:
+    """Sums of squares by name, kept on the device so that a slice costs no wait for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._sums: dict[str, Tensor] = {}
+        self._elements: dict[str, int] = {}
+
+    def add(self, name: str, x: Tensor) -> None:
+        if name not in self._sums:
+            self._sums[name] = torch.zeros((), dtype=torch.float64, device=self._device)
+        self._sums[name] += _square(x)
+        self._elements[name] = self._elements.get(name, 0) + x.numel()
+
+    def roots(self) -> Figures:
+        """The RMS of everything that was added, by name."""
+        return {name: math.sqrt(total.item() / self._elements[name]) for name, total in self._sums.items()}
+
+
+def _square(x: Tensor) -> Tensor:
+    """Sum of squares, as a float64 scalar on the device."""
+    return torch.dot(x, x).double()

@@ -1,0 +1,305 @@
+"""Codecs: how a slice of float32 numbers becomes bytes on the wire, and comes back.
+
+A block's differences are tiny and uneven, so the short codecs cut them into groups, and each group
+brings its own scale: the largest magnitude in a group of 256 becomes code 127, the rest follow.
+
+Wire format, all little-endian; n elements, no header, nothing between groups::
+
+    fp32   n times float32
+    bf16   n times bfloat16, rounded to nearest even
+    int8   per group of 256:  float32 scale | 256 codes int8         x = code * scale, |code| <= 127
+    int4   per group of  64:  float32 scale |  32 bytes              x = (nibble - 8) * scale
+           byte b of a group holds element b in its low and element b + half in its high nibble
+
+The last group may be shorter (int4: half = ceil(elements / 2), a missing high nibble is 8). Since groups
+are interleaved with their scales, any run of whole groups is one contiguous run of bytes: element
+``start`` of a group begins at byte ``nbytes(start)``, so a slice decodes without the rest.
+
+Decoding is one exact conversion and one IEEE multiplication per element, so the same bytes give the same
+bits on every node, whatever its device. Scales are float32 because differences of 1e-9 would underflow
+in float16; they are at least the smallest normal float32, so nothing is divided by zero or by a denormal,
+and at most FLT_MAX / (largest code + 1), so nothing decodes to infinity.
+"""
+
+import math
+import sys
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from deca_node.protocol.errors import TrainerError, WireError
+
+CACHE_ELEMENTS = 1 << 17
+"""Elements handled at a time on a CPU: half a megabyte of float32, which stays in a core's own cache."""
+
+ACCELERATOR_ELEMENTS = 1 << 24
+"""The same where every call is a kernel launch: large enough to hide it, small beside a block."""
+
+FLOAT_MAX = torch.finfo(torch.float32).max
+FLOAT_TINY = torch.finfo(torch.float32).tiny
+BFLOAT_MAX = torch.finfo(torch.bfloat16).max
+
+assert sys.byteorder == "little", "the wire format is little-endian, and codecs reinterpret memory in place"
+
+
+class NotFiniteError(TrainerError):
+    """Numbers to be sent are NaN or infinite; ``index`` is the first of them."""
+
+    def __init__(self, codec: str, index: int, value: float) -> None:
+        super().__init__(
+            f"the {codec} codec refuses element {index} of this block, which is {value}: training has diverged; "
+            "a lower learning_rate is the usual cure"
+        )
+        self.index = index
+
+
+def slice_elements(device: torch.device) -> int:
+    """Elements to handle at a time on ``device``; a multiple of every codec's group."""
+    return CACHE_ELEMENTS if device.type == "cpu" else ACCELERATOR_ELEMENTS
+
+
+class Codec(ABC):
+    """One way to write float32 numbers.
+
+    ``contraction`` bounds ``|x - decode(encode(x))| / |x|`` in the 2-norm over any one group, save where
+    numbers are so small (below 1e-35) that float32 itself runs out of digits.
+    """
+
+    name: str
+    group: int
+    bits_per_element: float
+    contraction: float
+
+    @abstractmethod
+    def nbytes(self, elements: int) -> int:
+        """Bytes that ``elements`` numbers take; where element ``elements`` begins, if that starts a group."""
+
+    def encode(self, x: Tensor, out: Tensor, offset: int = 0) -> None:
+        """Write ``x`` (float32 [n]) into ``out`` (uint8 [nbytes(n)], any device).
+
+        ``offset`` is the position of x[0] in the block, for the message of the NotFiniteError raised
+        where x holds NaN or infinity; ``out`` then holds nothing of use.
+        """
+        assert x.dtype == torch.float32 and x.dim() == 1 and out.dtype == torch.uint8
+        assert out.numel() == self.nbytes(x.numel()), f"{out.numel()} bytes for {x.numel()} elements of {self.name}"
+        target = out if out.device == x.device else torch.empty_like(out, device=x.device)
+        size = slice_elements(x.device)
+        for start in range(0, x.numel(), size):
+            part = x[start : start + size]
+            first = self.nbytes(start)
+            if not self._encode(part, target[first : first + self.nbytes(part.numel())]):
+                index = int((~part.isfinite()).nonzero()[0])
+                raise NotFiniteError(self.name, offset + start + index, part[index].item())
+        if target is not out:
+            out.copy_(target)
+
+    def decode(self, codes: Tensor, start: int, stop: int, device: torch.device | None = None) -> Tensor:
+        """Elements [start, stop) of a whole buffer ``codes`` (uint8), as a new float32 tensor on ``device``."""
+        lead = start % self.group
+        last = -(-stop // self.group) * self.group
+        part = codes[self.nbytes(start - lead) : min(self.nbytes(last), codes.numel())]
+        return self._decode(part.to(device or codes.device))[lead : lead + stop - start]
+
+    def largest(self, codes: Tensor, elements: int, sender: str = "a peer") -> float:
+        """Check a received buffer; returns a magnitude that nothing in it exceeds when decoded.
+
+        Raises WireError where the length is not that of ``elements`` numbers (``bad-length``), or where
+        a scale or a number is negative where it cannot be, NaN or infinite (``not-finite``).
+        """
+        expected = self.nbytes(elements)
+        if codes.dtype != torch.uint8 or codes.numel() != expected:
+            raise WireError(
+                "bad-length",
+                f"{sender} sent {codes.numel()} bytes of {self.name} for {elements} elements, which take {expected}",
+            )
+        worst = max((self._largest(codes[a:b]) for a, b in self._byte_slices(elements)), default=0.0)
+        if not math.isfinite(worst):
+            raise WireError("not-finite", f"{sender} sent {self.name} codes that do not stand for finite numbers")
+        return worst
+
+    def _byte_slices(self, elements: int) -> list[tuple[int, int]]:
+        starts = range(0, elements, CACHE_ELEMENTS)
+        return [(self.nbytes(a), self.nbytes(min(a + CACHE_ELEMENTS, elements))) for a in starts]
+
+    @abstractmethod
+    def _encode(self, x: Tensor, out: Tensor) -> bool:
+        """Encode one slice; False where it is not finite."""
+
+    @abstractmethod
+    def _decode(self, codes: Tensor) -> Tensor:
+        """Decode whole groups, the last of which may be short; may return one element too many."""
+
+    @abstractmethod
+    def _largest(self, codes: Tensor) -> float:
+        """A bound on the decoded magnitudes of whole groups; NaN or infinity where they are malformed."""
+
+
+class Float32(Codec):
+    """The numbers as they are."""
+
+    name, group, bits_per_element, contraction = "fp32", 1, 32.0, 0.0
+
+    def nbytes(self, elements: int) -> int:
+        return 4 * elements
+
+    def _encode(self, x: Tensor, out: Tensor) -> bool:
+        # Bytes are copied as bytes: a frame in shared memory need not be aligned to four.
+        out.copy_(x.contiguous().view(torch.uint8))
+        return math.isfinite(_absmax(x))
+
+    def _decode(self, codes: Tensor) -> Tensor:
+        return _aligned(codes, torch.float32)
+
+    def _largest(self, codes: Tensor) -> float:
+        return _absmax(self._decode(codes))
+
+
+class BFloat16(Codec):
+    """Eight significant bits; numbers above bfloat16's range take its largest value."""
+
+    name, group, bits_per_element, contraction = "bf16", 1, 16.0, 2.0**-8
+
+    def nbytes(self, elements: int) -> int:
+        return 2 * elements
+
+    def _encode(self, x: Tensor, out: Tensor) -> bool:
+        largest = _absmax(x)
+        if largest > BFLOAT_MAX:
+            x = x.clamp(-BFLOAT_MAX, BFLOAT_MAX)
+        out.copy_(x.to(torch.bfloat16).view(torch.uint8))
+        return math.isfinite(largest)
+
+    def _decode(self, codes: Tensor) -> Tensor:
+        return _aligned(codes, torch.bfloat16).float()
+
+    def _largest(self, codes: Tensor) -> float:
+        return _absmax(self._decode(codes))
+
+
+class _Absmax(Codec):
+    """Groups of codes -q..q, scaled by the group's largest magnitude over q.
+
+    Rounding to nearest errs by half a scale at most. The worst group has one element at the top and the
+    others exactly half a scale from zero, where all of them vanish: error^2 / norm^2 =
+    (group - 1) / ((2 q)^2 + group - 1).
+    """
+
+    q: int
+
+    def __init__(self) -> None:
+        self.row_bytes = self.nbytes(self.group)
+        self.bits_per_element = 8.0 * self.row_bytes / self.group
+        self.contraction = math.sqrt((self.group - 1) / (4 * self.q**2 + self.group - 1))
+        self.scale_max = FLOAT_MAX / (self.q + 1)
+
+    def _encode(self, x: Tensor, out: Tensor) -> bool:
+        whole = x.numel() // self.group
+        at, head = whole * self.group, whole * self.row_bytes
+        finite = self._encode_rows(x[:at].view(whole, self.group), out[:head].view(whole, self.row_bytes))
+        if at < x.numel():
+            finite = self._encode_rows(x[at:].unsqueeze(0), out[head:].unsqueeze(0)) and finite
+        return finite
+
+    def _encode_rows(self, x: Tensor, out: Tensor) -> bool:
+        """From float32 [groups, width] into uint8 [groups, 4 + bytes of the codes]."""
+        if x.numel() == 0:
+            return True
+        work = x.abs()
+        scale = work.amax(1, keepdim=True).div_(self.q).clamp_min_(FLOAT_TINY)
+        top = scale.amax().item()
+        torch.mul(x, scale.clamp_max_(self.scale_max).reciprocal(), out=work).round_()
+        if top > self.scale_max:
+            work.clamp_(-self.q, self.q)
+        out[:, :4].copy_(scale.view(torch.uint8))
+        self._pack(work, out[:, 4:])
+        return math.isfinite(top)
+
+    def _decode(self, codes: Tensor) -> Tensor:
+        whole = codes.numel() // self.row_bytes
+        head = whole * self.row_bytes
+        x = self._decode_rows(codes[:head].view(whole, self.row_bytes))
+        if head == codes.numel():
+            return x
+        return torch.cat((x, self._decode_rows(codes[head:].unsqueeze(0))))
+
+    def _decode_rows(self, codes: Tensor) -> Tensor:
+        return self._unpack(codes[:, 4:]).mul_(self._scales(codes)).view(-1)
+
+    def _largest(self, codes: Tensor) -> float:
+        whole = codes.numel() // self.row_bytes
+        head = whole * self.row_bytes
+        scales = self._scales(codes[:head].view(whole, self.row_bytes))
+        if head < codes.numel():
+            scales = torch.cat((scales, self._scales(codes[head:].unsqueeze(0))))
+        low, high = (t.item() for t in torch.aminmax(scales))
+        # Written so that a NaN, which fails every comparison, counts as malformed.
+        return high * (self.q + 1) if low >= 0.0 and high <= self.scale_max else math.nan
+
+    @staticmethod
+    def _scales(rows: Tensor) -> Tensor:
+        return rows[:, :4].contiguous().view(torch.float32)
+
+    @abstractmethod
+    def _pack(self, codes: Tensor, out: Tensor) -> None:
+        """Whole float32 codes -q..q [groups, width] into bytes [groups, ...]."""
+
+    @abstractmethod
+    def _unpack(self, packed: Tensor) -> Tensor:
+        """Bytes [groups, ...] into a new float32 tensor of codes [groups, width]."""
+
+
+class Int8(_Absmax):
+    """Absmax, group 256: a byte per element and 1.6 % for the scales."""
+
+    name, group, q = "int8", 256, 127
+
+    def nbytes(self, elements: int) -> int:
+        return 4 * -(-elements // self.group) + elements
+
+    def _pack(self, codes: Tensor, out: Tensor) -> None:
+        out.view(torch.int8).copy_(codes)
+
+    def _unpack(self, packed: Tensor) -> Tensor:
+        return packed.view(torch.int8).float()
+
+
+class Int4(_Absmax):
+    """Absmax, group 64, two codes per byte: 4.5 bits per element."""
+
+    name, group, q = "int4", 64, 7
+
+    def nbytes(self, elements: int) -> int:
+        whole, rest = divmod(elements, self.group)
+        return 36 * whole + (4 + (rest + 1) // 2 if rest else 0)
+
+    def _pack(self, codes: Tensor, out: Tensor) -> None:
+        half = out.shape[1]
+        low, high = codes[:, :half], codes[:, half:]
+        if high.shape[1] < half:
+            high = torch.nn.functional.pad(high, (0, half - high.shape[1]))
+        # (low + 8) + 16 (high + 8), exact in float32 and one pass instead of four on bytes.
+        out.copy_(torch.add(low, high, alpha=16.0).add_(136.0))
+
+    def _unpack(self, packed: Tensor) -> Tensor:
+        half = packed.shape[1]
+        codes = torch.empty(packed.shape[0], 2 * half, dtype=torch.float32, device=packed.device)
+        codes[:, :half].copy_(packed & 15)
+        codes[:, half:].copy_(packed >> 4)
+        return codes.sub_(8.0)
+
+
+CODECS: dict[str, Codec] = {codec.name: codec for codec in (Float32(), BFloat16(), Int8(), Int4())}
+"""Every codec by the name that ``run.toml`` gives it."""
+
+
+def _absmax(x: Tensor) -> float:
+    """Largest magnitude, NaN where there is one, 0 for nothing."""
+    return x.abs().amax().item() if x.numel() else 0.0
+
+
+def _aligned(codes: Tensor, dtype: torch.dtype) -> Tensor:
+    """The bytes as ``dtype``, in memory of their own: a frame need not be aligned, and is not ours."""
+    own = torch.empty(codes.numel() // dtype.itemsize, dtype=dtype, device=codes.device)
+    own.view(torch.uint8).copy_(codes)
+    return own

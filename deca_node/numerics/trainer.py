@@ -1,0 +1,208 @@
+"""``Trainer.obey(command) -> event``: the protocol's commands, put into numbers.
+
+The trainer knows the model, the data and the block it works on; it knows no sockets, no peers and no time.
+Frames come as buffers by name, wherever they lie: in shared memory for a node, in plain memory for a test.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deca_node.numerics import deca
+from deca_node.numerics.batches import Batches, heldout_batches
+from deca_node.numerics.blocks import partition
+from deca_node.numerics.engine import BlockEngine, Neighbour
+from deca_node.numerics.flows import KEYFRAME_CODEC, Flow
+from deca_node.numerics.model import LoadedModel, check_sequence_length, load_model, parameter_hash, save_model
+from deca_node.numerics.objective import backward, evaluate
+from deca_node.numerics.packing import PackedData, load_dataset
+from deca_node.numerics.quantize import CODECS
+from deca_node.numerics.start_values import StartValues, nothing
+from deca_node.protocol import commands as c
+from deca_node.protocol import events as e
+from deca_node.protocol.errors import TrainerError
+from deca_node.protocol.frames import FrameId
+from deca_node.protocol.run import ModelFacts, RunSettings
+
+Frames = Callable[[FrameId], memoryview]
+"""The bytes of a frame, writable."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerOptions:
+    """One node's part; meanings and units as in ``node.toml`` and ``run.toml``."""
+
+    name: str
+    settings: RunSettings
+    directory: str
+    model: str = ""
+    data: str = ""
+    device: str = "auto"
+    threads: int = 0
+    micro_batch: int = 0
+    gradient_checkpointing: bool = False
+    holdout: float = 0.1
+    eval_sequences: int = 64
+    bad_records: str = "stop"
+
+    @property
+    def seed(self) -> int:
+        """Of what this node draws for itself: its held-out records, its batches, its dropout."""
+        return random.Random(f"{self.settings.seed}:{self.name}").getrandbits(31)
+
+
+class Trainer:
+    """One node's model and data, and the block that is being trained."""
+
+    def __init__(self, options: TrainerOptions, loaded: LoadedModel, data: PackedData, frames: Frames) -> None:
+        self.model = loaded.model
+        self._options = options
+        self._settings = options.settings
+        self._tokenizer = loaded.tokenizer
+        self._data = data
+        self._frames = frames
+        self._device = next(loaded.model.parameters()).device
+        self._blocks = partition(loaded.model, self._settings.block_layers)
+        self._batches = Batches(data.train, self._settings.batch_size, options.seed)
+        self._start = StartValues(Path(options.directory) / "start")
+        self._engine: BlockEngine | None = None
+        torch.manual_seed(options.seed)
+        if options.gradient_checkpointing:
+            loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    @classmethod
+    def load(cls, options: TrainerOptions, frames: Frames, note: Callable[[str], None]) -> "Trainer":
+        """Load model and data as the options say. Raises ModelError or DataError."""
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        device = choose_device(options.device)
+        note(f"loading {options.model} on {device}")
+        loaded = load_model(options.model, dtype=options.settings.dtype, device=device)
+        check_sequence_length(loaded, options.settings.sequence_length)
+        note(f"reading {options.data}")
+        data = load_dataset(
+            options.data,
+            loaded.tokenizer,
+            sequence_length=options.settings.sequence_length,
+            holdout=options.holdout,
+            seed=options.seed,
+            bad_records="skip" if options.bad_records == "skip" else "stop",
+        )
+        note(data.summary.sentence())
+        for sentence in data.summary.skipped_sentences:
+            note(f"left out: {sentence}")
+        return cls(options, loaded, data, frames)
+
+    def ready(self) -> e.TrainerReady:
+        """What all nodes must find equal: the model's hash and blocks; and what frames of each block measure."""
+        elements = tuple(block.elements for block in self._blocks)
+        facts = ModelFacts(parameter_hash(self.model), tuple(block.name for block in self._blocks), elements)
+        codec = CODECS[self._settings.codec]
+        keyframes = tuple(KEYFRAME_CODEC.nbytes(n) for n in elements)
+        return e.TrainerReady(facts, keyframes, tuple(codec.nbytes(n) for n in elements))
+
+    def obey(self, command: c.TrainerCommand) -> e.TrainerEvent:
+        """Do what is asked, and say that it is done. Raises DecaError where it cannot be."""
+        match command:
+            case c.Activate():
+                return self._activate(command)
+            case c.Connect():
+                return self._connect(command)
+            case c.HalfStep():
+                return self._half_step(command)
+            case c.Mix():
+                return self._mix(command)
+            case c.Freeze():
+                return self._freeze(command)
+            case c.Evaluate():
+                return self._evaluate(command)
+            case c.Save():
+                return self._save(command)
+
+    # --- one activation -----------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> BlockEngine:
+        """The active block's engine."""
+        assert self._engine is not None, "no block is active"
+        return self._engine
+
+    def _activate(self, command: c.Activate) -> e.Activated:
+        block = self._blocks[command.activation.block]
+        origin = self._start.origin(self.model, block) if command.keyframe else nothing
+        self._engine = BlockEngine.of(self.model, block, self._settings, origin)
+        if command.keyframe:
+            self._engine.keyframe(self._tensor(command.keyframe))
+        return e.Activated(command.activation.index)
+
+    def _connect(self, command: c.Connect) -> e.Connected:
+        near = [Neighbour(n.peer, n.weight, self._tensor(n.keyframe)) for n in command.neighbours]
+        ours = self._tensor(command.ours) if command.ours else torch.empty(0, dtype=torch.uint8)
+        self.engine.connect(near, ours)
+        return e.Connected(command.activation)
+
+    def _half_step(self, command: c.HalfStep) -> e.HalfStepped:
+        began = time.perf_counter()
+        figures: dict[str, float] = {}
+        if command.gradient:
+            gamma = self._learning_rate(command)
+            figures = {"learning_rate": gamma, **self.engine.half_step(gamma, self._backward)}
+        computed = time.perf_counter()
+        if command.update:
+            self.engine.encode_update(self._tensor(command.update))
+        figures["compute_seconds"] = computed - began
+        figures["encode_seconds"] = time.perf_counter() - computed
+        return e.HalfStepped(command.step, command.update, figures)
+
+    def _mix(self, command: c.Mix) -> e.Mixed:
+        began = time.perf_counter()
+        # The same buffer is the same tensor, so that one decoding of our own codes serves every edge.
+        ours = {flow.ours: self._tensor(flow.ours) for flow in command.flows}
+        flows = [Flow(flow.peer, self._tensor(flow.theirs), ours[flow.ours]) for flow in command.flows]
+        figures = self.engine.mix(flows, command.fold)
+        return e.Mixed(command.step, {**figures, "mix_seconds": time.perf_counter() - began})
+
+    def _freeze(self, command: c.Freeze) -> e.Frozen:
+        self.engine.freeze()
+        self._engine = None
+        return e.Frozen(command.activation)
+
+    def _backward(self) -> float:
+        return backward(self.model, self._batches.next(), self._options.micro_batch, self._device)
+
+    def _learning_rate(self, command: c.HalfStep) -> float:
+        per_activation = self._settings.inner_steps
+        total = self._settings.rounds * len(self._blocks) * per_activation
+        return deca.learning_rate(self._settings, command.step.activation * per_activation + command.step.inner, total)
+
+    def _tensor(self, frame: FrameId) -> Tensor:
+        return torch.frombuffer(self._frames(frame), dtype=torch.uint8)
+
+    # --- between activations ------------------------------------------------------------------------
+
+    def _evaluate(self, command: c.Evaluate) -> e.Evaluated:
+        size = self._options.micro_batch or self._settings.batch_size
+        batches = heldout_batches(self._data, size, self._options.eval_sequences)
+        loss, tokens = evaluate(self.model, batches, self._device)
+        return e.Evaluated(command.when, loss, tokens)
+
+    def _save(self, command: c.Save) -> e.Saved:
+        if self._engine is not None:
+            self._freeze(c.Freeze(-1))
+        path = save_model(self.model, self._tokenizer, Path(self._options.directory) / command.name)
+        return e.Saved(str(path))
+
+
+def choose_device(wanted: str) -> torch.device:
+    """``auto`` takes a GPU where there is one. Raises TrainerError where the wanted one is not there."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise TrainerError(f"device = {wanted!r}, but torch sees {torch.cuda.device_count()} CUDA devices here")
+    return device

@@ -1,0 +1,166 @@
+"""What the core asks for. One frozen dataclass per kind; whoever holds the core performs them in order.
+
+The first group goes to the trainer, which answers every one of its commands with exactly one event.
+The second goes to the network, the third to the people who watch.
+"""
+
+from dataclasses import dataclass
+
+from deca_node.protocol.frames import FrameId
+from deca_node.protocol.run import Agreement
+from deca_node.protocol.schedule import Activation, Step
+
+# --- to the trainer ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Activate:
+    """Thaw a block, start its moments at zero, and write its keyframe into ``keyframe`` (None: no neighbours)."""
+
+    activation: Activation
+    keyframe: FrameId | None
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """An open edge: the peer, its mixing weight w_ij, and the keyframe it opened with."""
+
+    peer: str
+    weight: float
+    keyframe: FrameId
+
+
+@dataclass(frozen=True)
+class Connect:
+    """Absorb the neighbours' keyframes: e_ij = x^_j - x^_i for each; ``ours`` is what was sent to them all."""
+
+    activation: int
+    neighbours: tuple[Neighbour, ...]
+    ours: FrameId | None
+
+
+@dataclass(frozen=True)
+class HalfStep:
+    """Take one gradient and the Adam half step (``gradient``), or none in a flush mix; then, if ``update``
+    is given, write q(s) = Q(x_half - x^) into it and add it to x^."""
+
+    step: Step
+    gradient: bool
+    update: FrameId | None
+
+
+@dataclass(frozen=True)
+class Flow:
+    """One edge's flow of one exchange: e_ij += theirs - ours, then x += gamma_c w_ij e_ij."""
+
+    peer: str
+    theirs: FrameId
+    ours: FrameId
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Apply flows in this order, then form h and fold it into the moments (``fold``: the step had a gradient)."""
+
+    step: Step
+    flows: tuple[Flow, ...]
+    fold: bool
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """Write the block back in the model's dtype and let go of all its state."""
+
+    activation: int
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Mean loss over the node's own held-out sequences; ``when`` names the moment in reports."""
+
+    when: str
+
+
+@dataclass(frozen=True)
+class Save:
+    """Write the model as an ordinary Hugging Face checkpoint into the folder ``name`` of the node's directory."""
+
+    name: str
+
+
+TrainerCommand = Activate | Connect | HalfStep | Mix | Freeze | Evaluate | Save
+
+# --- to the network ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Meet:
+    """Begin to greet peers, with this agreement to compare."""
+
+    agreement: Agreement
+
+
+@dataclass(frozen=True)
+class SendOpen:
+    """Offer an edge for an activation: our degree in the graph, and our keyframe."""
+
+    peer: str
+    activation: int
+    degree: int
+    keyframe: FrameId
+
+
+@dataclass(frozen=True)
+class SendUpdate:
+    """Send one update to one neighbour."""
+
+    peer: str
+    update: FrameId
+
+
+@dataclass(frozen=True)
+class SendClose:
+    """Close an edge for the rest of an activation; ``applied`` is the last inner step whose flow was
+    applied here (-1: none), so that the other end can stop there or catch up."""
+
+    peer: str
+    activation: int
+    applied: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class SendBye:
+    """Tell a peer that this node has finished the run and needs nothing more."""
+
+    peer: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """Nobody needs this frame any more."""
+
+    frame: FrameId
+
+
+# --- to the watchers --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Report:
+    """Something worth a log line: ``kind`` is stable, ``sentence`` is for people."""
+
+    kind: str
+    sentence: str
+    level: str = "info"
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The run is over for this node."""
+
+    exit_code: int
+    sentence: str
+
+
+Command = TrainerCommand | Meet | SendOpen | SendUpdate | SendClose | SendBye | Release | Report | Finish

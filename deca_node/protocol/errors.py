@@ -1,0 +1,73 @@
+"""Whose fault was it? Ours, the peer's, or a bug. Bugs are asserted; the other two are these classes."""
+
+
+class DecaError(Exception):
+    """Something a person can act on. The message is one or two plain sentences.
+
+    ``exit_code`` is what ``deca-node`` exits with when the error ends the process
+    (``docs/EXIT_CODES.md`` lists them all).
+    """
+
+    exit_code = 1
+
+
+class SettingsError(DecaError):
+    """A setting is unknown, malformed or contradicts another one."""
+
+    exit_code = 3
+
+
+class PeersError(DecaError):
+    """The peers file is malformed, or does not tell which line is this node's own."""
+
+    exit_code = 4
+
+
+class ModelError(DecaError):
+    """The model is missing, not safetensors, or of an architecture without decoder layers."""
+
+    exit_code = 5
+
+
+class DataError(DecaError):
+    """The data is missing, unreadable, empty, or a record in it is malformed."""
+
+    exit_code = 6
+
+
+class MismatchError(DecaError):
+    """Nodes disagree about the run; the message names the field and both values."""
+
+    exit_code = 7
+
+
+class AddressError(DecaError):
+    """The listening address cannot be taken."""
+
+    exit_code = 8
+
+
+class PeersMissingError(DecaError):
+    """Expected peers did not appear within ``--wait``."""
+
+    exit_code = 9
+
+
+class StorageError(DecaError):
+    """A file could not be written: no space, no permission, or the folder belongs to another run."""
+
+    exit_code = 10
+
+
+class TrainerError(DecaError):
+    """The trainer process died or could not go on (out of memory, non-finite numbers)."""
+
+    exit_code = 11
+
+
+class WireError(DecaError):
+    """A peer sent something that the protocol does not allow. ``reason`` is a stable code for counters."""
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason

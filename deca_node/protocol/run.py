@@ -1,0 +1,161 @@
+"""What all nodes of one run must agree on, and how a disagreement is put into words.
+
+Two nodes compare their :class:`Agreement` when they first meet. It holds every setting of the run and
+the facts that follow from the model (its hash, its blocks) and from the peers file (the members), as
+text; where a field differs, the refusal names it and both values.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from deca_node.protocol.errors import SettingsError
+from deca_node.protocol.settings import canonical, check_limits, setting
+
+DISCREPANCIES = ("none", "paper", "descent", "precond", "rms", "trivial")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """``run.toml``: equal on all nodes, and part of the run's fingerprint.
+
+    Letters in brackets are those of the paper (arXiv 2606.03209).
+    """
+
+    run_name: str = setting("deca", "Name of the run; nodes of another run are refused.")
+    seed: int = setting(0, "Seed of everything that all nodes draw alike: block order, random graphs.", low=0)
+
+    rounds: int = setting(4, "Rounds [T]: how often every block is visited.", low=1)
+    inner_steps: int = setting(48, "Inner steps [R] per visit of a block.", unit="steps", low=1)
+    block_layers: int = setting(1, "Decoder layers per block.", unit="layers", low=1)
+    block_order: str = setting(
+        "forward",
+        "Order of the blocks within a round: from the embedding up, from the head down, or drawn anew each round.",
+        choices=("forward", "backward", "shuffled"),
+    )
+
+    task: str = setting("causal-lm", "What the model is tuned for.", choices=("causal-lm",))
+    sequence_length: int = setting(512, "Tokens per packed sequence.", unit="tokens", low=8)
+    batch_size: int = setting(8, "Sequences per inner step on every node.", unit="sequences", low=1)
+    dtype: str = setting(
+        "auto",
+        "Precision in which the model is held: the checkpoint's own, or one of these. Masters are always float32.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+
+    learning_rate: float = setting(5e-5, "Step size [gamma] at its peak.", low=0.0)
+    lr_schedule: str = setting(
+        "constant",
+        "How the step size runs through the whole run.",
+        choices=("constant", "linear", "cosine"),
+    )
+    lr_warmup: float = setting(0.0, "Share of the run's steps in which the step size climbs to its peak.", low=0.0, high=0.9)
+    alpha1: float = setting(0.9, "Decay of the first moment [alpha_1].", low=0.0, high=0.9999)
+    alpha2: float = setting(0.999, "Decay of the second moment [alpha_2].", low=0.0, high=0.999999)
+    epsilon: float = setting(1e-8, "Added to the root of the second moment [eps].", low=1e-30)
+
+    discrepancy: str = setting("precond", "The discrepancy signal h; docs/ALGORITHM.md defines each.", choices=DISCREPANCIES)
+    h_into: str = setting("m", "Which moments take h up.", choices=("both", "m", "v"))
+    h_part: str = setting(
+        "full",
+        "Whether h is measured from the parameters before the step (full) or after the half step (consensus).",
+        choices=("full", "consensus"),
+    )
+    bias_correction: str = setting(
+        "alpha", "Whether Adam's bias correction counts alpha alone or beta as well (exact).", choices=("alpha", "exact")
+    )
+    beta1: float = setting(0.5, "Share of the first moment that is kept when h is folded in [beta_1].", low=0.0, high=1.0)
+    beta2: float = setting(0.99, "Share of the second moment that is kept when h is folded in [beta_2].", low=0.0, high=1.0)
+
+    topology: str = setting("erdos-renyi", "The graph of neighbours.", choices=("ring", "full", "erdos-renyi"))
+    edge_probability: float = setting(0.5, "Chance of each edge in an erdos-renyi graph (redrawn until connected).", low=0.01, high=1.0)
+    codec: str = setting("int8", "How updates are quantized on the wire.", choices=("fp32", "bf16", "int8", "int4"))
+    exchange: str = setting(
+        "lockstep",
+        "Wait for the neighbours' updates of each step (lockstep), or compute the next step while they travel (overlap).",
+        choices=("lockstep", "overlap"),
+    )
+    gamma_c: float = setting(
+        0.0,
+        "Share of an edge's difference that flows per step [gamma_c]; 0 chooses 1 for lockstep and 0.5 for overlap.",
+        low=0.0,
+        high=1.0,
+    )
+    mix_every: int = setting(1, "Inner steps between two exchanges [tau].", unit="steps", low=1)
+    late_steps: int = setting(2, "An edge more than this many exchanges behind is dropped for the activation [D].", unit="steps", low=1, high=8)
+    flush_mixes: int = setting(2, "Mixes without gradients at the end of every activation.", unit="mixes", low=0)
+    final_flush_mixes: int = setting(
+        0, "Mixes per block of the flush that ends the run; 0 derives them from the graph's spectral gap.", unit="mixes", low=0, high=10_000
+    )
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+        if self.discrepancy == "rms" and self.h_into == "m":
+            raise SettingsError(
+                "discrepancy = 'rms' with h_into = 'm' diverges: the first moment would take up consensus that the "
+                "second never sees; use h_into = 'both', or discrepancy = 'precond'"
+            )
+        if self.exchange == "overlap" and self.gamma_c > 0.5:
+            raise SettingsError(
+                f"exchange = 'overlap' needs gamma_c <= 0.5, got {self.gamma_c}: flows one step late on every edge "
+                "diverge above that bound"
+            )
+
+    @property
+    def flow_share(self) -> float:
+        """gamma_c as used: the setting, or the stable default of the exchange mode."""
+        return self.gamma_c or (1.0 if self.exchange == "lockstep" else 0.5)
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What follows from the model and the partition, and must be equal everywhere.
+
+    ``sha256`` covers names, shapes, dtype and bytes of all parameters; ``block_elements`` holds the number
+    of parameters of each block, ``block_names`` what each is called.
+    """
+
+    sha256: str
+    block_names: tuple[str, ...]
+    block_elements: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Field name to value, as text; compared when two nodes meet."""
+
+    fields: Mapping[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the fields in canonical JSON, in hex."""
+        text = json.dumps(dict(self.fields), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def agree(settings: RunSettings, model: ModelFacts, members: tuple[str, ...]) -> Agreement:
+    """Everything that must be equal, from the settings, the model's facts and the members' names."""
+    fields = {f.name: canonical(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
+    fields["model"] = model.sha256
+    fields["blocks"] = " ".join(f"{n}:{e}" for n, e in zip(model.block_names, model.block_elements, strict=True))
+    fields["members"] = " ".join(sorted(members))
+    return Agreement(fields)
+
+
+def mismatch(ours: Agreement, theirs: Agreement, name: str, peer: str) -> str | None:
+    """A sentence that names every field on which ``name`` and ``peer`` differ, or None where they agree."""
+    names = sorted(set(ours.fields) | set(theirs.fields))
+    parts = [
+        f"{field} is {_brief(ours.fields.get(field))} at {name} and {_brief(theirs.fields.get(field))} at {peer}"
+        for field in names
+        if ours.fields.get(field) != theirs.fields.get(field)
+    ]
+    return f"the run differs: {'; '.join(parts)}" if parts else None
+
+
+def _brief(value: str | None, length_max: int = 200) -> str:
+    if value is None:
+        return "absent"
+    return value if len(value) <= length_max else value[: length_max - 1] + "…"

@@ -1,0 +1,80 @@
+"""One way to write a setting: its default, its help, its unit and its limits in one place.
+
+Both configurations, the run's (agreed by all nodes) and the node's (local), are frozen dataclasses
+whose fields are made by :func:`setting`. Checking, ``--help``, the reference in the docs and
+``deca-node config --show`` all read the same metadata.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from deca_node.protocol.errors import SettingsError
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    unit: str = "",
+    choices: tuple[str, ...] = (),
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
+    """A dataclass field with its documentation. ``low`` and ``high`` are inclusive limits."""
+    facts = {"help": help, "unit": unit, "choices": choices, "low": low, "high": high}
+    return dataclasses.field(default=default, metadata=facts)
+
+
+def check_limits(settings: Any) -> None:
+    """Check every field of a settings dataclass against its own choices and limits.
+
+    Raises SettingsError naming the field, the value and what would be allowed.
+    """
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        facts = field.metadata
+        if facts.get("choices") and value not in facts["choices"]:
+            near = nearest(str(value), facts["choices"])
+            raise SettingsError(
+                f"{field.name} = {value!r} is not one of {', '.join(facts['choices'])}{near}"
+            )
+        _check_range(field.name, value, facts.get("low"), facts.get("high"))
+
+
+def _check_range(name: str, value: Any, low: float | None, high: float | None) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    if not math.isfinite(value):
+        raise SettingsError(f"{name} = {value} is not a finite number")
+    if low is not None and value < low:
+        raise SettingsError(f"{name} = {value} is below its smallest value, {low}")
+    if high is not None and value > high:
+        raise SettingsError(f"{name} = {value} is above its largest value, {high}")
+
+
+def check_names(given: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Refuse unknown setting names, naming the nearest valid one."""
+    known = list(known)
+    for name in given:
+        if name not in known:
+            raise SettingsError(f"{where}: there is no setting {name!r}{nearest(name, known)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the closest known name, or nothing where none is close."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def canonical(value: Any) -> str:
+    """The one spelling of a value in fingerprints: ``repr`` for floats, plain text for the rest."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={canonical(value[key])}" for key in sorted(value))
+    return str(value)

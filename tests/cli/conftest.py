@@ -1,0 +1,29 @@
+"""``deca(...)`` calls the command as the shell would, in an empty folder and an empty environment."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from deca_node.cli.main import main
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def deca(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("DECA_")]:
+        monkeypatch.delenv(name)
+
+    def call(*arguments: str) -> Outcome:
+        code = main(arguments)
+        return Outcome(code, *capsys.readouterr())
+
+    return call

@@ -1,0 +1,164 @@
+"""DECA written down a second time: dense, in NumPy, straight from the equations.
+
+Rows are nodes and columns are parameters. It shares no code with the package and knows no slices, edges
+or codecs, so what it says is what the engine is compared with.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """The settings of one arm, under their names in ``run.toml``."""
+
+    discrepancy: str
+    h_into: str = "both"
+    h_part: str = "full"
+    bias_correction: str = "alpha"
+    alpha1: float = 0.9
+    alpha2: float = 0.999
+    beta1: float = 0.5
+    beta2: float = 0.99
+    epsilon: float = 1e-8
+
+
+@dataclass(frozen=True)
+class State:
+    """All nodes after one step; x, m and v are [nodes, parameters]."""
+
+    x: Array
+    m: Array
+    v: Array
+
+
+def simulate(
+    method: Method,
+    W: Array,
+    x: Array,
+    gradient: Callable[[int, Array], Array],
+    *,
+    gammas: Sequence[float],
+    tensors: Sequence[int],
+) -> list[State]:
+    """One activation; returns the state after every step.
+
+    ``gradient(r, x)`` gives the gradients of all nodes at inner step r, ``gammas`` one step size above
+    zero per step, ``tensors`` the sizes of the parameter tensors (for ``rms``).
+    """
+    a1, a2 = method.alpha1, method.alpha2
+    m, v = np.zeros_like(x), np.zeros_like(x)
+    c1 = c2 = 0.0
+    states = []
+    for r, gamma in enumerate(gammas):
+        g = gradient(r, x)
+        m_half, v_half = a1 * m + (1 - a1) * g, a2 * v + (1 - a2) * g * g
+        if method.bias_correction == "alpha":
+            c1, c2 = 1 - a1 ** (r + 1), 1 - a2 ** (r + 1)
+        else:
+            c1, c2 = a1 * c1 + (1 - a1), a2 * c2 + (1 - a2)
+        D = np.sqrt(v_half / c2) + method.epsilon
+        x_half = x - gamma * (m_half / c1) / D
+        x_plus = W @ x_half
+        start = x if method.h_part == "full" else x_half
+        h = signal(method.discrepancy, start - x_plus, gamma, D, tensors)
+        m, v = folded(method, (m_half, v_half), (c1, c2), h, g)
+        if method.bias_correction == "exact":
+            c1, c2 = weights(method, c1, c2)
+        x = x_plus
+        states.append(State(x, m, v))
+    return states
+
+
+def signal(name: str, moved: Array, gamma: float, D: Array, tensors: Sequence[int]) -> Array:
+    """The signal h by name; ``moved`` is x - x+ or x_half - x+."""
+    if name in ("none", "decay-only"):
+        return np.zeros_like(moved)
+    if name == "paper":
+        return -moved
+    if name == "descent":
+        return moved
+    if name == "rms":
+        s, at = np.empty_like(D), 0
+        for size in tensors:
+            block = D[:, at : at + size]
+            s[:, at : at + size] = np.sqrt((block**2).mean(axis=1, keepdims=True))
+            at += size
+        return s * moved / gamma
+    return D * moved / gamma
+
+
+def folded(
+    method: Method, half: tuple[Array, Array], c: tuple[float, float], h: Array, g: Array
+) -> tuple[Array, Array]:
+    """The moments after the fold."""
+    m, v = half
+    (a1, a2), (b1, b2) = (method.alpha1, method.alpha2), (method.beta1, method.beta2)
+    if method.discrepancy == "none":
+        return m, v
+    in_gradient_units = method.discrepancy in ("precond", "rms", "trivial")
+    k1, k2 = c if in_gradient_units and method.bias_correction == "alpha" else (1.0, 1.0)
+    if method.discrepancy == "trivial":
+        m_plus = m - (1 - a1) * g + (1 - a1) * k1 * h
+        v_plus = np.maximum(0.0, v - (1 - a2) * g * g + (1 - a2) * k2 * h * h)
+    else:
+        m_plus = b1 * m + (1 - b1) * k1 * h
+        v_plus = b2 * v + (1 - b2) * k2 * h * h
+    return (m_plus if method.h_into != "v" else m), (v_plus if method.h_into != "m" else v)
+
+
+def weights(method: Method, c1: float, c2: float) -> tuple[float, float]:
+    """Total weight of the gradients in m and v after the fold, for the exact bias correction."""
+    if method.discrepancy == "none":
+        return c1, c2
+    holds = float(method.discrepancy in ("precond", "rms", "trivial") and method.h_part == "full")
+    if method.discrepancy == "trivial":
+        d1, d2 = c1 - (1 - method.alpha1) * (1 - holds), c2 - (1 - method.alpha2) * (1 - holds)
+    else:
+        d1, d2 = (method.beta1 * c1 + (1 - method.beta1) * holds), (method.beta2 * c2 + (1 - method.beta2) * holds)
+    return (d1 if method.h_into != "v" else c1), (d2 if method.h_into != "m" else c2)
+
+
+def ring(n: int) -> Array:
+    """Adjacency of a ring of n nodes, 0 and 1."""
+    adjacency = np.zeros((n, n))
+    for i in range(n):
+        adjacency[i, (i + 1) % n] = adjacency[(i + 1) % n, i] = float(n > 1)
+    return adjacency
+
+
+def full(n: int) -> Array:
+    """Adjacency of the complete graph."""
+    return np.ones((n, n)) - np.eye(n)
+
+
+def erdos_renyi(n: int, p: float, rng: np.random.Generator) -> Array:
+    """Adjacency of a random graph, redrawn until it is connected."""
+    while True:
+        upper = np.triu(rng.random((n, n)) < p, 1)
+        adjacency = (upper | upper.T).astype(np.float64)
+        if (np.linalg.matrix_power(adjacency + np.eye(n), n) > 0).all():
+            return adjacency
+
+
+def metropolis(adjacency: Array) -> Array:
+    """w_ij = 1 / (1 + max(d_i, d_j)) along edges, the rest to self: symmetric and doubly stochastic."""
+    degree = adjacency.sum(axis=1)
+    W = adjacency / (1 + np.maximum(degree[:, None], degree[None, :]))
+    return W + np.diag(1 - W.sum(axis=1))
+
+
+def contraction(W: Array) -> float:
+    """max(|lambda_2|, |lambda_n|): what one mix leaves of the disagreement, at worst."""
+    eigenvalues = np.sort(np.linalg.eigvalsh(W))
+    return float(max(abs(eigenvalues[0]), abs(eigenvalues[-2]))) if len(W) > 1 else 0.0
+
+
+def consensus_distance(x: Array) -> float:
+    """RMS over nodes and parameters of x_i - mean."""
+    return float(np.sqrt(((x - x.mean(axis=0)) ** 2).mean()))

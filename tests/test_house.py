@@ -1,0 +1,202 @@
+"""Rules of the house that no linter knows: what stays pure, what stays light, how long things may grow.
+
+The import arrow itself is written as contracts in pyproject.toml. Here are the rules that need a look into
+the syntax tree (``protocol`` is pure), a fresh interpreter (importing the CLI is cheap) or a second file
+(every dependency is pinned, explained and used).
+"""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "deca_node"
+GENERATED = PACKAGE / "daemon" / "wire_pb"
+
+MODULE_LINES_MAX = 400
+FUNCTION_LINES_MAX = 70
+
+SERIALIZERS_THAT_RUN_CODE = {"pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "jsonpickle"}
+
+PURE_MODULES = {
+    *("abc", "bisect", "collections", "copy", "dataclasses", "difflib", "enum", "fractions", "functools", "hashlib"),
+    *("heapq", "itertools", "json", "math", "operator", "random", "re", "statistics", "string", "struct", "textwrap"),
+    *("types", "typing", "zlib", "deca_node"),
+}
+"""What ``protocol`` may import: modules without clock, files, network, processes or threads.
+``random`` is among them for ``random.Random(seed)`` only."""
+
+IMPURE_BUILTINS = {"open", "print", "input", "eval", "exec", "__import__", "breakpoint", "hash", "id"}
+"""``hash`` and ``id`` differ between processes, so nodes would not agree on what follows from them."""
+
+HEAVY_FOR_CLI = {"torch", "transformers", "tokenizers", "grpc", "google.protobuf", "pydantic", "plotly", "numpy"}
+HEAVY_FOR_DAEMON = {"torch", "transformers", "tokenizers"}
+
+
+def python_files(*folders: str) -> list[Path]:
+    """Our Python files in these folders of the repository, generated ones left out."""
+    files = (file for folder in folders for file in sorted((ROOT / folder).rglob("*.py")))
+    return [file for file in files if GENERATED not in file.parents]
+
+
+def name_of(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def imported_modules(tree: ast.AST) -> Iterator[str]:
+    """Names of all modules that are imported anywhere in a file, inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or "."
+
+
+def top_level_names(tree: ast.AST) -> set[str]:
+    return {module.split(".")[0] for module in imported_modules(tree)}
+
+
+def impurities(tree: ast.AST) -> Iterator[str]:
+    """What in a file of ``protocol`` would read chance, a clock or the outside."""
+    yield from (f"import of {name}" for name in sorted(top_level_names(tree) - PURE_MODULES))
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(module="random", names=names) if [alias.name for alias in names] != ["Random"]:
+                yield f"line {node.lineno}: only Random may be taken from random"
+            case ast.Attribute(value=ast.Name(id="random"), attr=attr) if attr != "Random":
+                yield f"line {node.lineno}: random.{attr} draws from the process-wide generator"
+            case ast.Call(func=ast.Attribute(attr="Random") | ast.Name(id="Random"), args=[], keywords=[]):
+                yield f"line {node.lineno}: Random() without a seed"
+            case ast.Call(func=ast.Name(id=name)) if name in IMPURE_BUILTINS:
+                yield f"line {node.lineno}: {name}()"
+
+
+def modules_loaded_by(package: str) -> set[str]:
+    """Names of the modules in ``sys.modules`` after a fresh interpreter imported all modules of a package."""
+    code = (
+        "import importlib, pkgutil, sys\n"
+        f"package = importlib.import_module({package!r})\n"
+        "for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "    if not module.name.endswith('__main__'): importlib.import_module(module.name)\n"
+        "print(*sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("file", python_files("deca_node/protocol"), ids=name_of)
+def test_protocol_is_pure(file: Path) -> None:
+    assert list(impurities(ast.parse(file.read_text()))) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import time",
+        "def f():\n    from socket import socket",
+        "import random\nrandom.shuffle(names)",
+        "from random import choice",
+        "from random import Random\nrng = Random()",
+        "key = hash(name)",
+        "from . import run",
+    ],
+)
+def test_what_is_not_pure_is_found(source: str) -> None:
+    assert list(impurities(ast.parse(source)))
+
+
+@pytest.mark.parametrize("source", ["import random\nrng = random.Random(seed)", "import deca_node.protocol.run"])
+def test_what_is_pure_passes(source: str) -> None:
+    assert list(impurities(ast.parse(source))) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "heavy"), [("deca_node.cli", HEAVY_FOR_CLI), ("deca_node.daemon", HEAVY_FOR_DAEMON)]
+)
+def test_importing_is_light(package: str, heavy: set[str]) -> None:
+    """``deca-node --help`` answers at once, and the daemon's process never holds torch."""
+    assert modules_loaded_by(package) & heavy == set()
+
+
+def test_nothing_that_unpickles_is_imported() -> None:
+    """A checkpoint or a frame must never be able to run code."""
+    files = python_files("deca_node", "bench", "tools")
+    found = {name_of(file): top_level_names(ast.parse(file.read_text())) & SERIALIZERS_THAT_RUN_CODE for file in files}
+    assert {file: names for file, names in found.items() if names} == {}
+
+
+def test_modules_fit_the_eye() -> None:
+    files = python_files("deca_node", "bench", "tools")
+    lengths = {name_of(file): len(file.read_text().splitlines()) for file in files}
+    assert {file: length for file, length in lengths.items() if length > MODULE_LINES_MAX} == {}
+
+
+def test_functions_fit_the_eye() -> None:
+    too_long = [
+        f"{name_of(file)}:{node.lineno} {node.name}"
+        for file in python_files("deca_node", "bench", "tools", "tests")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or node.lineno) - node.lineno + 1 > FUNCTION_LINES_MAX
+    ]
+    assert too_long == []
+
+
+def test_imports_point_down() -> None:
+    """The contracts of pyproject.toml hold."""
+    run([str(Path(sys.executable).with_name("lint-imports")), "--no-logo", "--no-cache"])
+
+
+@pytest.mark.parametrize("tool", ["compile_protos.py", "write_configuration_reference.py"])
+def test_generated_files_are_fresh(tool: str) -> None:
+    run([sys.executable, f"tools/{tool}", "--check"])
+
+
+def run(command: list[str]) -> None:
+    """Run a checking command in the repository; fail with its own words."""
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def normalized(requirement: str) -> str:
+    """The name in a requirement or a pin, in the one spelling that PyPI compares by."""
+    name = re.split(r"[<>=~!;\[ ]", requirement, maxsplit=1)[0]
+    return name.lower().replace("_", "-")
+
+
+def dependencies() -> tuple[list[str], list[str]]:
+    """Names of the run-time and of the development dependencies in pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    development = project["optional-dependencies"]["dev"]
+    return [normalized(line) for line in project["dependencies"]], [normalized(line) for line in development]
+
+
+def test_every_dependency_is_pinned_and_explained() -> None:
+    run_time, development = dependencies()
+    pins = {normalized(line) for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    explained = (ROOT / "docs" / "DEPENDENCIES.md").read_text()
+    for name in run_time + development:
+        assert name in pins, f"{name} has no exact version in constraints.txt"
+        assert f"| {name} |" in explained, f"{name} has no line in docs/DEPENDENCIES.md"
+
+
+def test_every_run_time_dependency_is_used() -> None:
+    """The generated message classes are what uses protobuf."""
+    trees = [ast.parse(file.read_text()) for file in PACKAGE.rglob("*.py")]
+    imported = {module for tree in trees for module in imported_modules(tree)}
+    imported |= {".".join(module.split(".")[:depth]) for module in imported for depth in (1, 2)}
+    imported_as = {"grpcio": "grpc", "protobuf": "google.protobuf"}
+    assert [name for name in dependencies()[0] if imported_as.get(name, name) not in imported] == []
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Relative links in Markdown, ``[text](path)``; those to other sites are not followed."""
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []

@@ -1,0 +1,134 @@
+"""Make ``.venv`` ready: a virtual environment with the pinned packages and this project, editable.
+
+Run by every make target with the system's Python. A stamp in ``.venv`` remembers what it was made from,
+so that a second call ends at once; a change of pyproject.toml, constraints.txt or this file installs again.
+
+torch comes first and by itself. On Linux a plain ``pip install torch`` takes the CUDA build with several
+GB of libraries, so the CPU build is asked for by name, and where pip finds none this script stops and
+says what to do: it never falls through to the large build.
+"""
+
+import argparse
+import hashlib
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+VENV_PYTHON = VENV / "bin" / "python"
+STAMP = VENV / "set-up-stamp"
+CONSTRAINTS = ROOT / "constraints.txt"
+PYTHON_MIN = (3, 11)
+
+NO_CPU_BUILD = """
+pip found no torch {version}+cpu, the CPU build of torch. Choose one of these:
+  - point pip at PyTorch's index of CPU builds: set PIP_EXTRA_INDEX_URL to the address that the
+    "Get Started" page of pytorch.org shows for Pip and CPU, and run make again;
+  - on a machine with a GPU, take torch's default build (several GB): make TORCH=default ..."""
+
+
+def main() -> None:
+    """Check, create, install, stamp."""
+    parser = argparse.ArgumentParser(description="Make .venv ready for deca-node.")
+    parser.add_argument(
+        "--torch",
+        choices=("auto", "cpu", "default"),
+        default="auto",
+        help="build of torch: auto is cpu on Linux and torch's default elsewhere",
+    )
+    choice = parser.parse_args().torch
+    check_python()
+    stamp = f"{ROOT}\n{digest()}\n"
+    if VENV_PYTHON.exists() and STAMP.exists() and STAMP.read_text() == stamp:
+        return
+    create_venv()
+    install_torch(cpu=choice == "cpu" or (choice == "auto" and has_cpu_builds()))
+    install("--editable", f"{ROOT}[dev]")
+    STAMP.write_text(stamp)
+
+
+def check_python() -> None:
+    """Refuse a Python that is too old, before it stumbles over something less clear."""
+    if sys.version_info[:2] < PYTHON_MIN:
+        found = ".".join(map(str, sys.version_info[:2]))
+        needed = ".".join(map(str, PYTHON_MIN))
+        sys.exit(
+            f"deca-node needs Python {needed} or newer, and {sys.executable} is {found}. "
+            f"Install a newer one and name it: make PYTHON=python{needed} ..."
+        )
+
+
+def digest() -> str:
+    """SHA-256 of all that decides what is installed."""
+    files = (ROOT / "pyproject.toml", CONSTRAINTS, Path(__file__))
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def create_venv() -> None:
+    """Create the environment, unless a working one that was made here is already there."""
+    if VENV_PYTHON.exists() and not made_elsewhere():
+        return
+    say(f"creating {VENV} with Python {platform.python_version()}")
+    # --clear, because a copied or broken environment points to paths that are gone.
+    if subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=False).returncode:
+        sys.exit("Python could not create a virtual environment; on Debian and Ubuntu: apt install python3-venv")
+
+
+def made_elsewhere() -> bool:
+    """Whether the environment came here with a copied or renamed project folder."""
+    return STAMP.exists() and STAMP.read_text().splitlines()[:1] != [str(ROOT)]
+
+
+def has_cpu_builds() -> bool:
+    """Whether torch comes in a build named +cpu for this platform."""
+    return platform.system() == "Linux" and platform.machine() in {"x86_64", "aarch64"}
+
+
+def install_torch(*, cpu: bool) -> None:
+    """Install the pinned torch; one that is already there is left alone, whatever its build."""
+    pinned, present = pinned_torch(), installed_torch()
+    if present.split("+")[0] == pinned:
+        if present.endswith("+cpu") and not cpu:
+            say(f"keeping torch {present}; for another build remove .venv first (make clean)")
+        return
+    build = f"{pinned}+cpu" if cpu else pinned
+    say(f"installing torch {build}")
+    # Without its dependencies: they come with the project's, under the pinned versions.
+    if pip("install", "--no-deps", f"torch=={build}"):
+        sys.exit(NO_CPU_BUILD.format(version=pinned) if cpu else f"pip could not install torch {pinned}; see above.")
+
+
+def pinned_torch() -> str:
+    """The version of torch that constraints.txt names."""
+    lines = CONSTRAINTS.read_text().splitlines()
+    return next(line.removeprefix("torch==") for line in lines if line.startswith("torch=="))
+
+
+def installed_torch() -> str:
+    """The version of torch in the environment with its build suffix, or nothing; torch itself is not imported."""
+    code = "import importlib.metadata as m; print(*(d.version for d in m.distributions(name='torch')))"
+    return subprocess.run([VENV_PYTHON, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def install(*arguments: str) -> None:
+    """Install with pip under the pinned versions, or stop."""
+    say("installing deca-node and what it needs")
+    if pip("install", "--constraint", str(CONSTRAINTS), *arguments):
+        sys.exit("pip could not install what deca-node needs; its own words are above.")
+
+
+def pip(*arguments: str) -> int:
+    """Run the environment's pip; returns its exit code."""
+    command = [str(VENV_PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+    return subprocess.run(command, check=False).returncode
+
+
+def say(sentence: str) -> None:
+    """Tell the person at the terminal what takes so long."""
+    print(f"-- {sentence}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
