@@ -24,25 +24,28 @@ from typing import Any
 
 import psutil
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from deca_node.numerics.blocks import Block, origin_from, partition, spans
-from deca_node.numerics.engine import BlockEngine, Flow, Neighbour
+from deca_node.numerics.batches import Batch
+from deca_node.numerics.blocks import Block, partition
+from deca_node.numerics.engine import BlockEngine, Neighbour
+from deca_node.numerics.flows import KEYFRAME_CODEC, Flow
 from deca_node.numerics.model import count_parameters, model_bytes
+from deca_node.numerics.objective import backward
 from deca_node.numerics.quantize import CODECS
+from deca_node.numerics.start_values import StartValues, nothing
 from deca_node.protocol.run import RunSettings
 
 SIZES: dict[str, dict[str, int]] = {
     "full": {"vocab_size": 32_000, "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12},
     "quick": {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3},
 }
-LEARNING_RATE = 1e-4
+LEARNING_RATE = 1e-3
 
 Job = dict[str, Any]
 Gradient = Callable[[], float]
-Seconds = list[float]
+Steps = list[tuple[float, float]]
+"""Per step: seconds that passed, and seconds of CPU time of all threads."""
 
 
 def main() -> None:
@@ -62,7 +65,7 @@ def run(job: Job) -> Job:
     gradient = gradient_of(model, job, losses)
     gc.collect()
     reset_peak()
-    seconds = ARMS[job["arm"]](model, block, gradient, job)
+    steps = ARMS[job["arm"]](model, block, gradient, job)
     peak = peak_bytes()
     after = digests(model)
     return {
@@ -73,7 +76,8 @@ def run(job: Job) -> Job:
         "model_bytes": model_bytes(model),
         "baseline_bytes": baseline,
         "peak_bytes": peak - baseline,
-        "seconds": seconds,
+        "seconds": [wall for wall, _ in steps],
+        "cpu_seconds": [cpu for _, cpu in steps],
         "losses": losses,
         "changed": sorted(name for name in before if before[name] != after[name]),
     }
@@ -82,7 +86,7 @@ def run(job: Job) -> Job:
 # --- the arms ---------------------------------------------------------------------------------------
 
 
-def run_gradient(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Seconds:
+def run_gradient(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Steps:
     """Forward and backward passes for the block, whose gradients are let go one by one."""
 
     def let_go(parameter: torch.Tensor) -> None:
@@ -95,7 +99,7 @@ def run_gradient(model: PreTrainedModel, block: Block, gradient: Gradient, job: 
     return [timed(gradient) for _ in range(job["steps"])]
 
 
-def run_badam(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Seconds:
+def run_badam(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Steps:
     """The badam package, pinned to one block; its moments start at zero as ours do."""
     sys.path.insert(0, job["badam_path"])
     from badam import BlockOptimizer  # type: ignore[import-not-found]
@@ -118,23 +122,15 @@ def run_badam(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job
     return [timed(step) for _ in range(job["steps"])]
 
 
-def run_deca(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Seconds:
+def run_deca(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Steps:
     """The engine from thaw to freeze. Neighbours agree with us in every bit: they cost what neighbours cost,
-    and the losses stay those of Adam."""
+    and the losses stay those of Adam. Copying their frames, the network's part, is not timed."""
     settings = RunSettings(learning_rate=LEARNING_RATE)
-    update_codec, peers = CODECS[settings.codec], [f"peer{i}" for i in range(job["neighbours"])]
-    with tempfile.TemporaryDirectory() as folder, starting_checkpoint(model, block, folder) as checkpoint:
-        engine = BlockEngine.of(model, block, settings, origin_from(spans(model, block), checkpoint.get_tensor))
-        if peers:
-            keyframe = torch.empty(CODECS["int8"].nbytes(block.elements), dtype=torch.uint8)
-            engine.keyframe(keyframe)
-            engine.connect([Neighbour(peer, 1 / (1 + len(peers)), keyframe) for peer in peers], keyframe)
-            del keyframe
-        else:
-            engine.connect([], torch.empty(0, dtype=torch.uint8))
-    ours, *theirs = (
-        torch.empty(update_codec.nbytes(block.elements) if peers else 0, dtype=torch.uint8) for _ in range(1 + len(peers))
-    )
+    peers = [f"peer{i}" for i in range(job["neighbours"])]
+    with tempfile.TemporaryDirectory() as folder:
+        engine = activate(model, block, settings, peers, Path(folder))
+    nbytes = CODECS[settings.codec].nbytes(block.elements) if peers else 0
+    ours, *theirs = (torch.empty(nbytes, dtype=torch.uint8) for _ in range(1 + len(peers)))
     flows = [Flow(peer, codes, ours) for peer, codes in zip(peers, theirs, strict=True)]
 
     def half_step() -> None:
@@ -142,17 +138,31 @@ def run_deca(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job)
         if peers:
             engine.encode_update(ours)
 
-    seconds = []
+    steps: Steps = []
     for _ in range(job["steps"]):
         first = timed(half_step)
-        for codes in theirs:  # what the network would bring; not timed
+        for codes in theirs:
             codes.copy_(ours)
-        seconds.append(first + timed(lambda: engine.mix(flows, fold=True)))
+        second = timed(lambda: engine.mix(flows, fold=True))
+        steps.append((first[0] + second[0], first[1] + second[1]))
     engine.freeze()
-    return seconds
+    return steps
 
 
-ARMS: dict[str, Callable[[PreTrainedModel, Block, Gradient, Job], Seconds]] = {
+def activate(
+    model: PreTrainedModel, block: Block, settings: RunSettings, peers: list[str], folder: Path
+) -> BlockEngine:
+    """Thaw the block and open its edges, as :class:`Trainer` does; x0 is written to and read from ``folder``."""
+    origin = StartValues(folder).origin(model, block) if peers else nothing
+    engine = BlockEngine.of(model, block, settings, origin)
+    keyframe = torch.empty(KEYFRAME_CODEC.nbytes(block.elements) if peers else 0, dtype=torch.uint8)
+    if peers:
+        engine.keyframe(keyframe)
+    engine.connect([Neighbour(peer, 1 / (1 + len(peers)), keyframe) for peer in peers], keyframe)
+    return engine
+
+
+ARMS: dict[str, Callable[[PreTrainedModel, Block, Gradient, Job], Steps]] = {
     "gradient": run_gradient,
     "badam": run_badam,
     "deca": run_deca,
@@ -164,7 +174,10 @@ ARMS: dict[str, Callable[[PreTrainedModel, Block, Gradient, Job], Seconds]] = {
 def random_model(size: str, dtype: str, seed: int) -> PreTrainedModel:
     """A Llama-like model with untied embeddings, in training mode, made in ``dtype`` from the start."""
     config = LlamaConfig(
-        **SIZES[size], num_attention_heads=SIZES[size]["hidden_size"] // 64, max_position_embeddings=2048, use_cache=False
+        **SIZES[size],
+        num_attention_heads=SIZES[size]["hidden_size"] // 64,
+        max_position_embeddings=2048,
+        use_cache=False,
     )
     torch.manual_seed(seed)
     former = torch.get_default_dtype()
@@ -184,22 +197,13 @@ def gradient_of(model: PreTrainedModel, job: Job, losses: list[float]) -> Gradie
     """Forward and backward passes on one fixed batch; every loss is noted in ``losses``."""
     generator = torch.Generator().manual_seed(job["seed"])
     tokens = torch.randint(SIZES[job["size"]]["vocab_size"], (job["batch"], job["length"]), generator=generator)
+    batch = Batch(tokens, tokens)
 
     def gradient() -> float:
-        loss = model(input_ids=tokens, labels=tokens).loss
-        loss.backward()
-        losses.append(loss.item())
+        losses.append(backward(model, batch, 0, torch.device("cpu")))
         return losses[-1]
 
     return gradient
-
-
-def starting_checkpoint(model: PreTrainedModel, block: Block, folder: str) -> Any:
-    """x0 on disk, as a node has it: the block's parameters in a safetensors file, open for reading."""
-    path = Path(folder) / "x0.safetensors"
-    named = dict(model.named_parameters())
-    save_file({name: named[name].detach() for name in block.parameters}, path)
-    return safe_open(path, framework="pt")
 
 
 def digests(model: PreTrainedModel) -> dict[str, str]:
@@ -222,11 +226,11 @@ def warm_up(job: Job) -> None:
     gc.collect()
 
 
-def timed(function: Callable[[], object]) -> float:
-    """Seconds that one call takes."""
-    start = time.perf_counter()
+def timed(function: Callable[[], object]) -> tuple[float, float]:
+    """Seconds that one call takes, and the CPU time it takes in all threads."""
+    wall, cpu = time.perf_counter(), time.process_time()
     function()
-    return time.perf_counter() - start
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def resident_bytes() -> int:

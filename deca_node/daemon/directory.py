@@ -31,7 +31,9 @@ def node_directory(path: Path) -> Iterator[Path]:
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / "lock").open("w", encoding="ascii")
     except OSError as problem:
-        raise StorageError(f"cannot use {path} as this node's folder: {problem.strerror}; choose another --dir") from None
+        raise StorageError(
+            f"cannot use {path} as this node's folder: {problem.strerror}; choose another --dir"
+        ) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,7 +43,9 @@ def node_directory(path: Path) -> Iterator[Path]:
         lock.flush()
         for name in ("final", "stopped"):
             if (path / name).exists():
-                raise StorageError(f"{path} holds the model of an earlier run ({name}/); move it away, or choose another --dir")
+                raise StorageError(
+                    f"{path} holds the model of an earlier run ({name}/); move it away, or choose another --dir"
+                )
         _set_aside(path / METRICS)
         shutil.rmtree(path / "start", ignore_errors=True)
         yield path

@@ -4,7 +4,6 @@ The dataclasses of :mod:`deca_node.protocol` are the schema; pydantic reads and 
 never pass here: a command names frames, and ``slots`` says where in shared memory each of them lies.
 """
 
-import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -75,9 +74,7 @@ _BODIES: dict[str, type] = {
 }
 
 
-@functools.cache
-def _adapter(cls: type) -> "pydantic.TypeAdapter[Any]":
-    return pydantic.TypeAdapter(cls)
+_ADAPTERS: "dict[type, pydantic.TypeAdapter[Any]]" = {cls: pydantic.TypeAdapter(cls) for cls in _BODIES.values()}
 
 
 _SLOTS: "pydantic.TypeAdapter[list[tuple[FrameId, int, int]]]" = pydantic.TypeAdapter(list[tuple[FrameId, int, int]])
@@ -86,7 +83,7 @@ _SLOTS: "pydantic.TypeAdapter[list[tuple[FrameId, int, int]]]" = pydantic.TypeAd
 def encode(body: Any, slots: Mapping[FrameId, tuple[int, int]] | None = None) -> bytes:
     """One line."""
     cls = type(body)
-    message: dict[str, Any] = {"kind": cls.__name__, "body": _adapter(cls).dump_python(body, mode="json")}
+    message: dict[str, Any] = {"kind": cls.__name__, "body": _ADAPTERS[cls].dump_python(body, mode="json")}
     if slots:
         message["slots"] = _SLOTS.dump_python([(f, s, n) for f, (s, n) in slots.items()], mode="json")
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
@@ -95,6 +92,6 @@ def encode(body: Any, slots: Mapping[FrameId, tuple[int, int]] | None = None) ->
 def decode(line: bytes) -> Envelope:
     """The inverse of :func:`encode`. Raises ValueError (pydantic's is one) for anything else."""
     message = json.loads(line)
-    body = _adapter(_BODIES[message["kind"]]).validate_python(message["body"])
+    body = _ADAPTERS[_BODIES[message["kind"]]].validate_python(message["body"])
     slots = _SLOTS.validate_python(message.get("slots", []))
     return Envelope(body, {frame: (slot, nbytes) for frame, slot, nbytes in slots})

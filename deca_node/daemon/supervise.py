@@ -18,9 +18,11 @@ def run_node(loaded: Loaded, peers: Peers, own: Peer) -> int:
     Raises DecaError for what is found before the node takes part in anything.
     """
     set_up_logging(loaded.node.log_level, loaded.node.log_format, own.name)
-    with node_directory(Path(loaded.node.dir)) as directory:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_life(loaded, peers, own, directory))
+    with (
+        node_directory(Path(loaded.node.dir)) as directory,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        return runner.run(_life(loaded, peers, own, directory))
 
 
 async def _life(loaded: Loaded, peers: Peers, own: Peer, directory: Path) -> int:

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import traceback
-from typing import BinaryIO
+from io import RawIOBase
 
 from deca_node.daemon import messages
 from deca_node.daemon.arena import Arena
@@ -51,14 +51,14 @@ def main() -> int:
             _serve(stream, frames)
         except DecaError as problem:
             stream.write(messages.encode(e.TrainerFailed(str(problem), problem.exit_code)))
-        except Exception as problem:
+        except Exception as problem:  # noqa: BLE001 (whatever it was, the node must hear of it)
             traceback.print_exc()
             stream.write(messages.encode(_failure(problem)))
             return 1
     return 0
 
 
-def _serve(stream: BinaryIO, frames: ArenaFrames) -> None:
+def _serve(stream: RawIOBase, frames: ArenaFrames) -> None:
     lines = iter(stream.readline, b"")
     setup = messages.decode(next(lines)).body
     if setup.threads:

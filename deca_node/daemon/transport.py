@@ -79,6 +79,7 @@ class Transport:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready = asyncio.Event()
         self._agreement = Agreement({})
+        self._closing = False
         self._store: FrameStore | None = None
         self._rules: FrameRules | None = None
         self.refusals: Counter[str] = Counter()
@@ -110,7 +111,8 @@ class Transport:
             task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Send what is queued, then end every stream."""
+        """Send what is queued, then end every stream; the losses that this causes are nobody's news."""
+        self._closing = True
         flushes = [link.session.flush() for link in self._links.values() if link.session]
         if flushes:
             await asyncio.wait([asyncio.ensure_future(f) for f in flushes], timeout=FLUSH_SECONDS)
@@ -166,7 +168,9 @@ class Transport:
                 async with asyncio.timeout(GREETING_SECONDS):
                     hello = await self._greet(stream, peer)
             except (TimeoutError, OSError, grpc.aio.AioRpcError, WireError) as problem:
-                link.problem = f"{link.address} does not answer" if isinstance(problem, TimeoutError) else describe(problem)
+                link.problem = (
+                    f"{link.address} does not answer" if isinstance(problem, TimeoutError) else describe(problem)
+                )
                 return False
             finally:
                 link.greeting = False
@@ -274,23 +278,29 @@ class Transport:
             if link.session is session:
                 link.session = None
                 link.problem = why
-                self._tell(e.PeerDown(peer, why))
+                if not self._closing:
+                    self._tell(e.PeerDown(peer, why))
+
+
+# What a read gives at a stream's end; the published type stubs do not know it.
+_END: Any = getattr(grpc.aio, "EOF")  # noqa: B009
 
 
 class _Dialled:
     """The caller's end of a stream."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._channel = channel
+        # Without serializers messages are bytes; the stubs insist on them.
+        self._open: Any = channel.stream_stream
         self._call: Any = None
 
     async def read(self) -> bytes | None:
         message = await self._call.read()
-        return None if message is grpc.aio.EOF else message
+        return None if message is _END else message
 
     async def write(self, message: bytes) -> None:
         if self._call is None:
-            self._call = self._channel.stream_stream(METHOD)()
+            self._call = self._open(METHOD)()
         await self._call.write(message)
 
 
@@ -301,8 +311,8 @@ class _Answered:
         self._context = context
 
     async def read(self) -> bytes | None:
-        message = await self._context.read()
-        return None if message is grpc.aio.EOF else message
+        message: Any = await self._context.read()
+        return None if message is _END else message
 
     async def write(self, message: bytes) -> None:
         await self._context.write(message)

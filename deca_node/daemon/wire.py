@@ -8,6 +8,7 @@ last the tag, length and bytes of ``data``, so that the receiver can slice the p
 from dataclasses import dataclass
 
 import xxhash
+from google.protobuf.message import DecodeError
 
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol.errors import WireError
@@ -20,7 +21,7 @@ MESSAGE_BYTES_MAX = CHUNK_BYTES + 4096
 """Nothing longer is read from a peer."""
 
 _KINDS = {FrameKind.KEYFRAME: pb.FRAME_KIND_KEYFRAME, FrameKind.UPDATE: pb.FRAME_KIND_UPDATE}
-_KINDS_BACK = {number: kind for kind, number in _KINDS.items()}
+_KINDS_BACK: dict[int, FrameKind] = {number: kind for kind, number in _KINDS.items()}
 
 _VARINT, _FIXED64, _BYTES = 0, 1, 2
 _CHUNK_TAG = bytes([6 << 3 | _BYTES])
@@ -70,7 +71,7 @@ def decode(message: bytes) -> Chunk | pb.Frame:
     frame = pb.Frame()
     try:
         frame.ParseFromString(message)
-    except Exception as problem:
+    except DecodeError as problem:
         raise WireError("malformed", f"not a Frame message: {problem}") from None
     if frame.WhichOneof("body") in (None, "chunk"):
         raise WireError("malformed", "a Frame message without a known body")

@@ -162,10 +162,10 @@ def half_step(
     hyper: Hyper, counts: Counts, x: Tensor, moments: Moments, g: Tensor, *, gamma: float
 ) -> tuple[Tensor, Moments]:
     """x_half = x - gamma u, and the half moments. ``counts`` already count ``g``."""
-    m = hyper.alpha1 * moments.m + (1.0 - hyper.alpha1) * g
-    v = hyper.alpha2 * moments.v + (1.0 - hyper.alpha2) * (g * g)
+    m = (hyper.alpha1 * moments.m).add_(g, alpha=1.0 - hyper.alpha1)
+    v = (hyper.alpha2 * moments.v).addcmul_(g, g, value=1.0 - hyper.alpha2)
     half = Moments(m, v)
-    return x - gamma * direction(hyper, counts, half), half
+    return x.sub(direction(hyper, counts, half), alpha=gamma), half
 
 
 def mix(x_half: Tensor, edges: Iterable[tuple[float, Tensor]], gamma_c: float) -> tuple[Tensor, Tensor]:

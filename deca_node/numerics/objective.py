@@ -27,7 +27,7 @@ def backward(model: nn.Module, batch: Batch, micro_batch: int, device: torch.dev
     total = 0.0
     for ids, labels in zip(batch.input_ids.split(size), batch.labels.split(size), strict=True):
         loss = nll_sum(model, ids.to(device), labels.to(device)) / tokens
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         total += float(loss.detach())
     return total
 

@@ -27,7 +27,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,14 +102,6 @@ class DataSummary:
     train_sequences: int
     heldout_sequences: int
 
-    def sentence(self) -> str:
-        """All of it in one line, for a log."""
-        skipped = f" ({self.skipped:,} bad ones left out)" if self.skipped else ""
-        return (
-            f"{self.records:,} records{skipped} with {self.tokens:,} tokens: {self.train_sequences:,} sequences to "
-            f"train on ({self.trained_tokens:,} tokens in the loss), {self.heldout_sequences:,} held out"
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class PackedData:
@@ -127,7 +119,7 @@ def load_dataset(
     sequence_length: int,
     holdout: float = 0.1,
     seed: int = 0,
-    bad_records: Literal["stop", "skip"] = "stop",
+    bad_records: str = "stop",
     progress: Progress | None = None,
 ) -> PackedData:
     """Read, tokenize, split and pack a file or folder. The same arguments and data give the same sequences.
@@ -164,19 +156,24 @@ def load_dataset(
 def read_tokens(path: Path, encoder: "RecordTokenizer", bad: BadRecords, progress: Progress | None = None) -> TokenLine:
     """Every usable record of a file or folder as tokens. Raises DataError where there is none."""
     reader = RecordReader(path, bad)
+
+    def report(waiting: int = 0) -> None:
+        """Text that is read but waits to be tokenized is not done; a character counts as a byte."""
+        if progress:
+            progress(max(reader.bytes_done - waiting, 0), reader.bytes_total)
+
     ids: list[Ids] = []
     trained: list[Mask] = []
     starts = [0]
     for records in _runs(reader, lambda record: record.characters):
-        encoded = encoder.encode(records)
+        encoded = encoder.encode(records, report)
         if encoded:
             # One array for all: a million small arrays would weigh more than the tokens in them.
             ids.append(np.concatenate([tokens.ids for tokens in encoded]))
             trained.append(np.concatenate([tokens.trained for tokens in encoded]))
         for tokens in encoded:
             starts.append(starts[-1] + len(tokens.ids))
-        if progress:
-            progress(reader.bytes_done, reader.bytes_total)
+        report()
     if not ids:
         skipped = f" ({bad.count:,} bad ones were left out; the first: {bad.sentences[0]})" if bad.count else ""
         raise DataError(f"{path}: there are no usable records{skipped}; give at least one text that is not empty")
@@ -192,15 +189,15 @@ class RecordTokenizer:
         self._bos = np.array(_beginning(tokenizer), np.int32)
         self._eos = np.array([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id], np.int32)
 
-    def encode(self, records: list[Record]) -> list[Tokens]:
-        """Tokens of each record, in order; records that cannot be tokenized go to the bad ones."""
+    def encode(self, records: list[Record], report: Callable[[int], None] = lambda waiting: None) -> list[Tokens]:
+        """Tokens of each record that is not bad, in order; ``report`` hears how many characters still wait."""
         texts: list[str] = []
         for record in records:
             if isinstance(record, TextRecord):
                 texts.append(record.text)
             elif not isinstance(record, ChatRecord):
                 texts += (record.prompt, record.completion)
-        bodies = iter(self._bodies(texts))
+        bodies = iter(self._bodies(texts, report))
         encoded = []
         for record in records:
             try:
@@ -216,14 +213,17 @@ class RecordTokenizer:
             return self._joined(record.source, np.empty(0, np.int32), next(bodies))
         return self._joined(record.source, next(bodies), next(bodies))
 
-    def _bodies(self, texts: list[str]) -> list[Ids]:
+    def _bodies(self, texts: list[str], report: Callable[[int], None]) -> list[Ids]:
         """Tokens of each text, without any that the tokenizer would put around it."""
         bodies: list[list[Ids]] = [[] for _ in texts]
+        waiting = sum(map(len, texts))
         pieces = ((index, piece) for index, text in enumerate(texts) for piece in _pieces(text))
         for run in _runs(pieces, lambda indexed: len(indexed[1])):
             out = self._tokenizer([piece for _, piece in run], add_special_tokens=False, verbose=False)
             for (index, _), ids in zip(run, out["input_ids"], strict=True):
                 bodies[index].append(np.array(ids, np.int32))
+            waiting -= sum(len(piece) for _, piece in run)
+            report(waiting)
         return [np.concatenate(body) for body in bodies]
 
     def _joined(self, source: Source, context: Ids, learnt: Ids) -> Tokens:

@@ -113,10 +113,11 @@ class Codec(ABC):
                 "bad-length",
                 f"{sender} sent {codes.numel()} bytes of {self.name} for {elements} elements, which take {expected}",
             )
-        worst = max((self._largest(codes[a:b]) for a, b in self._byte_slices(elements)), default=0.0)
-        if not math.isfinite(worst):
+        bounds = [self._largest(codes[a:b]) for a, b in self._byte_slices(elements)]
+        # Each by itself, since Python's max() may pass a NaN over.
+        if not all(map(math.isfinite, bounds)):
             raise WireError("not-finite", f"{sender} sent {self.name} codes that do not stand for finite numbers")
-        return worst
+        return max(bounds, default=0.0)
 
     def _byte_slices(self, elements: int) -> list[tuple[int, int]]:
         starts = range(0, elements, CACHE_ELEMENTS)
@@ -238,7 +239,7 @@ class _Absmax(Codec):
 
     @staticmethod
     def _scales(rows: Tensor) -> Tensor:
-        return rows[:, :4].contiguous().view(torch.float32)
+        return rows[:, :4].clone(memory_format=torch.contiguous_format).view(torch.float32)
 
     @abstractmethod
     def _pack(self, codes: Tensor, out: Tensor) -> None:

@@ -7,7 +7,7 @@ them in the model itself and writes them down; every later visit reads them back
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -33,7 +33,7 @@ class StartValues:
         file = safe_open(path, framework="pt")
 
         def tensor(name: str) -> Tensor:
-            return file.get_tensor(name)  # type: ignore[no-any-return]
+            return file.get_tensor(name)
 
         return origin_from(spans(model, block), tensor)
 
@@ -45,13 +45,11 @@ class StartValues:
             self._directory.mkdir(parents=True, exist_ok=True)
             save_file(tensors, aside)
             aside.rename(path)
-        except OSError as problem:
+        except (OSError, SafetensorError) as problem:
             nbytes = sum(t.numel() * t.element_size() for t in tensors.values())
             raise StorageError(
                 f"cannot write the starting values of block {block.name} ({nbytes:,} bytes) to {path}: {problem}"
             ) from None
-        except Exception as problem:  # safetensors has its own class for a failed write
-            raise StorageError(f"cannot write the starting values of block {block.name} to {path}: {problem}") from None
 
 
 def nothing(start: int, stop: int) -> Tensor:

@@ -93,9 +93,13 @@ class Trainer:
             seed=options.seed,
             bad_records="skip" if options.bad_records == "skip" else "stop",
         )
-        note(data.summary.sentence())
-        for sentence in data.summary.skipped_sentences:
-            note(f"left out: {sentence}")
+        found = data.summary
+        note(
+            f"{found.records:,} records with {found.tokens:,} tokens: {found.train_sequences:,} sequences to train on "
+            f"({found.trained_tokens:,} tokens in the loss), {found.heldout_sequences:,} held out"
+        )
+        if found.skipped:
+            note(f"left out {found.skipped:,} bad records; the first: {'; '.join(found.skipped_sentences)}")
         return cls(options, loaded, data, frames)
 
     def ready(self) -> e.TrainerReady:

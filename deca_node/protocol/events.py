@@ -86,16 +86,14 @@ class TrainerFailed:
     exit_code: int
 
 
-TrainerEvent = (
-    TrainerReady | Activated | Connected | HalfStepped | Mixed | Frozen | Evaluated | Saved | TrainerFailed
-)
+TrainerEvent = TrainerReady | Activated | Connected | HalfStepped | Mixed | Frozen | Evaluated | Saved | TrainerFailed
 
 # --- from the network -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class PeerUp:
-    """A stream to this peer is open and both ends agree on the run. ``activation`` is where it stands (-1: not started)."""
+    """A stream to this peer is open and both ends agree on the run; it stands at ``activation`` (-1: not begun)."""
 
     peer: str
     activation: int

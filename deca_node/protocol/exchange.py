@@ -22,6 +22,8 @@ NOTHING = -1
 
 
 class EdgeState(StrEnum):
+    """Where an edge stands; the picture above says what leads where."""
+
     OFFERED = "offered"
     OPEN = "open"
     CLOSING = "closing"

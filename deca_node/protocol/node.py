@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
@@ -30,6 +30,8 @@ from deca_node.protocol.visit import Visit, VisitPhase, VisitRules
 
 
 class Phase(StrEnum):
+    """Where a node stands; the picture above says what leads where."""
+
     LOADING = "loading"
     GATHERING = "gathering"
     EVALUATING = "evaluating"
@@ -333,7 +335,7 @@ class Node:
     def _say(self, command: c.Command) -> None:
         self._out.append(command)
 
-    _HANDLERS: dict[type, Callable[["Node", Any, float], None]] = {
+    _HANDLERS: ClassVar[dict[type, Callable[["Node", Any, float], None]]] = {
         e.TrainerReady: _trainer_ready,
         e.TrainerFailed: _trainer_failed,
         e.PeerUp: _peer_up,

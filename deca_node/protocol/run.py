@@ -32,7 +32,7 @@ class RunSettings:
     block_layers: int = setting(1, "Decoder layers per block.", unit="layers", low=1)
     block_order: str = setting(
         "forward",
-        "Order of the blocks within a round: from the embedding up, from the head down, or drawn anew each round.",
+        "Order of the blocks within a round: from the embedding up, from the head down, or drawn every round.",
         choices=("forward", "backward", "shuffled"),
     )
 
@@ -51,12 +51,16 @@ class RunSettings:
         "How the step size runs through the whole run.",
         choices=("constant", "linear", "cosine"),
     )
-    lr_warmup: float = setting(0.0, "Share of the run's steps in which the step size climbs to its peak.", low=0.0, high=0.9)
+    lr_warmup: float = setting(
+        0.0, "Share of the run's steps in which the step size climbs to its peak.", low=0.0, high=0.9
+    )
     alpha1: float = setting(0.9, "Decay of the first moment [alpha_1].", low=0.0, high=0.9999)
     alpha2: float = setting(0.999, "Decay of the second moment [alpha_2].", low=0.0, high=0.999999)
     epsilon: float = setting(1e-8, "Added to the root of the second moment [eps].", low=1e-30)
 
-    discrepancy: str = setting("precond", "The discrepancy signal h; docs/ALGORITHM.md defines each.", choices=DISCREPANCIES)
+    discrepancy: str = setting(
+        "precond", "The discrepancy signal h; docs/ALGORITHM.md defines each.", choices=DISCREPANCIES
+    )
     h_into: str = setting("m", "Which moments take h up.", choices=("both", "m", "v"))
     h_part: str = setting(
         "full",
@@ -64,17 +68,23 @@ class RunSettings:
         choices=("full", "consensus"),
     )
     bias_correction: str = setting(
-        "alpha", "Whether Adam's bias correction counts alpha alone or beta as well (exact).", choices=("alpha", "exact")
+        "alpha", "Whether Adam's bias correction counts alpha alone, or beta as well.", choices=("alpha", "exact")
     )
-    beta1: float = setting(0.5, "Share of the first moment that is kept when h is folded in [beta_1].", low=0.0, high=1.0)
-    beta2: float = setting(0.99, "Share of the second moment that is kept when h is folded in [beta_2].", low=0.0, high=1.0)
+    beta1: float = setting(
+        0.5, "Share of the first moment that is kept when h is folded in [beta_1].", low=0.0, high=1.0
+    )
+    beta2: float = setting(
+        0.99, "Share of the second moment that is kept when h is folded in [beta_2].", low=0.0, high=1.0
+    )
 
     topology: str = setting("erdos-renyi", "The graph of neighbours.", choices=("ring", "full", "erdos-renyi"))
-    edge_probability: float = setting(0.5, "Chance of each edge in an erdos-renyi graph (redrawn until connected).", low=0.01, high=1.0)
+    edge_probability: float = setting(
+        0.5, "Chance of each edge in an erdos-renyi graph (redrawn until connected).", low=0.01, high=1.0
+    )
     codec: str = setting("int8", "How updates are quantized on the wire.", choices=("fp32", "bf16", "int8", "int4"))
     exchange: str = setting(
         "lockstep",
-        "Wait for the neighbours' updates of each step (lockstep), or compute the next step while they travel (overlap).",
+        "Wait for the neighbours' updates of each step (lockstep), or compute the next while they travel (overlap).",
         choices=("lockstep", "overlap"),
     )
     gamma_c: float = setting(
@@ -84,10 +94,20 @@ class RunSettings:
         high=1.0,
     )
     mix_every: int = setting(1, "Inner steps between two exchanges [tau].", unit="steps", low=1)
-    late_steps: int = setting(2, "An edge more than this many exchanges behind is dropped for the activation [D].", unit="steps", low=1, high=8)
+    late_steps: int = setting(
+        2,
+        "An edge more than this many exchanges behind is dropped for the activation [D].",
+        unit="steps",
+        low=1,
+        high=8,
+    )
     flush_mixes: int = setting(2, "Mixes without gradients at the end of every activation.", unit="mixes", low=0)
     final_flush_mixes: int = setting(
-        0, "Mixes per block of the flush that ends the run; 0 derives them from the graph's spectral gap.", unit="mixes", low=0, high=10_000
+        0,
+        "Mixes per block of the flush that ends the run; 0 derives them from the graph's spectral gap.",
+        unit="mixes",
+        low=0,
+        high=10_000,
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""When is which block trained? Everybody works on the same block at a time.
+r"""When is which block trained? Everybody works on the same block at a time.
 
 A run is a line of activations (visits of one block): ``rounds`` times every block in the agreed order,
 and then one more round, the flush, in which every block is mixed without gradients until all copies
@@ -6,7 +6,7 @@ agree::
 
     round 0              round 1              ...  flush
     [b0][b1][b2]...      [b0][b1][b2]...           [b0][b1][b2]...
-     \\__ one activation: R inner steps with a gradient, then a few mixes without
+     \__ one activation: R inner steps with a gradient, then a few mixes without
 """
 
 import random

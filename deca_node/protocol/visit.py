@@ -27,6 +27,8 @@ from deca_node.protocol.schedule import Activation, Schedule, Step
 
 
 class VisitPhase(StrEnum):
+    """Where a visit stands; the picture above says what leads where."""
+
     ACTIVATING = "activating"
     OPENING = "opening"
     CONNECTING = "connecting"

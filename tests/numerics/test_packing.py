@@ -73,7 +73,7 @@ def encode(record: Record, tokenizer: PreTrainedTokenizerFast) -> Tokens:
 
 
 def text_of(ids: Any) -> str:
-    return byte_tokenizer().decode(ids, clean_up_tokenization_spaces=False)
+    return str(byte_tokenizer().decode(ids, clean_up_tokenization_spaces=False))
 
 
 def trained_text(tokens: Tokens) -> str:
@@ -155,6 +155,16 @@ def test_a_long_text_is_tokenized_in_pieces(monkeypatch: pytest.MonkeyPatch) -> 
     assert encode(TextRecord(SOURCE, text), byte_tokenizer()).ids.tolist() == whole.ids.tolist()
 
 
+def test_progress_is_shown_within_a_long_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "_PIECE_CHARACTERS", 10)
+    monkeypatch.setattr(packing, "_CALL_CHARACTERS", 25)
+    path = tmp_path / "book.txt"
+    path.write_text("x" * 95)
+    calls: list[tuple[int, int | None]] = []
+    load(path, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(30, 95), (60, 95), (90, 95), (95, 95), (95, 95)]
+
+
 STRICT_TEMPLATE = "{{ raise_exception('roles must alternate') }}"
 LAST_TURN_TEMPLATE = (  # as models that think do: the last turn looks different from those before
     "{% for m in messages %}{% if loop.last %}<think></think>{% endif %}{{ m['content'] }}|{% endfor %}"
@@ -224,6 +234,11 @@ def test_a_record_too_large_to_hold_out_is_cut() -> None:
     for seed in range(40):
         mask = heldout_mask(line, 16, 0.1, seed)
         assert 530 <= mask.sum() <= 2600
+
+
+def test_where_whole_records_would_leave_no_sequence_they_are_cut() -> None:
+    line = line_of([10] * 21)
+    assert heldout_mask(line, 105, 0.1, seed=0).sum() == 105
 
 
 def test_the_split_follows_from_the_seed() -> None:
@@ -325,8 +340,7 @@ def test_a_data_set_from_end_to_end(tmp_path: Path) -> None:
     assert summary.tokens == sum(len(f"{n}+{n}=") + 4 for n in range(1, 41))
     assert (summary.train_sequences, summary.heldout_sequences) == (len(data.train), len(data.heldout))
     assert (summary.trained_tokens, summary.heldout_tokens) == (data.train.predicted, data.heldout.predicted)
-    assert calls == [(path.stat().st_size, path.stat().st_size)]
-    assert "40 records (1 bad ones left out)" in summary.sentence()
+    assert calls[-1] == (path.stat().st_size, path.stat().st_size)
 
     answers = labels_text(data.train).split("</s>") + labels_text(data.heldout).split("</s>")
     whole = [answer for answer in answers if len(answer) == 3]

@@ -11,14 +11,14 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-import reference
 import torch
-from reference import Array, Method, State
 from torch import Tensor
 
 from deca_node.numerics import deca
 from deca_node.numerics.deca import Counts, Hyper, Moments
 from deca_node.protocol.run import RunSettings
+from tests.numerics import reference
+from tests.numerics.reference import Array, Method, State
 
 NODES, TENSORS = 5, (3, 4, 1)
 PARAMETERS = sum(TENSORS)

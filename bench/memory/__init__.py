@@ -1,0 +1,1 @@
+"""How much memory one activation takes, beside the formula that promises it."""

@@ -1,0 +1,137 @@
+"""``python -m bench.memory``: the peak memory of an activation, beside two formulas.
+
+The project's promise is model + 20 bytes per element of the active block + activations; the 20 are float32
+master, gradient, both moments and one exchange buffer. What the code really keeps is counted more exactly by
+:func:`kept`: no exchange buffer without neighbours, one for x^ and one per neighbour with them, no second
+copy of a float32 model's block (its parameters are the master), and the frames that are held in memory.
+
+``activations`` are measured, not estimated: the peak of forward and backward passes over the same block in a
+process of its own, where no optimizer exists and every gradient is let go as soon as it is complete, less the
+model. That includes torch's workspace and the largest single gradient. An estimate would have to guess what
+torch's kernels keep, and would make the comparison with the formula worth less.
+
+Each row is the peak of a fresh process: from before the block is thawed, over edges, steps and the freeze, to
+after it. glibc is told to give freed memory back at once, so that the peak counts what was alive together and
+not what the allocator held on to.
+"""
+
+import argparse
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.harness import MIB, Row, parser, run_trial, shared_job, write_results
+
+POSITIONS = ("first", "middle", "last")
+NEIGHBOURS = (0, 2)
+BYTES_PROMISED = 20
+# From this size on every allocation is a mapping of its own, which ends with it.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+INT8_FRAME_BYTES = 1 + 4 / 256  # per element: a code, and its share of a float32 scale per 256
+
+
+class Kept(NamedTuple):
+    """Bytes per element of the active block that live through a step, beside the model."""
+
+    state: float
+    exchange: float
+    frames: float
+
+
+def kept(dtype: str, neighbours: int) -> Kept:
+    """Gradient and two moments, the master where the model is not float32, x^ and an e_ij per neighbour, and
+    the updates of this step: our own and each neighbour's."""
+    state = 3 * 4 + (0 if dtype == "float32" else 4)
+    ends = 1 + neighbours if neighbours else 0
+    return Kept(state, 4 * ends, INT8_FRAME_BYTES * ends)
+
+
+def main() -> None:
+    """Measure, print the table and write ``memory.json``."""
+    options = parser("Peak memory of an activation, beside the formula.")
+    options.add_argument("--steps", type=int, default=3, help="steps per activation")
+    options.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"], help="precisions of the model")
+    arguments = options.parse_args()
+    if arguments.quick:
+        arguments.length = min(arguments.length, 32)
+    rows = [row for dtype in arguments.dtypes for position in POSITIONS for row in measure(dtype, position, arguments)]
+    show(rows, arguments)
+    content = {"job": shared_job(arguments), "bytes_promised": BYTES_PROMISED, "allocator": ALLOCATOR, "rows": rows}
+    Console().print(f"written to {write_results('memory', arguments, content)}")
+
+
+def measure(dtype: str, position: str, arguments: argparse.Namespace) -> list[Row]:
+    """One row per number of neighbours; the activations are measured once for all of them."""
+    job = shared_job(arguments) | {"dtype": dtype, "position": position, "steps": arguments.steps}
+    with Console(stderr=True).status(f"measuring {dtype}, {position} block"):
+        alone = run_trial(job | {"arm": "gradient", "neighbours": 0}, ALLOCATOR)
+        activations = alone["peak_bytes"] - alone["model_bytes"]
+        reports = [run_trial(job | {"arm": "deca", "neighbours": count}, ALLOCATOR) for count in NEIGHBOURS]
+    return [row_of(report, dtype, count, activations) for report, count in zip(reports, NEIGHBOURS, strict=True)]
+
+
+def row_of(report: Row, dtype: str, neighbours: int, activations: int) -> Row:
+    """What was measured, and what both formulas say."""
+    elements, model = report["block_elements"], report["model_bytes"]
+    per_element = kept(dtype, neighbours)
+    promised = model + BYTES_PROMISED * elements + activations
+    counted = model + sum(per_element) * elements + activations
+    return {
+        "dtype": dtype,
+        "block": report["block"],
+        "block_elements": elements,
+        "parameters": report["parameters"],
+        "neighbours": neighbours,
+        "model_mib": in_mib(model),
+        "activations_mib": in_mib(activations),
+        "bytes_per_element": per_element._asdict(),
+        "promised_mib": in_mib(promised),
+        "counted_mib": in_mib(counted),
+        "measured_mib": in_mib(report["peak_bytes"]),
+        "measured_to_promised": round(report["peak_bytes"] / promised, 3),
+        "measured_to_counted": round(report["peak_bytes"] / counted, 3),
+    }
+
+
+def in_mib(nbytes: float) -> float:
+    """MiB, to one decimal."""
+    return round(nbytes / MIB, 1)
+
+
+def show(rows: list[Row], arguments: argparse.Namespace) -> None:
+    """Print the table; it fits a terminal of 80 columns."""
+    table = Table(
+        title=f"Peak memory of an activation in MiB: {rows[0]['parameters'] / 1e6:.1f} million parameters, "
+        f"{arguments.batch} x {arguments.length} tokens",
+        caption=f"d: neighbours. act: activations. {BYTES_PROMISED} B: model + {BYTES_PROMISED} bytes x block + act. "
+        "counted: model + B/el x block + act, B/el being the bytes that the code keeps per element of the block.",
+    )
+    for heading in (
+        "dtype",
+        "block",
+        "10⁶ el",
+        "d",
+        "model",
+        "act",
+        "20 B",
+        "B/el",
+        "counted",
+        "peak",
+        "/20 B",
+        "/counted",
+    ):
+        table.add_column(heading, justify="left" if heading in ("dtype", "block") else "right", no_wrap=True)
+    for row in rows:
+        megabytes = [
+            f"{row[f'{name}_mib']:,.0f}" for name in ("model", "activations", "promised", "counted", "measured")
+        ]
+        per_element = f"{sum(row['bytes_per_element'].values()):.1f}"
+        ratios = [f"{row[f'measured_to_{name}']:.2f}" for name in ("promised", "counted")]
+        block = [row["block"], f"{row['block_elements'] / 1e6:.1f}", str(row["neighbours"])]
+        table.add_row(row["dtype"].replace("float", "f"), *block, *megabytes[:3], per_element, *megabytes[3:], *ratios)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Real nodes on this machine: ``deca-node start`` as processes of their own, over loopback.
+
+What the demo shows and what the tests try is what a person would type in as many terminals.
+"""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from deca_node.protocol.errors import DecaError
+
+LOOPBACK = "127.0.0.1"
+TICK_SECONDS = 0.2
+END_SECONDS = 10.0
+
+
+class LocalRunError(DecaError):
+    """A node of a local run ended badly, or not in time; the message holds the end of its log."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback address that nobody listens on right now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind((LOOPBACK, 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def write_peers(path: Path, names: Iterable[str]) -> Path:
+    """A peers file for nodes of these names, on free ports of this machine."""
+    named = list(names)
+    lines = [f"{name}@{LOOPBACK}:{port}\n" for name, port in zip(named, free_ports(len(named)), strict=True)]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+@dataclass
+class NodeProcess:
+    """One running node: its name, its folder, its log and its process."""
+
+    name: str
+    directory: Path
+    log: Path
+    process: "subprocess.Popen[bytes]" = field(repr=False)
+
+    def log_text(self, lines_max: int | None = None) -> str:
+        """Its log so far, or the last lines of it."""
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        return text if lines_max is None else "\n".join(text.splitlines()[-lines_max:])
+
+
+class LocalNodes:
+    """A handful of nodes; leaving the ``with`` block ends those that still run, and no other process."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProcess] = []
+
+    def __enter__(self) -> "LocalNodes":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for node in self.nodes:
+            if node.process.poll() is None:
+                node.process.kill()
+            node.process.wait(END_SECONDS)
+
+    def start(self, name: str, directory: Path, flags: Mapping[str, object]) -> NodeProcess:
+        """``deca-node start`` with these flags (a flag whose value is True stands alone)."""
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "deca_node", "start", "--name", name, "--dir", str(directory)]
+        for flag, value in flags.items():
+            command += [flag] if value is True else [flag, str(value)]
+        log = directory.with_suffix(".log")
+        with log.open("wb") as out:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+        node = NodeProcess(name, directory, log, process)
+        self.nodes.append(node)
+        return node
+
+    def wait(self, timeout: float, tick: Callable[[], None] = lambda: None) -> None:
+        """Until every node has ended with exit code 0; ``tick`` is called now and then.
+
+        Raises LocalRunError as soon as one ends otherwise, or where time runs out.
+        """
+        end = time.monotonic() + timeout
+        while running := [node for node in self.nodes if node.process.poll() is None]:
+            self._check()
+            if time.monotonic() > end:
+                names = ", ".join(node.name for node in running)
+                raise LocalRunError(f"{names} did not finish within {timeout:g} s:\n{running[0].log_text(20)}")
+            tick()
+            try:
+                running[0].process.wait(TICK_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+        self._check()
+        tick()
+
+    def _check(self) -> None:
+        for node in self.nodes:
+            code = node.process.poll()
+            if code not in (None, 0):
+                raise LocalRunError(f"node {node.name} ended with exit code {code}:\n{node.log_text(20)}")

@@ -1,0 +1,48 @@
+"""Whole runs of real processes over real gRPC on loopback, to the end."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.e2e.testbed import Testbed, final_parameters, largest_difference, metrics
+
+# 2 layers, an embedding and a head: four blocks.
+BLOCKS = 4
+
+
+def test_two_nodes_train_together_and_end_with_the_same_model(testbed: Testbed) -> None:
+    testbed.peers("north", "south")
+    nodes = [testbed.start(name) for name in ("north", "south")]
+    testbed.wait()
+    for node in nodes:
+        steps = metrics(node, "step")
+        assert sum("loss" in step for step in steps) == 4 * BLOCKS, "exactly R gradient steps per activation"
+        assert [record["when"] for record in metrics(node, "eval")] == ["start", "round 1", "end"]
+        run = json.loads((node.directory / "run.json").read_text())
+        assert run["agreement"]["members"] == "north south"
+    start = AutoModelForCausalLM.from_pretrained(testbed.model).state_dict()
+    final = AutoModelForCausalLM.from_pretrained(nodes[0].directory / "final").state_dict()
+    AutoTokenizer.from_pretrained(nodes[0].directory / "final")
+    moved = max(float((start[name] - final[name]).abs().max()) for name in start)
+    assert moved > 1e-3
+    assert largest_difference(nodes) < 1e-3 * moved
+
+
+@pytest.mark.parametrize("flags", [{"topology": "ring"}, {"exchange": "overlap", "codec": "int4", "mix_every": 2}])
+def test_four_nodes(testbed: Testbed, flags: dict[str, str]) -> None:
+    names = ("a", "b", "c", "d")
+    testbed.peers(*names)
+    nodes = [testbed.start(name, **flags) for name in names]
+    testbed.wait()
+    assert largest_difference(nodes) < 1e-3
+    assert all(metrics(node, "eval")[-1]["when"] == "end" for node in nodes)
+
+
+def test_one_node_alone(testbed: Testbed) -> None:
+    testbed.peers("alone")
+    node = testbed.start("alone")
+    testbed.wait()
+    assert all(torch.isfinite(tensor).all() for tensor in final_parameters(node).values())
+    assert metrics(node, "step")[-1]["bytes_sent"] == 0

@@ -1,0 +1,121 @@
+"""What the end-to-end tests stand on: nodes as a person would start them, on free ports and in a temporary folder."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from deca_node.lab.processes import LocalNodes, NodeProcess, write_peers
+
+WORDS = ["the", "a", "node", "peer", "block", "step", "round", "flow", "graph", "edge", "of", "to"]
+WORDS += ["and", "in", "is", "it", "was", "mean", "model", "loss", "data", "card"]
+DEADLINE_SECONDS = 120.0
+
+
+def make_tiny_model(path: Path) -> Path:
+    """A random two-layer Llama of some ten thousand parameters, with a tokenizer of whole words."""
+    vocabulary = {word: number for number, word in enumerate(["<eos>", "<unk>", *WORDS])}
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<eos>", unk_token="<unk>")
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        bos_token_id=None,
+        eos_token_id=0,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+class Testbed:
+    """Nodes on loopback. ``flags`` of :meth:`start` override the defaults of :meth:`_defaults`."""
+
+    __test__ = False
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.folder = folder
+        self.model = model
+        self.nodes = LocalNodes()
+
+    def __enter__(self) -> "Testbed":
+        return self
+
+    def __exit__(self, *problem: Any) -> None:
+        self.nodes.__exit__(None, None, None)
+
+    def peers(self, *names: str) -> Path:
+        return write_peers(self.folder / "peers.txt", names)
+
+    def data(self, name: str) -> Path:
+        """Private text: each node prefers other words."""
+        path = self.folder / f"{name}.jsonl"
+        start = sum(name.encode()) % len(WORDS)
+        order = WORDS[start:] + WORDS[:start]
+        lines = [" ".join(order[(i * i + j * (1 + i % 3)) % 12] for j in range(24)) for i in range(60)]
+        path.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+        return path
+
+    def start(self, name: str, **flags: Any) -> NodeProcess:
+        given = self._defaults(name) | {"--" + key.replace("_", "-"): value for key, value in flags.items()}
+        return self.nodes.start(name, self.folder / "out" / name, {k: v for k, v in given.items() if v is not None})
+
+    def _defaults(self, name: str) -> dict[str, Any]:
+        return {
+            "--insecure": True,
+            "--peers": self.folder / "peers.txt",
+            "--model": self.model,
+            "--data": self.data(name),
+            "--threads": 1,
+            "--rounds": 1,
+            "--inner-steps": 4,
+            "--sequence-length": 16,
+            "--batch-size": 2,
+            "--learning-rate": 1e-3,
+            "--topology": "full",
+            "--wait": 60,
+            "--finish-timeout-seconds": 30,
+        }
+
+    def wait(self, seconds: float = DEADLINE_SECONDS) -> None:
+        self.nodes.wait(seconds)
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
+    """Poll until ``condition`` gives something; fail with ``what`` after a deadline."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
+        time.sleep(0.05)
+    return found
+
+
+def metrics(node: NodeProcess, kind: str) -> list[dict[str, Any]]:
+    """The lines of one kind in a node's metrics.jsonl, as far as they are written."""
+    path = node.directory / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    records = [json.loads(line) for line in lines if line.endswith("}")]
+    return [record for record in records if record["kind"] == kind]
+
+
+def final_parameters(node: NodeProcess) -> dict[str, torch.Tensor]:
+    return load_file(node.directory / "final" / "model.safetensors")
+
+
+def largest_difference(nodes: list[NodeProcess]) -> float:
+    """Over all parameters and all pairs with the first node."""
+    first, *others = (final_parameters(node) for node in nodes)
+    return max(float((first[name] - other[name]).abs().max()) for other in others for name in first)
