@@ -1,7 +1,7 @@
 """Make ``.venv`` ready: a virtual environment with the pinned packages and this project, editable.
 
 Run by every make target with the system's Python. A stamp in ``.venv`` remembers what it was made from,
-so that a second call ends at once; a change of pyproject.toml, constraints.txt or this file installs again.
+so that a second call ends at once; a change of pyproject.toml, constraints.txt, the compiled code or this file installs again.
 
 torch comes first and by itself. On Linux a plain ``pip install torch`` takes the CUDA build with several
 GB of libraries, so the CPU build is asked for by name, and where pip finds none this script stops and
@@ -20,6 +20,7 @@ VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "set-up-stamp"
 CONSTRAINTS = ROOT / "constraints.txt"
+COMPILED = ROOT / "deca_node" / "numerics" / "codec.c"
 PYTHON_MIN = (3, 11)
 
 NO_CPU_BUILD = """
@@ -62,7 +63,7 @@ def check_python() -> None:
 
 def digest() -> str:
     """SHA-256 of all that decides what is installed."""
-    files = (ROOT / "pyproject.toml", CONSTRAINTS, Path(__file__))
+    files = (ROOT / "pyproject.toml", CONSTRAINTS, COMPILED, Path(__file__))
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 

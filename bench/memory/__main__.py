@@ -18,6 +18,7 @@ not what the allocator held on to.
 import argparse
 from typing import NamedTuple
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -100,37 +101,35 @@ def in_mib(nbytes: float) -> float:
 
 
 def show(rows: list[Row], arguments: argparse.Namespace) -> None:
-    """Print the table; it fits a terminal of 80 columns."""
-    table = Table(
-        title=f"Peak memory of an activation in MiB: {rows[0]['parameters'] / 1e6:.1f} million parameters, "
+    """Print one table per precision; they fit a terminal of 80 columns."""
+    size, tokens = (
+        f"{rows[0]['parameters'] / 1e6:.1f} million parameters",
         f"{arguments.batch} x {arguments.length} tokens",
-        caption=f"d: neighbours. act: activations. {BYTES_PROMISED} B: model + {BYTES_PROMISED} bytes x block + act. "
-        "counted: model + B/el x block + act, B/el being the bytes that the code keeps per element of the block.",
     )
-    for heading in (
-        "dtype",
-        "block",
-        "10⁶ el",
-        "d",
-        "model",
-        "act",
-        "20 B",
-        "B/el",
-        "counted",
-        "peak",
-        "/20 B",
-        "/counted",
-    ):
-        table.add_column(heading, justify="left" if heading in ("dtype", "block") else "right", no_wrap=True)
+    Console().print(f"Peak memory of an activation in MiB: {size}, {tokens}\n")
+    for dtype in arguments.dtypes:
+        Console().print(table_of([row for row in rows if row["dtype"] == dtype]))
+    Console().print(
+        f"d: neighbours. act: activations. {BYTES_PROMISED} B: model + {BYTES_PROMISED} bytes x block + act.\n"
+        "counted: model + B/el x block + act, B/el: bytes that the code keeps per element of the block."
+    )
+
+
+def table_of(rows: list[Row]) -> Table:
+    """The rows of one precision."""
+    title = f"{rows[0]['dtype']}: the model takes {rows[0]['model_mib']:,.0f} MiB"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    for heading in ("block", "10⁶ el", "d", "act", "20 B", "B/el", "counted", "peak", "/20 B", "/counted"):
+        table.add_column(heading, justify="left" if heading == "block" else "right", no_wrap=True)
     for row in rows:
-        megabytes = [
-            f"{row[f'{name}_mib']:,.0f}" for name in ("model", "activations", "promised", "counted", "measured")
-        ]
-        per_element = f"{sum(row['bytes_per_element'].values()):.1f}"
+        activations, *megabytes = (
+            f"{row[f'{name}_mib']:,.0f}" for name in ("activations", "promised", "counted", "measured")
+        )
+        megabytes.insert(1, f"{sum(row['bytes_per_element'].values()):.1f}")
         ratios = [f"{row[f'measured_to_{name}']:.2f}" for name in ("promised", "counted")]
-        block = [row["block"], f"{row['block_elements'] / 1e6:.1f}", str(row["neighbours"])]
-        table.add_row(row["dtype"].replace("float", "f"), *block, *megabytes[:3], per_element, *megabytes[3:], *ratios)
-    Console().print(table)
+        elements = f"{row['block_elements'] / 1e6:.1f}"
+        table.add_row(row["block"], elements, str(row["neighbours"]), activations, *megabytes, *ratios)
+    return table
 
 
 if __name__ == "__main__":

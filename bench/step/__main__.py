@@ -19,6 +19,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -148,8 +149,10 @@ def show(rows: list[Row], report: Row, arguments: argparse.Namespace) -> None:
         title=f"One step on block {report['block']} ({report['block_elements'] / 1e6:.1f} of "
         f"{report['parameters'] / 1e6:.1f} million parameters), {arguments.batch} x {arguments.length} tokens, "
         f"torch threads: {arguments.threads}",
-        caption="x: as a multiple of badam's. Peak: resident memory of the process above the state before the model "
-        "was built.",
+        title_justify="left",
+        caption="x: as a multiple of badam's. Peak: resident memory above that before the model was built.",
+        caption_justify="left",
+        box=box.SIMPLE,
     )
     for heading in ("dtype", "", "ms", "x", "CPU ms", "x", "peak MiB", "x"):
         table.add_column(heading, justify="left" if heading in ("dtype", "") else "right", no_wrap=True)

@@ -91,6 +91,9 @@ class NodeSettings:
         low=0,
         high=2,
     )
+    trace: bool = setting(
+        False, "Write every step's gradient and parameters into DIR/trace, to check a small run against the equations."
+    )
     log_level: str = setting("info", "The least that is logged.", choices=("debug", "info", "warning", "error"))
     log_format: str = setting("text", "Log lines for people or for machines.", choices=("text", "json"))
 

@@ -200,7 +200,7 @@ class Daemon:
 
     def _setup(self) -> messages.TrainerSetup:
         same = ("name", "model", "data", "device", "threads", "micro_batch")
-        more = ("gradient_checkpointing", "holdout", "eval_sequences", "bad_records")
+        more = ("gradient_checkpointing", "holdout", "eval_sequences", "bad_records", "trace")
         given = {field: getattr(self._settings, field) for field in same + more}
         return messages.TrainerSetup(settings=self._run, directory=str(self._directory), **given)
 

@@ -35,6 +35,7 @@ class TrainerSetup:
     holdout: float = 0.1
     eval_sequences: int = 64
     bad_records: str = "stop"
+    trace: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from deca_node.lab.texts import Corpus, neutral_text, records
+from deca_node.numerics.model import save_model
 
 END_OF_TEXT = "<|endoftext|>"
 RECIPE_FILE = "toy_model.json"
@@ -44,7 +45,7 @@ class Recipe:
     layers: int = 4
     heads: int = 4
     key_value_heads: int = 2
-    steps: int = 700
+    steps: int = 600
     batch_size: int = 4
     sequence_length: int = 128
     learning_rate: float = 4e-3
@@ -65,22 +66,20 @@ class ToyModel:
 def make_toy_model(directory: Path, recipe: Recipe | None = None, progress: Progress | None = None) -> ToyModel:
     """Make the model and its tokenizer as an ordinary Hugging Face checkpoint in ``directory``.
 
-    A folder that is already complete, and made by the same recipe and library versions, is left as it is. The number
-    of steps is fixed, so that equal recipes give equal models on equal machines.
+    A folder that is already complete, and made by the same recipe and library versions, is left as it is; another
+    checkpoint is replaced. The number of steps is fixed, not the time, so that equal recipes give equal models on
+    equal machines. Raises StorageError where the folder cannot be written or holds other things.
     """
     recipe = recipe or Recipe()
     facts = _facts(recipe)
     if made := _already_made(directory, facts):
         return made
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / RECIPE_FILE).unlink(missing_ok=True)
     tokenizer = train_tokenizer(recipe)
     with _threads(recipe.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = LlamaForCausalLM(_config(recipe, tokenizer))
         loss = _train(model, _batches(tokenizer, recipe), recipe, progress)
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    save_model(model, tokenizer, directory)
     result = {"parameters": model.num_parameters(), "loss": loss}
     (directory / RECIPE_FILE).write_text(json.dumps({"facts": facts, "result": result}, indent=1), encoding="utf-8")
     return ToyModel(directory, cached=False, **result)
@@ -132,7 +131,7 @@ def _batches(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Iterator[Ten
 
 
 def _train(model: LlamaForCausalLM, batches: Iterator[Tensor], recipe: Recipe, progress: Progress | None) -> float:
-    """AdamW with a linear warm-up and decay; returns the mean loss of the last tenth of the steps, in nats per token."""
+    """AdamW with linear warm-up and decay; returns the mean loss of the last tenth of the steps, nats per token."""
     optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.1)
     warmup = max(1, recipe.steps // 20)
     losses: list[float] = []
@@ -160,8 +159,12 @@ def _shuffled_records(corpus: Corpus, seed: int) -> list[str]:
 
 def _facts(recipe: Recipe) -> dict[str, object]:
     """What a model in a folder must have been made of to be taken for this one. The text comes with the Python."""
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__}
-    return {**dataclasses.asdict(recipe), **versions}
+    return {
+        **dataclasses.asdict(recipe),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
 
 
 def _already_made(directory: Path, facts: dict[str, object]) -> ToyModel | None:

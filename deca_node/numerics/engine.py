@@ -195,7 +195,7 @@ class BlockEngine:
         x = self.flat.master[piece.start : piece.stop]
         x_plus, E = deca.mix(x, self.public.advance(flows, piece.start, piece.stop), self.gamma_c)
         x.copy_(x_plus)
-        differences = self.public.differences(piece.start, piece.stop)
+        differences = self.public.differences(flows, piece.start, piece.stop)
         for e in differences:
             sums.add("disagreement_rms", e)
         sums.add("consensus_distance", to_neighbourhood_mean(differences))

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from deca_node.numerics import native
 from deca_node.numerics.quantize import CODECS, Codec, slice_elements
 
 KEYFRAME_CODEC = CODECS["int8"]
@@ -80,7 +81,12 @@ class PublicCopies:
         del self.edges[peer]
 
     def difference(self, x_half: Tensor, out: Tensor) -> None:
-        """Encode q = Q(x_half - x^) into ``out`` (uint8 [codec.nbytes(elements)]) and add q to x^."""
+        """Encode q = Q(x_half - x^) into ``out`` (uint8 [codec.nbytes(elements)]) and add q to x^.
+
+        Raises NotFiniteError as the codec does; x^ may then have taken up part of the block.
+        """
+        if native.encode_difference(self.codec.name, x_half, self.x_hat, out):
+            return
         for start, stop in _slices(x_half):
             x_hat, codes = self.x_hat[start:stop], _bytes(self.codec, out, start, stop)
             self.codec.encode(x_half[start:stop] - x_hat, codes, start)
@@ -100,16 +106,18 @@ class PublicCopies:
         ours: dict[int, Tensor] = {}
         for flow in flows:
             edge = self.edges[flow.peer]
-            q_j = self.codec.decode(flow.theirs, start, stop, edge.e.device)
-            if id(flow.ours) not in ours:
-                ours[id(flow.ours)] = self.codec.decode(flow.ours, start, stop, edge.e.device)
             e = edge.e[start:stop]
-            e.add_(q_j.sub_(ours[id(flow.ours)]))
+            if not native.add_difference(self.codec.name, flow.theirs, flow.ours, start, e):
+                q_j = self.codec.decode(flow.theirs, start, stop, e.device)
+                if id(flow.ours) not in ours:
+                    ours[id(flow.ours)] = self.codec.decode(flow.ours, start, stop, e.device)
+                e.add_(q_j.sub_(ours[id(flow.ours)]))
             yield edge.weight, e
 
-    def differences(self, start: int, stop: int) -> list[Tensor]:
-        """e_ij of all open edges, elements [start, stop): the disagreement with each neighbour."""
-        return [edge.e[start:stop] for edge in self.edges.values()]
+    def differences(self, flows: Sequence[Flow], start: int, stop: int) -> list[Tensor]:
+        """e_ij of every edge that these flows advanced, elements [start, stop): the disagreement with each
+        neighbour that was heard. What an edge nobody hears holds is out of date."""
+        return [self.edges[peer].e[start:stop] for peer in dict.fromkeys(flow.peer for flow in flows)]
 
 
 def to_neighbourhood_mean(differences: Sequence[Tensor]) -> Tensor:

@@ -19,6 +19,9 @@ Decoding is one exact conversion and one IEEE multiplication per element, so the
 bits on every node, whatever its device. Scales are float32 because differences of 1e-9 would underflow
 in float16; they are at least the smallest normal float32, so nothing is divided by zero or by a denormal,
 and at most FLT_MAX / (largest code + 1), so nothing decodes to infinity.
+
+What is written here in torch runs on any device, and says what the bits are. In main memory int8 and int4 are
+compiled where that was possible (:mod:`deca_node.numerics.native`), with the same bits.
 """
 
 import math
@@ -28,6 +31,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from deca_node.numerics import native
 from deca_node.protocol.errors import TrainerError, WireError
 
 CACHE_ELEMENTS = 1 << 17
@@ -83,6 +87,8 @@ class Codec(ABC):
         """
         assert x.dtype == torch.float32 and x.dim() == 1 and out.dtype == torch.uint8
         assert out.numel() == self.nbytes(x.numel()), f"{out.numel()} bytes for {x.numel()} elements of {self.name}"
+        if native.encode(self.name, x, out):
+            return
         target = out if out.device == x.device else torch.empty_like(out, device=x.device)
         size = slice_elements(x.device)
         for start in range(0, x.numel(), size):
@@ -96,10 +102,13 @@ class Codec(ABC):
 
     def decode(self, codes: Tensor, start: int, stop: int, device: torch.device | None = None) -> Tensor:
         """Elements [start, stop) of a whole buffer ``codes`` (uint8), as a new float32 tensor on ``device``."""
+        device = device or codes.device
+        if device.type == "cpu" and native.decode(self.name, codes, start, x := torch.empty(stop - start)):
+            return x
         lead = start % self.group
         last = -(-stop // self.group) * self.group
         part = codes[self.nbytes(start - lead) : min(self.nbytes(last), codes.numel())]
-        return self._decode(part.to(device or codes.device))[lead : lead + stop - start]
+        return self._decode(part.to(device))[lead : lead + stop - start]
 
     def largest(self, codes: Tensor, elements: int, sender: str = "a peer") -> float:
         """Check a received buffer; returns a magnitude that nothing in it exceeds when decoded.

@@ -23,6 +23,7 @@ from deca_node.numerics.objective import backward, evaluate
 from deca_node.numerics.packing import PackedData, load_dataset
 from deca_node.numerics.quantize import CODECS
 from deca_node.numerics.start_values import StartValues, nothing
+from deca_node.numerics.trace import Trace
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import TrainerError
@@ -49,6 +50,7 @@ class TrainerOptions:
     holdout: float = 0.1
     eval_sequences: int = 64
     bad_records: str = "stop"
+    trace: bool = False
 
     @property
     def seed(self) -> int:
@@ -70,6 +72,7 @@ class Trainer:
         self._blocks = partition(loaded.model, self._settings.block_layers)
         self._batches = Batches(data.train, self._settings.batch_size, options.seed)
         self._start = StartValues(Path(options.directory) / "start")
+        self._trace = Trace(Path(options.directory) / "trace") if options.trace else None
         self._engine: BlockEngine | None = None
         torch.manual_seed(options.seed)
         if options.gradient_checkpointing:
@@ -157,6 +160,8 @@ class Trainer:
             gamma = self._learning_rate(command)
             figures = {"learning_rate": gamma, **self.engine.half_step(gamma, self._backward)}
         computed = time.perf_counter()
+        if self._trace:
+            self._trace.half_step(self.engine.flat.master, self.engine.flat.grad if command.gradient else None)
         if command.update:
             self.engine.encode_update(self._tensor(command.update))
         figures["compute_seconds"] = computed - began
@@ -169,6 +174,8 @@ class Trainer:
         ours = {flow.ours: self._tensor(flow.ours) for flow in command.flows}
         flows = [Flow(flow.peer, self._tensor(flow.theirs), ours[flow.ours]) for flow in command.flows]
         figures = self.engine.mix(flows, command.fold)
+        if self._trace:
+            self._trace.mixed(command.step, self.engine.flat.master)
         return e.Mixed(command.step, {**figures, "mix_seconds": time.perf_counter() - began})
 
     def _freeze(self, command: c.Freeze) -> e.Frozen:

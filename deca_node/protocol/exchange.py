@@ -77,15 +77,21 @@ class Exchange:
         """Add an edge to a neighbour that appeared while others were still opening."""
         self.edges.setdefault(peer, Edge(peer))
 
-    def withdraw(self, peer: str) -> FrameId | None:
+    def withdraw(self, peer: str) -> list[FrameId]:
         """Forget an edge that was lost before its activation began, so that it can be offered again; returns
-        the keyframe that had come over it."""
+        the frames that had come over it: a keyframe, and updates of a neighbour that was quicker to begin."""
         edge = self.edges.pop(peer, None)
-        return edge.keyframe if edge else None
+        if edge is None:
+            return []
+        return ([edge.keyframe] if edge.keyframe else []) + edge.arrived
 
     def opened(self) -> list[Edge]:
         """Edges that are open at both ends."""
         return self._in(EdgeState.OPEN)
+
+    def live(self) -> list[Edge]:
+        """Edges over which something may still flow: open ones, and those that are being closed."""
+        return self.opened() + self.closing()
 
     # --- steps --------------------------------------------------------------------------------------
 
@@ -121,6 +127,15 @@ class Exchange:
         """Open edges that have not applied the last own update."""
         return [e for e in self._in(EdgeState.OPEN) if e.applied < self.encoded]
 
+    def uneven_max(self, late_steps: int) -> int:
+        """Of an edge that is lost now, how many flows may one end have applied and the other never will? None
+        before the first own update; later no more than D + 1, since neither end goes further ahead of the other."""
+        return min(self._index(self.encoded), late_steps) + 1
+
+    def due(self) -> bool:
+        """Whether any flow can be applied now."""
+        return any(edge.arrived and edge.arrived[0].inner <= self._ceiling(edge) for edge in self.edges.values())
+
     def take_flows(self) -> list[tuple[Edge, FrameId]]:
         """Every flow that can be applied now, each once, in step order on every edge."""
         flows = []
@@ -135,8 +150,7 @@ class Exchange:
 
     def needed_from(self) -> int:
         """The first own update that some edge may still apply; older ones can be let go."""
-        live = [e for e in self.edges.values() if e.state in (EdgeState.OPEN, EdgeState.CLOSING, EdgeState.SETTLED)]
-        return min((self._after(e.applied) for e in live), default=self._after(self.encoded))
+        return min((self._after(e.applied) for e in self.live()), default=self._after(self.encoded))
 
     # --- closing ------------------------------------------------------------------------------------
 
@@ -160,12 +174,13 @@ class Exchange:
         edge = self.edges.get(peer)
         if edge is None or edge.state in (EdgeState.SETTLED, EdgeState.CLOSED):
             return False
-        answer = edge.state in (EdgeState.OPEN, EdgeState.OFFERED)
         if edge.state is EdgeState.OFFERED:
             edge.state = EdgeState.CLOSED
             return False
+        answer = edge.state is EdgeState.OPEN
         edge.state = EdgeState.SETTLED
-        edge.limit = max(edge.applied, applied)
+        # Nobody can have applied a flow for which our own update was never made.
+        edge.limit = max(edge.applied, min(applied, self.encoded))
         self._end_if_even(edge)
         return answer
 

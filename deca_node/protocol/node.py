@@ -130,10 +130,12 @@ class Node:
     def _peer_up(self, event: e.PeerUp, now: float) -> None:
         if event.peer not in self._others():
             return
+        # A peer that was met before it began counts this node in, however far it is by now.
+        new = event.peer not in self._met
         self.up.add(event.peer)
         self._met.add(event.peer)
         self._refused.discard(event.peer)
-        if self.phase is Phase.GATHERING and event.activation > 0:
+        if self.phase is Phase.GATHERING and new and event.activation > 0:
             self._finish(
                 PeersMissingError.exit_code,
                 f"the run has already begun ({event.peer} is at activation {event.activation}); "
@@ -143,6 +145,9 @@ class Node:
             self._begin_if_gathered()
         elif self.phase is Phase.VISITING and self.visit and event.peer in self.neighbours:
             self.visit.peer_up(event.peer)
+        elif self.phase is Phase.LEAVING:
+            # The last goodbye may have been lost with the stream before.
+            self._say(c.SendBye(event.peer))
 
     def _peer_refused(self, event: e.PeerRefused, now: float) -> None:
         """One odd node out of many goes; the many stay and wait until it comes back in agreement."""
@@ -303,8 +308,9 @@ class Node:
             return
         if self.phase is Phase.VISITING and self.visit and self.visit.phase is not VisitPhase.FREEZING:
             self.visit.freeze()
+        if self.phase is not Phase.SAVING:
+            self._say(c.Save("stopped"))
         self.phase, self._deadline = Phase.STOPPING, None
-        self._say(c.Save("stopped"))
 
     def _trainer_failed(self, event: e.TrainerFailed, now: float) -> None:
         self._finish(event.exit_code, event.sentence)

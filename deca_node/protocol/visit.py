@@ -21,7 +21,7 @@ from enum import StrEnum
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import WireError
-from deca_node.protocol.exchange import NOTHING, Edge, EdgeState, Exchange
+from deca_node.protocol.exchange import Edge, EdgeState, Exchange
 from deca_node.protocol.frames import FrameId, FrameKind
 from deca_node.protocol.schedule import Activation, Schedule, Step
 
@@ -114,8 +114,10 @@ class Visit:
         if self.phase is not VisitPhase.OPENING or self.exchange.offered():
             return
         self.phase, self.deadline = VisitPhase.CONNECTING, None
-        near = [c.Neighbour(edge.peer, edge.weight, edge.keyframe) for edge in self.exchange.opened() if edge.keyframe]
-        self._releases.append([n.keyframe for n in near] + ([self._keyframe] if self._keyframe else []))
+        near = [c.Neighbour(edge.peer, edge.weight, edge.keyframe) for edge in self.exchange.live() if edge.keyframe]
+        # An edge may have opened and closed again by now; its keyframe is nobody's, but it is held.
+        held = [edge.keyframe for edge in self.exchange.edges.values() if edge.keyframe]
+        self._releases.append(held + ([self._keyframe] if self._keyframe else []))
         self._say(c.Connect(self.activation.index, tuple(near), self._keyframe))
 
     def connected(self, now: float) -> None:
@@ -144,7 +146,8 @@ class Visit:
             used = self.exchange.arrive(event.peer, event.update)
         except WireError as problem:
             used = False
-            self._close(self.exchange.edges[event.peer], str(problem))
+            if self.exchange.edges[event.peer].state is EdgeState.OPEN:
+                self._close(self.exchange.edges[event.peer], str(problem))
         if not used:
             self._counters["updates_unused"] += 1
             self._say(c.Release(event.update))
@@ -215,9 +218,8 @@ class Visit:
         """The link is gone, and with it the edge, for this activation if it has begun."""
         edge = self.exchange.edges.get(event.peer)
         if self.phase in (VisitPhase.ACTIVATING, VisitPhase.OPENING):
-            keyframe = self.exchange.withdraw(event.peer)
-            if keyframe:
-                self._say(c.Release(keyframe))
+            for frame in self.exchange.withdraw(event.peer):
+                self._say(c.Release(frame))
             self.go_on(now)
             return
         if edge is not None and edge.state is not EdgeState.CLOSED and self.phase is not VisitPhase.FREEZING:
@@ -240,7 +242,7 @@ class Visit:
         """After the last step: apply what is still owed, and freeze once every edge is even or closed."""
         if self.phase is not VisitPhase.DRAINING:
             self.phase, self.deadline = VisitPhase.DRAINING, now + self._rules.step_seconds
-        if any(edge.arrived for edge in self.exchange.edges.values()):
+        if self.exchange.due():
             self._say_mix(self.activation.steps - 1, fold=False)
         if not self.exchange.uneven() and not self.exchange.closing():
             self.freeze()
@@ -253,8 +255,7 @@ class Visit:
 
     def _lose(self, edge: Edge, reason: str) -> None:
         self._counters["edges_lost"] += 1
-        if edge.applied > NOTHING:
-            self._counters["flows_uneven_max"] += 1
+        self._counters["flows_uneven_max"] += self.exchange.uneven_max(self._rules.late_steps)
         self._warn("edge-lost", f"edge to {edge.peer} is gone for this activation: {reason}")
         for frame in self.exchange.lose(edge):
             self._say(c.Release(frame))

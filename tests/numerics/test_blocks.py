@@ -142,6 +142,25 @@ def test_what_stands_beside_the_input_embeddings_is_embedding() -> None:
     assert names["gpt-neox"] == {"gpt_neox.embed_in.weight"}
 
 
+class Unusual(nn.Module):
+    """A decoder outside transformers whose output head is called an embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed_in = nn.Embedding(8, 4)
+        self.layers = nn.ModuleList([nn.Linear(4, 4)])
+        self.embed_out = nn.Linear(4, 8)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.embed_out
+
+
+def test_an_output_head_is_no_embedding_whatever_its_name() -> None:
+    blocks = {block.name: block.parameters for block in partition(Unusual(), 1)}
+    assert blocks["embedding"] == ("embed_in.weight",)
+    assert blocks["head"] == ("embed_out.bias", "embed_out.weight")
+
+
 def test_the_last_group_of_layers_may_be_smaller() -> None:
     assert [b.name for b in partition(build("llama"), 2)] == ["embedding", "layers.0-1", "layers.2", "head"]
 

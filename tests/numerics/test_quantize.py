@@ -17,7 +17,7 @@ from deca_node.protocol.errors import DecaError, TrainerError, WireError
 codecs = pytest.mark.parametrize("codec", CODECS.values(), ids=lambda codec: codec.name)
 grouped = pytest.mark.parametrize("codec", [CODECS["int8"], CODECS["int4"]], ids=lambda codec: codec.name)
 
-RAGGED = [0, 1, 2, 3, 63, 64, 65, 127, 128, 255, 256, 257, 1000]
+RAGGED = [0, 1, 2, 3, 63, 64, 65, 127, 128, 255, 256, 257, 1000, CACHE_ELEMENTS + 321]
 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 vectors = st.one_of(

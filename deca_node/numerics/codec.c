@@ -1,0 +1,217 @@
+/* The int8 and int4 codecs of quantize.py, compiled; that module holds the wire format and the reasons.
+ *
+ * Every function here gives the bits that the torch code gives. So the arithmetic is float32 throughout, in
+ * the same order, and no multiplication is fused with an addition (-ffp-contract=off). A group is handled in
+ * short loops over arrays that stay in the first cache; the compiler turns each into vector instructions.
+ *
+ * The file is plain C11: no Python, no threads, no state, no allocation. Every array comes with its length,
+ * and a function whose lengths do not fit touches nothing and returns false. Codes may begin at any byte,
+ * floats are aligned to four, and no two arguments overlap.
+ */
+
+#include <float.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#endif
+
+#ifdef __FAST_MATH__
+#error "-ffast-math would change what is computed here"
+#endif
+
+_Static_assert(FLT_EVAL_METHOD == 0, "float arithmetic must not carry extra digits");
+
+/* One version of each kernel per kind of processor, chosen when the library is loaded. That takes glibc. */
+#if !defined(VERSIONS) && defined(__x86_64__) && defined(__GLIBC__) && (!defined(__clang__) || __clang_major__ >= 14)
+#define VERSIONS __attribute__((target_clones("avx512f", "avx2", "default")))
+#elif !defined(VERSIONS)
+#define VERSIONS
+#endif
+
+#define EXPORT __attribute__((visibility("default")))
+#define INLINE static inline __attribute__((always_inline))
+
+/* The number of this set of functions; native.py takes no library with another one. */
+EXPORT int deca_codec_interface(void) { return 1; }
+
+/* Always a constant where it is passed, so that every loop is compiled for one codec and one width. */
+typedef struct {
+    size_t group;          /* elements per scale */
+    size_t codes_per_byte; /* 1, or 2: the first half of a group in low nibbles, the second in high ones */
+    float q;               /* codes are -q..q */
+} Codec;
+
+#define INT8 ((Codec){256, 1, 127.0f})
+#define INT4 ((Codec){64, 2, 7.0f})
+
+enum { SCALE_BYTES = 4, GROUP_MAX = 256 };
+
+/* Added and subtracted, it rounds magnitudes below 2^22 to the nearest whole number, ties to even. */
+static const float ROUNDER = 0x1.8p23f;
+static const uint32_t INFINITY_BITS = 0x7f800000;
+
+INLINE size_t row_bytes(Codec codec) { return SCALE_BYTES + codec.group / codec.codes_per_byte; }
+
+INLINE size_t bytes_of(Codec codec, size_t n) {
+    size_t rest = n % codec.group, codes = (rest + codec.codes_per_byte - 1) / codec.codes_per_byte;
+    return n / codec.group * row_bytes(codec) + (rest ? SCALE_BYTES + codes : 0);
+}
+
+/* Whether a buffer of so many bytes holds elements [start, start + n). */
+INLINE bool holds(Codec codec, size_t nbytes, size_t start, size_t n) {
+    return start + n >= start && bytes_of(codec, start + n) <= nbytes;
+}
+
+INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+/* --- one group ------------------------------------------------------------------------------------- */
+
+/* The largest magnitude as its bits. Bits of magnitudes are ordered as the magnitudes are, and a NaN
+ * stands above infinity, which no comparison of floats would give. */
+INLINE uint32_t largest_bits(const float *x, size_t width) {
+    int32_t largest = 0;
+    for (size_t i = 0; i < width; i++) {
+        int32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        bits &= 0x7fffffff;
+        largest = bits > largest ? bits : largest;
+    }
+    return (uint32_t)largest;
+}
+
+INLINE void pack(Codec codec, const float *codes, size_t width, uint8_t *restrict bytes) {
+    if (codec.codes_per_byte == 1) {
+        for (size_t i = 0; i < width; i++) bytes[i] = (uint8_t)(int32_t)codes[i];
+        return;
+    }
+    const size_t half = (width + 1) / 2;
+    for (size_t b = 0; b < half; b++) bytes[b] = (uint8_t)((int32_t)codes[b] + 16 * (int32_t)codes[half + b] + 136);
+}
+
+/* Encode x into row; decoded, if there is one, takes what row stands for. False if x is not finite. */
+INLINE bool encode_group(Codec codec, const float *restrict x, size_t width, uint8_t *restrict row,
+                         float *restrict decoded) {
+    const float scale_max = FLT_MAX / (codec.q + 1.0f);
+    const uint32_t bits = largest_bits(x, width);
+    if (bits >= INFINITY_BITS) return false;
+    float largest, codes[GROUP_MAX + 1];
+    memcpy(&largest, &bits, sizeof largest);
+    const float wanted = largest / codec.q, at_least = wanted < FLT_MIN ? FLT_MIN : wanted;
+    const float scale = at_least > scale_max ? scale_max : at_least, inverse = 1.0f / scale;
+    for (size_t i = 0; i < width; i++) codes[i] = (x[i] * inverse + ROUNDER) - ROUNDER;
+    if (wanted > scale_max) /* Only then is there anything beyond q. */
+        for (size_t i = 0; i < width; i++)
+            codes[i] = codes[i] > codec.q ? codec.q : codes[i] < -codec.q ? -codec.q : codes[i];
+    codes[width] = 0.0f; /* the high nibble that an odd width lacks */
+    memcpy(row, &scale, SCALE_BYTES);
+    pack(codec, codes, width, row + SCALE_BYTES);
+    for (size_t i = 0; decoded && i < width; i++) decoded[i] = codes[i] * scale;
+    return true;
+}
+
+/* Decode a row with so many bytes of codes; an odd width of int4 gives one element more. */
+INLINE void decode_row(Codec codec, const uint8_t *restrict row, size_t bytes, float *restrict x) {
+    float scale;
+    memcpy(&scale, row, SCALE_BYTES);
+    const uint8_t *codes = row + SCALE_BYTES;
+    if (codec.codes_per_byte == 1) {
+        for (size_t i = 0; i < bytes; i++) x[i] = (float)(int8_t)codes[i] * scale;
+        return;
+    }
+    for (size_t b = 0; b < bytes; b++) x[b] = (float)((int32_t)(codes[b] & 15) - 8) * scale;
+    for (size_t b = 0; b < bytes; b++) x[bytes + b] = (float)((int32_t)(codes[b] >> 4) - 8) * scale;
+}
+
+/* Decode group number g of a whole buffer, the last of which may be shorter. */
+INLINE void decode_group(Codec codec, const uint8_t *restrict bytes, size_t nbytes, size_t g, float *restrict x) {
+    const size_t whole = row_bytes(codec), left = nbytes - g * whole;
+    if (left >= whole)
+        decode_row(codec, bytes + g * whole, whole - SCALE_BYTES, x);
+    else
+        decode_row(codec, bytes + g * whole, left - SCALE_BYTES, x);
+}
+
+/* --- many groups ----------------------------------------------------------------------------------- */
+
+INLINE bool encode(Codec codec, const float *restrict x, size_t n, uint8_t *restrict out, size_t nbytes) {
+    if (bytes_of(codec, n) != nbytes) return false;
+    for (; n >= codec.group; n -= codec.group, x += codec.group, out += row_bytes(codec))
+        if (!encode_group(codec, x, codec.group, out, NULL)) return false;
+    return n == 0 || encode_group(codec, x, n, out, NULL);
+}
+
+INLINE bool encode_difference_group(Codec codec, const float *restrict x, float *restrict x_hat, size_t width,
+                                    uint8_t *restrict row) {
+    float difference[GROUP_MAX], q[GROUP_MAX];
+    for (size_t i = 0; i < width; i++) difference[i] = x[i] - x_hat[i];
+    if (!encode_group(codec, difference, width, row, q)) return false;
+    for (size_t i = 0; i < width; i++) x_hat[i] += q[i];
+    return true;
+}
+
+INLINE bool encode_difference(Codec codec, const float *restrict x, size_t n, float *restrict x_hat, size_t n_hat,
+                              uint8_t *restrict out, size_t nbytes) {
+    if (n_hat != n || bytes_of(codec, n) != nbytes) return false;
+    for (; n >= codec.group; n -= codec.group, x += codec.group, x_hat += codec.group, out += row_bytes(codec))
+        if (!encode_difference_group(codec, x, x_hat, codec.group, out)) return false;
+    return n == 0 || encode_difference_group(codec, x, x_hat, n, out);
+}
+
+INLINE bool decode(Codec codec, const uint8_t *restrict bytes, size_t nbytes, size_t start, float *restrict y,
+                   size_t n) {
+    if (!holds(codec, nbytes, start, n)) return false;
+    float q[GROUP_MAX];
+    for (const size_t stop = start + n; start < stop;) {
+        const size_t g = start / codec.group, first = g * codec.group, end = smaller(stop, first + codec.group);
+        decode_group(codec, bytes, nbytes, g, q);
+        for (size_t i = start - first; i < end - first; i++) *y++ = q[i];
+        start = end;
+    }
+    return true;
+}
+
+INLINE bool add_difference(Codec codec, const uint8_t *restrict theirs, size_t nbytes_j, const uint8_t *restrict ours,
+                           size_t nbytes_i, size_t start, float *restrict e, size_t n) {
+    if (!holds(codec, nbytes_j, start, n) || !holds(codec, nbytes_i, start, n)) return false;
+    float q_j[GROUP_MAX], q_i[GROUP_MAX];
+    for (const size_t stop = start + n; start < stop;) {
+        const size_t g = start / codec.group, first = g * codec.group, end = smaller(stop, first + codec.group);
+        decode_group(codec, theirs, nbytes_j, g, q_j);
+        decode_group(codec, ours, nbytes_i, g, q_i);
+        for (size_t i = start - first; i < end - first; i++) *e++ += q_j[i] - q_i[i];
+        start = end;
+    }
+    return true;
+}
+
+/* --- what native.py calls -------------------------------------------------------------------------- */
+
+/* encode             x [n] -> out; false if x is not finite
+ * encode_difference  q = Q(x - x_hat) -> out, x_hat += q; false if a difference is not finite, where the
+ *                    groups before it are done, and x_hat is as it was from there on
+ * decode             elements [start, start + n) of a whole buffer of codes -> y
+ * add_difference     e += q_j - q_i for the same elements of two buffers
+ */
+#define KERNEL(name) EXPORT VERSIONS bool name
+#define KERNELS(name, codec)                                                                                        \
+    KERNEL(deca_##name##_encode)(const float *x, size_t n, uint8_t *out, size_t nbytes) {                           \
+        return encode(codec, x, n, out, nbytes);                                                                    \
+    }                                                                                                               \
+    KERNEL(deca_##name##_encode_difference)                                                                         \
+    (const float *x, size_t n, float *x_hat, size_t n_hat, uint8_t *out, size_t nbytes) {                           \
+        return encode_difference(codec, x, n, x_hat, n_hat, out, nbytes);                                           \
+    }                                                                                                               \
+    KERNEL(deca_##name##_decode)(const uint8_t *codes, size_t nbytes, size_t start, float *y, size_t n) {           \
+        return decode(codec, codes, nbytes, start, y, n);                                                           \
+    }                                                                                                               \
+    KERNEL(deca_##name##_add_difference)                                                                            \
+    (const uint8_t *theirs, size_t nbytes_j, const uint8_t *ours, size_t nbytes_i, size_t start, float *e, size_t n) { \
+        return add_difference(codec, theirs, nbytes_j, ours, nbytes_i, start, e, n);                                \
+    }
+
+KERNELS(int8, INT8)
+KERNELS(int4, INT4)

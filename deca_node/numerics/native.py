@@ -1,0 +1,114 @@
+"""The int8 and int4 codecs of :mod:`deca_node.numerics.quantize`, compiled: the same bits, several times faster.
+
+Installing the package builds ``codec.c`` where there is a C compiler, and goes on without it where there is
+none; ``tools/build_native.py`` builds it into a checkout. Nothing is compiled here. The library is plain C and
+knows no Python: setuptools builds it the way it builds extension modules, so the import system knows its file,
+but it is ctypes that loads and calls it, which lets other threads run meanwhile.
+
+Every function below does its work and returns True, or returns False and leaves it to torch: where no library
+was built, ``DECA_NATIVE=0`` turns it off, the codec has no compiled form, a tensor is strided or not in main
+memory, lengths do not fit, or a number to be encoded is not finite. The last two torch refuses with words.
+"""
+
+import ctypes
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LIBRARY = "deca_node.numerics._codec"
+"""Where the import system looks for the library."""
+
+INTERFACE = 1
+"""What ``deca_codec_interface()`` of a library that fits returns."""
+
+CODECS = ("int8", "int4")
+
+_FLOATS, _CODES = torch.float32, torch.uint8
+_VERBS: Mapping[str, tuple[torch.dtype | None, ...]] = {
+    "encode": (_FLOATS, _CODES),
+    "encode_difference": (_FLOATS, _FLOATS, _CODES),
+    "decode": (_CODES, None, _FLOATS),
+    "add_difference": (_CODES, _CODES, None, _FLOATS),
+}
+"""The arguments of each kernel: a tensor's dtype (in C a pointer and a length), or None for a number."""
+
+Kernels = Mapping[tuple[str, str], Callable[..., bool]]
+"""C functions by codec and verb."""
+
+
+def load(path: str) -> Kernels:
+    """The kernels of a library. Raises OSError where it cannot be loaded or is of another version of codec.c."""
+    library = ctypes.CDLL(path)
+    found = library.deca_codec_interface()
+    if found != INTERFACE:
+        raise OSError(f"{path} has interface {found}, not {INTERFACE}")
+    kernels: dict[tuple[str, str], Callable[..., bool]] = {}
+    for codec in CODECS:
+        for verb, arguments in _VERBS.items():
+            kernel = library[f"deca_{codec}_{verb}"]
+            kernel.restype = ctypes.c_bool
+            kernel.argtypes = [kind for argument in arguments for kind in _kinds(argument)]
+            kernels[codec, verb] = kernel
+    return kernels
+
+
+def load_built() -> Kernels:
+    """The kernels that were built with the package; none where there is no library, or it is turned off."""
+    spec = None if os.environ.get("DECA_NATIVE") == "0" else find_spec(LIBRARY)
+    if spec is None or spec.origin is None:
+        return {}
+    try:
+        return load(spec.origin)
+    except OSError as error:
+        warnings.warn(f"codecs run in torch, several times slower: {error}; build it again", stacklevel=2)
+        return {}
+
+
+def encode(codec: str, x: Tensor, out: Tensor) -> bool:
+    """Encode x (float32 [n]) into ``out`` (uint8 [nbytes(n)])."""
+    return _call(codec, "encode", x, out)
+
+
+def encode_difference(codec: str, x: Tensor, x_hat: Tensor, out: Tensor) -> bool:
+    """q = Q(x - x^) into ``out``, and x^ += q, in one pass.
+
+    Where a difference is not finite, x^ has taken up the groups before it and none after.
+    """
+    return _call(codec, "encode_difference", x, x_hat, out)
+
+
+def decode(codec: str, codes: Tensor, start: int, y: Tensor) -> bool:
+    """Elements from ``start`` on, as many as y (float32) has, of a whole buffer of codes."""
+    return _call(codec, "decode", codes, start, y)
+
+
+def add_difference(codec: str, theirs: Tensor, ours: Tensor, start: int, e: Tensor) -> bool:
+    """e += q_j - q_i: e (float32) holds elements from ``start`` on, the codes are whole buffers."""
+    return _call(codec, "add_difference", theirs, ours, start, e)
+
+
+def _call(codec: str, verb: str, *arguments: Tensor | int) -> bool:
+    kernel = KERNELS.get((codec, verb))
+    if kernel is None:
+        return False
+    raw: list[int] = []
+    for argument, dtype in zip(arguments, _VERBS[verb], strict=True):
+        if isinstance(argument, int):
+            raw.append(argument)
+        elif argument.is_cpu and argument.dtype == dtype and argument.is_contiguous():
+            raw += (argument.data_ptr(), argument.numel())
+        else:
+            return False
+    return kernel(*raw)
+
+
+def _kinds(argument: torch.dtype | None) -> tuple[Any, ...]:
+    return (ctypes.c_size_t,) if argument is None else (ctypes.c_void_p, ctypes.c_size_t)
+
+
+KERNELS = load_built()

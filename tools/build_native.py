@@ -1,0 +1,42 @@
+"""Build the compiled codecs into this checkout, as installing the package does; ``--into`` for another folder.
+
+For work in a checkout that is not installed, and after a change of ``codec.c``. How it is compiled stands in
+pyproject.toml, once for both ways. There a failure is no error, because the package works without; here it is.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = Path("deca_node", "numerics", "_codec")
+
+
+def main() -> None:
+    """Build, and say where the library lies."""
+    parser = argparse.ArgumentParser(description="Build the compiled codecs.")
+    parser.add_argument("--into", type=Path, default=ROOT, help="folder that takes deca_node/numerics/_codec...")
+    into = parser.parse_args().into.resolve()
+    before = {path: path.stat().st_mtime_ns for path in libraries(into)}
+    os.chdir(ROOT)
+    with tempfile.TemporaryDirectory() as temporary:
+        setup(script_args=["--quiet", "build_ext", "--force", "--build-lib", str(into), "--build-temp", temporary])
+    built = [path for path in libraries(into) if path.stat().st_mtime_ns != before.get(path)]
+    if not built:
+        sys.exit("the compiled codecs could not be built; the compiler's own words are above")
+    print(built[0])
+
+
+def libraries(folder: Path) -> list[Path]:
+    """The library's files there are in a folder, for any Python that could load them."""
+    files = (folder / LIBRARY.with_name(LIBRARY.name + suffix) for suffix in EXTENSION_SUFFIXES)
+    return [file for file in files if file.exists()]
+
+
+if __name__ == "__main__":
+    main()
