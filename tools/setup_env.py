@@ -1,7 +1,8 @@
 """Make ``.venv`` ready: a virtual environment with the pinned packages and this project, editable.
 
 Run by every make target with the system's Python. A stamp in ``.venv`` remembers what it was made from,
-so that a second call ends at once; a change of pyproject.toml, constraints.txt, the compiled code or this file installs again.
+so that a second call ends at once; a change of pyproject.toml, constraints.txt, codec.c or this file installs
+again.
 
 torch comes first and by itself. On Linux a plain ``pip install torch`` takes the CUDA build with several
 GB of libraries, so the CPU build is asked for by name, and where pip finds none this script stops and

@@ -118,7 +118,7 @@ def show(rows: list[Row], arguments: argparse.Namespace) -> None:
 def table_of(rows: list[Row]) -> Table:
     """The rows of one precision."""
     title = f"{rows[0]['dtype']}: the model takes {rows[0]['model_mib']:,.0f} MiB"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, collapse_padding=True)
     for heading in ("block", "10⁶ el", "d", "act", "20 B", "B/el", "counted", "peak", "/20 B", "/counted"):
         table.add_column(heading, justify="left" if heading == "block" else "right", no_wrap=True)
     for row in rows:

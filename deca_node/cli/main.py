@@ -22,6 +22,7 @@ EXIT_INTERRUPTED = 130
 COMMANDS = {
     "start": ("deca_node.cli.start:start", "Run this machine's node of a training run."),
     "demo": ("deca_node.cli.demo:demo", "Watch several nodes train together on this machine."),
+    "plan": ("deca_node.cli.plan:plan", "Show what a run will cost before it starts."),
     "config": ("deca_node.cli.config:config", "Show where every setting comes from, or print a template."),
     "version": ("deca_node.cli.version:version", "Print the versions that a bug report needs."),
 }

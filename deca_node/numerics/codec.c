@@ -32,11 +32,10 @@ _Static_assert(FLT_EVAL_METHOD == 0, "float arithmetic must not carry extra digi
 #define VERSIONS
 #endif
 
-#define EXPORT __attribute__((visibility("default")))
 #define INLINE static inline __attribute__((always_inline))
 
 /* The number of this set of functions; native.py takes no library with another one. */
-EXPORT int deca_codec_interface(void) { return 1; }
+int deca_codec_interface(void) { return 1; }
 
 /* Always a constant where it is passed, so that every loop is compiled for one codec and one width. */
 typedef struct {
@@ -196,7 +195,7 @@ INLINE bool add_difference(Codec codec, const uint8_t *restrict theirs, size_t n
  * decode             elements [start, start + n) of a whole buffer of codes -> y
  * add_difference     e += q_j - q_i for the same elements of two buffers
  */
-#define KERNEL(name) EXPORT VERSIONS bool name
+#define KERNEL(name) VERSIONS bool name
 #define KERNELS(name, codec)                                                                                        \
     KERNEL(deca_##name##_encode)(const float *x, size_t n, uint8_t *out, size_t nbytes) {                           \
         return encode(codec, x, n, out, nbytes);                                                                    \

@@ -103,8 +103,10 @@ class Codec(ABC):
     def decode(self, codes: Tensor, start: int, stop: int, device: torch.device | None = None) -> Tensor:
         """Elements [start, stop) of a whole buffer ``codes`` (uint8), as a new float32 tensor on ``device``."""
         device = device or codes.device
-        if device.type == "cpu" and native.decode(self.name, codes, start, x := torch.empty(stop - start)):
-            return x
+        if device.type == "cpu":
+            x = torch.empty(stop - start, dtype=torch.float32)
+            if native.decode(self.name, codes, start, x):
+                return x
         lead = start % self.group
         last = -(-stop // self.group) * self.group
         part = codes[self.nbytes(start - lead) : min(self.nbytes(last), codes.numel())]

@@ -214,7 +214,7 @@ class Node:
             return
         self.counters["offers_declined"] += 1
         self._say(c.Release(offer.keyframe))
-        self._say(c.SendClose(offer.peer, offer.activation, -1, f"{self.name} is at activation {self.position}"))
+        self._say(c.SendClose(offer.peer, offer.activation, -1, f"{self.name} has begun activation {self.position}"))
 
     def _update_received(self, event: e.UpdateReceived, now: float) -> None:
         if self._visiting(event.update.activation) and self.visit is not None:

@@ -1,0 +1,177 @@
+"""``python -m bench.codec``: how fast numbers become codes and codes numbers, compiled and in torch.
+
+Speeds are in GB/s of the float32 numbers that are encoded or decoded. The same calls, those the engine makes, run
+in three ways: compiled, in torch on slices that fit the cache (what the codecs do where nothing is compiled),
+and in torch on the whole tensor at once. All three have to come to the same bytes. They take turns in one
+process, and the medians are over the turns. ``copy`` is torch's ``copy_`` of the same numbers: what the memory
+gives when it reads and writes four bytes per element.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from bench.harness import MIB, Row, parser, write_results
+from deca_node.numerics import native, quantize
+from deca_node.numerics.flows import KEYFRAME_CODEC, Flow, PublicCopies
+from deca_node.numerics.quantize import CODECS, Codec
+
+BUILT = native.KERNELS
+FLOAT_BYTES = 4
+
+Job = Callable[[], object]
+
+
+class Work:
+    """What the jobs of one codec work on: a node's end of one edge, and the codes of both ends."""
+
+    def __init__(self, codec: Codec, elements: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.codec, self.elements = codec, elements
+        self.x, self.y = torch.randn(elements, generator=generator), torch.zeros(elements)
+        keyframe = torch.zeros(KEYFRAME_CODEC.nbytes(elements), dtype=torch.uint8)
+        self.public = PublicCopies(codec, elements, lambda a, b: self.y[a:b], keyframe, torch.device("cpu"))
+        self.public.open("peer", 0.5, keyframe, keyframe)
+        self.ours, self.out = (torch.empty(codec.nbytes(elements), dtype=torch.uint8) for _ in range(2))
+        codec.encode(self.x, self.ours)
+        self.flows = [Flow("peer", self.ours.clone(), self.ours)]
+
+    def restart(self) -> None:
+        """Back to where every timed job starts, with all memory touched."""
+        for tensor in (self.y, self.public.x_hat, self.public.edges["peer"].e):
+            tensor.fill_(0.5)
+        self.out.zero_()
+
+    def jobs(self) -> dict[str, tuple[Job, Tensor]]:
+        """What is timed, by name, and the tensor that it leaves behind."""
+        return {
+            "encode": (lambda: self.codec.encode(self.x, self.out), self.out),
+            "difference": (lambda: self.public.difference(self.x, self.out), self.public.x_hat),
+            "decode and add": (self.decode_and_add, self.y),
+            "absorb": (self.absorb, self.public.edges["peer"].e),
+        }
+
+    def decode_and_add(self) -> None:
+        """y += q."""
+        for start, stop in self.slices():
+            self.y[start:stop].add_(self.codec.decode(self.ours, start, stop))
+
+    def absorb(self) -> None:
+        """e += q_j - q_i."""
+        for start, stop in self.slices():
+            for _ in self.public.advance(self.flows, start, stop):
+                pass
+
+    def slices(self) -> Iterator[tuple[int, int]]:
+        """As the engine cuts a block."""
+        size = quantize.slice_elements(torch.device("cpu"))
+        return ((start, min(start + size, self.elements)) for start in range(0, self.elements, size))
+
+
+@contextmanager
+def way(name: str, elements: int) -> Iterator[None]:
+    """Let the codecs work in one of the three ways."""
+    before = native.KERNELS, quantize.CACHE_ELEMENTS
+    native.KERNELS = BUILT if name == "compiled" else {}
+    if name == "torch, whole":
+        quantize.CACHE_ELEMENTS = elements
+    try:
+        yield
+    finally:
+        native.KERNELS, quantize.CACHE_ELEMENTS = before
+
+
+WAYS = ("compiled", "torch, slices", "torch, whole")
+
+
+def main() -> None:
+    """Measure, print the table and write ``codec.json``."""
+    options = parser("Speed of the codecs, compiled and in torch.")
+    options.set_defaults(threads=1)
+    options.add_argument("--mib", type=int, default=256, help="size of the block as float32, in MiB")
+    options.add_argument("--repeats", type=int, default=7, help="turns")
+    arguments = options.parse_args()
+    if not BUILT:
+        sys.exit("the compiled codecs are not built; python tools/build_native.py builds them")
+    if arguments.quick:
+        arguments.mib, arguments.repeats = 4, 3
+    torch.set_num_threads(arguments.threads)
+    elements = arguments.mib * MIB // FLOAT_BYTES
+    rows = [row for name in native.CODECS for row in measure(CODECS[name], elements, arguments)]
+    copy = speeds([seconds(copy_job(elements), lambda: None) for _ in range(arguments.repeats)], elements)
+    show(rows, copy, arguments)
+    job = {"threads": arguments.threads, "mib": arguments.mib, "repeats": arguments.repeats}
+    path = write_results("codec", arguments, {"job": job, "copy": copy, "rows": rows})
+    Console().print(f"written to {path}")
+
+
+def measure(codec: Codec, elements: int, arguments: argparse.Namespace) -> list[Row]:
+    """One row per job and way."""
+    work = Work(codec, elements, arguments.seed)
+    rows = []
+    for job, (run, result) in work.jobs().items():
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
+        for _ in range(arguments.repeats):
+            expected: Tensor | None = None
+            for name in WAYS:
+                with way(name, elements):
+                    times[name].append(seconds(run, work.restart))
+                expected = result.clone() if expected is None else expected
+                if not torch.equal(result, expected):
+                    sys.exit(f"{job} of {codec.name} does not come to the same numbers {name} as {WAYS[0]}")
+        rows += [{"codec": codec.name, "job": job, "way": name, **speeds(times[name], elements)} for name in WAYS]
+    return rows
+
+
+def seconds(run: Job, prepare: Job) -> tuple[float, float]:
+    """Seconds that a job takes, and the CPU time it takes."""
+    prepare()
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def copy_job(elements: int) -> Job:
+    """Copy a block from memory to memory."""
+    x, y = torch.ones(elements), torch.zeros(elements)
+    return lambda: y.copy_(x)
+
+
+def speeds(times: list[tuple[float, float]], elements: int) -> Row:
+    """GB/s of float32: the median over time that passed, over CPU time, and each turn's."""
+    passed, cpu = ([FLOAT_BYTES * elements / 1e9 / t for t in column] for column in zip(*times, strict=True))
+    return {
+        "gb_per_second": round(statistics.median(passed), 2),
+        "gb_per_cpu_second": round(statistics.median(cpu), 2),
+        "gb_per_second_all": [round(value, 2) for value in passed],
+    }
+
+
+def show(rows: list[Row], copy: Row, arguments: argparse.Namespace) -> None:
+    """Print the table: a line per codec and job, a column per way."""
+    table = Table(
+        title=f"GB/s of float32, {arguments.mib} MiB, torch threads: {arguments.threads}",
+        caption=f"In brackets: per second of CPU time. copy_ of the same numbers: {figure(copy)}.",
+    )
+    for heading in ("codec", "job", *WAYS):
+        table.add_column(heading, justify="right" if heading in WAYS else "left")
+    for codec, job in dict.fromkeys((row["codec"], row["job"]) for row in rows):
+        table.add_row(codec, job, *(figure(row) for row in rows if (row["codec"], row["job"]) == (codec, job)))
+    Console().print(table)
+
+
+def figure(row: Row) -> str:
+    """One speed as text."""
+    return f"{row['gb_per_second']:.1f} ({row['gb_per_cpu_second']:.1f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Environments of their own for the libraries we are compared with, made when they are first needed.
+
+What they require does not go together, neither among themselves nor with this project. A library that cannot
+be installed is one line in the results, not the end of the measurement.
+"""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+STAMP = "installed.txt"
+INSTALL_SECONDS_MAX = 1800
+
+
+class CouldNotInstallError(Exception):
+    """Why a library is not part of a comparison."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A name, and what pip is asked for: each group by itself, in this order."""
+
+    name: str
+    groups: tuple[tuple[str, ...], ...]
+
+
+# torch comes before what depends on it, so that pip keeps the build that is chosen here.
+TORCH = ("torch==2.13.0",)
+
+ENVIRONMENTS = {
+    environment.name: environment
+    for environment in (
+        # hivemind makes integers of arrays with one element, which numpy 2.4 refuses.
+        Environment("hivemind", (TORCH, ("hivemind>=1.1,<1.2", "numpy<2.4"))),
+        # p2pfl allows newer versions of these two than its own requirements go together with.
+        Environment("p2pfl", (("p2pfl[dp]>=0.4,<0.5", "pyarrow<20", "huggingface_hub<1"),)),
+        # The newest whose requirements can be met: 1.42.0 asks for a certifi that was never published.
+        Environment("flwr", (("flwr>=1.40,<1.43", "numpy"),)),
+    )
+}
+
+
+def python_of(name: str, cache: Path) -> Path:
+    """The interpreter of an environment below ``cache``, made if need be. Raises CouldNotInstallError."""
+    if not name:
+        return Path(sys.executable)
+    environment = ENVIRONMENTS[name]
+    folder = cache.resolve() / name
+    python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    stamp = folder / STAMP
+    wanted = hashlib.sha256(repr((environment.groups, sys.version_info[:2])).encode()).hexdigest()
+    if python.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+        return python
+    shutil.rmtree(folder, ignore_errors=True)
+    _run([sys.executable, "-m", "venv", str(folder)])
+    for group in environment.groups:
+        _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *group])
+    stamp.write_text(wanted, encoding="utf-8")
+    return python
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=INSTALL_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        raise CouldNotInstallError(f"it took longer than {INSTALL_SECONDS_MAX} seconds") from None
+    if done.returncode != 0:
+        raise CouldNotInstallError(_reason(done.stderr))
+
+
+def _reason(complaint: str) -> str:
+    """The last error that pip names, without addresses and long lists: it goes into the results."""
+    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
+    errors = [line for line in lines if line.lower().startswith("error")] or lines or ["no reason given"]
+    return re.sub(r"\S+://\S+", "(address)", errors[-1])[:200]

@@ -1,0 +1,1 @@
+"""One module per contestant. Each runs in its own interpreter, with the packages of its own environment."""

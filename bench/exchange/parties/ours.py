@@ -1,0 +1,143 @@
+"""This project: its Transport and Session over grpc.aio, its shared memory, its codecs.
+
+What the trainer does in a node (encode an update, absorb the neighbour's) and what the daemon does (send,
+receive) happen here in one process, one after the other. ``option`` names the codec.
+"""
+
+import asyncio
+import gc
+from importlib.metadata import version
+from typing import Any
+
+import torch
+import uvloop
+
+from bench.exchange import content
+from bench.exchange.party import Job, main
+from deca_node.daemon.arena import Arena, FrameStore, shared_file
+from deca_node.daemon.peers import Address
+from deca_node.daemon.session import FrameRules
+from deca_node.daemon.transport import Identity, Transport
+from deca_node.numerics.quantize import CACHE_ELEMENTS, CODECS
+from deca_node.protocol import events as e
+from deca_node.protocol.frames import FrameId, FrameKind
+from deca_node.protocol.run import Agreement
+
+HELD_MAX = 4
+
+
+class Codes:
+    """The trainer's part: our numbers into a frame, a neighbour's frame added to what we have of it."""
+
+    def __init__(self, job: Job) -> None:
+        self._codec = CODECS[job.option]
+        self._own = torch.from_numpy(content.read(job.contents[job.party]))
+        self._arrived = {peer: torch.zeros_like(self._own) for peer in job.neighbours}
+        self.nbytes = self._codec.nbytes(job.elements)
+
+    def encode(self, frame: memoryview) -> None:
+        """Our numbers as codes."""
+        self._codec.encode(self._own, torch.frombuffer(frame, dtype=torch.uint8))
+
+    def forget(self) -> None:
+        """Begin at zero again."""
+        for arrived in self._arrived.values():
+            arrived.zero_()
+
+    def absorb(self, peer: int, frame: memoryview) -> None:
+        """Check a neighbour's codes, decode them, and add them, one cache-sized slice after the other."""
+        codes, arrived = torch.frombuffer(frame, dtype=torch.uint8), self._arrived[peer]
+        self._codec.largest(codes, arrived.numel())
+        for start in range(0, arrived.numel(), CACHE_ELEMENTS):
+            stop = min(start + CACHE_ELEMENTS, arrived.numel())
+            arrived[start:stop].add_(self._codec.decode(codes, start, stop))
+
+    def arrived(self) -> dict[int, content.Floats]:
+        """What came, by party."""
+        return {peer: tensor.numpy() for peer, tensor in self._arrived.items()}
+
+
+class RawBytes(Codes):
+    """fp32: the payload is the numbers themselves; they are copied in and out, and nothing else."""
+
+    def encode(self, frame: memoryview) -> None:
+        """Copy."""
+        torch.frombuffer(frame, dtype=torch.uint8).copy_(self._own.view(torch.uint8))
+
+    def absorb(self, peer: int, frame: memoryview) -> None:
+        """Copy."""
+        self._arrived[peer].view(torch.uint8).copy_(torch.frombuffer(frame, dtype=torch.uint8))
+
+
+class Ours:
+    """One node: its end of a stream to every neighbour."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._codes = RawBytes(job) if job.option == "fp32" else Codes(job)
+        self._inner = 0
+        self._events: asyncio.Queue[e.NetworkEvent]
+        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self._runner.run(self._start())
+        self.facts = {name: version(name) for name in ("grpcio", "torch", "uvloop")}
+        # As the node does: a full collection costs more than the exchange, and would find nothing.
+        gc.collect()
+        gc.freeze()
+
+    async def _start(self) -> None:
+        job = self._job
+        self._events = asyncio.Queue()
+        arena = Arena(shared_file(), self._codes.nbytes, (HELD_MAX + 1) * (len(job.neighbours) + 1))
+        self._store = FrameStore(arena)
+        peers = {name(peer): Address(*job.peers[peer]) for peer in job.neighbours}
+        self._transport = Transport(Identity(name(job.party), job.party, lambda: -1), peers, self._events.put_nowait)
+        await self._transport.listen(Address(*job.peers[job.party]))
+        self._transport.meet(Agreement({}), self._store, FrameRules(lambda *_: self._codes.nbytes, HELD_MAX))
+        for _ in job.neighbours:
+            assert isinstance(event := await self._events.get(), e.PeerUp), event
+
+    def prepare(self) -> None:
+        """Nothing of the last exchange is left."""
+        self._codes.forget()
+
+    def exchange(self) -> None:
+        """Encode once, send to all, absorb each as it comes."""
+        self._runner.run(self._exchange())
+
+    async def _exchange(self) -> None:
+        self._inner += 1
+        ours = FrameId(name(self._job.party), FrameKind.UPDATE, 0, self._inner)
+        self._codes.encode(self._store.reserve(ours, self._codes.nbytes))
+        for peer in self._job.neighbours:
+            self._transport.send_frame(name(peer), ours)
+        self._store.release(ours)
+        for _ in self._job.neighbours:
+            event = await self._events.get()
+            assert isinstance(event, e.UpdateReceived), event
+            self._codes.absorb(int(event.peer), self._store.view(event.update))
+            self._store.release(event.update)
+
+    def check(self) -> float:
+        """The worst of the neighbours' updates."""
+        arrived = self._codes.arrived().items()
+        return max(content.error([got], [self._job.contents[peer]]) for peer, got in arrived)
+
+    def close(self) -> None:
+        """End the streams and the server."""
+        self._runner.run(self._transport.close())
+        self._runner.close()
+
+
+def name(party: int) -> str:
+    """What a party is called."""
+    return str(party)
+
+
+def make(job: Job) -> Any:
+    """One thread: the cores are shared with the other nodes."""
+    torch.set_num_threads(1)
+    return Ours(job)
+
+
+if __name__ == "__main__":
+    main(make)

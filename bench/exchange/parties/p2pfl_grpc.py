@@ -1,0 +1,115 @@
+"""p2pfl: a model encoded with its int8 compression, sent with its gRPC protocol, decoded by a command.
+
+These are the calls its own gossip makes, without the pauses that gossip puts between them.
+"""
+
+import queue
+import threading
+from importlib.metadata import version
+from typing import Any
+
+from p2pfl.settings import Settings
+
+# The loggers read these when they are imported; Ray would start a cluster to collect log lines.
+Settings.general.DISABLE_RAY = True
+Settings.general.LOG_LEVEL = "ERROR"
+Settings.general.GRPC_TIMEOUT = 240.0
+
+from p2pfl.communication.commands.command import Command  # noqa: E402
+from p2pfl.communication.protocols.protobuff.grpc import GrpcCommunicationProtocol  # noqa: E402
+from p2pfl.learning.frameworks.p2pfl_model import P2PFLModel  # noqa: E402
+
+from bench.exchange import content  # noqa: E402
+from bench.exchange.party import Job, main  # noqa: E402
+
+ARRIVE_SECONDS_MAX = 240.0
+COMPRESSION = {"ptq": {"dtype": "int8"}}
+
+
+class Weights(P2PFLModel):  # type: ignore[misc]
+    """A model that is its parameters; the library asks a framework's adapter for no more."""
+
+    def get_parameters(self) -> list[content.Floats]:
+        """The arrays themselves."""
+        parameters: list[content.Floats] = self.model
+        return parameters
+
+    def set_parameters(self, params: Any) -> None:
+        """From arrays, or from what ``encode_parameters`` made of them."""
+        self.model = self.decode_parameters(params)[0] if isinstance(params, bytes) else params
+
+
+class TakeModel(Command):  # type: ignore[misc]
+    """What runs at the receiver, on a thread of its server."""
+
+    def __init__(self, arrived: "queue.Queue[tuple[str, Weights]]") -> None:
+        self._arrived = arrived
+
+    @staticmethod
+    def get_name() -> str:
+        """The name under which senders ask for it."""
+        return "take_model"
+
+    def execute(self, source: str, round: int, weights: bytes | None = None, **_: Any) -> None:  # noqa: A002
+        """Decode, and hand over."""
+        self._arrived.put((source, Weights(None, params=weights)))
+
+
+class P2pfl:
+    """A started protocol, connected to its neighbours."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._model = Weights(content.arrays(content.read(job.contents[job.party])), compression=COMPRESSION)
+        self._arrived: queue.Queue[tuple[str, Weights]] = queue.Queue()
+        self._theirs: dict[str, Weights] = {}
+        self._protocol = GrpcCommunicationProtocol([TakeModel(self._arrived)])
+        self._protocol.set_addr(address(job, job.party))
+        self._protocol.start()
+        self._connected = False
+        self.facts = {name: version(name) for name in ("p2pfl", "grpcio")}
+
+    def prepare(self) -> None:
+        """Every server is up by now: of two neighbours the larger number dials."""
+        for peer in self._job.neighbours:
+            if not self._connected and peer < self._job.party:
+                assert self._protocol.connect(address(self._job, peer)), f"p2pfl could not connect to node {peer}"
+        self._connected = True
+        self._theirs.clear()
+
+    def exchange(self) -> None:
+        """Encode, send to all neighbours at once, and wait for theirs."""
+        encoded = self._model.encode_parameters()
+        message = self._protocol.build_weights(TakeModel.get_name(), 0, encoded, [], 1)
+        threads = [
+            threading.Thread(target=self._protocol.send, args=(address(self._job, peer), message, True))
+            for peer in self._job.neighbours
+        ]
+        for thread in threads:
+            thread.start()
+        for _ in self._job.neighbours:
+            source, theirs = self._arrived.get(timeout=ARRIVE_SECONDS_MAX)
+            self._theirs[source] = theirs
+        for thread in threads:
+            thread.join()
+
+    def check(self) -> float:
+        """The worst of the neighbours' models."""
+        return max(
+            content.error(self._theirs[address(self._job, peer)].get_parameters(), [self._job.contents[peer]])
+            for peer in self._job.neighbours
+        )
+
+    def close(self) -> None:
+        """Leave."""
+        self._protocol.stop()
+
+
+def address(job: Job, party: int) -> str:
+    """A node's address, which is its name as well."""
+    host, port = job.peers[party]
+    return f"{host}:{port}"
+
+
+if __name__ == "__main__":
+    main(P2pfl)

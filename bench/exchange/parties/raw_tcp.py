@@ -1,0 +1,108 @@
+"""The yardstick: plain sockets, ``sendall`` on a thread per neighbour and ``recv_into`` beside it.
+
+Congestion control is pinned, because systems differ in their defaults and the loopback shows it.
+"""
+
+import contextlib
+import socket
+import threading
+import time
+
+from bench.exchange import content
+from bench.exchange.party import Job, main
+
+CONGESTION = "cubic"
+CONNECT_SECONDS_MAX = 30.0
+
+
+class RawTcp:
+    """One connection per neighbour, used in both directions at once."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._own = content.read(job.contents[job.party])
+        self._arrived = {peer: content.np.empty_like(self._own) for peer in job.neighbours}
+        self._connections = connect_all(job)
+        self.facts = {"congestion control": congestion(next(iter(self._connections.values())))}
+
+    def prepare(self) -> None:
+        """Nothing: the buffers are reused, as a program that exchanges again and again would."""
+
+    def exchange(self) -> None:
+        """All neighbours at once."""
+        own = memoryview(self._own).cast("B")
+        threads = [threading.Thread(target=each.sendall, args=(own,)) for each in self._connections.values()]
+        threads += [threading.Thread(target=self._receive, args=(peer,)) for peer in self._job.neighbours[1:]]
+        for thread in threads:
+            thread.start()
+        self._receive(self._job.neighbours[0])
+        for thread in threads:
+            thread.join()
+
+    def _receive(self, peer: int) -> None:
+        view = memoryview(self._arrived[peer]).cast("B")
+        while view:
+            count = self._connections[peer].recv_into(view)
+            assert count, "the peer closed its connection"
+            view = view[count:]
+
+    def check(self) -> float:
+        """Exact, or something is broken."""
+        return max(content.error([got], [self._job.contents[peer]]) for peer, got in self._arrived.items())
+
+    def close(self) -> None:
+        """Close every connection."""
+        for connection in self._connections.values():
+            connection.close()
+
+
+def connect_all(job: Job) -> dict[int, socket.socket]:
+    """Of two neighbours the one with the larger number dials, and says who it is."""
+    connections = {}
+    with socket.socket() as listener:
+        pin(listener)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(job.peers[job.party])
+        listener.listen()
+        for peer in job.neighbours:
+            if peer < job.party:
+                connections[peer] = dial(job.peers[peer])
+                connections[peer].sendall(bytes([job.party]))
+        while len(connections) < len(job.neighbours):
+            connection, _ = listener.accept()
+            connections[connection.recv(1)[0]] = connection
+    return connections
+
+
+def dial(address: tuple[str, int]) -> socket.socket:
+    """Connect, once the other end listens."""
+    deadline = time.monotonic() + CONNECT_SECONDS_MAX
+    while True:
+        connection = socket.socket()
+        pin(connection)
+        try:
+            connection.connect(address)
+        except ConnectionRefusedError:
+            connection.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return connection
+
+
+def pin(each: socket.socket) -> None:
+    """Choose the congestion control, where the system lets us."""
+    with contextlib.suppress(AttributeError, OSError):
+        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, CONGESTION.encode())
+
+
+def congestion(each: socket.socket) -> str:
+    """What a connection really uses."""
+    with contextlib.suppress(AttributeError, OSError):
+        return each.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
+    return "unknown"
+
+
+if __name__ == "__main__":
+    main(RawTcp)

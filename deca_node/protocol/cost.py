@@ -1,0 +1,396 @@
+"""What a run will cost, reckoned before it starts: bytes on the wire, memory and time.
+
+The schedule settles a run's traffic: each visit of a block opens every edge with one keyframe and then sends
+one update per exchange, and the codec alone says what these measure. So bytes are exact here, down to the
+framing of every chunk, as long as no edge is lost. The optimizer's memory is exact too. Activations and compute
+are estimates, and their formulas stand where they are used. Loading, evaluating, encoding, mixing and saving
+are not in the times.
+
+All nodes are taken to be alike; the node with most neighbours sets the pace, since everybody waits for it.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+from deca_node.protocol.mixing import contraction, mixes_to_agree
+from deca_node.protocol.run import RunSettings
+from deca_node.protocol.schedule import Schedule, Step
+from deca_node.protocol.topology import Graph, graph
+
+CHUNK_BYTES = 1 << 20
+"""Payload of one message on the wire."""
+
+PAGE_BYTES = 4096
+KEYFRAME_CODEC = "int8"
+DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+FRAMES_IN_USE: Mapping[str, int] = {"lockstep": 2, "overlap": 3}
+"""Frames of each sender that are held at a time: one being mixed, the next arriving; with overlap one more."""
+
+# --- what is given ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """One block. ``multiplied`` counts elements of matrices that every token is multiplied with; ``..._from``
+    are sums over everything that a backward pass to this block crosses, the block included.
+
+    ``frame_bytes`` says by codec what a frame of the whole block takes.
+    """
+
+    name: str
+    elements: int
+    largest_tensor: int
+    layers: int
+    layers_from: int
+    multiplied: int
+    multiplied_from: int
+    frame_bytes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A model cut into blocks, bottom up. ``dtype_bytes`` is one parameter's size in the checkpoint's own precision."""
+
+    name: str
+    blocks: tuple[BlockShape, ...]
+    dtype_bytes: int
+    layers: int
+    hidden: int
+    intermediate: int
+    vocabulary: int
+
+    @property
+    def elements(self) -> int:
+        """Parameters in all."""
+        return sum(block.elements for block in self.blocks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a node has: its link (each way), its sustained arithmetic, its memory (None: not asked).
+
+    ``one_memory``: frames lie in the same memory that the model is trained in, as they do on a CPU.
+    """
+
+    bits_per_second: float = 1e8
+    latency_seconds: float = 0.02
+    flops_per_second: float = 2e13
+    memory_bytes: float | None = None
+    micro_batch: int = 0
+    gradient_checkpointing: bool = False
+    one_memory: bool = False
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How fast the graph agrees. ``left_per_mix`` is the share of disagreement that one mix leaves under gamma_c."""
+
+    nodes: int
+    edges: int
+    degree_min: int
+    degree_max: int
+    spectral_gap: float
+    left_per_mix: float
+    mixes_to_agree: int
+
+    @classmethod
+    def of(cls, graph: Graph, flow_share: float) -> "Mixing":
+        """The figures of one graph."""
+        degrees = [len(near) for near in graph.values()]
+        left = contraction(graph)
+        return cls(
+            nodes=len(graph),
+            edges=sum(degrees) // 2,
+            degree_min=min(degrees),
+            degree_max=max(degrees),
+            spectral_gap=1.0 - left,
+            left_per_mix=left if flow_share == 1.0 else contraction(graph, flow_share),
+            mixes_to_agree=mixes_to_agree(graph, flow_share),
+        )
+
+
+@dataclass(frozen=True)
+class Case:
+    """Everything that a plan is reckoned from."""
+
+    settings: RunSettings
+    model: ModelShape
+    members: tuple[str, ...]
+    mixing: Mixing
+    machine: Machine
+
+    @classmethod
+    def of(
+        cls, settings: RunSettings, model: ModelShape, members: Iterable[str], machine: Machine | None = None
+    ) -> "Case":
+        """Raises SettingsError where the topology cannot be drawn for this many members."""
+        names = tuple(sorted(members))
+        mixing = Mixing.of(graph(names, settings), settings.flow_share)
+        return cls(settings, model, names, mixing, machine or Machine())
+
+    def under(self, **changes: Any) -> "Case":
+        """The same with other run settings. Raises SettingsError where they contradict each other."""
+        settings = dataclasses.replace(self.settings, **changes)
+        if {"topology", "exchange"} & changes.keys():
+            return Case.of(settings, self.model, self.members, self.machine)
+        return dataclasses.replace(self, settings=settings)
+
+    def on(self, **changes: Any) -> "Case":
+        """The same with other node settings."""
+        return dataclasses.replace(self, machine=dataclasses.replace(self.machine, **changes))
+
+    @property
+    def final_flush_mixes(self) -> int:
+        """Mixes per block of the flush that ends the run."""
+        return self.settings.final_flush_mixes or self.mixing.mixes_to_agree
+
+    @property
+    def schedule(self) -> Schedule:
+        """The run's activations."""
+        return Schedule(self.settings, len(self.model.blocks), self.final_flush_mixes)
+
+    @property
+    def dtype_bytes(self) -> int:
+        """Of one parameter, as the model is held."""
+        return DTYPE_BYTES.get(self.settings.dtype, self.model.dtype_bytes)
+
+    @property
+    def micro_batch(self) -> int:
+        """Sequences per forward pass."""
+        return min(self.machine.micro_batch or self.settings.batch_size, self.settings.batch_size)
+
+
+# --- bytes ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes in one direction: payload of keyframes and of updates, and what the framing of their chunks adds. The
+    headers of gRPC, TLS and TCP are not in it, nor the few bytes of control messages."""
+
+    keyframe_bytes: int = 0
+    update_bytes: int = 0
+    framing_bytes: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        """Payload and framing."""
+        return self.keyframe_bytes + self.update_bytes + self.framing_bytes
+
+    def times(self, count: int) -> "Traffic":
+        """The same over ``count`` edges."""
+        return Traffic(*(count * n for n in dataclasses.astuple(self)))
+
+
+def planned_bytes(case: Case) -> dict[str, Traffic]:
+    """What each node sends in the whole run, by its name. It receives just as much: frames of a block are equal
+    in size whoever sends them."""
+    whole = edge_traffic(case, range(len(case.schedule)))
+    return {name: whole.times(len(near)) for name, near in graph(case.members, case.settings).items()}
+
+
+def edge_traffic(case: Case, activations: Iterable[int]) -> Traffic:
+    """What the activations with these indices send over one edge, one way."""
+    schedule = case.schedule
+    visits = [dataclasses.astuple(_visit_traffic(case, schedule, index)) for index in activations]
+    return Traffic(*(sum(column) for column in zip(*visits, strict=True)))
+
+
+def _visit_traffic(case: Case, schedule: Schedule, index: int) -> Traffic:
+    """A keyframe, then an update per exchange, flush mixes included."""
+    activation = schedule[index]
+    frame_bytes = case.model.blocks[activation.block].frame_bytes
+    keyframe, update = frame_bytes[KEYFRAME_CODEC], frame_bytes[case.settings.codec]
+    inners = [inner for inner in range(activation.steps) if schedule.mixes(Step(index, inner))]
+    framing = frame_framing_bytes(index, 0, keyframe)
+    framing += sum(frame_framing_bytes(index, inner, update) for inner in inners)
+    return Traffic(keyframe, len(inners) * update, framing)
+
+
+def frame_framing_bytes(activation: int, inner: int, nbytes: int) -> int:
+    """What the wire adds to a frame of ``nbytes``: the fields around each chunk (proto/deca/v1/exchange.proto)."""
+    return _framing_bytes(_field_bytes(activation) + _field_bytes(inner), nbytes)
+
+
+@lru_cache(maxsize=4096)
+def _framing_bytes(position_bytes: int, nbytes: int) -> int:
+    total = 0
+    for offset in range(0, nbytes, CHUNK_BYTES):
+        size = min(CHUNK_BYTES, nbytes - offset)
+        # Two bytes of kind, nine of checksum, the tag of the data; around it all the tag of the chunk.
+        head = 2 + position_bytes + _field_bytes(offset) + _field_bytes(nbytes) + 9 + 1 + _varint_bytes(size)
+        total += 1 + _varint_bytes(head + size) + head
+    return total
+
+
+def _field_bytes(value: int) -> int:
+    """A tag and a varint; proto3 leaves zeros out."""
+    return 1 + _varint_bytes(value) if value else 0
+
+
+def _varint_bytes(value: int) -> int:
+    return max(1, -(-value.bit_length() // 7))
+
+
+# --- memory -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a node needs while one block is active. ``frames_bytes`` is shared memory on the host, as much as is
+    usually touched; ``total_bytes`` includes it only where the model is trained in that same memory."""
+
+    block: str
+    model_bytes: int
+    state_bytes: int
+    activation_bytes: int
+    frames_bytes: int
+    total_bytes: int
+
+
+def memory(case: Case, block: BlockShape) -> Memory:
+    """At the height of a gradient step, on the node with most neighbours."""
+    size = case.dtype_bytes
+    model = case.model.elements * size
+    # One parameter's gradient at a time stands beside the block's own, in the model's precision.
+    state = block.elements * state_bytes_per_element(size, case.mixing.degree_max) + block.largest_tensor * size
+    activations = activation_bytes(case, block)
+    largest = max(max(b.frame_bytes[KEYFRAME_CODEC], b.frame_bytes[case.settings.codec]) for b in case.model.blocks)
+    senders = case.mixing.degree_max + 1 if case.mixing.degree_max else 0
+    frames = senders * FRAMES_IN_USE[case.settings.exchange] * -(-largest // PAGE_BYTES) * PAGE_BYTES
+    total = model + state + activations + (frames if case.machine.one_memory else 0)
+    return Memory(block.name, model, state, activations, frames, total)
+
+
+def state_bytes_per_element(dtype_bytes: int, degree: int) -> int:
+    """Of the active block: float32 gradient, m and v; x^ and an e_ij per neighbour where there are any; and the
+    master, which float32 parameters are views of and others stand beside."""
+    vectors = 3 + (1 + degree if degree else 0) + (dtype_bytes != 4)
+    return 4 * vectors
+
+
+def activation_bytes(case: Case, block: BlockShape) -> int:
+    """What the backward pass to ``block`` needs; an estimate, for layers like Llama's with fused attention.
+
+    Per token: in each of the layers from the block upward 6 hidden (8 below float32, where norms keep copies in
+    float32) + 3 intermediate elements; in the block's own layers 3 hidden + 1 intermediate more, their inputs;
+    for each entry of the vocabulary the logits, and in float32 their log-softmax and its gradient. With gradient
+    checkpointing every layer keeps its input only, and one at a time is computed anew. Dropout and activation
+    functions composed of many operations, as GPT-2's, come to twice as much.
+    """
+    size, shape = case.dtype_bytes, case.model
+    kept = (6 if size == 4 else 8) * shape.hidden + 3 * shape.intermediate
+    inputs = 3 * shape.hidden + shape.intermediate
+    if case.machine.gradient_checkpointing:
+        layers = block.layers_from * shape.hidden + (kept + inputs if block.layers_from else 0)
+    else:
+        layers = block.layers_from * kept + block.layers * inputs
+    tokens = case.micro_batch * case.settings.sequence_length
+    return tokens * (size * layers + (8 + size) * shape.vocabulary)
+
+
+def peak_memory(case: Case) -> Memory:
+    """The block that needs most."""
+    return max((memory(case, block) for block in case.model.blocks), key=lambda m: m.total_bytes)
+
+
+# --- time -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """``compute`` and ``transfer`` are what each would take alone; ``total`` is how they interleave."""
+
+    compute: float
+    transfer: float
+    total: float
+
+    @property
+    def bound_by(self) -> str:
+        """The resource that takes longer."""
+        return "network" if self.transfer > self.compute else "compute"
+
+
+def step_flops(case: Case, block: BlockShape) -> float:
+    """Arithmetic of one gradient step: an estimate for dense models.
+
+    A token costs 2 per element it is multiplied with, forward through the whole model, back to the block for its
+    input's gradient, and in the block for the weights'; and attention 4 * sequence * hidden per layer forward, twice
+    that backward. Gradient checkpointing repeats the forward pass of what the backward pass crosses.
+    """
+    settings, shape = case.settings, case.model
+    again = 1 if case.machine.gradient_checkpointing else 0
+    forward = max(b.multiplied_from for b in shape.blocks)
+    products = forward + (1 + again) * block.multiplied_from + block.multiplied
+    attention = shape.layers + (2 + again) * block.layers_from
+    per_token = 2.0 * products + 4.0 * settings.sequence_length * shape.hidden * attention
+    return settings.batch_size * settings.sequence_length * per_token
+
+
+def flops_per_second(case: Case, step_seconds: float) -> float:
+    """The speed of a machine that takes ``step_seconds`` for a gradient step, in the mean over the blocks."""
+    return sum(step_flops(case, block) for block in case.model.blocks) / len(case.model.blocks) / step_seconds
+
+
+def transfer_seconds(case: Case, nbytes: int) -> float:
+    """Until a frame that the busiest node sends to all its neighbours at once has arrived everywhere."""
+    if not case.mixing.degree_max:
+        return 0.0
+    bits = 8 * case.mixing.degree_max * (nbytes + frame_framing_bytes(1, 1, nbytes))
+    return bits / case.machine.bits_per_second + case.machine.latency_seconds
+
+
+def gradient_seconds(case: Case, block: BlockShape) -> Seconds:
+    """The R steps with a gradient of one visit.
+
+    lockstep: R compute + exchanges * transfer. overlap: what was sent at one exchange must be there at the next, so
+    each transfer hides behind the steps between the two; the last has nothing to hide behind.
+    """
+    settings, schedule = case.settings, case.schedule
+    compute = step_flops(case, block) / case.machine.flops_per_second
+    transfer = transfer_seconds(case, block.frame_bytes[settings.codec])
+    inners = [inner for inner in range(settings.inner_steps) if schedule.mixes(Step(0, inner))]
+    alone = Seconds(settings.inner_steps * compute, len(inners) * transfer, 0.0)
+    if settings.exchange == "lockstep":
+        return dataclasses.replace(alone, total=alone.compute + alone.transfer)
+    between = [after - before for before, after in pairwise(inners)]
+    hidden = sum(max(steps * compute, transfer) for steps in between)
+    return dataclasses.replace(alone, total=(inners[0] + 1) * compute + hidden + transfer)
+
+
+def mixing_seconds(case: Case, block: BlockShape, mixes: int) -> float:
+    """What no gradient hides: the keyframe that opens a visit, and its mixes without gradients."""
+    frame_bytes = block.frame_bytes
+    update = transfer_seconds(case, frame_bytes[case.settings.codec])
+    return transfer_seconds(case, frame_bytes[KEYFRAME_CODEC]) + mixes * update
+
+
+def final_flush_seconds(case: Case) -> float:
+    """The round without gradients that ends the run."""
+    return sum(mixing_seconds(case, block, case.final_flush_mixes) for block in case.model.blocks)
+
+
+def run_seconds(case: Case) -> Seconds:
+    """The whole run, from the first keyframe to the end of the flush."""
+    rounds, last = case.settings.rounds, final_flush_seconds(case)
+    steps = [gradient_seconds(case, block) for block in case.model.blocks]
+    mixes = sum(mixing_seconds(case, block, case.settings.flush_mixes) for block in case.model.blocks)
+    compute, transfer, total = (sum(getattr(s, f.name) for s in steps) for f in dataclasses.fields(Seconds))
+    return Seconds(rounds * compute, rounds * (transfer + mixes) + last, rounds * (total + mixes) + last)
+
+
+def with_exchange(case: Case, exchange: str) -> Case:
+    """The same run in lockstep or with overlap; gamma_c as set only in the mode it was set for."""
+    return case if exchange == case.settings.exchange else case.under(exchange=exchange, gamma_c=0.0)
+
+
+def left_per_step(case: Case) -> float:
+    """Disagreement that a gradient step leaves, on average: what a mix leaves, to the power of exchanges per step."""
+    steps = case.settings.inner_steps
+    exchanges = sum(case.schedule.mixes(Step(0, inner)) for inner in range(steps))
+    return float(case.mixing.left_per_mix ** (exchanges / steps))

@@ -1,0 +1,56 @@
+"""The measurements run, and what they write down can be read and adds up."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.memory.__main__ import kept
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def measured(bench: str, folder: Path, *options: str) -> dict[str, Any]:
+    """What ``python -m bench.NAME --quick`` wrote, on a tiny model with one thread."""
+    command = [sys.executable, "-m", f"bench.{bench}", "--quick", "--threads", "1", "--dtypes", "float32"]
+    done = subprocess.run(
+        [*command, "--results", str(folder), *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    content: dict[str, Any] = json.loads((folder / f"{bench}-quick.json").read_text())
+    assert content["machine"]["torch"] != "-"
+    assert content["command"].startswith(f"python -m bench.{bench} --quick")
+    return content
+
+
+@pytest.mark.slow
+def test_step_runs_without_badam_and_without_network(tmp_path: Path) -> None:
+    rows = measured("step", tmp_path, "--without-badam")["rows"]
+    assert [row["arm"] for row in rows] == ["gradient only", "deca, no neighbours", "deca, 2 neighbours, int8"]
+    assert all(row["step_seconds"] > 0 and row["cpu_seconds"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_memory_is_measured_for_three_blocks_with_and_without_neighbours(tmp_path: Path) -> None:
+    rows = measured("memory", tmp_path)["rows"]
+    blocks = [(row["block"], row["neighbours"]) for row in rows]
+    assert blocks == [(block, count) for block in ("embedding", "layers.1", "head") for count in (0, 2)]
+    assert all(row["promised_mib"] > 0 and row["measured_mib"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "neighbours", "state", "exchange"),
+    [("bfloat16", 0, 16, 0), ("float32", 0, 12, 0), ("bfloat16", 2, 16, 12), ("float32", 1, 12, 8)],
+)
+def test_what_is_kept_per_element(dtype: str, neighbours: int, state: int, exchange: int) -> None:
+    """Master, gradient and moments; x̂ and a difference per neighbour; one frame per end of an edge."""
+    ends = exchange / 4
+    assert kept(dtype, neighbours) == (state, exchange, ends * (1 + 4 / 256))

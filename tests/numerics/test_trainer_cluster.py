@@ -1,0 +1,211 @@
+"""Four production trainers in a cluster, step by step against the dense reference.
+
+Everything is real but the network and the clock: nodes, trainers, engines, codecs, a small Llama. The gradients
+are those that the trainers computed; what they made of them is compared with the equations in NumPy.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from deca_node.lab.cluster import Cluster, FrameBook, seats
+from deca_node.lab.fake_network import Weather
+from deca_node.numerics.model import LoadedModel
+from deca_node.numerics.packing import DataSummary, PackedData, Sequences
+from deca_node.numerics.trainer import Trainer, TrainerOptions
+from deca_node.protocol import commands as c
+from deca_node.protocol import events as e
+from deca_node.protocol.node import Node, Patience
+from deca_node.protocol.run import RunSettings
+from deca_node.protocol.schedule import Activation, Step
+from tests.numerics import reference
+from tests.numerics.reference import Array, Method
+
+NAMES = ("a", "b", "c", "d")
+W = reference.metropolis(reference.ring(len(NAMES)))
+VOCABULARY, LENGTH = 32, 16
+
+SETTINGS = RunSettings(
+    rounds=2,
+    inner_steps=4,
+    flush_mixes=2,
+    final_flush_mixes=3,
+    sequence_length=LENGTH,
+    batch_size=2,
+    dtype="float32",
+    learning_rate=2e-3,
+    topology="ring",
+    codec="fp32",
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@dataclass
+class Recorder:
+    """A trainer, and what its active block held after each command; float64 [elements] each."""
+
+    trainer: Trainer
+    activations: list[Activation] = field(default_factory=list)
+    tensors: dict[int, list[int]] = field(default_factory=dict)
+    """Elements of each parameter of the block, by activation."""
+    start: dict[int, Array] = field(default_factory=dict)
+    gradients: dict[Step, Array] = field(default_factory=dict)
+    x_half: dict[Step, Array] = field(default_factory=dict)
+    x: dict[Step, Array] = field(default_factory=dict)
+    m: dict[Step, Array] = field(default_factory=dict)
+    v: dict[Step, Array] = field(default_factory=dict)
+
+    def ready(self) -> e.TrainerReady:
+        return self.trainer.ready()
+
+    def obey(self, command: c.TrainerCommand) -> e.TrainerEvent:
+        if isinstance(command, c.Save):
+            return e.Saved(command.name)
+        event = self.trainer.obey(command)
+        match command:
+            case c.Activate(activation):
+                self.activations.append(activation)
+                self.tensors[activation.index] = [span.stop - span.start for span in self.trainer.engine.flat.spans]
+                self.start[activation.index] = self.master()
+            case c.HalfStep(step, gradient):
+                self.x_half[step] = self.master()
+                if gradient:
+                    self.gradients[step] = array(self.trainer.engine.flat.grad)
+            case c.Mix(step, _, fold):
+                self.x[step] = self.master()
+                if fold:
+                    assert self.trainer.engine.moments is not None
+                    self.m[step], self.v[step] = map(array, self.trainer.engine.moments)
+        return event
+
+    def master(self) -> Array:
+        return array(self.trainer.engine.flat.master)
+
+
+def array(x: torch.Tensor | None) -> Array:
+    assert x is not None
+    return x.detach().numpy().astype(np.float64)
+
+
+def small_llama() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=LENGTH,
+        )
+    )
+
+
+def private_data(name: str) -> PackedData:
+    """Every node prefers other tokens than the rest."""
+    rng = np.random.default_rng(ord(name))
+    likes = rng.dirichlet(np.full(VOCABULARY, 0.2))
+    ids = rng.choice(VOCABULARY, size=(8, LENGTH), p=likes).astype(np.int32)
+    whole = Sequences(ids, np.ones_like(ids, dtype=bool))
+    return PackedData(whole, whole, DataSummary(8, 0, (), ids.size, ids.size, ids.size, 8, 8))
+
+
+def run_cluster(settings: RunSettings, folder: Path) -> list[Recorder]:
+    """A whole run; the recorders in the order of ``NAMES``."""
+
+    def recorder(node: Node, frames: FrameBook) -> Recorder:
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE()))
+        loaded = LoadedModel(small_llama(), tokenizer, folder, LENGTH)
+        options = TrainerOptions(name=node.name, settings=settings, directory=str(folder / node.name))
+        return Recorder(Trainer(options, loaded, private_data(node.name), frames.view))
+
+    nodes = [Node(name, NAMES, settings, Patience(eval_every="end")) for name in NAMES]
+    made = seats(nodes, recorder)
+    ends = Cluster(made, Weather(), seed=1).run()
+    assert {end.exit_code for end in ends.values()} == {0}
+    assert all(len(seat.frames) == 0 for seat in made.values())
+    return [seat.trainer for seat in made.values() if isinstance(seat.trainer, Recorder)]
+
+
+def stacked(parts: Iterator[Array]) -> Array:
+    return np.stack(list(parts))
+
+
+@pytest.mark.parametrize("discrepancy", ["precond", "none", "rms"])
+def test_a_run_follows_the_dense_reference(discrepancy: str, tmp_path: Path) -> None:
+    """With fp32 updates in lockstep, four nodes are the equations: x, m and v after every step, and every flush mix."""
+    method = Method(discrepancy=discrepancy, h_into="both")
+    settings = RunSettings(**{**vars(SETTINGS), "discrepancy": discrepancy, "h_into": "both"})
+    recorders = run_cluster(settings, tmp_path)
+    assert len(recorders[0].activations) == 9
+    for activation in recorders[0].activations:
+        compare(recorders, method, activation)
+
+
+def compare(recorders: list[Recorder], method: Method, activation: Activation) -> None:
+    """One activation, from where the nodes stood when it began."""
+    steps = [Step(activation.index, inner) for inner in range(activation.steps)]
+    x = stacked(r.start[activation.index] for r in recorders)
+    if activation.inner_steps:
+        states = reference.simulate(
+            method,
+            W,
+            x,
+            lambda r, _: stacked(recorder.gradients[steps[r]] for recorder in recorders),
+            gammas=[SETTINGS.learning_rate] * activation.inner_steps,
+            tensors=recorders[0].tensors[activation.index],
+        )
+        for step, state in zip(steps, states, strict=False):
+            close(stacked(r.x[step] for r in recorders), state.x, atol=1e-6)
+            close(stacked(r.m[step] for r in recorders), state.m, atol=1e-5 * float(np.abs(state.m).max()))
+            close(stacked(r.v[step] for r in recorders), state.v, atol=1e-5 * float(np.abs(state.v).max()))
+        x = states[-1].x
+    for step in steps[activation.inner_steps :]:
+        x = W @ x
+        close(stacked(r.x[step] for r in recorders), x, atol=1e-6)
+
+
+def close(found: Array, expected: Array, atol: float) -> None:
+    np.testing.assert_allclose(found, expected, rtol=0.0, atol=atol)
+
+
+@pytest.mark.parametrize("codec", ["int8", "int4"])
+def test_every_mix_preserves_the_mean_however_coarse(codec: str, tmp_path: Path) -> None:
+    """The mean over nodes is the same before and after each mix, while the nodes themselves move."""
+    recorders = run_cluster(RunSettings(**{**vars(SETTINGS), "codec": codec}), tmp_path)
+    steps = list(recorders[0].x)
+    assert len(steps) == 2 * 3 * 6 + 3 * 3
+    for step in steps:
+        before, after = stacked(r.x_half[step] for r in recorders), stacked(r.x[step] for r in recorders)
+        close(after.mean(axis=0), before.mean(axis=0), atol=1e-7)
+        if step.inner < SETTINGS.inner_steps and step.activation < 6:
+            assert np.abs(after - before).max() > 1e-4
+
+
+def test_the_flush_makes_all_copies_agree(tmp_path: Path) -> None:
+    settings = RunSettings(**{**vars(SETTINGS), "codec": "int8", "final_flush_mixes": 0})
+    recorders = run_cluster(settings, tmp_path)
+    first, *others = (parameters(r.trainer.model) for r in recorders)
+    moved = np.abs(first - parameters(small_llama())).max()
+    assert moved > 1e-3
+    for other in others:
+        assert np.abs(other - first).max() < 1e-2 * moved
+
+
+def parameters(model: torch.nn.Module) -> Array:
+    return np.concatenate([array(p).reshape(-1) for p in model.parameters()])
