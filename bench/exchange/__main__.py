@@ -151,11 +151,11 @@ def show(rows: list[Row], arguments: argparse.Namespace) -> None:
     """Print the table; it fits a terminal of 80 columns."""
     table = Table(
         title=f"An exchange of {arguments.mib} MiB of float32 numbers between all neighbours",
-        caption="x TCP: speed as a share of raw TCP's in the same turn. wire: all that crossed loopback. "
-        "CPU s: per GB of float32 numbers delivered, all processes. peak: resident memory per node. "
+        caption="x TCP: speed as a share of raw TCP's in the same turn. n: nodes. wire: MiB that crossed loopback. "
+        "CPU s: per GB of float32 numbers delivered, all processes. peak: resident MiB per node. "
         "error: RMS of what is wrong with what arrived, relative.",
     )
-    for heading in ("nodes", "", "seconds", "x TCP", "wire MiB", "CPU s", "peak MiB", "error"):
+    for heading in ("n", "", "seconds", "x TCP", "wire", "CPU s", "peak", "error"):
         table.add_column(heading, justify="left" if heading == "" else "right", no_wrap=True)
     for row in rows:
         if "failure" in row:

@@ -370,8 +370,8 @@ def _notes(plan: Mapping[str, Any]) -> tuple[str, str, str]:
         f"The peak is {_bytes(memory['total_bytes'])}, with {memory['block']}{fits}. Frames take "
         f"{_bytes(memory['frames_bytes'])} of shared memory on the host, {counted}.",
         f"In the whole run a node with {mixing['degree_min']} to {mixing['degree_max']} neighbours sends "
-        f"{_bytes(least)} to {_bytes(most)} and receives as much. Up to {_bytes(flush['sent_bytes_max'])} of it is the final flush, "
-        f"{flush['mixes']} mixes per block.",
+        f"{_bytes(least)} to {_bytes(most)} and receives as much. Up to {_bytes(flush['sent_bytes_max'])} of it is "
+        f"the final flush, {flush['mixes']} mixes per block.",
         f"The whole run takes {lockstep} in lockstep, {overlap} with overlap: at {machine['bits_per_second'] / 1e6:,g} "
         f"Mbit/s each way, {_seconds(machine['latency_seconds'])} one way, {machine['flops_per_second'] / 1e12:,.3g} "
         f"TFLOP/s. As planned, {_seconds(flush['seconds'])} are the final flush.\n"

@@ -53,7 +53,7 @@ def read_event(line: str) -> e.Event:
     hints = typing.get_type_hints(kind)
     fields = [field for field in dataclasses.fields(kind) if field.name not in SILENT]
     texts = {field.name: next(bare) if field.name in BARE else named[field.name] for field in fields}
-    return kind(**{name: _read(text, hints[name]) for name, text in texts.items()})  # type: ignore[no-any-return]
+    return kind(**{name: _read(text, hints[name]) for name, text in texts.items()})
 
 
 def ready(blocks: int) -> e.TrainerReady:

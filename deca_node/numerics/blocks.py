@@ -26,6 +26,9 @@ from deca_node.protocol.errors import ModelError
 
 Result = TypeVar("Result")
 
+GATHER_ELEMENTS = 1 << 20
+"""How much of a parameter's gradient is added to the block's at a time."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -184,7 +187,13 @@ class FlatBlock:
         def gather(finished: Tensor) -> None:
             assert self.grad is not None, "a backward pass outside of FlatBlock.collect"
             assert finished.grad is not None
-            self.grad[span.start : span.stop].add_(finished.grad.reshape(-1))
+            # In pieces: adding another dtype at once makes a float32 copy of the whole gradient.
+            for total, part in zip(
+                self.grad[span.start : span.stop].split(GATHER_ELEMENTS),
+                finished.grad.reshape(-1).split(GATHER_ELEMENTS),
+                strict=True,
+            ):
+                total.add_(part)
             finished.grad = None
 
         self._hooks.append(parameter.register_post_accumulate_grad_hook(gather))

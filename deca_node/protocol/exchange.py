@@ -185,7 +185,7 @@ class Exchange:
         return answer
 
     def lose(self, edge: Edge) -> list[FrameId]:
-        """The link is gone, or the other end does not answer: end the edge as it stands; returns frames of no more use."""
+        """The link is gone, or the other end does not answer: end the edge as it stands; returns what it still held."""
         edge.state = EdgeState.CLOSED
         frames, edge.arrived = edge.arrived, []
         return frames

@@ -16,19 +16,18 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from deca_node.numerics import packing
+from deca_node.numerics import packing, tokenizing
 from deca_node.numerics.packing import (
     PackedData,
-    RecordTokenizer,
     Sequences,
     TokenLine,
-    Tokens,
     heldout_mask,
     load_dataset,
     pack,
     permutation,
 )
 from deca_node.numerics.records import BadRecords, ChatRecord, CompletionRecord, Record, Source, TextRecord
+from deca_node.numerics.tokenizing import RecordTokenizer, Tokens
 from deca_node.protocol.errors import DataError
 
 SOURCE = Source(Path("notes.jsonl"), 3)
@@ -146,9 +145,9 @@ def test_a_long_text_is_tokenized_in_pieces(monkeypatch: pytest.MonkeyPatch) -> 
     """Cut after newlines, else before spaces, else anywhere; nothing is lost."""
     text = "one two\nthree four five six seven" + "x" * 30 + "\n\n end"
     whole = encode(TextRecord(SOURCE, text), byte_tokenizer())
-    monkeypatch.setattr(packing, "_PIECE_CHARACTERS", 10)
-    monkeypatch.setattr(packing, "_CALL_CHARACTERS", 25)
-    pieces = list(packing._pieces(text))
+    monkeypatch.setattr(tokenizing, "_PIECE_CHARACTERS", 10)
+    monkeypatch.setattr(tokenizing, "_CALL_CHARACTERS", 25)
+    pieces = list(tokenizing._pieces(text))
     assert "".join(pieces) == text
     assert pieces[:4] == ["one two\n", "three", " four", " five six"]
     assert max(map(len, pieces)) <= 10
@@ -156,8 +155,8 @@ def test_a_long_text_is_tokenized_in_pieces(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_progress_is_shown_within_a_long_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "_PIECE_CHARACTERS", 10)
-    monkeypatch.setattr(packing, "_CALL_CHARACTERS", 25)
+    monkeypatch.setattr(tokenizing, "_PIECE_CHARACTERS", 10)
+    monkeypatch.setattr(tokenizing, "_CALL_CHARACTERS", 25)
     path = tmp_path / "book.txt"
     path.write_text("x" * 95)
     calls: list[tuple[int, int | None]] = []

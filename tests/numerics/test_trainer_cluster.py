@@ -5,7 +5,7 @@ are those that the trainers computed; what they made of them is compared with th
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -146,12 +146,13 @@ def stacked(parts: Iterator[Array]) -> Array:
     return np.stack(list(parts))
 
 
-@pytest.mark.parametrize("discrepancy", ["precond", "none", "rms"])
-def test_a_run_follows_the_dense_reference(discrepancy: str, tmp_path: Path) -> None:
+# Not ``rms``: where a node has no gradient of its own and its neighbours' steps cancel, rms turns what rounding
+# leaves of E into a full step, so that float32 and float64 part ways.
+@pytest.mark.parametrize(("discrepancy", "h_into"), [("none", "both"), ("precond", "m"), ("precond", "both")])
+def test_a_run_follows_the_dense_reference(discrepancy: str, h_into: str, tmp_path: Path) -> None:
     """With fp32 updates in lockstep, four nodes are the equations: x, m and v after every step, and every flush mix."""
-    method = Method(discrepancy=discrepancy, h_into="both")
-    settings = RunSettings(**{**vars(SETTINGS), "discrepancy": discrepancy, "h_into": "both"})
-    recorders = run_cluster(settings, tmp_path)
+    method = Method(discrepancy=discrepancy, h_into=h_into)
+    recorders = run_cluster(replace(SETTINGS, discrepancy=discrepancy, h_into=h_into), tmp_path)
     assert len(recorders[0].activations) == 9
     for activation in recorders[0].activations:
         compare(recorders, method, activation)
@@ -166,7 +167,7 @@ def compare(recorders: list[Recorder], method: Method, activation: Activation) -
             method,
             W,
             x,
-            lambda r, _: stacked(recorder.gradients[steps[r]] for recorder in recorders),
+            lambda inner, _: stacked(r.gradients[steps[inner]] for r in recorders),
             gammas=[SETTINGS.learning_rate] * activation.inner_steps,
             tensors=recorders[0].tensors[activation.index],
         )
@@ -187,7 +188,7 @@ def close(found: Array, expected: Array, atol: float) -> None:
 @pytest.mark.parametrize("codec", ["int8", "int4"])
 def test_every_mix_preserves_the_mean_however_coarse(codec: str, tmp_path: Path) -> None:
     """The mean over nodes is the same before and after each mix, while the nodes themselves move."""
-    recorders = run_cluster(RunSettings(**{**vars(SETTINGS), "codec": codec}), tmp_path)
+    recorders = run_cluster(replace(SETTINGS, codec=codec), tmp_path)
     steps = list(recorders[0].x)
     assert len(steps) == 2 * 3 * 6 + 3 * 3
     for step in steps:
@@ -198,8 +199,7 @@ def test_every_mix_preserves_the_mean_however_coarse(codec: str, tmp_path: Path)
 
 
 def test_the_flush_makes_all_copies_agree(tmp_path: Path) -> None:
-    settings = RunSettings(**{**vars(SETTINGS), "codec": "int8", "final_flush_mixes": 0})
-    recorders = run_cluster(settings, tmp_path)
+    recorders = run_cluster(replace(SETTINGS, codec="int8", final_flush_mixes=0), tmp_path)
     first, *others = (parameters(r.trainer.model) for r in recorders)
     moved = np.abs(first - parameters(small_llama())).max()
     assert moved > 1e-3

@@ -97,7 +97,8 @@ class Audit:
 
     def spread(self) -> float:
         """The largest distance between two nodes in any element."""
-        columns = [column for block in range(BLOCKS) for column in zip(*(t.x[block] for t in self.trainers), strict=True)]
+        blocks = [[trainer.x[block] for trainer in self.trainers] for block in range(BLOCKS)]
+        columns = [column for block in blocks for column in zip(*block, strict=True)]
         return max(max(column) - min(column) for column in columns)
 
 

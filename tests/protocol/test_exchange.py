@@ -19,7 +19,7 @@ def update(inner: int, sender: str = "b") -> FrameId:
 
 
 def exchange_in(state: EdgeState) -> Exchange:
-    """At ``a``: two steps encoded, the flow of step 0 applied, the update of step 1 in hand, the edge to b in ``state``."""
+    """Two steps are encoded, the flow of step 0 is applied, b's update of step 1 in hand, and the edge in ``state``."""
     exchange = Exchange(0, 1, STEPS, ["b"])
     if state is EdgeState.OFFERED:
         return exchange
@@ -86,7 +86,8 @@ def test_table(before: EdgeState, event: Callable[[Exchange], None], after: Edge
 
 
 @pytest.mark.parametrize(
-    ("state", "answered"), [(S.OFFERED, False), (S.OPEN, True), (S.CLOSING, False), (S.SETTLED, False), (S.CLOSED, False)]
+    ("state", "answered"),
+    [(S.OFFERED, False), (S.OPEN, True), (S.CLOSING, False), (S.SETTLED, False), (S.CLOSED, False)],
 )
 def test_only_an_open_edge_answers_a_close(state: EdgeState, answered: bool) -> None:
     """Each end says once how far it went: as the answer, or as the closing that crossed the other's on its way."""

@@ -98,7 +98,8 @@ def test_rms_is_taken_where_the_second_moment_sees_it(h_into: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("exchange", "gamma_c", "share"), [("lockstep", 0.0, 1.0), ("overlap", 0.0, 0.5), ("lockstep", 0.7, 0.7), ("overlap", 0.5, 0.5)]
+    ("exchange", "gamma_c", "share"),
+    [("lockstep", 0.0, 1.0), ("overlap", 0.0, 0.5), ("lockstep", 0.7, 0.7), ("overlap", 0.5, 0.5)],
 )
 def test_flow_share(exchange: str, gamma_c: float, share: float) -> None:
     """gamma_c = 0 takes the stable default of the exchange mode."""

@@ -9,9 +9,7 @@ from deca_node.protocol.schedule import Ordinal, Schedule, Step
 
 schedules = st.builds(
     lambda rounds, inner, flush, final, tau, order, seed, blocks: Schedule(
-        RunSettings(
-            rounds=rounds, inner_steps=inner, flush_mixes=flush, mix_every=tau, block_order=order, seed=seed
-        ),
+        RunSettings(rounds=rounds, inner_steps=inner, flush_mixes=flush, mix_every=tau, block_order=order, seed=seed),
         blocks,
         final,
     ),

@@ -6,6 +6,8 @@ receive) happen here in one process, one after the other. ``option`` names the c
 
 import asyncio
 import gc
+import threading
+from collections.abc import Coroutine
 from importlib.metadata import version
 from typing import Any
 
@@ -77,12 +79,18 @@ class Ours:
         self._codes = RawBytes(job) if job.option == "fp32" else Codes(job)
         self._inner = 0
         self._events: asyncio.Queue[e.NetworkEvent]
-        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        self._runner.run(self._start())
+        # The loop never pauses: one end may have all it waits for while it still has something to send.
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self._run(self._start())
         self.facts = {name: version(name) for name in ("grpcio", "torch", "uvloop")}
         # As the node does: a full collection costs more than the exchange, and would find nothing.
         gc.collect()
         gc.freeze()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _start(self) -> None:
         job = self._job
@@ -102,7 +110,7 @@ class Ours:
 
     def exchange(self) -> None:
         """Encode once, send to all, absorb each as it comes."""
-        self._runner.run(self._exchange())
+        self._run(self._exchange())
 
     async def _exchange(self) -> None:
         self._inner += 1
@@ -124,8 +132,9 @@ class Ours:
 
     def close(self) -> None:
         """End the streams and the server."""
-        self._runner.run(self._transport.close())
-        self._runner.close()
+        self._run(self._transport.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
 
 
 def name(party: int) -> str:

@@ -1,0 +1,19 @@
+"""``python -m bench``: every measurement that needs nothing but this repository, one after the other."""
+
+import subprocess
+import sys
+
+SUITES = ("bench.memory", "bench.step", "bench.codec")
+
+
+def main() -> int:
+    """Run all suites with their defaults; the worst exit code is this one's."""
+    worst = 0
+    for suite in SUITES:
+        print(f"== {suite}", flush=True)
+        worst = max(worst, subprocess.run([sys.executable, "-m", suite, *sys.argv[1:]], check=False).returncode)
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main())
