@@ -47,6 +47,6 @@ docs: setup ## Generate docs/CONFIGURATION.md from the settings
 	$(BIN)/python tools/write_configuration_reference.py
 
 clean: ## Remove .venv, build products and caches
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist *.egg-info deca_node/numerics/_codec*.so
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -191,7 +191,7 @@ def test_every_run_time_dependency_is_used() -> None:
     trees = [ast.parse(file.read_text()) for file in PACKAGE.rglob("*.py")]
     imported = {module for tree in trees for module in imported_modules(tree)}
     imported |= {".".join(module.split(".")[:depth]) for module in imported for depth in (1, 2)}
-    imported_as = {"grpcio": "grpc", "protobuf": "google.protobuf"}
+    imported_as = {"grpcio": "grpc", "huggingface-hub": "huggingface_hub", "protobuf": "google.protobuf"}
     assert [name for name in dependencies()[0] if imported_as.get(name, name) not in imported] == []
 
 

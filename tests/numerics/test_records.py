@@ -207,13 +207,6 @@ def test_refusals_of_paths(tmp_path: Path) -> None:
         assert str(caught.value).startswith(f"{path}: {said}")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
-def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "notes.txt", "x").chmod(0)
-    with pytest.raises(DataError, match=r"notes\.txt: cannot be read \(Permission denied\)"):
-        read(tmp_path)
-
-
 def test_a_refusal_by_the_system_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, mode: str) -> None:
         raise PermissionError(13, "Permission denied", str(path))

@@ -37,14 +37,14 @@ class Codes:
         self._arrived = {peer: torch.zeros_like(self._own) for peer in job.neighbours}
         self.nbytes = self._codec.nbytes(job.elements)
 
+    def prepare(self, frame: memoryview) -> None:
+        """Before the exchange: begin at zero again."""
+        for arrived in self._arrived.values():
+            arrived.zero_()
+
     def encode(self, frame: memoryview) -> None:
         """Our numbers as codes."""
         self._codec.encode(self._own, torch.frombuffer(frame, dtype=torch.uint8))
-
-    def forget(self) -> None:
-        """Begin at zero again."""
-        for arrived in self._arrived.values():
-            arrived.zero_()
 
     def absorb(self, peer: int, frame: memoryview) -> None:
         """Check a neighbour's codes, decode them, and add them, one cache-sized slice after the other."""
@@ -54,21 +54,32 @@ class Codes:
             stop = min(start + CACHE_ELEMENTS, arrived.numel())
             arrived[start:stop].add_(self._codec.decode(codes, start, stop))
 
-    def arrived(self) -> dict[int, content.Floats]:
-        """What came, by party."""
-        return {peer: tensor.numpy() for peer, tensor in self._arrived.items()}
+    def arrived(self, peer: int, frame: memoryview) -> content.Floats:
+        """What came of a neighbour's numbers."""
+        return self._arrived[peer].numpy()
 
 
-class RawBytes(Codes):
-    """fp32: the payload is the numbers themselves; they are copied in and out, and nothing else."""
+class RawBytes:
+    """fp32: frames are the numbers themselves. Ours lie in shared memory from the start, theirs stay there, as
+    the buffers of everybody else do who sends float32."""
+
+    def __init__(self, job: Job) -> None:
+        self._path = job.contents[job.party]
+        self.nbytes = 4 * job.elements
+
+    def prepare(self, frame: memoryview) -> None:
+        """Before the exchange: put our numbers where they are sent from."""
+        frame[:] = memoryview(content.read(self._path)).cast("B")
 
     def encode(self, frame: memoryview) -> None:
-        """Copy."""
-        torch.frombuffer(frame, dtype=torch.uint8).copy_(self._own.view(torch.uint8))
+        """They are there."""
 
     def absorb(self, peer: int, frame: memoryview) -> None:
-        """Copy."""
-        self._arrived[peer].view(torch.uint8).copy_(torch.frombuffer(frame, dtype=torch.uint8))
+        """They are there."""
+
+    def arrived(self, peer: int, frame: memoryview) -> content.Floats:
+        """A neighbour's numbers."""
+        return content.np.frombuffer(frame, content.np.float32)
 
 
 class Ours:
@@ -76,8 +87,10 @@ class Ours:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._codes = RawBytes(job) if job.option == "fp32" else Codes(job)
+        self._codes: Codes | RawBytes = RawBytes(job) if job.option == "fp32" else Codes(job)
         self._inner = 0
+        self._ours: FrameId | None = None
+        self._theirs: dict[int, FrameId] = {}
         self._events: asyncio.Queue[e.NetworkEvent]
         # The loop never pauses: one end may have all it waits for while it still has something to send.
         self._loop = uvloop.new_event_loop()
@@ -105,30 +118,39 @@ class Ours:
             assert isinstance(event := await self._events.get(), e.PeerUp), event
 
     def prepare(self) -> None:
-        """Nothing of the last exchange is left."""
-        self._codes.forget()
+        """Let go of the last exchange's frames, and take one for the next."""
+        self._run(self._prepare())
+
+    async def _prepare(self) -> None:
+        for frame in (self._ours, *self._theirs.values()):
+            if frame:
+                self._store.release(frame)
+        self._theirs.clear()
+        self._inner += 1
+        self._ours = FrameId(name(self._job.party), FrameKind.UPDATE, 0, self._inner)
+        self._codes.prepare(self._store.reserve(self._ours, self._codes.nbytes))
 
     def exchange(self) -> None:
         """Encode once, send to all, absorb each as it comes."""
         self._run(self._exchange())
 
     async def _exchange(self) -> None:
-        self._inner += 1
-        ours = FrameId(name(self._job.party), FrameKind.UPDATE, 0, self._inner)
-        self._codes.encode(self._store.reserve(ours, self._codes.nbytes))
+        assert self._ours
+        self._codes.encode(self._store.view(self._ours))
         for peer in self._job.neighbours:
-            self._transport.send_frame(name(peer), ours)
-        self._store.release(ours)
+            self._transport.send_frame(name(peer), self._ours)
         for _ in self._job.neighbours:
             event = await self._events.get()
             assert isinstance(event, e.UpdateReceived), event
+            self._theirs[int(event.peer)] = event.update
             self._codes.absorb(int(event.peer), self._store.view(event.update))
-            self._store.release(event.update)
 
     def check(self) -> float:
         """The worst of the neighbours' updates."""
-        arrived = self._codes.arrived().items()
-        return max(content.error([got], [self._job.contents[peer]]) for peer, got in arrived)
+        return max(
+            content.error([self._codes.arrived(peer, self._store.view(frame))], [self._job.contents[peer]])
+            for peer, frame in self._theirs.items()
+        )
 
     def close(self) -> None:
         """End the streams and the server."""
