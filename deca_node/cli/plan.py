@@ -88,7 +88,9 @@ given; of the node's settings model, peers, micro_batch, gradient_checkpointing 
     show_default=True,
     help="Arithmetic that a node keeps up, in 10^12 operations per second; a guess unless --step-seconds is given.",
 )
-@click.option("--memory", type=MEMORY, help="What a node has, to see whether the run fits, as in 24GB.")
+@click.option(
+    "--memory", type=MEMORY, help="What a node has to train in, as in 24GB; CUDA itself takes about 1 GB more."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with exact numbers, instead of tables.")
 @settings_options
 @debug_option
@@ -180,7 +182,7 @@ class Advice:
 
 def advise(case: Case, one_layer: ModelShape) -> Advice:
     """Reckon the plan anew under each single change; ``one_layer`` is the model cut at every layer."""
-    now = Alternative.of("", case)
+    now = Alternative.of("as planned", case)
     limit = case.machine.memory_bytes or math.inf
     if now.memory_bytes > limit:
         found = tuple(Alternative.of(*change) for change in _smaller(case, one_layer))
@@ -352,7 +354,7 @@ def _print_tables(plan: Mapping[str, Any]) -> None:
         _print_table(title, ("block", *(heading for heading, _, _ in columns)), cells, note)
     changes = [
         (a["change"], _seconds(a["run_seconds"]), _bytes(a["memory_bytes"]), f"{a['left_per_step']:.1%}")
-        for a in (plan["advice"]["now"] | {"change": "as planned"}, *plan["advice"]["alternatives"])
+        for a in (plan["advice"]["now"], *plan["advice"]["alternatives"])
     ]
     sentence = f"[bold]{plan['advice']['sentence']}[/bold]"
     _print_table("After one change", ("change", "run", "memory", "disagreement left by a step"), changes, sentence)

@@ -23,6 +23,7 @@ from deca_node.daemon.transport import Identity, Transport
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
+from deca_node.protocol.exchange import frames_held_max
 from deca_node.protocol.frames import FrameId, FrameKind
 from deca_node.protocol.node import Node, Patience
 from deca_node.protocol.run import RunSettings
@@ -155,14 +156,14 @@ class Daemon:
     def _meet(self, command: c.Meet) -> None:
         """The run is known: cut the shared memory for its frames, and greet the peers."""
         assert self._ready is not None
-        held_max = self._run.late_steps + 4
+        held_max = frames_held_max(self._run.late_steps)
         largest = max(self._ready.keyframe_bytes + self._ready.update_bytes)
         arena = Arena(self._trainer.memory, largest, (held_max + 1) * (len(self._node.neighbours) + 1))
         self._store = FrameStore(arena)
         self._trainer.send(messages.ArenaShape(arena.slot_bytes, arena.slots))
         write_run(self._directory, command.agreement)
         log.info("run %s, fingerprint %s", self._run.run_name, command.agreement.fingerprint[:16])
-        self._transport.meet(command.agreement, self._store, FrameRules(self._nbytes, held_max))
+        self._transport.meet(command.agreement, self._store, FrameRules(self._nbytes, held_max, self._node.neighbours))
 
     def _send_open(self, command: c.SendOpen) -> None:
         opening = pb.Open(

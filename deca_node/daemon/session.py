@@ -32,10 +32,12 @@ class Stream(Protocol):
 @dataclass(frozen=True)
 class FrameRules:
     """What frames may a peer send? ``nbytes`` says what a frame of a kind must measure in an activation
-    (None: there is no such activation), ``held_max`` how many of one peer's frames are held at most."""
+    (None: there is no such activation), ``held_max`` how many of one peer's frames are held at most, and
+    ``neighbours`` who may send any."""
 
     nbytes: Callable[[FrameKind, int], int | None]
     held_max: int
+    neighbours: frozenset[str]
 
 
 @dataclass
@@ -191,6 +193,8 @@ class Session:
             raise WireError("flood", str(problem)) from None
 
     def _expect(self, kind: FrameKind, activation: int, nbytes: int) -> None:
+        if self.peer not in self._rules.neighbours:
+            raise WireError("no-edge", f"a {kind} from {self.peer}, which shares no edge with this node")
         expected = self._rules.nbytes(kind, activation)
         if expected is None:
             raise WireError("size", f"there is no activation {activation} in this run")

@@ -23,6 +23,9 @@ SettingsKind = type[RunSettings] | type[NodeSettings]
 
 FILES: Mapping[SettingsKind, str] = {RunSettings: "run.toml", NodeSettings: "node.toml"}
 FILE_VARIABLES = ("DECA_RUN_FILE", "DECA_NODE_FILE")
+"""Where the two files are."""
+SWITCHES = ("DECA_NATIVE",)
+"""Variables that are read elsewhere: ``DECA_NATIVE=0`` turns the compiled codec off."""
 TYPE_WORDS: Mapping[Any, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 # Kubernetes puts these into every container that starts after a service whose name begins with "deca".
@@ -126,7 +129,7 @@ def _refuse_foreign_keys(table: Mapping[str, Any], path: Path, kind: SettingsKin
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
-    known = [variable_of(name) for kind in FILES for name in setting_names(kind)] + list(FILE_VARIABLES)
+    known = [variable_of(name) for kind in FILES for name in setting_names(kind)] + [*FILE_VARIABLES, *SWITCHES]
     for name in environ:
         if name.startswith("DECA_") and name not in known and not _SERVICE_LINK.fullmatch(name):
             raise SettingsError(f"the environment sets {name}, which is no setting{nearest(name, known)}")

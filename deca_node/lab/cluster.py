@@ -20,6 +20,7 @@ from deca_node.lab.notation import write
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import DecaError
+from deca_node.protocol.exchange import frames_held_max
 from deca_node.protocol.frames import FrameId, FrameKind
 from deca_node.protocol.node import Node
 
@@ -303,7 +304,7 @@ class Cluster:
         return True
 
     def _objection(self, member: _Member, frame: FrameId, nbytes: int) -> str:
-        frames, held_max = member.seat.frames, member.seat.node.settings.late_steps + 4
+        frames, held_max = member.seat.frames, frames_held_max(member.seat.node.settings.late_steps)
         if frame in frames:
             return f"replay of {frame}"
         if frames.held_from(frame.sender) >= held_max:

@@ -23,6 +23,9 @@ KIND_COLOURS = {"start": "#7a808a", "alone": "#b36200", "together": "#0072b2"}  
 SMOOTHING_STEPS = 16
 """Steps in the running mean of the training loss; one batch alone says little."""
 
+HEIGHT = 340
+"""Pixels; the width is the page's."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -128,7 +131,8 @@ def _line(node: Curve, x: Sequence[float], y: Sequence[float], *, width: float =
 
 
 def _with_rounds(figure: go.Figure, nodes: Sequence[Curve]) -> go.Figure:
-    """Thin upright lines where rounds begin."""
+    """Thin upright lines where rounds begin; and room for the legend, which on a phone holds two or three in a line."""
+    figure.update_layout(height=HEIGHT + 12 * max(0, len(nodes) - 4))
     line = {"width": 1, "dash": "dot", "color": KIND_COLOURS["start"]}
     place = {"yref": "paper", "y": 1, "yanchor": "bottom", "xanchor": "left", "font_size": 11}
     for first, label in _round_starts(nodes):
@@ -145,7 +149,7 @@ def _round_starts(nodes: Sequence[Curve]) -> Iterator[tuple[int, str]]:
         yield min(step.ordinal for step in of_round), f"round {number + 1}" if trained else "flush"
 
 
-def _figure(x_title: str, y_title: str, height: int = 340) -> go.Figure:
+def _figure(x_title: str, y_title: str, height: int = HEIGHT) -> go.Figure:
     figure = go.Figure()
     figure.update_layout(
         template=go.layout.Template(),
@@ -154,7 +158,7 @@ def _figure(x_title: str, y_title: str, height: int = 340) -> go.Figure:
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 13},
-        legend={"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
         hovermode="x",
         modebar={"bgcolor": "rgba(0,0,0,0)"},
     )

@@ -111,7 +111,7 @@ def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
         num_key_value_heads=recipe.key_value_heads,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
-        # The customary 0.02 suits wide models; here it leaves the logits flat, and costs 0.2 nats at the end.
+        # The customary 0.02 suits wide models; here it leaves the logits flat, and costs 0.15 nats at the end.
         initializer_range=0.1,
         bos_token_id=tokenizer.eos_token_id,
         eos_token_id=tokenizer.eos_token_id,

@@ -21,6 +21,15 @@ NOTHING = -1
 """As an inner step: no flow was applied yet."""
 
 
+def frames_held_max(late_steps: int) -> int:
+    """How many frames of one neighbour a node may have to hold at once.
+
+    It may be D + 1 exchanges behind in applying a neighbour's updates, while the neighbour goes D + 1 ahead of it
+    before closing the edge; beside these 2D + 2 there is the keyframe of a later activation, and one that replaces it.
+    """
+    return 2 * late_steps + 4
+
+
 class EdgeState(StrEnum):
     """Where an edge stands; the picture above says what leads where."""
 

@@ -6,6 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from deca_node.numerics.shapes import meta_model, model_shape
+from deca_node.protocol.cost import Case, planned_bytes
+from deca_node.protocol.run import RunSettings
 from tests.e2e.testbed import Testbed, final_parameters, largest_difference, metrics
 
 # 2 layers, an embedding and a head: four blocks.
@@ -38,6 +41,23 @@ def test_four_nodes(testbed: Testbed, flags: dict[str, str]) -> None:
     testbed.wait()
     assert largest_difference(nodes) < 1e-3
     assert all(metrics(node, "eval")[-1]["when"] == "end" for node in nodes)
+
+
+def test_the_plan_says_what_a_run_will_send(testbed: Testbed) -> None:
+    """What `deca-node plan` computes beforehand is what the nodes' counters show, but for the small messages."""
+    names = ("a", "b", "c", "d")
+    settings = RunSettings(
+        rounds=2, inner_steps=4, sequence_length=16, batch_size=2, topology="ring", codec="int4", mix_every=2
+    )
+    case = Case.of(settings, model_shape(meta_model(str(testbed.model), 16), 1), names)
+    testbed.peers(*names)
+    nodes = [testbed.start(name, topology="ring", codec="int4", mix_every=2, rounds=2) for name in names]
+    testbed.wait()
+    for node in nodes:
+        planned = planned_bytes(case)[node.name].total_bytes
+        received = metrics(node, "step")[-1]["bytes_received"]
+        greetings_and_opens = 16_384
+        assert planned <= received <= planned + greetings_and_opens
 
 
 def test_one_node_alone(testbed: Testbed) -> None:

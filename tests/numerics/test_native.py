@@ -68,7 +68,11 @@ def using(kernels: Kernels) -> Iterator[list[bool]]:
     returned: list[bool] = []
 
     def spy(kernel: Callable[..., bool]) -> Callable[..., bool]:
-        return lambda *raw: returned.append(kernel(*raw)) or returned[-1]
+        def call(*raw: int) -> bool:
+            returned.append(kernel(*raw))
+            return returned[-1]
+
+        return call
 
     before, native.KERNELS = native.KERNELS, {key: spy(kernel) for key, kernel in kernels.items()}
     try:
@@ -235,7 +239,7 @@ def test_what_is_not_finite_is_refused_by_the_same_error(
 
 @codecs
 def test_a_difference_that_overflows_is_refused(codec: Codec, kernels: Kernels) -> None:
-    with using(kernels), pytest.raises(NotFiniteError, match="element 70 .* which is inf"):
+    with using(kernels), pytest.raises(NotFiniteError, match=r"element 70 .* which is inf"):
         after_difference(codec, *(torch.zeros(100).index_fill(0, torch.tensor(70), s * FLOAT_MAX) for s in (1, -1)))
 
 

@@ -98,21 +98,20 @@ def test_eight_billion_parameters_take_no_memory(tmp_path: Path) -> None:
     assert len(shape.blocks) == 34
 
 
-def test_what_a_backward_pass_crosses(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_what_a_backward_pass_crosses(tmp_path: Path, tied: bool) -> None:
     """Layers from a block upward, and always the head's matrix, which a tied model keeps in its embedding."""
-    head = 32 * VOCABULARY
-    for tied in (True, False):
-        config = CONFIGS["llama"](tie_word_embeddings=tied)
-        shape = model_shape(meta_model(folder_of(config, tmp_path / str(tied)), LENGTH), 1)
-        layer = shape.blocks[1].elements
-        assert [b.layers for b in shape.blocks[1:4]][:2] == [1, 1]
-        assert [b.layers_from for b in shape.blocks[:4]] == [3, 3, 2, 1]
-        crossed = [b.multiplied_from for b in shape.blocks[:3]]
-        assert crossed == [3 * layer + head, 3 * layer + head, 2 * layer + head] or tied
-        assert shape.blocks[0].multiplied == (head if tied else 0)
-        assert shape.blocks[0].largest_tensor == head
-    assert shape.blocks[-1].multiplied == head
-    assert (shape.blocks[-1].layers, shape.blocks[-1].layers_from) == (0, 0)
+    config = CONFIGS["llama"](tie_word_embeddings=tied)
+    blocks = model_shape(meta_model(folder_of(config, tmp_path), LENGTH), 1).blocks
+    matrix, layer = 32 * VOCABULARY, blocks[1].elements
+    assert [b.layers for b in blocks[:4]] == [0, 1, 1, 1]
+    assert [b.layers_from for b in blocks[:4]] == [3, 3, 2, 1]
+    assert [b.multiplied_from for b in blocks[:4]] == [n * layer + matrix for n in (3, 3, 2, 1)]
+    assert [b.multiplied for b in blocks[:4]] == [matrix if tied else 0, layer, layer, layer]
+    assert blocks[0].largest_tensor == matrix
+    if not tied:
+        head = blocks[4]
+        assert (head.layers, head.layers_from, head.multiplied, head.multiplied_from) == (0, 0, matrix, matrix)
 
 
 def test_a_config_without_a_dtype_counts_as_float32(tmp_path: Path) -> None:
@@ -177,17 +176,17 @@ def saved_bytes(model: PreTrainedModel, flat: FlatBlock, sequences: int) -> int:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt-neox"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
 def test_activations_are_about_what_autograd_keeps(tmp_path: Path, architecture: str, dtype: torch.dtype) -> None:
-    """Within a third, for every block that has layers above it. (Not GPT-2, whose dropout and composed activation
-    function keep twice as much, as the estimate's documentation says.)"""
+    """For every block that has layers above it. The estimate is made for this family: GPT-2, with dropout and an
+    activation function of many operations, keeps twice as much, and GPT-NeoX, whose norms copy nothing, less."""
     settings = RunSettings(sequence_length=LENGTH, batch_size=4, dtype=str(dtype).removeprefix("torch."))
     config = CONFIGS[architecture](tie_word_embeddings=False)
     case = planned(config, tmp_path, settings)
     model = real_model(config, dtype).train()
     for block, shape in zip(partition(model, 1)[:-1], case.model.blocks, strict=False):
         flat = FlatBlock(model, block)
-        assert saved_bytes(model, flat, 4) == pytest.approx(cost.activation_bytes(case, shape), rel=1 / 3)
+        assert saved_bytes(model, flat, 4) == pytest.approx(cost.activation_bytes(case, shape), rel=0.2)
         flat.freeze()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import hivemind
 import torch
 from hivemind.averaging.control import AveragingStage
+from hivemind.compression import Uniform8BitQuantization
 
 from bench.exchange import content
 from bench.exchange.party import Job, main
@@ -35,7 +36,7 @@ class Hivemind:
             prefix="exchange",
             target_group_size=len(job.contents),
             min_group_size=len(job.contents),
-            compression=hivemind.Uniform8BitQuantization(),
+            compression=Uniform8BitQuantization(),
         )
         self._step: Any = None
         self.facts = {name: version(name) for name in ("hivemind", "torch")}

@@ -113,7 +113,8 @@ class Ours:
         peers = {name(peer): Address(*job.peers[peer]) for peer in job.neighbours}
         self._transport = Transport(Identity(name(job.party), job.party, lambda: -1), peers, self._events.put_nowait)
         await self._transport.listen(Address(*job.peers[job.party]))
-        self._transport.meet(Agreement({}), self._store, FrameRules(lambda *_: self._codes.nbytes, HELD_MAX))
+        rules = FrameRules(lambda *_: self._codes.nbytes, HELD_MAX, frozenset(peers))
+        self._transport.meet(Agreement({}), self._store, rules)
         for _ in job.neighbours:
             assert isinstance(event := await self._events.get(), e.PeerUp), event
 
