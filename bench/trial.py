@@ -32,7 +32,6 @@ from deca_node.numerics.engine import BlockEngine, Neighbour
 from deca_node.numerics.flows import KEYFRAME_CODEC, Flow
 from deca_node.numerics.model import count_parameters, model_bytes
 from deca_node.numerics.objective import backward
-from deca_node.numerics.quantize import CODECS
 from deca_node.numerics.start_values import StartValues, nothing
 from deca_node.protocol.run import RunSettings
 
@@ -129,7 +128,7 @@ def run_deca(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job)
     peers = [f"peer{i}" for i in range(job["neighbours"])]
     with tempfile.TemporaryDirectory() as folder:
         engine = activate(model, block, settings, peers, Path(folder))
-    nbytes = CODECS[settings.codec].nbytes(block.elements) if peers else 0
+    nbytes = engine.layout.nbytes(with_signal=False) if peers else 0
     ours, *theirs = (torch.empty(nbytes, dtype=torch.uint8) for _ in range(1 + len(peers)))
     flows = [Flow(peer, codes, ours) for peer, codes in zip(peers, theirs, strict=True)]
 

@@ -203,6 +203,8 @@ def _faster(case: Case) -> Iterator[tuple[str, Case]]:
     for codec in ("int8", "int4"):
         if frame_bytes[codec] < frame_bytes[settings.codec]:
             yield f"--codec {codec}", case.under(codec=codec)
+    if settings.signal == "mv":
+        yield "--signal v", case.under(signal="v")
     seldom = 2 * settings.mix_every
     if seldom <= settings.inner_steps:
         yield f"--mix-every {seldom}", case.under(mix_every=seldom)
@@ -295,10 +297,11 @@ def _blocks(case: Case, modes: Mapping[str, Case]) -> list[dict[str, Any]]:
             **dataclasses.asdict(cost.memory(case, block)),
             "parameters": block.elements,
             "keyframe_bytes": block.frame_bytes[cost.KEYFRAME_CODEC],
-            "update_bytes": block.frame_bytes[case.settings.codec],
+            "update_bytes": cost.update_bytes(case, block),
+            "signal_bytes": block.signal_bytes[case.settings.signal],
             "visit_bytes": cost.edge_traffic(case, [first_visit[number]]).total_bytes,
             "compute_seconds_per_step": cost.gradient_seconds(case, block).compute / steps,
-            "transfer_seconds_per_exchange": cost.transfer_seconds(case, block.frame_bytes[case.settings.codec]),
+            "transfer_seconds_per_exchange": cost.gradient_seconds(case, block).transfer / cost.exchanges(case),
             **{f"{mode}_seconds_per_step": cost.gradient_seconds(c, block).total / steps for mode, c in modes.items()},
         }
         for number, block in enumerate(case.model.blocks)
@@ -334,6 +337,7 @@ _TABLES: Mapping[str, tuple[Column, ...]] = {
     "Traffic with one neighbour, each way": (
         ("keyframe", _bytes, "keyframe_bytes"),
         ("update", _bytes, "update_bytes"),
+        ("moment signal", _bytes, "signal_bytes"),
         ("visit", _bytes, "visit_bytes"),
     ),
     "Time (an estimate)": (

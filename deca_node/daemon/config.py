@@ -44,7 +44,7 @@ class NodeSettings:
         "", "This node's private records, a file or a folder. They never leave this machine.", unit="path"
     )
     dir: str = setting(
-        "", "Folder for checkpoints, reports and the tuned model; empty takes ./deca-data/NAME.", unit="path"
+        "", "Folder for metrics, starting values and the tuned model; empty takes ./deca-data/NAME.", unit="path"
     )
 
     device: str = setting("auto", "Where to train: auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.")
@@ -71,18 +71,22 @@ class NodeSettings:
     )
     open_timeout_seconds: float = setting(
         120.0,
-        "How long an activation waits for a neighbour's keyframe before it goes on alone.",
+        "The longest that an activation waits for a neighbour's keyframe; less once it was seen how long they take.",
         unit="seconds",
         low=0.1,
     )
     step_timeout_seconds: float = setting(
         120.0,
-        "How long a step waits for a neighbour's update before that edge is dropped for the activation.",
+        "The longest that a step waits for a neighbour's update; less once it was seen how long updates take.",
         unit="seconds",
         low=0.1,
     )
     finish_timeout_seconds: float = setting(
         60.0, "How long a finished node stays to let its neighbours finish.", unit="seconds", low=0.0
+    )
+
+    max_upload: float = setting(
+        0.0, "The most that this node sends to all peers together; 0 sets no limit.", unit="Mbit/s", low=0.0
     )
 
     insecure: int = setting(

@@ -25,8 +25,10 @@ from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.exchange import frames_held_max
 from deca_node.protocol.frames import FrameId, FrameKind
-from deca_node.protocol.node import Node, Patience
+from deca_node.protocol.node import Node
+from deca_node.protocol.patience import Patience
 from deca_node.protocol.run import RunSettings
+from deca_node.protocol.schedule import Step
 
 log = logging.getLogger("deca")
 
@@ -61,7 +63,7 @@ class Daemon:
         boot = random.SystemRandom().getrandbits(63)
         identity = Identity(own.name, boot, lambda: self._node.position)
         others = {peer.name: peer.address for peer in peers if peer.name != own.name}
-        self._transport = Transport(identity, others, self._events.put_nowait)
+        self._transport = Transport(identity, others, self._events.put_nowait, settings.max_upload)
         self._telemetry = Telemetry(self._node, directory, self._transport.traffic())
         self._trainer = TrainerLink(self._events.put_nowait, self._noted)
         self._store: FrameStore | None = None
@@ -104,10 +106,10 @@ class Daemon:
                 event = e.DeadlinePassed()
             if isinstance(event, e.TrainerReady):
                 self._ready = event
-            commands = self._node.handle(event, clock())
-            for command in commands:
-                self._perform(command)
+            # Before the node moves on: what is written down belongs to where it stands now.
             self._telemetry.observe(event)
+            for command in self._node.handle(event, clock()):
+                self._perform(command)
 
     def _signalled(self) -> None:
         self._signals += 1
@@ -139,6 +141,7 @@ class Daemon:
             case c.SendUpdate():
                 self._transport.send_frame(command.peer, command.update)
             case c.SendClose():
+                self._transport.forget(command.peer, command.activation, command.applied)
                 close = pb.Close(activation=command.activation, applied=command.applied, reason=command.reason)
                 self._transport.send(command.peer, pb.Frame(close=close))
             case c.SendBye():
@@ -157,8 +160,9 @@ class Daemon:
         """The run is known: cut the shared memory for its frames, and greet the peers."""
         assert self._ready is not None
         held_max = frames_held_max(self._run.late_steps)
-        largest = max(self._ready.keyframe_bytes + self._ready.update_bytes)
-        arena = Arena(self._trainer.memory, largest, (held_max + 1) * (len(self._node.neighbours) + 1))
+        arena = Arena(
+            self._trainer.memory, self._ready.sizes.largest, (held_max + 1) * (len(self._node.neighbours) + 1)
+        )
         self._store = FrameStore(arena)
         self._trainer.send(messages.ArenaShape(arena.slot_bytes, arena.slots))
         write_run(self._directory, command.agreement)
@@ -169,7 +173,7 @@ class Daemon:
         opening = pb.Open(
             activation=command.activation,
             degree=command.degree,
-            keyframe_bytes=self._nbytes(FrameKind.KEYFRAME, command.activation),
+            keyframe_bytes=self._nbytes(FrameKind.KEYFRAME, Step(command.activation, 0)),
         )
         self._transport.send(command.peer, pb.Frame(open=opening))
         self._transport.send_frame(command.peer, command.keyframe)
@@ -179,7 +183,7 @@ class Daemon:
         match command:
             case c.Activate(keyframe=FrameId() as frame) | c.HalfStep(update=FrameId() as frame):
                 assert self._store is not None
-                nbytes = self._nbytes(frame.kind, frame.activation)
+                nbytes = self._nbytes(frame.kind, Step(frame.activation, frame.inner))
                 assert nbytes is not None
                 self._store.reserve(frame, nbytes)
                 frames = [frame]
@@ -191,13 +195,10 @@ class Daemon:
                 frames = []
         return {frame: self._store.slot(frame) for frame in frames} if self._store else {}
 
-    def _nbytes(self, kind: FrameKind, activation: int) -> int | None:
-        """What a frame of this kind takes in an activation; None where the run has no such activation."""
+    def _nbytes(self, kind: FrameKind, step: Step) -> int | None:
+        """What a frame of this kind and step takes; None where the run has no such frame."""
         assert self._ready is not None
-        if not 0 <= activation < len(self._node.schedule):
-            return None
-        sizes = self._ready.keyframe_bytes if kind is FrameKind.KEYFRAME else self._ready.update_bytes
-        return sizes[self._node.schedule[activation].block]
+        return self._ready.sizes.nbytes(self._node.schedule, kind, step)
 
     def _setup(self) -> messages.TrainerSetup:
         same = ("name", "model", "data", "device", "threads", "micro_batch")

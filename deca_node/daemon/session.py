@@ -13,10 +13,12 @@ from typing import Protocol
 
 from deca_node.daemon import wire
 from deca_node.daemon.arena import FrameStore
+from deca_node.daemon.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import DecaError, WireError
 from deca_node.protocol.frames import FrameId, FrameKind
+from deca_node.protocol.schedule import Step
 
 
 class Stream(Protocol):
@@ -31,11 +33,11 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class FrameRules:
-    """What frames may a peer send? ``nbytes`` says what a frame of a kind must measure in an activation
-    (None: there is no such activation), ``held_max`` how many of one peer's frames are held at most, and
+    """What frames may a peer send? ``nbytes`` says what a frame of a kind must measure at a step (None: the
+    run has no such frame), ``held_max`` how many of one peer's frames are held at most, and
     ``neighbours`` who may send any."""
 
-    nbytes: Callable[[FrameKind, int], int | None]
+    nbytes: Callable[[FrameKind, Step], int | None]
     held_max: int
     neighbours: frozenset[str]
 
@@ -49,7 +51,8 @@ class _Incoming:
 
 
 class Session:
-    """A greeted peer on a live stream. ``tell`` takes the events; ``traffic`` counts bytes by kind."""
+    """A greeted peer on a live stream. ``tell`` takes the events; ``traffic`` counts bytes by kind; ``throttle``
+    is shared by all sessions of a node."""
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class Session:
         rules: FrameRules,
         tell: Callable[[e.NetworkEvent], None],
         traffic: Counter[str],
+        throttle: Throttle,
     ) -> None:
         self.peer = peer
         self.boot = boot
@@ -68,6 +72,7 @@ class Session:
         self._rules = rules
         self._tell = tell
         self._traffic = traffic
+        self._throttle = throttle
         self._queue: deque[bytes | FrameId] = deque()
         self._stirred = asyncio.Event()
         self._idle = asyncio.Event()
@@ -85,6 +90,17 @@ class Session:
         """Queue a whole frame; its slot is held until it is on its way."""
         self._store.hold(frame)
         self._put(frame)
+
+    def forget(self, activation: int, applied: int) -> None:
+        """Take back updates of an activation that are queued and past what an edge that was closed still owes."""
+        kept: deque[bytes | FrameId] = deque()
+        for item in self._queue:
+            update = isinstance(item, FrameId) and item.kind is FrameKind.UPDATE
+            if isinstance(item, FrameId) and update and item.activation == activation and item.inner > applied:
+                self._store.unhold(item)
+            else:
+                kept.append(item)
+        self._queue = kept
 
     async def flush(self) -> None:
         """Wait until everything queued is on its way."""
@@ -119,6 +135,7 @@ class Session:
             view = self._store.view(item)
             for offset in range(0, len(view), wire.CHUNK_BYTES):
                 data = view[offset : offset + wire.CHUNK_BYTES]
+                await self._throttle.take(len(data))
                 await self._write_counted(item.kind, wire.encode_chunk(item, offset, len(view), data))
         finally:
             self._store.unhold(item)
@@ -162,7 +179,7 @@ class Session:
     def _take_open(self, opening: pb.Open) -> None:
         if self._open is not None:
             raise WireError("unexpected", "an Open before the keyframe of the last one was complete")
-        self._expect(FrameKind.KEYFRAME, opening.activation, opening.keyframe_bytes)
+        self._expect(FrameKind.KEYFRAME, Step(opening.activation, 0), opening.keyframe_bytes)
         self._open = opening
 
     def _take_chunk(self, chunk: wire.Chunk) -> None:
@@ -179,7 +196,7 @@ class Session:
 
     def _begin(self, chunk: wire.Chunk) -> _Incoming:
         frame = chunk.frame(self.peer)
-        self._expect(chunk.kind, chunk.activation, chunk.total)
+        self._expect(chunk.kind, Step(chunk.activation, chunk.inner), chunk.total)
         keyframe = chunk.kind is FrameKind.KEYFRAME
         if keyframe and (self._open is None or self._open.activation != chunk.activation):
             raise WireError("unexpected", "a keyframe without its Open")
@@ -192,14 +209,15 @@ class Session:
         except DecaError as problem:
             raise WireError("flood", str(problem)) from None
 
-    def _expect(self, kind: FrameKind, activation: int, nbytes: int) -> None:
+    def _expect(self, kind: FrameKind, step: Step, nbytes: int) -> None:
         if self.peer not in self._rules.neighbours:
             raise WireError("no-edge", f"a {kind} from {self.peer}, which shares no edge with this node")
-        expected = self._rules.nbytes(kind, activation)
+        expected = self._rules.nbytes(kind, step)
+        where = f"inner step {step.inner} of activation {step.activation}"
         if expected is None:
-            raise WireError("size", f"there is no activation {activation} in this run")
+            raise WireError("size", f"this run has no {kind} at {where}")
         if nbytes != expected:
-            raise WireError("size", f"a {kind} of {nbytes} bytes for activation {activation}, which takes {expected}")
+            raise WireError("size", f"a {kind} of {nbytes} bytes for {where}, which takes {expected}")
 
     def _complete(self, frame: FrameId) -> None:
         if frame.kind is FrameKind.UPDATE:

@@ -60,13 +60,18 @@ class TrainerLink:
             self._writer.write(messages.encode(body, slots))
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
-        with contextlib.suppress(ConnectionError):
+        try:
             while line := await reader.readline():
                 body = messages.decode(line).body
                 if isinstance(body, messages.Note):
                     self._note(body)
                 else:
                     self._tell(body)
+        except ConnectionError:
+            pass
+        except (ValueError, KeyError, TypeError) as problem:
+            self._tell(e.TrainerFailed(f"the trainer said what nobody understands: {problem}", TrainerError.exit_code))
+            return
         assert self._process is not None
         code = await self._process.wait()
         if not self._ending:

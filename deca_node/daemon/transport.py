@@ -20,6 +20,7 @@ from deca_node.daemon import wire
 from deca_node.daemon.arena import FrameStore
 from deca_node.daemon.peers import Address
 from deca_node.daemon.session import FrameRules, Session, describe, run_session
+from deca_node.daemon.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import AddressError, WireError
@@ -71,8 +72,15 @@ class _Link:
 class Transport:
     """The network's side of the daemon. ``tell`` takes events; nothing here decides about the run."""
 
-    def __init__(self, identity: Identity, peers: dict[str, Address], tell: Callable[[e.NetworkEvent], None]) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        peers: dict[str, Address],
+        tell: Callable[[e.NetworkEvent], None],
+        max_upload_mbit: float = 0.0,
+    ) -> None:
         self._identity = identity
+        self._throttle = Throttle(max_upload_mbit * 1e6 / 8)
         self._tell = tell
         self._links = {name: _Link(address) for name, address in peers.items()}
         self._server: grpc.aio.Server | None = None
@@ -136,6 +144,12 @@ class Transport:
         if session and self._store is not None and frame in self._store:
             session.send_frame(frame)
 
+    def forget(self, peer: str, activation: int, applied: int) -> None:
+        """The edge to a peer is closed: what is queued for it past its last flow need not be sent any more."""
+        session = self._links[peer].session
+        if session:
+            session.forget(activation, applied)
+
     def traffic(self) -> dict[str, Counter[str]]:
         """Bytes by peer and kind: ``sent.update``, ``received.keyframe``, ``sent.control``, ..."""
         return {peer: link.traffic for peer, link in self._links.items()}
@@ -169,7 +183,7 @@ class Transport:
                     hello = await self._greet(stream, peer)
             except (TimeoutError, OSError, grpc.aio.AioRpcError, WireError) as problem:
                 link.problem = (
-                    f"{link.address} does not answer" if isinstance(problem, TimeoutError) else describe(problem)
+                    f"{link.address} does not answer yet" if isinstance(problem, TimeoutError) else describe(problem)
                 )
                 return False
             finally:
@@ -262,7 +276,7 @@ class Transport:
     async def _hold(self, peer: str, hello: pb.Hello, stream: "_Dialled | _Answered") -> None:
         assert self._store is not None and self._rules is not None
         link = self._links[peer]
-        session = Session(peer, hello.boot, stream, self._store, self._rules, self._tell, link.traffic)
+        session = Session(peer, hello.boot, stream, self._store, self._rules, self._tell, link.traffic, self._throttle)
         if link.session is not None:
             self._tell(e.PeerDown(peer, "it was started again"))
         link.session = session

@@ -21,8 +21,9 @@ from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import DecaError
 from deca_node.protocol.exchange import frames_held_max
-from deca_node.protocol.frames import FrameId, FrameKind
+from deca_node.protocol.frames import FrameId
 from deca_node.protocol.node import Node
+from deca_node.protocol.schedule import Step
 
 TAIL_LINES = 60
 """How much of the transcript a failure shows."""
@@ -257,7 +258,9 @@ class Cluster:
         """Queue a command; the frame that it asks to be written is reserved at once."""
         match command:
             case c.Activate(keyframe=FrameId() as frame) | c.HalfStep(update=FrameId() as frame):
-                member.seat.frames.reserve(frame, self._nbytes(member, frame))
+                nbytes = self._nbytes(member, frame)
+                assert nbytes is not None, f"{frame} is not part of this run"
+                member.seat.frames.reserve(frame, nbytes)
         member.orders.append(command)
         if len(member.orders) == 1:
             self._compute(member)
@@ -311,11 +314,11 @@ class Cluster:
             return f"flood: {held_max} frames of {frame.sender} are held"
         return "" if nbytes == self._nbytes(member, frame) else f"{frame} has {nbytes} bytes"
 
-    def _nbytes(self, member: _Member, frame: FrameId) -> int:
-        """What a frame takes, as the trainer said when it was ready."""
+    def _nbytes(self, member: _Member, frame: FrameId) -> int | None:
+        """What a frame takes, as the trainer said when it was ready; None where there is no such frame."""
         assert member.ready is not None
-        sizes = member.ready.keyframe_bytes if frame.kind is FrameKind.KEYFRAME else member.ready.update_bytes
-        return sizes[member.seat.node.schedule[frame.activation].block]
+        step = Step(frame.activation, frame.inner)
+        return member.ready.sizes.nbytes(member.seat.node.schedule, frame.kind, step)
 
 
 def seats(nodes: Iterable[Node], trainer: Callable[[Node, FrameBook], Obeys]) -> dict[str, Seat]:

@@ -44,7 +44,7 @@ RUN = RunSettings(
     inner_steps=24,
     sequence_length=128,
     batch_size=4,
-    learning_rate=1e-3,
+    learning_rate=2e-3,
     lr_schedule="cosine",
     topology="ring",
 )

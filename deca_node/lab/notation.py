@@ -20,6 +20,7 @@ from deca_node.protocol import events as e
 from deca_node.protocol.frames import FrameId, FrameKind
 from deca_node.protocol.run import ModelFacts
 from deca_node.protocol.schedule import Activation, Step
+from deca_node.protocol.sizes import FrameSizes
 
 BARE = ("peer", "step", "update", "keyframe", "frame", "when", "name", "kind", "ours")
 """Fields whose value says by itself what it is."""
@@ -59,7 +60,7 @@ def read_event(line: str) -> e.Event:
 def ready(blocks: int) -> e.TrainerReady:
     """The greeting of a trainer whose model has so many blocks of one element each."""
     facts = ModelFacts("0" * 64, tuple(f"layers.{i}" for i in range(blocks)), (1,) * blocks)
-    return e.TrainerReady(facts, (1,) * blocks, (1,) * blocks)
+    return e.TrainerReady(facts, FrameSizes((1,) * blocks, (1,) * blocks, (0,) * blocks))
 
 
 def _spell(value: Any) -> str:

@@ -23,6 +23,8 @@ from deca_node.numerics import deca
 from deca_node.numerics.blocks import Block, FlatBlock, Span
 from deca_node.numerics.flows import KEYFRAME_CODEC, Flow, Origin, PublicCopies, to_neighbourhood_mean, write_keyframe
 from deca_node.numerics.quantize import CODECS, Codec, slice_elements
+from deca_node.numerics.signals import Correction, Moved
+from deca_node.numerics.updates import Exchanged, Layout, State
 from deca_node.protocol.errors import TrainerError
 from deca_node.protocol.run import RunSettings
 
@@ -59,13 +61,23 @@ class BlockEngine:
     """The numerical state of one active block on one node."""
 
     def __init__(
-        self, model: nn.Module, block: Block, origin: Origin, *, hyper: deca.Hyper, codec: Codec, gamma_c: float
+        self,
+        model: nn.Module,
+        block: Block,
+        origin: Origin,
+        *,
+        hyper: deca.Hyper,
+        codec: Codec,
+        gamma_c: float,
+        signal: str = "none",
     ) -> None:
         """Thaw ``block``. ``origin(start, stop)`` reads x0, the run's common starting point, as float32; it
-        is called for the keyframe and once more when edges open, and never after."""
+        is called for the keyframe and once more when edges open, and never after. ``signal`` is the run's
+        setting: none, v or mv."""
         self.flat = FlatBlock(model, block)
         self.hyper = hyper
         self.codec = codec
+        self.layout = Layout(codec, block.elements, signal)
         self.gamma_c = gamma_c
         self.counts = deca.Counts()
         self.moments: deca.Moments | None = None
@@ -75,12 +87,14 @@ class BlockEngine:
         self._gamma = 0.0
         self._unfolded = False
         self._scales = torch.zeros(0)
+        self._figures: Figures = {}
 
     @classmethod
     def of(cls, model: nn.Module, block: Block, settings: RunSettings, origin: Origin) -> "BlockEngine":
         """An engine as the run's settings ask for it."""
         hyper, codec = deca.Hyper.of(settings), CODECS[settings.codec]
-        return cls(model, block, origin, hyper=hyper, codec=codec, gamma_c=settings.flow_share)
+        signal, share = settings.signal, settings.flow_share
+        return cls(model, block, origin, hyper=hyper, codec=codec, gamma_c=share, signal=signal)
 
     @property
     def elements(self) -> int:
@@ -135,32 +149,48 @@ class BlockEngine:
         return {"loss": loss, "grad_norm": grad_norm, **figures}
 
     @torch.no_grad()
-    def encode_update(self, out: Tensor) -> int:
-        """Write q = Q(x_half - x^) to the front of ``out`` (uint8), add q to x^; returns its bytes."""
+    def encode_update(self, out: Tensor, *, signal: bool = False, step_seconds: float = 0.0) -> int:
+        """Write an update frame to the front of ``out`` (uint8) and add its q = Q(x_half - x^) to x^.
+
+        The frame ends with a moment signal if ``signal``; ``step_seconds`` is for our neighbours to read.
+        Returns its bytes.
+        """
         assert self.public is not None, "a node without neighbours has nobody to send updates to"
-        nbytes = self.codec.nbytes(self.elements)
-        self.public.difference(self.flat.master, out[:nbytes])
+        nbytes = self.layout.nbytes(signal)
+        parts = self.layout.split(out[:nbytes], "this node")
+        self.public.difference(self.flat.master, parts.codes)
+        State.of({**self._figures, "step_seconds": step_seconds}).write(parts.state)
+        if signal:
+            assert self.moments is not None, "a flush has no moments to tell of"
+            self.layout.write_signals(self.moments, parts)
         return nbytes
 
     @torch.no_grad()
     def mix(self, flows: Sequence[Flow], fold: bool) -> Figures:
         """Apply the flows in this order, fold h into the moments if ``fold``, and publish the parameters.
 
-        Raises WireError where a neighbour's codes are malformed; the block is unchanged then.
+        ``flows`` hold whole update frames. The moment signals in them, the newest of each edge, then correct what
+        was folded; where nothing is, they come too late to be of use. Raises WireError where any part of a
+        neighbour's frame is malformed; the block is unchanged then. The figures hold the neighbours' states too.
         """
         assert fold == self._unfolded, "h is folded once after each half step with a gradient, and only then"
+        exchanged = self.layout.open(flows)
+        codes = [one.flow for one in exchanged]
         if self.public is not None:
-            self.public.check(flows)
+            self.public.check(codes)
+        correction = self._correction(exchanged if fold else ())
         sums = _Squares(self.flat.master.device)
         for piece in self._slices:
-            E = self._flow(piece, flows, sums) if flows else None
+            E = self._flow(piece, codes, sums) if codes else None
             if fold:
-                self._fold(piece, E, sums)
+                self._fold(piece, E, correction, sums)
         if fold:
             self.counts = deca.folded_counts(self.hyper, self.counts)
             self._unfolded = False
         self.flat.publish()
-        return sums.roots()
+        figures = sums.roots()
+        self._figures |= figures
+        return figures | {name: value for one in exchanged for name, value in one.figures.items()}
 
     def freeze(self) -> None:
         """Write the block back in the model's dtype and let go of all state."""
@@ -202,13 +232,24 @@ class BlockEngine:
         sums.add("flow_rms", E)
         return E
 
-    def _fold(self, piece: Slice, E: Tensor | None, sums: "_Squares") -> None:
+    def _correction(self, exchanged: Sequence[Exchanged]) -> Correction:
+        """From the newest signal of every edge; flows come in step order."""
+        newest: dict[str, Moved] = {}
+        for one in exchanged:
+            assert self.public is not None, "flows need open edges"
+            moved = one.moved(self.public.edges[one.peer].weight)
+            if moved is not None:
+                newest[one.peer] = moved
+        return Correction(tuple(newest.values()), self.gamma_c, self.counts, self.flat.master.device)
+
+    def _fold(self, piece: Slice, E: Tensor | None, correction: Correction, sums: "_Squares") -> None:
         assert self.moments is not None and self.flat.grad is not None
         here = slice(piece.start, piece.stop)
         half = deca.Moments(*(t[here] for t in self.moments))
         s = self._scales[piece.tensor]
         h = deca.discrepancy(self.hyper, self.counts, half, E, gamma=self._gamma, s=s)
-        moments = deca.fold(self.hyper, self.counts, half, h, self.flat.grad[here])
+        folded = deca.fold(self.hyper, self.counts, half, h, self.flat.grad[here])
+        moments = correction.apply(folded, piece.start, piece.stop)
         self._keep(piece, moments)
         if h is not None:
             sums.add("h_rms", h)

@@ -14,8 +14,10 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from deca_node.numerics.blocks import Block, decoder_layers, partition
 from deca_node.numerics.model import _brief, _quiet, _read_config, positions_max
 from deca_node.numerics.quantize import CODECS
+from deca_node.numerics.updates import signal_nbytes
 from deca_node.protocol.cost import BlockShape, ModelShape
 from deca_node.protocol.errors import ModelError
+from deca_node.protocol.run import SIGNALS
 
 INNER_WIDTHS = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 """What architectures call the width between the two matrices of a feed-forward layer."""
@@ -100,6 +102,7 @@ def _block_shapes(model: PreTrainedModel, blocks: tuple[Block, ...]) -> tuple[Bl
             multiplied=multiplied + sum(sizes[name] for name in head & set(block.parameters)),
             multiplied_from=multiplied + (shapes[-1].multiplied_from if shapes else head_elements),
             frame_bytes={name: codec.nbytes(block.elements) for name, codec in CODECS.items()},
+            signal_bytes={signal: signal_nbytes(block.elements, signal) for signal in SIGNALS},
         )
         shapes.append(shape)
     return tuple(reversed(shapes))

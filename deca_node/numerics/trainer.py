@@ -24,11 +24,14 @@ from deca_node.numerics.packing import PackedData, load_dataset
 from deca_node.numerics.quantize import CODECS
 from deca_node.numerics.start_values import StartValues, nothing
 from deca_node.numerics.trace import Trace
+from deca_node.numerics.updates import Layout
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import TrainerError
 from deca_node.protocol.frames import FrameId
 from deca_node.protocol.run import ModelFacts, RunSettings
+from deca_node.protocol.schedule import Schedule
+from deca_node.protocol.sizes import FrameSizes
 
 Frames = Callable[[FrameId], memoryview]
 """The bytes of a frame, writable."""
@@ -70,10 +73,13 @@ class Trainer:
         self._frames = frames
         self._device = next(loaded.model.parameters()).device
         self._blocks = partition(loaded.model, self._settings.block_layers)
+        # How long the final flush is depends on the graph; what is asked of the schedule here does not.
+        self._schedule = Schedule(self._settings, len(self._blocks), final_flush_mixes=0)
         self._batches = Batches(data.train, self._settings.batch_size, options.seed)
         self._start = StartValues(Path(options.directory) / "start")
         self._trace = Trace(Path(options.directory) / "trace") if options.trace else None
         self._engine: BlockEngine | None = None
+        self._step_began = 0.0
         torch.manual_seed(options.seed)
         if options.gradient_checkpointing:
             loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -109,9 +115,13 @@ class Trainer:
         """What all nodes must find equal: the model's hash and blocks; and what frames of each block measure."""
         elements = tuple(block.elements for block in self._blocks)
         facts = ModelFacts(parameter_hash(self.model), tuple(block.name for block in self._blocks), elements)
-        codec = CODECS[self._settings.codec]
-        keyframes = tuple(KEYFRAME_CODEC.nbytes(n) for n in elements)
-        return e.TrainerReady(facts, keyframes, tuple(codec.nbytes(n) for n in elements))
+        layouts = [Layout(CODECS[self._settings.codec], n, self._settings.signal) for n in elements]
+        sizes = FrameSizes(
+            keyframe_bytes=tuple(KEYFRAME_CODEC.nbytes(n) for n in elements),
+            update_bytes=tuple(layout.update_nbytes for layout in layouts),
+            signal_bytes=tuple(layout.signal_nbytes for layout in layouts),
+        )
+        return e.TrainerReady(facts, sizes)
 
     def obey(self, command: c.TrainerCommand) -> e.TrainerEvent:
         """Do what is asked, and say that it is done. Raises DecaError where it cannot be."""
@@ -143,6 +153,7 @@ class Trainer:
         block = self._blocks[command.activation.block]
         origin = self._start.origin(self.model, block) if command.keyframe else nothing
         self._engine = BlockEngine.of(self.model, block, self._settings, origin)
+        self._step_began = 0.0
         if command.keyframe:
             self._engine.keyframe(self._tensor(command.keyframe))
         return e.Activated(command.activation.index)
@@ -155,6 +166,8 @@ class Trainer:
 
     def _half_step(self, command: c.HalfStep) -> e.HalfStepped:
         began = time.perf_counter()
+        step_seconds = began - self._step_began if self._step_began else 0.0
+        self._step_began = began
         figures: dict[str, float] = {}
         if command.gradient:
             gamma = self._learning_rate(command)
@@ -163,7 +176,8 @@ class Trainer:
         if self._trace:
             self._trace.half_step(self.engine.flat.master, self.engine.flat.grad if command.gradient else None)
         if command.update:
-            self.engine.encode_update(self._tensor(command.update))
+            signal = self._schedule.signals(command.step)
+            self.engine.encode_update(self._tensor(command.update), signal=signal, step_seconds=step_seconds)
         figures["compute_seconds"] = computed - began
         figures["encode_seconds"] = time.perf_counter() - computed
         return e.HalfStepped(command.step, command.update, figures)
@@ -187,9 +201,8 @@ class Trainer:
         return backward(self.model, self._batches.next(), self._options.micro_batch, self._device)
 
     def _learning_rate(self, command: c.HalfStep) -> float:
-        per_activation = self._settings.inner_steps
-        total = self._settings.rounds * len(self._blocks) * per_activation
-        return deca.learning_rate(self._settings, command.step.activation * per_activation + command.step.inner, total)
+        ordinal, total = self._schedule.gradient_ordinal(command.step), self._schedule.gradient_steps
+        return deca.learning_rate(self._settings, ordinal, total)
 
     def _tensor(self, frame: FrameId) -> Tensor:
         return torch.frombuffer(self._frames(frame), dtype=torch.uint8)

@@ -1,7 +1,7 @@
 """What a run will cost, reckoned before it starts: bytes on the wire, memory and time.
 
 The schedule settles a run's traffic: each visit of a block opens every edge with one keyframe and then sends
-one update per exchange, and the codec alone says what these measure. So bytes are exact here, down to the
+one update per exchange, and the settings alone say what these measure. So bytes are exact here, down to the
 framing of every chunk, as long as no edge is lost. The optimizer's memory is exact too. Activations and compute
 are estimates, and their formulas stand where they are used. Loading, evaluating, encoding, mixing and saving
 are not in the times.
@@ -12,17 +12,14 @@ All nodes are taken to be alike; the node with most neighbours sets the pace, si
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 from deca_node.protocol.mixing import contraction, mixes_to_agree
 from deca_node.protocol.run import RunSettings
 from deca_node.protocol.schedule import Schedule, Step
+from deca_node.protocol.sizes import STATE_BYTES, frame_framing_bytes
 from deca_node.protocol.topology import Graph, graph
-
-CHUNK_BYTES = 1 << 20
-"""Payload of one message on the wire."""
 
 PAGE_BYTES = 4096
 KEYFRAME_CODEC = "int8"
@@ -39,7 +36,7 @@ class BlockShape:
     """One block. ``multiplied`` counts elements of matrices that every token is multiplied with; ``..._from``
     are sums over everything that a backward pass to this block crosses, the block included.
 
-    ``frame_bytes`` says by codec what a frame of the whole block takes.
+    ``frame_bytes`` says by codec what the whole block takes, ``signal_bytes`` by setting what its moment signal does.
     """
 
     name: str
@@ -50,6 +47,7 @@ class BlockShape:
     multiplied: int
     multiplied_from: int
     frame_bytes: Mapping[str, int]
+    signal_bytes: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -204,37 +202,19 @@ def edge_traffic(case: Case, activations: Iterable[int]) -> Traffic:
 def _visit_traffic(case: Case, schedule: Schedule, index: int) -> Traffic:
     """A keyframe, then an update per exchange, flush mixes included."""
     activation = schedule[index]
-    frame_bytes = case.model.blocks[activation.block].frame_bytes
-    keyframe, update = frame_bytes[KEYFRAME_CODEC], frame_bytes[case.settings.codec]
-    inners = [inner for inner in range(activation.steps) if schedule.mixes(Step(index, inner))]
+    block = case.model.blocks[activation.block]
+    keyframe = block.frame_bytes[KEYFRAME_CODEC]
+    steps = [step for inner in range(activation.steps) if schedule.mixes(step := Step(index, inner))]
+    updates = [update_bytes(case, block, schedule.signals(step)) for step in steps]
     framing = frame_framing_bytes(index, 0, keyframe)
-    framing += sum(frame_framing_bytes(index, inner, update) for inner in inners)
-    return Traffic(keyframe, len(inners) * update, framing)
+    framing += sum(frame_framing_bytes(index, s.inner, nbytes) for s, nbytes in zip(steps, updates, strict=True))
+    return Traffic(keyframe, sum(updates), framing)
 
 
-def frame_framing_bytes(activation: int, inner: int, nbytes: int) -> int:
-    """What the wire adds to a frame of ``nbytes``: the fields around each chunk (proto/deca/v1/exchange.proto)."""
-    return _framing_bytes(_field_bytes(activation) + _field_bytes(inner), nbytes)
-
-
-@lru_cache(maxsize=4096)
-def _framing_bytes(position_bytes: int, nbytes: int) -> int:
-    total = 0
-    for offset in range(0, nbytes, CHUNK_BYTES):
-        size = min(CHUNK_BYTES, nbytes - offset)
-        # Two bytes of kind, nine of checksum, the tag of the data; around it all the tag of the chunk.
-        head = 2 + position_bytes + _field_bytes(offset) + _field_bytes(nbytes) + 9 + 1 + _varint_bytes(size)
-        total += 1 + _varint_bytes(head + size) + head
-    return total
-
-
-def _field_bytes(value: int) -> int:
-    """A tag and a varint; proto3 leaves zeros out."""
-    return 1 + _varint_bytes(value) if value else 0
-
-
-def _varint_bytes(value: int) -> int:
-    return max(1, -(-value.bit_length() // 7))
+def update_bytes(case: Case, block: BlockShape, with_signal: bool = False) -> int:
+    """Of one update, with a moment signal or without."""
+    signal = block.signal_bytes[case.settings.signal] if with_signal else 0
+    return block.frame_bytes[case.settings.codec] + STATE_BYTES + signal
 
 
 # --- memory -----------------------------------------------------------------------------------------
@@ -260,7 +240,7 @@ def memory(case: Case, block: BlockShape) -> Memory:
     # One parameter's gradient at a time stands beside the block's own, in the model's precision.
     state = block.elements * state_bytes_per_element(size, case.mixing.degree_max) + block.largest_tensor * size
     activations = activation_bytes(case, block)
-    largest = max(max(b.frame_bytes[KEYFRAME_CODEC], b.frame_bytes[case.settings.codec]) for b in case.model.blocks)
+    largest = max(max(b.frame_bytes[KEYFRAME_CODEC], update_bytes(case, b, True)) for b in case.model.blocks)
     senders = case.mixing.degree_max + 1 if case.mixing.degree_max else 0
     frames = senders * FRAMES_IN_USE[case.settings.exchange] * -(-largest // PAGE_BYTES) * PAGE_BYTES
     total = model + state + activations + (frames if case.machine.one_memory else 0)
@@ -353,21 +333,20 @@ def gradient_seconds(case: Case, block: BlockShape) -> Seconds:
     """
     settings, schedule = case.settings, case.schedule
     compute = step_flops(case, block) / case.machine.flops_per_second
-    transfer = transfer_seconds(case, block.frame_bytes[settings.codec])
-    inners = [inner for inner in range(settings.inner_steps) if schedule.mixes(Step(0, inner))]
-    alone = Seconds(settings.inner_steps * compute, len(inners) * transfer, 0.0)
+    steps = [step for inner in range(settings.inner_steps) if schedule.mixes(step := Step(0, inner))]
+    transfers = [transfer_seconds(case, update_bytes(case, block, schedule.signals(step))) for step in steps]
+    alone = Seconds(settings.inner_steps * compute, sum(transfers), 0.0)
     if settings.exchange == "lockstep":
         return dataclasses.replace(alone, total=alone.compute + alone.transfer)
-    between = [after - before for before, after in pairwise(inners)]
-    hidden = sum(max(steps * compute, transfer) for steps in between)
-    return dataclasses.replace(alone, total=(inners[0] + 1) * compute + hidden + transfer)
+    between = [(after.inner - before.inner) * compute for before, after in pairwise(steps)]
+    hidden = sum(map(max, between, transfers))
+    return dataclasses.replace(alone, total=(steps[0].inner + 1) * compute + hidden + transfers[-1])
 
 
 def mixing_seconds(case: Case, block: BlockShape, mixes: int) -> float:
     """What no gradient hides: the keyframe that opens a visit, and its mixes without gradients."""
-    frame_bytes = block.frame_bytes
-    update = transfer_seconds(case, frame_bytes[case.settings.codec])
-    return transfer_seconds(case, frame_bytes[KEYFRAME_CODEC]) + mixes * update
+    keyframe, update = block.frame_bytes[KEYFRAME_CODEC], update_bytes(case, block)
+    return transfer_seconds(case, keyframe) + mixes * transfer_seconds(case, update)
 
 
 def final_flush_seconds(case: Case) -> float:
@@ -391,6 +370,10 @@ def with_exchange(case: Case, exchange: str) -> Case:
 
 def left_per_step(case: Case) -> float:
     """Disagreement that a gradient step leaves, on average: what a mix leaves, to the power of exchanges per step."""
-    steps = case.settings.inner_steps
-    exchanges = sum(case.schedule.mixes(Step(0, inner)) for inner in range(steps))
-    return float(case.mixing.left_per_mix ** (exchanges / steps))
+    return float(case.mixing.left_per_mix ** (exchanges(case) / case.settings.inner_steps))
+
+
+def exchanges(case: Case) -> int:
+    """Of one visit, at steps with a gradient."""
+    schedule = case.schedule
+    return sum(schedule.mixes(Step(0, inner)) for inner in range(case.settings.inner_steps))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from deca_node.protocol.frames import FrameId
 from deca_node.protocol.run import ModelFacts
 from deca_node.protocol.schedule import Step
+from deca_node.protocol.sizes import FrameSizes
 
 Scalars = Mapping[str, float]
 """Figures that travel with an event for metrics: ``loss``, ``grad_norm``, ``h_rms``, ``seconds``, ..."""
@@ -15,12 +16,11 @@ Scalars = Mapping[str, float]
 
 @dataclass(frozen=True)
 class TrainerReady:
-    """The model is loaded and the data is packed. ``keyframe_bytes`` and ``update_bytes`` say, per block, what a
-    frame takes: whatever a peer declares is held against them before memory is taken."""
+    """The model is loaded and the data is packed. Whatever a peer declares is held against ``sizes`` before
+    memory is taken."""
 
     model: ModelFacts
-    keyframe_bytes: tuple[int, ...]
-    update_bytes: tuple[int, ...]
+    sizes: FrameSizes
     scalars: Scalars = field(default_factory=dict)
 
 

@@ -15,7 +15,6 @@ What happens within VISITING is the inner machine of :mod:`deca_node.protocol.vi
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -23,6 +22,7 @@ from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import MismatchError, PeersMissingError
 from deca_node.protocol.mixing import mixes_to_agree
+from deca_node.protocol.patience import Patience, Rests, Waits
 from deca_node.protocol.run import RunSettings, agree
 from deca_node.protocol.schedule import Schedule
 from deca_node.protocol.topology import graph
@@ -42,15 +42,8 @@ class Phase(StrEnum):
     DONE = "done"
 
 
-@dataclass(frozen=True)
-class Patience:
-    """How long this node waits for others, in seconds (0: for ever, for ``gather``), and how often it evaluates."""
-
-    gather: float = 0.0
-    open: float = 120.0
-    step: float = 120.0
-    finish: float = 60.0
-    eval_every: str = "round"
+OPEN_SECONDS_MIN = 30.0
+"""The least an activation waits for its edges: neighbours may evaluate, and not all are equally fast at that."""
 
 
 class Node:
@@ -67,6 +60,9 @@ class Node:
         self.visit: Visit | None = None
         self._visit_before: Visit | None = None
         self._patience = patience
+        self._open_waits = Waits(OPEN_SECONDS_MIN, patience.open)
+        self._step_waits = Waits(patience.floor, patience.step)
+        self._rests = Rests()
         self._graph = graph(self.members, settings)
         self._schedule: Schedule | None = None
         self._deadline: float | None = None
@@ -181,20 +177,27 @@ class Node:
             schedule=self.schedule,
             overlap=self.settings.exchange == "overlap",
             late_steps=self.settings.late_steps,
-            open_seconds=self._patience.open,
-            step_seconds=self._patience.step,
+            open_waits=self._open_waits,
+            step_waits=self._step_waits,
+            rests=self._rests,
         )
         self.phase = Phase.VISITING
         self._visit_before = self.visit
-        near = sorted(self.neighbours & self.up)
+        near = sorted(self._edges_wanted(index))
         self.visit = Visit(rules, self.schedule[index], near, self.counters, self._say)
+
+    def _edges_wanted(self, index: int) -> set[str]:
+        """Neighbours to open an edge to: those that are up and not let be, and in the final flush all that are up,
+        since whoever is left out there keeps a copy of its own."""
+        flush = self.schedule[index].inner_steps == 0
+        return {peer for peer in self.neighbours & self.up if flush or not self._rests.resting(peer, index)}
 
     def _activated(self, event: e.Activated, now: float) -> None:
         assert self.visit is not None
         self.visit.activated(now)
         for peer in sorted(self._offers):
             if self._offers[peer].activation <= event.activation:
-                self._take_offer(self._offers.pop(peer))
+                self._take_offer(self._offers.pop(peer), now)
         self.visit.connect_if_open()
 
     def _open_received(self, event: e.OpenReceived, now: float) -> None:
@@ -205,11 +208,11 @@ class Node:
                 self._say(c.Release(replaced.keyframe))
             self._offers[event.peer] = event
             return
-        self._take_offer(event)
+        self._take_offer(event, now)
 
-    def _take_offer(self, offer: e.OpenReceived) -> None:
+    def _take_offer(self, offer: e.OpenReceived, now: float) -> None:
         """Open the edge, or answer that there is none: it timed out here, or its activation is past."""
-        if self.visit is not None and offer.activation == self.position and self.visit.take_offer(offer):
+        if self.visit is not None and offer.activation == self.position and self.visit.take_offer(offer, now):
             self.visit.connect_if_open()
             return
         self.counters["offers_declined"] += 1

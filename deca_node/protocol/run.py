@@ -15,6 +15,7 @@ from deca_node.protocol.errors import SettingsError
 from deca_node.protocol.settings import canonical, check_limits, setting
 
 DISCREPANCIES = ("none", "paper", "descent", "precond", "rms", "trivial")
+SIGNALS = ("none", "v", "mv")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,20 @@ class RunSettings:
     )
     beta2: float = setting(
         0.99, "Share of the second moment that is kept when h is folded in [beta_2].", low=0.0, high=1.0
+    )
+
+    signal: str = setting(
+        "none",
+        "The moment-discrepancy signal that updates carry beside the parameters: nothing, the second moment (v: "
+        "group means, under 1 % more bytes than int8 alone), or both moments (mv: int8, which doubles int8's bytes). "
+        "There is no m alone: the first moment mixed without the second diverges.",
+        choices=SIGNALS,
+    )
+    signal_every: int = setting(
+        1,
+        "Exchanges from one moment signal to the next within a visit; the first carries one, the last none.",
+        unit="exchanges",
+        low=1,
     )
 
     topology: str = setting("erdos-renyi", "The graph of neighbours.", choices=("ring", "full", "erdos-renyi"))

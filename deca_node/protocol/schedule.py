@@ -100,6 +100,15 @@ class Schedule:
             return True
         return (step.inner + 1) % self._settings.mix_every == 0
 
+    def signals(self, step: Step) -> bool:
+        """Whether the update of ``step`` carries a moment signal: at the first exchange of a visit and every N-th
+        after it. Never at the last with a gradient, after which the moments end, nor in flush mixes."""
+        if self._settings.signal == "none" or not self.mixes(step):
+            return False
+        exchange = step.inner // self._settings.mix_every
+        last = self[step.activation].inner_steps - 1
+        return step.inner < last and exchange % self._settings.signal_every == 0
+
     def _order(self, round_: int) -> list[int]:
         order = list(range(self.blocks))
         if self._settings.block_order == "backward":

@@ -38,9 +38,7 @@ def check_limits(settings: Any) -> None:
         facts = field.metadata
         if facts.get("choices") and value not in facts["choices"]:
             near = nearest(str(value), facts["choices"])
-            raise SettingsError(
-                f"{field.name} = {value!r} is not one of {', '.join(facts['choices'])}{near}"
-            )
+            raise SettingsError(f"{field.name} = {value!r} is not one of {', '.join(facts['choices'])}{near}")
         _check_range(field.name, value, facts.get("low"), facts.get("high"))
 
 

@@ -45,9 +45,7 @@ def connected(graph: Graph) -> bool:
 
 def _ring(names: list[str]) -> Graph:
     count = len(names)
-    return {
-        name: frozenset({names[i - 1], names[(i + 1) % count]}) - {name} for i, name in enumerate(names)
-    }
+    return {name: frozenset({names[i - 1], names[(i + 1) % count]}) - {name} for i, name in enumerate(names)}
 
 
 def _erdos_renyi(names: list[str], probability: float, seed: int) -> Graph:

@@ -23,6 +23,7 @@ from deca_node.protocol import events as e
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.exchange import Edge, EdgeState, Exchange
 from deca_node.protocol.frames import FrameId, FrameKind
+from deca_node.protocol.patience import Rests, Waits
 from deca_node.protocol.schedule import Activation, Schedule, Step
 
 
@@ -40,15 +41,16 @@ class VisitPhase(StrEnum):
 
 @dataclass(frozen=True)
 class VisitRules:
-    """What a visit needs to know of the run and of this node's patience (seconds)."""
+    """What a visit needs to know of the run, and what this node has seen of its neighbours' pace."""
 
     name: str
     degree: int
     schedule: Schedule
     overlap: bool
     late_steps: int
-    open_seconds: float
-    step_seconds: float
+    open_waits: Waits
+    step_waits: Waits
+    rests: Rests
 
 
 class Visit:
@@ -69,6 +71,8 @@ class Visit:
         self._counters = counters
         self._say = say
         self._inner = 0
+        self._asked = 0.0
+        self._arrivals: list[float] = []
         self._own: list[FrameId] = []
         self._releases: deque[list[FrameId]] = deque()
         steps = (i for i in range(activation.steps) if rules.schedule.mixes(Step(activation.index, i)))
@@ -93,7 +97,8 @@ class Visit:
 
     def activated(self, now: float) -> None:
         """The keyframe is written: offer every edge."""
-        self.phase, self.deadline = VisitPhase.OPENING, now + self._rules.open_seconds
+        self.phase = VisitPhase.OPENING
+        self._ask(self._rules.open_waits, now)
         for edge in self.exchange.offered():
             self._send_open(edge.peer)
 
@@ -104,16 +109,20 @@ class Visit:
         if self.phase is VisitPhase.OPENING:
             self._send_open(peer)
 
-    def take_offer(self, offer: e.OpenReceived) -> bool:
+    def take_offer(self, offer: e.OpenReceived, now: float) -> bool:
         """The other end opened; False where there is no edge to open any more."""
         opening = self.phase is VisitPhase.OPENING
-        return opening and self.exchange.open(offer.peer, offer.degree, offer.keyframe)
+        opened = opening and self.exchange.open(offer.peer, offer.degree, offer.keyframe)
+        if opened:
+            self._arrivals.append(now - self._asked)
+        return opened
 
     def connect_if_open(self) -> None:
         """Once every edge is open or given up, hand the neighbours' keyframes to the trainer."""
         if self.phase is not VisitPhase.OPENING or self.exchange.offered():
             return
         self.phase, self.deadline = VisitPhase.CONNECTING, None
+        self._rules.open_waits.add(self._arrivals, len(self.exchange.edges))
         near = [c.Neighbour(edge.peer, edge.weight, edge.keyframe) for edge in self.exchange.live() if edge.keyframe]
         # An edge may have opened and closed again by now; its keyframe is nobody's, but it is held.
         held = [edge.keyframe for edge in self.exchange.edges.values() if edge.keyframe]
@@ -137,7 +146,10 @@ class Visit:
             self.exchange.encoded = event.step.inner
             for edge in self.exchange.opened():
                 self._say(c.SendUpdate(edge.peer, event.update))
-        self.phase, self.deadline = VisitPhase.WAITING, now + self._rules.step_seconds
+        self.phase = VisitPhase.WAITING
+        self._ask(self._rules.step_waits, now)
+        late = len(self._late())
+        self._arrivals = [0.0] * (len(self.exchange.opened()) - late)
         self.go_on(now)
 
     def update_received(self, event: e.UpdateReceived, now: float) -> None:
@@ -148,6 +160,8 @@ class Visit:
             used = False
             if self.exchange.edges[event.peer].state is EdgeState.OPEN:
                 self._close(self.exchange.edges[event.peer], str(problem))
+        if used and self.phase is VisitPhase.WAITING:
+            self._arrivals.append(now - self._asked)
         if not used:
             self._counters["updates_unused"] += 1
             self._say(c.Release(event.update))
@@ -185,6 +199,8 @@ class Visit:
         return self.exchange.waiting_for(self._inner, lag=1 if overlapped else 0)
 
     def _mix(self, now: float) -> None:
+        if self.exchange.encoded == self._inner:
+            self._rules.step_waits.add(self._arrivals, len(self.exchange.opened()))
         self._say_mix(self._inner, fold=self._inner < self.activation.inner_steps)
         self._inner += 1
         self._half_step(now)
@@ -241,10 +257,13 @@ class Visit:
     def _drain(self, now: float) -> None:
         """After the last step: apply what is still owed, and freeze once every edge is even or closed."""
         if self.phase is not VisitPhase.DRAINING:
-            self.phase, self.deadline = VisitPhase.DRAINING, now + self._rules.step_seconds
+            self.phase = VisitPhase.DRAINING
+            self._ask(self._rules.step_waits, now)
         if self.exchange.due():
             self._say_mix(self.activation.steps - 1, fold=False)
         if not self.exchange.uneven() and not self.exchange.closing():
+            for edge in self.exchange.opened():
+                self._rules.rests.kept_up(edge.peer)
             self.freeze()
 
     def _close(self, edge: Edge, reason: str) -> None:
@@ -265,6 +284,15 @@ class Visit:
 
     # --- patience -----------------------------------------------------------------------------------
 
+    def _ask(self, waits: Waits, now: float) -> None:
+        """Begin to wait for neighbours."""
+        self._asked, self._arrivals = now, []
+        self.deadline = now + waits.seconds()
+
+    def _close_late(self, edge: Edge, reason: str) -> None:
+        rest = self._rules.rests.late(edge.peer, self.activation.index)
+        self._close(edge, f"{reason}; no edge to it for {rest} more")
+
     def deadline_passed(self, now: float) -> None:
         """Patience with somebody has run out: go on without."""
         self.deadline = None
@@ -277,13 +305,13 @@ class Visit:
 
     def _give_up_opening(self) -> None:
         for edge in self.exchange.offered():
-            self._close(edge, f"{edge.peer} did not open it within {self._rules.open_seconds:g} s")
+            self._close_late(edge, f"{edge.peer} did not open it in time")
         self.connect_if_open()
 
     def _give_up_waiting(self, now: float) -> None:
         for edge in self._late():
             if self.exchange.behind(edge, self._inner) > self._rules.late_steps:
-                self._close(edge, f"{edge.peer} is more than {self._rules.late_steps} exchanges behind")
+                self._close_late(edge, f"{edge.peer} is more than {self._rules.late_steps} exchanges behind")
         self._mix(now)
 
     def _give_up_draining(self, now: float) -> None:
@@ -291,8 +319,8 @@ class Visit:
         for edge in self.exchange.closing():
             self._lose(edge, f"{edge.peer} did not answer the closing")
         for edge in self.exchange.uneven():
-            self._close(edge, f"{edge.peer} did not bring its last update within {self._rules.step_seconds:g} s")
-        self.deadline = now + self._rules.step_seconds
+            self._close_late(edge, f"{edge.peer} did not bring its last update in time")
+        self._ask(self._rules.step_waits, now)
         self._drain(now)
 
 

@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 
 from deca_node.cli.plan import BANDWIDTH, LATENCY, MEMORY, Quantity, advise, in_words
-from deca_node.protocol.cost import BlockShape, Case, Machine, ModelShape, flops_per_second, transfer_seconds
+from deca_node.protocol.cost import (
+    BlockShape,
+    Case,
+    Machine,
+    ModelShape,
+    flops_per_second,
+    transfer_seconds,
+    update_bytes,
+)
 from deca_node.protocol.run import RunSettings
 
 Deca = Callable[..., Any]
@@ -62,12 +70,30 @@ def test_json_is_exact_and_names_its_units(plan: Deca) -> None:
     assert found["final_flush"]["mixes"] == 3, "a full graph agrees at once, and three mixes shed the keyframe's error"
     keyframes = sum(n + 4 * -(-n // 256) for n in elements)
     assert sent["keyframe_bytes"] == 2 * 2 * keyframes, "two neighbours, a round and the final flush"
-    assert sent["update_bytes"] == 2 * (4 + 2 + 3) * 2 * sum(elements), "R steps, a visit's flush, the final one"
+    updates = 2 * (4 + 2 + 3)
+    assert sent["update_bytes"] == updates * (2 * sum(elements) + 20 * 5), "R steps, a visit's flush, the final one"
     assert sent["sent_bytes"] == sent["received_bytes"] == sum(list(sent.values())[:3])
     assert found["memory"]["block"] == max(found["blocks"], key=lambda block: block["total_bytes"])["block"]
     assert found["memory"]["fits"] is None
     lockstep = found["time"]["lockstep"]
     assert lockstep["total_seconds"] == pytest.approx(lockstep["compute_seconds"] + lockstep["transfer_seconds"])
+
+
+def test_signals_are_in_the_plan(plan: Deca) -> None:
+    """One byte per 256 elements for v, int8 for m; the second exchange of three carries none, nor does the last."""
+    flags = ("--nodes", "2", "--rounds", "1", "--inner-steps", "4", "--codec", "int8", "--mix-every", "1")
+    plain, with_v, with_mv = (
+        read_json(plan, *flags, "--signal", signal, "--signal-every", "2") for signal in ("none", "v", "mv")
+    )
+    elements = [EMBEDDING, LAYER, LAYER, LAYER, HEAD]
+    v = [4 + -(-n // 256) for n in elements]
+    m = [n + 4 * -(-n // 256) for n in elements]
+    assert [block["signal_bytes"] for block in with_v["blocks"]] == v
+    assert [block["signal_bytes"] for block in with_mv["blocks"]] == [a + b for a, b in zip(v, m, strict=True)]
+    sent = {name: found["traffic"]["node-1"]["update_bytes"] for name, found in (("plain", plain), ("v", with_v))}
+    assert sent["v"] - sent["plain"] == 2 * sum(v), "exchanges 0 and 2"
+    assert with_mv["traffic"]["node-1"]["update_bytes"] - sent["v"] == 2 * sum(m)
+    assert {"--signal v"} == {a["change"] for a in with_mv["advice"]["alternatives"] if "signal" in a["change"]}
 
 
 def test_tables_for_people(plan: Deca) -> None:
@@ -194,6 +220,7 @@ def block(name: str, layers: int, layers_from: int) -> BlockShape:
         multiplied=10_000_000,
         multiplied_from=10_000_000 * (layers_from + 1),
         frame_bytes={"fp32": 40_000_000, "bf16": 20_000_000, "int8": 10_156_252, "int4": 5_625_000},
+        signal_bytes={"none": 0, "v": 39_067, "mv": 10_195_319},
     )
 
 
@@ -229,7 +256,7 @@ def test_where_the_network_takes_longest(settings: dict[str, Any], change: str) 
 def test_overlap_where_transfer_and_compute_are_alike() -> None:
     """It hides half of the run; half as many exchanges save a quarter."""
     planned = case({"latency_seconds": 0.0}, codec="int4", topology="ring", flush_mixes=0, final_flush_mixes=1)
-    transfer = transfer_seconds(planned, ONE_LAYER.blocks[0].frame_bytes["int4"])
+    transfer = transfer_seconds(planned, update_bytes(planned, ONE_LAYER.blocks[0]))
     assert best(planned.on(flops_per_second=flops_per_second(planned, transfer))) == "--exchange overlap"
 
 

@@ -45,11 +45,14 @@ def simulate(
     *,
     gammas: Sequence[float],
     tensors: Sequence[int],
+    signals: Sequence[str] = (),
+    group: int = 256,
 ) -> list[State]:
     """One activation; returns the state after every step.
 
     ``gradient(r, x)`` gives the gradients of all nodes at inner step r, ``gammas`` one step size above
-    zero per step, ``tensors`` the sizes of the parameter tensors (for ``rms``).
+    zero per step, ``tensors`` the sizes of the parameter tensors (for ``rms``). ``signals`` names the moment signal
+    of each step (none, v or mv; v in groups of ``group`` elements); steps beyond it have none.
     """
     a1, a2 = method.alpha1, method.alpha2
     m, v = np.zeros_like(x), np.zeros_like(x)
@@ -68,6 +71,12 @@ def simulate(
         start = x if method.h_part == "full" else x_half
         h = signal(method.discrepancy, start - x_plus, gamma, D, tensors)
         m, v = folded(method, (m_half, v_half), (c1, c2), h, g)
+        if r < len(signals) and signals[r] != "none":
+            v = v * factors(W, v_half, group)
+            if signals[r] == "mv":
+                m = m + W @ m_half - m_half
+                spread = (W[:, :, None] * (m_half[None, :, :] - m_half[:, None, :]) ** 2).sum(axis=1)
+                v = np.maximum(v, spread * c2 / c1**2)
         if method.bias_correction == "exact":
             c1, c2 = weights(method, c1, c2)
         x = x_plus
@@ -110,6 +119,37 @@ def folded(
         m_plus = b1 * m + (1 - b1) * k1 * h
         v_plus = b2 * v + (1 - b2) * k2 * h * h
     return (m_plus if method.h_into != "v" else m), (v_plus if method.h_into != "m" else v)
+
+
+def factors(W: Array, v_half: Array, group: int) -> Array:
+    """What the v-signal multiplies v with, [nodes, parameters]: along an edge, group by group, no more than three
+    times what the poorer end has is given and taken."""
+    nodes, parameters = v_half.shape
+    result = np.ones_like(v_half)
+    for start in range(0, parameters, group):
+        columns = slice(start, start + group)
+        means = v_half[:, columns].mean(axis=1)
+        coded = [eight_bits(means[i], largest_mean(v_half[i], group)) for i in range(nodes)]
+        for i in range(nodes):
+            for j in range(nodes):
+                if i != j and coded[i] > 0:
+                    most = 3 * min(coded[i], coded[j])
+                    given = W[i, j] * max(-most, min(most, coded[j] - coded[i]))
+                    result[i, columns] += given / coded[i]
+    return result
+
+
+def largest_mean(v: Array, group: int) -> float:
+    """The largest group mean of one node."""
+    return max(float(v[start : start + group].mean()) for start in range(0, len(v), group))
+
+
+def eight_bits(mean: float, largest: float) -> float:
+    """The nearest, in octaves, of the 255 numbers evenly from the largest mean to 40 octaves below; or zero."""
+    levels = np.log2(largest) - 40 * np.arange(255) / 254 if largest > 0 else np.zeros(0)
+    if mean <= 0 or np.log2(mean) < levels[-1] - 20 / 254:
+        return 0.0
+    return float(2.0 ** levels[np.abs(levels - np.log2(mean)).argmin()])
 
 
 def weights(method: Method, c1: float, c2: float) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import pytest
@@ -68,12 +69,20 @@ class Cluster:
     """Several nodes in lockstep, as the protocol would drive them."""
 
     def __init__(
-        self, hyper: deca.Hyper, W: Array, x: Array, *, codec: str = "fp32", dtype: torch.dtype = torch.float32
+        self,
+        hyper: deca.Hyper,
+        W: Array,
+        x: Array,
+        *,
+        codec: str = "fp32",
+        dtype: torch.dtype = torch.float32,
+        signal: str = "none",
     ) -> None:
         self.W, self.nodes = W, range(len(x))
         self.models = [Toy(row, dtype) for row in x]
         self.engines = [
-            BlockEngine(model, BLOCK, zeros, hyper=hyper, codec=CODECS[codec], gamma_c=1.0) for model in self.models
+            BlockEngine(model, BLOCK, zeros, hyper=hyper, codec=CODECS[codec], gamma_c=1.0, signal=signal)
+            for model in self.models
         ]
         keyframes = [frame(e.keyframe, KEYFRAME_CODEC.nbytes(ELEMENTS)) for e in self.engines]
         for i, one in enumerate(self.engines):
@@ -82,17 +91,31 @@ class Cluster:
     def others(self, i: int) -> list[int]:
         return [j for j in self.nodes if j != i and self.W[i, j] > 0]
 
-    def step(self, gamma: float, gradients: Sequence[Callable[[], float]]) -> list[Figures]:
+    def step(self, gamma: float, gradients: Sequence[Callable[[], float]], signal: bool = False) -> list[Figures]:
+        self.half_step(gamma, gradients)
+        return self.mix(fold=True, signal=signal)
+
+    def half_step(self, gamma: float, gradients: Sequence[Callable[[], float]]) -> None:
         for one, gradient in zip(self.engines, gradients, strict=True):
             one.half_step(gamma, gradient)
-        return self.mix(fold=True)
 
-    def mix(self, fold: bool = False) -> list[Figures]:
-        updates = [
-            frame(e.encode_update, e.codec.nbytes(ELEMENTS)) if e.public else torch.empty(0) for e in self.engines
+    def mix(self, fold: bool = False, signal: bool = False) -> list[Figures]:
+        updates = self.updates(signal)
+        return [one.mix(self.flows(i, updates), fold) for i, one in enumerate(self.engines)]
+
+    def updates(self, signal: bool = False) -> list[Tensor]:
+        """Every node's update frame; an empty one where there are no neighbours."""
+        return [
+            frame(partial(e.encode_update, signal=signal), e.layout.nbytes(signal)) if e.public else torch.empty(0)
+            for e in self.engines
         ]
-        flows = [[Flow(str(j), updates[j], updates[i]) for j in self.others(i)] for i in self.nodes]
-        return [one.mix(flows[i], fold) for i, one in enumerate(self.engines)]
+
+    def flows(self, i: int, updates: Sequence[Tensor]) -> list[Flow]:
+        return [Flow(str(j), updates[j], updates[i]) for j in self.others(i)]
+
+    def moments(self, name: str) -> Array:
+        """m or v of all nodes."""
+        return np.stack([getattr(e.moments, name).double().numpy() for e in self.engines])
 
     @property
     def x(self) -> Array:
@@ -158,8 +181,7 @@ def test_engines_follow_the_dense_simulation(method: Method, graph: str) -> None
         np.testing.assert_allclose(cluster.x, theirs.x, rtol=0, atol=share * max(GAMMAS))
         for name in ("m", "v"):
             wanted = getattr(theirs, name)
-            found = torch.stack([getattr(e.moments, name) for e in cluster.engines]).numpy()
-            np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-4 * np.abs(wanted).max())
+            np.testing.assert_allclose(cluster.moments(name), wanted, rtol=0, atol=2e-4 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("codec", ["bf16", "int8", "int4"])
@@ -388,7 +410,7 @@ def test_non_finite_numbers_are_refused_by_figure_and_step(loss: float, grad: fl
 
 def test_malformed_codes_leave_the_block_unchanged() -> None:
     cluster = Cluster(hyper_of(Method(discrepancy="precond")), reference.metropolis(reference.full(2)), start(2))
-    updates = [frame(e.encode_update, e.codec.nbytes(ELEMENTS)) for e in cluster.engines]
+    updates = [frame(e.encode_update, e.layout.nbytes(False)) for e in cluster.engines]
     before = cluster.x
     with pytest.raises(WireError, match=r"^1 sent"):
         cluster.engines[0].mix([Flow("1", updates[1][:-4], updates[0])], fold=False)

@@ -22,7 +22,8 @@ from deca_node.numerics.packing import DataSummary, PackedData, Sequences
 from deca_node.numerics.trainer import Trainer, TrainerOptions
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
-from deca_node.protocol.node import Node, Patience
+from deca_node.protocol.node import Node
+from deca_node.protocol.patience import Patience
 from deca_node.protocol.run import RunSettings
 from deca_node.protocol.schedule import Activation, Step
 from tests.numerics import reference

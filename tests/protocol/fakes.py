@@ -14,8 +14,10 @@ from deca_node.lab.fake_network import Weather
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.frames import FrameId
-from deca_node.protocol.node import Node, Patience
+from deca_node.protocol.node import Node
+from deca_node.protocol.patience import Patience
 from deca_node.protocol.run import ModelFacts, RunSettings
+from deca_node.protocol.sizes import FrameSizes
 
 ELEMENTS = 4
 BLOCKS = 2
@@ -133,7 +135,8 @@ class FakeTrainer:
     def ready(self) -> e.TrainerReady:
         """Equal at all nodes, as it must be."""
         facts = ModelFacts("0" * 64, tuple(f"layers.{i}" for i in range(BLOCKS)), (ELEMENTS,) * BLOCKS)
-        return e.TrainerReady(facts, (8 * ELEMENTS,) * BLOCKS, (8 * ELEMENTS,) * BLOCKS)
+        sizes = (8 * ELEMENTS,) * BLOCKS
+        return e.TrainerReady(facts, FrameSizes(sizes, sizes, (0,) * BLOCKS))
 
     def obey(self, command: c.TrainerCommand) -> e.TrainerEvent:
         """Do what is asked."""

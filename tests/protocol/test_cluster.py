@@ -19,7 +19,8 @@ from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import TrainerError
 from deca_node.protocol.frames import FrameId, FrameKind
-from deca_node.protocol.node import Node, Patience
+from deca_node.protocol.node import Node
+from deca_node.protocol.patience import Patience
 from deca_node.protocol.run import RunSettings
 from tests.protocol.fakes import NAMES, Audit, FakeTrainer, fake_cluster
 

@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 
 from deca_node.daemon import wire
 from deca_node.protocol import commands as c
-from deca_node.protocol import cost
+from deca_node.protocol import cost, sizes
 from deca_node.protocol import events as e
 from deca_node.protocol.cost import BlockShape, Case, Machine, ModelShape, Traffic
 from deca_node.protocol.frames import FrameId, FrameKind
-from deca_node.protocol.node import Node, Patience
+from deca_node.protocol.node import Node
+from deca_node.protocol.patience import Patience
 from deca_node.protocol.run import ModelFacts, RunSettings
+from deca_node.protocol.schedule import Step
+from deca_node.protocol.sizes import FrameSizes
 
 NAMES = ("a", "b", "c", "d", "e")
 HIDDEN, INTERMEDIATE, VOCABULARY = 8, 32, 100
@@ -33,6 +36,7 @@ def block(name: str, elements: int, layers: int = 0, layers_from: int = 0, multi
         multiplied=elements if name != "embedding" else 0,
         multiplied_from=multiplied_from,
         frame_bytes=frame_bytes,
+        signal_bytes={"none": 0, "v": 4 + elements // 100, "mv": elements + 8},
     )
 
 
@@ -76,12 +80,12 @@ POSITIONS = st.one_of(st.integers(0, 300), st.integers(16_000, 17_000))
 
 @given(kind=st.sampled_from(FrameKind), activation=POSITIONS, inner=POSITIONS, nbytes=SIZES)
 def test_framing_is_that_of_the_wire(kind: FrameKind, activation: int, inner: int, nbytes: int) -> None:
-    framing = cost.frame_framing_bytes(activation, inner, nbytes)
+    framing = sizes.frame_framing_bytes(activation, inner, nbytes)
     assert nbytes + framing == wire_bytes(FrameId("a", kind, activation, inner), nbytes)
 
 
 def test_chunks_are_those_of_the_wire() -> None:
-    assert cost.CHUNK_BYTES == wire.CHUNK_BYTES
+    assert sizes.CHUNK_BYTES == wire.CHUNK_BYTES
 
 
 @dataclasses.dataclass
@@ -93,7 +97,7 @@ class Town:
 
     def live(self) -> None:
         facts = ModelFacts("hash", tuple(b.name for b in MODEL.blocks), tuple(b.elements for b in MODEL.blocks))
-        ready = e.TrainerReady(facts, (0,) * len(MODEL.blocks), (0,) * len(MODEL.blocks))
+        ready = e.TrainerReady(facts, FrameSizes((0,), (0,), (0,)))
         todo: deque[tuple[str, e.Event]] = deque((name, ready) for name in self.nodes)
         while todo:
             name, event = todo.popleft()
@@ -130,6 +134,15 @@ class Town:
                 assert not isinstance(command, c.SendClose), command
 
 
+def frame_sizes(settings: RunSettings) -> FrameSizes:
+    """As a trainer says them: codes, 20 bytes of state, and a signal."""
+    return FrameSizes(
+        tuple(b.frame_bytes["int8"] for b in MODEL.blocks),
+        tuple(b.frame_bytes[settings.codec] + 20 for b in MODEL.blocks),
+        tuple(b.signal_bytes[settings.signal] for b in MODEL.blocks),
+    )
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -138,6 +151,8 @@ class Town:
         {"mix_every": 2, "codec": "int4"},
         {"mix_every": 9, "codec": "fp32", "flush_mixes": 0},
         {"exchange": "overlap", "block_order": "shuffled", "final_flush_mixes": 0},
+        {"signal": "v", "signal_every": 3},
+        {"signal": "mv", "signal_every": 2, "mix_every": 2, "inner_steps": 9, "codec": "int4"},
     ],
 )
 def test_planned_bytes_are_what_nodes_send(settings: dict[str, Any]) -> None:
@@ -145,11 +160,12 @@ def test_planned_bytes_are_what_nodes_send(settings: dict[str, Any]) -> None:
     planned = case(**settings)
     town = Town({name: Node(name, NAMES, planned.settings, Patience()) for name in NAMES})
     town.live()
+    frames = frame_sizes(planned.settings)
     payload: Counter[tuple[str, FrameKind]] = Counter()
     total: Counter[str] = Counter()
     for name, frame in town.sent:
-        frame_bytes = MODEL.blocks[planned.schedule[frame.activation].block].frame_bytes
-        nbytes = frame_bytes["int8" if frame.kind is FrameKind.KEYFRAME else planned.settings.codec]
+        nbytes = frames.nbytes(planned.schedule, frame.kind, Step(frame.activation, frame.inner))
+        assert nbytes is not None
         payload[name, frame.kind] += nbytes
         total[name] += wire_bytes(frame, nbytes)
     for name, sent in cost.planned_bytes(planned).items():
@@ -187,6 +203,8 @@ def test_memory_adds_up() -> None:
     assert found.model_bytes == 2 * 4500
     assert found.state_bytes == (20 + 4 * 2) * 3000 + 2 * 1500
     assert found.frames_bytes == 3 * 2 * 4096, "three senders, two frames each, whole pages"
+    both = cost.memory(planned.under(signal="mv"), MODEL.blocks[0])
+    assert both.frames_bytes == 3 * 2 * 2 * 4096, "an update with both moments takes 3004 + 20 + 3008 bytes"
     assert found.total_bytes == found.model_bytes + found.state_bytes + found.activation_bytes
     together = cost.memory(planned.on(one_memory=True), MODEL.blocks[0])
     assert together.total_bytes == found.total_bytes + found.frames_bytes
@@ -210,13 +228,13 @@ def test_activations_follow_the_backward_pass() -> None:
 # --- time -------------------------------------------------------------------------------------------
 
 
-def simulated_overlap(computes: float, transfer: float, inner_steps: int, exchanges: list[int]) -> float:
+def simulated_overlap(computes: float, transfers: dict[int, float], inner_steps: int) -> float:
     """The trainer and the link, step by step: at an exchange the one before must have arrived, at the last its own."""
     now = arrived = 0.0
     for inner in range(inner_steps):
         now += computes
-        if inner in exchanges:
-            before, arrived = arrived, max(now, arrived) + transfer
+        if inner in transfers:
+            before, arrived = arrived, max(now, arrived) + transfers[inner]
             now = max(now, arrived if inner == inner_steps - 1 else before)
     return now
 
@@ -224,28 +242,33 @@ def simulated_overlap(computes: float, transfer: float, inner_steps: int, exchan
 @given(
     steps=st.integers(1, 20),
     mix_every=st.integers(1, 7),
+    signal_every=st.integers(1, 3),
     step_seconds=st.floats(0.01, 10.0),
     mbit=st.floats(0.01, 100.0),
 )
-def test_overlap_is_what_a_simulated_link_takes(steps: int, mix_every: int, step_seconds: float, mbit: float) -> None:
-    planned = case(
-        machine=Machine(bits_per_second=1e6 * mbit), inner_steps=steps, mix_every=mix_every, exchange="overlap"
-    )
+def test_overlap_is_what_a_simulated_link_takes(
+    steps: int, mix_every: int, signal_every: int, step_seconds: float, mbit: float
+) -> None:
+    link = Machine(bits_per_second=1e6 * mbit)
+    every = {"inner_steps": steps, "mix_every": mix_every, "signal_every": signal_every}
+    planned = case(machine=link, exchange="overlap", signal="mv", **every)
     planned = planned.on(flops_per_second=cost.flops_per_second(planned, step_seconds))
     layer = MODEL.blocks[1]
     found = cost.gradient_seconds(planned, layer)
-    transfer = cost.transfer_seconds(planned, layer.frame_bytes["int8"])
     exchanges = [i for i in range(steps) if i == steps - 1 or (i + 1) % mix_every == 0]
-    expected = simulated_overlap(found.compute / steps, transfer, steps, exchanges)
-    assert found.total == pytest.approx(expected)
+    sent = dict.fromkeys(exchanges, layer.frame_bytes["int8"] + 20)
+    for inner in exchanges[:-1][::signal_every]:
+        sent[inner] += layer.signal_bytes["mv"]
+    transfers = {inner: cost.transfer_seconds(planned, nbytes) for inner, nbytes in sent.items()}
+    assert found.total == pytest.approx(simulated_overlap(found.compute / steps, transfers, steps))
     lockstep = cost.gradient_seconds(cost.with_exchange(planned, "lockstep"), layer)
-    assert lockstep.total == pytest.approx(found.compute + len(exchanges) * transfer)
+    assert lockstep.total == pytest.approx(found.compute + sum(transfers.values()))
     assert max(found.compute, found.transfer) <= found.total * (1 + 1e-9) <= lockstep.total * (1 + 2e-9)
 
 
 def test_a_transfer_shares_the_link_among_the_neighbours() -> None:
     planned = case(topology="full", machine=Machine(bits_per_second=8e3, latency_seconds=0.5))
-    framed = 996 + cost.frame_framing_bytes(1, 1, 996)
+    framed = 996 + sizes.frame_framing_bytes(1, 1, 996)
     assert cost.transfer_seconds(planned, 996) == pytest.approx(0.5 + 4 * framed / 1e3)
 
 
@@ -268,11 +291,13 @@ def test_arithmetic_of_a_step() -> None:
 
 def test_the_run_is_rounds_and_a_flush() -> None:
     planned = case(machine=Machine(bits_per_second=1e5))
-    keyframes = sum(cost.transfer_seconds(planned, b.frame_bytes["int8"]) for b in MODEL.blocks)
+    keyframes, updates = (
+        sum(cost.transfer_seconds(planned, b.frame_bytes["int8"] + more) for b in MODEL.blocks) for more in (0, 20)
+    )
     run = cost.run_seconds(planned)
-    # int8 updates take as long as keyframes: 2 rounds of 1 + 5 + 1 frames per block, then a flush of 1 + 3.
-    assert run.transfer == pytest.approx((2 * 7 + 4) * keyframes)
-    assert cost.final_flush_seconds(planned) == pytest.approx(4 * keyframes)
+    # 2 rounds of a keyframe and 5 + 1 updates per block, then a flush of a keyframe and 3.
+    assert run.transfer == pytest.approx((2 + 1) * keyframes + (2 * 6 + 3) * updates)
+    assert cost.final_flush_seconds(planned) == pytest.approx(keyframes + 3 * updates)
     assert run.total == pytest.approx(run.compute + run.transfer)
     assert run.bound_by == "network"
     assert cost.run_seconds(planned.on(bits_per_second=1e15, latency_seconds=0.0)).bound_by == "compute"

@@ -24,7 +24,8 @@ import pytest
 from deca_node.lab.notation import read_event, ready, write
 from deca_node.protocol import events as e
 from deca_node.protocol.frames import FrameId, FrameKind
-from deca_node.protocol.node import Node, Patience
+from deca_node.protocol.node import Node
+from deca_node.protocol.patience import Patience
 from deca_node.protocol.run import RunSettings
 from deca_node.protocol.topology import graph
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 import uvloop
 
-from bench.exchange import content
-from bench.exchange.party import Job, main
+from bench.exchange import content, party
+from bench.exchange.party import Job
 from deca_node.daemon.arena import Arena, FrameStore, shared_file
 from deca_node.daemon.peers import Address
 from deca_node.daemon.session import FrameRules
@@ -85,17 +85,14 @@ class RawBytes:
 class Ours:
     """One node: its end of a stream to every neighbour."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
         self._job = job
+        self._loop = loop
         self._codes: Codes | RawBytes = RawBytes(job) if job.option == "fp32" else Codes(job)
         self._inner = 0
         self._ours: FrameId | None = None
         self._theirs: dict[int, FrameId] = {}
         self._events: asyncio.Queue[e.NetworkEvent]
-        # The loop never pauses: one end may have all it waits for while it still has something to send.
-        self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
         self._run(self._start())
         self.facts = {name: version(name) for name in ("grpcio", "torch", "uvloop")}
         # As the node does: a full collection costs more than the exchange, and would find nothing.
@@ -156,8 +153,6 @@ class Ours:
     def close(self) -> None:
         """End the streams and the server."""
         self._run(self._transport.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
 
 
 def name(party: int) -> str:
@@ -165,11 +160,24 @@ def name(party: int) -> str:
     return str(party)
 
 
-def make(job: Job) -> Any:
-    """One thread: the cores are shared with the other nodes."""
+def main() -> None:
+    """The loop runs on the main thread, as in a node, and never pauses: one end may have all that it waits for
+    while it still has something to send. The parent's words come to a thread beside it."""
+    # The cores are shared with the other nodes.
     torch.set_num_threads(1)
-    return Ours(job)
+    loop = uvloop.new_event_loop()
+
+    def obey() -> None:
+        try:
+            party.main(lambda job: Ours(job, loop))
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=obey)
+    thread.start()
+    loop.run_forever()
+    thread.join()
 
 
 if __name__ == "__main__":
-    main(make)
+    main()

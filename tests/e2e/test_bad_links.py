@@ -1,0 +1,71 @@
+"""Links that are slow, or break anywhere: they cost their own edge, and no run."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from deca_node.lab.processes import LOOPBACK, free_ports
+from tests.e2e.proxy import Faults, Proxy
+from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, largest_difference, metrics
+
+
+def peers_through(testbed: Testbed, names: tuple[str, ...], far: str, proxy: int) -> tuple[Path, Path]:
+    """Peers files for the others, who reach ``far`` through the proxy, and for ``far``, who reaches nobody itself."""
+    listed = (testbed.folder / "peers.txt").read_text()
+    others = testbed.folder / "peers-others.txt"
+    lines = [f"{far}@{LOOPBACK}:{proxy}" if line.startswith(f"{far}@") else line for line in listed.splitlines()]
+    others.write_text("\n".join(lines))
+    alone = testbed.folder / "peers-far.txt"
+    dead = iter(free_ports(len(names)))
+    lines = [
+        line if line.startswith(f"{far}@") else f"{line.split('@')[0]}@{LOOPBACK}:{next(dead)}"
+        for line in listed.splitlines()
+    ]
+    alone.write_text("\n".join(lines))
+    return others, alone
+
+
+def port_of(testbed: Testbed, name: str) -> int:
+    lines = (testbed.folder / "peers.txt").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{name}@")).rpartition(":")[2])
+
+
+def test_a_neighbour_that_reads_slowly_costs_its_own_edge_only(testbed: Testbed) -> None:
+    """Four nodes, one of which reads 10 kB/s and can itself reach nobody: the others drop its edge and go on."""
+    names = ("a", "b", "c", "z")
+    testbed.peers(*names)
+    with Proxy(port_of(testbed, "z"), Faults(bytes_per_second=10_000)) as proxy:
+        others, alone = peers_through(testbed, names, "z", proxy.port)
+        flags = {"codec": "fp32", "rounds": 2, "step_timeout_seconds": 1, "open_timeout_seconds": 4}
+        nodes = [testbed.start(name, peers=others, **flags) for name in names[:3]]
+        slow = testbed.start("z", peers=alone, finish_timeout_seconds=1, **flags)
+        testbed.wait(4 * DEADLINE_SECONDS)
+    assert largest_difference(nodes) < 1e-3
+    for node in nodes:
+        last = metrics(node, "step")[-1]
+        assert last["edges_dropped"] >= 1, "the slow edge was dropped"
+        # Apart from the slow one nobody was late: what a and b exchanged, they all applied.
+        assert last["flows_applied"] >= 2 * len(metrics(node, "step")) * 0.9
+    assert metrics(slow, "eval")[-1]["when"] == "end"
+
+
+@pytest.mark.slow
+def test_streams_cut_at_two_hundred_random_bytes(testbed: Testbed) -> None:
+    """Every stream to one node breaks after a random number of bytes, 200 times in all; the runs end well."""
+    with ExitStack() as stack:
+        names = ("a", "b", "z")
+        testbed.peers(*names)
+        faults = Faults(cuts=200, cut_bytes_max=60_000)
+        proxy = stack.enter_context(Proxy(port_of(testbed, "z"), faults))
+        others, alone = peers_through(testbed, names, "z", proxy.port)
+        flags = {"rounds": 40, "inner_steps": 6, "step_timeout_seconds": 5, "open_timeout_seconds": 5}
+        nodes = [testbed.start(name, peers=others, **flags) for name in names[:2]]
+        nodes.append(testbed.start("z", peers=alone, **flags))
+        testbed.wait(5 * DEADLINE_SECONDS)
+        assert proxy.cuts >= 20
+    for node in nodes:
+        last = metrics(node, "step")[-1]
+        assert last["edges_lost"] > 0
+        assert last.get("updates_out_of_order", 0) == 0
+        assert metrics(node, "eval")[-1]["when"] == "end"
