@@ -33,7 +33,14 @@ def test_two_nodes_train_together_and_end_with_the_same_model(testbed: Testbed) 
     assert largest_difference(nodes) < 1e-3 * moved
 
 
-@pytest.mark.parametrize("flags", [{"topology": "ring"}, {"exchange": "overlap", "codec": "int4", "mix_every": 2}])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"topology": "ring"},
+        {"exchange": "overlap", "codec": "int4", "mix_every": 2},
+        {"signal": "mv", "signal_every": 2},
+    ],
+)
 def test_four_nodes(testbed: Testbed, flags: dict[str, str]) -> None:
     names = ("a", "b", "c", "d")
     testbed.peers(*names)
