@@ -38,7 +38,7 @@ ENVIRONMENTS = {
         Environment("hivemind", (TORCH, ("hivemind>=1.1,<1.2", "numpy<2.4"))),
         # p2pfl allows newer versions of these two than its own requirements go together with.
         Environment("p2pfl", (("p2pfl[dp]>=0.4,<0.5", "pyarrow<20", "huggingface_hub<1"),)),
-        # The newest whose requirements can be met: 1.42.0 asks for a certifi that was never published.
+        # A range, so that pip can take the newest whose own requirements it can meet.
         Environment("flwr", (("flwr>=1.40,<1.43", "numpy"),)),
     )
 }
@@ -55,6 +55,9 @@ def python_of(name: str, cache: Path) -> Path:
     wanted = hashlib.sha256(repr((environment.groups, sys.version_info[:2])).encode()).hexdigest()
     if python.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return python
+    cache.mkdir(parents=True, exist_ok=True)
+    # As the caches of other tools do: nothing below is ever committed.
+    (cache / ".gitignore").write_text("*\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     _run([sys.executable, "-m", "venv", str(folder)])
     for group in environment.groups:

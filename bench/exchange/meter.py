@@ -67,9 +67,9 @@ def _cpu_seconds(process: psutil.Process) -> float:
         of_children = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
         try:
             # The clock that clock_getcpuclockid(3) makes of a process id; psutil counts in steps of 10 ms.
-            return time.clock_gettime(~process.pid << 3 | 2) + of_children
+            return time.clock_gettime(~process.pid << 3 | 2) + float(of_children)
         except (AttributeError, OSError):
-            return times.user + times.system + of_children
+            return float(times.user + times.system + of_children)
     return 0.0
 
 

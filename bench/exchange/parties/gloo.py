@@ -22,7 +22,7 @@ class Gloo:
         self._job = job
         self._own = torch.from_numpy(content.read(job.contents[job.party]))
         self._arrived = {peer: torch.empty_like(self._own) for peer in job.neighbours}
-        self.facts = {"torch": torch.__version__}
+        self.facts = {"torch": str(torch.__version__)}
 
     def prepare(self) -> None:
         """All ranks are here."""

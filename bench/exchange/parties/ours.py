@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import torch
 import uvloop
 
@@ -56,7 +57,8 @@ class Codes:
 
     def arrived(self, peer: int, frame: memoryview) -> content.Floats:
         """What came of a neighbour's numbers."""
-        return self._arrived[peer].numpy()
+        numbers: content.Floats = self._arrived[peer].numpy()
+        return numbers
 
 
 class RawBytes:
@@ -69,7 +71,7 @@ class RawBytes:
 
     def prepare(self, frame: memoryview) -> None:
         """Before the exchange: put our numbers where they are sent from."""
-        frame[:] = memoryview(content.read(self._path)).cast("B")
+        frame[:] = content.read(self._path).data.cast("B")
 
     def encode(self, frame: memoryview) -> None:
         """They are there."""
@@ -79,7 +81,7 @@ class RawBytes:
 
     def arrived(self, peer: int, frame: memoryview) -> content.Floats:
         """A neighbour's numbers."""
-        return content.np.frombuffer(frame, content.np.float32)
+        return np.frombuffer(frame, np.float32)
 
 
 class Ours:

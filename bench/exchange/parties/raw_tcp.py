@@ -8,6 +8,8 @@ import socket
 import threading
 import time
 
+import numpy as np
+
 from bench.exchange import content
 from bench.exchange.party import Job, main
 
@@ -21,7 +23,7 @@ class RawTcp:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._own = content.read(job.contents[job.party])
-        self._arrived = {peer: content.np.empty_like(self._own) for peer in job.neighbours}
+        self._arrived = {peer: np.empty_like(self._own) for peer in job.neighbours}
         self._connections = connect_all(job)
         self.facts = {"congestion control": congestion(next(iter(self._connections.values())))}
 
@@ -30,7 +32,7 @@ class RawTcp:
 
     def exchange(self) -> None:
         """All neighbours at once."""
-        own = memoryview(self._own).cast("B")
+        own = self._own.data.cast("B")
         threads = [threading.Thread(target=each.sendall, args=(own,)) for each in self._connections.values()]
         threads += [threading.Thread(target=self._receive, args=(peer,)) for peer in self._job.neighbours[1:]]
         for thread in threads:
@@ -40,7 +42,7 @@ class RawTcp:
             thread.join()
 
     def _receive(self, peer: int) -> None:
-        view = memoryview(self._arrived[peer]).cast("B")
+        view = self._arrived[peer].data.cast("B")
         while view:
             count = self._connections[peer].recv_into(view)
             assert count, "the peer closed its connection"
