@@ -21,6 +21,7 @@ from deca_node.daemon.telemetry import Telemetry
 from deca_node.daemon.trainer_link import TrainerLink
 from deca_node.daemon.transport import Identity, Transport
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
+from deca_node.numerics.options import TrainerOptions
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.exchange import frames_held_max
@@ -200,11 +201,11 @@ class Daemon:
         assert self._ready is not None
         return self._ready.sizes.nbytes(self._node.schedule, kind, step)
 
-    def _setup(self) -> messages.TrainerSetup:
+    def _setup(self) -> TrainerOptions:
         same = ("name", "model", "data", "device", "threads", "micro_batch")
         more = ("gradient_checkpointing", "holdout", "eval_sequences", "bad_records", "trace")
         given = {field: getattr(self._settings, field) for field in same + more}
-        return messages.TrainerSetup(settings=self._run, directory=str(self._directory), **given)
+        return TrainerOptions(settings=self._run, directory=str(self._directory), **given)
 
     def _noted(self, note: messages.Note) -> None:
         log.log(logging.getLevelNamesMapping()[note.level.upper()], "%s", note.sentence)

@@ -11,36 +11,17 @@ from typing import Any
 
 import pydantic
 
+from deca_node.numerics.options import TrainerOptions
 from deca_node.protocol import commands, events
 from deca_node.protocol.frames import FrameId
-from deca_node.protocol.run import RunSettings
 
 Slots = dict[FrameId, tuple[int, int]]
 """Where frames lie: slot and size in bytes."""
 
 
 @dataclass(frozen=True)
-class TrainerSetup:
-    """The first message to a trainer: everything it needs to load. Meanings as in ``node.toml``."""
-
-    name: str
-    settings: RunSettings
-    model: str
-    data: str
-    directory: str
-    device: str = "auto"
-    threads: int = 0
-    micro_batch: int = 0
-    gradient_checkpointing: bool = False
-    holdout: float = 0.1
-    eval_sequences: int = 64
-    bad_records: str = "stop"
-    trace: bool = False
-
-
-@dataclass(frozen=True)
 class ArenaShape:
-    """The second: how the shared memory is cut."""
+    """How the shared memory is cut; the second message to a trainer, after its TrainerOptions."""
 
     slot_bytes: int
     slots: int
@@ -68,7 +49,7 @@ _BODIES: dict[str, type] = {
         *(getattr(commands, n) for n in ("Activate", "Connect", "HalfStep", "Mix", "Freeze", "Evaluate", "Save")),
         *(getattr(events, n) for n in ("TrainerReady", "Activated", "Connected", "HalfStepped", "Mixed", "Frozen")),
         *(getattr(events, n) for n in ("Evaluated", "Saved", "TrainerFailed")),
-        TrainerSetup,
+        TrainerOptions,
         ArenaShape,
         Note,
     )

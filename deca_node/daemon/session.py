@@ -19,6 +19,7 @@ from deca_node.protocol import events as e
 from deca_node.protocol.errors import DecaError, WireError
 from deca_node.protocol.frames import FrameId, FrameKind
 from deca_node.protocol.schedule import Step
+from deca_node.protocol.sizes import CHUNK_BYTES
 
 
 class Stream(Protocol):
@@ -133,8 +134,8 @@ class Session:
             return
         try:
             view = self._store.view(item)
-            for offset in range(0, len(view), wire.CHUNK_BYTES):
-                data = view[offset : offset + wire.CHUNK_BYTES]
+            for offset in range(0, len(view), CHUNK_BYTES):
+                data = view[offset : offset + CHUNK_BYTES]
                 await self._throttle.take(len(data))
                 await self._write_counted(item.kind, wire.encode_chunk(item, offset, len(view), data))
         finally:

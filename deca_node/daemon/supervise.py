@@ -8,6 +8,7 @@ import uvloop
 from deca_node.daemon.daemon import Daemon
 from deca_node.daemon.directory import node_directory
 from deca_node.daemon.peers import Peer, Peers
+from deca_node.daemon.process import settle_memory
 from deca_node.daemon.settings_sources import Loaded
 from deca_node.daemon.telemetry import set_up_logging
 
@@ -17,6 +18,7 @@ def run_node(loaded: Loaded, peers: Peers, own: Peer) -> int:
 
     Raises DecaError for what is found before the node takes part in anything.
     """
+    settle_memory()
     set_up_logging(loaded.node.log_level, loaded.node.log_format, own.name)
     with (
         node_directory(Path(loaded.node.dir)) as directory,

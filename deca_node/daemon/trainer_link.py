@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from deca_node.daemon import messages
 from deca_node.daemon.arena import shared_file
+from deca_node.numerics.options import TrainerOptions
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import TrainerError
 
@@ -28,7 +29,7 @@ class TrainerLink:
         self._task: asyncio.Task[None] | None = None
         self._ending = False
 
-    async def start(self, setup: messages.TrainerSetup, nice: int) -> None:
+    async def start(self, setup: TrainerOptions, nice: int) -> None:
         """Spawn the process and send it what it needs to load."""
         ours, theirs = socket.socketpair()
         with theirs:

@@ -60,18 +60,17 @@ def main() -> int:
 
 def _serve(stream: RawIOBase, frames: ArenaFrames) -> None:
     lines = iter(stream.readline, b"")
-    setup = messages.decode(next(lines)).body
-    if setup.threads:
-        os.environ["OMP_NUM_THREADS"] = str(setup.threads)
+    options = messages.decode(next(lines)).body
+    if options.threads:
+        os.environ["OMP_NUM_THREADS"] = str(options.threads)
     # Several nodes may share one machine's cores; spinning threads would starve each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from deca_node.numerics.trainer import Trainer, TrainerOptions
+    from deca_node.numerics.trainer import Trainer
 
     def note(sentence: str) -> None:
         stream.write(messages.encode(messages.Note(sentence)))
 
-    options = TrainerOptions(**{field: getattr(setup, field) for field in TrainerOptions.__dataclass_fields__})
     trainer = Trainer.load(options, frames.view, note)
     stream.write(messages.encode(trainer.ready()))
     # A full collection takes a quarter of a second with torch loaded, and finds nothing of it to free.

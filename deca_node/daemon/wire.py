@@ -13,9 +13,7 @@ from google.protobuf.message import DecodeError
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.frames import FrameId, FrameKind
-
-CHUNK_BYTES = 1 << 20
-"""Payload of one message. 64 KiB costs three times more per byte, 64 MiB eight times."""
+from deca_node.protocol.sizes import CHUNK_BYTES
 
 MESSAGE_BYTES_MAX = CHUNK_BYTES + 4096
 """Nothing longer is read from a peer."""

@@ -26,8 +26,8 @@ from deca_node.lab.toy_model import Progress, Recipe, ToyModel, make_toy_model
 from deca_node.numerics.batches import heldout_batches
 from deca_node.numerics.model import load_model
 from deca_node.numerics.objective import evaluate
+from deca_node.numerics.options import TrainerOptions
 from deca_node.numerics.packing import PackedData, load_dataset
-from deca_node.numerics.trainer import TrainerOptions
 from deca_node.protocol.mixing import mixes_to_agree
 from deca_node.protocol.run import RunSettings
 from deca_node.protocol.schedule import Schedule

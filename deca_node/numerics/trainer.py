@@ -4,10 +4,8 @@ The trainer knows the model, the data and the block it works on; it knows no soc
 Frames come as buffers by name, wherever they lie: in shared memory for a node, in plain memory for a test.
 """
 
-import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,6 +18,7 @@ from deca_node.numerics.engine import BlockEngine, Neighbour
 from deca_node.numerics.flows import KEYFRAME_CODEC, Flow
 from deca_node.numerics.model import LoadedModel, check_sequence_length, load_model, parameter_hash, save_model
 from deca_node.numerics.objective import backward, evaluate
+from deca_node.numerics.options import TrainerOptions
 from deca_node.numerics.packing import PackedData, load_dataset
 from deca_node.numerics.quantize import CODECS
 from deca_node.numerics.start_values import StartValues, nothing
@@ -29,36 +28,12 @@ from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import TrainerError
 from deca_node.protocol.frames import FrameId
-from deca_node.protocol.run import ModelFacts, RunSettings
+from deca_node.protocol.run import ModelFacts
 from deca_node.protocol.schedule import Schedule
 from deca_node.protocol.sizes import FrameSizes
 
 Frames = Callable[[FrameId], memoryview]
 """The bytes of a frame, writable."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainerOptions:
-    """One node's part; meanings and units as in ``node.toml`` and ``run.toml``."""
-
-    name: str
-    settings: RunSettings
-    directory: str
-    model: str = ""
-    data: str = ""
-    device: str = "auto"
-    threads: int = 0
-    micro_batch: int = 0
-    gradient_checkpointing: bool = False
-    holdout: float = 0.1
-    eval_sequences: int = 64
-    bad_records: str = "stop"
-    trace: bool = False
-
-    @property
-    def seed(self) -> int:
-        """Of what this node draws for itself: its held-out records, its batches, its dropout."""
-        return random.Random(f"{self.settings.seed}:{self.name}").getrandbits(31)
 
 
 class Trainer:

@@ -15,8 +15,8 @@ from functools import lru_cache
 from deca_node.protocol.frames import FrameKind
 from deca_node.protocol.schedule import Schedule, Step
 
-CHUNK_BYTES = 1 << 20
-"""Payload of one message on the wire."""
+CHUNK_BYTES = 2 << 20
+"""Payload of one message. Half of it costs 3 to 5 % more, 64 KiB three times more per byte, 64 MiB eight times."""
 
 STATE_BYTES = 20
 """The sender's state: five float32."""

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from deca_node.daemon import messages
+from deca_node.numerics.options import TrainerOptions
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.frames import FrameId, FrameKind
@@ -27,7 +28,7 @@ BODIES: list[Any] = [
     e.HalfStepped(Step(3, 7), None, {"loss": 1e-300}),
     e.Evaluated("end", 2.5, 100),
     e.TrainerFailed("out of memory", 11),
-    messages.TrainerSetup("north", RunSettings(seed=3), "model", "data", "dir", trace=True),
+    TrainerOptions(name="north", settings=RunSettings(seed=3), directory="dir", trace=True),
     messages.ArenaShape(4096, 12),
     messages.Note("reading"),
 ]

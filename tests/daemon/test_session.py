@@ -15,8 +15,9 @@ from deca_node.protocol import events as e
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.frames import FrameId, FrameKind
 from deca_node.protocol.schedule import Step
+from deca_node.protocol.sizes import CHUNK_BYTES
 
-NBYTES = 2 * wire.CHUNK_BYTES + 17
+NBYTES = 2 * CHUNK_BYTES + 17
 UPDATE = FrameId("south", FrameKind.UPDATE, 0, 0)
 OPEN = pb.Frame(open=pb.Open(activation=0, degree=2, keyframe_bytes=NBYTES))
 
@@ -66,8 +67,8 @@ def content(seed: int = 0) -> bytes:
 
 def chunks(frame: FrameId, data: bytes) -> list[bytes]:
     view = memoryview(data)
-    offsets = range(0, len(data), wire.CHUNK_BYTES)
-    return [wire.encode_chunk(frame, at, len(data), view[at : at + wire.CHUNK_BYTES]) for at in offsets]
+    offsets = range(0, len(data), CHUNK_BYTES)
+    return [wire.encode_chunk(frame, at, len(data), view[at : at + CHUNK_BYTES]) for at in offsets]
 
 
 def test_a_frame_is_an_event_once_it_is_whole() -> None:

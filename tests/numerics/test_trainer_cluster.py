@@ -19,9 +19,10 @@ from deca_node.lab.cluster import Cluster, FrameBook, seats
 from deca_node.lab.fake_network import Cut, Weather
 from deca_node.numerics import signals
 from deca_node.numerics.model import LoadedModel
+from deca_node.numerics.options import TrainerOptions
 from deca_node.numerics.packing import DataSummary, PackedData, Sequences
 from deca_node.numerics.quantize import CODECS
-from deca_node.numerics.trainer import Trainer, TrainerOptions
+from deca_node.numerics.trainer import Trainer
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.node import Node

@@ -5,7 +5,6 @@ receive) happen here in one process, one after the other. ``option`` names the c
 """
 
 import asyncio
-import gc
 import threading
 from collections.abc import Coroutine
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from bench.exchange import content, party
 from bench.exchange.party import Job
 from deca_node.daemon.arena import Arena, FrameStore, shared_file
 from deca_node.daemon.peers import Address
+from deca_node.daemon.process import settle_memory
 from deca_node.daemon.session import FrameRules
 from deca_node.daemon.transport import Identity, Transport
 from deca_node.numerics.quantize import CACHE_ELEMENTS, CODECS
@@ -97,9 +97,6 @@ class Ours:
         self._events: asyncio.Queue[e.NetworkEvent]
         self._run(self._start())
         self.facts = {name: version(name) for name in ("grpcio", "torch", "uvloop")}
-        # As the node does: a full collection costs more than the exchange, and would find nothing.
-        gc.collect()
-        gc.freeze()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -165,6 +162,7 @@ def name(party: int) -> str:
 def main() -> None:
     """The loop runs on the main thread, as in a node, and never pauses: one end may have all that it waits for
     while it still has something to send. The parent's words come to a thread beside it."""
+    settle_memory()
     # The cores are shared with the other nodes.
     torch.set_num_threads(1)
     loop = uvloop.new_event_loop()

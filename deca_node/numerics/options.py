@@ -1,0 +1,30 @@
+"""What a trainer is told before it loads anything. No torch here: the daemon writes it, the trainer reads it."""
+
+import random
+from dataclasses import dataclass
+
+from deca_node.protocol.run import RunSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerOptions:
+    """One node's part; meanings and units as in ``node.toml`` and ``run.toml``."""
+
+    name: str
+    settings: RunSettings
+    directory: str
+    model: str = ""
+    data: str = ""
+    device: str = "auto"
+    threads: int = 0
+    micro_batch: int = 0
+    gradient_checkpointing: bool = False
+    holdout: float = 0.1
+    eval_sequences: int = 64
+    bad_records: str = "stop"
+    trace: bool = False
+
+    @property
+    def seed(self) -> int:
+        """Of what this node draws for itself: its held-out records, its batches, its dropout."""
+        return random.Random(f"{self.settings.seed}:{self.name}").getrandbits(31)
