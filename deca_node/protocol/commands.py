@@ -1,7 +1,7 @@
 """What the core asks for. One frozen dataclass per kind; whoever holds the core performs them in order.
 
 The first group goes to the trainer, which answers every one of its commands with exactly one event.
-The second goes to the network, the third to the people who watch.
+The second goes to the network, the third to the daemon itself, the last to the people who watch.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from deca_node.protocol.frames import FrameId
 from deca_node.protocol.run import Agreement
 from deca_node.protocol.schedule import Activation, Step
+from deca_node.protocol.versions import Delta
 
 # --- to the trainer ---------------------------------------------------------------------------------
 
@@ -88,7 +89,24 @@ class Save:
     name: str
 
 
-TrainerCommand = Activate | Connect | HalfStep | Mix | Freeze | Evaluate | Save
+@dataclass(frozen=True)
+class Checkpoint:
+    """Write down all that is needed to go on from here after a crash: ``position`` is the next step to be done.
+    At inner step 0 nothing is active; within an activation the active block's state is written too."""
+
+    position: Step
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """Take over what donors gave: these blocks become x0 + delta, and ``position`` is the next step to be done.
+    A block that was in the middle of a visit is frozen as it stands before."""
+
+    position: Step
+    deltas: tuple[Delta, ...]
+
+
+TrainerCommand = Activate | Connect | HalfStep | Mix | Freeze | Evaluate | Save | Checkpoint | Adopt
 
 # --- to the network ---------------------------------------------------------------------------------
 
@@ -143,6 +161,31 @@ class Release:
     frame: FrameId
 
 
+# --- to the daemon itself ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Get from donors the newest version of every block; answered by Fetched or FetchFailed. ``at_least`` is the
+    activation that donors must have reached (finished all before it)."""
+
+    at_least: int
+
+
+@dataclass(frozen=True)
+class AnnounceReady:
+    """Tell the members that this node takes part in every activation from this one on."""
+
+    activation: int
+
+
+@dataclass(frozen=True)
+class RestartTrainer:
+    """The trainer died: start another after so many seconds; it answers with TrainerReady or TrainerFailed."""
+
+    seconds: float
+
+
 # --- to the watchers --------------------------------------------------------------------------------
 
 
@@ -163,4 +206,5 @@ class Finish:
     sentence: str
 
 
-Command = TrainerCommand | Meet | SendOpen | SendUpdate | SendClose | SendBye | Release | Report | Finish
+NetworkCommand = Meet | SendOpen | SendUpdate | SendClose | SendBye | Release
+Command = TrainerCommand | NetworkCommand | Fetch | AnnounceReady | RestartTrainer | Report | Finish

@@ -7,6 +7,7 @@ from deca_node.protocol.frames import FrameId
 from deca_node.protocol.run import ModelFacts
 from deca_node.protocol.schedule import Step
 from deca_node.protocol.sizes import FrameSizes
+from deca_node.protocol.versions import Delta
 
 Scalars = Mapping[str, float]
 """Figures that travel with an event for metrics: ``loss``, ``grad_norm``, ``h_rms``, ``seconds``, ..."""
@@ -17,10 +18,12 @@ Scalars = Mapping[str, float]
 @dataclass(frozen=True)
 class TrainerReady:
     """The model is loaded and the data is packed. Whatever a peer declares is held against ``sizes`` before
-    memory is taken."""
+    memory is taken. ``position`` is the next step to be done: the start, or what the newest sound checkpoint
+    says; at an inner step above 0 that step's block is active, without edges."""
 
     model: ModelFacts
     sizes: FrameSizes
+    position: Step = Step(0, 0)
     scalars: Scalars = field(default_factory=dict)
 
 
@@ -49,10 +52,12 @@ class HalfStepped:
 
 @dataclass(frozen=True)
 class Mixed:
-    """Answer to Mix."""
+    """Answer to Mix. ``refused`` names peers whose update of this step was malformed, each with a sentence:
+    nothing of it was applied, and the trainer has dropped that edge."""
 
     step: Step
     scalars: Scalars = field(default_factory=dict)
+    refused: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,14 +84,41 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Checkpointed:
+    """Answer to Checkpoint: it is on the disk, and a start will find it."""
+
+    position: Step
+    path: str
+    scalars: Scalars = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CheckpointFailed:
+    """The other answer to Checkpoint: it could not be written, and the one before it still stands."""
+
+    position: Step
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """Answer to Adopt."""
+
+    position: Step
+
+
+@dataclass(frozen=True)
 class TrainerFailed:
-    """The trainer refused a command or died; ``exit_code`` is the node's."""
+    """The trainer refused a command or died; ``exit_code`` is the node's. One that ``died`` may do better when it is
+    started again; one that refused would refuse again."""
 
     sentence: str
     exit_code: int
+    died: bool = False
 
 
-TrainerEvent = TrainerReady | Activated | Connected | HalfStepped | Mixed | Frozen | Evaluated | Saved | TrainerFailed
+_AnswerEvent = Activated | Connected | HalfStepped | Mixed | Frozen | Evaluated | Saved
+TrainerEvent = TrainerReady | _AnswerEvent | Checkpointed | CheckpointFailed | Adopted | TrainerFailed
 
 # --- from the network -------------------------------------------------------------------------------
 
@@ -150,6 +182,38 @@ class ByeReceived:
     peer: str
 
 
+@dataclass(frozen=True)
+class PeerProgress:
+    """A peer works on this activation now, or is about to (-1: it has not begun)."""
+
+    peer: str
+    activation: int
+
+
+@dataclass(frozen=True)
+class MembersChanged:
+    """Who takes part, as far as this node knows: every member that is not known to be dead or to have left, itself
+    included, with the activation from which on it counts in the graph."""
+
+    ready_from: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Answer to Fetch: these files are on the disk, checked, and together with what this node has they are the
+    model as the donors had it before activation ``activation``."""
+
+    activation: int
+    deltas: tuple[Delta, ...]
+
+
+@dataclass(frozen=True)
+class FetchFailed:
+    """The other answer to Fetch: nobody could give what is missing; what came is kept for the next attempt."""
+
+    sentence: str
+
+
 # --- from outside -----------------------------------------------------------------------------------
 
 
@@ -160,8 +224,30 @@ class DeadlinePassed:
 
 @dataclass(frozen=True)
 class StopRequested:
-    """The user asked for an orderly stop."""
+    """The user asked for an orderly stop: this node is away, and will be back."""
 
 
-NetworkEvent = PeerUp | PeerDown | PeerRefused | OpenReceived | UpdateReceived | CloseReceived | ByeReceived
-Event = TrainerEvent | NetworkEvent | DeadlinePassed | StopRequested
+@dataclass(frozen=True)
+class LeaveRequested:
+    """The user asked this node to leave the run for good."""
+
+
+@dataclass(frozen=True)
+class PauseRequested:
+    """The user asked this node to stop training for a while and to stay."""
+
+
+@dataclass(frozen=True)
+class ResumeRequested:
+    """The user asked a paused node to go on."""
+
+
+@dataclass(frozen=True)
+class CheckpointRequested:
+    """The user asked for a checkpoint now, that is after the current step."""
+
+
+_StreamEvent = OpenReceived | UpdateReceived | CloseReceived | ByeReceived
+NetworkEvent = PeerUp | PeerDown | PeerRefused | PeerProgress | _StreamEvent
+_UserEvent = StopRequested | LeaveRequested | PauseRequested | ResumeRequested | CheckpointRequested
+Event = TrainerEvent | NetworkEvent | MembersChanged | Fetched | FetchFailed | DeadlinePassed | _UserEvent
