@@ -21,8 +21,19 @@ EXIT_INTERRUPTED = 130
 
 COMMANDS = {
     "start": ("deca_node.cli.start:start", "Run this machine's node of a training run."),
+    "status": ("deca_node.cli.status:status", "Show where the node stands; --watch keeps looking."),
+    "members": ("deca_node.cli.admin:members", "Show who takes part in the run."),
+    "events": ("deca_node.cli.admin:events", "Show the node's newest log lines."),
+    "pause": ("deca_node.cli.admin:pause", "Stop training for a while, and stay."),
+    "resume": ("deca_node.cli.admin:resume", "Go on after a pause."),
+    "checkpoint": ("deca_node.cli.admin:checkpoint", "Write a checkpoint now."),
+    "stop": ("deca_node.cli.admin:stop", "End the node in good order; a later start goes on."),
+    "leave": ("deca_node.cli.admin:leave", "Leave the run for good."),
+    "export": ("deca_node.cli.export:export", "Make an ordinary checkpoint of the model so far."),
+    "report": ("deca_node.cli.report:report", "Write a report with the curves of a run."),
     "demo": ("deca_node.cli.demo:demo", "Watch several nodes train together on this machine."),
     "plan": ("deca_node.cli.plan:plan", "Show what a run will cost before it starts."),
+    "cert": ("deca_node.cli.cert:cert", "Make, exchange and check certificates."),
     "config": ("deca_node.cli.config:config", "Show where every setting comes from, or print a template."),
     "version": ("deca_node.cli.version:version", "Print the versions that a bug report needs."),
 }

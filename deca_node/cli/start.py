@@ -1,15 +1,14 @@
 """``deca-node start``: check everything at the door, then hand over to the daemon."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import click
 
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.options import SettingsCommand, load, settings_options
-from deca_node.daemon.config import check_paths, check_plaintext, check_required, expanded_path, settle
-from deca_node.daemon.peers import Peer, Peers, host_is_local, own_line, read_peers
+from deca_node.daemon.config import check_paths, check_plaintext, check_required, settle
+from deca_node.daemon.place import find_place
 from deca_node.daemon.settings_sources import Loaded
 
 
@@ -38,21 +37,21 @@ def start(ctx: click.Context, /, **_flags: Any) -> None:
     The node finds its own line in the peers file, waits for the others, and trains with them. The tuned
     model ends up in the node's folder as an ordinary Hugging Face checkpoint.
     """
-    loaded, peers, own = resolve(load(ctx))
-    listen = loaded.node.listen_address or own.address
-    notice = check_plaintext(loaded.node.insecure, listen.host, [peer.host for peer in peers.others(own)])
-    click.echo(f"warning: {notice}", err=True)
+    ctx.exit(launch(load(ctx)))
+
+
+def launch(loaded: Loaded) -> int:
+    """Check everything at the door, then run the node; returns its exit code. Raises DecaError."""
+    from deca_node.daemon.security import Security
+
+    check_required(loaded.node)
+    security = Security(loaded.node)
+    place = find_place(loaded.node, security.certified_name)
+    node = settle(loaded.node, place.name, place.listen)
+    check_paths(node)
+    if not node.tls_cert:
+        click.echo(f"warning: {check_plaintext(node.insecure, place.listen.host, place.hosts)}", err=True)
 
     from deca_node.daemon.supervise import run_node
 
-    ctx.exit(run_node(loaded, peers, own))
-
-
-def resolve(loaded: Loaded) -> tuple[Loaded, Peers, Peer]:
-    """Read the peers file, find the node's own line, fill in what follows from it, and check the paths."""
-    check_required(loaded.node)
-    peers = read_peers(Path(expanded_path(loaded.node.peers)))
-    own = own_line(peers, loaded.node.name, loaded.node.listen_address, host_is_local)
-    node = settle(loaded.node, own)
-    check_paths(node)
-    return dataclasses.replace(loaded, node=node), peers, own
+    return run_node(dataclasses.replace(loaded, node=node), place, security)

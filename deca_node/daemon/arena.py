@@ -10,6 +10,7 @@ import mmap
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from deca_node.protocol.errors import StorageError
@@ -48,17 +49,21 @@ class Arena:
 
 class FrameStore:
     """The books over an arena: frames by name. A slot is free again once its frame was released and
-    nobody is sending it any more."""
+    nobody is sending it any more. ``kept_free`` slots are never given to what comes in from peers."""
 
-    def __init__(self, arena: Arena) -> None:
+    def __init__(self, arena: Arena, kept_free: int = 0) -> None:
         self._arena = arena
+        self._kept_free = kept_free
         self._free = list(range(arena.slots))
         self._slots: dict[FrameId, tuple[int, int]] = {}
         self._holds: Counter[FrameId] = Counter()
+        self._held_from: Counter[str] = Counter()
         self._released: set[FrameId] = set()
+        self.on_free: Callable[[FrameId], None] = lambda _: None
+        """Called whenever a frame's slot is free again."""
 
     def reserve(self, frame: FrameId, nbytes: int) -> memoryview:
-        """A slot for a new frame. Raises StorageError where all are taken: a peer sends more than it may."""
+        """A slot for a new frame. Raises StorageError where all are taken."""
         if frame in self._slots:
             raise StorageError(f"{frame} is already held")
         if not self._free:
@@ -66,7 +71,12 @@ class FrameStore:
         # The lowest free slot first, so that pages which were never needed stay untouched.
         slot = heapq.heappop(self._free)
         self._slots[frame] = (slot, nbytes)
+        self._held_from[frame.sender] += 1
         return self._arena.slot(slot, nbytes)
+
+    def has_room(self) -> bool:
+        """Whether one more frame may come in from a peer."""
+        return len(self._free) > self._kept_free
 
     def view(self, frame: FrameId) -> memoryview:
         """The bytes of a held frame."""
@@ -84,7 +94,7 @@ class FrameStore:
 
     def held_from(self, sender: str) -> int:
         """How many frames of one sender are held."""
-        return sum(frame.sender == sender for frame in self._slots)
+        return self._held_from[sender]
 
     def hold(self, frame: FrameId) -> None:
         """Somebody is sending this frame: keep its slot even if it is released meanwhile."""
@@ -109,4 +119,8 @@ class FrameStore:
     def _let_go(self, frame: FrameId) -> None:
         slot, _ = self._slots.pop(frame)
         self._released.discard(frame)
+        self._held_from[frame.sender] -= 1
+        if not self._held_from[frame.sender]:
+            del self._held_from[frame.sender]
         heapq.heappush(self._free, slot)
+        self.on_free(frame)

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from deca_node.daemon.peers import Address, Peer, parse_address
+from deca_node.daemon.peers import Address, parse_address
 from deca_node.protocol.errors import DataError, ModelError, SettingsError, StorageError
 from deca_node.protocol.settings import check_limits, setting
 
@@ -31,14 +31,46 @@ class NodeSettings:
     Paths are taken from the working directory; ``~`` is the home folder.
     """
 
-    name: str = setting("", "This node's name in the peers file; empty finds its line by the address.")
+    name: str = setting(
+        "", "This node's name; empty takes it from its certificate, or from its line of the peers file, by the address."
+    )
     listen: str = setting(
         "",
         "Address to listen on; empty takes this node's own line of the peers file. "
         "0.0.0.0:PORT and [::]:PORT listen on every address.",
         unit="host:port",
     )
+    advertise: str = setting(
+        "",
+        "Address under which the others reach this node; empty takes its line of the peers file, or the one it "
+        "listens on.",
+        unit="host:port",
+    )
     peers: str = setting("peers.txt", "The peers file: one host:port or name@host:port per line.", unit="path")
+    join: str = setting(
+        "",
+        "Addresses of members to begin with, besides the peers file or instead of it; a host name may stand for "
+        "many addresses, and is looked up again and again.",
+        unit="host:port, host:port, ...",
+    )
+    membership: str = setting(
+        "gossip",
+        "Who may take part: whoever knows a member and agrees on the run (gossip), or just the names in the peers "
+        "file (static).",
+        choices=("gossip", "static"),
+    )
+    network: str = setting(
+        "lan",
+        "How patient membership is with members that do not answer: one site, far apart, or one machine.",
+        choices=("lan", "wan", "local"),
+    )
+    wait_for: int = setting(
+        0,
+        "How many nodes, this one included, must have met before the run begins; 0 takes the number of lines in the "
+        "peers file.",
+        unit="nodes",
+        low=0,
+    )
     model: str = setting("", "Folder of a Hugging Face checkpoint, or the id of one on the hub.", unit="path or hub id")
     data: str = setting(
         "", "This node's private records, a file or a folder. They never leave this machine.", unit="path"
@@ -62,6 +94,12 @@ class NodeSettings:
     )
     eval_every: str = setting("round", "When the held-out loss is measured.", choices=("round", "activation", "never"))
     eval_sequences: int = setting(64, "Held-out sequences per measurement, at most.", unit="sequences", low=1)
+    checkpoint_every: int = setting(
+        0,
+        "Steps from one checkpoint to the next within a visit of a block; 0 writes them at the end of visits only.",
+        unit="steps",
+        low=0,
+    )
     bad_records: str = setting(
         "stop", "What a malformed record does: stop the node, or be skipped and counted.", choices=("stop", "skip")
     )
@@ -89,6 +127,29 @@ class NodeSettings:
         0.0, "The most that this node sends to all peers together; 0 sets no limit.", unit="Mbit/s", low=0.0
     )
 
+    transfer_upload: float = setting(
+        200.0,
+        "The most that this node sends to late nodes that fetch the model from it, within max_upload; 0 sets no limit.",
+        unit="Mbit/s",
+        low=0.0,
+    )
+    share_model: bool = setting(
+        True, "Give the start model's files to a newcomer that asks for them (deca-node join); only members can ask."
+    )
+    http: str = setting(
+        "",
+        "Address for /metrics, /livez, /readyz and /v1/status, to be read without a password; empty: none.",
+        unit="host:port",
+    )
+    tls_cert: str = setting("", "This node's certificate and what leads to the authority, PEM.", unit="path")
+    tls_key: str = setting("", "The certificate's private key, PEM, mode 0600.", unit="path")
+    tls_ca: str = setting("", "Certificates of the authorities whose nodes are members, PEM.", unit="path")
+    allow: str = setting(
+        "", "File with the names or sha256: fingerprints that may take part; empty: all that the authorities vouch for.",
+        unit="path",
+    )
+    deny: str = setting("", "File with the names or sha256: fingerprints that may not take part.", unit="path")
+
     insecure: int = setting(
         0,
         "Speak plaintext: given once (1) within this machine only, twice (2) on any network, for all to read.",
@@ -105,15 +166,38 @@ class NodeSettings:
         check_limits(self)
         if not DEVICE.fullmatch(self.device):
             raise SettingsError(f"device = {self.device!r} is none of auto, cpu, cuda and cuda:N")
-        try:
-            self.listen_address  # noqa: B018  (asked only to hear its complaint)
-        except ValueError as error:
-            raise SettingsError(f"listen = {error}") from error
+        for name in ("listen", "advertise", "http"):
+            _checked_address(name, getattr(self, name))
+        for seed in self.seeds:
+            _checked_address("join", seed)
+        tls = [name for name in ("tls_cert", "tls_key", "tls_ca") if getattr(self, name)]
+        if tls and len(tls) < 3:
+            raise SettingsError(f"{' and '.join(tls)} alone will not do: tls_cert, tls_key and tls_ca belong together")
+        if tls and self.insecure:
+            raise SettingsError("insecure and tls_cert contradict each other; leave one out")
 
     @property
     def listen_address(self) -> Address | None:
         """``listen``, taken apart; None where it is left to the peers file."""
         return parse_address(self.listen) if self.listen else None
+
+    @property
+    def advertise_address(self) -> Address | None:
+        """``advertise``, taken apart; None where it follows from the rest."""
+        return parse_address(self.advertise) if self.advertise else None
+
+    @property
+    def seeds(self) -> tuple[str, ...]:
+        """The addresses in ``join``."""
+        return tuple(part.strip() for part in self.join.split(",") if part.strip())
+
+
+def _checked_address(name: str, text: str) -> None:
+    try:
+        if text:
+            parse_address(text)
+    except ValueError as error:
+        raise SettingsError(f"{name} = {error}") from error
 
 
 def expanded_path(path: str) -> str:
@@ -124,14 +208,14 @@ def expanded_path(path: str) -> str:
         raise SettingsError(f"{path}: {error}") from error
 
 
-def settle(node: NodeSettings, own: Peer) -> NodeSettings:
-    """Fill in what was left to this node's line of the peers file, and expand ``~`` in paths."""
+def settle(node: NodeSettings, name: str, listen: Address) -> NodeSettings:
+    """Fill in the name and address that were found, and expand ``~`` in paths."""
     model = expanded_path(node.model) if node.model.startswith("~") else node.model
     return dataclasses.replace(
         node,
-        name=own.name,
-        listen=node.listen or str(own.address),
-        dir=expanded_path(node.dir) if node.dir else str(Path("deca-data") / own.name),
+        name=name,
+        listen=str(listen),
+        dir=expanded_path(node.dir) if node.dir else str(Path("deca-data") / name),
         data=expanded_path(node.data),
         model=model,
     )

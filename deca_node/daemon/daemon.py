@@ -1,12 +1,12 @@
 """The daemon is one loop: ``for command in node.handle(event, now): perform(command)``.
 
-Around it stand the hands that perform: the transport, the trainer in its own process, the shared memory
-between the two, and the files. None of them decides anything about the run.
+Around it stand the hands that perform: the network, the trainer in its own process, the shared memory between the
+two, and the files. None of them decides anything about the run.
 """
 
 import asyncio
+import contextlib
 import logging
-import random
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +15,20 @@ from deca_node.daemon import messages
 from deca_node.daemon.arena import Arena, FrameStore
 from deca_node.daemon.config import NodeSettings
 from deca_node.daemon.directory import write_run
-from deca_node.daemon.peers import Address, Peer, Peers
+from deca_node.daemon.door import Door
+from deca_node.daemon.event_log import EventLog
+from deca_node.daemon.network import Network
+from deca_node.daemon.peers import parse_address
+from deca_node.daemon.place import Place
+from deca_node.daemon.security import Security
 from deca_node.daemon.session import FrameRules
 from deca_node.daemon.telemetry import Telemetry
 from deca_node.daemon.trainer_link import TrainerLink
-from deca_node.daemon.transport import Identity, Transport
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.numerics.options import TrainerOptions
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
+from deca_node.protocol.errors import PeersError
 from deca_node.protocol.exchange import frames_held_max
 from deca_node.protocol.frames import FrameId, FrameKind
 from deca_node.protocol.node import Node
@@ -35,6 +40,9 @@ log = logging.getLogger("deca")
 
 AWAITS_SECONDS = 10.0
 """How often a node that waits says for whom."""
+
+NEIGHBOURS_MAX = 64
+"""For so many neighbours at once there is room in the shared memory; pages that nobody needs are never touched."""
 
 FORCED = 130
 
@@ -48,7 +56,9 @@ class _End:
 class Daemon:
     """One node from its start to its exit code."""
 
-    def __init__(self, run: RunSettings, settings: NodeSettings, peers: Peers, own: Peer, directory: Path) -> None:
+    def __init__(
+        self, run: RunSettings, settings: NodeSettings, place: Place, security: Security, directory: Path
+    ) -> None:
         self._run = run
         self._settings = settings
         self._directory = directory
@@ -58,39 +68,47 @@ class Daemon:
             step=settings.step_timeout_seconds,
             finish=settings.finish_timeout_seconds,
             eval_every=settings.eval_every,
+            checkpoint_every=settings.checkpoint_every,
         )
-        self._node = Node(own.name, tuple(peer.name for peer in peers), run, patience)
+        self._node = Node(place.name, sorted(place.allowed or {place.name}), run, patience, place.wait_for)
         self._events: asyncio.Queue[e.Event] = asyncio.Queue()
-        boot = random.SystemRandom().getrandbits(63)
-        identity = Identity(own.name, boot, lambda: self._node.position)
-        others = {peer.name: peer.address for peer in peers if peer.name != own.name}
-        self._transport = Transport(identity, others, self._events.put_nowait, settings.max_upload)
-        self._telemetry = Telemetry(self._node, directory, self._transport.traffic())
-        self._trainer = TrainerLink(self._events.put_nowait, self._noted)
+        tell = self._events.put_nowait
+        self._network = Network(
+            run, settings, place, directory, security, tell, lambda: self._node.position, self._name_taken
+        )
+        self._telemetry = Telemetry(self._node, directory, self._network.transport.traffic())
+        self._trainer = TrainerLink(tell, self._noted)
+        self._door = Door(self._node, self._network, tell)
+        self._event_log = EventLog()
         self._store: FrameStore | None = None
         self._ready: e.TrainerReady | None = None
         self._end: _End | None = None
+        self._leaving = False
         self._signals = 0
 
     # --- life ---------------------------------------------------------------------------------------
 
     async def life(self) -> int:
-        """Start, loop, shut down; returns the exit code."""
+        """Start, loop, shut down; returns the exit code. Raises AddressError where an address cannot be taken."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signalled)
-        listen = self._settings.listen_address
-        assert listen is not None, "settled settings name an address"
+        loop.add_signal_handler(signal.SIGHUP, self._network.reload)
+        log.addHandler(self._event_log)
+        http = parse_address(self._settings.http) if self._settings.http else None
         watch = asyncio.ensure_future(self._say_awaits())
         try:
-            await self._transport.listen(Address(*listen))
+            await self._network.start()
+            await self._door.open(self._directory, self._event_log, http)
             await self._trainer.start(self._setup(), self._settings.trainer_nice)
             await self._loop()
         finally:
             watch.cancel()
-            await self._transport.close()
+            await self._door.close()
+            await self._network.close(leaving=self._leaving)
             await self._trainer.close()
             self._telemetry.close()
+            log.removeHandler(self._event_log)
         assert self._end is not None
         level = logging.INFO if self._end.exit_code == 0 else logging.ERROR
         log.log(level, "%s", self._end.sentence)
@@ -107,9 +125,12 @@ class Daemon:
                 event = e.DeadlinePassed()
             if isinstance(event, e.TrainerReady):
                 self._ready = event
+            self._leaving = self._leaving or isinstance(event, e.LeaveRequested)
             # Before the node moves on: what is written down belongs to where it stands now.
             self._telemetry.observe(event)
+            self._door.book.observe(event)
             for command in self._node.handle(event, clock()):
+                self._door.book.perform(command)
                 self._perform(command)
 
     def _signalled(self) -> None:
@@ -118,8 +139,15 @@ class Daemon:
             log.warning("stopping after the current step; once more to stop at once")
             self._events.put_nowait(e.StopRequested())
         else:
-            self._end = _End(FORCED, "stopped at once; nothing was saved")
-            self._events.put_nowait(e.DeadlinePassed())
+            self._finish(_End(FORCED, "stopped at once; what was trained since the last checkpoint is lost"))
+
+    def _name_taken(self, sentence: str) -> None:
+        self._finish(_End(PeersError.exit_code, sentence))
+
+    def _finish(self, end: _End) -> None:
+        """End from outside of the loop."""
+        self._end = self._end or end
+        self._events.put_nowait(e.DeadlinePassed())
 
     async def _say_awaits(self) -> None:
         said = ""
@@ -127,29 +155,36 @@ class Daemon:
             await asyncio.sleep(AWAITS_SECONDS)
             awaits = self._node.awaits()
             if awaits == said and "trainer" not in awaits:
-                problems = "; ".join(f"{peer}: {why}" for peer, why in sorted(self._transport.problems().items()))
+                problems = "; ".join(f"{peer}: {why}" for peer, why in sorted(self._network.transport.problems().items()))
                 log.info("waiting for %s%s", awaits, f" ({problems})" if problems else "")
             said = awaits
 
     # --- hands --------------------------------------------------------------------------------------
 
     def _perform(self, command: c.Command) -> None:
+        transport = self._network.transport
         match command:
             case c.Meet():
                 self._meet(command)
             case c.SendOpen():
                 self._send_open(command)
             case c.SendUpdate():
-                self._transport.send_frame(command.peer, command.update)
+                transport.send_frame(command.peer, command.update)
             case c.SendClose():
-                self._transport.forget(command.peer, command.activation, command.applied)
+                transport.forget(command.peer, command.activation, command.applied)
                 close = pb.Close(activation=command.activation, applied=command.applied, reason=command.reason)
-                self._transport.send(command.peer, pb.Frame(close=close))
+                transport.send(command.peer, pb.Frame(close=close))
             case c.SendBye():
-                self._transport.send(command.peer, pb.Frame(bye=pb.Bye()))
+                transport.send(command.peer, pb.Frame(bye=pb.Bye()))
             case c.Release():
                 assert self._store is not None
                 self._store.release(command.frame)
+            case c.Fetch():
+                self._network.fetch(command.at_least, self._delta_bytes())
+            case c.AnnounceReady():
+                self._network.announce(command.activation)
+            case c.RestartTrainer():
+                asyncio.get_running_loop().call_later(command.seconds, self._restart_trainer)
             case c.Report():
                 log.log(logging.getLevelNamesMapping()[command.level.upper()], "%s", command.sentence)
             case c.Finish():
@@ -161,14 +196,26 @@ class Daemon:
         """The run is known: cut the shared memory for its frames, and greet the peers."""
         assert self._ready is not None
         held_max = frames_held_max(self._run.late_steps)
-        arena = Arena(
-            self._trainer.memory, self._ready.sizes.largest, (held_max + 1) * (len(self._node.neighbours) + 1)
-        )
+        arena = Arena(self._trainer.memory, self._ready.sizes.largest, (held_max + 1) * (NEIGHBOURS_MAX + 1))
         self._store = FrameStore(arena)
-        self._trainer.send(messages.ArenaShape(arena.slot_bytes, arena.slots))
-        write_run(self._directory, command.agreement)
+        self._shape = messages.ArenaShape(arena.slot_bytes, arena.slots)
+        self._trainer.send(self._shape)
+        write_run(self._directory, command.agreement, self._settings.model)
         log.info("run %s, fingerprint %s", self._run.run_name, command.agreement.fingerprint[:16])
-        self._transport.meet(command.agreement, self._store, FrameRules(self._nbytes, held_max, self._node.neighbours))
+        self._network.meet(command.agreement)
+        rules = FrameRules(self._nbytes, held_max, edge=lambda _peer, _activation: True)
+        self._network.transport.meet(command.agreement, self._store, rules)
+
+    def _restart_trainer(self) -> None:
+        """Another trainer in place of one that died; it is told how the memory is cut before any command."""
+
+        async def restart() -> None:
+            await self._trainer.start(self._setup(), self._settings.trainer_nice)
+            self._trainer.send(self._shape)
+
+        if self._end is None:
+            task = asyncio.ensure_future(restart())
+            task.add_done_callback(_raise)
 
     def _send_open(self, command: c.SendOpen) -> None:
         opening = pb.Open(
@@ -176,8 +223,7 @@ class Daemon:
             degree=command.degree,
             keyframe_bytes=self._nbytes(FrameKind.KEYFRAME, Step(command.activation, 0)),
         )
-        self._transport.send(command.peer, pb.Frame(open=opening))
-        self._transport.send_frame(command.peer, command.keyframe)
+        self._network.transport.send_open(command.peer, opening, command.keyframe)
 
     def _places(self, command: c.TrainerCommand) -> messages.Slots:
         """Where the frames of a command lie; a slot is reserved for the one that it asks to be written."""
@@ -201,6 +247,11 @@ class Daemon:
         assert self._ready is not None
         return self._ready.sizes.nbytes(self._node.schedule, kind, step)
 
+    def _delta_bytes(self) -> dict[str, int]:
+        """What a block's difference to the common start takes: a keyframe's bytes."""
+        assert self._ready is not None
+        return dict(zip(self._ready.model.block_names, self._ready.sizes.keyframe_bytes, strict=True))
+
     def _setup(self) -> TrainerOptions:
         same = ("name", "model", "data", "device", "threads", "micro_batch")
         more = ("gradient_checkpointing", "holdout", "eval_sequences", "bad_records", "trace")
@@ -209,3 +260,10 @@ class Daemon:
 
     def _noted(self, note: messages.Note) -> None:
         log.log(logging.getLevelNamesMapping()[note.level.upper()], "%s", note.sentence)
+
+
+def _raise(task: "asyncio.Task[None]") -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        problem = task.exception()
+        if problem is not None:
+            log.error("the trainer could not be started again: %s", problem)

@@ -5,28 +5,30 @@
     DIR/lock            held while a node runs here
     DIR/run.json        what the nodes agreed on
     DIR/metrics.jsonl   one line per step and per evaluation
+    DIR/checkpoints/    where to go on after a crash; the newest two
+    DIR/blocks/         the blocks as they were frozen, for checkpoints and for late nodes
     DIR/start/          the starting values of visited blocks, for keyframes
-    DIR/final/          the tuned model (DIR/stopped/ after an early stop)
+    DIR/incoming/       what is on its way here from donors
+    DIR/final/          the tuned model
 """
 
 import contextlib
 import fcntl
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from deca_node.protocol.errors import StorageError
-from deca_node.protocol.run import Agreement
+from deca_node.protocol.run import Agreement, RunSettings, settings_fields
 
 METRICS = "metrics.jsonl"
 
 
 @contextlib.contextmanager
 def node_directory(path: Path) -> Iterator[Path]:
-    """Make, lock and clear the folder. Raises StorageError where it is in use, finished or not writable."""
+    """Make and lock the folder. Raises StorageError where it is in use or not writable."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / "lock").open("w", encoding="ascii")
@@ -41,19 +43,44 @@ def node_directory(path: Path) -> Iterator[Path]:
             raise StorageError(f"another node runs in {path}; choose another --dir") from None
         lock.write(str(os.getpid()))
         lock.flush()
-        for name in ("final", "stopped"):
-            if (path / name).exists():
-                raise StorageError(
-                    f"{path} holds the model of an earlier run ({name}/); move it away, or choose another --dir"
-                )
-        _set_aside(path / METRICS)
-        shutil.rmtree(path / "start", ignore_errors=True)
+        if not (path / "checkpoints").exists():
+            _set_aside(path / METRICS)
         yield path
 
 
-def write_run(path: Path, agreement: Agreement) -> None:
-    """Keep what was agreed on, for people and for reports."""
-    record = {"fingerprint": agreement.fingerprint, "agreement": dict(agreement.fields)}
+def finished(path: Path, settings: RunSettings) -> bool:
+    """Whether the folder holds the tuned model of this very run, which is then complete here.
+
+    Raises StorageError where it is that of another run: it is not to be overwritten.
+    """
+    if not (path / "final").exists():
+        return False
+    fields = agreed_fields(path)
+    differing = [name for name, value in settings_fields(settings).items() if fields.get(name) != value]
+    if differing:
+        raise StorageError(
+            f"{path} holds the tuned model of another run ({', '.join(differing[:3])} differ); "
+            "move it away, or choose another --dir"
+        )
+    return True
+
+
+def agreed_fields(path: Path) -> dict[str, str]:
+    """What run.json says was agreed on; nothing where there is none to be read."""
+    try:
+        return dict(json.loads((path / "run.json").read_text(encoding="utf-8"))["agreement"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def write_run(path: Path, agreement: Agreement, start_model: str) -> None:
+    """Keep what was agreed on, and from which model the run starts: for people, reports and exports."""
+    record = {
+        "fingerprint": agreement.fingerprint,
+        "agreement": dict(agreement.fields),
+        # A folder as an absolute path, or the hub's id.
+        "start_model": str(Path(start_model).resolve()) if Path(start_model).exists() else start_model,
+    }
     (path / "run.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

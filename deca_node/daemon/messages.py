@@ -5,6 +5,7 @@ never pass here: a command names frames, and ``slots`` says where in shared memo
 """
 
 import json
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,9 +47,8 @@ class Envelope:
 _BODIES: dict[str, type] = {
     cls.__name__: cls
     for cls in (
-        *(getattr(commands, n) for n in ("Activate", "Connect", "HalfStep", "Mix", "Freeze", "Evaluate", "Save")),
-        *(getattr(events, n) for n in ("TrainerReady", "Activated", "Connected", "HalfStepped", "Mixed", "Frozen")),
-        *(getattr(events, n) for n in ("Evaluated", "Saved", "TrainerFailed")),
+        *typing.get_args(commands.TrainerCommand),
+        *typing.get_args(events.TrainerEvent),
         TrainerOptions,
         ArenaShape,
         Note,

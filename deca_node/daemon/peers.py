@@ -142,6 +142,14 @@ def own_line(peers: Peers, name: str, listen: Address | None, is_local: Callable
     )
 
 
+def check_name(name: str) -> str:
+    """A name that is in no file. Raises PeersError where it could not be in one."""
+    try:
+        return _checked_name(name)
+    except ValueError as error:
+        raise PeersError(str(error)) from None
+
+
 def host_is_local(host: str) -> bool:
     """Whether ``host`` is, or resolves to, an address of this machine; loopback counts.
 
@@ -169,14 +177,20 @@ def _parse_entry(entry: str, line: int) -> Peer:
     address = parse_address(text)
     if address.host in WILDCARDS:
         raise ValueError(f"nobody can dial {text!r}; write the address under which the others reach this peer")
-    if at and not NAME.fullmatch(name):
+    if at:
+        _checked_name(name)
+    if not at and not NAME.fullmatch(str(address)):
+        raise ValueError(f"{text!r} is too long or too odd to be a name as well; write name@host:port")
+    return Peer(name or str(address), address.host, address.port, line)
+
+
+def _checked_name(name: str) -> str:
+    if not NAME.fullmatch(name):
         raise ValueError(
             f"{name!r} is not a peer's name; use letters, digits and . _ : - [ ], a letter or digit first, "
             "and at most 128 in all"
         )
-    if not at and not NAME.fullmatch(str(address)):
-        raise ValueError(f"{text!r} is too long or too odd to be a name as well; write name@host:port")
-    return Peer(name or str(address), address.host, address.port, line)
+    return name
 
 
 def _parse_host(host: str, text: str) -> str:

@@ -1,46 +1,36 @@
 """One live stream to one peer: what is queued goes out in order, what comes in becomes events.
 
-The stream's order is a promise of the protocol, so there is one queue per session and one session per peer.
 A frame that the peer sends is put together directly in its slot of shared memory, and is an event once it
-is whole; if the stream breaks before, the slot is free again and nobody ever saw it.
+is whole; if the stream breaks before, the slot is free again and nobody ever saw it. The peer sends no more
+frames than it was granted, and is granted a new one whenever the core has let go of an old one.
 """
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from deca_node.daemon import wire
 from deca_node.daemon.arena import FrameStore
+from deca_node.daemon.endpoint import Stream, StreamBrokenError
+from deca_node.daemon.outbox import Outbox
 from deca_node.daemon.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
-from deca_node.protocol.errors import DecaError, WireError
+from deca_node.protocol.errors import WireError
 from deca_node.protocol.frames import FrameId, FrameKind
 from deca_node.protocol.schedule import Step
-from deca_node.protocol.sizes import CHUNK_BYTES
-
-
-class Stream(Protocol):
-    """Either end of a gRPC stream of raw messages. ``read`` gives None at the stream's end."""
-
-    async def read(self) -> bytes | None:
-        """The next message."""
-
-    async def write(self, message: bytes) -> None:
-        """Send one message; returns once the transport has room for more."""
 
 
 @dataclass(frozen=True)
 class FrameRules:
     """What frames may a peer send? ``nbytes`` says what a frame of a kind must measure at a step (None: the
-    run has no such frame), ``held_max`` how many of one peer's frames are held at most, and
-    ``neighbours`` who may send any."""
+    run has no such frame), ``held_max`` how many of one peer's frames are held at most, and ``edge`` whether
+    a peer may share an edge with this node in an activation."""
 
     nbytes: Callable[[FrameKind, Step], int | None]
     held_max: int
-    neighbours: frozenset[str]
+    edge: Callable[[str, int], bool]
 
 
 @dataclass
@@ -58,7 +48,6 @@ class Session:
     def __init__(
         self,
         peer: str,
-        boot: int,
         stream: Stream,
         store: FrameStore,
         rules: FrameRules,
@@ -67,95 +56,108 @@ class Session:
         throttle: Throttle,
     ) -> None:
         self.peer = peer
-        self.boot = boot
         self._stream = stream
         self._store = store
         self._rules = rules
         self._tell = tell
         self._traffic = traffic
-        self._throttle = throttle
-        self._queue: deque[bytes | FrameId] = deque()
-        self._stirred = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._out = Outbox(stream, store, traffic, throttle, rules.held_max)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._why: str | None = None
         self._open: pb.Open | None = None
         self._incoming: _Incoming | None = None
+        self._begun = self._granted = 0
+        self._received: set[FrameId] = set()
+        self._freed = asyncio.Event()
+        self._grant()
+
+    # --- life ---------------------------------------------------------------------------------------
+
+    async def run(self, first: pb.Frame | None = None) -> str:
+        """Read and write, ``first`` before all else, until the stream ends or breaks; returns why, in words. Raises
+        WireError where the peer breaks the rules. Nothing is told any more once :meth:`end` was called."""
+        try:
+            if self._why is None:
+                self._tasks = [asyncio.ensure_future(self._out.run(first)), asyncio.ensure_future(self._read_all())]
+                await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            return self._why or self._outcome()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._out.discard()
+
+    def end(self, why: str) -> None:
+        """Let the stream go, from this moment on."""
+        self._why = self._why or why
+        for task in self._tasks:
+            task.cancel()
+
+    def _outcome(self) -> str:
+        problems = [task.exception() for task in self._tasks if task.done() and not task.cancelled()]
+        # A broken rule says more than that the stream broke after it.
+        for problem in sorted(filter(None, problems), key=lambda problem: isinstance(problem, StreamBrokenError)):
+            if isinstance(problem, StreamBrokenError):
+                return str(problem)
+            raise problem
+        return "the peer closed its stream"
 
     # --- out ----------------------------------------------------------------------------------------
 
     def send(self, message: pb.Frame) -> None:
         """Queue a small message."""
-        self._put(message.SerializeToString())
+        self._out.say(message)
+        self._end_if_overfull()
+
+    def send_open(self, opening: pb.Open, keyframe: FrameId) -> None:
+        """Queue an Open and its keyframe. They replace an offer that was queued before and still waits."""
+        self._out.offer(opening, keyframe)
+        self._end_if_overfull()
 
     def send_frame(self, frame: FrameId) -> None:
         """Queue a whole frame; its slot is held until it is on its way."""
-        self._store.hold(frame)
-        self._put(frame)
+        self._out.send(frame)
+        self._end_if_overfull()
 
     def forget(self, activation: int, applied: int) -> None:
-        """Take back updates of an activation that are queued and past what an edge that was closed still owes."""
-        kept: deque[bytes | FrameId] = deque()
-        for item in self._queue:
-            update = isinstance(item, FrameId) and item.kind is FrameKind.UPDATE
-            if isinstance(item, FrameId) and update and item.activation == activation and item.inner > applied:
-                self._store.unhold(item)
-            else:
-                kept.append(item)
-        self._queue = kept
+        """Take back what is queued for an activation and past what an edge that was closed still owes."""
+        self._out.forget(activation, applied)
 
     async def flush(self) -> None:
         """Wait until everything queued is on its way."""
-        await self._idle.wait()
+        await self._out.flush()
 
-    def _put(self, item: bytes | FrameId) -> None:
-        self._queue.append(item)
-        self._idle.clear()
-        self._stirred.set()
-
-    async def write_all(self) -> None:
-        """Send what is queued, for ever; raises what the stream raises."""
-        try:
-            while True:
-                await self._stirred.wait()
-                self._stirred.clear()
-                while self._queue:
-                    await self._write(self._queue.popleft())
-                self._idle.set()
-        finally:
-            for item in self._queue:
-                if isinstance(item, FrameId):
-                    self._store.unhold(item)
-            self._queue.clear()
-            self._idle.set()
-
-    async def _write(self, item: bytes | FrameId) -> None:
-        if isinstance(item, bytes):
-            await self._write_counted("control", item)
-            return
-        try:
-            view = self._store.view(item)
-            for offset in range(0, len(view), CHUNK_BYTES):
-                data = view[offset : offset + CHUNK_BYTES]
-                await self._throttle.take(len(data))
-                await self._write_counted(item.kind, wire.encode_chunk(item, offset, len(view), data))
-        finally:
-            self._store.unhold(item)
-
-    async def _write_counted(self, kind: str, message: bytes) -> None:
-        await self._stream.write(message)
-        self._traffic[f"sent.{kind}"] += len(message)
+    def _end_if_overfull(self) -> None:
+        # Updates must not be skipped: both ends would go on with different edges. So the whole link is lost,
+        # which both ends know how to take.
+        if self._out.overfull():
+            self.end("it takes nothing: too much is queued for it")
 
     # --- in -----------------------------------------------------------------------------------------
 
-    async def read_all(self) -> None:
-        """Turn what comes in into events until the stream ends. Raises WireError where the peer breaks the rules."""
+    def freed(self, frame: FrameId) -> None:
+        """The slot of some frame is free again."""
+        self._freed.set()
+        if frame.sender == self.peer:
+            self._received.discard(frame)
+            self._grant()
+
+    def _grant(self) -> None:
+        """Every slot that the peer's frames may take and do not, is the peer's to fill."""
+        granted = self._begun + self._rules.held_max - self._store.held_from(self.peer)
+        if granted > self._granted:
+            self._granted = granted
+            self._out.grant(granted)
+
+    async def _read_all(self) -> None:
+        """Turn what comes in into events until the stream ends."""
         try:
             while (message := await self._stream.read()) is not None:
                 body = wire.decode(message)
                 kind = body.kind if isinstance(body, wire.Chunk) else "control"
                 self._traffic[f"received.{kind}"] += len(message)
                 if isinstance(body, wire.Chunk):
-                    self._take_chunk(body)
+                    await self._take_chunk(body)
                 else:
                     self._take_message(body)
         finally:
@@ -170,6 +172,8 @@ class Session:
             case "close":
                 close = frame.close
                 self._tell(e.CloseReceived(self.peer, close.activation, close.applied, close.reason[:500]))
+            case "credit":
+                self._out.credit(frame.credit.frames)
             case "bye":
                 self._tell(e.ByeReceived(self.peer))
             case "refusal":
@@ -183,9 +187,9 @@ class Session:
         self._expect(FrameKind.KEYFRAME, Step(opening.activation, 0), opening.keyframe_bytes)
         self._open = opening
 
-    def _take_chunk(self, chunk: wire.Chunk) -> None:
+    async def _take_chunk(self, chunk: wire.Chunk) -> None:
         if self._incoming is None:
-            self._incoming = self._begin(chunk)
+            self._incoming = await self._begin(chunk)
         incoming = self._incoming
         if chunk.frame(self.peer) != incoming.frame or chunk.offset != incoming.received or not chunk.data:
             raise WireError("gap", f"a chunk at {chunk.offset} of {chunk.frame(self.peer)}, in the middle of another")
@@ -195,23 +199,27 @@ class Session:
             self._incoming = None
             self._complete(incoming.frame)
 
-    def _begin(self, chunk: wire.Chunk) -> _Incoming:
+    async def _begin(self, chunk: wire.Chunk) -> _Incoming:
         frame = chunk.frame(self.peer)
         self._expect(chunk.kind, Step(chunk.activation, chunk.inner), chunk.total)
         keyframe = chunk.kind is FrameKind.KEYFRAME
         if keyframe and (self._open is None or self._open.activation != chunk.activation):
             raise WireError("unexpected", "a keyframe without its Open")
-        if frame in self._store:
+        if frame in self._received:
             raise WireError("replay", f"{frame} was sent before and is still held")
-        if self._store.held_from(self.peer) >= self._rules.held_max:
-            raise WireError("flood", f"more than {self._rules.held_max} frames that nobody asked for yet")
-        try:
-            return _Incoming(frame, chunk.total, self._store.reserve(frame, chunk.total))
-        except DecaError as problem:
-            raise WireError("flood", str(problem)) from None
+        if self._begun >= self._granted:
+            raise WireError("flood", f"more than the {self._granted} frames that were granted")
+        # Held from an earlier stream: the core was told that this broke, and will let go. The slots of others
+        # are not the peer's fault either. In both cases it waits, and the stream with it.
+        while frame in self._store or not self._store.has_room():
+            self._freed.clear()
+            await self._freed.wait()
+        self._begun += 1
+        self._received.add(frame)
+        return _Incoming(frame, chunk.total, self._store.reserve(frame, chunk.total))
 
     def _expect(self, kind: FrameKind, step: Step, nbytes: int) -> None:
-        if self.peer not in self._rules.neighbours:
+        if not self._rules.edge(self.peer, step.activation):
             raise WireError("no-edge", f"a {kind} from {self.peer}, which shares no edge with this node")
         expected = self._rules.nbytes(kind, step)
         where = f"inner step {step.inner} of activation {step.activation}"
@@ -227,31 +235,3 @@ class Session:
         opening, self._open = self._open, None
         assert opening is not None
         self._tell(e.OpenReceived(self.peer, opening.activation, opening.degree, frame))
-
-
-async def run_session(session: Session, ended: Callable[[], Awaitable[None]] | None = None) -> str:
-    """Read and write until the stream ends or breaks; returns why, in words. Raises WireError for broken rules."""
-    writer = asyncio.ensure_future(session.write_all())
-    reader = asyncio.ensure_future(session.read_all())
-    try:
-        done, _ = await asyncio.wait({writer, reader}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            problem = task.exception()
-            if isinstance(problem, WireError):
-                raise problem
-            if problem is not None:
-                return describe(problem)
-        return "the peer closed its stream"
-    finally:
-        for task in (writer, reader):
-            task.cancel()
-        await asyncio.gather(writer, reader, return_exceptions=True)
-        if ended:
-            await ended()
-
-
-def describe(problem: BaseException) -> str:
-    """A network problem in one short line."""
-    details = getattr(problem, "details", None)
-    text = details() if callable(details) else str(problem)
-    return (text or type(problem).__name__).splitlines()[0][:300]

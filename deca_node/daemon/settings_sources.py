@@ -6,6 +6,7 @@ a refusal can name the place that has to be changed.
 """
 
 import dataclasses
+import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -65,6 +66,16 @@ def load_settings(
     run = _sources(RunSettings, flags, environ, _read_file(run_file, RunSettings, NodeSettings))
     node = _sources(NodeSettings, flags, environ, _read_file(node_file, NodeSettings, RunSettings))
     return Loaded(_build(RunSettings, run), _build(NodeSettings, node), run | node)
+
+
+def run_as_toml(run: RunSettings) -> str:
+    """The text of a run.toml with every setting in it, for a newcomer to adopt."""
+    return "".join(f"{name} = {_toml(getattr(run, name))}\n" for name in setting_names(RunSettings))
+
+
+def _toml(value: Any) -> str:
+    # JSON's strings, numbers and booleans are TOML's too.
+    return json.dumps(value, ensure_ascii=False)
 
 
 def setting_names(kind: SettingsKind) -> list[str]:

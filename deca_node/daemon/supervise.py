@@ -1,32 +1,39 @@
 """From settings to an exit code: the folder is locked, logging begins, and the daemon lives in it."""
 
 import asyncio
+import logging
 from pathlib import Path
 
 import uvloop
 
 from deca_node.daemon.daemon import Daemon
-from deca_node.daemon.directory import node_directory
-from deca_node.daemon.peers import Peer, Peers
+from deca_node.daemon.directory import finished, node_directory
+from deca_node.daemon.place import Place
 from deca_node.daemon.process import settle_memory
+from deca_node.daemon.security import Security
 from deca_node.daemon.settings_sources import Loaded
 from deca_node.daemon.telemetry import set_up_logging
 
+log = logging.getLogger("deca")
 
-def run_node(loaded: Loaded, peers: Peers, own: Peer) -> int:
+
+def run_node(loaded: Loaded, place: Place, security: Security) -> int:
     """Run one node in the foreground until it has finished, was stopped or failed; returns the exit code.
 
     Raises DecaError for what is found before the node takes part in anything.
     """
     settle_memory()
-    set_up_logging(loaded.node.log_level, loaded.node.log_format, own.name)
+    set_up_logging(loaded.node.log_level, loaded.node.log_format, place.name)
     with (
         node_directory(Path(loaded.node.dir)) as directory,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        return runner.run(_life(loaded, peers, own, directory))
+        if finished(directory, loaded.run):
+            log.info("the run is complete; the tuned model is in %s", directory / "final")
+            return 0
+        return runner.run(_life(loaded, place, security, directory))
 
 
-async def _life(loaded: Loaded, peers: Peers, own: Peer, directory: Path) -> int:
+async def _life(loaded: Loaded, place: Place, security: Security, directory: Path) -> int:
     # The daemon makes queues and locks that belong to a running loop.
-    return await Daemon(loaded.run, loaded.node, peers, own, directory).life()
+    return await Daemon(loaded.run, loaded.node, place, security, directory).life()

@@ -30,7 +30,9 @@ class TrainerLink:
         self._ending = False
 
     async def start(self, setup: TrainerOptions, nice: int) -> None:
-        """Spawn the process and send it what it needs to load."""
+        """Spawn the process and send it what it needs to load; after a death, another one."""
+        await self._end()
+        self._ending = False
         ours, theirs = socket.socketpair()
         with theirs:
             descriptors = (theirs.fileno(), self.memory)
@@ -61,6 +63,7 @@ class TrainerLink:
             self._writer.write(messages.encode(body, slots))
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
+        """Pass on what it says, until its last word or its death; only one of the two is told."""
         try:
             while line := await reader.readline():
                 body = messages.decode(line).body
@@ -68,6 +71,8 @@ class TrainerLink:
                     self._note(body)
                 else:
                     self._tell(body)
+                if isinstance(body, e.TrainerFailed):
+                    return
         except ConnectionError:
             pass
         except (ValueError, KeyError, TypeError) as problem:
@@ -78,10 +83,15 @@ class TrainerLink:
         if not self._ending:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
             advice = " (out of memory?)" if code == -9 else ""
-            self._tell(e.TrainerFailed(f"the trainer process {how}{advice}", TrainerError.exit_code))
+            self._tell(e.TrainerFailed(f"the trainer process {how}{advice}", TrainerError.exit_code, died=True))
 
     async def close(self) -> None:
-        """End the process: first by the end of its socket, then by force."""
+        """End the process, and let the shared memory go."""
+        await self._end()
+        os.close(self.memory)
+
+    async def _end(self) -> None:
+        """First by the end of its socket, then by force."""
         self._ending = True
         if self._writer:
             self._writer.close()
@@ -95,4 +105,3 @@ class TrainerLink:
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        os.close(self.memory)

@@ -68,8 +68,8 @@ def _serve(stream: RawIOBase, frames: ArenaFrames) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from deca_node.numerics.trainer import Trainer
 
-    def note(sentence: str) -> None:
-        stream.write(messages.encode(messages.Note(sentence)))
+    def note(sentence: str, level: str = "info") -> None:
+        stream.write(messages.encode(messages.Note(sentence, level)))
 
     trainer = Trainer.load(options, frames.view, note)
     stream.write(messages.encode(trainer.ready()))
@@ -92,7 +92,8 @@ def _failure(problem: Exception) -> e.TrainerFailed:
     advice = ""
     if type(problem).__name__ == "OutOfMemoryError" or isinstance(problem, MemoryError):
         advice = "; lower --micro-batch, turn on --gradient-checkpointing, or choose smaller blocks"
-    return e.TrainerFailed(f"the trainer failed: {type(problem).__name__}: {first}{advice}", TrainerError.exit_code)
+    sentence = f"the trainer failed: {type(problem).__name__}: {first}{advice}"
+    return e.TrainerFailed(sentence, TrainerError.exit_code, died=True)
 
 
 if __name__ == "__main__":

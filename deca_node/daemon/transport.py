@@ -1,332 +1,362 @@
-"""Streams to the peers: one per peer, whoever dials, kept up for ever.
+"""Streams to the peers: one per peer, whoever dials, kept up for as long as it is a peer.
 
-Each node dials every peer and answers every caller; of two streams that would cross, the one dialled by the
-smaller name stays. Both ends say Hello first, and a stream is a session only once both agree on the run. A
-refusal names what differs; unreachable peers are dialled again and again, with jittered backoff.
+Each node dials every peer and answers every caller. Both ends say Hello first, and a stream is a session only
+once both agree on the run and on the stream (:mod:`deca_node.daemon.pairing`). A refusal names what differs;
+unreachable peers are dialled again and again, with jittered backoff. Peers come, move and go at any time.
 """
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Never
 
-import grpc
-import grpc.aio
-
-from deca_node.daemon import wire
+from deca_node.daemon import greeting
 from deca_node.daemon.arena import FrameStore
+from deca_node.daemon.endpoint import Endpoint, Stream, StreamBrokenError, surface
+from deca_node.daemon.greeting import PROTOCOL_VERSION, Identity, RefusedError, check_addressee, read_frame
+from deca_node.daemon.pairing import Pair, StreamNumber
 from deca_node.daemon.peers import Address
-from deca_node.daemon.session import FrameRules, Session, describe, run_session
+from deca_node.daemon.session import FrameRules, Session
 from deca_node.daemon.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
-from deca_node.protocol.errors import AddressError, WireError
+from deca_node.protocol.errors import DecaError, WireError
 from deca_node.protocol.frames import FrameId
 from deca_node.protocol.run import Agreement, mismatch
 
-PROTOCOL_VERSION = 1
 SERVICE = "deca.v1.Exchange"
 METHOD = f"/{SERVICE}/Stream"
 
 GREETING_SECONDS = 10.0
+GREETINGS_MAX = 64
+"""Callers that are being greeted at one time; more are refused."""
 BACKOFF_SECONDS_MIN = 0.2
 BACKOFF_SECONDS_MAX = 5.0
+LOADING_SECONDS = 1.0
+"""The pause after a peer said that it is still loading."""
 FLUSH_SECONDS = 5.0
-
-CHANNEL_OPTIONS: list[tuple[str, Any]] = [
-    ("grpc.max_receive_message_length", wire.MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", wire.MESSAGE_BYTES_MAX),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-]
-# Without this two nodes could share one port, and neither would notice.
-SERVER_OPTIONS = [*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0)]
-
-
-@dataclass
-class Identity:
-    """Who this node says it is in every Hello."""
-
-    name: str
-    boot: int
-    position: Callable[[], int]
 
 
 @dataclass
 class _Link:
-    """What is known of one peer: its session if there is one, its traffic, and why it was last refused."""
+    """What is known of one peer: its session if there is one, and why there is none."""
 
+    name: str
     address: Address
+    pair: Pair
+    traffic: Counter[str]
     session: Session | None = None
-    greeting: bool = False
-    traffic: Counter[str] = field(default_factory=Counter)
     problem: str = "not dialled yet"
+    dialling: "asyncio.Task[None] | None" = None
+    gone: bool = False
+    loading: bool = False
+
+
+@dataclass(frozen=True)
+class _Greeted:
+    """A stream on which both ends know each other and the run."""
+
+    link: _Link
+    hello: pb.Hello
+    stream: Stream
 
 
 class Transport:
-    """The network's side of the daemon. ``tell`` takes events; nothing here decides about the run."""
+    """The network's side of the daemon. ``tell`` takes events; nothing here decides about the run.
+
+    It registers itself at ``endpoint``, which must be started after that. ``throttle`` limits what all sessions
+    send together.
+    """
 
     def __init__(
         self,
         identity: Identity,
-        peers: dict[str, Address],
+        endpoint: Endpoint,
         tell: Callable[[e.NetworkEvent], None],
-        max_upload_mbit: float = 0.0,
+        throttle: Throttle | None = None,
     ) -> None:
         self._identity = identity
-        self._throttle = Throttle(max_upload_mbit * 1e6 / 8)
+        self._endpoint = endpoint
         self._tell = tell
-        self._links = {name: _Link(address) for name, address in peers.items()}
-        self._server: grpc.aio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._ready = asyncio.Event()
-        self._agreement = Agreement({})
-        self._closing = False
+        self._throttle = throttle or Throttle(0.0)
+        self._links: dict[str, _Link] = {}
+        self._numbers = itertools.count(1)
+        self._traffic: dict[str, Counter[str]] = {}
+        self._agreement: Agreement | None = None
         self._store: FrameStore | None = None
         self._rules: FrameRules | None = None
+        self._greetings = 0
+        self._closing = False
         self.refusals: Counter[str] = Counter()
+        endpoint.add_streams(SERVICE, {"Stream": self._answer})
 
     # --- life ---------------------------------------------------------------------------------------
 
-    async def listen(self, address: Address) -> None:
-        """Answer callers at ``address``. Raises AddressError where it cannot be taken."""
-        server = grpc.aio.server(options=SERVER_OPTIONS)
-        handler = grpc.stream_stream_rpc_method_handler(self._answer)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Stream": handler}),))
-        try:
-            server.add_insecure_port(str(address))
-        except RuntimeError:
-            raise AddressError(
-                f"cannot listen on {address}: the port is taken, or the address is not this machine's; "
-                "stop what listens there, or choose another with --listen"
-            ) from None
-        await server.start()
-        self._server = server
-
     def meet(self, agreement: Agreement, store: FrameStore, rules: FrameRules) -> None:
         """Begin to dial and to greet: the run is known now."""
+        assert self._agreement is None, "the run is met once"
         self._agreement, self._store, self._rules = agreement, store, rules
-        self._ready.set()
-        for peer in self._links:
-            task = asyncio.ensure_future(self._dial_for_ever(peer))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        store.on_free = self._freed
+        for link in self._links.values():
+            self._dial_for_ever(link)
+
+    def set_peers(self, peers: Mapping[str, Address]) -> None:
+        """These are all peers from now on: new ones are dialled, those that are missing are let go, and where only the
+        address is new, it is dialled next. At any time."""
+        for name in [name for name in self._links if name not in peers]:
+            self._remove(self._links.pop(name))
+        for name, address in peers.items():
+            link = self._links.get(name)
+            if link is None:
+                self._add(name, address)
+            elif link.address != address:
+                link.address = address
+                self._dial_for_ever(link)
 
     async def close(self) -> None:
         """Send what is queued, then end every stream; the losses that this causes are nobody's news."""
         self._closing = True
-        flushes = [link.session.flush() for link in self._links.values() if link.session]
+        links = list(self._links.values())
+        flushes = [asyncio.ensure_future(link.session.flush()) for link in links if link.session]
         if flushes:
-            await asyncio.wait([asyncio.ensure_future(f) for f in flushes], timeout=FLUSH_SECONDS)
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._server:
-            await self._server.stop(grace=0.5)
+            _, late = await asyncio.wait(flushes, timeout=FLUSH_SECONDS)
+            for flush in late:
+                flush.cancel()
+        dials = [link.dialling for link in links if link.dialling]
+        self.set_peers({})
+        await asyncio.gather(*dials, return_exceptions=True)
 
     # --- what the core asks for ---------------------------------------------------------------------
 
     def send(self, peer: str, message: pb.Frame) -> None:
         """Queue a message for a peer; without a session it is dropped, as the core will hear of the loss."""
-        session = self._links[peer].session
-        if session:
+        if session := self._session(peer):
             session.send(message)
 
+    def send_open(self, peer: str, opening: pb.Open, keyframe: FrameId) -> None:
+        """Queue an Open and its keyframe for a peer."""
+        session = self._session(peer)
+        if session and self._store is not None and keyframe in self._store:
+            session.send_open(opening, keyframe)
+
     def send_frame(self, peer: str, frame: FrameId) -> None:
-        """Queue a frame for a peer."""
-        session = self._links[peer].session
+        """Queue an update for a peer."""
+        session = self._session(peer)
         if session and self._store is not None and frame in self._store:
             session.send_frame(frame)
 
     def forget(self, peer: str, activation: int, applied: int) -> None:
         """The edge to a peer is closed: what is queued for it past its last flow need not be sent any more."""
-        session = self._links[peer].session
-        if session:
+        if session := self._session(peer):
             session.forget(activation, applied)
 
-    def traffic(self) -> dict[str, Counter[str]]:
-        """Bytes by peer and kind: ``sent.update``, ``received.keyframe``, ``sent.control``, ..."""
-        return {peer: link.traffic for peer, link in self._links.items()}
+    def drop(self, peer: str, why: str) -> None:
+        """End the session with a peer; it is dialled, and greeted, again."""
+        if peer in self._links:
+            self._detach(self._links[peer], why)
+
+    def traffic(self) -> Mapping[str, Counter[str]]:
+        """Bytes by peer and kind since the start: ``sent.update``, ``received.keyframe``, ``sent.control``, ...
+        What is returned goes on counting, and peers appear in it."""
+        return self._traffic
 
     def problems(self) -> dict[str, str]:
         """Why there is no session, by peer."""
-        return {peer: link.problem for peer, link in self._links.items() if link.session is None}
+        return {name: link.problem for name, link in self._links.items() if link.session is None}
+
+    def _session(self, peer: str) -> Session | None:
+        link = self._links.get(peer)
+        return link.session if link else None
+
+    def _freed(self, frame: FrameId) -> None:
+        # Everybody is told: a session may wait for any slot.
+        for link in self._links.values():
+            if link.session:
+                link.session.freed(frame)
+
+    # --- peers --------------------------------------------------------------------------------------
+
+    def _add(self, name: str, address: Address) -> None:
+        pair = Pair(self._identity.boot, self._numbers, leads=self._identity.name < name)
+        link = _Link(name, address, pair, self._traffic.setdefault(name, Counter()))
+        self._links[name] = link
+        if self._agreement is not None:
+            self._dial_for_ever(link)
+
+    def _remove(self, link: _Link) -> None:
+        link.gone = True
+        self._detach(link, "it is no peer any more")
+        if link.dialling:
+            link.dialling.cancel()
+
+    def _detach(self, link: _Link, why: str) -> None:
+        """The session ends now, whatever its stream still does."""
+        session, link.session = link.session, None
+        if session is None:
+            return
+        link.problem = why
+        session.end(why)
+        if not self._closing:
+            self._tell(e.PeerDown(link.name, why))
+
+    # --- dialling -----------------------------------------------------------------------------------
+
+    def _dial_for_ever(self, link: _Link) -> None:
+        """Dial whenever there is no session. Called again for a new address, it leaves a session in peace."""
+        if link.dialling and link.session:
+            return
+        if link.dialling:
+            link.dialling.cancel()
+        link.dialling = asyncio.ensure_future(self._keep_dialling(link))
+        link.dialling.add_done_callback(surface)
+
+    async def _keep_dialling(self, link: _Link) -> None:
+        rng = random.Random(f"{self._identity.boot}:{link.name}")
+        pause = BACKOFF_SECONDS_MIN
+        while True:
+            if link.session is None and await self._dial(link):
+                pause = BACKOFF_SECONDS_MIN
+            limit = LOADING_SECONDS if link.loading else BACKOFF_SECONDS_MAX
+            await asyncio.sleep(min(pause, limit) * (0.5 + rng.random()))
+            pause = min(pause * 1.6, BACKOFF_SECONDS_MAX)
+
+    async def _dial(self, link: _Link) -> bool:
+        """One attempt, and the whole session if it succeeds; whether it did."""
+        link.loading = False
+        try:
+            async with self._endpoint.dial(link.name, link.address, METHOD) as stream:
+                greeted, number = await self._greet(link, stream)
+                await self._hold(greeted, number)
+                return True
+        except TimeoutError:
+            link.problem = f"{link.address} does not answer"
+        except StreamBrokenError as problem:
+            link.problem = f"{link.address} does not answer yet: {problem}"
+        except RefusedError as refusal:
+            self._refused(link, refusal)
+        except DecaError as problem:
+            link.problem = str(problem)
+        return False
+
+    async def _greet(self, link: _Link, stream: Stream) -> tuple[_Greeted, StreamNumber]:
+        try:
+            async with asyncio.timeout(GREETING_SECONDS):
+                await stream.write(self._hello(link))
+                hello, _ = self._checked(await stream.read(), stream, link.name)
+                greeted = _Greeted(link, hello, stream)
+                return greeted, await self._number(greeted)
+        except WireError as problem:
+            await self._refuse(stream, problem)
+            raise
+
+    def _refused(self, link: _Link, refusal: RefusedError) -> None:
+        if refusal.reason == "loading":
+            link.loading, link.problem = True, "is still loading its model"
+        elif refusal.reason != "duplicate":
+            link.problem = f"refused us: {refusal}"
+        if refusal.reason == "mismatch":
+            self._tell(e.PeerRefused(link.name, str(refusal)))
+
+    # --- answering ----------------------------------------------------------------------------------
+
+    async def _answer(self, stream: Stream) -> None:
+        """A caller's stream, from its Hello to its end."""
+        try:
+            greeted, number = await self._greet_caller(stream)
+        except (TimeoutError, StreamBrokenError, RefusedError):
+            return
+        except WireError as problem:
+            await self._refuse(stream, problem)
+            return
+        await self._hold(greeted, number)
+
+    async def _greet_caller(self, stream: Stream) -> tuple[_Greeted, StreamNumber]:
+        if self._greetings >= GREETINGS_MAX:
+            raise WireError("busy", f"{self._identity.name} is greeting {GREETINGS_MAX} others")
+        self._greetings += 1
+        try:
+            async with asyncio.timeout(GREETING_SECONDS):
+                first = await stream.read()
+                if self._agreement is None:
+                    raise WireError("loading", f"{self._identity.name} is still loading its model")
+                hello, link = self._checked(first, stream, None)
+                await stream.write(self._hello(link))
+                greeted = _Greeted(link, hello, stream)
+                return greeted, await self._number(greeted)
+        finally:
+            self._greetings -= 1
 
     # --- greeting -----------------------------------------------------------------------------------
 
-    async def _dial_for_ever(self, peer: str) -> None:
-        rng = random.Random(f"{self._identity.boot}:{peer}")
-        pause = BACKOFF_SECONDS_MIN
-        while True:
-            if self._links[peer].session is None and await self._dial(peer):
-                pause = BACKOFF_SECONDS_MIN
-            await asyncio.sleep(pause * (0.5 + rng.random()))
-            pause = min(pause * 1.6, BACKOFF_SECONDS_MAX)
+    def _hello(self, link: _Link) -> bytes:
+        assert self._agreement is not None
+        return greeting.hello(self._identity, link.name, self._agreement, link.pair.ended)
 
-    async def _dial(self, peer: str) -> bool:
-        """One attempt, and the whole session if it succeeds; whether it did."""
-        link = self._links[peer]
-        async with grpc.aio.insecure_channel(str(link.address), options=CHANNEL_OPTIONS) as channel:
-            stream = _Dialled(channel)
-            try:
-                await asyncio.wait_for(channel.channel_ready(), GREETING_SECONDS)
-                if link.session is not None:
-                    return False
-                link.greeting = True
-                async with asyncio.timeout(GREETING_SECONDS):
-                    hello = await self._greet(stream, peer)
-            except (TimeoutError, OSError, grpc.aio.AioRpcError, WireError) as problem:
-                link.problem = (
-                    f"{link.address} does not answer yet" if isinstance(problem, TimeoutError) else describe(problem)
-                )
-                return False
-            finally:
-                link.greeting = False
-            if hello is None or link.session is not None:
-                return False
-            await self._hold(peer, hello, stream)
-            return True
-
-    async def _greet(self, stream: "_Dialled", peer: str) -> pb.Hello | None:
-        await stream.write(self._hello(peer))
-        answer = wire.decode(await stream.read() or b"")
-        if isinstance(answer, wire.Chunk):
-            raise WireError("unexpected", "a chunk before the greeting")
-        if answer.WhichOneof("body") == "refusal":
-            self._heard_refusal(peer, answer.refusal)
-            return None
-        return self._checked(answer, peer)
-
-    def _checked(self, frame: pb.Frame, peer: str | None) -> pb.Hello:
-        """The Hello of a caller, or of ``peer`` who was called. Raises WireError where it is not welcome."""
-        if frame.WhichOneof("body") != "hello":
-            raise WireError("unexpected", "the first message was no Hello")
-        hello = frame.hello
-        if hello.protocol != PROTOCOL_VERSION:
-            raise WireError("version", f"protocol {hello.protocol}, this node speaks {PROTOCOL_VERSION}")
-        if hello.to != self._identity.name:
-            raise WireError("address", f"meant for {hello.to!r}, but this is {self._identity.name!r}")
-        if hello.name not in self._links or peer not in (None, hello.name):
-            raise WireError("stranger", f"{hello.name!r} is not in the peers file of {self._identity.name}")
+    def _checked(self, message: bytes | None, stream: Stream, called: str | None) -> tuple[pb.Hello, _Link]:
+        """The Hello of a caller, or of the peer that was ``called``. Raises WireError where it is not welcome."""
+        hello = read_frame(message, "hello").hello
+        check_addressee(self._identity.name, hello.protocol, PROTOCOL_VERSION, hello.to)
+        link = self._links.get(hello.name)
+        if link is None or called not in (None, hello.name):
+            raise WireError("stranger", f"{self._identity.name} knows no member {hello.name[:200]!r}")
+        stream.verify(hello.name)
+        assert self._agreement is not None
         differs = mismatch(self._agreement, Agreement(dict(hello.agreement)), self._identity.name, hello.name)
         if differs:
             self._tell(e.PeerRefused(hello.name, differs))
             raise WireError("mismatch", differs)
-        return hello
+        return hello, link
 
-    def _heard_refusal(self, peer: str, refusal: pb.Refusal) -> None:
-        if refusal.reason == "duplicate":
-            return
-        self._links[peer].problem = f"refused us: {refusal.sentence[:1000]}"
-        if refusal.reason == "mismatch":
-            self._tell(e.PeerRefused(peer, refusal.sentence[:1000]))
+    async def _number(self, greeted: _Greeted) -> StreamNumber:
+        """The number under which both ends keep this stream. Raises WireError("duplicate") where they keep another."""
+        link, hello = greeted.link, greeted.hello
+        if link.pair.leads:
+            ended = StreamNumber(hello.ended.boot, hello.ended.number)
+            number = None if link.gone else link.pair.take(hello.boot, ended)
+            if number is None:
+                self._duplicate(link)
+            return number
+        taken = read_frame(await greeted.stream.read(), "taken").taken
+        number = StreamNumber(hello.boot, taken.number)
+        if link.gone or not link.pair.follow(number):
+            self._duplicate(link)
+        return number
 
-    async def _answer(self, _: Any, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
-        """A caller's stream, from its Hello to its end."""
-        stream = _Answered(context)
-        try:
-            async with asyncio.timeout(GREETING_SECONDS):
-                first = await stream.read()
-            await self._ready.wait()
-            frame = wire.decode(first or b"")
-            if isinstance(frame, wire.Chunk):
-                raise WireError("unexpected", "a chunk before the greeting")
-            hello = self._checked(frame, None)
-            self._welcome(hello)
-            await stream.write(self._hello(hello.name))
-            await self._hold(hello.name, hello, stream)
-        except TimeoutError:
-            return
-        except WireError as problem:
-            await self._refuse(stream, problem)
+    def _duplicate(self, link: _Link) -> Never:
+        raise WireError("duplicate", f"{self._identity.name} has another stream with {link.name}")
 
-    async def _refuse(self, stream: "_Dialled | _Answered", problem: WireError) -> None:
+    async def _refuse(self, stream: Stream, problem: WireError) -> None:
         """Count a broken rule, and tell the peer which, if it still listens."""
-        self.refusals[problem.reason] += 1
+        if problem.reason != "duplicate":
+            self.refusals[problem.reason] += 1
+        if problem.reason == "refused":
+            return
         refusal = pb.Frame(refusal=pb.Refusal(reason=problem.reason, sentence=str(problem)))
-        with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+        with contextlib.suppress(StreamBrokenError):
             await stream.write(refusal.SerializeToString())
-
-    def _welcome(self, hello: pb.Hello) -> None:
-        """Refuse a second stream to the same peer; a peer that was restarted replaces its old one."""
-        link = self._links[hello.name]
-        crossing = link.greeting and self._identity.name < hello.name
-        if crossing or (link.session is not None and link.session.boot == hello.boot):
-            raise WireError("duplicate", f"{self._identity.name} has a stream with {hello.name} already")
-
-    def _hello(self, to: str) -> bytes:
-        hello = pb.Hello(
-            protocol=PROTOCOL_VERSION,
-            name=self._identity.name,
-            to=to,
-            boot=self._identity.boot,
-            activation=self._identity.position(),
-            agreement=dict(self._agreement.fields),
-        )
-        return pb.Frame(hello=hello).SerializeToString()
 
     # --- a session's life ---------------------------------------------------------------------------
 
-    async def _hold(self, peer: str, hello: pb.Hello, stream: "_Dialled | _Answered") -> None:
+    async def _hold(self, greeted: _Greeted, number: StreamNumber) -> None:
+        """From the moment at which the stream was taken to its end. Nothing is awaited before the session stands."""
         assert self._store is not None and self._rules is not None
-        link = self._links[peer]
-        session = Session(peer, hello.boot, stream, self._store, self._rules, self._tell, link.traffic, self._throttle)
-        if link.session is not None:
-            self._tell(e.PeerDown(peer, "it was started again"))
+        link, stream = greeted.link, greeted.stream
+        self._detach(link, "another stream took its place")
+        session = Session(link.name, stream, self._store, self._rules, self._tell, link.traffic, self._throttle)
         link.session = session
-        self._tell(e.PeerUp(peer, hello.activation))
-        why = "this node ended the stream"
+        first = pb.Frame(taken=pb.Taken(number=number.number)) if link.pair.leads else None
+        self._tell(e.PeerUp(link.name, greeted.hello.activation))
+        why = "the stream was cut off"
         try:
-            why = await run_session(session)
+            why = await session.run(first)
         except WireError as problem:
             why = f"broke the rules ({problem.reason}): {problem}"
-            if problem.reason != "refused":
-                await self._refuse(stream, problem)
+            await self._refuse(stream, problem)
         finally:
+            link.pair.end(number)
             if link.session is session:
-                link.session = None
-                link.problem = why
-                if not self._closing:
-                    self._tell(e.PeerDown(peer, why))
-
-
-# What a read gives at a stream's end; the published type stubs do not know it.
-_END: Any = getattr(grpc.aio, "EOF")  # noqa: B009
-
-
-class _Dialled:
-    """The caller's end of a stream."""
-
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        # Without serializers messages are bytes; the stubs insist on them.
-        self._open: Any = channel.stream_stream
-        self._call: Any = None
-
-    async def read(self) -> bytes | None:
-        message = await self._call.read()
-        return None if message is _END else message
-
-    async def write(self, message: bytes) -> None:
-        if self._call is None:
-            self._call = self._open(METHOD)()
-        await self._call.write(message)
-
-
-class _Answered:
-    """The answering end of a stream."""
-
-    def __init__(self, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
-        self._context = context
-
-    async def read(self) -> bytes | None:
-        message: Any = await self._context.read()
-        return None if message is _END else message
-
-    async def write(self, message: bytes) -> None:
-        await self._context.write(message)
+                self._detach(link, why)

@@ -243,7 +243,7 @@ class Cluster:
                 self._network.send(name, peer, e.ByeReceived(name))
             case c.Release(frame):
                 member.seat.frames.release(frame)
-            case c.Report():
+            case c.Report() | c.AnnounceReady():
                 pass
             case c.Finish():
                 member.gone = True

@@ -5,7 +5,7 @@ measured and in which unit. The drawing code (plotly.js) is inside the file, and
 to load anything else.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from statistics import fmean, median
@@ -45,43 +45,61 @@ CAPTIONS = {
 
 def write_report(path: Path, report: DemoReport) -> None:
     """Write the report as one HTML file. Raises StorageError where it cannot be written."""
-    page = "\n".join(_page(report))
+    write_page(path, report.title, _body(report))
+
+
+def write_page(path: Path, title: str, body: Iterable[str]) -> None:
+    """Write one HTML file that needs nothing beside itself. Raises StorageError where it cannot be written."""
+    page = "\n".join([*_head(title), *body, "</body>\n</html>\n"])
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
         raise StorageError(f"the report cannot be written to {path}: {error.strerror or error}") from error
 
 
-def _page(report: DemoReport) -> Iterator[str]:
-    title = escape(report.title)
+def _head(title: str) -> Iterator[str]:
+    title = escape(title)
     yield '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
     yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f"<title>{title}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>"
     yield f"<script>{get_plotlyjs()}</script>\n</head>\n<body>\n<h1>{title}</h1>"
-    yield _tiles(report)
+
+
+def _body(report: DemoReport) -> Iterator[str]:
+    yield tiles(_results(report))
     yield from (f"<p>{escape(sentence)}</p>" for sentence in verdict(report))
     table = rows(report)
     yield _section("Loss on everybody's held-out text", _loss_table(report, table), "losses")
     yield _section("Mean over all texts", _drawing(figures.mean_losses(table), "mean-loss"), "mean")
-    yield from _curves(report)
-    yield f"<h2>The run</h2>\n{_facts(report)}\n</body>\n</html>\n"
+    yield from curves([(node.name, read_metrics(node.metrics)) for node in report.nodes if node.metrics is not None])
+    yield facts("The run", report.facts)
 
 
-def _tiles(report: DemoReport) -> str:
+Tile = tuple[str, str, str]
+"""Its CSS class, the number, and what it is."""
+
+
+def _results(report: DemoReport) -> Iterator[Tile]:
     """The four numbers that matter most."""
-    tiles = [("", f"{report.start_mean:.3f}", "starting model, mean loss")]
+    yield "", f"{report.start_mean:.3f}", "starting model, mean loss"
     if report.alone_means:
-        tiles.append(("", f"{fmean(report.alone_means):.3f}", "nodes alone, mean loss"))
-    tiles.append(("together", f"{fmean(report.together_means):.3f}", "nodes together, mean loss"))
-    tiles.append(("", f"{report.parameter_difference_max:.2g}", "largest difference between final copies"))
-    drawn = (f'<div class="tile {kind}"><b>{number}</b><span>{label}</span></div>' for kind, number, label in tiles)
+        yield "", f"{fmean(report.alone_means):.3f}", "nodes alone, mean loss"
+    yield "together", f"{fmean(report.together_means):.3f}", "nodes together, mean loss"
+    yield "", f"{report.parameter_difference_max:.2g}", "largest difference between final copies"
+
+
+def tiles(numbers: Iterable[Tile]) -> str:
+    """Large numbers, side by side."""
+    drawn = (
+        f'<div class="tile {kind}"><b>{escape(number)}</b><span>{escape(label)}</span></div>'
+        for kind, number, label in numbers
+    )
     return f'<div class="tiles">{"".join(drawn)}</div>'
 
 
-def _curves(report: DemoReport) -> Iterator[str]:
+def curves(named: Sequence[tuple[str, Metrics]]) -> Iterator[str]:
     """The charts over steps, of the nodes that left metrics."""
-    named = [(node.name, read_metrics(node.metrics)) for node in report.nodes if node.metrics is not None]
     if not any(metrics.steps for _, metrics in named):
         return
     nodes = figures.curves(named)
@@ -155,6 +173,7 @@ def _node_cells(metrics: Metrics) -> list[str]:
     ]
 
 
-def _facts(report: DemoReport) -> str:
-    lines = "\n".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in report.facts)
-    return f'<div class="wide"><table class="facts"><tbody>{lines}</tbody></table></div>'
+def facts(heading: str, named: Iterable[tuple[str, str]]) -> str:
+    """Lines of text about a run, name and value."""
+    lines = "\n".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in named)
+    return f'<h2>{escape(heading)}</h2>\n<div class="wide"><table class="facts"><tbody>{lines}</tbody></table></div>\n'

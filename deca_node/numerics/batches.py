@@ -59,6 +59,11 @@ class Batches:
         self._cursor = Cursor(0, 0)
         self._order = self._order_of(0)
 
+    @property
+    def sequences(self) -> int:
+        """How many sequences an epoch has."""
+        return len(self._train)
+
     def next(self) -> Batch:
         """The batch at the cursor; moves the cursor behind it."""
         rows: list[NDArray[np.int64]] = []

@@ -1,4 +1,4 @@
-/* The int8 and int4 codecs of quantize.py, compiled; that module holds the wire format and the reasons.
+/* The int8, int4 and topk codecs of quantize.py, compiled; that module holds the wire format and the reasons.
  *
  * Every function here gives the bits that the torch code gives. So the arithmetic is float32 throughout, in
  * the same order, and no multiplication is fused with an addition (-ffp-contract=off). A group is handled in
@@ -35,29 +35,44 @@ _Static_assert(FLT_EVAL_METHOD == 0, "float arithmetic must not carry extra digi
 #define INLINE static inline __attribute__((always_inline))
 
 /* The number of this set of functions; native.py takes no library with another one. */
-int deca_codec_interface(void) { return 1; }
+int deca_codec_interface(void) { return 2; }
 
 /* Always a constant where it is passed, so that every loop is compiled for one codec and one width. */
 typedef struct {
     size_t group;          /* elements per scale */
     size_t codes_per_byte; /* 1, or 2: the first half of a group in low nibbles, the second in high ones */
     float q;               /* codes are -q..q */
+    size_t every;          /* 1, or the largest of every so many are sent, with their places after the codes */
 } Codec;
 
-#define INT8 ((Codec){256, 1, 127.0f})
-#define INT4 ((Codec){64, 2, 7.0f})
+#define INT8 ((Codec){256, 1, 127.0f, 1})
+#define INT4 ((Codec){64, 2, 7.0f, 1})
+#define TOPK ((Codec){1024, 1, 127.0f, 16})
 
-enum { SCALE_BYTES = 4, GROUP_MAX = 256 };
+enum { SCALE_BYTES = 4, GROUP_MAX = 1024, HIGHS_PER_BYTE = 4 };
 
 /* Added and subtracted, it rounds magnitudes below 2^22 to the nearest whole number, ties to even. */
 static const float ROUNDER = 0x1.8p23f;
 static const uint32_t INFINITY_BITS = 0x7f800000;
 
-INLINE size_t row_bytes(Codec codec) { return SCALE_BYTES + codec.group / codec.codes_per_byte; }
+INLINE size_t ratio_up(size_t n, size_t by) { return (n + by - 1) / by; }
+
+/* How many of a group's elements are sent. */
+INLINE size_t sent(Codec codec, size_t width) { return ratio_up(width, codec.every); }
+
+INLINE size_t places_bytes(Codec codec, size_t count) {
+    return codec.every > 1 ? count + ratio_up(count, HIGHS_PER_BYTE) : 0;
+}
+
+/* Bytes of a group with so many elements. */
+INLINE size_t row_bytes(Codec codec, size_t width) {
+    const size_t count = sent(codec, width);
+    return SCALE_BYTES + ratio_up(count, codec.codes_per_byte) + places_bytes(codec, count);
+}
 
 INLINE size_t bytes_of(Codec codec, size_t n) {
-    size_t rest = n % codec.group, codes = (rest + codec.codes_per_byte - 1) / codec.codes_per_byte;
-    return n / codec.group * row_bytes(codec) + (rest ? SCALE_BYTES + codes : 0);
+    const size_t rest = n % codec.group;
+    return n / codec.group * row_bytes(codec, codec.group) + (rest ? row_bytes(codec, rest) : 0);
 }
 
 /* Whether a buffer of so many bytes holds elements [start, start + n). */
@@ -91,9 +106,9 @@ INLINE void pack(Codec codec, const float *codes, size_t width, uint8_t *restric
     for (size_t b = 0; b < half; b++) bytes[b] = (uint8_t)((int32_t)codes[b] + 16 * (int32_t)codes[half + b] + 136);
 }
 
-/* Encode x into row; decoded, if there is one, takes what row stands for. False if x is not finite. */
-INLINE bool encode_group(Codec codec, const float *restrict x, size_t width, uint8_t *restrict row,
-                         float *restrict decoded) {
+/* Encode x into scale and codes; decoded, if there is one, takes what they stand for. False if x is not finite. */
+INLINE bool encode_values(Codec codec, const float *restrict x, size_t width, uint8_t *restrict row,
+                          float *restrict decoded) {
     const float scale_max = FLT_MAX / (codec.q + 1.0f);
     const uint32_t bits = largest_bits(x, width);
     if (bits >= INFINITY_BITS) return false;
@@ -112,8 +127,8 @@ INLINE bool encode_group(Codec codec, const float *restrict x, size_t width, uin
     return true;
 }
 
-/* Decode a row with so many bytes of codes; an odd width of int4 gives one element more. */
-INLINE void decode_row(Codec codec, const uint8_t *restrict row, size_t bytes, float *restrict x) {
+/* Decode scale and so many bytes of codes; an odd width of int4 gives one element more. */
+INLINE void decode_values(Codec codec, const uint8_t *restrict row, size_t bytes, float *restrict x) {
     float scale;
     memcpy(&scale, row, SCALE_BYTES);
     const uint8_t *codes = row + SCALE_BYTES;
@@ -125,13 +140,131 @@ INLINE void decode_row(Codec codec, const uint8_t *restrict row, size_t bytes, f
     for (size_t b = 0; b < bytes; b++) x[bytes + b] = (float)((int32_t)(codes[b] >> 4) - 8) * scale;
 }
 
+/* --- one group of which little is sent --------------------------------------------------------------- */
+
+INLINE size_t count_from(const int32_t *magnitudes, size_t width, int32_t least) {
+    int32_t count = 0;
+    for (size_t i = 0; i < width; i++) count += magnitudes[i] >= least;
+    return (size_t)count;
+}
+
+/* The largest bound that at least count magnitudes reach, by halving; or any that exactly count reach. */
+INLINE int32_t least_sent(const int32_t *magnitudes, size_t width, size_t count, int32_t largest) {
+    int32_t low = 0, high = largest; /* low is reached by enough; no more than high has to be tried */
+    while (low < high) {
+        const int32_t middle = low + (high - low) / 2 + 1;
+        const size_t found = count_from(magnitudes, width, middle);
+        if (found == count) return middle;
+        if (found > count)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return low;
+}
+
+/* Places of the count largest magnitudes, rising; of equal ones the first. False if x is not finite. */
+INLINE bool select_largest(const float *restrict x, size_t width, size_t count, uint16_t *restrict places) {
+    int32_t magnitudes[GROUP_MAX];
+    memcpy(magnitudes, x, width * sizeof *x);
+    for (size_t i = 0; i < width; i++) magnitudes[i] &= 0x7fffffff;
+    const uint32_t largest = largest_bits(x, width);
+    if (largest >= INFINITY_BITS) return false;
+    const int32_t least = least_sent(magnitudes, width, count, (int32_t)largest);
+    size_t equal = count - count_from(magnitudes, width, least + 1), n = 0;
+    for (size_t i = 0; i < width && n < count; i++) {
+        const bool tied = magnitudes[i] == least && equal > 0;
+        equal -= tied;
+        places[n] = (uint16_t)i;
+        n += tied || magnitudes[i] > least;
+    }
+    return true;
+}
+
+INLINE void pack_places(const uint16_t *places, size_t count, uint8_t *restrict bytes) {
+    memset(bytes + count, 0, ratio_up(count, HIGHS_PER_BYTE));
+    for (size_t i = 0; i < count; i++) {
+        bytes[i] = (uint8_t)places[i];
+        bytes[count + i / HIGHS_PER_BYTE] |= (uint8_t)(places[i] >> 8 << 2 * (i % HIGHS_PER_BYTE));
+    }
+}
+
+/* Place number i, never above 1023, whatever the bytes are. */
+INLINE size_t place(const uint8_t *bytes, size_t count, size_t i) {
+    const unsigned high = bytes[count + i / HIGHS_PER_BYTE] >> 2 * (i % HIGHS_PER_BYTE) & 3;
+    return bytes[i] | (size_t)high << 8;
+}
+
+INLINE bool places_rise(const uint8_t *bytes, size_t count, size_t width) {
+    size_t next = 0;
+    for (size_t i = 0; i < count; i++) {
+        const size_t at = place(bytes, count, i);
+        if (at < next || at >= width) return false;
+        next = at + 1;
+    }
+    return true;
+}
+
+INLINE bool encode_sparse(Codec codec, const float *restrict x, size_t width, uint8_t *restrict row,
+                          float *restrict decoded) {
+    const size_t count = sent(codec, width);
+    uint16_t places[GROUP_MAX];
+    float kept[GROUP_MAX], values[GROUP_MAX];
+    if (!select_largest(x, width, count, places)) return false;
+    for (size_t i = 0; i < count; i++) kept[i] = x[places[i]];
+    if (!encode_values(codec, kept, count, row, values)) return false;
+    pack_places(places, count, row + SCALE_BYTES + count);
+    if (!decoded) return true;
+    memset(decoded, 0, width * sizeof *decoded);
+    for (size_t i = 0; i < count; i++) decoded[places[i]] = values[i];
+    return true;
+}
+
+/* x takes a whole group, since the width of a shorter one does not follow from its bytes. */
+INLINE void decode_sparse(Codec codec, const uint8_t *restrict row, size_t bytes, float *restrict x) {
+    const size_t count = bytes * 4 / 9; /* a byte of code, a byte and a quarter of place, rounded up */
+    const uint8_t *places = row + SCALE_BYTES + count;
+    float values[GROUP_MAX];
+    decode_values(codec, row, count, values);
+    memset(x, 0, codec.group * sizeof *x);
+    for (size_t i = 0; i < count; i++) x[place(places, count, i)] = values[i];
+}
+
+/* --- any group --------------------------------------------------------------------------------------- */
+
+/* Encode x into row; decoded, if there is one, takes what row stands for. False if x is not finite. */
+INLINE bool encode_group(Codec codec, const float *restrict x, size_t width, uint8_t *restrict row,
+                         float *restrict decoded) {
+    if (codec.every > 1) return encode_sparse(codec, x, width, row, decoded);
+    return encode_values(codec, x, width, row, decoded);
+}
+
+INLINE void decode_row(Codec codec, const uint8_t *restrict row, size_t bytes, float *restrict x) {
+    if (codec.every > 1)
+        decode_sparse(codec, row, bytes, x);
+    else
+        decode_values(codec, row, bytes, x);
+}
+
 /* Decode group number g of a whole buffer, the last of which may be shorter. */
 INLINE void decode_group(Codec codec, const uint8_t *restrict bytes, size_t nbytes, size_t g, float *restrict x) {
-    const size_t whole = row_bytes(codec), left = nbytes - g * whole;
+    const size_t whole = row_bytes(codec, codec.group), left = nbytes - g * whole;
     if (left >= whole)
         decode_row(codec, bytes + g * whole, whole - SCALE_BYTES, x);
     else
         decode_row(codec, bytes + g * whole, left - SCALE_BYTES, x);
+}
+
+/* The scale of a row as its bits; all bits set where no encoder writes such a row. */
+INLINE uint32_t checked_scale(Codec codec, const uint8_t *row, size_t width) {
+    const float scale_max = FLT_MAX / (codec.q + 1.0f);
+    const size_t count = sent(codec, width);
+    uint32_t scale, most;
+    memcpy(&scale, row, SCALE_BYTES);
+    memcpy(&most, &scale_max, sizeof most);
+    /* Bits of positive floats are ordered as the floats are; a sign, infinity and NaN stand above them. */
+    if (scale > most || (codec.every > 1 && !places_rise(row + SCALE_BYTES + count, count, width))) return UINT32_MAX;
+    return scale;
 }
 
 /* --- many groups ----------------------------------------------------------------------------------- */
@@ -147,7 +280,7 @@ INLINE void ask_ahead(const float *x, size_t width) {
 
 INLINE bool encode(Codec codec, const float *restrict x, size_t n, uint8_t *restrict out, size_t nbytes) {
     if (bytes_of(codec, n) != nbytes) return false;
-    for (; n >= codec.group; n -= codec.group, x += codec.group, out += row_bytes(codec)) {
+    for (; n >= codec.group; n -= codec.group, x += codec.group, out += row_bytes(codec, codec.group)) {
         ask_ahead(x, codec.group);
         if (!encode_group(codec, x, codec.group, out, NULL)) return false;
     }
@@ -166,7 +299,7 @@ INLINE bool encode_difference_group(Codec codec, const float *restrict x, float 
 INLINE bool encode_difference(Codec codec, const float *restrict x, size_t n, float *restrict x_hat, size_t n_hat,
                               uint8_t *restrict out, size_t nbytes) {
     if (n_hat != n || bytes_of(codec, n) != nbytes) return false;
-    for (; n >= codec.group; n -= codec.group, x += codec.group, x_hat += codec.group, out += row_bytes(codec)) {
+    for (; n >= codec.group; n -= codec.group, x += codec.group, x_hat += codec.group, out += row_bytes(codec, codec.group)) {
         ask_ahead(x, codec.group);
         ask_ahead(x_hat, codec.group);
         if (!encode_difference_group(codec, x, x_hat, codec.group, out)) return false;
@@ -202,6 +335,23 @@ INLINE bool add_difference(Codec codec, const uint8_t *restrict theirs, size_t n
     return true;
 }
 
+/* bound takes what no magnitude exceeds, unless something is malformed, which is then for others to name. */
+INLINE bool largest(Codec codec, const uint8_t *restrict bytes, size_t nbytes, size_t n, float *restrict bound,
+                    size_t one) {
+    if (one != 1 || bytes_of(codec, n) != nbytes) return false;
+    uint32_t most = 0;
+    for (size_t width; n > 0; n -= width, bytes += row_bytes(codec, codec.group)) {
+        width = smaller(n, codec.group);
+        __builtin_prefetch((const void *)((uintptr_t)bytes + AHEAD_BYTES));
+        const uint32_t found = checked_scale(codec, bytes, width);
+        most = found > most ? found : most;
+    }
+    if (most >= INFINITY_BITS) return false;
+    memcpy(bound, &most, sizeof most);
+    *bound *= codec.q + 1.0f; /* -128 and a nibble of 0 are no encoder's, but decode */
+    return true;
+}
+
 /* --- what native.py calls -------------------------------------------------------------------------- */
 
 /* encode             x [n] -> out; false if x is not finite
@@ -209,6 +359,7 @@ INLINE bool add_difference(Codec codec, const uint8_t *restrict theirs, size_t n
  *                    groups before it are done, and x_hat is as it was from there on
  * decode             elements [start, start + n) of a whole buffer of codes -> y
  * add_difference     e += q_j - q_i for the same elements of two buffers
+ * largest            check a buffer of n elements: what no magnitude exceeds -> bound; false if it is malformed
  */
 #define KERNEL(name) VERSIONS bool name
 #define KERNELS(name, codec)                                                                                        \
@@ -225,7 +376,11 @@ INLINE bool add_difference(Codec codec, const uint8_t *restrict theirs, size_t n
     KERNEL(deca_##name##_add_difference)                                                                            \
     (const uint8_t *theirs, size_t nbytes_j, const uint8_t *ours, size_t nbytes_i, size_t start, float *e, size_t n) { \
         return add_difference(codec, theirs, nbytes_j, ours, nbytes_i, start, e, n);                                \
+    }                                                                                                               \
+    KERNEL(deca_##name##_largest)(const uint8_t *codes, size_t nbytes, size_t n, float *bound, size_t one) {        \
+        return largest(codec, codes, nbytes, n, bound, one);                                                        \
     }
 
 KERNELS(int8, INT8)
 KERNELS(int4, INT4)
+KERNELS(topk, TOPK)

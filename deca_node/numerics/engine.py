@@ -13,7 +13,7 @@ no x^.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,11 +25,14 @@ from deca_node.numerics.flows import KEYFRAME_CODEC, Flow, Origin, PublicCopies,
 from deca_node.numerics.quantize import CODECS, Codec, slice_elements
 from deca_node.numerics.signals import Correction, Moved
 from deca_node.numerics.updates import Exchanged, Layout, State
-from deca_node.protocol.errors import TrainerError
+from deca_node.protocol.errors import TrainerError, WireError
 from deca_node.protocol.run import RunSettings
 
 Figures = dict[str, float]
 """Figures of one step for metrics; every ``_rms`` is over all elements of the block."""
+
+Refused = Mapping[str, str]
+"""Peers that sent what is malformed, each with a sentence."""
 
 
 class Neighbour(NamedTuple):
@@ -110,19 +113,23 @@ class BlockEngine:
         return nbytes
 
     @torch.no_grad()
-    def connect(self, neighbours: Sequence[Neighbour], ours: Tensor) -> None:
+    def connect(self, neighbours: Sequence[Neighbour], ours: Tensor) -> Refused:
         """Open an edge to each neighbour; ``ours`` is the keyframe that was sent to all of them.
 
-        Raises WireError where a neighbour's keyframe is malformed; the edges before it are open then.
+        A neighbour whose keyframe is malformed gets no edge, and is returned with a sentence.
         """
         assert self._origin is not None, "edges open once per activation"
         origin, self._origin = self._origin, None
-        if not neighbours:
-            return
-        device = self.flat.master.device
-        self.public = PublicCopies(self.codec, self.elements, origin, ours, device)
-        for neighbour in neighbours:
-            self.public.open(neighbour.peer, neighbour.weight, neighbour.keyframe, ours)
+        refused: dict[str, str] = {}
+        if neighbours:
+            device = self.flat.master.device
+            self.public = PublicCopies(self.codec, self.elements, origin, ours, device)
+            for peer, weight, keyframe in neighbours:
+                try:
+                    self.public.open(peer, weight, keyframe, ours)
+                except WireError as problem:
+                    refused[peer] = str(problem)
+        return refused
 
     def drop(self, peer: str) -> None:
         """Close the edge to ``peer`` for the rest of the activation."""
@@ -174,10 +181,8 @@ class BlockEngine:
         neighbour's frame is malformed; the block is unchanged then. The figures hold the neighbours' states too.
         """
         assert fold == self._unfolded, "h is folded once after each half step with a gradient, and only then"
-        exchanged = self.layout.open(flows)
+        exchanged = self.check(flows)
         codes = [one.flow for one in exchanged]
-        if self.public is not None:
-            self.public.check(codes)
         correction = self._correction(exchanged if fold else ())
         sums = _Squares(self.flat.master.device)
         for piece in self._slices:
@@ -191,6 +196,54 @@ class BlockEngine:
         figures = sums.roots()
         self._figures |= figures
         return figures | {name: value for one in exchanged for name, value in one.figures.items()}
+
+    def mix_sound(self, flows: Sequence[Flow], fold: bool) -> tuple[Figures, Refused]:
+        """As :meth:`mix`, but a neighbour whose frame is malformed loses its edge and all its flows, and is returned
+        with a sentence; the others are mixed."""
+        refused: dict[str, str] = {}
+        try:
+            return self.mix(flows, fold), refused
+        except WireError:
+            # Whose frame it was is looked for only now, so that sound frames are checked once.
+            for flow in flows:
+                try:
+                    self.check([flow])
+                except WireError as problem:
+                    refused[flow.peer] = str(problem)
+        assert refused, "mix refuses nothing that is sound by itself"
+        for peer in refused:
+            self.drop(peer)
+        return self.mix([flow for flow in flows if flow.peer not in refused], fold), refused
+
+    def check(self, flows: Sequence[Flow]) -> list[Exchanged]:
+        """Split the flows' frames into parts. Raises WireError where any part of a neighbour's is malformed."""
+        exchanged = self.layout.open(flows)
+        if self.public is not None:
+            self.public.check([one.flow for one in exchanged])
+        return exchanged
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a visit needs to be gone on with elsewhere, with ``counts``: the master, and m and v if there are any.
+
+        All that lies between a half step and its mix is left out, and so are edges: they are not saved, and those
+        who return go on without.
+        """
+        assert not self._unfolded, "between a half step and its mix a visit cannot be saved"
+        moments = self.moments._asdict() if self.moments is not None else {}
+        return {"master": self.flat.master, **moments}
+
+    @torch.no_grad()
+    def restore(self, tensors: Iterable[tuple[str, Tensor]], counts: deca.Counts) -> None:
+        """Go on where :meth:`tensors` and ``counts`` were taken; float32 [elements] each, copied one by one."""
+        held = {"master": self.flat.master}
+        for name, tensor in tensors:
+            if name not in held:
+                held[name] = torch.empty_like(self.flat.master)
+            held[name].copy_(tensor)
+        if "m" in held:
+            self.moments = deca.Moments(held["m"], held["v"])
+        self.counts = counts
+        self.flat.publish()
 
     def freeze(self) -> None:
         """Write the block back in the model's dtype and let go of all state."""

@@ -1,13 +1,14 @@
-"""The int8 and int4 codecs of :mod:`deca_node.numerics.quantize`, compiled: the same bits, several times faster.
+"""The int8, int4 and topk codecs of :mod:`deca_node.numerics.quantize`, compiled: the same bits, several times faster.
 
 Installing the package builds ``codec.c`` where there is a C compiler, and goes on without it where there is
 none; ``tools/build_native.py`` builds it into a checkout. Nothing is compiled here. The library is plain C and
 knows no Python: setuptools builds it the way it builds extension modules, so the import system knows its file,
 but it is ctypes that loads and calls it, which lets other threads run meanwhile.
 
-Every function below does its work and returns True, or returns False and leaves it to torch: where no library
+Every function below does its work and returns True (or what it found), or False (None) and leaves it to torch: where no library
 was built, ``DECA_NATIVE=0`` turns it off, the codec has no compiled form, a tensor is strided or not in main
-memory, lengths do not fit, or a number to be encoded is not finite. The last two torch refuses with words.
+memory, lengths do not fit, a number to be encoded is not finite, or codes are malformed. The last three torch
+refuses with words.
 """
 
 import ctypes
@@ -23,10 +24,10 @@ from torch import Tensor
 LIBRARY = "deca_node.numerics._codec"
 """Where the import system looks for the library."""
 
-INTERFACE = 1
+INTERFACE = 2
 """What ``deca_codec_interface()`` of a library that fits returns."""
 
-CODECS = ("int8", "int4")
+CODECS = ("int8", "int4", "topk")
 
 _FLOATS, _CODES = torch.float32, torch.uint8
 _VERBS: Mapping[str, tuple[torch.dtype | None, ...]] = {
@@ -34,6 +35,7 @@ _VERBS: Mapping[str, tuple[torch.dtype | None, ...]] = {
     "encode_difference": (_FLOATS, _FLOATS, _CODES),
     "decode": (_CODES, None, _FLOATS),
     "add_difference": (_CODES, _CODES, None, _FLOATS),
+    "largest": (_CODES, None, _FLOATS),
 }
 """The arguments of each kernel: a tensor's dtype (in C a pointer and a length), or None for a number."""
 
@@ -90,6 +92,12 @@ def decode(codec: str, codes: Tensor, start: int, y: Tensor) -> bool:
 def add_difference(codec: str, theirs: Tensor, ours: Tensor, start: int, e: Tensor) -> bool:
     """e += q_j - q_i: e (float32) holds elements from ``start`` on, the codes are whole buffers."""
     return _call(codec, "add_difference", theirs, ours, start, e)
+
+
+def largest(codec: str, codes: Tensor, elements: int) -> float | None:
+    """A magnitude that nothing in a whole buffer of codes exceeds; None where torch has to look at it."""
+    bound = torch.empty(1)
+    return bound.item() if _call(codec, "largest", codes, elements, bound) else None
 
 
 def _call(codec: str, verb: str, *arguments: Tensor | int) -> bool:

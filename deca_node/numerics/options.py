@@ -2,8 +2,15 @@
 
 import random
 from dataclasses import dataclass
+from typing import Protocol
 
 from deca_node.protocol.run import RunSettings
+
+
+class Note(Protocol):
+    """Takes what a trainer says to people while it loads; ``level`` is info or warning."""
+
+    def __call__(self, sentence: str, level: str = "info") -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,11 @@ Wire format, all little-endian; n elements, no header, nothing between groups::
     int8   per group of 256:  float32 scale | 256 codes int8         x = code * scale, |code| <= 127
     int4   per group of  64:  float32 scale |  32 bytes              x = (nibble - 8) * scale
            byte b of a group holds element b in its low and element b + half in its high nibble
+    topk   per group of 1024: float32 scale |  32 codes int8 | the 32 places, in 40 bytes
+           the largest 32 magnitudes, as in int8; the rest is zero. :mod:`deca_node.numerics.sparse` writes places
 
-The last group may be shorter (int4: half = ceil(elements / 2), a missing high nibble is 8). Since groups
+The last group may be shorter (int4: half = ceil(elements / 2), a missing high nibble is 8; topk: the largest
+ceil(elements / 32)). Since groups
 are interleaved with their scales, any run of whole groups is one contiguous run of bytes: element
 ``start`` of a group begins at byte ``nbytes(start)``, so a slice decodes without the rest.
 
@@ -20,8 +23,8 @@ bits on every node, whatever its device. Scales are float32 because differences 
 in float16; they are at least the smallest normal float32, so nothing is divided by zero or by a denormal,
 and at most FLT_MAX / (largest code + 1), so nothing decodes to infinity.
 
-What is written here in torch runs on any device, and says what the bits are. In main memory int8 and int4 are
-compiled where that was possible (:mod:`deca_node.numerics.native`), with the same bits.
+What is written here in torch runs on any device, and says what the bits are. In main memory int8, int4 and
+topk are compiled where that was possible (:mod:`deca_node.numerics.native`), with the same bits.
 """
 
 import math
@@ -31,7 +34,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from deca_node.numerics import native
+from deca_node.numerics import native, sparse
 from deca_node.protocol.errors import TrainerError, WireError
 
 CACHE_ELEMENTS = 1 << 17
@@ -115,8 +118,9 @@ class Codec(ABC):
     def largest(self, codes: Tensor, elements: int, sender: str = "a peer") -> float:
         """Check a received buffer; returns a magnitude that nothing in it exceeds when decoded.
 
-        Raises WireError where the length is not that of ``elements`` numbers (``bad-length``), or where
-        a scale or a number is negative where it cannot be, NaN or infinite (``not-finite``).
+        Raises WireError where the length is not that of ``elements`` numbers (``bad-length``), where a scale
+        or a number is negative where it cannot be, NaN or infinite (``not-finite``), or where the places of
+        topk are not rising or not within their group (``bad-places``).
         """
         expected = self.nbytes(elements)
         if codes.dtype != torch.uint8 or codes.numel() != expected:
@@ -124,6 +128,11 @@ class Codec(ABC):
                 "bad-length",
                 f"{sender} sent {codes.numel()} bytes of {self.name} for {elements} elements, which take {expected}",
             )
+        compiled = native.largest(self.name, codes, elements)
+        return self._checked(codes, elements, sender) if compiled is None else compiled
+
+    def _checked(self, codes: Tensor, elements: int, sender: str) -> float:
+        """:meth:`largest` of a buffer that has the right length."""
         bounds = [self._largest(codes[a:b]) for a, b in self._byte_slices(elements)]
         # Each by itself, since Python's max() may pass a NaN over.
         if not all(map(math.isfinite, bounds)):
@@ -140,7 +149,7 @@ class Codec(ABC):
 
     @abstractmethod
     def _decode(self, codes: Tensor) -> Tensor:
-        """Decode whole groups, the last of which may be short; may return one element too many."""
+        """Decode whole groups, the last of which may be short; may return a few elements too many."""
 
     @abstractmethod
     def _largest(self, codes: Tensor) -> float:
@@ -301,7 +310,61 @@ class Int4(_Absmax):
         return codes.sub_(8.0)
 
 
-CODECS: dict[str, Codec] = {codec.name: codec for codec in (Float32(), BFloat16(), Int8(), Int4())}
+class TopK(Int8):
+    """The 32 of every 1024 elements that are largest in magnitude, in int8: 0.6 bits per element.
+
+    What is not sent stays in the difference that is encoded next, and grows there until its turn comes.
+    """
+
+    name, group, keep = "topk", 1024, 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        # With k of n kept, the k largest hold k/n of the norm^2 at least, and lose of that what int8 loses.
+        kept = self.keep / self.group
+        rounding = (self.keep - 1) / (4 * self.q**2 + self.keep - 1)
+        self.contraction = math.sqrt(1 - kept * (1 - rounding))
+
+    def nbytes(self, elements: int) -> int:
+        whole, rest = divmod(elements, self.group)
+        return whole * self._row_nbytes(self.keep) + (self._row_nbytes(self._count(rest)) if rest else 0)
+
+    def _checked(self, codes: Tensor, elements: int, sender: str) -> float:
+        found = super()._checked(codes, elements, sender)
+        whole, rest = divmod(elements, self.group)
+        head = whole * self.row_bytes
+        rows = codes[:head].view(whole, self.row_bytes)
+        if not (self._well_placed(rows, self.group) and (not rest or self._well_placed(codes[head:][None], rest))):
+            words = "that are not in rising order or not within their group"
+            raise WireError("bad-places", f"{sender} sent {self.name} codes with places of elements {words}")
+        return found
+
+    def _well_placed(self, rows: Tensor, width: int) -> bool:
+        count = self._count(width)
+        return sparse.rising(sparse.unpack(rows[:, 4 + count :], count), width)
+
+    def _encode_rows(self, x: Tensor, out: Tensor) -> bool:
+        count = self._count(x.shape[1])
+        places = sparse.select(x, count)
+        sparse.pack(places, out[:, 4 + count :])
+        return super()._encode_rows(x.gather(1, places), out[:, : 4 + count])
+
+    def _decode_rows(self, codes: Tensor) -> Tensor:
+        # From the bytes of a row: 4 + 9/4 count, rounded up. A last group of unknown width gets the most it may have.
+        count = (codes.shape[1] - 4) * 4 // 9
+        places = sparse.unpack(codes[:, 4 + count :], count)
+        values = super()._decode_rows(codes[:, : 4 + count]).view(-1, count)
+        return values.new_zeros(len(codes), count * self.group // self.keep).scatter_(1, places, values).view(-1)
+
+    def _count(self, width: int) -> int:
+        return -(-width * self.keep // self.group)
+
+    @staticmethod
+    def _row_nbytes(count: int) -> int:
+        return 4 + count + sparse.nbytes(count)
+
+
+CODECS: dict[str, Codec] = {codec.name: codec for codec in (Float32(), BFloat16(), Int8(), Int4(), TopK())}
 """Every codec by the name that ``run.toml`` gives it."""
 
 

@@ -1,18 +1,21 @@
 """x0, the common starting point, kept on disk block by block.
 
-A keyframe is the difference of a block to its values at the run's start. The first visit of a block finds
-them in the model itself and writes them down; every later visit reads them back, a tensor at a time.
+Keyframes and deltas are differences of a block to its values at the run's start. The first visit of a block finds
+them in the model itself and writes them down; from then on they are read back, a tensor at a time. A file that an
+earlier process left is believed only where it equals the model that the run starts from.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from deca_node.numerics.blocks import Block, origin_from, spans
+from deca_node.numerics.durable import make_folder
 from deca_node.numerics.flows import Origin
+from deca_node.numerics.tensor_files import block_tensors, read_tensors, write_tensors
 from deca_node.protocol.errors import StorageError
 
 
@@ -21,35 +24,67 @@ class StartValues:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._kept: set[str] = set()
 
     def origin(self, model: nn.Module, block: Block) -> Origin:
-        """x0 of a block. Called before the block is thawed; the first call writes the model's values down.
+        """x0 of a block. Called before the block is first thawed or changed: then the model's values are written
+        down, durably.
 
-        Raises StorageError where they cannot be written.
+        Raises StorageError where they cannot be written, or are gone.
         """
-        path = self._directory / f"{block.name}.safetensors"
-        if not path.exists():
-            self._write(path, model, block)
-        file = safe_open(path, framework="pt")
+        if block.name not in self._kept:
+            self._write(model, block)
+        path = self._path(block)
+        try:
+            file = safe_open(path, framework="pt")
+        except (OSError, SafetensorError) as problem:
+            raise StorageError(f"the starting values of block {block.name} cannot be read: {path}: {problem}") from None
 
         def tensor(name: str) -> Tensor:
             return file.get_tensor(name)
 
         return origin_from(spans(model, block), tensor)
 
-    def _write(self, path: Path, model: nn.Module, block: Block) -> None:
-        parameters = dict(model.named_parameters())
-        tensors = {name: parameters[name].detach().to("cpu", copy=True).contiguous() for name in block.parameters}
-        aside = path.with_suffix(".partial")
+    def settle(self, model: nn.Module, visited: Iterable[Block]) -> None:
+        """While the model still is what the run starts from: make sure of the files of blocks that were visited.
+
+        Raises StorageError where one that is missing or differs cannot be written again.
+        """
+        for block in visited:
+            if self._holds(model, block):
+                self._kept.add(block.name)
+            else:
+                self._write(model, block)
+
+    def _holds(self, model: nn.Module, block: Block) -> bool:
+        """Bit for bit, so that a NaN is itself."""
+        mine = block_tensors(model, block)
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, aside)
-            aside.rename(path)
-        except (OSError, SafetensorError) as problem:
+            return all(_same(found, mine[name]) for name, found in read_tensors(self._path(block), mine))
+        except StorageError:
+            return False
+
+    def _path(self, block: Block) -> Path:
+        return self._directory / f"{block.name}.safetensors"
+
+    def _write(self, model: nn.Module, block: Block) -> None:
+        path, tensors = self._path(block), block_tensors(model, block)
+        try:
+            make_folder(self._directory)
+            write_tensors(path, tensors)
+        except OSError as problem:
             nbytes = sum(t.numel() * t.element_size() for t in tensors.values())
             raise StorageError(
                 f"cannot write the starting values of block {block.name} ({nbytes:,} bytes) to {path}: {problem}"
             ) from None
+        self._kept.add(block.name)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    flat, also = (t.cpu().contiguous().reshape(-1).view(torch.uint8) for t in (one, other))
+    return torch.equal(flat, also)
 
 
 def nothing(start: int, stop: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 The trainer knows the model, the data and the block it works on; it knows no sockets, no peers and no time.
 Frames come as buffers by name, wherever they lie: in shared memory for a node, in plain memory for a test.
+One that dies leaves its checkpoints: the next goes on from the newest that is sound.
 """
 
 import time
@@ -13,23 +14,27 @@ from torch import Tensor
 
 from deca_node.numerics import deca
 from deca_node.numerics.batches import Batches, heldout_batches
-from deca_node.numerics.blocks import partition
+from deca_node.numerics.blocks import Block, partition
+from deca_node.numerics.checkpoints import Checkpoints, Moving, place_of, restore_place, restore_rng, rng_states
+from deca_node.numerics.deltas import apply_delta, check_delta
 from deca_node.numerics.engine import BlockEngine, Neighbour
 from deca_node.numerics.flows import KEYFRAME_CODEC, Flow
+from deca_node.numerics.manifest import StoredActive, newest_sound
 from deca_node.numerics.model import LoadedModel, check_sequence_length, load_model, parameter_hash, save_model
 from deca_node.numerics.objective import backward, evaluate
-from deca_node.numerics.options import TrainerOptions
+from deca_node.numerics.options import Note, TrainerOptions
 from deca_node.numerics.packing import PackedData, load_dataset
 from deca_node.numerics.quantize import CODECS
 from deca_node.numerics.start_values import StartValues, nothing
+from deca_node.numerics.tensor_files import read_tensors
 from deca_node.numerics.trace import Trace
 from deca_node.numerics.updates import Layout
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
-from deca_node.protocol.errors import TrainerError
+from deca_node.protocol.errors import StorageError, TrainerError, WireError
 from deca_node.protocol.frames import FrameId
-from deca_node.protocol.run import ModelFacts
-from deca_node.protocol.schedule import Schedule
+from deca_node.protocol.run import ModelFacts, agree
+from deca_node.protocol.schedule import Schedule, Step
 from deca_node.protocol.sizes import FrameSizes
 
 Frames = Callable[[FrameId], memoryview]
@@ -51,17 +56,29 @@ class Trainer:
         # How long the final flush is depends on the graph; what is asked of the schedule here does not.
         self._schedule = Schedule(self._settings, len(self._blocks), final_flush_mixes=0)
         self._batches = Batches(data.train, self._settings.batch_size, options.seed)
-        self._start = StartValues(Path(options.directory) / "start")
-        self._trace = Trace(Path(options.directory) / "trace") if options.trace else None
+        self._directory = Path(options.directory)
+        self._start = StartValues(self._directory / "start")
+        self._trace = Trace(self._directory / "trace") if options.trace else None
+        elements = tuple(block.elements for block in self._blocks)
+        # Of the model that the run starts from, whatever a checkpoint makes of it afterwards.
+        self._facts = ModelFacts(parameter_hash(loaded.model), tuple(b.name for b in self._blocks), elements)
+        agreement = agree(self._settings, self._facts)
+        self._checkpoints = Checkpoints(self._directory, agreement, loaded.model, self._blocks, self._start)
+        self._agreement = agreement
+        self._position = Step(0, 0)
         self._engine: BlockEngine | None = None
+        self._activation = -1
         self._step_began = 0.0
         torch.manual_seed(options.seed)
         if options.gradient_checkpointing:
             loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
 
     @classmethod
-    def load(cls, options: TrainerOptions, frames: Frames, note: Callable[[str], None]) -> "Trainer":
-        """Load model and data as the options say. Raises ModelError or DataError."""
+    def load(cls, options: TrainerOptions, frames: Frames, note: Note) -> "Trainer":
+        """Load model and data as the options say, and go on from the newest sound checkpoint in the node's folder.
+
+        Raises ModelError or DataError, and what :meth:`resume` raises.
+        """
         if options.threads:
             torch.set_num_threads(options.threads)
         device = choose_device(options.device)
@@ -84,19 +101,44 @@ class Trainer:
         )
         if found.skipped:
             note(f"left out {found.skipped:,} bad records; the first: {'; '.join(found.skipped_sentences)}")
-        return cls(options, loaded, data, frames)
+        trainer = cls(options, loaded, data, frames)
+        trainer.resume(note)
+        return trainer
+
+    def resume(self, note: Note) -> None:
+        """Go on from the newest sound checkpoint, if there ever was one. A fresh trainer's first call, if at all.
+
+        Raises StorageError where no checkpoint is sound, or the newest is of another run.
+        """
+        manifest = newest_sound(self._directory, self._agreement, note)
+        if manifest is None:
+            return
+        self._checkpoints.restore(manifest)
+        if manifest.active:
+            self._restore_active(manifest.position, manifest.active)
+        restore_place(self._batches, manifest.cursor, note)
+        restore_rng(manifest.rng, self._device)
+        self._position = manifest.position
+        note(f"going on from the checkpoint of activation {self._position.activation}, step {self._position.inner}")
+
+    def _restore_active(self, position: Step, active: StoredActive) -> None:
+        self._activation = position.activation
+        self._engine = BlockEngine.of(self.model, self._block_of(position.activation), self._settings, nothing)
+        counts = deca.Counts(*active.counts)
+        names = ["master", "m", "v"] if counts.gradients else ["master"]
+        self._engine.restore(read_tensors(self._directory / active.file.file, names), counts)
 
     def ready(self) -> e.TrainerReady:
-        """What all nodes must find equal: the model's hash and blocks; and what frames of each block measure."""
-        elements = tuple(block.elements for block in self._blocks)
-        facts = ModelFacts(parameter_hash(self.model), tuple(block.name for block in self._blocks), elements)
+        """What all nodes must find equal: the hash and blocks of the model at the start; what frames of each block
+        measure; and where to go on."""
+        elements = self._facts.block_elements
         layouts = [Layout(CODECS[self._settings.codec], n, self._settings.signal) for n in elements]
         sizes = FrameSizes(
             keyframe_bytes=tuple(KEYFRAME_CODEC.nbytes(n) for n in elements),
             update_bytes=tuple(layout.update_nbytes for layout in layouts),
             signal_bytes=tuple(layout.signal_nbytes for layout in layouts),
         )
-        return e.TrainerReady(facts, sizes)
+        return e.TrainerReady(self._facts, sizes, self._position)
 
     def obey(self, command: c.TrainerCommand) -> e.TrainerEvent:
         """Do what is asked, and say that it is done. Raises DecaError where it cannot be."""
@@ -115,6 +157,10 @@ class Trainer:
                 return self._evaluate(command)
             case c.Save():
                 return self._save(command)
+            case c.Checkpoint():
+                return self._checkpoint(command)
+            case c.Adopt():
+                return self._adopt(command)
 
     # --- one activation -----------------------------------------------------------------------------
 
@@ -126,8 +172,11 @@ class Trainer:
 
     def _activate(self, command: c.Activate) -> e.Activated:
         block = self._blocks[command.activation.block]
-        origin = self._start.origin(self.model, block) if command.keyframe else nothing
+        # x0 is kept even where nobody needs a keyframe: checkpoints hold differences to it, for nodes to come.
+        origin = self._start.origin(self.model, block)
+        self._checkpoints.versions.thawed(block)
         self._engine = BlockEngine.of(self.model, block, self._settings, origin)
+        self._activation = command.activation.index
         self._step_began = 0.0
         if command.keyframe:
             self._engine.keyframe(self._tensor(command.keyframe))
@@ -136,8 +185,8 @@ class Trainer:
     def _connect(self, command: c.Connect) -> e.Connected:
         near = [Neighbour(n.peer, n.weight, self._tensor(n.keyframe)) for n in command.neighbours]
         ours = self._tensor(command.ours) if command.ours else torch.empty(0, dtype=torch.uint8)
-        self.engine.connect(near, ours)
-        return e.Connected(command.activation)
+        refused = self.engine.connect(near, ours)
+        return e.Connected(command.activation, tuple(refused.items()))
 
     def _half_step(self, command: c.HalfStep) -> e.HalfStepped:
         began = time.perf_counter()
@@ -162,15 +211,22 @@ class Trainer:
         # The same buffer is the same tensor, so that one decoding of our own codes serves every edge.
         ours = {flow.ours: self._tensor(flow.ours) for flow in command.flows}
         flows = [Flow(flow.peer, self._tensor(flow.theirs), ours[flow.ours]) for flow in command.flows]
-        figures = self.engine.mix(flows, command.fold)
+        figures, refused = self.engine.mix_sound(flows, command.fold)
         if self._trace:
             self._trace.mixed(command.step, self.engine.flat.master)
-        return e.Mixed(command.step, {**figures, "mix_seconds": time.perf_counter() - began})
+        figures = {**figures, "mix_seconds": time.perf_counter() - began}
+        return e.Mixed(command.step, figures, tuple(refused.items()))
 
     def _freeze(self, command: c.Freeze) -> e.Frozen:
+        self._end_visit()
+        return e.Frozen(command.activation)
+
+    def _end_visit(self) -> None:
+        """Freeze the active block as it stands; its version is the visit's, even where it ended early."""
+        block = self.engine.flat.block
         self.engine.freeze()
         self._engine = None
-        return e.Frozen(command.activation)
+        self._checkpoints.versions.frozen(block, self._activation)
 
     def _backward(self) -> float:
         return backward(self.model, self._batches.next(), self._options.micro_batch, self._device)
@@ -192,9 +248,47 @@ class Trainer:
 
     def _save(self, command: c.Save) -> e.Saved:
         if self._engine is not None:
-            self._freeze(c.Freeze(-1))
-        path = save_model(self.model, self._tokenizer, Path(self._options.directory) / command.name)
+            self._end_visit()
+        path = save_model(self.model, self._tokenizer, self._directory / command.name)
         return e.Saved(str(path))
+
+    # --- checkpoints and what donors give -----------------------------------------------------------
+
+    def _checkpoint(self, command: c.Checkpoint) -> e.Checkpointed | e.CheckpointFailed:
+        began, position = time.perf_counter(), command.position
+        assert (self._engine is not None) == (position.inner > 0), "a block is active within an activation only"
+        moving = Moving(position, self._engine, place_of(self._batches), rng_states(self._device))
+        try:
+            folder, nbytes = self._checkpoints.write(moving, time.time())
+        except (OSError, StorageError) as problem:
+            # Training is worth more than a checkpoint: the one before this stands, and the next may succeed.
+            return e.CheckpointFailed(position, f"no checkpoint could be written to {self._directory}: {problem}")
+        scalars = {"checkpoint_seconds": time.perf_counter() - began, "checkpoint_bytes": float(nbytes)}
+        return e.Checkpointed(position, str(folder), scalars)
+
+    def _adopt(self, command: c.Adopt) -> e.Adopted:
+        """All files are checked before the first is used. A version that our checkpoints have is taken from there:
+        copies of it agree to consensus distance, and its files must stay what the checkpoints say they are."""
+        if self._engine is not None:
+            self._end_visit()
+        known = {block.name: block for block in self._blocks}
+        for delta in command.deltas:
+            name = delta.version.block
+            if name not in known:
+                raise WireError("unknown-block", f"{delta.path} is of block {name!r}, which this model does not have")
+            check_delta(Path(delta.path), self.model, known[name])
+        versions = self._checkpoints.versions
+        for delta in command.deltas:
+            block, activation = known[delta.version.block], delta.version.activation
+            if versions.has(block, activation):
+                self._checkpoints.reread(block)
+            else:
+                apply_delta(Path(delta.path), self.model, block, self._start.origin(self.model, block))
+                versions.frozen(block, activation)
+        return e.Adopted(command.position)
+
+    def _block_of(self, activation: int) -> Block:
+        return self._blocks[self._schedule[activation].block]
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from deca_node.protocol.mixing import contraction, mixes_to_agree
+from deca_node.protocol.mixing import contraction, flush_mixes
 from deca_node.protocol.run import RunSettings
 from deca_node.protocol.schedule import Schedule, Step
 from deca_node.protocol.sizes import STATE_BYTES, frame_framing_bytes
-from deca_node.protocol.topology import Graph, graph
+from deca_node.protocol.topology import Graph, check_edges, graph
 
 PAGE_BYTES = 4096
 KEYFRAME_CODEC = "int8"
@@ -97,10 +97,10 @@ class Mixing:
     mixes_to_agree: int
 
     @classmethod
-    def of(cls, graph: Graph, flow_share: float) -> "Mixing":
+    def of(cls, graph: Graph, settings: RunSettings) -> "Mixing":
         """The figures of one graph."""
         degrees = [len(near) for near in graph.values()]
-        left = contraction(graph)
+        left, flow_share = contraction(graph), settings.flow_share
         return cls(
             nodes=len(graph),
             edges=sum(degrees) // 2,
@@ -108,13 +108,14 @@ class Mixing:
             degree_max=max(degrees),
             spectral_gap=1.0 - left,
             left_per_mix=left if flow_share == 1.0 else contraction(graph, flow_share),
-            mixes_to_agree=mixes_to_agree(graph, flow_share),
+            mixes_to_agree=flush_mixes(graph, settings),
         )
 
 
 @dataclass(frozen=True)
 class Case:
-    """Everything that a plan is reckoned from."""
+    """Everything that a plan is reckoned from. Where a random graph is drawn again during the run, ``mixing`` is that
+    of the first drawing."""
 
     settings: RunSettings
     model: ModelShape
@@ -126,15 +127,16 @@ class Case:
     def of(
         cls, settings: RunSettings, model: ModelShape, members: Iterable[str], machine: Machine | None = None
     ) -> "Case":
-        """Raises SettingsError where the topology cannot be drawn for this many members."""
+        """Raises SettingsError where the topology cannot be drawn for these members."""
         names = tuple(sorted(members))
-        mixing = Mixing.of(graph(names, settings), settings.flow_share)
+        check_edges(names, settings)
+        mixing = Mixing.of(graph(names, settings), settings)
         return cls(settings, model, names, mixing, machine or Machine())
 
     def under(self, **changes: Any) -> "Case":
         """The same with other run settings. Raises SettingsError where they contradict each other."""
         settings = dataclasses.replace(self.settings, **changes)
-        if {"topology", "exchange"} & changes.keys():
+        if "topology" in changes or settings.flow_share != self.settings.flow_share:
             return Case.of(settings, self.model, self.members, self.machine)
         return dataclasses.replace(self, settings=settings)
 
@@ -180,6 +182,10 @@ class Traffic:
         """Payload and framing."""
         return self.keyframe_bytes + self.update_bytes + self.framing_bytes
 
+    def __add__(self, more: "Traffic") -> "Traffic":
+        """Both together."""
+        return Traffic(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(more), strict=True)))
+
     def times(self, count: int) -> "Traffic":
         """The same over ``count`` edges."""
         return Traffic(*(count * n for n in dataclasses.astuple(self)))
@@ -188,8 +194,14 @@ class Traffic:
 def planned_bytes(case: Case) -> dict[str, Traffic]:
     """What each node sends in the whole run, by its name. It receives just as much: frames of a block are equal
     in size whoever sends them."""
-    whole = edge_traffic(case, range(len(case.schedule)))
-    return {name: whole.times(len(near)) for name, near in graph(case.members, case.settings).items()}
+    sent = dict.fromkeys(case.members, Traffic())
+    activations = range(len(case.schedule))
+    stretch = case.settings.redraw_every or len(activations)
+    for first in activations[::stretch]:
+        edge = edge_traffic(case, activations[first : first + stretch])
+        for name, near in graph(case.members, case.settings, first).items():
+            sent[name] += edge.times(len(near))
+    return sent
 
 
 def edge_traffic(case: Case, activations: Iterable[int]) -> Traffic:

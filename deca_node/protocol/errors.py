@@ -65,6 +65,12 @@ class TrainerError(DecaError):
     exit_code = 11
 
 
+class NoAnswerError(DecaError):
+    """No node answers in this folder: none runs there, or it is not this user's."""
+
+    exit_code = 12
+
+
 class WireError(DecaError):
     """A peer sent something that the protocol does not allow. ``reason`` is a stable code for counters."""
 

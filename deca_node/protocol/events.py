@@ -36,9 +36,10 @@ class Activated:
 
 @dataclass(frozen=True)
 class Connected:
-    """Answer to Connect."""
+    """Answer to Connect. ``refused`` names peers whose keyframe was malformed, each with a sentence: they have no edge."""
 
     activation: int
+    refused: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

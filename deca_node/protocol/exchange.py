@@ -112,6 +112,9 @@ class Exchange:
         edge = self.edges.get(peer)
         if edge is None or edge.state in (EdgeState.OFFERED, EdgeState.CLOSED):
             return False
+        if update.inner not in self._position:
+            # In a final flush the other end may count more members, and so mean to mix more often.
+            return False
         expected = self._after(edge.newest)
         if update.inner != expected:
             raise WireError(
@@ -197,6 +200,17 @@ class Exchange:
         """The link is gone, or the other end does not answer: end the edge as it stands; returns what it still held."""
         edge.state = EdgeState.CLOSED
         frames, edge.arrived = edge.arrived, []
+        return frames
+
+    def end(self) -> list[FrameId]:
+        """Nothing will flow any more over any edge: end them all as they stand, and return what they still held."""
+        return [frame for edge in self.edges.values() for frame in self.lose(edge)]
+
+    def take_keyframes(self) -> list[FrameId]:
+        """Give the neighbours' keyframes out of hand: those of open edges, and of edges that opened and closed again."""
+        frames = [edge.keyframe for edge in self.edges.values() if edge.keyframe]
+        for edge in self.edges.values():
+            edge.keyframe = None
         return frames
 
     def leftovers(self) -> list[FrameId]:

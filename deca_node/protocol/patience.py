@@ -22,17 +22,39 @@ REST_MAX = 16
 
 @dataclass(frozen=True)
 class Patience:
-    """How long this node waits for others, in seconds (0: for ever, for ``gather``), and how often it evaluates.
+    """How long this node waits for others, in seconds (0: for ever, for ``gather``), and how often it evaluates and
+    writes checkpoints within a visit (in steps; 0: at the end of visits only).
 
-    ``open`` and ``step`` are limits; what was seen shortens them, down to ``floor``.
+    ``open`` and ``step`` are limits; what was seen shortens them, down to ``floor``. ``regather`` is how long a node
+    that resumes waits for its peers, ``farewell`` how long one that stops waits for the other ends of its edges.
     """
 
     gather: float = 0.0
+    regather: float = 15.0
     open: float = 120.0
     step: float = 120.0
     floor: float = 2.0
+    farewell: float = 3.0
     finish: float = 60.0
     eval_every: str = "round"
+    checkpoint_every: int = 0
+
+
+class Attempts:
+    """Pauses before the next attempt at what failed, doubling from ``shortest`` to ``longest`` seconds."""
+
+    def __init__(self, shortest: float, longest: float) -> None:
+        self._shortest, self._longest = shortest, longest
+        self.failed = 0
+
+    def next(self) -> float:
+        """It failed once more; seconds until the next attempt."""
+        self.failed += 1
+        return float(min(self._shortest * 2 ** (self.failed - 1), self._longest))
+
+    def reset(self) -> None:
+        """It worked."""
+        self.failed = 0
 
 
 class Waits:
@@ -56,6 +78,29 @@ class Waits:
             return self._limit
         rank = math.ceil(QUANTILE * len(self._seen)) - 1
         return min(max(MARGIN * sorted(self._seen)[rank], self._floor), self._limit)
+
+
+class Wait:
+    """One wait for neighbours: since when, until when at most, and when those came that did."""
+
+    def __init__(self) -> None:
+        self.deadline: float | None = None
+        self._since = 0.0
+        self._arrivals: list[float] = []
+
+    def begin(self, now: float, seconds: float, there: int = 0) -> None:
+        """Wait from now on; ``there`` is how many need not be waited for, since they came before."""
+        self._since, self.deadline = now, now + seconds
+        self._arrivals = [0.0] * there
+
+    def arrived(self, now: float) -> None:
+        """One of those who are waited for has come."""
+        self._arrivals.append(now - self._since)
+
+    def end(self) -> list[float]:
+        """Wait no more; returns the seconds until each came that did."""
+        self.deadline = None
+        return self._arrivals
 
 
 class Rests:

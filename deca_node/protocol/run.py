@@ -1,8 +1,7 @@
 """What all nodes of one run must agree on, and how a disagreement is put into words.
 
 Two nodes compare their :class:`Agreement` when they first meet. It holds every setting of the run and
-the facts that follow from the model (its hash, its blocks) and from the peers file (the members), as
-text; where a field differs, the refusal names it and both values.
+the facts that follow from the model (its hash, its blocks), as text; where a field differs, the refusal names it and both values.
 """
 
 import dataclasses
@@ -16,6 +15,13 @@ from deca_node.protocol.settings import canonical, check_limits, setting
 
 DISCREPANCIES = ("none", "paper", "descent", "precond", "rms", "trivial")
 SIGNALS = ("none", "v", "mv")
+TOPOLOGIES = ("ring", "exponential", "torus", "hypercube", "full", "erdos-renyi", "random-regular", "edges")
+
+FLOW_SHARE_MAX: Mapping[str, float] = {"lockstep": 1.0, "overlap": 0.5}
+"""Largest stable gamma_c by mode of exchange."""
+
+TOPK_FLOW_SHARE_MAX = 0.125
+"""Largest stable gamma_c where codec = topk: twice the share of the elements that it sends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +98,23 @@ class RunSettings:
         low=1,
     )
 
-    topology: str = setting("erdos-renyi", "The graph of neighbours.", choices=("ring", "full", "erdos-renyi"))
+    topology: str = setting("erdos-renyi", "The graph of neighbours.", choices=TOPOLOGIES)
     edge_probability: float = setting(
         0.5, "Chance of each edge in an erdos-renyi graph (redrawn until connected).", low=0.01, high=1.0
     )
-    codec: str = setting("int8", "How updates are quantized on the wire.", choices=("fp32", "bf16", "int8", "int4"))
+    degree: int = setting(4, "Neighbours of each node in a random-regular graph.", unit="neighbours", low=2)
+    redraw_every: int = setting(
+        0,
+        "Activations from one drawing of a random graph to the next, so that links vary; 0 keeps the first drawing.",
+        unit="activations",
+        low=0,
+    )
+    edges: str = setting("", "The graph under topology = edges: pairs of names, as in 'ash-beech beech-cedar'.")
+    codec: str = setting(
+        "int8",
+        "How updates are quantized on the wire; topk sends the largest sixteenth of the elements only.",
+        choices=("fp32", "bf16", "int8", "int4", "topk"),
+    )
     exchange: str = setting(
         "lockstep",
         "Wait for the neighbours' updates of each step (lockstep), or compute the next while they travel (overlap).",
@@ -104,7 +122,8 @@ class RunSettings:
     )
     gamma_c: float = setting(
         0.0,
-        "Share of an edge's difference that flows per step [gamma_c]; 0 chooses 1 for lockstep and 0.5 for overlap.",
+        "Share of an edge's difference that flows per step [gamma_c]; 0 chooses the largest that is stable: 1 for "
+        "lockstep, 0.5 for overlap, 0.125 where codec = topk.",
         low=0.0,
         high=1.0,
     )
@@ -132,16 +151,24 @@ class RunSettings:
                 "discrepancy = 'rms' with h_into = 'm' diverges: the first moment would take up consensus that the "
                 "second never sees; use h_into = 'both', or discrepancy = 'precond'"
             )
-        if self.exchange == "overlap" and self.gamma_c > 0.5:
+        if self.gamma_c > FLOW_SHARE_MAX[self.exchange]:
             raise SettingsError(
                 f"exchange = 'overlap' needs gamma_c <= 0.5, got {self.gamma_c}: flows one step late on every edge "
                 "diverge above that bound"
             )
+        if self.codec == "topk" and self.gamma_c > TOPK_FLOW_SHARE_MAX:
+            raise SettingsError(
+                f"codec = 'topk' needs gamma_c <= {TOPK_FLOW_SHARE_MAX}, got {self.gamma_c}: what it has not sent yet "
+                "is missing from the public copies, and above that bound gossip on them diverges"
+            )
+        if self.topology == "edges" and not self.edges.strip():
+            raise SettingsError("topology = 'edges' needs the pairs of neighbours; give them as in edges = 'a-b b-c'")
 
     @property
     def flow_share(self) -> float:
-        """gamma_c as used: the setting, or the stable default of the exchange mode."""
-        return self.gamma_c or (1.0 if self.exchange == "lockstep" else 0.5)
+        """gamma_c as used: the setting, or the largest stable value."""
+        sparse = TOPK_FLOW_SHARE_MAX if self.codec == "topk" else 1.0
+        return self.gamma_c or min(FLOW_SHARE_MAX[self.exchange], sparse)
 
 
 @dataclass(frozen=True)
@@ -170,13 +197,18 @@ class Agreement:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def agree(settings: RunSettings, model: ModelFacts, members: tuple[str, ...]) -> Agreement:
-    """Everything that must be equal, from the settings, the model's facts and the members' names."""
-    fields = {f.name: canonical(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
+def agree(settings: RunSettings, model: ModelFacts) -> Agreement:
+    """Everything that must be equal, from the settings and the model's facts. Who takes part is not of it: members
+    come and go."""
+    fields = settings_fields(settings)
     fields["model"] = model.sha256
     fields["blocks"] = " ".join(f"{n}:{e}" for n, e in zip(model.block_names, model.block_elements, strict=True))
-    fields["members"] = " ".join(sorted(members))
     return Agreement(fields)
+
+
+def settings_fields(settings: RunSettings) -> dict[str, str]:
+    """The settings' part of an agreement."""
+    return {f.name: canonical(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
 
 
 def mismatch(ours: Agreement, theirs: Agreement, name: str, peer: str) -> str | None:

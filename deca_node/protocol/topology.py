@@ -1,10 +1,24 @@
 """Who is whose neighbour? Every node computes the same graph from the same member names.
 
-Names are sorted first, so the order of the peers file does not matter.
+Names are sorted first, so the order of the peers file does not matter. Members come and go, so every graph here is
+defined for any number of them; where the textbook one is not, the nearest that is::
+
+    ring            i - i+1                                        two neighbours each
+    exponential     i - i+1, i+2, i+4, i+8 ... round the ring       up to 2 log2 n
+    torus           rows x columns, both wrap round                 four; a ring where n is prime
+    hypercube       i - j where one bit of the number differs       log2 n; where n is no power of two, the
+                                                                    corners from n on are left out
+    full            every pair                                      n - 1
+    edges           the pairs that the run's settings list          as listed
+    erdos-renyi     every pair with the same chance, redrawn until connected
+    random-regular  ``degree`` each, wired at random, connected
+
+Why an incomplete hypercube is connected: clearing a bit of a corner's number gives a smaller number, which is there.
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import combinations
 
 from deca_node.protocol.errors import SettingsError
 from deca_node.protocol.run import RunSettings
@@ -12,55 +26,180 @@ from deca_node.protocol.run import RunSettings
 Graph = dict[str, frozenset[str]]
 """Each member's neighbours; symmetric, no self-loops."""
 
+Pairs = Iterable[tuple[int, int]]
+"""Edges between the numbers of sorted names; a pair may come twice, or join a number with itself."""
+
 DRAWS_MAX = 10_000
 """Erdős-Rényi graphs are redrawn until connected; past this many draws the edge probability is at fault."""
 
+SWAPS_PER_EDGE = 10
+"""After so many exchanges of ends per edge nothing is left to see of the lattice that wiring began with."""
 
-def graph(members: Iterable[str], settings: RunSettings) -> Graph:
-    """The neighbours of every member under the run's topology.
 
-    Raises SettingsError where an erdos-renyi graph of this size and probability is never connected.
+def graph(members: Iterable[str], settings: RunSettings, activation: int = 0) -> Graph:
+    """The neighbours of every member during one activation; graphs drawn at random change every
+    ``redraw_every`` activations.
+
+    An explicit list of edges is taken as far as its members are there; :func:`check_edges` is stricter. Raises
+    SettingsError where an erdos-renyi graph of this size and probability is never connected.
     """
     names = sorted(members)
-    if settings.topology == "ring":
-        return _ring(names)
-    if settings.topology == "full":
-        return {name: frozenset(names) - {name} for name in names}
-    return _erdos_renyi(names, settings.edge_probability, settings.seed)
+    if settings.topology == "edges":
+        listed = {pair for text in settings.edges.split() if (pair := next(_splits(text, names), None))}
+        return _joined(names, ((names.index(a), names.index(b)) for a, b in listed))
+    if settings.topology in _DRAWN:
+        draw = activation // settings.redraw_every if settings.redraw_every else 0
+        rng = random.Random(f"{settings.seed}:{settings.topology}:{len(names)}:{draw}")
+        return _DRAWN[settings.topology](names, settings, rng)
+    return _joined(names, _FIXED[settings.topology](len(names)))
+
+
+def check_edges(members: Iterable[str], settings: RunSettings) -> None:
+    """Raise SettingsError where ``edges`` do not fit the members the run begins with: an edge to nobody, one that
+    can be read in two ways, or a graph in several parts. Other topologies fit always."""
+    if settings.topology != "edges":
+        return
+    names = sorted(members)
+    for text in settings.edges.split():
+        readings = list(_splits(text, names))
+        if not readings:
+            raise SettingsError(f"edges: {text!r} does not join two members by their names, as in {_example(names)!r}")
+        if len(readings) > 1:
+            first, second = (" with ".join(reading) for reading in readings[:2])
+            raise SettingsError(f"edges: {text!r} may join {first} or {second}; give a node another name")
+    found = graph(names, settings)
+    if not connected(found):
+        apart = ", ".join(sorted(set(names) - _reached(found, names[0])))
+        raise SettingsError(f"edges: no path leads from {names[0]} to {apart}, so they would never agree")
 
 
 def connected(graph: Graph) -> bool:
     """Whether every member can be reached from every other."""
-    if not graph:
-        return True
+    return not graph or len(_reached(graph, min(graph))) == len(graph)
+
+
+def _reached(graph: Graph, start: str) -> set[str]:
     seen: set[str] = set()
-    border = [min(graph)]
+    border = [start]
     while border:
         name = border.pop()
         if name not in seen:
             seen.add(name)
             border.extend(graph[name] - seen)
-    return len(seen) == len(graph)
+    return seen
 
 
-def _ring(names: list[str]) -> Graph:
-    count = len(names)
-    return {name: frozenset({names[i - 1], names[(i + 1) % count]}) - {name} for i, name in enumerate(names)}
+def _joined(names: list[str], pairs: Pairs) -> Graph:
+    neighbours: dict[str, set[str]] = {name: set() for name in names}
+    for i, j in pairs:
+        if i != j:
+            neighbours[names[i]].add(names[j])
+            neighbours[names[j]].add(names[i])
+    return {name: frozenset(near) for name, near in neighbours.items()}
 
 
-def _erdos_renyi(names: list[str], probability: float, seed: int) -> Graph:
-    rng = random.Random(f"{seed}:erdos-renyi:{len(names)}")
+# --- regular shapes ---------------------------------------------------------------------------------
+
+
+def _ring(count: int) -> Pairs:
+    return ((i, (i + 1) % count) for i in range(count))
+
+
+def _exponential(count: int) -> Pairs:
+    return ((i, (i + (1 << k)) % count) for i in range(count) for k in range((count - 1).bit_length()))
+
+
+def _torus(count: int) -> Pairs:
+    """Number i stands in row i // columns; as square as the divisors of the count allow."""
+    rows = max((d for d in range(1, count + 1) if count % d == 0 and d * d <= count), default=1)
+    columns = count // rows
+    for i in range(count):
+        row, column = divmod(i, columns)
+        yield i, row * columns + (column + 1) % columns
+        yield i, (row + 1) % rows * columns + column
+
+
+def _hypercube(count: int) -> Pairs:
+    bits = range((count - 1).bit_length() if count else 0)
+    return ((i, i | 1 << k) for i in range(count) for k in bits if i | 1 << k < count)
+
+
+def _full(count: int) -> Pairs:
+    return combinations(range(count), 2)
+
+
+_FIXED: dict[str, Callable[[int], Pairs]] = {
+    "ring": _ring,
+    "exponential": _exponential,
+    "torus": _torus,
+    "hypercube": _hypercube,
+    "full": _full,
+}
+
+
+# --- drawn at random --------------------------------------------------------------------------------
+
+
+def _erdos_renyi(names: list[str], settings: RunSettings, rng: random.Random) -> Graph:
+    probability = settings.edge_probability
     for _ in range(DRAWS_MAX):
-        neighbours: dict[str, set[str]] = {name: set() for name in names}
-        for i, a in enumerate(names):
-            for b in names[i + 1 :]:
-                if rng.random() < probability:
-                    neighbours[a].add(b)
-                    neighbours[b].add(a)
-        drawn = {name: frozenset(near) for name, near in neighbours.items()}
+        drawn = _joined(names, (pair for pair in _full(len(names)) if rng.random() < probability))
         if connected(drawn):
             return drawn
     raise SettingsError(
         f"edge_probability = {probability}: no connected graph of {len(names)} nodes in {DRAWS_MAX} draws; "
         "raise it, or choose topology = 'ring'"
     )
+
+
+def _random_regular(names: list[str], settings: RunSettings, rng: random.Random) -> Graph:
+    """Begin with a ring joined to its nearest, then let pairs of edges exchange their ends, which keeps every
+    degree. Where there are too few nodes all are joined; where nodes times degree is odd, one has one fewer."""
+    count = len(names)
+    if count - 1 <= settings.degree:
+        return _joined(names, _full(count))
+    edges = list(_lattice(count, settings.degree))
+    while True:
+        for _ in range(SWAPS_PER_EDGE * len(edges)):
+            _swap(edges, rng)
+        drawn = _joined(names, edges)
+        if connected(drawn):
+            return drawn
+
+
+def _lattice(count: int, degree: int) -> Iterator[tuple[int, int]]:
+    """Each number with the ``degree`` // 2 that follow it; for an odd degree also with the one opposite."""
+    yield from ((i, (i + k) % count) for i in range(count) for k in range(1, degree // 2 + 1))
+    if degree % 2:
+        yield from ((i, i + count // 2) for i in range(count // 2))
+
+
+def _swap(edges: list[tuple[int, int]], rng: random.Random) -> None:
+    """Make a-b, c-d into a-d, c-b, unless that joins a number with itself or two numbers twice."""
+    first, second = rng.sample(range(len(edges)), 2)
+    (a, b), (c, d) = edges[first], edges[second][:: rng.choice((1, -1))]
+    there = {frozenset(edge) for edge in edges}
+    new = {frozenset((a, d)), frozenset((c, b))}
+    if all(len(edge) == 2 for edge in new) and len(new) == 2 and not new & there:
+        edges[first], edges[second] = (a, d), (c, b)
+
+
+_DRAWN: dict[str, Callable[[list[str], RunSettings, random.Random], Graph]] = {
+    "erdos-renyi": _erdos_renyi,
+    "random-regular": _random_regular,
+}
+
+
+# --- listed -----------------------------------------------------------------------------------------
+
+
+def _splits(text: str, names: list[str]) -> Iterator[tuple[str, str]]:
+    """Every way to read ``a-b`` as two different members; names may hold hyphens themselves."""
+    for at, letter in enumerate(text):
+        a, b = text[:at], text[at + 1 :]
+        if letter == "-" and a != b and a in names and b in names:
+            yield a, b
+
+
+def _example(names: list[str]) -> str:
+    return "-".join(names[:2]) if len(names) > 1 else "a-b"

@@ -7,7 +7,11 @@
     CONNECTING ------- keyframes absorbed ------------> STEPPING
     STEPPING --------- update written ----------------> WAITING
     WAITING ---------- neighbours' updates, or late --> STEPPING, or DRAINING after the last step
-    DRAINING --------- every edge even or closed -----> FREEZING
+    DRAINING --------- every edge even or closed -----> FREEZING, or STANDING where it was interrupted
+    STANDING --------- told to go on -----------------> STEPPING, without edges
+
+A visit that is interrupted closes its edges in good order, writes a checkpoint and stands still; and one that was
+found in a checkpoint begins like that, standing.
 
 Commands to the trainer are sent ahead where nothing can change them any more: a mix and the half step
 after it go out together, so that the trainer never idles between the two.
@@ -36,6 +40,7 @@ class VisitPhase(StrEnum):
     STEPPING = "stepping"
     WAITING = "waiting"
     DRAINING = "draining"
+    STANDING = "standing"
     FREEZING = "freezing"
 
 
@@ -51,6 +56,8 @@ class VisitRules:
     open_waits: Waits
     step_waits: Waits
     rests: Rests
+    farewell: float = 3.0
+    checkpoint_every: int = 0
 
 
 class Visit:
@@ -63,22 +70,29 @@ class Visit:
         near: Iterable[str],
         counters: Counter[str],
         say: Callable[[c.Command], None],
+        *,
+        inner: int = 0,
     ) -> None:
+        """A visit from its beginning; or from ``inner`` on, as a checkpoint had it: then it stands, without edges."""
         self.activation = activation
-        self.phase = VisitPhase.ACTIVATING
+        self.phase = VisitPhase.STANDING if inner else VisitPhase.ACTIVATING
         self.deadline: float | None = None
         self._rules = rules
         self._counters = counters
         self._say = say
-        self._inner = 0
+        self._inner = inner
+        self._interrupted = False
+        self._checkpoint_asked = False
         self._asked = 0.0
         self._arrivals: list[float] = []
         self._own: list[FrameId] = []
         self._releases: deque[list[FrameId]] = deque()
         steps = (i for i in range(activation.steps) if rules.schedule.mixes(Step(activation.index, i)))
         self.exchange = Exchange(activation.index, rules.degree, tuple(steps), near)
-        self._keyframe = FrameId(rules.name, FrameKind.KEYFRAME, activation.index, 0) if rules.degree else None
-        say(c.Activate(activation, self._keyframe))
+        self._keyframe: FrameId | None = None
+        if self.phase is VisitPhase.ACTIVATING:
+            self._keyframe = FrameId(rules.name, FrameKind.KEYFRAME, activation.index, 0) if rules.degree else None
+            say(c.Activate(activation, self._keyframe))
 
     def awaits(self) -> str | None:
         """What the visit waits for, in words; None where that is the trainer."""
@@ -129,9 +143,12 @@ class Visit:
         self._releases.append(held + ([self._keyframe] if self._keyframe else []))
         self._say(c.Connect(self.activation.index, tuple(near), self._keyframe))
 
-    def connected(self, now: float) -> None:
+    def connected(self, event: e.Connected, now: float) -> None:
         """The keyframes are absorbed: take the first step."""
         self.release()
+        self._refuse(event.refused)
+        if self._interrupted:
+            self.interrupt(now)
         self._half_step(now)
 
     def _send_open(self, peer: str) -> None:
@@ -176,11 +193,22 @@ class Visit:
         elif self.phase is VisitPhase.DRAINING:
             self._drain(now)
 
+    def mixed(self, event: e.Mixed) -> None:
+        """The trainer has mixed; whose update was malformed loses its edge."""
+        self.release()
+        self._refuse(event.refused)
+
+    @property
+    def position(self) -> Step:
+        """The next step that is not done and mixed."""
+        return Step(self.activation.index, self._inner)
+
     def _half_step(self, now: float) -> None:
-        step = Step(self.activation.index, self._inner)
+        step = self.position
         gradient = self._inner < self.activation.inner_steps
         live = bool(self.exchange.opened())
-        if self._inner >= self.activation.steps or not (gradient or live):
+        stop = self._interrupted and self._inner > 0
+        if stop or self._inner >= self.activation.steps or not (gradient or live):
             self._drain(now)
             return
         update = None
@@ -203,7 +231,16 @@ class Visit:
             self._rules.step_waits.add(self._arrivals, len(self.exchange.opened()))
         self._say_mix(self._inner, fold=self._inner < self.activation.inner_steps)
         self._inner += 1
+        self._checkpoint_if_due()
         self._half_step(now)
+
+    def _checkpoint_if_due(self) -> None:
+        """Between two steps, where nothing but what the trainer holds is needed to go on."""
+        every = self._rules.checkpoint_every
+        due = self._checkpoint_asked or (every and self._inner % every == 0)
+        if due and not self._interrupted and self._inner < self.activation.inner_steps:
+            self._checkpoint_asked = False
+            self._say(c.Checkpoint(self.position))
 
     def _say_mix(self, inner: int, *, fold: bool) -> None:
         flows = self.exchange.take_flows()
@@ -242,6 +279,42 @@ class Visit:
             self._lose(edge, event.sentence)
             self.go_on(now)
 
+    def interrupt(self, now: float) -> None:
+        """Close all edges in good order and then stand still, at the end of the current step."""
+        self._interrupted = True
+        if self.phase is VisitPhase.DRAINING:
+            self.deadline = now + self._rules.farewell
+            return
+        for edge in self.exchange.opened():
+            self._say(c.SendClose(edge.peer, self.activation.index, edge.applied, f"{self._rules.name} stops for now"))
+            self.exchange.close(edge)
+        if self.phase is VisitPhase.WAITING:
+            self.go_on(now)
+
+    def proceed(self, now: float) -> None:
+        """Go on, without edges, from where the visit stands."""
+        self._interrupted = False
+        self._half_step(now)
+
+    def ask_checkpoint(self) -> None:
+        """Write a checkpoint after the current step."""
+        self._checkpoint_asked = True
+
+    def abandon(self, reason: str) -> None:
+        """The trainer has died, and all that it held is lost: close the edges and let every frame go."""
+        for edge in self.exchange.opened():
+            self._say(c.SendClose(edge.peer, self.activation.index, edge.applied, reason))
+        held = {frame for done in self._releases for frame in done} | set(self._own)
+        for edge in self.exchange.edges.values():
+            held.update(self.exchange.lose(edge))
+            if edge.keyframe and self.phase in (VisitPhase.ACTIVATING, VisitPhase.OPENING):
+                held.add(edge.keyframe)
+        if self._keyframe and self.phase in (VisitPhase.ACTIVATING, VisitPhase.OPENING):
+            held.add(self._keyframe)
+        for frame in sorted(held):
+            self._say(c.Release(frame))
+        self.phase, self.deadline = VisitPhase.FREEZING, None
+
     def release(self) -> None:
         """The trainer has done its oldest command: nobody needs that command's frames any more."""
         for frame in self._releases.popleft():
@@ -259,18 +332,43 @@ class Visit:
         if self.phase is not VisitPhase.DRAINING:
             self.phase = VisitPhase.DRAINING
             self._ask(self._rules.step_waits, now)
+            if self._interrupted:
+                self.deadline = now + self._rules.farewell
         if self.exchange.due():
-            self._say_mix(self.activation.steps - 1, fold=False)
-        if not self.exchange.uneven() and not self.exchange.closing():
-            for edge in self.exchange.opened():
-                self._rules.rests.kept_up(edge.peer)
-            self.freeze()
+            self._say_mix(max(self._inner, 1) - 1, fold=False)
+        if self.exchange.uneven() or self.exchange.closing():
+            return
+        if self._interrupted and self._inner < self.activation.steps:
+            self._stand()
+            return
+        for edge in self.exchange.opened():
+            self._rules.rests.kept_up(edge.peer)
+        self.freeze()
+
+    def _stand(self) -> None:
+        stray = [update for edge in self.exchange.edges.values() for update in edge.arrived]
+        for frame in stray + self._own:
+            self._say(c.Release(frame))
+        self._own = []
+        for edge in self.exchange.edges.values():
+            self.exchange.lose(edge)
+        self.phase, self.deadline = VisitPhase.STANDING, None
+        self._say(c.Checkpoint(self.position))
 
     def _close(self, edge: Edge, reason: str) -> None:
         self._counters["edges_dropped"] += 1
         self._warn("edge-dropped", f"edge to {edge.peer} is closed for this activation: {reason}")
         self._say(c.SendClose(edge.peer, self.activation.index, edge.applied, reason))
         self.exchange.close(edge)
+
+    def _refuse(self, refused: Iterable[tuple[str, str]]) -> None:
+        """The trainer found a neighbour's bytes malformed, and has dropped its edge."""
+        for peer, sentence in refused:
+            edge = self.exchange.edges[peer]
+            if edge.state is not EdgeState.CLOSED:
+                self._counters["edges_refused"] += 1
+                self._say(c.SendClose(peer, self.activation.index, edge.applied, sentence))
+                self._lose(edge, f"{peer} sent what cannot be used: {sentence}")
 
     def _lose(self, edge: Edge, reason: str) -> None:
         self._counters["edges_lost"] += 1
@@ -321,6 +419,8 @@ class Visit:
         for edge in self.exchange.uneven():
             self._close_late(edge, f"{edge.peer} did not bring its last update in time")
         self._ask(self._rules.step_waits, now)
+        if self._interrupted:
+            self.deadline = now + self._rules.farewell
         self._drain(now)
 
 

@@ -17,7 +17,8 @@ from deca_node.protocol import errors
 
 Deca = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[2]
-OWN_VERBS = ("start", "config", "version")
+ADMIN_VERBS = ("status", "members", "events", "pause", "resume", "checkpoint", "stop", "leave")
+OWN_VERBS = ("start", "config", "version", "export", "report", *ADMIN_VERBS)
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import pytest
 
 from deca_node.daemon import wire
 from deca_node.daemon.arena import Arena, FrameStore, shared_file
-from deca_node.daemon.session import FrameRules, Session, run_session
+from deca_node.daemon.outbox import MESSAGES_QUEUED_MAX
+from deca_node.daemon.session import FrameRules, Session
 from deca_node.daemon.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
@@ -23,38 +24,75 @@ OPEN = pb.Frame(open=pb.Open(activation=0, degree=2, keyframe_bytes=NBYTES))
 
 
 class Script:
-    """A stream whose peer says these messages and then hangs up; what is written to it is kept."""
+    """A stream whose peer says these messages, and more with :meth:`say`, and then hangs up; what is written to it
+    is kept. A peer that is ``stalled`` reads nothing: the first write never ends."""
 
-    def __init__(self, *messages: bytes) -> None:
-        self._messages = deque(messages)
+    def __init__(self, *messages: bytes, stalled: bool = False) -> None:
+        self._messages: deque[bytes | None] = deque([*messages, None])
+        self._stalled = stalled
         self.written: list[bytes] = []
 
+    def say(self, *messages: pb.Frame) -> None:
+        self._messages.extendleft(message.SerializeToString() for message in reversed(messages))
+
     async def read(self) -> bytes | None:
-        await asyncio.sleep(0)
-        return self._messages.popleft() if self._messages else None
+        await settle()
+        return self._messages.popleft()
 
     async def write(self, message: bytes) -> None:
         await asyncio.sleep(0)
+        if self._stalled:
+            await asyncio.Event().wait()
         self.written.append(message)
+
+    def frames(self) -> list[pb.Frame]:
+        return [pb.Frame.FromString(message) for message in self.written]
+
+    def bodies(self) -> list[str | None]:
+        """What was written, by kind, but for our own credit."""
+        bodies = [frame.WhichOneof("body") for frame in self.frames()]
+        return [body for body in bodies if body != "credit"]
+
+
+async def settle() -> None:
+    """Let everybody go on until all wait."""
+    for _ in range(100):
+        await asyncio.sleep(0)
 
 
 class Bench:
     """A session on a script, and all that it told."""
 
-    def __init__(self, *messages: bytes, neighbours: tuple[str, ...] = ("south",), held_max: int = 3) -> None:
+    def __init__(
+        self, *messages: bytes, neighbours: tuple[str, ...] = ("south",), held_max: int = 3, slots: int = 8
+    ) -> None:
         descriptor = shared_file()
-        self.store = FrameStore(Arena(descriptor, NBYTES, 6))
+        self.store = FrameStore(Arena(descriptor, NBYTES, slots))
         os.close(descriptor)
         self.told: list[e.NetworkEvent] = []
         self.traffic: Counter[str] = Counter()
         self.script = Script(*messages)
-        rules = FrameRules(nbytes, held_max, frozenset(neighbours))
-        self.session = Session(
-            "south", 1, self.script, self.store, rules, self.told.append, self.traffic, Throttle(0.0)
-        )
+        rules = FrameRules(nbytes, held_max, lambda peer, _: peer in neighbours)
+        self.session = Session("south", self.script, self.store, rules, self.told.append, self.traffic, Throttle(0.0))
+        self.store.on_free = self.session.freed
 
     def run(self) -> str:
-        return asyncio.run(run_session(self.session))
+        return asyncio.run(self.session.run())
+
+    def update(self, inner: int) -> FrameId:
+        """An update of our own, which the core has let go of once it is queued."""
+        ours = FrameId("north", FrameKind.UPDATE, 0, inner)
+        self.store.reserve(ours, NBYTES)[:] = content(inner)
+        self.session.send_frame(ours)
+        self.store.release(ours)
+        return ours
+
+    def offer(self, activation: int) -> FrameId:
+        ours = FrameId("north", FrameKind.KEYFRAME, activation, 0)
+        self.store.reserve(ours, NBYTES)[:] = content(activation)
+        self.session.send_open(pb.Open(activation=activation, degree=1, keyframe_bytes=NBYTES), ours)
+        self.store.release(ours)
+        return ours
 
 
 def nbytes(kind: FrameKind, step: Step) -> int | None:
@@ -93,44 +131,177 @@ def test_an_edge_is_offered_once_its_keyframe_is_whole() -> None:
     assert bench.told == [e.OpenReceived("south", 0, 2, keyframe)]
 
 
+def credit(frames: int) -> pb.Frame:
+    return pb.Frame(credit=pb.Credit(frames=frames))
+
+
+CLOSE = pb.Frame(close=pb.Close(activation=0, applied=0, reason="done"))
+
+
 def test_what_is_queued_goes_out_in_order() -> None:
     bench = Bench()
-    close = pb.Frame(close=pb.Close(activation=0, applied=0, reason="done"))
-
-    async def send() -> None:
-        writer = asyncio.ensure_future(bench.session.write_all())
-        ours = FrameId("north", FrameKind.UPDATE, 0, 0)
-        bench.store.reserve(ours, NBYTES)[:] = content()
-        bench.session.send_frame(ours)
-        bench.session.send(close)
-        bench.store.release(ours)
-        await bench.session.flush()
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
-
-    asyncio.run(send())
-    assert bench.script.written == [*chunks(UPDATE, content()), close.SerializeToString()]
+    bench.script.say(credit(1))
+    bench.update(0)
+    bench.session.send(CLOSE)
+    bench.run()
+    ours = FrameId("north", FrameKind.UPDATE, 0, 0)
+    assert bench.script.written[1:] == [*chunks(ours, content()), CLOSE.SerializeToString()]
     assert len(bench.store) == 0, "released while it was sent, and free once it was on its way"
+
+
+def test_the_first_message_is_the_credit_that_the_peer_has() -> None:
+    bench = Bench(held_max=3)
+    bench.run()
+    assert bench.script.frames() == [credit(3)]
+
+
+def test_frames_wait_for_credit_and_what_comes_after_them_too() -> None:
+    bench = Bench()
+    bench.script.say(credit(1), credit(2))
+    for inner in range(3):
+        bench.update(inner)
+    bench.session.send(CLOSE)
+    bench.run()
+    sent = [frame.chunk.inner for frame in bench.script.frames() if frame.WhichOneof("body") == "chunk"]
+    assert sent == [0, 0, 0, 1, 1, 1]
+    assert "close" not in bench.script.bodies()
+    assert len(bench.store) == 0, "the stream is over, and nothing is held for it"
+
+
+def test_whoever_lets_go_of_a_frame_grants_another() -> None:
+    frames = [FrameId("south", FrameKind.UPDATE, 0, inner) for inner in range(4)]
+    bench = Bench(*(message for frame in frames for message in chunks(frame, content())), held_max=3)
+    bench.session._tell = lambda event: bench.store.release(event.update)  # type: ignore[union-attr]
+    bench.run()
+    assert bench.script.frames()[-1] == credit(3 + 4), "all four that came, and three more"
+    assert len(bench.store) == 0
+
+
+def test_our_credit_overtakes_frames_that_wait_for_theirs() -> None:
+    """Or two ends that wait for each other's credit would wait for ever."""
+    bench = Bench(*chunks(UPDATE, content()), held_max=3)
+    bench.update(0)
+    bench.session._tell = lambda event: bench.store.release(event.update)  # type: ignore[union-attr]
+    bench.run()
+    assert bench.script.frames() == [credit(3), credit(4)]
 
 
 def test_updates_past_a_closed_edge_are_taken_back() -> None:
     bench = Bench()
-
-    async def send() -> None:
-        for inner in range(3):
-            ours = FrameId("north", FrameKind.UPDATE, 0, inner)
-            bench.store.reserve(ours, NBYTES)
-            bench.session.send_frame(ours)
-            bench.store.release(ours)
-        bench.session.forget(0, applied=0)
-        writer = asyncio.ensure_future(bench.session.write_all())
-        await bench.session.flush()
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
-
-    asyncio.run(send())
-    assert len(bench.script.written) == 3, "the chunks of one update"
+    bench.script.say(credit(9))
+    for inner in range(3):
+        bench.update(inner)
+    bench.session.forget(0, applied=0)
+    bench.run()
+    assert bench.script.bodies() == ["chunk"] * 3, "of one update"
     assert len(bench.store) == 0
+
+
+def test_an_offer_that_waits_is_replaced_by_a_newer_one() -> None:
+    bench = Bench(held_max=2)
+    for activation in range(50):
+        bench.offer(activation)
+        assert len(bench.store) == 1
+    bench.script.say(credit(1))
+    bench.run()
+    opened = [frame.open.activation for frame in bench.script.frames() if frame.WhichOneof("body") == "open"]
+    assert opened == [49]
+    assert bench.script.bodies() == ["open", "chunk", "chunk", "chunk"]
+
+
+def test_an_offer_that_waits_is_forgotten_with_its_edge() -> None:
+    bench = Bench()
+    bench.offer(0)
+    bench.session.forget(0, applied=-1)
+    assert len(bench.store) == 0
+    bench.script.say(credit(1))
+    bench.run()
+    assert bench.script.bodies() == []
+
+
+def test_a_peer_that_takes_nothing_is_let_go() -> None:
+    """Updates must not be skipped, and must not pile up: the link ends, and all that was queued with it."""
+    bench = Bench(held_max=3)
+    bench.script = bench.session._stream = bench.session._out._stream = Script(stalled=True)
+
+    async def send() -> str:
+        running = asyncio.ensure_future(bench.session.run())
+        for inner in range(4):
+            bench.update(inner)
+            await asyncio.sleep(0)
+        return await running
+
+    assert asyncio.run(send()) == "it takes nothing: too much is queued for it"
+    assert len(bench.store) == 0
+
+
+def test_small_messages_have_a_limit_too() -> None:
+    bench = Bench()
+    for _ in range(MESSAGES_QUEUED_MAX + 1):
+        bench.session.send(CLOSE)
+    assert bench.run() == "it takes nothing: too much is queued for it"
+
+
+def test_a_session_that_was_ended_tells_nothing_more() -> None:
+    bench = Bench(*chunks(UPDATE, content()))
+
+    async def end() -> str:
+        running = asyncio.ensure_future(bench.session.run())
+        await settle()
+        await asyncio.sleep(0)
+        await settle()
+        assert bench.store.held_from("south") == 1, "the first chunk has come"
+        bench.session.end("enough")
+        return await running
+
+    assert asyncio.run(end()) == "enough"
+    assert bench.told == []
+    assert len(bench.store) == 0
+
+
+def test_a_keyframe_that_is_offered_again_waits_until_the_first_is_let_go() -> None:
+    """The link flapped: the core still holds what came over the stream before, and is about to hear of the loss."""
+    keyframe = FrameId("south", FrameKind.KEYFRAME, 0, 0)
+    bench = Bench(OPEN.SerializeToString(), *chunks(keyframe, content(1)))
+    bench.store.reserve(keyframe, NBYTES)[:] = content(0)
+
+    async def flap() -> str:
+        running = asyncio.ensure_future(bench.session.run())
+        for _ in range(5):
+            await settle()
+        assert bench.told == []
+        assert bytes(bench.store.view(keyframe)) == content(0), "what the core works with stays as it is"
+        bench.store.release(keyframe)
+        return await running
+
+    assert asyncio.run(flap()) == "the peer closed its stream"
+    assert bench.told == [e.OpenReceived("south", 0, 2, keyframe)]
+    assert bytes(bench.store.view(keyframe)) == content(1)
+
+
+def test_frames_of_an_earlier_stream_count_against_credit() -> None:
+    bench = Bench(held_max=3)
+    bench.store.reserve(UPDATE, NBYTES)
+    again = Session("south", bench.script, bench.store, bench.session._rules, bench.told.append, Counter(), Throttle(0))
+    asyncio.run(again.run())
+    assert bench.script.frames() == [credit(2)]
+
+
+def test_a_peer_waits_where_others_have_taken_all_slots() -> None:
+    bench = Bench(*chunks(UPDATE, content()), slots=1)
+    other = FrameId("west", FrameKind.UPDATE, 0, 0)
+    bench.store.reserve(other, NBYTES)
+
+    async def wait() -> None:
+        running = asyncio.ensure_future(bench.session.run())
+        for _ in range(5):
+            await settle()
+        assert bench.told == []
+        bench.store.release(other)
+        await running
+
+    asyncio.run(wait())
+    assert bench.told == [e.UpdateReceived("south", UPDATE)]
 
 
 UNKNOWN = FrameId("south", FrameKind.UPDATE, 9, 0)

@@ -24,7 +24,7 @@ def test_two_nodes_train_together_and_end_with_the_same_model(testbed: Testbed) 
         assert sum("loss" in step for step in steps) == 4 * BLOCKS, "exactly R gradient steps per activation"
         assert [record["when"] for record in metrics(node, "eval")] == ["start", "round 1", "end"]
         run = json.loads((node.directory / "run.json").read_text())
-        assert run["agreement"]["members"] == "north south"
+        assert run["agreement"]["topology"] == "full"
     start = AutoModelForCausalLM.from_pretrained(testbed.model).state_dict()
     final = AutoModelForCausalLM.from_pretrained(nodes[0].directory / "final").state_dict()
     AutoTokenizer.from_pretrained(nodes[0].directory / "final")

@@ -23,10 +23,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from deca_node.numerics import native
+from deca_node.numerics import native, sparse
 from deca_node.numerics.flows import KEYFRAME_CODEC, Flow, PublicCopies
 from deca_node.numerics.native import Kernels
-from deca_node.numerics.quantize import CACHE_ELEMENTS, CODECS, FLOAT_MAX, Codec, NotFiniteError
+from deca_node.numerics.quantize import CACHE_ELEMENTS, CODECS, FLOAT_MAX, Codec, NotFiniteError, TopK
+from deca_node.protocol.errors import WireError
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
@@ -120,10 +121,23 @@ def any_codes(codec: Codec, n: int, seed: int) -> Tensor:
     for start in range(0, n, codec.group):
         scale = any_floats(1, seed + start, (0, 240)).abs().numpy()
         raw[codec.nbytes(start) : codec.nbytes(start) + 4] = scale.view(np.uint8)
-    return torch.from_numpy(raw)
+    codes = torch.from_numpy(raw)
+    if isinstance(codec, TopK):
+        spread(codec, codes, n, rng)
+    return codes
 
 
-sizes, seeds = st.integers(0, 900), st.integers(0, 2**32 - 1)
+def spread(codec: TopK, codes: Tensor, n: int, rng: np.random.Generator) -> None:
+    """Give the codes of each group other places, which have to be in order."""
+    for start in range(0, n, codec.group):
+        width = min(codec.group, n - start)
+        count = -(-width * codec.keep // codec.group)
+        row = codes[codec.nbytes(start) : codec.nbytes(start + width)]
+        places = torch.from_numpy(np.sort(rng.permutation(width)[:count]))
+        sparse.pack(places[None], row[4 + count :][None])
+
+
+sizes, seeds = st.integers(0, 2300), st.integers(0, 2**32 - 1)
 exponents = st.tuples(st.integers(0, 254), st.integers(0, 254))
 extremes = st.sampled_from([0.0, -0.0, 2.0**-149, 2.0**-126, 127.5, FLOAT_MAX, -FLOAT_MAX, FLOAT_MAX / 128])
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -182,6 +196,7 @@ def test_any_slice_of_any_codes_is_read_as_torch_reads_it(
     theirs, ours = any_codes(codec, n, seed), any_codes(codec, n, seed + 1)
     assert_same_bits(kernels, lambda: codec.decode(theirs, start, stop))
     assert_same_bits(kernels, lambda: advanced(codec, n, [(theirs, ours), (ours, theirs)], start, stop))
+    assert_same_bits(kernels, lambda: bound(codec, theirs, n))
 
 
 def advanced(codec: Codec, n: int, codes: list[tuple[Tensor, Tensor]], start: int, stop: int) -> Tensor:
@@ -194,6 +209,11 @@ def advanced(codec: Codec, n: int, codes: list[tuple[Tensor, Tensor]], start: in
     return torch.stack([e.clone() for _, e in public.advance(flows, start, stop)])
 
 
+def bound(codec: Codec, codes: Tensor, n: int) -> Tensor:
+    """What the check says of a buffer."""
+    return torch.tensor([codec.largest(codes, n)], dtype=torch.float64)
+
+
 @codecs
 @pytest.mark.parametrize("n", RAGGED)
 def test_every_length_gives_the_bits_of_torch(codec: Codec, kernels: Kernels, n: int) -> None:
@@ -201,7 +221,7 @@ def test_every_length_gives_the_bits_of_torch(codec: Codec, kernels: Kernels, n:
     codes = assert_same_bits(kernels, lambda: encoded(codec, x))
     assert_same_bits(kernels, lambda: codec.decode(codes, 0, n))
     assert_same_bits(kernels, lambda: after_difference(codec, x, noise(n, 1)))
-    assert_same_bits(kernels, lambda: advanced(codec, n, [(codes, codes.flip(0) & 15)], 0, n))
+    assert_same_bits(kernels, lambda: advanced(codec, n, [(codes, any_codes(codec, n, 1))], 0, n))
 
 
 @codecs
@@ -244,20 +264,54 @@ def test_a_difference_that_overflows_is_refused(codec: Codec, kernels: Kernels) 
 
 
 @codecs
+@pytest.mark.parametrize("group", [0, 1, 2])
+@pytest.mark.parametrize("scale", [math.nan, -math.nan, math.inf, -math.inf, -1.0, FLOAT_MAX])
+def test_a_scale_that_no_encoder_writes_is_refused_by_the_same_error(
+    codec: Codec, kernels: Kernels, group: int, scale: float
+) -> None:
+    elements = 2 * codec.group + 5
+    codes = encoded(codec, noise(elements))
+    codes[codec.nbytes(group * codec.group) :][:4] = torch.tensor([scale]).view(torch.uint8)
+    with using(kernels), pytest.raises(WireError) as compiled:
+        codec.largest(codes, elements, "beech")
+    with using({}), pytest.raises(WireError) as expected:
+        codec.largest(codes, elements, "beech")
+    assert (str(compiled.value), compiled.value.reason) == (str(expected.value), "not-finite")
+
+
+@given(n=st.integers(1, 2200), seed=seeds, data=st.data())
+def test_places_out_of_order_are_seen_by_both(kernels: Kernels, n: int, seed: int, data: st.DataObject) -> None:
+    """The compiled check refuses what torch refuses, whatever bytes stand where places should."""
+    codec = CODECS["topk"]
+    codes = any_codes(codec, n, seed)
+    at = data.draw(st.integers(0, codes.numel() - 1))
+    codes[at] = data.draw(st.integers(0, 255))
+    with using({}):
+        try:
+            expected = codec.largest(codes, n)
+        except WireError:
+            expected = None
+    with using(kernels):
+        assert native.largest("topk", codes, n) == expected
+
+
+@codecs
 def test_lengths_that_do_not_fit_touch_nothing(codec: Codec, kernels: Kernels) -> None:
     """The compiled code trusts no length: a slip in Python must not become a write beyond an array."""
-    name, x, codes = codec.name, noise(300), encoded(codec, noise(300))
+    name, x, codes = codec.name, noise(320), encoded(codec, noise(320))
     short, before = codes[:-1], (x.clone(), codes.clone())
     with using(kernels):
         assert not native.encode(name, x, short)
         assert not native.encode(name, x[1:], codes.repeat(2))
         assert not native.encode_difference(name, x, x[1:], codes)
-        assert not native.encode_difference(name, x, noise(300), short)
+        assert not native.encode_difference(name, x, noise(320), short)
         assert not native.decode(name, codes, 1, x)
         assert not native.decode(name, codes[:3], 0, x[:1])
         assert not native.decode(name, codes, -1, x[:2])
         assert not native.add_difference(name, codes, short, 0, x)
         assert not native.add_difference(name, short, codes, 0, x)
+        assert native.largest(name, short, 320) is None
+        assert native.largest(name, codes, 400) is None
     assert torch.equal(x, before[0]) and torch.equal(codes, before[1])
 
 

@@ -155,6 +155,10 @@ class FakeTrainer:
                 return e.Evaluated(when, 1.0, 1)
             case c.Save(name):
                 return e.Saved(name)
+            case c.Checkpoint(position):
+                return e.Checkpointed(position, f"checkpoints/{position.activation}-{position.inner}")
+            case c.Adopt(position):
+                return e.Adopted(position)
 
     def _activate(self, command: c.Activate) -> e.Activated:
         assert self._block is None, "a block is activated before the last one was frozen"

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from deca_node.protocol.mixing import FLUSH_TOLERANCE, contraction, matrix, metropolis, mixes_to_agree
-from deca_node.protocol.run import RunSettings
+from deca_node.protocol.run import TOPOLOGIES, RunSettings
 from deca_node.protocol.topology import Graph, graph
 
 graphs = st.builds(
     lambda topology, count, seed: graph(
         [f"node-{i:02d}" for i in range(count)], RunSettings(topology=topology, edge_probability=0.4, seed=seed)
     ),
-    st.sampled_from(["ring", "full", "erdos-renyi"]),
+    st.sampled_from([name for name in TOPOLOGIES if name != "edges"]),
     st.integers(1, 16),
     st.integers(0, 1000),
 )

@@ -83,7 +83,7 @@ def test_long_values_are_cut_short() -> None:
         ({"rounds": 0}, "rounds = 0 is below its smallest value, 1"),
         ({"late_steps": 9}, "late_steps = 9 is above its largest value, 8"),
         ({"learning_rate": float("nan")}, "learning_rate = nan is not a finite number"),
-        ({"codec": "int88"}, "codec = 'int88' is not one of fp32, bf16, int8, int4; did you mean 'int8'?"),
+        ({"codec": "int88"}, "codec = 'int88' is not one of fp32, bf16, int8, int4, topk; did you mean 'int8'?"),
     ],
 )
 def test_settings_that_are_refused(settings: dict[str, Any], sentence: str) -> None:

@@ -17,23 +17,27 @@ FRAME_KIND_KEYFRAME: FrameKind
 FRAME_KIND_UPDATE: FrameKind
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "refusal", "open", "close", "bye", "chunk")
+    __slots__ = ("hello", "refusal", "open", "close", "bye", "chunk", "credit", "taken")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     CLOSE_FIELD_NUMBER: _ClassVar[int]
     BYE_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     refusal: Refusal
     open: Open
     close: Close
     bye: Bye
     chunk: Chunk
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., bye: _Optional[_Union[Bye, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ...) -> None: ...
+    credit: Credit
+    taken: Taken
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., bye: _Optional[_Union[Bye, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., taken: _Optional[_Union[Taken, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "name", "to", "boot", "activation", "agreement")
+    __slots__ = ("protocol", "name", "to", "boot", "activation", "agreement", "ended")
     class AgreementEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -47,13 +51,29 @@ class Hello(_message.Message):
     BOOT_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_FIELD_NUMBER: _ClassVar[int]
     AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     name: str
     to: str
     boot: int
     activation: int
     agreement: _containers.ScalarMap[str, str]
-    def __init__(self, protocol: _Optional[int] = ..., name: _Optional[str] = ..., to: _Optional[str] = ..., boot: _Optional[int] = ..., activation: _Optional[int] = ..., agreement: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    ended: Ended
+    def __init__(self, protocol: _Optional[int] = ..., name: _Optional[str] = ..., to: _Optional[str] = ..., boot: _Optional[int] = ..., activation: _Optional[int] = ..., agreement: _Optional[_Mapping[str, str]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ...) -> None: ...
+
+class Ended(_message.Message):
+    __slots__ = ("boot", "number")
+    BOOT_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    boot: int
+    number: int
+    def __init__(self, boot: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
+
+class Taken(_message.Message):
+    __slots__ = ("number",)
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    def __init__(self, number: _Optional[int] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("reason", "sentence")
@@ -82,6 +102,12 @@ class Close(_message.Message):
     applied: int
     reason: str
     def __init__(self, activation: _Optional[int] = ..., applied: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Credit(_message.Message):
+    __slots__ = ("frames",)
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    frames: int
+    def __init__(self, frames: _Optional[int] = ...) -> None: ...
 
 class Bye(_message.Message):
     __slots__ = ()

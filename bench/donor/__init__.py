@@ -1,0 +1,1 @@
+"""What it costs a node to give block versions to late ones."""

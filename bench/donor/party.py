@@ -1,0 +1,53 @@
+"""``python -m bench.donor.party DIRECTORY MBIT``: one donor in a process of its own, until its input ends.
+
+It prints its port at once, and in the end how late its event loop was, in milliseconds: a heartbeat is due every
+few milliseconds, and whatever holds the loop up makes it late.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+
+from deca_node.daemon.donor import Donor
+from deca_node.daemon.endpoint import Endpoint
+from deca_node.daemon.peers import Address
+from deca_node.daemon.throttle import Throttle
+from deca_node.numerics.manifest import newest_manifest
+
+BEAT_SECONDS = 0.005
+
+
+async def main() -> None:
+    """Give until the parent closes the pipe."""
+    directory, mbit = Path(sys.argv[1]), float(sys.argv[2])
+    manifest = newest_manifest(directory)
+    assert manifest is not None, f"{directory} holds no checkpoint"
+    limit = Throttle(mbit * 1e6 / 8)
+    donor = Donor(directory, lambda: 0, lambda: manifest.agreement, "", throttles=[limit])
+    endpoint = Endpoint(Address("127.0.0.1", 0))
+    endpoint.add(*donor.handlers())
+    await endpoint.start()
+    print(endpoint.address.port, flush=True)
+    ended = asyncio.ensure_future(asyncio.to_thread(sys.stdin.read))
+    late = await heartbeats(ended)
+    await endpoint.stop()
+    late.sort()
+    quantiles = {f"late_ms_p{p}": round(1e3 * late[int(p / 100 * (len(late) - 1))], 2) for p in (50, 99, 100)}
+    print(json.dumps(quantiles | {"cpu_seconds": round(time.process_time(), 2), **donor.served}))
+
+
+async def heartbeats(ended: "asyncio.Future[str]") -> list[float]:
+    """By how many seconds each beat was late."""
+    late = []
+    loop = asyncio.get_running_loop()
+    while not ended.done():
+        due = loop.time() + BEAT_SECONDS
+        await asyncio.sleep(BEAT_SECONDS)
+        late.append(max(0.0, loop.time() - due))
+    return late
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,114 @@
+"""A running node, as whoever administers it sees and asks it: behind the socket in its folder, and over HTTP."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from deca_node.daemon.admin import AdminSocket
+from deca_node.daemon.event_log import EventLog
+from deca_node.daemon.http import Server, application
+from deca_node.daemon.meters import Figures, LagMeter
+from deca_node.daemon.network import Network
+from deca_node.daemon.peers import Address
+from deca_node.daemon.status import MemberRow, Spread, Status, Verb
+from deca_node.daemon.status_book import Sources, StatusBook
+from deca_node.protocol import events as e
+from deca_node.protocol.node import Node
+
+HEALTH_SECONDS = 1.0
+"""From one look at whether the node serves to the next."""
+
+
+class Door:
+    """Implements :class:`~deca_node.daemon.status.NodeDoor`. ``tell`` takes what the node is asked for, as events."""
+
+    def __init__(self, node: Node, network: Network, tell: Callable[[e.Event], None]) -> None:
+        self._node = node
+        self._network = network
+        self._tell = tell
+        self._lag = LagMeter()
+        self._admin: AdminSocket | None = None
+        self._http: Server | None = None
+        self._watch: asyncio.Task[None] | None = None
+        transport = network.transport
+        sources = Sources(
+            addresses=lambda: {name: str(facts.address) for name, facts in network.swim.membership.members.items()},
+            traffic=transport.traffic,
+            problems=transport.problems,
+            refusals=lambda: transport.refusals + network.swim.refusals,
+            rtt=lambda: {peer: spread for peer, f in network.control.rtt().items() if (spread := _spread(f))},
+            members=self.members,
+            lag=lambda: _spread(self._lag.figures()),
+            certificate_expires=self._expires,
+        )
+        self.book = StatusBook(node, sources)
+
+    async def open(self, directory: Path, events: EventLog, http: Address | None) -> None:
+        """Begin to answer. Raises AddressError where the address for HTTP cannot be taken."""
+        self._lag.start()
+        self._admin = AdminSocket(self, events, directory)
+        await self._admin.open()
+        if http:
+            self._http = Server(application(self))
+            await self._http.listen_tcp(http)
+        self._watch = asyncio.ensure_future(self._tell_health())
+
+    async def close(self) -> None:
+        """End answering."""
+        if self._watch:
+            self._watch.cancel()
+        if self._admin:
+            await self._admin.close()
+        if self._http:
+            await self._http.close()
+        self._lag.close()
+
+    def status(self) -> Status:
+        """The node now."""
+        return self.book.status()
+
+    def members(self) -> list[MemberRow]:
+        """Everybody whom the membership knows, this node included."""
+        membership = self._network.swim.membership
+        everybody = [membership.own, *membership.members.values()]
+        return [
+            MemberRow(
+                name=facts.name,
+                address=str(facts.address),
+                state=str(facts.state),
+                boot=facts.boot,
+                incarnation=facts.incarnation,
+                ready_from=facts.ready_from,
+            )
+            for facts in sorted(everybody, key=lambda facts: facts.name)
+        ]
+
+    async def ask(self, verb: Verb) -> str:
+        """Pass a request on."""
+        event, sentence = _ASKED[verb]
+        self._tell(event)
+        return f"{self._node.name} {sentence}"
+
+    def _expires(self) -> float | None:
+        left = self._network.security.expires_in_seconds
+        return None if left is None else time.time() + left
+
+    async def _tell_health(self) -> None:
+        while True:
+            await self._network.health.say(self.book.status().ready)
+            await asyncio.sleep(HEALTH_SECONDS)
+
+
+def _spread(figures: Figures) -> Spread | None:
+    return Spread(figures.p50, figures.p99, figures.max) if figures.count else None
+
+
+_ASKED: Mapping[Verb, tuple[e.Event, str]] = {
+    Verb.PAUSE: (e.PauseRequested(), "pauses after the current step"),
+    Verb.RESUME: (e.ResumeRequested(), "goes on"),
+    Verb.CHECKPOINT: (e.CheckpointRequested(), "writes a checkpoint after the current step"),
+    Verb.LEAVE: (e.LeaveRequested(), "leaves the run for good after the current step"),
+    Verb.STOP: (e.StopRequested(), "stops after the current step; start it again to go on"),
+}
+

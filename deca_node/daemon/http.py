@@ -1,0 +1,123 @@
+"""What a node tells over HTTP: whether it lives, whether it takes part, its status and its metrics. Nothing here
+changes anything; what does is for the socket in the node's own folder (:mod:`deca_node.daemon.admin`).
+
+::
+
+    /livez       200 as long as the event loop answers; the trainer's state does not matter
+    /startupz    200 once the model is loaded
+    /readyz      200 while the node takes part in the run, else 503 with the reason
+    /metrics     for Prometheus
+    /v1/status   everything about the node, as JSON
+    /v1/members  everybody whom the membership knows, as JSON
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from aiohttp import web
+from prometheus_client.aiohttp import make_aiohttp_handler
+
+from deca_node.daemon import unix_socket
+from deca_node.daemon.metrics import registry
+from deca_node.daemon.peers import Address
+from deca_node.daemon.status import NodeDoor, to_json
+from deca_node.protocol.errors import AddressError
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+BODY_BYTES_MAX = 4096
+CONNECTIONS_MAX = 64
+IDLE_SECONDS = 30.0
+SHUTDOWN_SECONDS = 1.0
+
+
+def application(door: NodeDoor) -> web.Application:
+    """Everything that may be read."""
+    app = web.Application(client_max_size=BODY_BYTES_MAX)
+    app.add_routes([web.get(path, handler) for path, handler in _reading(door).items()])
+    return app
+
+
+def json_response(text: str, status: int = 200) -> web.Response:
+    """An answer that is JSON already."""
+    return web.Response(text=text + "\n", status=status, content_type="application/json")
+
+
+def _reading(door: NodeDoor) -> dict[str, Handler]:
+    async def live(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def started(_: web.Request) -> web.Response:
+        status = door.status()
+        return _probe(status.started, f"{status.phase}: {status.awaits}")
+
+    async def ready(_: web.Request) -> web.Response:
+        status = door.status()
+        return _probe(status.ready, f"{status.phase}: {status.awaits}")
+
+    async def status(_: web.Request) -> web.Response:
+        return json_response(to_json(door.status()))
+
+    async def members(_: web.Request) -> web.Response:
+        return json_response(to_json(list(door.members())))
+
+    return {
+        "/livez": live,
+        "/startupz": started,
+        "/readyz": ready,
+        "/metrics": make_aiohttp_handler(registry(door.status)),
+        "/v1/status": status,
+        "/v1/members": members,
+    }
+
+
+def _probe(good: bool, why_not: str) -> web.Response:
+    return web.Response(text="ok\n" if good else why_not + "\n", status=200 if good else 503)
+
+
+class Server:
+    """An application behind a listening socket of either kind."""
+
+    def __init__(self, app: web.Application) -> None:
+        self._runner = web.AppRunner(
+            app, access_log=None, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=SHUTDOWN_SECONDS
+        )
+        self._server: asyncio.AbstractServer | None = None
+
+    async def listen_tcp(self, address: Address) -> Address:
+        """Listen at ``address``; port 0 takes a free one. Returns what was taken. Raises AddressError."""
+        await self._runner.setup()
+        try:
+            server = await asyncio.get_running_loop().create_server(self._protocol, address.host, address.port)
+        except OSError as problem:
+            raise AddressError(
+                f"cannot answer HTTP at {address}: {problem.strerror or problem}; "
+                "stop what listens there, or choose another --http"
+            ) from None
+        self._server = server
+        host, port = server.sockets[0].getsockname()[:2]
+        return Address(host, port)
+
+    async def listen_unix(self, path: Path) -> None:
+        """Listen at ``path``, for this user only. Raises OSError."""
+        bound = unix_socket.bind(path)
+        await self._runner.setup()
+        self._server = await asyncio.get_running_loop().create_unix_server(self._protocol, sock=bound)
+
+    async def close(self) -> None:
+        """End listening, and every connection."""
+        if self._server:
+            self._server.close()
+        await self._runner.cleanup()
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        """For a new connection; one too many is turned away."""
+        server = self._runner.server
+        assert server is not None
+        return server() if len(server.connections) < CONNECTIONS_MAX else _TurnedAway()
+
+
+class _TurnedAway(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()

@@ -1,0 +1,204 @@
+"""Everything of the daemon that other nodes see: one server, the links to members, and what is given and fetched.
+
+::
+
+    endpoint    the server, and channels to others, with the node's certificate
+    control     small messages: membership's packets, positions, round trips
+    transport   one stream per member for keyframes and updates
+    donor       block versions, for late nodes
+    fetcher     block versions, from donors, when this node is the late one
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+
+from deca_node.daemon.config import NodeSettings
+from deca_node.daemon.control import ControlLinks
+from deca_node.daemon.donor import Donor
+from deca_node.daemon.endpoint import Endpoint
+from deca_node.daemon.fetcher import Fetcher
+from deca_node.daemon.greeting import Identity
+from deca_node.daemon.health import Health
+from deca_node.daemon.peers import Address, parse_address
+from deca_node.daemon.place import Place, read_seeds
+from deca_node.daemon.seeds import watch_seeds
+from deca_node.daemon.security import Security
+from deca_node.daemon.settings_sources import run_as_toml
+from deca_node.daemon.swim import Swim
+from deca_node.daemon.throttle import Throttle
+from deca_node.daemon.transport import Transport
+from deca_node.numerics.manifest import newest_manifest
+from deca_node.protocol import events as e
+from deca_node.protocol import talk
+from deca_node.protocol.errors import DecaError
+from deca_node.protocol.members import MemberFacts, draw_boot
+from deca_node.protocol.membership import Membership
+from deca_node.protocol.profiles import PROFILES
+from deca_node.protocol.run import Agreement, RunSettings
+
+log = logging.getLogger("deca")
+
+FAREWELL_SECONDS = 0.5
+"""How long the news that this node leaves for good may take to go out."""
+
+
+class Network:
+    """``tell`` takes events for the node, ``position`` says where it stands, ``lost_name`` hears that another process
+    holds its name."""
+
+    def __init__(
+        self,
+        run: RunSettings,
+        settings: NodeSettings,
+        place: Place,
+        directory: Path,
+        security: Security,
+        tell: Callable[[e.Event], None],
+        position: Callable[[], int],
+        lost_name: Callable[[str], None],
+    ) -> None:
+        rng = random.SystemRandom()
+        self._settings = settings
+        self._place = place
+        self._directory = directory
+        self._tell = tell
+        self._lost_name = lost_name
+        self._agreement: Agreement | None = None
+        self._addresses: dict[str, Address] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._seeds = place.seeds
+        self.security = security
+        security.on_unwelcome = self._drop
+        identity = Identity(place.name, draw_boot(time.time(), rng), position, str(place.advertise))
+        self.endpoint = Endpoint(place.listen, security.credentials, security.verify)
+        throttle = Throttle(settings.max_upload * 1e6 / 8)
+        self.transport = Transport(identity, self.endpoint, tell, throttle)
+        own = MemberFacts(place.name, str(place.advertise), identity.boot, ready_from=0)
+        membership = Membership(own, PROFILES[settings.network], random.Random(rng.getrandbits(64)), place.allowed)
+        self.control = ControlLinks(
+            identity,
+            self.endpoint,
+            on_packet=lambda name, _address, payload: self.swim.packet(name, payload),
+            on_progress=lambda peer, activation: tell(e.PeerProgress(peer, activation)),
+            on_fail=lambda _name, address: self.swim.failed(address),
+            admits=security.welcome,
+        )
+        self.swim = Swim(membership, self._send, self)
+        self.donor = Donor(
+            directory,
+            position,
+            lambda: self._agreement,
+            run_as_toml(run),
+            _shared_model(settings),
+            (throttle, Throttle(settings.transfer_upload * 1e6 / 8)),
+        )
+        self.fetcher = Fetcher(directory, self.endpoint.channel, _note)
+        self.health = Health()
+        self.endpoint.add(*self.donor.handlers(), self.health.handlers())
+
+    # --- life ---------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Answer callers, and look for members. Raises AddressError where the address cannot be taken."""
+        await self.endpoint.start()
+        self.swim.tell(talk.Started(()))
+        self._begin(watch_seeds(lambda: self._seeds, lambda found: self.swim.tell(talk.SeedsChanged(found))))
+
+    async def close(self, *, leaving: bool) -> None:
+        """Send what is queued, and go: for good (``leaving``), or just away."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if leaving:
+            self.swim.tell(talk.Leave())
+            await asyncio.sleep(FAREWELL_SECONDS)
+        self.swim.close()
+        await self.transport.close()
+        await self.control.close()
+        await self.endpoint.stop()
+
+    def reload(self) -> None:
+        """Read the peers file, and the lists of who is welcome, again. What is malformed stays as it was."""
+        try:
+            self._seeds = read_seeds(self._settings, self._place)
+            self.security.reload()
+        except DecaError as problem:
+            log.error("not read again: %s", problem)
+            return
+        log.info("read the peers file and the lists again: %d addresses to call", len(self._seeds))
+
+    # --- members ------------------------------------------------------------------------------------
+
+    def view_changed(self, view: talk.Changed) -> None:
+        """Who takes part has changed."""
+        addresses = {name: parse_address(text) for name, text in view.addresses.items() if name != self._place.name}
+        welcome = self.security.welcome
+        self._addresses = {n: at for n, at in addresses.items() if welcome(n) and self.security.may_dial(str(at))}
+        self.transport.set_peers(self._addresses)
+        self._tell(e.MembersChanged(view.ready_from))
+
+    def name_taken(self, sentence: str) -> None:
+        """Another process holds this node's name."""
+        self._lost_name(sentence)
+
+    def _send(self, name: str, address: str, payload: bytes) -> None:
+        if self.security.may_dial(address):
+            self.control.send(name, address, payload)
+
+    def announce(self, activation: int) -> None:
+        """From when on this node counts in the graph."""
+        self.swim.tell(talk.SetReady(activation))
+
+    def _drop(self, name: str, why: str) -> None:
+        """A list was changed, and this member is not welcome any more."""
+        log.warning("%s is not welcome any more: %s", name, why)
+        self._addresses.pop(name, None)
+        self.transport.set_peers(self._addresses)
+        self.control.drop(name, why)
+
+    # --- catching up --------------------------------------------------------------------------------
+
+    def meet(self, agreement: Agreement) -> None:
+        """The run is known: late nodes can be served from now on."""
+        self._agreement = agreement
+
+    def fetch(self, at_least: int, expected: Mapping[str, int]) -> None:
+        """Get what is missing here from the members; Fetched or FetchFailed will be told."""
+        self._begin(self._fetch(at_least, expected))
+
+    async def _fetch(self, at_least: int, expected: Mapping[str, int]) -> None:
+        assert self._agreement is not None
+        try:
+            manifest = await asyncio.to_thread(newest_manifest, self._directory)
+            have = {name: block.activation for name, block in manifest.blocks.items()} if manifest else {}
+            fetched = await self.fetcher.fetch(dict(self._addresses), at_least, have, self._agreement, expected)
+        except DecaError as problem:
+            self._tell(e.FetchFailed(str(problem)))
+            return
+        self._tell(fetched)
+
+    def _begin(self, work: "Coroutine[None, None, None]") -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        with contextlib.suppress(asyncio.CancelledError):
+            problem = task.exception()
+            if problem is not None:
+                log.error("a task of the network failed: %s: %s", type(problem).__name__, problem)
+
+
+def _shared_model(settings: NodeSettings) -> Path | None:
+    folder = Path(settings.model)
+    return folder if settings.share_model and folder.is_dir() else None
+
+
+def _note(sentence: str, level: str = "info") -> None:
+    log.log(logging.getLevelNamesMapping()[level.upper()], "%s", sentence)

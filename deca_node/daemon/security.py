@@ -1,0 +1,77 @@
+"""Who may come in, and how that is proven: with certificates, or in plaintext where the user said so.
+
+With certificates TLS proves who speaks, and every name that is said is held against its certificate; without, a name
+is what a peer says it is. In both cases the lists say who is welcome.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deca_node.daemon.certificates import NodeId, TlsFiles
+from deca_node.daemon.config import NodeSettings, expanded_path, is_loopback
+from deca_node.daemon.credentials import NodeCredentials
+from deca_node.daemon.endpoint import Credentials
+from deca_node.daemon.identity import Doorman, NameLists
+from deca_node.daemon.peers import parse_address
+
+
+class Security:
+    """Made from the settings. ``on_unwelcome(name, sentence)`` is called for members whom a reload makes unwelcome.
+
+    Raises CertificateError or SettingsError where files cannot be used.
+    """
+
+    def __init__(self, settings: NodeSettings) -> None:
+        self.on_unwelcome: Callable[[str, str], None] = lambda _name, _why: None
+        self._loopback_only = settings.insecure == 1
+        self._lists = NameLists(_path(settings.allow), _path(settings.deny))
+        self._node: NodeCredentials | None = None
+        if settings.tls_cert:
+            files = TlsFiles(*(Path(expanded_path(p)) for p in (settings.tls_cert, settings.tls_key, settings.tls_ca)))
+            self._node = NodeCredentials(files)
+        federation = self._node.id.federation if self._node else None
+        self._doorman = Doorman(federation, self._lists, lambda name, why: self.on_unwelcome(name, why))
+
+    @property
+    def certified_name(self) -> str:
+        """The name in this node's certificate; empty without one."""
+        return self._node.id.name if self._node else ""
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """What the endpoint needs; None for plaintext."""
+        node = self._node
+        if node is None:
+            return None
+        federation = node.id.federation
+        return Credentials(
+            server=node.server_credentials(),
+            channel=node.channel_credentials,
+            target_name=lambda peer: NodeId(federation, peer).dns_name,
+        )
+
+    @property
+    def expires_in_seconds(self) -> float | None:
+        """How long the certificate in use is still valid; None without one."""
+        return self._node.expires_in_seconds if self._node else None
+
+    def verify(self, context: Any, claimed_name: str) -> None:
+        """Is the other end of a connection who it says it is, and welcome? Raises WireError."""
+        self._doorman.verify(context, claimed_name)
+
+    def may_dial(self, address: str) -> bool:
+        """Whether this node may speak to HOST:PORT: in plaintext that was allowed once, within this machine only."""
+        return not self._loopback_only or is_loopback(parse_address(address).host)
+
+    def welcome(self, name: str) -> bool:
+        """Whether the lists let this name in."""
+        return self._lists.refusal(name) is None
+
+    def reload(self) -> None:
+        """Read the lists again. Raises SettingsError where one is malformed; then both stay as they were."""
+        self._doorman.reload()
+
+
+def _path(text: str) -> Path | None:
+    return Path(expanded_path(text)) if text else None

@@ -1,0 +1,89 @@
+"""Membership in real time: packets from the control links, deadlines from the event loop's clock.
+
+The state machine (:mod:`deca_node.protocol.membership`) decides; here its commands are performed at once, within the
+call that caused them, so that nothing it says is ever late.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
+
+from deca_node.daemon.membership_wire import decode_packet, encode_packet
+from deca_node.protocol import talk
+from deca_node.protocol.commands import Report
+from deca_node.protocol.errors import WireError
+from deca_node.protocol.membership import Membership
+
+log = logging.getLogger("deca")
+
+
+class Hears(Protocol):
+    """Whom news of the membership concern."""
+
+    def view_changed(self, view: talk.Changed) -> None:
+        """Who takes part has changed, or an address, or from when on somebody counts."""
+
+    def name_taken(self, sentence: str) -> None:
+        """Another process holds this node's name: this one must end."""
+
+
+class Swim:
+    """``send(name, address, payload)`` sends a datagram, as it were; its failure comes back through :meth:`failed`."""
+
+    def __init__(self, membership: Membership, send: Callable[[str, str, bytes], None], hears: Hears) -> None:
+        self.membership = membership
+        self.refusals: Counter[str] = Counter()
+        self._send = send
+        self._hears = hears
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def tell(self, event: talk.MembershipEvent) -> None:
+        """Something happened; what follows from it is done before this returns."""
+        loop = asyncio.get_running_loop()
+        for command in self.membership.handle(event, loop.time()):
+            self._perform(command)
+        self._set_alarm(loop)
+
+    def packet(self, name: str, payload: bytes) -> None:
+        """A packet came in from ``name``. One that is malformed, or says that it is somebody else's, is counted, and
+        that is all."""
+        try:
+            packet = decode_packet(payload)
+            if packet.sender.name != name:
+                raise WireError("identity", f"{name} sent a packet in the name of {packet.sender.name}")
+        except WireError as problem:
+            self.refusals[problem.reason] += 1
+            return
+        self.tell(talk.PacketReceived(packet))
+
+    def failed(self, address: str) -> None:
+        """What was to go to this address could not."""
+        self.tell(talk.SendFailed(address))
+
+    def close(self) -> None:
+        """No more alarms."""
+        if self._alarm:
+            self._alarm.cancel()
+
+    def _set_alarm(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.close()
+        deadline = self.membership.next_deadline()
+        if deadline is not None and not self.membership.ended:
+            self._alarm = loop.call_at(deadline, self.tell, talk.DeadlinePassed())
+
+    def _perform(self, command: talk.MembershipCommand) -> None:
+        match command:
+            case talk.Send():
+                self._send(command.name, command.address, encode_packet(command.packet))
+            case talk.Changed():
+                self._hears.view_changed(command)
+            case talk.MemberUp() | talk.MemberLeft():
+                log.info("%s", command.sentence)
+            case talk.MemberDown():
+                log.warning("%s", command.sentence)
+            case talk.NameTaken():
+                self._hears.name_taken(command.sentence)
+            case Report():
+                log.log(logging.getLevelNamesMapping()[command.level.upper()], "%s", command.sentence)

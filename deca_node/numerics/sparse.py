@@ -1,0 +1,55 @@
+"""Which few elements of a group are worth sending, and how their places are written.
+
+Ten bits say where in a group of up to 1024 an element stands. They are written as a byte each for the low eight,
+then a byte for every four elements with their high two, the first in the lowest bits. Places come in rising order,
+so a set of them has one spelling, and a duplicate is seen by comparing neighbours.
+"""
+
+import torch
+from torch import Tensor
+
+GROUP_MAX = 1024
+"""What ten bits can tell apart."""
+
+HIGHS_PER_BYTE = 4
+
+
+def nbytes(count: int) -> int:
+    """Bytes that ``count`` places take."""
+    return count + -(-count // HIGHS_PER_BYTE)
+
+
+def select(x: Tensor, count: int) -> Tensor:
+    """Places of the ``count`` largest magnitudes in each row of x (float32 [groups, width]), rising.
+
+    int64 [groups, count]. Of equal magnitudes those that stand first are taken, and NaN before all others.
+    """
+    largest_first = x.abs().sort(dim=1, descending=True, stable=True).indices
+    return largest_first[:, :count].sort(1).values
+
+
+def pack(places: Tensor, out: Tensor) -> None:
+    """Write places (int64 [groups, count]) into bytes (uint8 [groups, nbytes(count)])."""
+    count = places.shape[1]
+    out[:, :count].copy_(places & 255)
+    short = -count % HIGHS_PER_BYTE
+    highs = torch.nn.functional.pad(places >> 8, (0, short)).unflatten(1, (out.shape[1] - count, HIGHS_PER_BYTE))
+    out[:, count:].copy_((highs << _shifts(places.device)).sum(2))
+
+
+def unpack(packed: Tensor, count: int) -> Tensor:
+    """The inverse of :func:`pack`: int64 [groups, count], each in 0..1023."""
+    lows, highs = packed[:, :count].long(), packed[:, count:].long()
+    highs = (highs.unsqueeze(2) >> _shifts(packed.device) & 3).flatten(1)
+    return lows + (highs[:, :count] << 8)
+
+
+def rising(places: Tensor, width: int) -> bool:
+    """Whether places are such as :func:`select` gives for rows of this width: within it, in order, none twice."""
+    if places.numel() == 0:
+        return True
+    return bool((places[:, 1:] > places[:, :-1]).all() and (places[:, -1] < width).all())
+
+
+def _shifts(device: torch.device) -> Tensor:
+    return torch.arange(0, 2 * HIGHS_PER_BYTE, 2, device=device)

@@ -1,0 +1,86 @@
+"""How an edge ends before its activation does: by our word, by the other end's, or without a word.
+
+To *close* an edge is to say how far it was applied and to wait for the other end to say the same, so that both stop
+at one flow. To *lose* it is to end it where it stands: one end may have applied flows that the other never will, and
+how many at most is counted.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from deca_node.protocol import commands as c
+from deca_node.protocol.custody import Custody
+from deca_node.protocol.exchange import Edge, EdgeState, Exchange
+from deca_node.protocol.patience import Rests
+
+
+class Partings:
+    """The ends of one activation's edges at one node."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        custody: Custody,
+        rests: Rests,
+        late_steps: int,
+        counters: Counter[str],
+        say: Callable[[c.Command], None],
+    ) -> None:
+        self._exchange = exchange
+        self._custody = custody
+        self._rests = rests
+        self._late_steps = late_steps
+        self._counters = counters
+        self._say = say
+
+    def tell(self, edge: Edge, reason: str) -> None:
+        """Say how far an edge was applied here."""
+        self._say(c.SendClose(edge.peer, self._exchange.activation, edge.applied, reason))
+
+    def part(self, edges: Iterable[Edge], reason: str) -> None:
+        """Close edges though nothing is wrong with them."""
+        for edge in edges:
+            self.tell(edge, reason)
+            self._exchange.close(edge)
+
+    def close(self, edge: Edge, reason: str) -> None:
+        """Close an edge with which something is wrong."""
+        self._counters["edges_dropped"] += 1
+        self._warn("edge-dropped", f"edge to {edge.peer} is closed for this activation: {reason}")
+        self.part([edge], reason)
+
+    def close_late(self, edge: Edge, reason: str) -> None:
+        """Close an edge because its other end is late, and let that be for a while."""
+        rest = self._rests.late(edge.peer, self._exchange.activation)
+        self.close(edge, f"{reason}; no edge to it for {rest} more")
+
+    def closed_by_peer(self, peer: str, applied: int, reason: str) -> None:
+        """The other end closed its edge: answer with our own last flow."""
+        edge = self._exchange.edges.get(peer)
+        if edge is not None and self._exchange.closed_by_peer(peer, applied):
+            self._counters["edges_closed_by_peer"] += 1
+            self._warn("edge-closed", f"{peer} closed its edge for this activation: {reason}")
+            self.tell(edge, "in answer")
+
+    def refused(self, refused: Iterable[tuple[str, str]]) -> None:
+        """The trainer found neighbours' bytes malformed, and has dropped their edges."""
+        for peer, sentence in refused:
+            edge = self._exchange.edges[peer]
+            if edge.state is not EdgeState.CLOSED:
+                self._counters["edges_refused"] += 1
+                self.tell(edge, sentence)
+                self.lose(edge, f"{peer} sent what cannot be used: {sentence}")
+
+    def lose(self, edge: Edge, reason: str) -> None:
+        """End an edge as it stands."""
+        self._counters["edges_lost"] += 1
+        self._warn("edge-lost", f"edge to {edge.peer} is gone for this activation: {reason}")
+        self.forget(edge)
+
+    def forget(self, edge: Edge) -> None:
+        """The same without a word of warning."""
+        self._counters["flows_uneven_max"] += self._exchange.uneven_max(self._late_steps)
+        self._custody.release(self._exchange.lose(edge))
+
+    def _warn(self, kind: str, sentence: str) -> None:
+        self._say(c.Report(kind, sentence, "warning"))
