@@ -32,6 +32,7 @@ check: setup ## Format, lint, types, import arrow, freshness of generated files
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/compile_protos.py --check
 	$(BIN)/python tools/write_configuration_reference.py --check
+	$(BIN)/python tools/write_metrics_reference.py --check
 
 format: setup ## Rewrite the code in the house format
 	$(BIN)/ruff check --fix .
@@ -43,8 +44,9 @@ bench: setup ## Measure; results go to bench/results
 proto: setup ## Generate the message classes from proto/
 	$(BIN)/python tools/compile_protos.py
 
-docs: setup ## Generate docs/CONFIGURATION.md from the settings
+docs: setup ## Generate docs/CONFIGURATION.md and docs/METRICS.md from the code
 	$(BIN)/python tools/write_configuration_reference.py
+	$(BIN)/python tools/write_metrics_reference.py
 
 clean: ## Remove .venv, build products and caches
 	rm -rf .venv build dist *.egg-info deca_node/numerics/_codec*.so

@@ -153,7 +153,7 @@ def test_imports_point_down() -> None:
     run([str(Path(sys.executable).with_name("lint-imports")), "--no-logo", "--no-cache"])
 
 
-@pytest.mark.parametrize("tool", ["compile_protos.py", "write_configuration_reference.py"])
+@pytest.mark.parametrize("tool", ["compile_protos.py", "write_configuration_reference.py", "write_metrics_reference.py"])
 def test_generated_files_are_fresh(tool: str) -> None:
     run([sys.executable, f"tools/{tool}", "--check"])
 
@@ -192,6 +192,7 @@ def test_every_run_time_dependency_is_used() -> None:
     imported = {module for tree in trees for module in imported_modules(tree)}
     imported |= {".".join(module.split(".")[:depth]) for module in imported for depth in (1, 2)}
     imported_as = {"grpcio": "grpc", "huggingface-hub": "huggingface_hub", "protobuf": "google.protobuf"}
+    imported_as |= {"grpcio-health-checking": "grpc_health", "prometheus-client": "prometheus_client"}
     assert [name for name in dependencies()[0] if imported_as.get(name, name) not in imported] == []
 
 

@@ -43,6 +43,7 @@ class Work:
         self.ours, self.out = (torch.empty(codec.nbytes(elements), dtype=torch.uint8) for _ in range(2))
         codec.encode(self.x, self.ours)
         self.flows = [Flow("peer", self.ours.clone(), self.ours)]
+        self.bound = torch.zeros(1)
 
     def restart(self) -> None:
         """Back to where every timed job starts, with all memory touched."""
@@ -55,9 +56,14 @@ class Work:
         return {
             "encode": (lambda: self.codec.encode(self.x, self.out), self.out),
             "difference": (lambda: self.public.difference(self.x, self.out), self.public.x_hat),
+            "check": (self.check, self.bound),
             "decode and add": (self.decode_and_add, self.y),
             "absorb": (self.absorb, self.public.edges["peer"].e),
         }
+
+    def check(self) -> None:
+        """What a neighbour's codes have to pass before any of them is used."""
+        self.bound.fill_(self.codec.largest(self.ours, self.elements))
 
     def decode_and_add(self) -> None:
         """y += q."""

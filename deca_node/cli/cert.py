@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 from collections.abc import Callable
@@ -61,7 +62,7 @@ def _fingerprint_option(function: Decorated) -> Decorated:
 Examples (the keeper of the authority is north, another party is south):
   north:  deca-node cert init --federation wards.example
   both:   deca-node cert request NAME --federation wards.example
-  north:  deca-node cert approve north.csr south.csr
+  north:  deca-node cert approve deca-certs/north.csr south.csr
   both:   deca-node cert install NAME.crt --fingerprint sha256:...
   both:   deca-node cert check NAME
 """
@@ -126,7 +127,7 @@ Examples:
 @click.option("--replace", is_flag=True, help="The name has a certificate for another key; the same node asks again.")
 @debug_option
 def approve(requests: tuple[Path, ...], folder: Path, days: int, replace: bool) -> None:
-    """Sign requests with the authority's key. NAME.csr becomes NAME.crt beside it, to be sent back.
+    """Sign requests with the authority's key. NAME.csr becomes NAME.crt in this folder, to be sent back.
 
     Whoever holds the certificate is that node for all the others: be sure who sent the request.
     """
@@ -134,7 +135,7 @@ def approve(requests: tuple[Path, ...], folder: Path, days: int, replace: bool) 
 
     said = ""
     for path in requests:
-        issued = authority.approve(folder, path, path.with_suffix(".crt"), _now(), days, replace)
+        issued = authority.approve(folder, path, Path(path.name).with_suffix(".crt"), _now(), days, replace)
         facts = issued.facts
         click.echo(f"{facts.id.uri}, valid until {certificates.stamp(facts.not_after)}: send back {issued.path}")
         said = issued.authority
@@ -233,20 +234,18 @@ def check(ctx: click.Context, name: str, folder: Path, cert: str, key: str, ca: 
 
 
 def _files(name: str, folder: Path, cert: str, key: str, ca: str) -> TlsFiles:
+    """The files that were named, and for the others those that `install` has left in the folder."""
     from deca_node.daemon import certificates
-    from deca_node.daemon.enrolment import find_files
+    from deca_node.daemon.enrolment import names_installed, node_files
 
     if not name and cert:
         name = certificates.facts_of(certificates.read_certificates(Path(cert))[0], cert).id.name
-    return find_files(folder, name or _only_name(folder), cert, key, ca)
-
-
-def _only_name(folder: Path) -> str:
-    installed = sorted(path.stem for path in folder.glob("*.key") if not path.stem.endswith(".request"))
-    if len(installed) != 1:
-        found = ", ".join(installed) or "none"
-        raise click.UsageError(f"which node? Give its NAME, or --cert; {folder} has {found}")
-    return installed[0]
+    names = [name] if name else names_installed(folder)
+    if len(names) != 1:
+        raise click.UsageError(f"which node? Give its NAME, or --cert; {folder} has {', '.join(names) or 'none'}")
+    usual = node_files(folder, names[0])
+    given = {"cert": cert, "key": key, "ca": ca}
+    return dataclasses.replace(usual, **{which: Path(path) for which, path in given.items() if path})
 
 
 def _describe(files: TlsFiles) -> dict[str, str]:

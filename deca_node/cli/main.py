@@ -21,6 +21,7 @@ EXIT_INTERRUPTED = 130
 
 COMMANDS = {
     "start": ("deca_node.cli.start:start", "Run this machine's node of a training run."),
+    "join": ("deca_node.cli.join:join", "Take over a run from a member, and take part in it."),
     "status": ("deca_node.cli.status:status", "Show where the node stands; --watch keeps looking."),
     "members": ("deca_node.cli.admin:members", "Show who takes part in the run."),
     "events": ("deca_node.cli.admin:events", "Show the node's newest log lines."),

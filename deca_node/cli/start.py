@@ -49,7 +49,7 @@ def launch(loaded: Loaded) -> int:
     place = find_place(loaded.node, security.certified_name)
     node = settle(loaded.node, place.name, place.listen)
     check_paths(node)
-    if not node.tls_cert:
+    if not security.certified_name:
         click.echo(f"warning: {check_plaintext(node.insecure, place.listen.host, place.hosts)}", err=True)
 
     from deca_node.daemon.supervise import run_node

@@ -14,6 +14,9 @@ from deca_node.daemon.status import CheckpointRow, MemberRow, PeerRow, Position,
 
 STATE_STYLES = {"up": "green", "alive": "green", "suspect": "yellow", "refused": "red", "dead": "red"}
 
+BOOT_DIGITS = 8
+"""Enough to tell two starts of a node apart; ``--json`` has the whole number."""
+
 
 def status_view(status: Status) -> Group:
     """The whole status."""
@@ -22,7 +25,7 @@ def status_view(status: Status) -> Group:
     facts.add_column(overflow="fold")
     for label, text in _facts(status):
         facts.add_row(label, plain(text))
-    return Group(facts, _peers(status.peers)) if status.peers else Group(facts)
+    return Group(facts, _peers(status.peers), *_troubles(status.peers)) if status.peers else Group(facts)
 
 
 def members_view(members: Sequence[MemberRow]) -> Table:
@@ -33,7 +36,7 @@ def members_view(members: Sequence[MemberRow]) -> Table:
     for member in members:
         since = "not yet" if member.ready_from < 0 else f"activation {member.ready_from}"
         state = _state(member.state)
-        facts = (since, f"{member.boot:x}", str(member.incarnation))
+        facts = (since, f"{member.boot:x}"[-BOOT_DIGITS:], str(member.incarnation))
         table.add_row(plain(member.name), plain(member.address), state, *facts)
     return table
 
@@ -103,20 +106,26 @@ def _checkpoint(row: CheckpointRow) -> str:
 
 
 def _peers(peers: Iterable[PeerRow]) -> Table:
+    """Narrow enough for eighty columns; addresses stand beside what is wrong with them, and in the list of members."""
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("peer", "address", "state", "edge"):
-        table.add_column(heading, overflow="fold")
+    table.add_column("peer", overflow="fold")
+    for heading in ("state", "edge"):
+        table.add_column(heading, no_wrap=True)
     for heading in ("behind", "rtt p50 / p99", "sent", "received"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("why", overflow="fold")
     for peer in peers:
         edge = peer.edge or ("none now" if peer.neighbour else "no neighbour")
         behind = "" if peer.behind is None else str(peer.behind)
         rtt = _spread(peer.rtt) if peer.rtt else ""
         sent, received = (_size(sum(kinds.values())) for kinds in (peer.sent_bytes, peer.received_bytes))
-        where = (plain(peer.name), plain(peer.address), _state(peer.state))
-        table.add_row(*where, edge, behind, rtt, sent, received, plain(peer.why))
+        table.add_row(plain(peer.name), _state(peer.state), edge, behind, rtt, sent, received)
     return table
+
+
+def _troubles(peers: Iterable[PeerRow]) -> Iterator[Text]:
+    for peer in peers:
+        if peer.why and peer.state != "up":
+            yield plain(f"  {peer.name} at {peer.address}: {peer.why}")
 
 
 def _state(state: str) -> Text:

@@ -203,7 +203,7 @@ class ControlLinks:
                 self._on_fail(link.place.name, link.place.address)
 
     async def _greet(self, link: _Link, stream: Stream) -> tuple[_Link, StreamNumber | None]:
-        """The link of whom was reached, and the number of the stream; None where both ends keep another one."""
+        """The link of whom was reached, and the number of the stream; None where it is another stream that stays."""
         async with asyncio.timeout(GREETING_SECONDS):
             await stream.write(self._greeting(link))
             try:
@@ -212,6 +212,11 @@ class ControlLinks:
                 await self._refuse(stream, problem)
                 raise
             reached = self._resolve(link, greeting)
+            if self._endpoint.secure and not link.place.name:
+                # Some member is there, but TLS has not checked which: call again, by the name that we were told.
+                if reached.session is None and reached.dialling is None:
+                    self._dial(reached)
+                return reached, None
             try:
                 return reached, await self._number(reached, greeting, stream)
             except (WireError, RefusedError) as problem:
@@ -247,6 +252,8 @@ class ControlLinks:
                 link = self._link(Place(greeting.name, greeting.address))
                 try:
                     await stream.write(self._greeting(link))
+                    if self._endpoint.secure and not greeting.to:
+                        raise WireError("again", f"this is {self._identity.name}: call again by that name")
                     return link, await self._number(link, greeting, stream)
                 finally:
                     self._forget_if_idle(link)
@@ -293,7 +300,7 @@ class ControlLinks:
         raise WireError("duplicate", f"{self._identity.name} has another stream with {greeting.name}")
 
     async def _refuse(self, stream: Stream, problem: WireError) -> None:
-        if problem.reason != "duplicate":
+        if problem.reason not in ("duplicate", "again"):
             self.refusals[problem.reason] += 1
         if problem.reason == "refused":
             return

@@ -62,6 +62,8 @@ class NodeCredentials:
         self._lock = threading.Lock()
         self._seen = _signature(files)
         self._material = certs.read_material(files, now())
+        self.handshakes = 0
+        """How many callers have begun a handshake with this node, the refused ones included."""
 
     @property
     def id(self) -> NodeId:
@@ -69,9 +71,14 @@ class NodeCredentials:
         return self._material.facts.id
 
     @property
+    def not_after(self) -> dt.datetime:
+        """When the certificate in use expires."""
+        return self._material.facts.not_after
+
+    @property
     def expires_in_seconds(self) -> float:
         """How long the certificate in use is still valid; negative once it has expired."""
-        return (self._material.facts.not_after - self._now()).total_seconds()
+        return (self.not_after - self._now()).total_seconds()
 
     def current(self) -> Material:
         """The files as they stand now; as they stood before, where what stands now does not fit together."""
@@ -100,6 +107,7 @@ class NodeCredentials:
 
         def renewed() -> grpc.ServerCertificateConfiguration | None:
             nonlocal in_use
+            self.handshakes += 1
             material = self.current()
             if material is in_use:
                 return None
@@ -132,7 +140,7 @@ class NodeCredentials:
     def warning(self) -> str | None:
         """A sentence where the certificate is about to expire or has expired; to be said now and then."""
         seconds = self.expires_in_seconds
-        when = certs.stamp(self._material.facts.not_after)
+        when = certs.stamp(self.not_after)
         if seconds < 0:
             return f"this node's certificate expired on {when}: no peer accepts it; install a new one"
         if seconds < certs.WARN_DAYS * 86400:

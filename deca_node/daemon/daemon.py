@@ -31,7 +31,7 @@ from deca_node.protocol import events as e
 from deca_node.protocol.errors import PeersError
 from deca_node.protocol.exchange import frames_held_max
 from deca_node.protocol.frames import FrameId, FrameKind
-from deca_node.protocol.node import Node
+from deca_node.protocol.node import Node, Phase
 from deca_node.protocol.patience import Patience
 from deca_node.protocol.run import RunSettings
 from deca_node.protocol.schedule import Step
@@ -70,7 +70,7 @@ class Daemon:
             eval_every=settings.eval_every,
             checkpoint_every=settings.checkpoint_every,
         )
-        self._node = Node(place.name, sorted(place.allowed or {place.name}), run, patience, place.wait_for)
+        self._node = Node(place.name, place.expected, run, patience, place.wait_for)
         self._events: asyncio.Queue[e.Event] = asyncio.Queue()
         tell = self._events.put_nowait
         self._network = Network(
@@ -125,6 +125,8 @@ class Daemon:
                 event = e.DeadlinePassed()
             if isinstance(event, e.TrainerReady):
                 self._ready = event
+            elif isinstance(event, e.Adopted):
+                self._network.fetcher.clear()
             self._leaving = self._leaving or isinstance(event, e.LeaveRequested)
             # Before the node moves on: what is written down belongs to where it stands now.
             self._telemetry.observe(event)
@@ -154,7 +156,7 @@ class Daemon:
         while True:
             await asyncio.sleep(AWAITS_SECONDS)
             awaits = self._node.awaits()
-            if awaits == said and "trainer" not in awaits:
+            if awaits == said and "trainer" not in awaits and self._node.phase is not Phase.PAUSED:
                 problems = "; ".join(f"{peer}: {why}" for peer, why in sorted(self._network.transport.problems().items()))
                 log.info("waiting for %s%s", awaits, f" ({problems})" if problems else "")
             said = awaits
@@ -196,8 +198,9 @@ class Daemon:
         """The run is known: cut the shared memory for its frames, and greet the peers."""
         assert self._ready is not None
         held_max = frames_held_max(self._run.late_steps)
-        arena = Arena(self._trainer.memory, self._ready.sizes.largest, (held_max + 1) * (NEIGHBOURS_MAX + 1))
-        self._store = FrameStore(arena)
+        arena = Arena(self._trainer.memory, self._ready.sizes.largest, 2 * held_max * (NEIGHBOURS_MAX + 1))
+        # A stalled neighbour may hold up as many of our own frames; what comes in must not take their place.
+        self._store = FrameStore(arena, kept_free=held_max + 1)
         self._shape = messages.ArenaShape(arena.slot_bytes, arena.slots)
         self._trainer.send(self._shape)
         write_run(self._directory, command.agreement, self._settings.model)

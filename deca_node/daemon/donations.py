@@ -99,8 +99,10 @@ def check_versions(offer: Offer, expected: Mapping[str, int]) -> None:
 def check_start(offer: Offer, bytes_max: int) -> None:
     """Raise WireError where a donor's start model has names that no model has, or is larger than is wanted."""
     strange = [item.name for item in offer.start if not START_FILE.fullmatch(item.name)]
-    if strange or len(offer.start) > START_FILES_MAX:
-        raise WireError("malformed", f"it offers {strange[:1] or 'too many files'!r} as part of a model")
+    if strange:
+        raise WireError("malformed", f"it offers {strange[0][:100]!r} as part of a model")
+    if len(offer.start) > START_FILES_MAX:
+        raise WireError("malformed", f"it offers a start model of {len(offer.start)} files")
     if len({item.name for item in offer.start}) < len(offer.start):
         raise WireError("malformed", "it offers a file of the start model twice")
     total = sum(item.nbytes for item in offer.start)

@@ -16,12 +16,13 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from deca_node.daemon.endpoint import Context, Handler
+from deca_node.daemon.endpoint import Context, Handler, Verify
 from deca_node.daemon.pieces import START, Item, piece_count, piece_span
 from deca_node.daemon.shelf import Goods, Shelf, Stock
 from deca_node.daemon.throttle import Throttle
 from deca_node.daemon.wire_pb import transfer_pb2 as pb
 from deca_node.numerics.manifest import DamagedError
+from deca_node.protocol.errors import WireError
 from deca_node.protocol.run import Agreement
 
 PROTOCOL_VERSION = 1
@@ -32,6 +33,7 @@ FETCH = f"/{SERVICE}/Fetch"
 FETCHES_MAX = 4
 DESCRIBES_MAX = 16
 REQUEST_PIECES_MAX = 64
+NAME_LENGTH_MAX = 200
 WRITE_SECONDS_MAX = 60.0
 """An asker that takes no piece for so long gives its seat up."""
 
@@ -41,7 +43,8 @@ Request = TypeVar("Request", pb.DescribeRequest, pb.FetchRequest)
 
 class Donor:
     """One node's giving side. ``position`` says on which activation it works, ``agreement`` what it agreed on (None:
-    still loading), ``settings`` is the run's in TOML; ``throttles`` are taken from before each piece goes out.
+    still loading), ``settings`` is the run's in TOML; ``throttles`` are taken from before each piece goes out, in this
+    order; ``verify`` is asked about every caller, as for a Hello (None: everybody is welcome).
 
     ``served`` counts ``pieces``, ``bytes`` and ``refused`` requests.
     """
@@ -54,6 +57,7 @@ class Donor:
         settings: str,
         model_folder: Path | None = None,
         throttles: Sequence[Throttle] = (),
+        verify: Verify | None = None,
         fetches_max: int = FETCHES_MAX,
     ) -> None:
         self._shelf = Shelf(directory, model_folder)
@@ -61,6 +65,7 @@ class Donor:
         self._agreement = agreement
         self._settings = settings
         self._throttles = throttles
+        self._verify = verify
         self._fetches = _Seats(fetches_max)
         self._describes = _Seats(DESCRIBES_MAX)
         self._hashing = asyncio.Lock()
@@ -76,10 +81,14 @@ class Donor:
         methods = {"Describe": unary(self._describe), "Fetch": stream(self._fetch)}
         return (grpc.method_handlers_generic_handler(SERVICE, methods),)
 
+    def close(self) -> None:
+        """Give no more: what is being hashed is given up. Open streams end with the server."""
+        self._shelf.close()
+
     # --- what there is ------------------------------------------------------------------------------
 
     async def _describe(self, message: bytes, context: Context) -> bytes:
-        request = await self._parsed(pb.DescribeRequest(), message, context)
+        request = await self._admitted(pb.DescribeRequest(), message, context)
         agreement = await self._agreed(context)
         async with self._seat(self._describes, context):
             stock = await asyncio.to_thread(self._shelf.stock)
@@ -113,7 +122,7 @@ class Donor:
     # --- giving it ----------------------------------------------------------------------------------
 
     async def _fetch(self, message: bytes, context: Context) -> None:
-        request = await self._parsed(pb.FetchRequest(), message, context)
+        request = await self._admitted(pb.FetchRequest(), message, context)
         agreement = await self._agreed(context)
         if request.fingerprint != agreement.fingerprint:
             sentence = f"this node takes part in the run {agreement.fingerprint[:12]}, not {request.fingerprint[:12]!r}"
@@ -184,11 +193,16 @@ class Donor:
 
     # --- refusing -----------------------------------------------------------------------------------
 
-    async def _parsed(self, request: Request, message: bytes, context: Context) -> Request:
+    async def _admitted(self, request: Request, message: bytes, context: Context) -> Request:
         try:
             request.ParseFromString(message)
         except DecodeError:
             await self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the request is malformed")
+        try:
+            if self._verify:
+                self._verify(context, request.name[:NAME_LENGTH_MAX])
+        except WireError as problem:
+            await self._refuse(context, grpc.StatusCode.PERMISSION_DENIED, str(problem))
         return request
 
     async def _agreed(self, context: Context) -> Agreement:

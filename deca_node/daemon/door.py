@@ -14,7 +14,8 @@ from deca_node.daemon.peers import Address
 from deca_node.daemon.status import MemberRow, Spread, Status, Verb
 from deca_node.daemon.status_book import Sources, StatusBook
 from deca_node.protocol import events as e
-from deca_node.protocol.node import Node
+from deca_node.protocol.errors import SettingsError
+from deca_node.protocol.node import Node, Phase
 
 HEALTH_SECONDS = 1.0
 """From one look at whether the node serves to the next."""
@@ -85,7 +86,12 @@ class Door:
         ]
 
     async def ask(self, verb: Verb) -> str:
-        """Pass a request on."""
+        """Pass a request on. Raises SettingsError where it would do nothing."""
+        phase = self._node.phase
+        if verb is Verb.RESUME and phase is not Phase.PAUSED:
+            raise SettingsError(f"{self._node.name} does not pause; it is {phase}")
+        if verb is Verb.CHECKPOINT and phase is not Phase.VISITING:
+            raise SettingsError(f"{self._node.name} trains nothing now ({phase}); its last checkpoint still holds")
         event, sentence = _ASKED[verb]
         self._tell(event)
         return f"{self._node.name} {sentence}"
@@ -96,7 +102,7 @@ class Door:
 
     async def _tell_health(self) -> None:
         while True:
-            await self._network.health.say(self.book.status().ready)
+            await self._network.health.say(self.book.ready)
             await asyncio.sleep(HEALTH_SECONDS)
 
 

@@ -141,6 +141,11 @@ class Endpoint:
         if self._server:
             await self._server.stop(grace)
 
+    @property
+    def secure(self) -> bool:
+        """Whether TLS says who the other end is."""
+        return self._credentials is not None
+
     # --- connections --------------------------------------------------------------------------------
 
     def channel(self, name: str, address: object, *more: tuple[str, Any]) -> grpc.aio.Channel:

@@ -23,25 +23,32 @@ def node_files(folder: Path, name: str) -> TlsFiles:
     return TlsFiles(folder / f"{name}.crt", folder / f"{name}.key", folder / "ca.crt")
 
 
-def find_files(folder: Path, name: str, cert: str = "", key: str = "", ca: str = "") -> TlsFiles:
-    """The files that settings name, and for those they leave out the ones that ``install`` has put into ``folder``."""
-    usual = node_files(folder, name)
-    return TlsFiles(
-        *(
-            Path(given) if given else usual_path
-            for given, usual_path in zip((cert, key, ca), (usual.cert, usual.key, usual.ca), strict=True)
-        )
-    )
+def installed(folder: Path, name: str) -> TlsFiles | None:
+    """What ``install`` has put into ``folder`` for the node ``name``; without a name, for the only node that is there.
+
+    None where there is nothing. Raises CertificateError where several nodes are there and no name is given.
+    """
+    names = [name] if name else names_installed(folder)
+    if len(names) > 1:
+        raise CertificateError(f"{folder} has the certificates of {', '.join(names)}; say which node with --name")
+    files = node_files(folder, names[0]) if names else None
+    return files if files and files.cert.exists() else None
 
 
-def how_to_begin(files: TlsFiles, name: str) -> str:
+def names_installed(folder: Path) -> list[str]:
+    """The nodes whose keys are in ``folder``."""
+    return sorted(path.stem for path in folder.glob("*.key") if not path.stem.endswith(".request"))
+
+
+def how_to_begin(name: str) -> str:
     """What to tell somebody who starts a node that has no certificate."""
-    return f"""{name} has no certificate ({files.cert}), and peers show each other theirs. To get one:
-  deca-node cert init --federation FEDERATION               the keeper of the authority, once
-  deca-node cert request {name} --federation FEDERATION     send the .csr to the keeper
-  deca-node cert approve {name}.csr                         the keeper, who sends {name}.crt back
-  deca-node cert install {name}.crt --fingerprint sha256:...   the fingerprint as the keeper tells it
-Or allow plaintext with --insecure within this machine, or --insecure --insecure on any network"""
+    name = name or "NAME"
+    return f"""this node has no certificate, and peers show each other theirs. To get one:
+  deca-node cert init --federation FEDERATION                  the keeper of the authority, once
+  deca-node cert request {name} --federation FEDERATION        and send {name}.csr to the keeper
+  deca-node cert approve {name}.csr                            the keeper, who sends {name}.crt back
+  deca-node cert install {name}.crt --fingerprint sha256:...   as the keeper tells it
+Or allow plaintext: --insecure within this machine, --insecure --insecure on any network"""
 
 
 def request(folder: Path, node: NodeId) -> Path:

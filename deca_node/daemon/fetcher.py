@@ -62,13 +62,19 @@ class _Errand:
 
 class Fetcher:
     """The getting side. ``channel_for`` opens a channel to a donor by name and address, with the node's certificates;
-    ``traffic`` counts what came, over all fetches (see :class:`Haul`)."""
+    ``name`` is what this node calls itself there.
 
-    def __init__(self, directory: Path, channel_for: ChannelFor, note: Note, waits: Waits | None = None) -> None:
+    ``traffic`` counts what came, over all fetches (see :class:`Haul`).
+    """
+
+    def __init__(
+        self, directory: Path, channel_for: ChannelFor, note: Note, waits: Waits | None = None, name: str = ""
+    ) -> None:
         self._incoming = directory / INCOMING
         self._channel_for = channel_for
         self._note = note
         self._waits = waits or Waits()
+        self._name = name
         self.traffic: Counter[str] = Counter()
 
     async def describe(self, donors: Mapping[str, Address]) -> tuple[dict[str, Offer], dict[str, str]]:
@@ -167,7 +173,7 @@ class Fetcher:
                 parts[item] = await asyncio.to_thread(Part, errand.folder, item, label)
         mine = {item: parts[item] for item in plan.items}
         await asyncio.to_thread(_check_room, errand.folder, sum(p.missing_bytes for p in mine.values()))
-        haul = Haul(mine, wanted, channels, errand.fingerprint, self.traffic, self._note, self._waits)
+        haul = Haul(mine, wanted, channels, self._name, errand.fingerprint, self.traffic, self._note, self._waits)
         lacking = await haul.run()
         distrusted |= haul.distrusted
         return lacking
@@ -196,7 +202,7 @@ class Fetcher:
     async def _ask(
         self, name: str, channel: grpc.aio.Channel, check: Callable[[Offer], None], start: bool
     ) -> Offer | str:
-        request = pb.DescribeRequest(start=start).SerializeToString()
+        request = pb.DescribeRequest(name=self._name, start=start).SerializeToString()
         seconds = self._waits.hash if start else self._waits.describe
         ask: Any = channel.unary_unary
         try:

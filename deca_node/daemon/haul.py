@@ -33,6 +33,7 @@ _HAS_NOT = {
     grpc.StatusCode.DATA_LOSS,
     grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.PERMISSION_DENIED,
 }
 
 
@@ -63,10 +64,11 @@ class _Record:
 
 
 class Haul:
-    """``copies`` says which items each donor has, with the SHA-256 of its copy; ``channels`` leads to the donors.
+    """``copies`` says which items each donor has, with the SHA-256 of its copy; ``channels`` leads to the donors, who
+    know this node by ``name``.
 
-    ``traffic`` counts ``bytes`` and ``pieces`` that came, pieces that were ``refused``, ``bytes_resent`` that were
-    here already, ``donors_lost`` and ``busy`` answers.
+    ``traffic`` counts ``bytes`` (also by donor, ``bytes_from.NAME``) and ``pieces`` that came, pieces that were
+    ``refused``, ``bytes_resent`` that were here already, ``donors_lost`` and ``busy`` answers.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Haul:
         parts: Mapping[Item, Part],
         copies: Mapping[str, Mapping[Item, bytes]],
         channels: Mapping[str, grpc.aio.Channel],
+        name: str,
         fingerprint: str,
         traffic: Counter[str],
         note: Note,
@@ -82,6 +85,7 @@ class Haul:
         self._parts = parts
         self._copies = copies
         self._channels = channels
+        self._name = name
         self._fingerprint = fingerprint
         self._traffic = traffic
         self._note = note
@@ -160,7 +164,7 @@ class Haul:
             call.cancel()
 
     def _request(self, donor: str, item: Item, pieces: Sequence[int]) -> bytes:
-        request = pb.FetchRequest(fingerprint=self._fingerprint, pieces=pieces)
+        request = pb.FetchRequest(name=self._name, fingerprint=self._fingerprint, pieces=pieces)
         sha256 = self._copies[donor][item]
         if item.activation == START:
             request.start.CopyFrom(pb.StartFile(name=item.name, bytes=item.nbytes, sha256=sha256))

@@ -22,6 +22,9 @@ from deca_node.protocol.errors import SettingsError, WireError
 
 AuthContext = Mapping[str, Iterable[bytes]]
 
+SEEN_MAX = 4096
+"""Names that are remembered for the next change of the lists."""
+
 _FINGERPRINT = re.compile(r"sha256:[0-9A-Fa-f:]+")
 
 
@@ -137,8 +140,14 @@ class Doorman:
         refusal = self._lists.refusal(claimed_name, fingerprint)
         if refusal is not None:
             raise refusal
-        # Only names that an authority vouches for, or that the peers file has, come this far: they are few.
-        self._seen[claimed_name] = fingerprint or self._seen.get(claimed_name, "")
+        self._remember(claimed_name, fingerprint)
+
+    def _remember(self, name: str, fingerprint: str) -> None:
+        known = self._seen.pop(name, "")
+        self._seen[name] = fingerprint or known
+        # With certificates there are no more names than members; in plaintext anybody may think of one.
+        while len(self._seen) > SEEN_MAX:
+            del self._seen[next(iter(self._seen))]
 
     def reload(self) -> list[str]:
         """Read the lists again, and return the names that are unwelcome from now on. Raises SettingsError."""

@@ -156,7 +156,12 @@ METRICS: tuple[Metric, ...] = (
         lambda s: [] if s.position is None else [((s.position.block_name,), 1.0)],
         ("block",),
     ),
-    Metric("deca_steps_per_second", "gauge", "Pace over the last 100 steps.", _one(lambda s: s.steps_per_second)),
+    Metric(
+        "deca_steps_per_second",
+        "gauge",
+        "Pace over the last minute, or over the last 100 steps where those took longer.",
+        _one(lambda s: s.steps_per_second),
+    ),
     Metric(
         "deca_remaining_seconds",
         "gauge",

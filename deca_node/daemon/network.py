@@ -29,10 +29,10 @@ from deca_node.daemon.place import Place, read_seeds
 from deca_node.daemon.seeds import watch_seeds
 from deca_node.daemon.security import Security
 from deca_node.daemon.settings_sources import run_as_toml
+from deca_node.daemon.shelf import held_versions
 from deca_node.daemon.swim import Swim
 from deca_node.daemon.throttle import Throttle
 from deca_node.daemon.transport import Transport
-from deca_node.numerics.manifest import newest_manifest
 from deca_node.protocol import events as e
 from deca_node.protocol import talk
 from deca_node.protocol.errors import DecaError
@@ -43,6 +43,7 @@ from deca_node.protocol.run import Agreement, RunSettings
 
 log = logging.getLogger("deca")
 
+DAY_SECONDS = 86_400.0
 FAREWELL_SECONDS = 0.5
 """How long the news that this node leaves for good may take to go out."""
 
@@ -95,9 +96,10 @@ class Network:
             lambda: self._agreement,
             run_as_toml(run),
             _shared_model(settings),
-            (throttle, Throttle(settings.transfer_upload * 1e6 / 8)),
+            (Throttle(settings.transfer_upload * 1e6 / 8), throttle),
+            security.verify,
         )
-        self.fetcher = Fetcher(directory, self.endpoint.channel, _note)
+        self.fetcher = Fetcher(directory, self.endpoint.channel, _note, name=place.name)
         self.health = Health()
         self.endpoint.add(*self.donor.handlers(), self.health.handlers())
 
@@ -108,6 +110,7 @@ class Network:
         await self.endpoint.start()
         self.swim.tell(talk.Started(()))
         self._begin(watch_seeds(lambda: self._seeds, lambda found: self.swim.tell(talk.SeedsChanged(found))))
+        self._begin(self._warn_daily())
 
     async def close(self, *, leaving: bool) -> None:
         """Send what is queued, and go: for good (``leaving``), or just away."""
@@ -118,6 +121,7 @@ class Network:
             self.swim.tell(talk.Leave())
             await asyncio.sleep(FAREWELL_SECONDS)
         self.swim.close()
+        self.donor.close()
         await self.transport.close()
         await self.control.close()
         await self.endpoint.stop()
@@ -174,13 +178,19 @@ class Network:
     async def _fetch(self, at_least: int, expected: Mapping[str, int]) -> None:
         assert self._agreement is not None
         try:
-            manifest = await asyncio.to_thread(newest_manifest, self._directory)
-            have = {name: block.activation for name, block in manifest.blocks.items()} if manifest else {}
+            have = await asyncio.to_thread(held_versions, self._directory)
             fetched = await self.fetcher.fetch(dict(self._addresses), at_least, have, self._agreement, expected)
         except DecaError as problem:
             self._tell(e.FetchFailed(str(problem)))
             return
         self._tell(fetched)
+
+    async def _warn_daily(self) -> None:
+        while True:
+            warning = self.security.warning()
+            if warning:
+                log.warning("%s", warning)
+            await asyncio.sleep(DAY_SECONDS)
 
     def _begin(self, work: "Coroutine[None, None, None]") -> None:
         task = asyncio.ensure_future(work)
@@ -197,7 +207,7 @@ class Network:
 
 def _shared_model(settings: NodeSettings) -> Path | None:
     folder = Path(settings.model)
-    return folder if settings.share_model and folder.is_dir() else None
+    return folder if settings.share_model and settings.model and folder.is_dir() else None
 
 
 def _note(sentence: str, level: str = "info") -> None:

@@ -28,13 +28,14 @@ from deca_node.protocol.errors import PeersError, SettingsError
 
 @dataclass(frozen=True)
 class Place:
-    """See above. ``allowed`` holds the names that may take part (None: whoever agrees), ``wait_for`` how many nodes
-    make a beginning."""
+    """See above. ``expected`` holds the names in the peers file, ``allowed`` those that may take part (None: whoever
+    agrees), ``wait_for`` how many nodes make a beginning."""
 
     name: str
     listen: Address
     advertise: Address
     seeds: tuple[Address, ...]
+    expected: frozenset[str]
     allowed: frozenset[str] | None
     wait_for: int
 
@@ -65,6 +66,7 @@ def find_place(node: NodeSettings, certified: str = "") -> Place:
         listen=listen,
         advertise=advertise,
         seeds=tuple(dict.fromkeys([p.address for p in peers or () if p.name != own.name] + joined)),
+        expected=frozenset(names),
         allowed=frozenset(names) if node.membership == "static" else None,
         wait_for=node.wait_for or (len(names) if peers else 2 if joined else 1),
     )

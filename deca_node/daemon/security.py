@@ -8,12 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deca_node.daemon.certificates import NodeId, TlsFiles
+from deca_node.daemon.certificates import TlsFiles
+from deca_node.daemon.enrolment import how_to_begin, installed
 from deca_node.daemon.config import NodeSettings, expanded_path, is_loopback
 from deca_node.daemon.credentials import NodeCredentials
 from deca_node.daemon.endpoint import Credentials
 from deca_node.daemon.identity import Doorman, NameLists
 from deca_node.daemon.peers import parse_address
+from deca_node.protocol.errors import SettingsError
+
+CERTIFICATES = "deca-certs"
+"""Where a node's certificates lie unless settings say otherwise, from the working directory."""
 
 
 class Security:
@@ -27,8 +32,8 @@ class Security:
         self._loopback_only = settings.insecure == 1
         self._lists = NameLists(_path(settings.allow), _path(settings.deny))
         self._node: NodeCredentials | None = None
-        if settings.tls_cert:
-            files = TlsFiles(*(Path(expanded_path(p)) for p in (settings.tls_cert, settings.tls_key, settings.tls_ca)))
+        files = _files(settings)
+        if files:
             self._node = NodeCredentials(files)
         federation = self._node.id.federation if self._node else None
         self._doorman = Doorman(federation, self._lists, lambda name, why: self.on_unwelcome(name, why))
@@ -41,20 +46,16 @@ class Security:
     @property
     def credentials(self) -> Credentials | None:
         """What the endpoint needs; None for plaintext."""
-        node = self._node
-        if node is None:
-            return None
-        federation = node.id.federation
-        return Credentials(
-            server=node.server_credentials(),
-            channel=node.channel_credentials,
-            target_name=lambda peer: NodeId(federation, peer).dns_name,
-        )
+        return self._node.for_endpoint() if self._node else None
 
     @property
     def expires_in_seconds(self) -> float | None:
         """How long the certificate in use is still valid; None without one."""
         return self._node.expires_in_seconds if self._node else None
+
+    def warning(self) -> str | None:
+        """What is to be said about the certificate, if anything: that it runs out soon."""
+        return self._node.warning() if self._node else None
 
     def verify(self, context: Any, claimed_name: str) -> None:
         """Is the other end of a connection who it says it is, and welcome? Raises WireError."""
@@ -71,6 +72,18 @@ class Security:
     def reload(self) -> None:
         """Read the lists again. Raises SettingsError where one is malformed; then both stay as they were."""
         self._doorman.reload()
+
+
+def _files(settings: NodeSettings) -> TlsFiles | None:
+    """The certificate to use: the one that is named, or what `deca-node cert install` left in this folder."""
+    if settings.tls_cert:
+        return TlsFiles(*(Path(expanded_path(p)) for p in (settings.tls_cert, settings.tls_key, settings.tls_ca)))
+    if settings.insecure:
+        return None
+    found = installed(Path(CERTIFICATES), settings.name)
+    if found is None:
+        raise SettingsError(how_to_begin(settings.name))
+    return found
 
 
 def _path(text: str) -> Path | None:

@@ -9,12 +9,13 @@ reads files and blocks: it belongs into threads, and whoever calls it sees to it
 import contextlib
 import hashlib
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from deca_node.daemon.pieces import PIECE_BYTES, START, Item
-from deca_node.numerics.manifest import KEPT, DamagedError, checkpoints, read_manifest
+from deca_node.numerics.manifest import KEPT, DamagedError, checkpoints, newest_manifest, read_manifest
 
 START_FILE = re.compile(
     r"(generation_)?config\.json|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json"
@@ -54,11 +55,16 @@ class Shelf:
         self._model_folder = model_folder
         self._sums: dict[tuple[Item, bytes], tuple[bytes, ...]] = {}
         self._start: dict[Item, Goods] | None = None
+        self._closing = threading.Event()
 
     @property
     def shares_start(self) -> bool:
         """Whether the start model is given."""
         return self._model_folder is not None
+
+    def close(self) -> None:
+        """Give up what is being hashed: a model takes many seconds, and the process cannot end before its threads."""
+        self._closing.set()
 
     def stock(self) -> Stock:
         """The block versions there are now. A checkpoint that is being written or pruned is not there."""
@@ -91,7 +97,7 @@ class Shelf:
         it is gone."""
         key = (item, goods.sha256)
         if key not in self._sums:
-            whole, pieces = _sum_pieces(goods.path)
+            whole, pieces = self._sum_pieces(goods.path)
             if whole != goods.sha256:
                 raise DamagedError(f"{item} is damaged on this donor's disk: its SHA-256 differs")
             self._sums[key] = pieces
@@ -104,17 +110,24 @@ class Shelf:
                 self._sums.pop(key, None)
 
     def _hashed(self, path: Path) -> tuple[Item, Goods]:
-        whole, pieces = _sum_pieces(path)
+        whole, pieces = self._sum_pieces(path)
         item = Item(START, path.name, path.stat().st_size)
         self._sums[item, whole] = pieces
         return item, Goods(path, whole)
 
+    def _sum_pieces(self, path: Path) -> tuple[bytes, tuple[bytes, ...]]:
+        """The SHA-256 of a file, and of each of its pieces."""
+        whole, pieces = hashlib.sha256(), []
+        with path.open("rb") as file:
+            while data := file.read(PIECE_BYTES):
+                if self._closing.is_set():
+                    raise InterruptedError("this node is stopping")
+                whole.update(data)
+                pieces.append(hashlib.sha256(data).digest())
+        return whole.digest(), tuple(pieces)
 
-def _sum_pieces(path: Path) -> tuple[bytes, tuple[bytes, ...]]:
-    """The SHA-256 of a file, and of each of its pieces."""
-    whole, pieces = hashlib.sha256(), []
-    with path.open("rb") as file:
-        while data := file.read(PIECE_BYTES):
-            whole.update(data)
-            pieces.append(hashlib.sha256(data).digest())
-    return whole.digest(), tuple(pieces)
+
+def held_versions(directory: Path) -> dict[str, int]:
+    """The activation of every block version that this node's own newest checkpoint holds, by block."""
+    manifest = newest_manifest(directory)
+    return {name: block.activation for name, block in manifest.blocks.items()} if manifest else {}

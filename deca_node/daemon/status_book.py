@@ -18,8 +18,9 @@ from deca_node.protocol.exchange import NOTHING, EdgeState
 from deca_node.protocol.node import Node, Phase
 from deca_node.protocol.schedule import Ordinal, Step
 
-STEPS_KEPT = 100
-"""Over how many steps the rate is taken."""
+PACE_SECONDS, PACE_STEPS_MIN, PACE_STEPS_MAX = 60.0, 100, 1000
+"""The pace is taken over the last minute: over the last hundred steps where those took longer, and over the last
+thousand where they were quicker."""
 
 STEP_SECONDS_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
@@ -63,7 +64,7 @@ class StatusBook:
         self._born = clock()
         self._fingerprint = ""
         self._block_names: tuple[str, ...] = ()
-        self._times: deque[tuple[float, Ordinal]] = deque(maxlen=STEPS_KEPT + 1)
+        self._times: deque[tuple[float, Ordinal]] = deque(maxlen=PACE_STEPS_MAX + 1)
         self._step_seconds = Histogram(STEP_SECONDS_BOUNDS, (0,) * len(STEP_SECONDS_BOUNDS))
         self._half: Mapping[str, float] = {}
         self._figures: Mapping[str, float] = {}
@@ -122,6 +123,8 @@ class StatusBook:
         if self._times and self._times[-1][1] + 1 == ordinal:
             self._step_seconds = _with(self._step_seconds, now - self._times[-1][0])
         self._times.append((now, ordinal))
+        while len(self._times) > PACE_STEPS_MIN + 1 and now - self._times[0][0] > PACE_SECONDS:
+            self._times.popleft()
         self._figures = {**self._half, **event.scalars}
         self._half = {}
 
@@ -207,8 +210,8 @@ class StatusBook:
         return visit.position if visit and visit.activation.index == following.activation else following
 
     def _rate(self) -> float | None:
-        """Steps per second up to now, so that a node that stands still is seen to slow down."""
-        if len(self._times) < 2:
+        """Steps per second up to now, so that a node that waits is seen to slow down; None where it does not train."""
+        if len(self._times) < 2 or self._node.phase in NOT_READY | {Phase.PAUSED}:
             return None
         (since, first), (_, newest) = self._times[0], self._times[-1]
         seconds = self._clock() - since

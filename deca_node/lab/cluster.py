@@ -5,21 +5,25 @@ node at once. Commands to a trainer queue up and are obeyed one after the other,
 reserved, sent and released under the daemon's rules, and breaking one of them is an error at the place where
 it happens. What happened is kept as a transcript, and the same seed always gives the same one.
 
-Any trainer will do that is ready and obeys: the production one over a model, or a few lines of arithmetic.
+Any trainer will do that is ready and obeys: the production one over a model, or a few lines of arithmetic. Only one
+that endures (:class:`deca_node.lab.seats.Endures`) can die and come back, and give what it has to others.
 """
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from deca_node.lab.fake_network import Agenda, Network, Weather
+from deca_node.lab.fake_network import Agenda, Network
+from deca_node.lab.hearsay import Hearsay
 from deca_node.lab.notation import write
+from deca_node.lab.seats import Endures, Seat
+from deca_node.lab.weather import Ask, Crash, Death, Weather
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
-from deca_node.protocol.errors import DecaError
+from deca_node.protocol.errors import DecaError, TrainerError
 from deca_node.protocol.exchange import frames_held_max
 from deca_node.protocol.frames import FrameId
 from deca_node.protocol.node import Node
@@ -30,76 +34,32 @@ TAIL_LINES = 60
 
 DAY = 86_400.0
 
+IDLE_BEATS = 10
+"""So many tellings of positions without anything else under way, and nothing will ever happen again."""
 
-class Obeys(Protocol):
-    """A trainer, as far as a cluster is concerned."""
+ORDERS_MAX = 6
+"""Commands that a trainer may have before it."""
 
-    def ready(self) -> e.TrainerReady:
-        """The model's facts and the sizes of frames."""
-
-    def obey(self, command: c.TrainerCommand) -> e.TrainerEvent:
-        """Do what is asked, and say that it is done."""
-
-
-class FrameBook:
-    """One node's frames, in plain memory. To take a frame twice, or to use one that is not held, is an error."""
-
-    def __init__(self) -> None:
-        self._frames: dict[FrameId, bytearray] = {}
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def __contains__(self, frame: FrameId) -> bool:
-        return frame in self._frames
-
-    def held(self) -> list[FrameId]:
-        """All frames that are held."""
-        return sorted(self._frames)
-
-    def held_from(self, sender: str) -> int:
-        """How many frames of one sender are held."""
-        return sum(frame.sender == sender for frame in self._frames)
-
-    def reserve(self, frame: FrameId, nbytes: int) -> None:
-        """Take a frame in."""
-        assert frame not in self._frames, f"{frame} is held already"
-        self._frames[frame] = bytearray(nbytes)
-
-    def view(self, frame: FrameId) -> memoryview:
-        """The bytes of a held frame, writable; what a trainer takes as its ``frames``."""
-        assert frame in self._frames, f"{frame} is not held"
-        return memoryview(self._frames[frame])
-
-    def release(self, frame: FrameId) -> None:
-        """Let a frame go."""
-        assert frame in self._frames, f"{frame} is released, but it is not held"
-        del self._frames[frame]
-
-
-class Seat(NamedTuple):
-    """A node, its trainer, and the frames that both see."""
-
-    node: Node
-    trainer: Obeys
-    frames: FrameBook
+Revive = Callable[[str, bool], Seat]
+"""Gives a crashed node by that name a new seat; with an empty disk, or its own."""
 
 
 class Line(NamedTuple):
-    """One line of the transcript: what a node heard, or (``said``) what it asked for."""
+    """One line of the transcript: what a node heard, what it asked for (``said``), or, in words, what befell it."""
 
     when: float
     node: str
     said: bool
-    fact: e.Event | c.Command
+    fact: e.Event | c.Command | str
 
     def __str__(self) -> str:
-        return f"{self.when:9.3f} {self.node}{'    ' if self.said else ' '}{write(self.fact)}"
+        words = f"*** {self.fact}" if isinstance(self.fact, str) else write(self.fact)
+        return f"{self.when:9.3f} {self.node}{'    ' if self.said else ' '}{words}"
 
 
 @dataclass
 class _Member:
-    """A seat and what goes on at it. ``inbox`` holds what came in during a pause."""
+    """A seat and what goes on at it. ``inbox`` holds what came in during a pause; ``lives`` counts trainers."""
 
     seat: Seat
     slowness: float
@@ -109,35 +69,53 @@ class _Member:
     paused: bool = False
     gone: bool = False
     woken_at: float | None = None
+    heard: int = 0
+    lives: int = 0
+    trainer_alive: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.seat.node.name
 
 
 class Cluster:
-    """``seats`` by name. ``watch`` is called after every event that a node handled, to check what must always hold."""
+    """``seats`` by name. ``watch`` is called with every node that handled an event, to check what must always hold."""
 
     def __init__(
         self,
-        seats: Mapping[str, Seat],
+        seats: dict[str, Seat],
         weather: Weather | None = None,
         seed: int = 0,
-        watch: Callable[[], None] = lambda: None,
+        watch: Callable[[Node], None] = lambda _: None,
+        revive: Revive | None = None,
     ) -> None:
         self.seed = seed
         self.seats = seats
         self.lines: list[Line] = []
         self.ends: dict[str, c.Finish] = {}
-        """How each node's run ended; a node that crashed has no entry."""
+        """How each node's run ended; a node that crashed, and did not return, has no entry."""
+        self.past: list[Node] = []
+        """Nodes that crashed."""
         self.broken_rules: list[str] = []
         """Streams that a receiver ended because of what came over them."""
         self._weather = weather or Weather()
         self._watch = watch
+        self._revive = revive
         self._rng = random.Random(seed)
         self._agenda = Agenda()
+        names = tuple(seats)
         self._network = Network(
-            seats, self._weather, self._agenda, self._rng, self._deliver, lambda name: seats[name].node.position
+            names, self._weather, self._agenda, self._rng, self._deliver, lambda name: seats[name].node.position
         )
+        self._hearsay = Hearsay(names, self._weather.hearsay, self._agenda, self._rng, self._hear_news)
         self._members = {
             name: _Member(seat, self._rng.uniform(*self._weather.node_slowness)) for name, seat in seats.items()
         }
+        self._told = dict.fromkeys(names, -1)
+        """Every node's position at the last heartbeat but one."""
+        self._idle_beats = 0
+        self._awaited = 0
+        """Crashed nodes that will be back."""
         self._plan()
 
     # --- life ---------------------------------------------------------------------------------------
@@ -153,7 +131,7 @@ class Cluster:
         Raises AssertionError where they do not, or where a rule is broken; seed and transcript are told along.
         """
         try:
-            while any(not member.gone for member in self._members.values()):
+            while self._awaited or any(not member.gone for member in self._members.values()):
                 assert self._agenda.step() and self.now <= until, f"stuck at {self.now:.3f} s: {self._standstill()}"
         except Exception as problem:
             problem.add_note(f"cluster seed {self.seed}; the transcript ends with\n{self.transcript(TAIL_LINES)}")
@@ -162,7 +140,7 @@ class Cluster:
 
     def tell(self, name: str, event: e.Event, at: float) -> None:
         """Let a node hear of something at a time; for what comes from outside, such as a request to stop."""
-        self._agenda.at(at, partial(self._hear, self._members[name], event))
+        self._agenda.at(at, lambda: self._hear(self._members[name], event))
 
     def transcript(self, last: int | None = None) -> str:
         """What happened, one line per event and, further in, per command."""
@@ -170,17 +148,35 @@ class Cluster:
 
     def _plan(self) -> None:
         for member in self._members.values():
-            self._agenda.at(self._rng.uniform(*self._weather.load), partial(self._loaded, member))
+            self._agenda.at(self._rng.uniform(*self._weather.load), partial(self._loaded, member, member.lives))
         for pause in self._weather.pauses:
-            member = self._members[pause.name]
-            self._agenda.at(pause.at, partial(setattr, member, "paused", True))
-            self._agenda.at(pause.at + pause.seconds, partial(self._resume, member))
-        for crash in self._weather.crashes:
-            self._agenda.at(crash.at, partial(self._crash, self._members[crash.name]))
+            self._agenda.at(pause.at, partial(self._pause, pause.name, pause.seconds))
+        for fault in self._weather.crashes + self._weather.deaths + self._weather.asks:
+            if not fault.event:
+                self._agenda.at(fault.at, partial(self._befall, fault))
+        self._agenda.at(self._weather.heartbeat, self._beat)
 
-    def _loaded(self, member: _Member) -> None:
+    def _befall(self, fault: Crash | Death | Ask) -> None:
+        member = self._members[fault.name]
+        match fault:
+            case Crash():
+                self._crash(member, fault)
+            case Death():
+                self._kill_trainer(member)
+            case Ask(what=what):
+                self._hear(member, what)
+
+    def _loaded(self, member: _Member, lives: int) -> None:
+        if member.gone or member.lives != lives:
+            return
+        member.trainer_alive = True
         member.ready = member.seat.trainer.ready()
         self._hear(member, member.ready)
+
+    def _pause(self, name: str, seconds: float) -> None:
+        member = self._members[name]
+        member.paused = True
+        self._agenda.at(self.now + seconds, partial(self._resume, member))
 
     def _resume(self, member: _Member) -> None:
         """A node that wakes finds its mail and its overdue deadline, in either order."""
@@ -191,10 +187,29 @@ class Cluster:
             member.inbox.popleft()()
         self._wake(member)
 
-    def _crash(self, member: _Member) -> None:
-        if not member.gone:
-            member.gone = True
-            self._network.vanish(member.seat.node.name)
+    def _crash(self, member: _Member, crash: Crash) -> None:
+        if member.gone:
+            return
+        member.gone = True
+        self._note(member, "crash")
+        self.past.append(member.seat.node)
+        self._network.vanish(member.name)
+        self._hearsay.changed(member.name, None)
+        if crash.back is not None and self._revive is not None:
+            self._awaited += 1
+            self._agenda.at(self.now + crash.back, partial(self._return, member.name, crash.empty))
+
+    def _return(self, name: str, empty: bool) -> None:
+        assert self._revive is not None
+        self._awaited -= 1
+        seat = self.seats[name] = self._revive(name, empty)
+        member = self._members[name] = _Member(seat, self._members[name].slowness)
+        self._note(member, "back, with an empty disk" if empty else "back")
+        self._hearsay.returned(name)
+        self._agenda.at(self.now + self._rng.uniform(*self._weather.load), partial(self._loaded, member, 0))
+
+    def _note(self, member: _Member, words: str) -> None:
+        self.lines.append(Line(self.now, member.name, False, words))
 
     def _standstill(self) -> str:
         awaits = {name: m.seat.node.awaits() for name, m in self._members.items() if not m.gone}
@@ -209,13 +224,27 @@ class Cluster:
         if member.gone:
             return
         node = member.seat.node
-        self.lines.append(Line(self.now, node.name, False, event))
         commands = node.handle(event, self.now)
-        self.lines += [Line(self.now, node.name, True, command) for command in commands]
+        member.heard += 1
+        if commands or not isinstance(event, e.PeerProgress):
+            self.lines.append(Line(self.now, node.name, False, event))
+            self.lines += [Line(self.now, node.name, True, command) for command in commands]
+        faults = self._faults_after(member)
+        if any(isinstance(fault, Crash) for fault in faults):
+            # It comes to do a part of what it would have done.
+            commands = commands[: self._rng.randint(0, len(commands))]
         for command in commands:
             self._perform(member, command)
-        self._watch()
+        self._watch(node)
+        for fault in faults:
+            self._befall(fault)
         self._set_alarm(member)
+
+    def _faults_after(self, member: _Member) -> list[Crash | Death | Ask]:
+        """What befalls a node right after the event it just handled; in its first life only."""
+        planned = self._weather.crashes + self._weather.deaths + self._weather.asks
+        first = all(node.name != member.name for node in self.past)
+        return [f for f in planned if f.event == member.heard and f.name == member.name] if first else []
 
     def _set_alarm(self, member: _Member) -> None:
         deadline = member.seat.node.next_deadline()
@@ -229,7 +258,7 @@ class Cluster:
             self._hear(member, e.DeadlinePassed())
 
     def _perform(self, member: _Member, command: c.Command) -> None:
-        name = member.seat.node.name
+        name = member.name
         match command:
             case c.Meet():
                 self._network.join(name)
@@ -243,14 +272,24 @@ class Cluster:
                 self._network.send(name, peer, e.ByeReceived(name))
             case c.Release(frame):
                 member.seat.frames.release(frame)
-            case c.Report() | c.AnnounceReady():
+            case c.Fetch(at_least):
+                self._after(self._weather.fetch, partial(self._fetched, member, at_least))
+            case c.AnnounceReady(activation):
+                self._hearsay.changed(name, activation)
+            case c.RestartTrainer(seconds):
+                self._agenda.at(self.now + seconds, partial(self._restart_trainer, member))
+            case c.Report():
                 pass
             case c.Finish():
                 member.gone = True
                 self.ends[name] = command
                 self._network.leave(name)
+                self._hearsay.changed(name, None)
             case _:
                 self._order(member, command)
+
+    def _after(self, seconds: tuple[float, float], action: Callable[[], None]) -> None:
+        self._agenda.at(self.now + self._rng.uniform(*seconds), action)
 
     # --- the trainer --------------------------------------------------------------------------------
 
@@ -262,34 +301,62 @@ class Cluster:
                 assert nbytes is not None, f"{frame} is not part of this run"
                 member.seat.frames.reserve(frame, nbytes)
         member.orders.append(command)
+        assert len(member.orders) <= ORDERS_MAX, f"{member.name} piles up commands: {member.orders}"
         if len(member.orders) == 1:
             self._compute(member)
 
     def _compute(self, member: _Member) -> None:
         seconds = self._rng.uniform(*self._weather.compute) * member.slowness
-        self._agenda.at(self.now + seconds, partial(self._computed, member))
+        self._agenda.at(self.now + seconds, partial(self._computed, member, member.lives))
 
-    def _computed(self, member: _Member) -> None:
-        if member.gone:
+    def _computed(self, member: _Member, lives: int) -> None:
+        if member.gone or member.lives != lives:
             return
-        try:
-            event = member.seat.trainer.obey(member.orders[0])
-        except DecaError as problem:
-            event = e.TrainerFailed(str(problem), problem.exit_code)
+        event = self._obey(member, member.orders[0])
         member.orders.popleft()
         if member.orders:
             self._compute(member)
         self._hear(member, event)
 
+    def _obey(self, member: _Member, command: c.TrainerCommand) -> e.TrainerEvent:
+        failing = self._weather.checkpoint_failing
+        if isinstance(command, c.Checkpoint) and failing and self._rng.random() < failing:
+            return e.CheckpointFailed(command.position, "no space left on device")
+        try:
+            return member.seat.trainer.obey(command)
+        except DecaError as problem:
+            return e.TrainerFailed(str(problem), problem.exit_code)
+
+    def _kill_trainer(self, member: _Member) -> None:
+        if member.gone or not member.trainer_alive:
+            return
+        assert isinstance(member.seat.trainer, Endures)
+        member.trainer_alive = False
+        member.lives += 1
+        member.orders.clear()
+        self._note(member, "its trainer dies")
+        self._hear(member, e.TrainerFailed("the trainer process was killed", TrainerError.exit_code, died=True))
+
+    def _restart_trainer(self, member: _Member) -> None:
+        if not member.gone:
+            assert isinstance(member.seat.trainer, Endures)
+            member.seat.trainer.restart()
+            self._after(self._weather.load, partial(self._loaded, member, member.lives))
+
     # --- the network --------------------------------------------------------------------------------
 
     def _send(self, member: _Member, peer: str, event: e.NetworkEvent, frame: FrameId) -> None:
-        self._network.send(member.seat.node.name, peer, event, bytes(member.seat.frames.view(frame)))
+        data = bytes(member.seat.frames.view(frame))
+        if self._weather.malformed and self._rng.random() < self._weather.malformed:
+            data = bytes(byte ^ 0xFF for byte in data)
+        self._network.send(member.name, peer, event, data)
 
     def _deliver(self, name: str, event: e.NetworkEvent, data: bytes) -> None:
-        member = self._members[name]
+        self._take(self._members[name], event, data)
+
+    def _take(self, member: _Member, event: e.NetworkEvent, data: bytes) -> None:
         if member.paused:
-            member.inbox.append(partial(self._deliver, name, event, data))
+            member.inbox.append(partial(self._take, member, event, data))
         elif not member.gone and self._take_in(member, event, data):
             self._hear(member, event)
 
@@ -299,8 +366,8 @@ class Cluster:
             case e.OpenReceived(keyframe=frame) | e.UpdateReceived(update=frame):
                 problem = self._objection(member, frame, len(data))
                 if problem:
-                    self.broken_rules.append(f"{member.seat.node.name}: {problem}")
-                    self._network.cut((member.seat.node.name, frame.sender), problem)
+                    self.broken_rules.append(f"{member.name}: {problem}")
+                    self._network.cut((member.name, frame.sender), problem)
                     return False
                 member.seat.frames.reserve(frame, len(data))
                 member.seat.frames.view(frame)[:] = data
@@ -320,8 +387,37 @@ class Cluster:
         step = Step(frame.activation, frame.inner)
         return member.ready.sizes.nbytes(member.seat.node.schedule, frame.kind, step)
 
+    # --- what others know and have ------------------------------------------------------------------
 
-def seats(nodes: Iterable[Node], trainer: Callable[[Node, FrameBook], Obeys]) -> dict[str, Seat]:
-    """A seat for every node, with the trainer that ``trainer(node, frames)`` makes for it."""
-    books = ((node, FrameBook()) for node in nodes)
-    return {node.name: Seat(node, trainer(node, frames), frames) for node, frames in books}
+    def _hear_news(self, name: str, event: e.MembersChanged) -> None:
+        self._hear(self._members[name], event)
+
+    def _beat(self) -> None:
+        """Everybody tells all peers where it stands; some of this is lost, and some out of date."""
+        positions = {name: seat.node.position for name, seat in self.seats.items()}
+        before, self._told = self._told, positions
+        lost = self._weather.heartbeat_lost
+        for pair in self._network.live():
+            for name, peer in (pair, pair[::-1]):
+                draw = self._rng.random() if lost else 1.0
+                if draw >= lost:
+                    at = before[peer] if draw < 2 * lost else positions[peer]
+                    self._hear(self._members[name], e.PeerProgress(peer, at))
+        self._idle_beats = 0 if len(self._agenda) else self._idle_beats + 1
+        if self._idle_beats < IDLE_BEATS:
+            self._agenda.at(self.now + self._weather.heartbeat, self._beat)
+
+    def _fetched(self, member: _Member, at_least: int) -> None:
+        """The newest that any peer has on its disk, if it is new enough."""
+        donors = [
+            donor.seat.trainer
+            for name, donor in self._members.items()
+            if name != member.name and not donor.gone and self._network.linked(name, member.name)
+        ]
+        found = [fetched for trainer in donors if isinstance(trainer, Endures) and (fetched := trainer.give())]
+        newest = max(found, key=lambda fetched: fetched.activation, default=None)
+        failing = self._weather.fetch_failing and self._rng.random() < self._weather.fetch_failing
+        if newest is None or newest.activation < at_least or failing:
+            self._hear(member, e.FetchFailed(f"nobody here has got to activation {at_least}"))
+        else:
+            self._hear(member, newest)

@@ -16,58 +16,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
+from deca_node.lab.weather import Deaf, Range, Weather
 from deca_node.protocol import events as e
-
-Range = tuple[float, float]
-"""Seconds, drawn evenly between the two."""
-
-
-@dataclass(frozen=True)
-class Cut:
-    """The stream between ``a`` and ``b`` breaks ``at`` a time and cannot be had again for some ``seconds``."""
-
-    a: str
-    b: str
-    at: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Pause:
-    """A node handles nothing for some ``seconds``, as in a laptop that sleeps; its streams and its trainer live."""
-
-    name: str
-    at: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Crash:
-    """A node ends in the middle of whatever it does, and never returns."""
-
-    name: str
-    at: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weather:
-    """How long everything takes, and what goes wrong. ``link_slowness`` and ``node_slowness`` are factors, drawn
-    once per link and per node, on ``delay`` and on ``compute``."""
-
-    delay: Range = (0.001, 0.02)
-    """A message's way."""
-    link_slowness: Range = (1.0, 1.0)
-    greeting: Range = (0.0, 0.1)
-    notice: Range = (0.0, 0.2)
-    """From a broken stream to an end's hearing of it."""
-    load: Range = (0.0, 1.0)
-    """From a node's start to its model's being loaded."""
-    compute: Range = (0.01, 0.05)
-    """One command to the trainer."""
-    node_slowness: Range = (1.0, 1.0)
-    cuts: tuple[Cut, ...] = ()
-    pauses: tuple[Pause, ...] = ()
-    crashes: tuple[Crash, ...] = ()
 
 
 class Agenda:
@@ -77,6 +27,9 @@ class Agenda:
         self.now = 0.0
         self._order = itertools.count()
         self._due: list[tuple[float, int, Callable[[], None]]] = []
+
+    def __len__(self) -> int:
+        return len(self._due)
 
     def at(self, when: float, action: Callable[[], None]) -> None:
         """Do ``action`` at a time; one that has passed is now."""
@@ -94,12 +47,15 @@ class Agenda:
 @dataclass
 class _Link:
     """One pair. ``session`` counts its streams, so that what belongs to an older one can be told; ``up`` holds
-    the ends that believe in it; ``latest`` when the last message to each end arrives."""
+    the ends that believe in it; ``deaf`` those who hear nothing; ``latest`` when the last message to each end arrives;
+    before ``again`` there is no new stream."""
 
     ends: tuple[str, str]
     slowness: float
     session: int = 0
     live: bool = False
+    again: float = 0.0
+    deaf: set[str] = field(default_factory=set)
     up: set[str] = field(default_factory=set)
     latest: dict[str, float] = field(default_factory=dict)
 
@@ -133,6 +89,17 @@ class Network:
         self._links = {pair: _Link(pair, rng.uniform(*weather.link_slowness)) for pair in pairs}
         for cut in weather.cuts:
             agenda.at(cut.at, partial(self.cut, (cut.a, cut.b), "the stream broke", cut.seconds))
+        for deaf in weather.deaf:
+            agenda.at(deaf.at, partial(self._deafen, deaf))
+
+    def live(self) -> list[tuple[str, str]]:
+        """The pairs with a stream in which both ends believe and over which both hear."""
+        return [link.ends for link in self._links.values() if link.live and len(link.up) == 2 and not link.deaf]
+
+    def linked(self, a: str, b: str) -> bool:
+        """Whether two nodes have such a stream."""
+        link = self._link(a, b)
+        return link.live and len(link.up) == 2 and not link.deaf
 
     # --- coming and going ---------------------------------------------------------------------------
 
@@ -155,21 +122,37 @@ class Network:
         self._present.discard(name)
         for link in self._links_of(name):
             self.cut(link.ends, "the peer vanished")
+            link.up.discard(name)
 
     def cut(self, ends: Iterable[str], why: str, seconds: float = 0.0) -> None:
         """Break the stream between two nodes; after ``seconds``, and once both noticed, they greet each other again."""
         link = self._link(*ends)
+        link.again = max(link.again, self._agenda.now + seconds)
         if not link.live:
             return
         link.live = False
+        link.deaf.clear()
         notices = {end: self._agenda.now + self._draw(self._weather.notice) for end in link.ends}
         for end in link.ends:
-            self._agenda.at(notices[end], partial(self._down, link, end, why))
-        again = max(self._agenda.now + seconds, *notices.values()) + self._draw(self._weather.greeting)
+            self._agenda.at(notices[end], partial(self._down, link, link.session, end, why))
+        again = max(link.again, *notices.values()) + self._draw(self._weather.greeting)
         self._agenda.at(again, partial(self._greet, link))
+
+    def _deafen(self, deaf: Deaf) -> None:
+        link = self._link(deaf.sender, deaf.receiver)
+        if link.live:
+            link.deaf.add(deaf.receiver)
+            self._agenda.at(self._agenda.now + deaf.seconds, partial(self._find_deaf, link, link.session))
+
+    def _find_deaf(self, link: _Link, session: int) -> None:
+        if link.session == session:
+            self.cut(link.ends, "no answer over the stream")
 
     def _greet(self, link: _Link) -> None:
         if link.live or link.up or not self._present.issuperset(link.ends):
+            return
+        if self._agenda.now < link.again:
+            self._agenda.at(link.again, partial(self._greet, link))
             return
         link.live = True
         link.session += 1
@@ -184,8 +167,8 @@ class Network:
             link.up.add(end)
             self._deliver(end, hello, b"")
 
-    def _down(self, link: _Link, end: str, why: str) -> None:
-        if end in link.up:
+    def _down(self, link: _Link, session: int, end: str, why: str) -> None:
+        if end in link.up and link.session == session:
             link.up.discard(end)
             self._deliver(end, e.PeerDown(link.other(end), why), b"")
 
@@ -201,7 +184,7 @@ class Network:
         self._agenda.at(link.latest[receiver], partial(self._arrive, link, link.session, receiver, event, data))
 
     def _arrive(self, link: _Link, session: int, receiver: str, event: e.NetworkEvent, data: bytes) -> None:
-        if link.live and link.session == session:
+        if link.live and link.session == session and receiver not in link.deaf:
             self._deliver(receiver, event, data)
 
     # --- small tools --------------------------------------------------------------------------------

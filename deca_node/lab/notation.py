@@ -13,6 +13,7 @@ import json
 import re
 import shlex
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 from deca_node.protocol import commands as c
@@ -21,12 +22,18 @@ from deca_node.protocol.frames import FrameId, FrameKind
 from deca_node.protocol.run import ModelFacts
 from deca_node.protocol.schedule import Activation, Step
 from deca_node.protocol.sizes import FrameSizes
+from deca_node.protocol.versions import BlockVersion, Delta
+
+START = Step(0, 0)
 
 BARE = ("peer", "step", "update", "keyframe", "frame", "when", "name", "kind", "ours")
 """Fields whose value says by itself what it is."""
 
 SILENT = ("scalars", "agreement", "level")
 """Fields that say nothing about the order of things, or differ between machines."""
+
+RARE = ("refused", "died")
+"""Fields that are written only where they say something."""
 
 EVENTS = {kind.__name__: kind for kind in typing.get_args(e.Event)}
 
@@ -35,11 +42,12 @@ def write(fact: e.Event | c.Command) -> str:
     """One event or command, as one line."""
     words = [_kebab(type(fact).__name__)]
     if isinstance(fact, e.TrainerReady):
-        return f"{words[0]} blocks={len(fact.model.block_names)}"
+        at = "" if fact.position == START else f" position={_spell(fact.position)}"
+        return f"{words[0]} blocks={len(fact.model.block_names)}{at}"
     for field in dataclasses.fields(fact):
-        if field.name not in SILENT:
-            value = _spell(getattr(fact, field.name))
-            words.append(value if field.name in BARE else f"{field.name}={value}")
+        value = getattr(fact, field.name)
+        if field.name not in SILENT and not (field.name in RARE and not value):
+            words.append(_spell(value) if field.name in BARE else f"{field.name}={_spell(value)}")
     return " ".join(words)
 
 
@@ -48,19 +56,21 @@ def read_event(line: str) -> e.Event:
     kind_word, *words = shlex.split(line)
     kind = EVENTS["".join(part.capitalize() for part in kind_word.split("-"))]
     if kind is e.TrainerReady:
-        return ready(int(words[0].removeprefix("blocks=")))
+        position = words[1].removeprefix("position=") if len(words) > 1 else "0.0"
+        return ready(int(words[0].removeprefix("blocks=")), _read(position, Step))
     named = dict(word.split("=", 1) for word in words if "=" in word)
     bare = iter([word for word in words if "=" not in word])
     hints = typing.get_type_hints(kind)
     fields = [field for field in dataclasses.fields(kind) if field.name not in SILENT]
+    fields = [field for field in fields if field.name not in RARE or field.name in named]
     texts = {field.name: next(bare) if field.name in BARE else named[field.name] for field in fields}
     return kind(**{name: _read(text, hints[name]) for name, text in texts.items()})
 
 
-def ready(blocks: int) -> e.TrainerReady:
+def ready(blocks: int, position: Step = START) -> e.TrainerReady:
     """The greeting of a trainer whose model has so many blocks of one element each."""
     facts = ModelFacts("0" * 64, tuple(f"layers.{i}" for i in range(blocks)), (1,) * blocks)
-    return e.TrainerReady(facts, FrameSizes((1,) * blocks, (1,) * blocks, (0,) * blocks))
+    return e.TrainerReady(facts, FrameSizes((1,) * blocks, (1,) * blocks, (0,) * blocks), position)
 
 
 def _spell(value: Any) -> str:
@@ -81,6 +91,12 @@ def _spell(value: Any) -> str:
             return f"{_spell(value.theirs)}+{_spell(value.ours)}"
         case c.Neighbour():
             return f"{value.weight:.3g}*{_spell(value.keyframe)}"
+        case Delta():
+            return f"{value.version.block}@{value.version.activation}"
+        case Mapping():
+            return ",".join(f"{name}:{_spell(value[name])}" for name in sorted(value)) or "-"
+        case (str() as peer, str() as sentence):
+            return f"{peer}:{_spell(sentence)}"
         case tuple():
             return ",".join(map(_spell, value)) or "-"
         case str() if re.search(r"[\s\"'=]", value) or not value:
@@ -90,6 +106,15 @@ def _spell(value: Any) -> str:
 
 
 def _read(text: str, kind: Any) -> Any:
+    if kind is bool:
+        return text == "yes"
+    if kind == tuple[Delta, ...]:
+        return tuple(map(_read_delta, text.split(","))) if text != "-" else ()
+    if kind == Mapping[str, int]:
+        return {name: int(at) for name, _, at in (pair.rpartition(":") for pair in text.split(","))}
+    if kind == tuple[tuple[str, str], ...]:
+        peer, _, sentence = text.partition(":")
+        return ((peer, sentence),)
     if text == "-":
         return None
     if kind is Step:
@@ -105,6 +130,11 @@ def _read_frame(text: str) -> FrameId:
         return FrameId(sender, FrameKind.KEYFRAME, int(place.removeprefix("key-")), 0)
     activation, inner = place.split(".")
     return FrameId(sender, FrameKind.UPDATE, int(activation), int(inner))
+
+
+def _read_delta(text: str) -> Delta:
+    block, _, activation = text.rpartition("@")
+    return Delta(BlockVersion(block, int(activation)), f"incoming/{text}")
 
 
 def _kebab(name: str) -> str:

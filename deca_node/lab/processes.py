@@ -3,11 +3,12 @@
 What the demo shows and what the tests try is what a person would type in as many terminals.
 """
 
+import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -75,15 +76,30 @@ class LocalNodes:
                 node.process.kill()
             node.process.wait(END_SECONDS)
 
-    def start(self, name: str, directory: Path, flags: Mapping[str, object]) -> NodeProcess:
-        """``deca-node start`` with these flags (a flag whose value is True stands alone)."""
+    def start(
+        self,
+        name: str,
+        directory: Path,
+        flags: Mapping[str, object],
+        *,
+        verb: Sequence[str] = ("start",),
+        environment: Mapping[str, str] | None = None,
+    ) -> NodeProcess:
+        """``deca-node start``, or another verb, with these flags (a flag whose value is True stands alone).
+        ``environment`` is set beside this process's own."""
         directory.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "deca_node", "start", "--name", name, "--dir", str(directory)]
+        command = [sys.executable, "-m", "deca_node", *verb, "--name", name, "--dir", str(directory)]
         for flag, value in flags.items():
             command += [flag] if value is True else [flag, str(value)]
         log = directory.with_suffix(".log")
         with log.open("wb") as out:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+            )
         node = NodeProcess(name, directory, log, process)
         self.nodes.append(node)
         return node

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from statistics import quantiles
 
-from deca_node.lab.fake_network import Agenda, Range
+from deca_node.lab.fake_network import Agenda
+from deca_node.lab.weather import Range
 from deca_node.protocol import talk
 from deca_node.protocol.members import MemberFacts, MemberState, draw_boot
 from deca_node.protocol.membership import Membership

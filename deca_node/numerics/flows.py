@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from deca_node.numerics import native
+from deca_node.numerics import fused, native
 from deca_node.numerics.quantize import CODECS, Codec, slice_elements
 
 KEYFRAME_CODEC = CODECS["int8"]
@@ -89,8 +89,10 @@ class PublicCopies:
             return
         for start, stop in _slices(x_half):
             x_hat, codes = self.x_hat[start:stop], _bytes(self.codec, out, start, stop)
-            self.codec.encode(x_half[start:stop] - x_hat, codes, start)
-            x_hat.add_(self.codec.decode(codes, 0, stop - start, x_hat.device))
+            done = fused.encode_difference(self.codec, x_half[start:stop], x_hat, codes)
+            x_hat, codes = x_hat[done:], codes[self.codec.nbytes(done) :]
+            self.codec.encode(x_half[start + done : stop] - x_hat, codes, start + done)
+            x_hat.add_(self.codec.decode(codes, 0, stop - start - done, x_hat.device))
 
     def check(self, flows: Sequence[Flow]) -> None:
         """Raise WireError where a neighbour's codes are malformed, before any of them is used."""
@@ -107,7 +109,10 @@ class PublicCopies:
         for flow in flows:
             edge = self.edges[flow.peer]
             e = edge.e[start:stop]
-            if not native.add_difference(self.codec.name, flow.theirs, flow.ours, start, e):
+            if not (
+                native.add_difference(self.codec.name, flow.theirs, flow.ours, start, e)
+                or fused.add_difference(self.codec, flow.theirs, flow.ours, start, e)
+            ):
                 q_j = self.codec.decode(flow.theirs, start, stop, e.device)
                 if id(flow.ours) not in ours:
                     ours[id(flow.ours)] = self.codec.decode(flow.ours, start, stop, e.device)

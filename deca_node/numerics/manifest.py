@@ -2,6 +2,7 @@
 
 ::
 
+    DIR/start/BLOCK.safetensors          x0 of a visited block, to which deltas are relative
     DIR/blocks/BLOCK@A.safetensors       a block as it was frozen at the end of activation A, in the model's dtype
     DIR/blocks/BLOCK@A.delta             Q8(x - x0) of the same, as donors give it to late nodes
     DIR/checkpoints/A-S/manifest.json    step S of activation A is the next to be done; written last
@@ -28,7 +29,7 @@ from deca_node.protocol.run import Agreement, mismatch
 from deca_node.protocol.schedule import Step
 
 FORMAT = 1
-BLOCKS, CHECKPOINTS, MANIFEST, ACTIVE = "blocks", "checkpoints", "manifest.json", "active.safetensors"
+START, BLOCKS, CHECKPOINTS, MANIFEST, ACTIVE = "start", "blocks", "checkpoints", "manifest.json", "active.safetensors"
 KEPT = 2
 MANIFEST_BYTES_MAX = 64 << 20
 DAMAGED = ".damaged"
@@ -230,7 +231,7 @@ def newest_sound(directory: Path, agreement: Agreement, note: Note) -> Manifest 
     """
     damaged: dict[Path, str] = {}
     try:
-        for name in (CHECKPOINTS, BLOCKS):
+        for name in (CHECKPOINTS, BLOCKS, START):
             tidy(directory / name)
         for folder in checkpoints(directory):
             try:

@@ -5,10 +5,10 @@ none; ``tools/build_native.py`` builds it into a checkout. Nothing is compiled h
 knows no Python: setuptools builds it the way it builds extension modules, so the import system knows its file,
 but it is ctypes that loads and calls it, which lets other threads run meanwhile.
 
-Every function below does its work and returns True (or what it found), or False (None) and leaves it to torch: where no library
-was built, ``DECA_NATIVE=0`` turns it off, the codec has no compiled form, a tensor is strided or not in main
-memory, lengths do not fit, a number to be encoded is not finite, or codes are malformed. The last three torch
-refuses with words.
+Every function below does its work and returns True (or what it found), or returns False (None) and leaves it to
+torch: where no library was built, ``DECA_NATIVE=0`` turns it off, the codec has no compiled form, a tensor is strided
+or not in main memory, lengths do not fit, a number to be encoded is not finite, or codes are malformed. The last three
+torch refuses with words.
 """
 
 import ctypes

@@ -227,7 +227,9 @@ class _Absmax(Codec):
         if x.numel() == 0:
             return True
         work = x.abs()
-        scale = work.amax(1, keepdim=True).div_(self.q).clamp_min_(FLOAT_TINY)
+        scale = work.amax(1, keepdim=True)
+        # By a tensor: CUDA divides by a number through its reciprocal, which gives other bits.
+        scale.div_(torch.full_like(scale, self.q)).clamp_min_(FLOAT_TINY)
         top = scale.amax().item()
         torch.mul(x, scale.clamp_max_(self.scale_max).reciprocal(), out=work).round_()
         if top > self.scale_max:

@@ -19,7 +19,7 @@ from deca_node.numerics.checkpoints import Checkpoints, Moving, place_of, restor
 from deca_node.numerics.deltas import apply_delta, check_delta
 from deca_node.numerics.engine import BlockEngine, Neighbour
 from deca_node.numerics.flows import KEYFRAME_CODEC, Flow
-from deca_node.numerics.manifest import StoredActive, newest_sound
+from deca_node.numerics.manifest import START, StoredActive, newest_sound
 from deca_node.numerics.model import LoadedModel, check_sequence_length, load_model, parameter_hash, save_model
 from deca_node.numerics.objective import backward, evaluate
 from deca_node.numerics.options import Note, TrainerOptions
@@ -57,7 +57,7 @@ class Trainer:
         self._schedule = Schedule(self._settings, len(self._blocks), final_flush_mixes=0)
         self._batches = Batches(data.train, self._settings.batch_size, options.seed)
         self._directory = Path(options.directory)
-        self._start = StartValues(self._directory / "start")
+        self._start = StartValues(self._directory / START)
         self._trace = Trace(self._directory / "trace") if options.trace else None
         elements = tuple(block.elements for block in self._blocks)
         # Of the model that the run starts from, whatever a checkpoint makes of it afterwards.

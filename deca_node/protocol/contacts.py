@@ -1,7 +1,9 @@
-"""Whom to call who is not in the view: seeds that are missing, and the dead, who may live after all.
+"""Whom to call beside the probes: seeds that are missing, the suspected, and the dead, who may live after all.
 
 Seeds are called until one answers, at growing pauses; then the missing ones every now and then, for ever: two
-halves of a run that lost each other meet again there. The dead are called at growing pauses, until they are
+halves of a run that lost each other meet again there. A suspected member is asked again and again by everybody who
+suspects it: by rumour alone its refutation misses somebody now and then, and a single one that has missed it would
+bury it for all. The dead are called at growing pauses, until they are
 forgotten after a day; a call tells the called that it is believed dead, and if it hears that, it refutes it.
 """
 
@@ -34,6 +36,8 @@ class Contacts:
                 self.call_seed(what, now)
             case "retry":
                 self.call_dead(what, now)
+            case "doubt":
+                self.ask_suspect(what, now)
             case _:
                 self.exchange(now)
 
@@ -82,6 +86,17 @@ class Contacts:
         up = self._circle.up
         return self._known_as.get(address) in up or any(facts.address == address for facts in up.values())
 
+    # --- the suspected ------------------------------------------------------------------------------
+
+    def doubt(self, name: str, now: float) -> None:
+        """A member is suspected: ask it until it refutes that or is given up."""
+        self._circle.alarms.set(("doubt", name), now + self._circle.jitter(self._circle.profile.probe_interval))
+
+    def ask_suspect(self, name: str, now: float) -> None:
+        """Ask, and tell it thereby that it is suspected."""
+        self._circle.send(self._circle.members[name], Ping(self._circle.next_seq(), name))
+        self.doubt(name, now)
+
     # --- the dead -----------------------------------------------------------------------------------
 
     def bury(self, name: str, now: float) -> None:
@@ -90,9 +105,10 @@ class Contacts:
         self._dead[name] = (now, pause)
         self._circle.alarms.set(("retry", name), now + self._circle.jitter(pause))
 
-    def unbury(self, name: str) -> None:
-        """A member is back, or has left: no more calls."""
+    def settle(self, name: str) -> None:
+        """There is other news of a member that was suspected or dead: no more calls."""
         self._dead.pop(name, None)
+        self._circle.alarms.cancel(("doubt", name))
         self._circle.alarms.cancel(("retry", name))
 
     def call_dead(self, name: str, now: float) -> None:
@@ -103,7 +119,7 @@ class Contacts:
         since, pause = self._dead[name]
         if now - since > circle.profile.forget and not self._keep:
             circle.forget(name)
-            self.unbury(name)
+            self.settle(name)
             return
         circle.send(facts, Ping(circle.next_seq(), name))
         pause = min(pause * RETRY_GROWTH, circle.profile.retry_pause_max)

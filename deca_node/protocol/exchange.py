@@ -207,7 +207,7 @@ class Exchange:
         return [frame for edge in self.edges.values() for frame in self.lose(edge)]
 
     def take_keyframes(self) -> list[FrameId]:
-        """Give the neighbours' keyframes out of hand: those of open edges, and of edges that opened and closed again."""
+        """Give the neighbours' keyframes away: those of open edges, and of edges that opened and closed again."""
         frames = [edge.keyframe for edge in self.edges.values() if edge.keyframe]
         for edge in self.edges.values():
             edge.keyframe = None

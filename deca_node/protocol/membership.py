@@ -272,11 +272,12 @@ class Membership:
         self._had_company |= facts.present
         suspicion = self._suspicions.pop(facts.name, None)
         circle.alarms.cancel(("suspicion", facts.name))
-        self._contacts.unbury(facts.name)
+        self._contacts.settle(facts.name)
         if facts.state is MemberState.SUSPECT:
             circle.counters["suspicions"] += 1
             begun = self._suspicions[facts.name] = Suspicion.begin(now, circle.size, circle.profile, accuser)
             circle.alarms.set(("suspicion", facts.name), begun.deadline)
+            self._contacts.doubt(facts.name, now)
         elif facts.state is MemberState.DEAD:
             self._contacts.bury(facts.name, now)
         self._note_change(before, facts, suspicion)
@@ -365,7 +366,7 @@ class Membership:
                 self._circle.gossip(now)
             case "probe" | "indirect" | "nack" | "relay":
                 self._prober.ring(kind, what, now)
-            case "seed" | "retry" | "push-pull":
+            case "seed" | "doubt" | "retry" | "push-pull":
                 self._contacts.ring(kind, what, now)
             case _:
                 self._naming.ring(kind, what, now)

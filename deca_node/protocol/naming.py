@@ -181,8 +181,10 @@ class Naming:
         self._circle.call(address, Claim(self.rank(now), self._circle.started))
 
     def _outgrow(self, boot: int, now: float) -> None:
+        # By chance, because another may outgrow the same boot just now, and boots must tell processes apart.
+        grown = min(boot + 1 + self._circle.rng.getrandbits(20), BOOT_MAX)
         self._circle.counters["boots_outgrown"] += 1
-        self._announce(replace(self._circle.own, boot=min(boot + 1, BOOT_MAX), incarnation=0), now)
+        self._announce(replace(self._circle.own, boot=grown, incarnation=0), now)
 
     def _end_as_second(self, holder: MemberFacts, now: float) -> None:
         self._lose(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from deca_node.protocol import commands as c
 from deca_node.protocol.custody import Custody
 from deca_node.protocol.exchange import Edge, EdgeState, Exchange
-from deca_node.protocol.patience import Rests
+from deca_node.protocol.visit_rules import VisitRules
 
 
 class Partings:
@@ -21,17 +21,17 @@ class Partings:
         self,
         exchange: Exchange,
         custody: Custody,
-        rests: Rests,
-        late_steps: int,
+        rules: VisitRules,
         counters: Counter[str],
         say: Callable[[c.Command], None],
     ) -> None:
         self._exchange = exchange
         self._custody = custody
-        self._rests = rests
-        self._late_steps = late_steps
+        self._rules = rules
         self._counters = counters
         self._say = say
+        self._mix_on: set[str] = set()
+        """Peers that, in a final flush, mean to mix more often than this node."""
 
     def tell(self, edge: Edge, reason: str) -> None:
         """Say how far an edge was applied here."""
@@ -51,7 +51,7 @@ class Partings:
 
     def close_late(self, edge: Edge, reason: str) -> None:
         """Close an edge because its other end is late, and let that be for a while."""
-        rest = self._rests.late(edge.peer, self._exchange.activation)
+        rest = self._rules.rests.late(edge.peer, self._exchange.activation)
         self.close(edge, f"{reason}; no edge to it for {rest} more")
 
     def closed_by_peer(self, peer: str, applied: int, reason: str) -> None:
@@ -79,8 +79,34 @@ class Partings:
 
     def forget(self, edge: Edge) -> None:
         """The same without a word of warning."""
-        self._counters["flows_uneven_max"] += self._exchange.uneven_max(self._late_steps)
+        self._counters["flows_uneven_max"] += self._exchange.uneven_max(self._rules.late_steps)
         self._custody.release(self._exchange.lose(edge))
+
+    # --- after the last flow ------------------------------------------------------------------------
+
+    def answer_late(self, peer: str, applied: int) -> None:
+        """The other end closes an edge that has ended here: say how far this one went, so that it can catch up."""
+        edge = self._exchange.edges.get(peer)
+        if edge is not None and edge.applied > applied:
+            self.tell(edge, f"{self._rules.name} has ended this activation")
+
+    def mixes_on(self, peer: str, *, over: bool) -> None:
+        """A peer has sent an update from beyond the end of a flush. Once this end is done (``over``) it is told so,
+        and need not wait for what will not come."""
+        if peer not in self._mix_on:
+            self._mix_on.add(peer)
+            if over:
+                self._say_over(peer)
+
+    def over(self) -> None:
+        """This end is done."""
+        for peer in sorted(self._mix_on):
+            self._say_over(peer)
+
+    def _say_over(self, peer: str) -> None:
+        edge = self._exchange.edges.get(peer)
+        if edge is not None:
+            self.tell(edge, f"{self._rules.name} has mixed as often as it means to")
 
     def _warn(self, kind: str, sentence: str) -> None:
         self._say(c.Report(kind, sentence, "warning"))

@@ -28,7 +28,7 @@ class Progress:
         return self._at.get(peer, NOT_TRAINING)
 
     def behind(self, activation: int) -> bool:
-        """Whether a node about to begin ``activation`` has been left behind: half of the peers that train are past it."""
+        """Whether a node that is about to begin ``activation`` is left behind: half of those that train are past it."""
         training = [at for at in self._at.values() if at != NOT_TRAINING]
         ahead = sum(at > activation for at in training)
         return ahead > 0 and 2 * ahead >= len(training)

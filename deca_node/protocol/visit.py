@@ -11,24 +11,27 @@
     STANDING --------- told to go on -----------------> STEPPING, without edges
 
 A visit that is interrupted closes its edges in good order, writes a checkpoint and stands still; and one that was
-found in a checkpoint begins like that, standing.
+found in a checkpoint begins like that, standing. Only visits with gradients can be interrupted: what others add to a
+mix cannot be had later.
 
 Commands to the trainer are sent ahead where nothing can change them any more: a mix and the half step
 after it go out together, so that the trainer never idles between the two.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
+from deca_node.protocol.custody import Custody
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.exchange import Edge, EdgeState, Exchange
 from deca_node.protocol.frames import FrameId, FrameKind
-from deca_node.protocol.patience import Rests, Waits
-from deca_node.protocol.schedule import Activation, Schedule, Step
+from deca_node.protocol.partings import Partings
+from deca_node.protocol.patience import Wait
+from deca_node.protocol.schedule import Activation, Step
+from deca_node.protocol.visit_rules import VisitRules
 
 
 class VisitPhase(StrEnum):
@@ -44,22 +47,6 @@ class VisitPhase(StrEnum):
     FREEZING = "freezing"
 
 
-@dataclass(frozen=True)
-class VisitRules:
-    """What a visit needs to know of the run, and what this node has seen of its neighbours' pace."""
-
-    name: str
-    degree: int
-    schedule: Schedule
-    overlap: bool
-    late_steps: int
-    open_waits: Waits
-    step_waits: Waits
-    rests: Rests
-    farewell: float = 3.0
-    checkpoint_every: int = 0
-
-
 class Visit:
     """The edges and steps of one activation at one node. ``say`` takes commands, in order."""
 
@@ -67,32 +54,53 @@ class Visit:
         self,
         rules: VisitRules,
         activation: Activation,
-        near: Iterable[str],
+        wanted: Iterable[str],
         counters: Counter[str],
         say: Callable[[c.Command], None],
         *,
         inner: int = 0,
     ) -> None:
-        """A visit from its beginning; or from ``inner`` on, as a checkpoint had it: then it stands, without edges."""
+        """A visit from its beginning, with an edge to each of those who are ``wanted``; or from ``inner`` on, as a
+        checkpoint had it: then it stands, without edges."""
         self.activation = activation
         self.phase = VisitPhase.STANDING if inner else VisitPhase.ACTIVATING
-        self.deadline: float | None = None
         self._rules = rules
         self._counters = counters
         self._say = say
         self._inner = inner
         self._interrupted = False
         self._checkpoint_asked = False
-        self._asked = 0.0
-        self._arrivals: list[float] = []
-        self._own: list[FrameId] = []
-        self._releases: deque[list[FrameId]] = deque()
+        self._mixing = False
         steps = (i for i in range(activation.steps) if rules.schedule.mixes(Step(activation.index, i)))
-        self.exchange = Exchange(activation.index, rules.degree, tuple(steps), near)
+        self.exchange = Exchange(activation.index, len(rules.near), tuple(steps), () if inner else wanted)
+        self._wait = Wait()
+        self._custody = Custody(say)
+        self._partings = Partings(self.exchange, self._custody, rules, counters, say)
         self._keyframe: FrameId | None = None
         if self.phase is VisitPhase.ACTIVATING:
-            self._keyframe = FrameId(rules.name, FrameKind.KEYFRAME, activation.index, 0) if rules.degree else None
+            self._keyframe = FrameId(rules.name, FrameKind.KEYFRAME, activation.index, 0) if rules.near else None
             say(c.Activate(activation, self._keyframe))
+
+    @property
+    def deadline(self) -> float | None:
+        """When the visit's patience ends; None while it waits for no neighbour."""
+        return self._wait.deadline
+
+    @property
+    def position(self) -> Step:
+        """The next step that is not done and mixed."""
+        return Step(self.activation.index, self._inner)
+
+    @property
+    def exchanging(self) -> bool:
+        """Whether anything may still flow over its edges."""
+        return self.phase not in (VisitPhase.FREEZING, VisitPhase.STANDING)
+
+    @property
+    def worth_keeping(self) -> bool:
+        """Whether a checkpoint now or soon would keep anything that the last one before the visit has not got."""
+        begun = self._inner > 0 or self.phase in (VisitPhase.STEPPING, VisitPhase.WAITING)
+        return self.phase is VisitPhase.FREEZING or (begun and self.activation.inner_steps > 0)
 
     def awaits(self) -> str | None:
         """What the visit waits for, in words; None where that is the trainer."""
@@ -102,22 +110,22 @@ class Visit:
             return f"updates: {_names(self.exchange.uneven() + self.exchange.closing())}"
         return None
 
-    def applied(self, peer: str) -> int | None:
-        """The last inner step whose flow was applied on the edge to ``peer``; None where there is no edge."""
-        edge = self.exchange.edges.get(peer)
-        return None if edge is None else edge.applied
-
     # --- opening ------------------------------------------------------------------------------------
 
     def activated(self, now: float) -> None:
         """The keyframe is written: offer every edge."""
         self.phase = VisitPhase.OPENING
-        self._ask(self._rules.open_waits, now)
+        self._wait.begin(now, self._rules.open_waits.seconds())
+        if self._interrupted:
+            for edge in self.exchange.offered():
+                self.exchange.close(edge)
         for edge in self.exchange.offered():
             self._send_open(edge.peer)
 
     def peer_up(self, peer: str) -> None:
         """A neighbour appeared: while edges are being opened, it gets one too."""
+        if peer not in self._rules.near or self._interrupted:
+            return
         if self.phase in (VisitPhase.ACTIVATING, VisitPhase.OPENING):
             self.exchange.offer(peer)
         if self.phase is VisitPhase.OPENING:
@@ -128,32 +136,32 @@ class Visit:
         opening = self.phase is VisitPhase.OPENING
         opened = opening and self.exchange.open(offer.peer, offer.degree, offer.keyframe)
         if opened:
-            self._arrivals.append(now - self._asked)
+            self._wait.arrived(now)
         return opened
 
     def connect_if_open(self) -> None:
         """Once every edge is open or given up, hand the neighbours' keyframes to the trainer."""
         if self.phase is not VisitPhase.OPENING or self.exchange.offered():
             return
-        self.phase, self.deadline = VisitPhase.CONNECTING, None
-        self._rules.open_waits.add(self._arrivals, len(self.exchange.edges))
+        self.phase = VisitPhase.CONNECTING
+        self._rules.open_waits.add(self._wait.end(), len(self.exchange.edges))
         near = [c.Neighbour(edge.peer, edge.weight, edge.keyframe) for edge in self.exchange.live() if edge.keyframe]
-        # An edge may have opened and closed again by now; its keyframe is nobody's, but it is held.
-        held = [edge.keyframe for edge in self.exchange.edges.values() if edge.keyframe]
-        self._releases.append(held + ([self._keyframe] if self._keyframe else []))
         self._say(c.Connect(self.activation.index, tuple(near), self._keyframe))
+        self._custody.lend_all(self._take_keyframes())
 
     def connected(self, event: e.Connected, now: float) -> None:
         """The keyframes are absorbed: take the first step."""
-        self.release()
-        self._refuse(event.refused)
-        if self._interrupted:
-            self.interrupt(now)
+        self._custody.answered()
+        self._partings.refused(event.refused)
         self._half_step(now)
 
     def _send_open(self, peer: str) -> None:
         assert self._keyframe is not None
-        self._say(c.SendOpen(peer, self.activation.index, self._rules.degree, self._keyframe))
+        self._say(c.SendOpen(peer, self.activation.index, len(self._rules.near), self._keyframe))
+
+    def _take_keyframes(self) -> list[FrameId]:
+        ours, self._keyframe = self._keyframe, None
+        return self.exchange.take_keyframes() + ([ours] if ours else [])
 
     # --- steps --------------------------------------------------------------------------------------
 
@@ -164,25 +172,32 @@ class Visit:
             for edge in self.exchange.opened():
                 self._say(c.SendUpdate(edge.peer, event.update))
         self.phase = VisitPhase.WAITING
-        self._ask(self._rules.step_waits, now)
-        late = len(self._late())
-        self._arrivals = [0.0] * (len(self.exchange.opened()) - late)
+        there = len(self.exchange.opened()) - len(self._late())
+        self._wait.begin(now, self._rules.step_waits.seconds(), there)
         self.go_on(now)
 
     def update_received(self, event: e.UpdateReceived, now: float) -> None:
         """A neighbour's update has come; one that is of no use, or out of order, is let go and counted."""
+        if not self.exchanging:
+            self._let_go(event)
+            return
         try:
             used = self.exchange.arrive(event.peer, event.update)
         except WireError as problem:
             used = False
             if self.exchange.edges[event.peer].state is EdgeState.OPEN:
-                self._close(self.exchange.edges[event.peer], str(problem))
+                self._partings.close(self.exchange.edges[event.peer], str(problem))
         if used and self.phase is VisitPhase.WAITING:
-            self._arrivals.append(now - self._asked)
+            self._wait.arrived(now)
         if not used:
-            self._counters["updates_unused"] += 1
-            self._say(c.Release(event.update))
+            self._let_go(event)
         self.go_on(now)
+
+    def _let_go(self, event: e.UpdateReceived) -> None:
+        self._counters["updates_unused"] += 1
+        self._custody.release([event.update])
+        if event.update.inner >= self.activation.steps:
+            self._partings.mixes_on(event.peer, over=self.phase is VisitPhase.FREEZING)
 
     def go_on(self, now: float) -> None:
         """Something changed on an edge: see whether what this phase waits for has come."""
@@ -193,15 +208,13 @@ class Visit:
         elif self.phase is VisitPhase.DRAINING:
             self._drain(now)
 
-    def mixed(self, event: e.Mixed) -> None:
+    def mixed(self, event: e.Mixed, now: float) -> None:
         """The trainer has mixed; whose update was malformed loses its edge."""
-        self.release()
-        self._refuse(event.refused)
-
-    @property
-    def position(self) -> Step:
-        """The next step that is not done and mixed."""
-        return Step(self.activation.index, self._inner)
+        self._mixing = False
+        self._custody.answered()
+        self._partings.refused(event.refused)
+        if self.phase is VisitPhase.DRAINING:
+            self._drain(now)
 
     def _half_step(self, now: float) -> None:
         step = self.position
@@ -214,8 +227,8 @@ class Visit:
         update = None
         if live and self._rules.schedule.mixes(step):
             update = FrameId(self._rules.name, FrameKind.UPDATE, step.activation, step.inner)
-            self._own.append(update)
-        self.phase, self.deadline = VisitPhase.STEPPING, None
+            self._custody.wrote(update)
+        self.phase = VisitPhase.STEPPING
         self._say(c.HalfStep(step, gradient, update))
 
     def _late(self) -> list[Edge]:
@@ -227,8 +240,9 @@ class Visit:
         return self.exchange.waiting_for(self._inner, lag=1 if overlapped else 0)
 
     def _mix(self, now: float) -> None:
+        arrivals = self._wait.end()
         if self.exchange.encoded == self._inner:
-            self._rules.step_waits.add(self._arrivals, len(self.exchange.opened()))
+            self._rules.step_waits.add(arrivals, len(self.exchange.opened()))
         self._say_mix(self._inner, fold=self._inner < self.activation.inner_steps)
         self._inner += 1
         self._checkpoint_if_due()
@@ -246,154 +260,120 @@ class Visit:
         flows = self.exchange.take_flows()
         self._counters["flows_applied"] += len(flows)
         self._counters["flows_late"] += sum(update.inner < self.exchange.encoded for _, update in flows)
-        needed = self.exchange.needed_from()
-        done = [update for _, update in flows] + self.exchange.leftovers()
-        self._releases.append(done + [frame for frame in self._own if frame.inner < needed])
-        self._own = [frame for frame in self._own if frame.inner >= needed]
         pairs = tuple(c.Flow(edge.peer, update, self._ours(update)) for edge, update in flows)
         self._say(c.Mix(Step(self.activation.index, inner), pairs, fold))
+        self._mixing = True
+        self._custody.lend([u for _, u in flows] + self.exchange.leftovers(), self.exchange.needed_from())
 
     def _ours(self, update: FrameId) -> FrameId:
         return FrameId(self._rules.name, FrameKind.UPDATE, update.activation, update.inner)
 
-    # --- closing ------------------------------------------------------------------------------------
+    # --- the end ------------------------------------------------------------------------------------
 
-    def close_received(self, event: e.CloseReceived, now: float) -> None:
-        """The other end closed its edge: answer with our own last flow, and catch up where we owe some."""
-        edge = self.exchange.edges.get(event.peer)
-        if edge is not None and self.exchange.closed_by_peer(event.peer, event.applied):
-            self._counters["edges_closed_by_peer"] += 1
-            self._warn("edge-closed", f"{event.peer} closed its edge for this activation: {event.reason}")
-            self._say(c.SendClose(event.peer, event.activation, edge.applied, "in answer"))
-        self.go_on(now)
-
-    def peer_down(self, event: e.PeerDown, now: float) -> None:
-        """The link is gone, and with it the edge, for this activation if it has begun."""
-        edge = self.exchange.edges.get(event.peer)
-        if self.phase in (VisitPhase.ACTIVATING, VisitPhase.OPENING):
-            for frame in self.exchange.withdraw(event.peer):
-                self._say(c.Release(frame))
-            self.go_on(now)
+    def _drain(self, now: float) -> None:
+        """After the last step: apply what is still owed, and freeze once every edge is even or closed."""
+        if self.phase is not VisitPhase.DRAINING:
+            self.phase = VisitPhase.DRAINING
+            self._wait.begin(now, self._parting_seconds())
+        if self.exchange.due():
+            if self._mixing:
+                # The trainer may be about to say that one of the neighbours has lost its edge.
+                return
+            self._say_mix(max(self._inner, 1) - 1, fold=False)
+        if self.exchange.uneven() or self.exchange.closing():
             return
-        if edge is not None and edge.state is not EdgeState.CLOSED and self.phase is not VisitPhase.FREEZING:
-            self._lose(edge, event.sentence)
-            self.go_on(now)
+        self._wait.end()
+        if self._interrupted and self._inner < self.activation.inner_steps:
+            self._stand()
+        else:
+            self._freeze()
 
-    def interrupt(self, now: float) -> None:
-        """Close all edges in good order and then stand still, at the end of the current step."""
-        self._interrupted = True
-        if self.phase is VisitPhase.DRAINING:
-            self.deadline = now + self._rules.farewell
-            return
+    def _parting_seconds(self) -> float:
+        return self._rules.farewell if self._interrupted else self._rules.step_waits.seconds()
+
+    def _freeze(self) -> None:
+        """Write the block back as it stands."""
+        self.phase = VisitPhase.FREEZING
         for edge in self.exchange.opened():
-            self._say(c.SendClose(edge.peer, self.activation.index, edge.applied, f"{self._rules.name} stops for now"))
-            self.exchange.close(edge)
-        if self.phase is VisitPhase.WAITING:
-            self.go_on(now)
+            self._rules.rests.kept_up(edge.peer)
+        self._partings.over()
+        self._say(c.Freeze(self.activation.index))
+        self._custody.lend_all(self.exchange.end())
+
+    def frozen(self) -> None:
+        """The block is written back, and the visit is over."""
+        self._custody.answered()
+
+    def _stand(self) -> None:
+        """Write down where the visit stands, and take no further step."""
+        self.phase = VisitPhase.STANDING
+        self._say(c.Checkpoint(self.position))
+        self._custody.lend_all(self.exchange.end())
+
+    def stood(self) -> None:
+        """The checkpoint of this standstill is written, or was tried."""
+        self._custody.answered()
 
     def proceed(self, now: float) -> None:
         """Go on, without edges, from where the visit stands."""
         self._interrupted = False
         self._half_step(now)
 
+    # --- from outside -------------------------------------------------------------------------------
+
+    def close_received(self, event: e.CloseReceived, now: float) -> None:
+        """The other end closed its edge: catch up where we owe flows."""
+        if self.exchanging:
+            self._partings.closed_by_peer(event.peer, event.applied, event.reason)
+            self.go_on(now)
+        else:
+            self._partings.answer_late(event.peer, event.applied)
+
+    def peer_down(self, event: e.PeerDown, now: float) -> None:
+        """The link is gone, and with it the edge, for this activation if it has begun."""
+        edge = self.exchange.edges.get(event.peer)
+        if self.phase in (VisitPhase.ACTIVATING, VisitPhase.OPENING):
+            self._custody.release(self.exchange.withdraw(event.peer))
+        elif edge is not None and edge.state is not EdgeState.CLOSED:
+            self._partings.lose(edge, event.sentence)
+        self.go_on(now)
+
+    def interrupt(self, now: float) -> None:
+        """Close all edges in good order, and stand still at the end of the current step, but not before the first."""
+        if self._interrupted or not self.activation.inner_steps or not self.exchanging:
+            return
+        self._interrupted = True
+        if self.phase is VisitPhase.ACTIVATING:
+            return
+        if self.phase is VisitPhase.DRAINING:
+            self._wait.begin(now, self._parting_seconds())
+            return
+        # In OPENING those that were offered an edge must hear of it too.
+        self._partings.part(self.exchange.offered() + self.exchange.opened(), f"{self._rules.name} stops for now")
+        self.go_on(now)
+
     def ask_checkpoint(self) -> None:
         """Write a checkpoint after the current step."""
         self._checkpoint_asked = True
 
     def abandon(self, reason: str) -> None:
-        """The trainer has died, and all that it held is lost: close the edges and let every frame go."""
-        for edge in self.exchange.opened():
-            self._say(c.SendClose(edge.peer, self.activation.index, edge.applied, reason))
-        held = {frame for done in self._releases for frame in done} | set(self._own)
-        for edge in self.exchange.edges.values():
-            held.update(self.exchange.lose(edge))
-            if edge.keyframe and self.phase in (VisitPhase.ACTIVATING, VisitPhase.OPENING):
-                held.add(edge.keyframe)
-        if self._keyframe and self.phase in (VisitPhase.ACTIVATING, VisitPhase.OPENING):
-            held.add(self._keyframe)
-        for frame in sorted(held):
-            self._say(c.Release(frame))
-        self.phase, self.deadline = VisitPhase.FREEZING, None
-
-    def release(self) -> None:
-        """The trainer has done its oldest command: nobody needs that command's frames any more."""
-        for frame in self._releases.popleft():
-            self._say(c.Release(frame))
-
-    def freeze(self) -> None:
-        """Write the block back as it stands."""
-        stray = [update for edge in self.exchange.edges.values() for update in edge.arrived]
-        self._releases.append(stray + self._own)
-        self.phase, self.deadline = VisitPhase.FREEZING, None
-        self._say(c.Freeze(self.activation.index))
-
-    def _drain(self, now: float) -> None:
-        """After the last step: apply what is still owed, and freeze once every edge is even or closed."""
-        if self.phase is not VisitPhase.DRAINING:
-            self.phase = VisitPhase.DRAINING
-            self._ask(self._rules.step_waits, now)
-            if self._interrupted:
-                self.deadline = now + self._rules.farewell
-        if self.exchange.due():
-            self._say_mix(max(self._inner, 1) - 1, fold=False)
-        if self.exchange.uneven() or self.exchange.closing():
-            return
-        if self._interrupted and self._inner < self.activation.steps:
-            self._stand()
-            return
-        for edge in self.exchange.opened():
-            self._rules.rests.kept_up(edge.peer)
-        self.freeze()
-
-    def _stand(self) -> None:
-        stray = [update for edge in self.exchange.edges.values() for update in edge.arrived]
-        for frame in stray + self._own:
-            self._say(c.Release(frame))
-        self._own = []
-        for edge in self.exchange.edges.values():
-            self.exchange.lose(edge)
-        self.phase, self.deadline = VisitPhase.STANDING, None
-        self._say(c.Checkpoint(self.position))
-
-    def _close(self, edge: Edge, reason: str) -> None:
-        self._counters["edges_dropped"] += 1
-        self._warn("edge-dropped", f"edge to {edge.peer} is closed for this activation: {reason}")
-        self._say(c.SendClose(edge.peer, self.activation.index, edge.applied, reason))
-        self.exchange.close(edge)
-
-    def _refuse(self, refused: Iterable[tuple[str, str]]) -> None:
-        """The trainer found a neighbour's bytes malformed, and has dropped its edge."""
-        for peer, sentence in refused:
-            edge = self.exchange.edges[peer]
-            if edge.state is not EdgeState.CLOSED:
-                self._counters["edges_refused"] += 1
-                self._say(c.SendClose(peer, self.activation.index, edge.applied, sentence))
-                self._lose(edge, f"{peer} sent what cannot be used: {sentence}")
-
-    def _lose(self, edge: Edge, reason: str) -> None:
-        self._counters["edges_lost"] += 1
-        self._counters["flows_uneven_max"] += self.exchange.uneven_max(self._rules.late_steps)
-        self._warn("edge-lost", f"edge to {edge.peer} is gone for this activation: {reason}")
-        for frame in self.exchange.lose(edge):
-            self._say(c.Release(frame))
-
-    def _warn(self, kind: str, sentence: str) -> None:
-        self._say(c.Report(kind, sentence, "warning"))
+        """Nothing of this visit will be gone on with: its trainer has died, or is about to. Tell the other ends, and
+        let every frame go."""
+        offered = self.exchange.offered() if self.phase is VisitPhase.OPENING else []
+        for edge in offered + self.exchange.opened() + self.exchange.closing():
+            if edge.state is not EdgeState.CLOSING:
+                self._partings.tell(edge, reason)
+            self._partings.forget(edge)
+        self._custody.release_all()
+        self._custody.release(self._take_keyframes() + self.exchange.end())
+        self.phase = VisitPhase.FREEZING
+        self._wait.end()
 
     # --- patience -----------------------------------------------------------------------------------
 
-    def _ask(self, waits: Waits, now: float) -> None:
-        """Begin to wait for neighbours."""
-        self._asked, self._arrivals = now, []
-        self.deadline = now + waits.seconds()
-
-    def _close_late(self, edge: Edge, reason: str) -> None:
-        rest = self._rules.rests.late(edge.peer, self.activation.index)
-        self._close(edge, f"{reason}; no edge to it for {rest} more")
-
     def deadline_passed(self, now: float) -> None:
         """Patience with somebody has run out: go on without."""
-        self.deadline = None
+        self._wait.deadline = None
         if self.phase is VisitPhase.OPENING:
             self._give_up_opening()
         elif self.phase is VisitPhase.WAITING:
@@ -403,24 +383,22 @@ class Visit:
 
     def _give_up_opening(self) -> None:
         for edge in self.exchange.offered():
-            self._close_late(edge, f"{edge.peer} did not open it in time")
+            self._partings.close_late(edge, f"{edge.peer} did not open it in time")
         self.connect_if_open()
 
     def _give_up_waiting(self, now: float) -> None:
         for edge in self._late():
             if self.exchange.behind(edge, self._inner) > self._rules.late_steps:
-                self._close_late(edge, f"{edge.peer} is more than {self._rules.late_steps} exchanges behind")
+                self._partings.close_late(edge, f"{edge.peer} is more than {self._rules.late_steps} exchanges behind")
         self._mix(now)
 
     def _give_up_draining(self, now: float) -> None:
         """First close what is uneven and wait for the other ends' word; the second time, go on without."""
         for edge in self.exchange.closing():
-            self._lose(edge, f"{edge.peer} did not answer the closing")
+            self._partings.lose(edge, f"{edge.peer} did not answer the closing")
         for edge in self.exchange.uneven():
-            self._close_late(edge, f"{edge.peer} did not bring its last update in time")
-        self._ask(self._rules.step_waits, now)
-        if self._interrupted:
-            self.deadline = now + self._rules.farewell
+            self._partings.close_late(edge, f"{edge.peer} did not bring its last update in time")
+        self._wait.begin(now, self._parting_seconds())
         self._drain(now)
 
 

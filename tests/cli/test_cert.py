@@ -22,11 +22,42 @@ def _verb(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(frame.COMMANDS, "cert", ("deca_node.cli.cert:cert", "Make and check certificates."))
 
 
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def walk_through() -> list[tuple[str, list[str]]]:
+    """Who types what, from the page's first block of lines; the last, `start`, is left out."""
+    page = (ROOT / "docs" / "CERTIFICATES.md").read_text()
+    lines = page.split("```\n")[1].splitlines()
+    steps = [(line.split()[0], line.split()[2:]) for line in lines]
+    assert [arguments[0] for _, arguments in steps] == ["cert"] * 4 + ["start"]
+    return steps[:-1]
+
+
+def test_two_parties(deca: Deca, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's lines and nothing else, each party in a folder of its own; what travels is copied between them."""
+    told = ""
+    for who, arguments in walk_through():
+        for name in ("north", "south") if who == "both" else (who,):
+            (tmp_path / name).mkdir(exist_ok=True)
+            monkeypatch.chdir(tmp_path / name)
+            done = deca(*(word.replace("NAME", name).replace("sha256:...", told) for word in arguments))
+            assert (done.code, done.err) == (0, "")
+            told = next(iter(FINGERPRINT.findall(done.out)), told)
+        if arguments[1] == "request":
+            shutil.copy(tmp_path / "south/deca-certs/south.csr", tmp_path / "north")
+        if arguments[1] == "approve":
+            shutil.move(tmp_path / "north/south.crt", tmp_path / "south")
+    for name in ("north", "south"):
+        monkeypatch.chdir(tmp_path / name)
+        assert deca("cert", "check").out == f"spiffe://wards.example/node/{name}: in order, valid for 89 more days\n"
+
+
 def begin(deca: Deca) -> str:
     """The authority, in north's hands; returns the fingerprint that is told."""
     made = deca("cert", "init", "--federation", "wards.example")
     assert made.code == 0, made.err
-    return FINGERPRINT.findall(made.out)[0]
+    return str(FINGERPRINT.findall(made.out)[0])
 
 
 def ask(deca: Deca, name: str, folder: str) -> Path:
@@ -34,20 +65,6 @@ def ask(deca: Deca, name: str, folder: str) -> Path:
     assert f"Send {folder}/{name}.csr to the keeper of the authority. The key stays here." in asked.out
     # What travels is a copy.
     return Path(shutil.copy(Path(folder, f"{name}.csr"), f"{name}.csr"))
-
-
-def test_two_parties(deca: Deca) -> None:
-    told = begin(deca)
-    requests = [ask(deca, name, f"{name}-certs") for name in ("north", "south")]
-    approved = deca("cert", "approve", *map(str, requests))
-    assert approved.code == 0
-    assert "spiffe://wards.example/node/south, valid until" in approved.out
-    assert FINGERPRINT.findall(approved.out) == [told]
-    for name in ("north", "south"):
-        installed = deca("cert", "install", f"{name}.crt", "--fingerprint", told, "--dir", f"{name}-certs")
-        assert (installed.code, installed.err) == (0, "")
-        checked = deca("cert", "check", "--dir", f"{name}-certs")
-        assert checked.out == f"spiffe://wards.example/node/{name}: in order, valid for 89 more days\n"
 
 
 @pytest.fixture

@@ -124,9 +124,11 @@ class FakeStream:
 
 
 class FakeEndpoint:
-    """Stands for an Endpoint."""
+    """Stands for an Endpoint. ``dialled`` are the names by which others were called."""
 
-    def __init__(self, net: FakeNet, address: str) -> None:
+    def __init__(self, net: FakeNet, address: str, *, secure: bool = False) -> None:
+        self.secure = secure
+        self.dialled: list[str] = []
         self._net = net
         self._address = address
 
@@ -136,6 +138,7 @@ class FakeEndpoint:
 
     @asynccontextmanager
     async def dial(self, name: str, address: object, method: str) -> AsyncIterator[FakeEnd]:
+        self.dialled.append(name)
         await asyncio.sleep(self._net.delay())
         answer = self._net.answers.get((str(address), method))
         stream = FakeStream(self._net, self._address, str(address))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import assume, given
@@ -187,7 +187,7 @@ def request_with(path: Path, *sans: x509.GeneralName, key: ec.EllipticCurvePriva
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     if sans:
         builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=False)
-    path.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(authority.serialization.Encoding.PEM))
+    path.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
     return path
 
 
@@ -219,7 +219,7 @@ def test_requests_for_more_than_one_name_are_refused(
 def test_a_request_must_be_signed_by_its_key(federation: Federation) -> None:
     federation.begin()
     asked = enrolment.request(federation.folder / "south", NodeId(federation.name, "south"))
-    der = bytearray(x509.load_pem_x509_csr(asked.read_bytes()).public_bytes(authority.serialization.Encoding.DER))
+    der = bytearray(x509.load_pem_x509_csr(asked.read_bytes()).public_bytes(serialization.Encoding.DER))
     der[-1] ^= 1
     asked.write_text(ssl.DER_cert_to_PEM_cert(bytes(der)).replace("CERTIFICATE", "CERTIFICATE REQUEST"))
     with pytest.raises(CertificateError, match=r"is not signed by the key|no certificate request"):
@@ -262,6 +262,23 @@ def test_a_certificate_without_a_key_here_is_refused(federation: Federation) -> 
     federation.node("south", told)
     with pytest.raises(CertificateError, match="`deca-node cert request south` comes first"):
         enrolment.install(federation.folder / "elsewhere", federation.folder / "south" / "approved.crt", told, NOW)
+
+
+def test_a_start_finds_what_was_installed(federation: Federation) -> None:
+    told = federation.begin()
+    files = federation.node("south", told, folder="certs")
+    enrolment.request(files.cert.parent, NodeId(federation.name, "south"))
+    assert enrolment.installed(files.cert.parent, "") == enrolment.installed(files.cert.parent, "south") == files
+    assert enrolment.installed(files.cert.parent, "north") is None
+    assert enrolment.installed(federation.folder / "nowhere", "") is None
+    federation.node("north", told, folder="certs")
+    with pytest.raises(CertificateError, match="has the certificates of north, south; say which node with --name"):
+        enrolment.installed(files.cert.parent, "")
+
+
+def test_the_way_to_a_certificate_names_the_verbs() -> None:
+    for verb in ("init", "request south", "approve south.csr", "install south.crt"):
+        assert f"deca-node cert {verb}" in enrolment.how_to_begin("south")
 
 
 def test_a_folder_that_cannot_be_made_is_a_storage_error(federation: Federation) -> None:

@@ -19,15 +19,16 @@ BOOTS = itertools.count(1)
 class Party:
     """The control links of one node on a fake net, and all that they told."""
 
-    def __init__(self, net: FakeNet, name: str, address: str = "", admits: Any = None) -> None:
+    def __init__(self, net: FakeNet, name: str, address: str = "", admits: Any = None, *, secure: bool = False) -> None:
         self.net, self.name, self.address = net, name, address or f"{name}:1"
         self.packets: list[tuple[str, str, bytes]] = []
         self.progress: list[tuple[str, int]] = []
         self.failed: list[tuple[str, str]] = []
         self.position = -1
+        self.endpoint = FakeEndpoint(net, self.address, secure=secure)
         self.links = ControlLinks(
             Identity(name, next(BOOTS), lambda: self.position, self.address),
-            FakeEndpoint(net, self.address),  # type: ignore[arg-type]
+            self.endpoint,  # type: ignore[arg-type]
             lambda *packet: self.packets.append(packet),
             lambda *at: self.progress.append(at),
             lambda *whom: self.failed.append(whom),
@@ -129,6 +130,24 @@ def test_a_peer_that_cannot_be_reached_is_told_of() -> None:
         await close(north)
 
     run(fail())
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_with_certificates_whoever_was_found_by_address_is_called_again_by_name(seed: int) -> None:
+    """Of a peer that was dialled, TLS checks the name that was asked for, and nobody else can check any."""
+
+    async def find() -> None:
+        net = FakeNet(seed)
+        for found, finder in (("north", "south"), ("south", "north")):
+            there = Party(net, found, f"there-{found}:1", secure=True)
+            here = Party(net, finder, f"here-{finder}:1", secure=True)
+            here.send(there, b"hello", "")
+            await until(lambda there=there: there.packets)
+            assert here.endpoint.dialled == ["", found]
+            assert there.payloads() == [b"hello"] and here.failed == []
+            await close(here, there)
+
+    run(find())
 
 
 def test_only_who_is_admitted_may_call() -> None:

@@ -261,6 +261,7 @@ def test_strangers_are_refused(federation: Federation, tmp_path: Path, capfd: py
                 reason = tls_reason(await refusal_of(stream))
                 assert reason is not None and reason[0] == "tls-authority"
             assert server.callers == []
+            assert server.credentials.handshakes >= 6, "strangers are counted as well"
 
     asyncio.run(call())
 
@@ -494,3 +495,7 @@ def test_grpc_learns_of_tls_1_3_before_it_is_imported() -> None:
         [sys.executable, "-c", f"import grpc\n{code}"], check=False, capture_output=True, text=True, env=environment
     )
     assert "grpc was imported before" in late.stderr
+
+
+def test_words_that_are_of_no_handshake() -> None:
+    assert tls_reason("failed to connect to all addresses; last error: Connection refused") is None

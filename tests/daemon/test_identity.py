@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deca_node.daemon import certificates as certs
-from deca_node.daemon.identity import Doorman, NameLists, peer_identity, read_list
+from deca_node.daemon.identity import SEEN_MAX, Doorman, NameLists, peer_identity, read_list
+from deca_node.daemon.peers import NAME
 from deca_node.protocol.errors import SettingsError, WireError
 from tests.daemon.conftest import Federation
 
@@ -130,7 +131,7 @@ def test_any_file_is_a_list_or_refused(tmp_path_factory: pytest.TempPathFactory,
     path = tmp_path_factory.getbasetemp() / "any-list"
     path.write_bytes(content)
     with contextlib.suppress(SettingsError):
-        assert all(certs.NAME.fullmatch(e) or e.startswith("sha256:") for e in read_list(path).entries)
+        assert all(NAME.fullmatch(e) or e.startswith("sha256:") for e in read_list(path).entries)
 
 
 def test_a_list_that_is_missing_is_refused_and_never_taken_for_empty(tmp_path: Path) -> None:
@@ -206,3 +207,11 @@ def test_in_plaintext_only_the_lists_are_asked(tmp_path: Path) -> None:
     bench.doorman.reload()
     bench.doorman.verify(Context(b""), "south")
     assert bench.refusal(Context(b""), "east") == "denied"
+
+
+def test_what_is_remembered_has_a_limit(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, federation=None)
+    for number in range(SEEN_MAX + 3):
+        bench.doorman.verify(Context(b""), f"n{number}")
+    bench.deny.write_text("\n".join(f"n{number}" for number in range(SEEN_MAX + 3)))
+    assert bench.doorman.reload() == [f"n{number}" for number in range(3, SEEN_MAX + 3)]

@@ -132,6 +132,15 @@ def test_pace_and_what_is_left_of_the_way() -> None:
     assert desk.status.steps_per_second is None
 
 
+def test_the_pace_is_that_of_the_last_minute() -> None:
+    desk = Desk()
+    desk.begin()
+    for number in range(400):
+        desk.now += 1.0 if number < 200 else 0.5
+        desk.book.observe(e.Mixed(Step(0, number % 4)))
+    assert len(desk.book._times) == 121, "sixty seconds of two steps each, and the one before"
+
+
 def test_step_times_fall_into_buckets() -> None:
     desk = Desk()
     desk.begin()

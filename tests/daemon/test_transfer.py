@@ -12,9 +12,11 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deca_node.daemon import donor as giving
-from deca_node.daemon.donations import TransferError
+from deca_node.daemon.donations import Offer, TransferError, check_start, read_offer
 from deca_node.daemon.donor import Donor
 from deca_node.daemon.endpoint import Endpoint
 from deca_node.daemon.fetcher import INCOMING, Fetcher
@@ -22,6 +24,7 @@ from deca_node.daemon.haul import Waits
 from deca_node.daemon.incoming import Part
 from deca_node.daemon.peers import Address
 from deca_node.daemon.pieces import PIECE_BYTES, START, Item
+from deca_node.daemon.shelf import held_versions
 from deca_node.daemon.throttle import Throttle
 from deca_node.daemon.wire_pb import transfer_pb2 as pb
 from deca_node.numerics.manifest import (
@@ -131,12 +134,12 @@ class Town:
         self.killed = asyncio.ensure_future(self.endpoints[name].stop(0.01))
         await asyncio.Event().wait()
 
-    def fetcher(self, waits: Waits = WAITS) -> Fetcher:
+    def fetcher(self, waits: Waits = WAITS, name: str = "late") -> Fetcher:
         def note(sentence: str, level: str = "info") -> None:
             self.notes.append(sentence)
 
         door = Endpoint(Address("127.0.0.1", 0))
-        return Fetcher(self.path / "late", door.channel, note, waits)
+        return Fetcher(self.path / "late", door.channel, note, waits, name)
 
     async def fetch(self, fetcher: Fetcher, at_least: int = 1, have: Mapping[str, int] | None = None) -> Fetched:
         expected = {block: SIZES[block] for block in ("embedding", "layers.0", "layers.1", "head")}
@@ -161,10 +164,6 @@ def read(fetched: Fetched) -> dict[str, bytes]:
 
 def whole(versions: Mapping[str, int] = VERSIONS) -> dict[str, bytes]:
     return {block: content(block, activation) for block, activation in versions.items()}
-
-
-async def nothing(passed: int) -> None:
-    pass
 
 
 # --- getting it all -----------------------------------------------------------------------------------------
@@ -343,7 +342,7 @@ def test_a_donor_that_goes_silent_is_given_up(tmp_path: Path) -> None:
 
             await there.add("north", fall_silent)
             await there.add("south")
-            fetcher = there.fetcher(Waits(piece=0.05, pause_min=0.001, pause_max=0.002, failures_max=1))
+            fetcher = there.fetcher(Waits(piece=1.0, pause_min=0.001, pause_max=0.002, failures_max=1))
             assert read(await there.fetch(fetcher)) == whole()
             assert fetcher.traffic["donors_lost"] == 1 and there.said("north", "nothing came for")
 
@@ -380,6 +379,34 @@ def test_sizes_that_cannot_be_are_refused(tmp_path: Path) -> None:
             assert not (tmp_path / "late").exists(), "nothing was taken for it"
 
     asyncio.run(scene())
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_an_offer_or_refused(message: bytes) -> None:
+    with contextlib.suppress(WireError):
+        assert read_offer("north", message).donor == "north"
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"fingerprint": "00"},
+        {"versions": [pb.Version(block="head", activation=1, bytes=520, sha256=b"short")]},
+        {"start": [pb.StartFile(name="config.json", bytes=2, sha256=b"")]},
+    ],
+)
+def test_offers_that_contradict_themselves_are_refused(lie: dict[str, Any]) -> None:
+    honest = {"fingerprint": RUN.fingerprint, "agreement": dict(RUN.fields)}
+    assert read_offer("north", pb.Description(**honest).SerializeToString()).agreement == RUN
+    with pytest.raises(WireError):
+        read_offer("north", pb.Description(**(honest | lie)).SerializeToString())
+
+
+@pytest.mark.parametrize("name", ["../config.json", "model.safetensors/..", ".ssh", "evil.py", "pytorch_model.bin", ""])
+def test_a_start_model_has_no_strange_files(name: str) -> None:
+    offer = Offer("north", RUN, "", 0, 0, {}, {Item(START, name, 2): b"s" * 32})
+    with pytest.raises(WireError, match="as part of a model"):
+        check_start(offer, 10**9)
 
 
 # --- what a donor lets be done with it ------------------------------------------------------------------------
@@ -475,6 +502,23 @@ def test_so_many_at_a_time_and_the_others_come_again(tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
+def test_whoever_is_not_welcome_gets_nothing(tmp_path: Path) -> None:
+    def verify(context: object, name: str) -> None:
+        if name != "late":
+            raise WireError("denied", f"{name!r} is on this node's deny-list")
+
+    async def scene() -> None:
+        async with town(tmp_path) as there:
+            await there.add("north", verify=verify)
+            with pytest.raises(TransferError, match="'other' is on this node's deny-list"):
+                await there.fetch(there.fetcher(name="other"))
+            refusal = await answer(there, request().SerializeToString())
+            assert refusal[0] == grpc.StatusCode.PERMISSION_DENIED
+            assert read(await there.fetch(there.fetcher())) == whole()
+
+    asyncio.run(scene())
+
+
 def test_one_stream_per_caller(tmp_path: Path) -> None:
     async def scene() -> None:
         async with town(tmp_path) as there:
@@ -505,6 +549,22 @@ def test_a_donor_that_still_loads_says_so(tmp_path: Path) -> None:
                 await there.fetch(there.fetcher())
 
     asyncio.run(scene())
+
+
+def test_a_donor_that_stops_hashes_no_further(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with town(tmp_path) as there:
+            await there.add("north")
+            there.donors["north"].close()
+            with pytest.raises(TransferError, match="nobody could give block embedding"):
+                await there.fetch(there.fetcher())
+
+    asyncio.run(scene())
+
+
+def test_what_this_node_has_itself(tmp_path: Path) -> None:
+    assert held_versions(tmp_path / "nowhere") == {}
+    assert held_versions(write_node(tmp_path / "here")) == VERSIONS
 
 
 def test_the_upload_limit_holds(tmp_path: Path) -> None:

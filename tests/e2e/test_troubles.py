@@ -3,8 +3,6 @@
 import signal
 import socket
 
-import psutil
-
 from deca_node.lab.processes import LOOPBACK
 from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, metrics, until
 
@@ -59,18 +57,6 @@ def test_a_folder_in_use_is_refused(testbed: Testbed) -> None:
     assert "another node runs in" in second.log_text()
 
 
-def test_one_signal_saves_the_model_and_the_other_node_goes_on(testbed: Testbed) -> None:
-    testbed.peers("north", "south")
-    north, south = (testbed.start(name, inner_steps=40, open_timeout_seconds=5) for name in ("north", "south"))
-    until(lambda: len(metrics(north, "step")) > 5, "some steps")
-    north.process.send_signal(signal.SIGINT)
-    assert north.process.wait(DEADLINE_SECONDS) == 0
-    assert (north.directory / "stopped" / "model.safetensors").exists()
-    assert south.process.wait(DEADLINE_SECONDS) == 0
-    assert "edge to north is gone" in south.log_text()
-    assert (south.directory / "final" / "model.safetensors").exists()
-
-
 def test_two_signals_end_it_at_once(testbed: Testbed) -> None:
     testbed.peers("north")
     node = testbed.start("north", inner_steps=100_000)
@@ -78,13 +64,3 @@ def test_two_signals_end_it_at_once(testbed: Testbed) -> None:
     node.process.send_signal(signal.SIGTERM)
     node.process.send_signal(signal.SIGINT)
     assert node.process.wait(DEADLINE_SECONDS) in (0, 130)
-
-
-def test_a_killed_trainer_is_reported(testbed: Testbed) -> None:
-    testbed.peers("north")
-    node = testbed.start("north", inner_steps=100_000)
-    until(lambda: len(metrics(node, "step")) > 5, "some steps")
-    (trainer,) = psutil.Process(node.process.pid).children()
-    trainer.kill()
-    assert node.process.wait(DEADLINE_SECONDS) == 11
-    assert "the trainer process was killed by signal 9" in node.log_text()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from deca_node.lab.processes import LocalNodes, NodeProcess, write_peers
+from deca_node.lab.processes import LOOPBACK, LocalNodes, NodeProcess, free_ports, write_peers
 
 WORDS = ["the", "a", "node", "peer", "block", "step", "round", "flow", "graph", "edge", "of", "to"]
 WORDS += ["and", "in", "is", "it", "was", "mean", "model", "loss", "data", "card"]
@@ -72,6 +72,14 @@ class Testbed:
     def start(self, name: str, **flags: Any) -> NodeProcess:
         given = self._defaults(name) | {"--" + key.replace("_", "-"): value for key, value in flags.items()}
         return self.nodes.start(name, self.folder / "out" / name, {k: v for k, v in given.items() if v is not None})
+
+    def join(self, name: str, seed: str, **flags: Any) -> NodeProcess:
+        """A newcomer that has nothing but its data and a member's address."""
+        given = {"--insecure": True, "--data": self.data(name), "--threads": 1}
+        given["--listen"] = f"{LOOPBACK}:{free_ports(1)[0]}"
+        given |= {"--peers": self.folder / "none.txt", "--finish-timeout-seconds": 30}
+        given |= {"--" + key.replace("_", "-"): value for key, value in flags.items()}
+        return self.nodes.start(name, self.folder / "out" / name, given, verb=("join", seed))
 
     def _defaults(self, name: str) -> dict[str, Any]:
         return {

@@ -261,7 +261,7 @@ def test_exactly_r_steps_per_activation_the_first_included() -> None:
 # --- mixing -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", [name for name in CODECS if name != "topk"])
 def test_flush_mixes_leave_the_mean_and_bring_nodes_together(codec: str) -> None:
     """The mean over nodes is unchanged by mixing, compressed; a flush has neither gradient nor moments."""
     cluster = Cluster(

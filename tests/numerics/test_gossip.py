@@ -71,7 +71,7 @@ class Storm:
         self.x0 = torch.full((ELEMENTS,), 0.3)
         self.x = self.x0 + 1e-2 * torch.randn(NODES, ELEMENTS, generator=self.noise)
         self.expected = self.x.double().sum(dim=0)
-        """What the sum over nodes has to be: their walks, and the flows of which one end is applied, not yet the other."""
+        """What the sum over nodes has to be: their walks, and flows of which one end is applied, not yet the other."""
         self.pending: dict[tuple[int, int, int], Tensor] = {}
         self.counts: Counter[str] = Counter()
         self.worst_event = self.worst_sum = 0.0

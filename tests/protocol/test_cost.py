@@ -14,12 +14,14 @@ from deca_node.protocol import commands as c
 from deca_node.protocol import cost, sizes
 from deca_node.protocol import events as e
 from deca_node.protocol.cost import BlockShape, Case, Machine, ModelShape, Traffic
+from deca_node.protocol.errors import SettingsError
 from deca_node.protocol.frames import FrameId, FrameKind
 from deca_node.protocol.node import Node
 from deca_node.protocol.patience import Patience
 from deca_node.protocol.run import ModelFacts, RunSettings
 from deca_node.protocol.schedule import Step
 from deca_node.protocol.sizes import FrameSizes
+from deca_node.protocol.topology import graph
 
 NAMES = ("a", "b", "c", "d", "e")
 HIDDEN, INTERMEDIATE, VOCABULARY = 8, 32, 100
@@ -324,3 +326,36 @@ def test_only_the_graph_is_reckoned_anew() -> None:
     assert planned.under(codec="int4").mixing is planned.mixing
     assert planned.under(topology="full").mixing.edges == 6
     assert planned.under(final_flush_mixes=0).final_flush_mixes == planned.mixing.mixes_to_agree
+
+
+def test_topk_flows_slowly_and_flushes_long() -> None:
+    """What it saves in bytes it takes in mixes; the plan says both."""
+    frame_bytes = {**MODEL.blocks[0].frame_bytes, "topk": 10}
+    model = dataclasses.replace(
+        MODEL, blocks=tuple(dataclasses.replace(block, frame_bytes=frame_bytes) for block in MODEL.blocks)
+    )
+    settings = RunSettings(topology="full", codec="topk", rounds=1)
+    planned = Case.of(settings, model, NAMES[:4])
+    assert planned.final_flush_mixes == 163
+    assert planned.mixing.left_per_mix == pytest.approx(1 - 0.125)
+    assert cost.update_bytes(planned, planned.model.blocks[0]) == 10 + 20
+    assert planned.under(codec="int8").final_flush_mixes == 3
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_bytes_follow_a_graph_that_is_drawn_again(every: int) -> None:
+    planned = case(nodes=5, topology="erdos-renyi", redraw_every=every)
+    sent = cost.planned_bytes(planned)
+    for name in planned.members:
+        degrees = [
+            len(graph(planned.members, planned.settings, index // every * every)[name])
+            for index in range(len(planned.schedule))
+        ]
+        each = [cost.edge_traffic(planned, [index]).times(degree) for index, degree in enumerate(degrees)]
+        assert sent[name] == sum(each, cost.Traffic())
+    assert len({traffic.total_bytes for traffic in sent.values()}) > 1
+
+
+def test_edges_that_do_not_fit_are_refused_before_a_run() -> None:
+    with pytest.raises(SettingsError, match=r"^edges: 'a-z' does not join two members"):
+        case(topology="edges", edges="a-z")

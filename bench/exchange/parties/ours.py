@@ -17,10 +17,12 @@ import uvloop
 from bench.exchange import content, party
 from bench.exchange.party import Job
 from deca_node.daemon.arena import Arena, FrameStore, shared_file
+from deca_node.daemon.endpoint import Endpoint
+from deca_node.daemon.greeting import Identity
 from deca_node.daemon.peers import Address
 from deca_node.daemon.process import settle_memory
 from deca_node.daemon.session import FrameRules
-from deca_node.daemon.transport import Identity, Transport
+from deca_node.daemon.transport import Transport
 from deca_node.numerics.quantize import CACHE_ELEMENTS, CODECS
 from deca_node.protocol import events as e
 from deca_node.protocol.frames import FrameId, FrameKind
@@ -107,9 +109,12 @@ class Ours:
         arena = Arena(shared_file(), self._codes.nbytes, (HELD_MAX + 1) * (len(job.neighbours) + 1))
         self._store = FrameStore(arena)
         peers = {name(peer): Address(*job.peers[peer]) for peer in job.neighbours}
-        self._transport = Transport(Identity(name(job.party), job.party, lambda: -1), peers, self._events.put_nowait)
-        await self._transport.listen(Address(*job.peers[job.party]))
-        rules = FrameRules(lambda *_: self._codes.nbytes, HELD_MAX, frozenset(peers))
+        self._endpoint = Endpoint(Address(*job.peers[job.party]))
+        identity = Identity(name(job.party), job.party, lambda: -1)
+        self._transport = Transport(identity, self._endpoint, self._events.put_nowait)
+        await self._endpoint.start()
+        self._transport.set_peers(peers)
+        rules = FrameRules(lambda *_: self._codes.nbytes, HELD_MAX, lambda *_: True)
         self._transport.meet(Agreement({}), self._store, rules)
         for _ in job.neighbours:
             assert isinstance(event := await self._events.get(), e.PeerUp), event
@@ -151,7 +156,11 @@ class Ours:
 
     def close(self) -> None:
         """End the streams and the server."""
-        self._run(self._transport.close())
+        self._run(self._close())
+
+    async def _close(self) -> None:
+        await self._transport.close()
+        await self._endpoint.stop()
 
 
 def name(party: int) -> str:

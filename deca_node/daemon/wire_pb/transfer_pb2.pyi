@@ -7,10 +7,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class DescribeRequest(_message.Message):
-    __slots__ = ("start",)
+    __slots__ = ("name", "start")
+    NAME_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
+    name: str
     start: bool
-    def __init__(self, start: _Optional[bool] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., start: _Optional[bool] = ...) -> None: ...
 
 class Description(_message.Message):
     __slots__ = ("protocol", "run_name", "fingerprint", "agreement", "settings", "position", "boundary", "versions", "shares_start", "start")
@@ -66,16 +68,18 @@ class StartFile(_message.Message):
     def __init__(self, name: _Optional[str] = ..., bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
-    __slots__ = ("fingerprint", "version", "start", "pieces")
+    __slots__ = ("name", "fingerprint", "version", "start", "pieces")
+    NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     PIECES_FIELD_NUMBER: _ClassVar[int]
+    name: str
     fingerprint: str
     version: Version
     start: StartFile
     pieces: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, fingerprint: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., start: _Optional[_Union[StartFile, _Mapping]] = ..., pieces: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., start: _Optional[_Union[StartFile, _Mapping]] = ..., pieces: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Piece(_message.Message):
     __slots__ = ("index", "sha256", "data")

@@ -1,0 +1,210 @@
+"""``python -m bench.latency``: how long a node takes to answer while it sends and receives as fast as it can.
+
+Two processes, each with a node's network (one port, one exchange stream, one control link) and a trainer beside it
+that burns a core at lower priority, hand each other frames without a pause. Meanwhile pings travel over the control
+link and, as the alternative without one, as small messages on the exchange stream itself; and a meter sees how late
+the event loop wakes whom it promised to wake. The same is measured at rest.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from bench.harness import MIB, ROOT, Row, parser, write_results
+from deca_node.daemon import control_session
+from deca_node.daemon.arena import Arena, FrameStore, shared_file
+from deca_node.daemon.control import ControlLinks
+from deca_node.daemon.endpoint import Endpoint
+from deca_node.daemon.greeting import Identity
+from deca_node.daemon.meters import LagMeter, Window
+from deca_node.daemon.peers import Address
+from deca_node.daemon.process import settle_memory
+from deca_node.daemon.session import FrameRules
+from deca_node.daemon.transport import Transport
+from deca_node.daemon.wire_pb import exchange_pb2 as pb
+from deca_node.protocol import events as e
+from deca_node.protocol.frames import FrameId, FrameKind
+from deca_node.protocol.run import Agreement
+
+NAMES = ("north", "south")
+HELD_MAX = 4
+FRAMES_QUEUED = 2
+FRAME_BYTES = 32 * MIB
+WARM_UP_SECONDS = 2.0
+PING_SECONDS = 0.02
+TARGET_SECONDS = 0.005
+BURN = "import os\nos.nice(5)\nwhile True: pass"
+
+
+def main() -> None:
+    """Measure, print the table and write ``latency.json``; or, with ``--party``, be one of the two nodes."""
+    options = parser("Round trips and event-loop lag of two nodes, at rest and under full load.")
+    options.add_argument("--seconds", type=float, default=20.0, help="how long each arm is measured")
+    options.add_argument("--party", default="", help=argparse.SUPPRESS)
+    arguments = options.parse_args()
+    if arguments.party:
+        print(json.dumps(uvloop.run(Party(json.loads(arguments.party)).life())))
+        return
+    seconds = 3.0 if arguments.quick else arguments.seconds
+    rows = [row for load in (False, True) for row in arm(load, seconds)]
+    show(rows)
+    written = write_results("latency", arguments, {"job": {"seconds": seconds}, "target": TARGET_SECONDS, "rows": rows})
+    Console().print(f"written to {written}")
+
+
+def arm(load: bool, seconds: float) -> list[Row]:
+    """Two fresh processes with a burning one beside each under load; the worse of the two for every figure."""
+    ports = free_ports(2)
+    jobs = [{"index": index, "ports": ports, "load": load, "seconds": seconds} for index in range(2)]
+    burning = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(2 * load)]
+    try:
+        commands = [[sys.executable, "-m", "bench.latency", "--party", json.dumps(job)] for job in jobs]
+        parties = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for command in commands]
+        answers = [party.communicate(timeout=120 + 3 * seconds)[0] for party in parties]
+    finally:
+        for process in burning:
+            process.kill()
+            process.wait()
+    if any(party.returncode for party in parties):
+        raise SystemExit("a party failed; its own words are above")
+    reports = [json.loads(answer.splitlines()[-1]) for answer in answers]
+    what = "full load" if load else "at rest"
+    rate = sum(report["received_bytes"] for report in reports) / seconds / 1e9
+    return [
+        {"arm": what, "what": kind, "gigabytes_per_second": rate, **worse(*(report[kind] for report in reports))}
+        for kind in ("control ping", "exchange ping", "event-loop lag")
+    ]
+
+
+def worse(left: Row, right: Row) -> Row:
+    """Figure by figure."""
+    return {"count": min(left["count"], right["count"])} | {q: max(left[q], right[q]) for q in ("p50", "p99", "max")}
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody has at the moment."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def show(rows: list[Row]) -> None:
+    """The table."""
+    table = Table(title="Milliseconds, the worse of two nodes")
+    for column in ("", "", "n", "p50", "p99", "max", "GB/s"):
+        table.add_column(column, justify="right" if column else "left")
+    for row in rows:
+        figures = [f"{1e3 * row[q]:.2f}" for q in ("p50", "p99", "max")]
+        table.add_row(row["arm"], row["what"], str(row["count"]), *figures, f"{row['gigabytes_per_second']:.2f}")
+    Console().print(table)
+
+
+class Party:
+    """One node's network, and what it measures."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self._job = job
+        self._name, self._peer = NAMES[job["index"]], NAMES[1 - job["index"]]
+        own, peer = (Address("127.0.0.1", job["ports"][index]) for index in (job["index"], 1 - job["index"]))
+        self._own, self._there = own, peer
+        self._round_trips = Window(100_000)
+        self._asked: dict[int, float] = {}
+        self._received = 0
+        self._up = asyncio.Event()
+
+    async def life(self) -> Row:
+        """Meet, warm up, measure, and stay a little longer for the other one."""
+        settle_memory()
+        control_session.PING_SECONDS = PING_SECONDS  # far more often than a node does, so that there is a p99
+        self._start()
+        await self._endpoint.start()
+        self._transport.set_peers({self._peer: self._there})
+        self._transport.meet(Agreement({}), self._store, FrameRules(lambda *_: FRAME_BYTES, HELD_MAX, lambda *_: True))
+        self._links.send(self._peer, str(self._there), b"hello")
+        await self._up.wait()
+        gc.freeze()
+        load = [asyncio.ensure_future(self._send())] if self._job["load"] else []
+        tasks = [*load, asyncio.ensure_future(self._ping())]
+        await asyncio.sleep(WARM_UP_SECONDS)
+        report = await self._measure()
+        await asyncio.sleep(WARM_UP_SECONDS)
+        for task in tasks:
+            task.cancel()
+        await self._links.close()
+        await self._transport.close()
+        await self._endpoint.stop()
+        return report
+
+    def _start(self) -> None:
+        self._store = FrameStore(Arena(shared_file(), FRAME_BYTES, 2 * HELD_MAX), kept_free=HELD_MAX)
+        self._endpoint = Endpoint(self._own)
+        identity = Identity(self._name, os.getpid(), lambda: 0, str(self._own))
+        self._transport = Transport(identity, self._endpoint, self._heard)
+        self._links = ControlLinks(identity, self._endpoint, _ignore, _ignore, _ignore)
+
+    async def _measure(self) -> Row:
+        lag = LagMeter()
+        lag.start()
+        before, self._round_trips = self._received, Window(100_000)
+        await asyncio.sleep(self._job["seconds"])
+        lag.close()
+        return {
+            "control ping": asdict(self._links.rtt()[self._peer]),
+            "exchange ping": asdict(self._round_trips.figures()),
+            "event-loop lag": asdict(lag.figures()),
+            "received_bytes": self._received - before,
+        }
+
+    async def _send(self) -> None:
+        """Frames without a pause, two in the queue at any time."""
+        for inner in range(1 << 30):
+            frame = FrameId(self._name, FrameKind.UPDATE, 0, inner)
+            self._store.reserve(frame, FRAME_BYTES)
+            self._transport.send_frame(self._peer, frame)
+            self._store.release(frame)
+            while self._store.held_from(self._name) >= FRAMES_QUEUED:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
+    async def _ping(self) -> None:
+        """The alternative to a control link: the smallest message there is, on the stream that carries frames."""
+        for number in range(1 << 30):
+            self._asked[number] = time.perf_counter()
+            self._transport.send(self._peer, pb.Frame(close=pb.Close(activation=number, reason="ping")))
+            await asyncio.sleep(0.1)
+
+    def _heard(self, event: e.NetworkEvent) -> None:
+        match event:
+            case e.PeerUp():
+                self._up.set()
+            case e.UpdateReceived():
+                self._received += FRAME_BYTES
+                self._store.release(event.update)
+            case e.CloseReceived(reason="ping"):
+                close = pb.Close(activation=event.activation, reason="pong")
+                self._transport.send(self._peer, pb.Frame(close=close))
+            case e.CloseReceived():
+                with suppress(KeyError):
+                    self._round_trips.add(time.perf_counter() - self._asked.pop(event.activation))
+
+
+def _ignore(*_: Any) -> None:
+    """Nobody is told."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""``python -m bench.links``: does the exchange hide behind compute on an ordinary line?
+
+Real nodes, each in a network namespace of its own, over lines of 100 Mbit/s with a round trip of 40 ms
+(:mod:`bench.links.wire`). The batch is chosen so that a step takes about as long as its int4 update takes on that
+line. Then the same steps run in three ways, in turn: every node by itself (compute alone, all nodes at the same time,
+so that they share the machine as they do in the other two), with ``overlap``, and in ``lockstep``. Compared are medians
+of the seconds from step to step, in the blocks that are decoder layers, the first steps of each visit left out.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.harness import Row, parser, write_results
+from bench.links.wire import HEADERS_BYTES, MTU_BYTES, NotPermittedError, Wire
+from deca_node.lab.processes import LocalNodes, NodeProcess
+from deca_node.protocol.sizes import STATE_BYTES, frame_framing_bytes
+
+ARMS = ("alone", "overlap", "lockstep")
+PORT = 4700
+SKIPPED_STEPS = 3
+"""Of each visit: the keyframe and TCP's slow start fall into them."""
+
+TARGET_RATIO = 1.15
+INT4_BITS = 4.5
+RUN_SECONDS_MAX = 900.0
+
+
+def main() -> None:
+    """Measure, print the table and write ``links.json``."""
+    options = parser("Step time over ordinary lines, against compute alone.")
+    options.set_defaults(threads=1, batch=0)
+    options.add_argument("--nodes", type=int, default=2, help="how many nodes, all neighbours of each other")
+    options.add_argument("--mbit", type=float, default=100.0, help="of each line, each way")
+    options.add_argument("--rtt-ms", type=float, default=40.0, help="round trip between any two nodes")
+    options.add_argument("--hidden", type=int, default=768, help="width of the model")
+    options.add_argument("--steps", type=int, default=20, help="gradient steps per visit")
+    options.add_argument("--repeats", type=int, default=3, help="turns")
+    arguments = options.parse_args()
+    if arguments.quick:
+        arguments.hidden, arguments.steps, arguments.repeats, arguments.batch = 128, 6, 1, 1
+    try:
+        with tempfile.TemporaryDirectory() as folder, wire_of(arguments) as wire:
+            bench = Bench(Path(folder), wire, arguments)
+            rows = bench.measure()
+    except NotPermittedError as error:
+        Console().print(f"bench.links is skipped: {error}; run it as root on Linux, with iproute2 and /dev/net/tun")
+        return
+    found = summary(rows)
+    show(found, bench)
+    job = {name: getattr(arguments, name) for name in ("nodes", "mbit", "rtt_ms", "hidden", "steps", "repeats")}
+    job |= {"batch": bench.batch, "frame_bytes": bench.frame_bytes, "mtu_bytes": MTU_BYTES}
+    line = {"transfer_seconds": round(bench.transfer_seconds, 4), "packets_lost": wire.lost}
+    path = write_results("links", arguments, {"job": job, **line, **found, "turns": rows})
+    Console().print(f"written to {path}")
+
+
+def wire_of(arguments: argparse.Namespace) -> Wire:
+    """The lines that were asked for."""
+    return Wire(arguments.nodes, 1e6 * arguments.mbit, arguments.rtt_ms / 2000)
+
+
+class Bench:
+    """The model, the data and the settings of all runs, and what they measure."""
+
+    def __init__(self, folder: Path, wire: Wire, arguments: argparse.Namespace) -> None:
+        self.folder, self.wire, self.arguments = folder, wire, arguments
+        self.names = [f"node-{number + 1}" for number in range(arguments.nodes)]
+        self._prepare()
+        self.batch: int = arguments.batch or self._fitting_batch()
+
+    @property
+    def transfer_seconds(self) -> float:
+        """Until one layer's update is with every neighbour, TCP's headers included."""
+        nbytes = self.frame_bytes + frame_framing_bytes(1, 1, self.frame_bytes)
+        nbytes += HEADERS_BYTES * -(-nbytes // MTU_BYTES)
+        neighbours = len(self.names) - 1
+        return 8 * neighbours * nbytes / self.wire.bits_per_second + self.wire.seconds_one_way
+
+    def measure(self) -> list[Row]:
+        """One row per turn and arm, in turn, so that what else the machine does falls on all arms alike."""
+        rows = []
+        for turn in range(self.arguments.repeats):
+            for arm in ARMS:
+                seconds, compute = self.run(arm, self.batch, f"{turn}-{arm}")
+                rows.append({"turn": turn, "arm": arm, "step_seconds": seconds, "compute_seconds": compute})
+                print(f"turn {turn + 1}, {arm}: {1000 * seconds:.0f} ms per step", flush=True)
+        return rows
+
+    def run(self, arm: str, batch: int, label: str) -> tuple[float, float]:
+        """One run of all nodes; median seconds from step to step, and of a gradient."""
+        settings = {
+            "rounds": 1,
+            "inner_steps": self.arguments.steps,
+            "flush_mixes": 1,
+            "final_flush_mixes": 3,
+            "sequence_length": self.arguments.length,
+            "batch_size": batch,
+            "learning_rate": 1e-5,
+            "topology": "full",
+            "codec": "int4",
+            "exchange": "lockstep" if arm == "alone" else arm,
+        }
+        run = self.folder / f"{label}.toml"
+        run.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))
+        with LocalNodes() as nodes:
+            for number in range(len(self.names)):
+                nodes.nodes.append(self._start(number, arm == "alone", run, self.folder / label))
+            nodes.wait(RUN_SECONDS_MAX)
+            lines = [line for node in nodes.nodes for line in layer_steps(node.directory)]
+        return (
+            statistics.median(line["step_seconds"] for line in lines),
+            statistics.median(line["compute_seconds"] for line in lines),
+        )
+
+    def _start(self, number: int, alone: bool, run: Path, folder: Path) -> NodeProcess:
+        line, name = self.wire.lines[number], self.names[number]
+        folder.mkdir(exist_ok=True)
+        peers = folder / (f"peers-{name}.txt" if alone else "peers.txt")
+        listed = [number] if alone else range(len(self.names))
+        peers.write_text("".join(f"{self.names[i]}@{self.wire.lines[i].address}:{PORT}\n" for i in listed))
+        flags = {"--name": name, "--dir": folder / name, "--peers": peers, "--run": run}
+        flags |= {"--model": self.folder / "model", "--data": self.folder / f"{name}.jsonl"}
+        flags |= {"--threads": self.arguments.threads, "--eval-sequences": 1}
+        words = [str(word) for pair in flags.items() for word in pair]
+        command = ["ip", "netns", "exec", line.namespace, sys.executable, "-m", "deca_node", "start"]
+        log = folder / f"{name}.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [*command, "--insecure", "--insecure", *words], stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            )
+        return NodeProcess(name, folder / name, log, process)
+
+    def _prepare(self) -> None:
+        """In a process of its own: this one imports no torch, so that it takes nothing from what it measures."""
+        job = {"folder": str(self.folder), "names": self.names, "hidden": self.arguments.hidden}
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.links.content", json.dumps(job)], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            sys.exit(f"the model could not be made:\n{done.stderr[-2000:]}")
+        elements = int(done.stdout.split()[-1])
+        self.frame_bytes = round(elements * INT4_BITS / 8) + STATE_BYTES
+
+    def _fitting_batch(self) -> int:
+        """So many sequences that a step takes as long as its update on the line; from a run with two."""
+        before = time.monotonic()
+        seconds, _ = self.run("alone", 2, "calibration")
+        batch = max(1, round(2 * self.transfer_seconds / seconds))
+        print(f"batch {batch}: {1000 * seconds:.0f} ms with 2, found in {time.monotonic() - before:.0f} s", flush=True)
+        return batch
+
+
+def layer_steps(directory: Path) -> list[Row]:
+    """The lines of steps with a gradient, of blocks behind the embedding, once a visit runs evenly."""
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        line
+        for line in lines
+        if line["kind"] == "step" and "loss" in line and line["block"] > 0 and line["inner"] >= SKIPPED_STEPS
+    ]
+
+
+def summary(rows: list[Row]) -> Row:
+    """Medians over the turns; ratios are taken within each turn."""
+    by_arm = {arm: [row["step_seconds"] for row in rows if row["arm"] == arm] for arm in ARMS}
+    ratios = {arm: [mine / alone for mine, alone in zip(by_arm[arm], by_arm["alone"], strict=True)] for arm in ARMS[1:]}
+    return {
+        "step_seconds": {arm: round(statistics.median(values), 4) for arm, values in by_arm.items()},
+        "over_alone": {arm: round(statistics.median(values), 3) for arm, values in ratios.items()},
+        "over_alone_all": {arm: [round(value, 3) for value in values] for arm, values in ratios.items()},
+    }
+
+
+def show(found: Row, bench: Bench) -> None:
+    """Print the table."""
+    given = bench.arguments
+    table = Table(
+        title=f"{given.nodes} nodes, {given.mbit:g} Mbit/s, {given.rtt_ms:g} ms round trip, int4",
+        caption=f"An update of {bench.frame_bytes / 1e6:.1f} MB takes {1000 * bench.transfer_seconds:.0f} ms on the "
+        f"line. The aim for overlap is {TARGET_RATIO} times compute alone.",
+    )
+    for heading in ("steps", "ms per step", "over compute alone"):
+        table.add_column(heading, justify="left" if heading == "steps" else "right")
+    for arm, seconds in found["step_seconds"].items():
+        table.add_row(arm, f"{1000 * seconds:.0f}", f"{found['over_alone'].get(arm, 1.0):.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""What must hold between the trainers of a cluster, whatever the network does: the arithmetic of the whole.
+
+What one end of an edge adds the other takes. So the sum over all copies moves only by gradients, by flows that one
+end has applied and the other has not yet, and by jumps: where a node goes back to a checkpoint, or takes over what
+others did while it was away.
+"""
+
+import struct
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+ELEMENTS = 4
+BLOCKS = 2
+FRAME_BYTES = 8 * (1 + ELEMENTS)
+
+Vector = list[float]
+
+
+def plus(x: Vector, y: Vector, factor: float = 1.0) -> Vector:
+    """x + factor y."""
+    return [a + factor * b for a, b in zip(x, y, strict=True)]
+
+
+class Holds(Protocol):
+    """A trainer, as far as the audit is concerned: a copy of every block."""
+
+    name: str
+    x: list[Vector]
+
+
+class HalfFlow(NamedTuple):
+    """A flow that one end has applied."""
+
+    block: int
+    amount: Vector
+    activation: int
+    ends: tuple[str, str]
+
+
+@dataclass
+class Audit:
+    """``start`` and ``drift`` hold the sum over nodes of x at the start and of what gradients and jumps added since,
+    per block; ``single`` the flows that one end of an edge has applied and the other has not yet, by the serial
+    numbers of both frames."""
+
+    trainers: list[Holds] = field(default_factory=list)
+    start: list[Vector] = field(default_factory=lambda: [[0.0] * ELEMENTS for _ in range(BLOCKS)])
+    drift: list[Vector] = field(default_factory=lambda: [[0.0] * ELEMENTS for _ in range(BLOCKS)])
+    single: dict[tuple[int, int], HalfFlow] = field(default_factory=dict)
+    written: list[bytes] = field(default_factory=list)
+    """Every frame that was ever written; its serial number is its place here, and its first eight bytes."""
+    given: dict[str, Vector] = field(default_factory=dict)
+    """What donors have handed out, by the path that it goes by."""
+    applied: int = 0
+    _moved: bool = True
+
+    def join(self, trainer: Holds) -> None:
+        """One more node."""
+        self.trainers.append(trainer)
+        self.start = [plus(total, x) for total, x in zip(self.start, trainer.x, strict=True)]
+
+    def moved(self, block: int, by: Vector) -> None:
+        """A gradient, or a jump, has moved one node."""
+        self._moved = True
+        self.drift[block] = plus(self.drift[block], by)
+
+    def jumped(self, before: list[Vector], after: list[Vector]) -> None:
+        """One node's copy is another one now."""
+        for block in range(BLOCKS):
+            self.moved(block, plus(after[block], before[block], -1.0))
+
+    def frame(self, x: Vector) -> bytes:
+        """A frame that holds x."""
+        data = struct.pack(f"<q{ELEMENTS}d", len(self.written), *x)
+        self.written.append(data)
+        return data
+
+    def read(self, data: bytes) -> tuple[int, Vector] | None:
+        """Serial number and content of a frame; None where its bytes are not what its sender wrote."""
+        serial, *x = struct.unpack(f"<q{ELEMENTS}d", data)
+        sound = 0 <= serial < len(self.written) and self.written[serial] == data
+        return (serial, x) if sound else None
+
+    def flowed(self, flow: HalfFlow, theirs: int, ours: int) -> None:
+        """One end has applied a flow: it is held against the other end's, which must be its exact opposite."""
+        self.applied += 1
+        self._moved = True
+        key = (min(theirs, ours), max(theirs, ours))
+        if key not in self.single:
+            self.single[key] = flow
+            return
+        opposite = flow._replace(amount=[-value for value in flow.amount])
+        assert self.single.pop(key) == opposite, f"the two ends of {flow} differ"
+
+    def check(self) -> None:
+        """The sum over nodes is what it was, but for gradients, jumps, and flows that one end has still to apply."""
+        if not self._moved:
+            return
+        self._moved = False
+        expected = [plus(start, drift) for start, drift in zip(self.start, self.drift, strict=True)]
+        for flow in self.single.values():
+            expected[flow.block] = plus(expected[flow.block], flow.amount)
+        for block in range(BLOCKS):
+            found = [sum(column) for column in zip(*(t.x[block] for t in self.trainers), strict=True)]
+            assert all(abs(a - b) < 1e-6 for a, b in zip(found, expected[block], strict=True)), (
+                f"the mean of block {block} has moved: {found}, expected {expected[block]}"
+            )
+
+    def spread(self, names: frozenset[str] | None = None) -> float:
+        """The largest distance between two nodes (of ``names``) in any element."""
+        chosen = [trainer for trainer in self.trainers if names is None or trainer.name in names]
+        columns = [column for block in range(BLOCKS) for column in zip(*(t.x[block] for t in chosen), strict=True)]
+        return max(max(column) - min(column) for column in columns)

@@ -1,0 +1,103 @@
+"""Nodes that stop, die, come back and come late: what was trained is kept, and the others go on."""
+
+import json
+import signal
+from pathlib import Path
+
+import psutil
+
+from deca_node.lab.processes import NodeProcess
+from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, final_parameters, largest_difference, metrics, until
+
+
+def steps_done(node: NodeProcess) -> int:
+    """The newest step's place in the run; replayed steps count once."""
+    return max((int(record["ordinal"]) for record in metrics(node, "step")), default=-1)
+
+
+def checkpoints(node: NodeProcess) -> list[Path]:
+    return sorted((node.directory / "checkpoints").glob("*/manifest.json"))
+
+
+def trainer_of(node: NodeProcess) -> psutil.Process:
+    (trainer,) = psutil.Process(node.process.pid).children()
+    return trainer
+
+
+def end(node: NodeProcess, testbed: Testbed) -> None:
+    node.process.wait(DEADLINE_SECONDS)
+    testbed.nodes.nodes.remove(node)
+
+
+def test_a_stopped_node_goes_on_where_it_was(testbed: Testbed) -> None:
+    """SIGTERM in the middle of a visit: exit 0, a checkpoint at that very step, and the same end as without it."""
+    testbed.peers("north")
+    flags = {"inner_steps": 30, "rounds": 1}
+    whole = testbed.start("north", **flags)
+    testbed.wait()
+    expected = final_parameters(whole)
+    whole.directory.rename(whole.directory.with_name("whole"))
+    testbed.nodes.nodes.clear()
+
+    first = testbed.start("north", **flags)
+    until(lambda: steps_done(first) > 40, "some steps")
+    first.process.send_signal(signal.SIGTERM)
+    assert first.process.wait(DEADLINE_SECONDS) == 0
+    assert "start it again to go on" in first.log_text()
+    position = json.loads(checkpoints(first)[-1].read_text())["position"]
+    assert position[1] > 0, "the visit was kept in its midst"
+    testbed.nodes.nodes.clear()
+
+    second = testbed.start("north", **flags)
+    testbed.wait()
+    assert "going on from the checkpoint" in second.log_text()
+    found = final_parameters(second)
+    assert all((found[name] == expected[name]).all() for name in expected), "bit for bit"
+    again = testbed.nodes.start("north", second.directory, testbed._defaults("north") | {"--inner-steps": 30})
+    assert again.process.wait(DEADLINE_SECONDS) == 0
+    assert "the run is complete" in again.log_text()
+
+
+def test_a_dead_trainer_is_replaced(testbed: Testbed) -> None:
+    """kill -9 of a trainer: its node lives, says so, starts another, and both nodes finish alike."""
+    testbed.peers("north", "south")
+    nodes = [testbed.start(name, inner_steps=30, rounds=2) for name in ("north", "south")]
+    until(lambda: steps_done(nodes[0]) > 40, "some steps")
+    trainer_of(nodes[0]).kill()
+    testbed.wait(2 * DEADLINE_SECONDS)
+    assert "was killed by signal 9" in nodes[0].log_text()
+    assert "starting another" in nodes[0].log_text()
+    assert largest_difference(nodes) < 1e-3
+
+
+def test_a_killed_node_comes_back_and_catches_up(testbed: Testbed) -> None:
+    """kill -9 of one of three: the others go on; when it is started again it gets what it missed from them."""
+    names = ("a", "b", "c")
+    testbed.peers(*names)
+    flags = {"inner_steps": 40, "rounds": 3, "open_timeout_seconds": 10}
+    nodes = {name: testbed.start(name, **flags) for name in names}
+    until(lambda: steps_done(nodes["c"]) > 60, "some steps")
+    nodes["c"].process.kill()
+    end(nodes["c"], testbed)
+    before = steps_done(nodes["a"])
+    until(lambda: steps_done(nodes["a"]) > before + 60, "the others to go on")
+    nodes["c"] = testbed.start("c", **flags)
+    testbed.wait(3 * DEADLINE_SECONDS)
+    assert largest_difference(list(nodes.values())) < 1e-3
+    assert "catching up" in nodes["c"].log_text()
+    assert metrics(nodes["c"], "step")[-1]["activations_skipped"] >= 1
+
+
+def test_a_newcomer_joins_in_the_middle(testbed: Testbed) -> None:
+    """Without model or run.toml: both come from the members, and the newcomer ends with the others' model."""
+    testbed.peers("a", "b")
+    flags = {"inner_steps": 40, "rounds": 3, "open_timeout_seconds": 10}
+    nodes = [testbed.start(name, **flags) for name in ("a", "b")]
+    until(lambda: steps_done(nodes[0]) > 60, "some steps")
+    seed = (testbed.folder / "peers.txt").read_text().splitlines()[0].partition("@")[2]
+    late = testbed.join("late", seed)
+    testbed.wait(3 * DEADLINE_SECONDS)
+    assert largest_difference([*nodes, late]) < 1e-3
+    steps = metrics(late, "step")
+    assert steps[-1]["flows_applied"] > 0, "it took part"
+    assert sum("loss" in step for step in steps) < sum("loss" in step for step in metrics(nodes[0], "step"))
