@@ -100,6 +100,10 @@ class FrameStore:
         """Somebody is sending this frame: keep its slot even if it is released meanwhile."""
         self._holds[frame] += 1
 
+    def senders(self, frame: FrameId) -> int:
+        """How many are sending this frame, or are about to."""
+        return self._holds[frame]
+
     def unhold(self, frame: FrameId) -> None:
         """That sending is over."""
         self._holds[frame] -= 1

@@ -51,6 +51,7 @@ FORCED = 130
 class _End:
     exit_code: int
     sentence: str
+    for_good: bool = False
 
 
 class Daemon:
@@ -83,7 +84,6 @@ class Daemon:
         self._store: FrameStore | None = None
         self._ready: e.TrainerReady | None = None
         self._end: _End | None = None
-        self._leaving = False
         self._signals = 0
 
     # --- life ---------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ class Daemon:
         finally:
             watch.cancel()
             await self._door.close()
-            await self._network.close(leaving=self._leaving)
+            await self._network.close(leaving=self._end is not None and self._end.for_good)
             await self._trainer.close()
             self._telemetry.close()
             log.removeHandler(self._event_log)
@@ -127,7 +127,6 @@ class Daemon:
                 self._ready = event
             elif isinstance(event, e.Adopted):
                 self._network.fetcher.clear()
-            self._leaving = self._leaving or isinstance(event, e.LeaveRequested)
             # Before the node moves on: what is written down belongs to where it stands now.
             self._telemetry.observe(event)
             self._door.book.observe(event)
@@ -190,7 +189,7 @@ class Daemon:
             case c.Report():
                 log.log(logging.getLevelNamesMapping()[command.level.upper()], "%s", command.sentence)
             case c.Finish():
-                self._end = self._end or _End(command.exit_code, command.sentence)
+                self._end = self._end or _End(command.exit_code, command.sentence, command.for_good)
             case _:
                 self._trainer.send(command, self._places(command))
 

@@ -11,16 +11,27 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deca_node.daemon import wire
 from deca_node.daemon.arena import FrameStore
+from deca_node.daemon.chunks import Chunks
 from deca_node.daemon.endpoint import Stream
 from deca_node.daemon.throttle import Throttle
+from deca_node.daemon.turns import Turns
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol.frames import FrameId, FrameKind
 from deca_node.protocol.sizes import CHUNK_BYTES
 
 MESSAGES_QUEUED_MAX = 1000
 """Small messages that wait for one peer; beyond, it is taken for one that reads nothing any more."""
+
+
+class Shared:
+    """What all streams of a node share: the frames, their chunks, the limit on what is sent, and the loop's turns."""
+
+    def __init__(self, store: FrameStore, throttle: Throttle) -> None:
+        self.store = store
+        self.throttle = throttle
+        self.chunks = Chunks(store)
+        self.turns = Turns()
 
 
 @dataclass(frozen=True)
@@ -37,13 +48,11 @@ _Item = pb.Frame | FrameId | _Offer
 class Outbox:
     """The queue of one stream. ``frames_max`` frames may wait in it; ``traffic`` counts bytes by kind."""
 
-    def __init__(
-        self, stream: Stream, store: FrameStore, traffic: Counter[str], throttle: Throttle, frames_max: int
-    ) -> None:
+    def __init__(self, stream: Stream, shared: Shared, traffic: Counter[str], frames_max: int) -> None:
         self._stream = stream
-        self._store = store
+        self._shared = shared
+        self._store = shared.store
         self._traffic = traffic
-        self._throttle = throttle
         self._frames_max = frames_max
         self._queue: deque[_Item] = deque()
         self._begun = 0
@@ -147,11 +156,14 @@ class Outbox:
             self._store.unhold(frame)
 
     async def _write_chunks(self, frame: FrameId) -> None:
-        view = self._store.view(frame)
-        for offset in range(0, len(view), CHUNK_BYTES):
-            data = view[offset : offset + CHUNK_BYTES]
-            await self._throttle.take(len(data))
-            await self._write_counted(frame.kind, wire.encode_chunk(frame, offset, len(view), data))
+        _, nbytes = self._store.slot(frame)
+        for offset in range(0, nbytes, CHUNK_BYTES):
+            await self._shared.throttle.take(min(CHUNK_BYTES, nbytes - offset))
+            await self._shared.turns.take()
+            message = self._shared.chunks.message(frame, offset)
+            # gRPC copies it, and often sends it, before it returns.
+            await self._shared.turns.take()
+            await self._write_counted(frame.kind, message)
             await self._grant_if_due()
 
     async def _grant_if_due(self) -> None:

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from deca_node.daemon import wire
-from deca_node.daemon.arena import FrameStore
 from deca_node.daemon.endpoint import Stream, StreamBrokenError
-from deca_node.daemon.outbox import Outbox
-from deca_node.daemon.throttle import Throttle
+from deca_node.daemon.outbox import Outbox, Shared
+from deca_node.daemon.turns import LARGE_BYTES
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import WireError
@@ -42,26 +41,25 @@ class _Incoming:
 
 
 class Session:
-    """A greeted peer on a live stream. ``tell`` takes the events; ``traffic`` counts bytes by kind; ``throttle``
-    is shared by all sessions of a node."""
+    """A greeted peer on a live stream. ``tell`` takes the events, ``traffic`` counts bytes by kind."""
 
     def __init__(
         self,
         peer: str,
         stream: Stream,
-        store: FrameStore,
+        shared: Shared,
         rules: FrameRules,
         tell: Callable[[e.NetworkEvent], None],
         traffic: Counter[str],
-        throttle: Throttle,
     ) -> None:
         self.peer = peer
         self._stream = stream
-        self._store = store
+        self._store = shared.store
+        self._turns = shared.turns
         self._rules = rules
         self._tell = tell
         self._traffic = traffic
-        self._out = Outbox(stream, store, traffic, throttle, rules.held_max)
+        self._out = Outbox(stream, shared, traffic, rules.held_max)
         self._tasks: list[asyncio.Task[None]] = []
         self._why: str | None = None
         self._open: pb.Open | None = None
@@ -153,6 +151,8 @@ class Session:
         """Turn what comes in into events until the stream ends."""
         try:
             while (message := await self._stream.read()) is not None:
+                if len(message) >= LARGE_BYTES:
+                    await self._turns.take()
                 body = wire.decode(message)
                 kind = body.kind if isinstance(body, wire.Chunk) else "control"
                 self._traffic[f"received.{kind}"] += len(message)

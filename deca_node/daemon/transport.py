@@ -18,6 +18,7 @@ from deca_node.daemon import greeting
 from deca_node.daemon.arena import FrameStore
 from deca_node.daemon.endpoint import Endpoint, Stream, StreamBrokenError, surface
 from deca_node.daemon.greeting import PROTOCOL_VERSION, Identity, RefusedError, check_addressee, read_frame
+from deca_node.daemon.outbox import Shared
 from deca_node.daemon.pairing import Pair, StreamNumber
 from deca_node.daemon.peers import Address
 from deca_node.daemon.session import FrameRules, Session
@@ -87,7 +88,7 @@ class Transport:
         self._numbers = itertools.count(1)
         self._traffic: dict[str, Counter[str]] = {}
         self._agreement: Agreement | None = None
-        self._store: FrameStore | None = None
+        self._shared: Shared | None = None
         self._rules: FrameRules | None = None
         self._greetings = 0
         self._closing = False
@@ -99,7 +100,8 @@ class Transport:
     def meet(self, agreement: Agreement, store: FrameStore, rules: FrameRules) -> None:
         """Begin to dial and to greet: the run is known now."""
         assert self._agreement is None, "the run is met once"
-        self._agreement, self._store, self._rules = agreement, store, rules
+        self._agreement, self._rules = agreement, rules
+        self._shared = Shared(store, self._throttle)
         store.on_free = self._freed
         for link in self._links.values():
             self._dial_for_ever(link)
@@ -140,13 +142,13 @@ class Transport:
     def send_open(self, peer: str, opening: pb.Open, keyframe: FrameId) -> None:
         """Queue an Open and its keyframe for a peer."""
         session = self._session(peer)
-        if session and self._store is not None and keyframe in self._store:
+        if session and self._shared and keyframe in self._shared.store:
             session.send_open(opening, keyframe)
 
     def send_frame(self, peer: str, frame: FrameId) -> None:
         """Queue an update for a peer."""
         session = self._session(peer)
-        if session and self._store is not None and frame in self._store:
+        if session and self._shared and frame in self._shared.store:
             session.send_frame(frame)
 
     def forget(self, peer: str, activation: int, applied: int) -> None:
@@ -173,6 +175,8 @@ class Transport:
         return link.session if link else None
 
     def _freed(self, frame: FrameId) -> None:
+        if self._shared:
+            self._shared.chunks.forget(frame)
         # Everybody is told: a session may wait for any slot.
         for link in self._links.values():
             if link.session:
@@ -343,10 +347,10 @@ class Transport:
 
     async def _hold(self, greeted: _Greeted, number: StreamNumber) -> None:
         """From the moment at which the stream was taken to its end. Nothing is awaited before the session stands."""
-        assert self._store is not None and self._rules is not None
+        assert self._shared is not None and self._rules is not None
         link, stream = greeted.link, greeted.stream
         self._detach(link, "another stream took its place")
-        session = Session(link.name, stream, self._store, self._rules, self._tell, link.traffic, self._throttle)
+        session = Session(link.name, stream, self._shared, self._rules, self._tell, link.traffic)
         link.session = session
         first = pb.Frame(taken=pb.Taken(number=number.number)) if link.pair.leads else None
         self._tell(e.PeerUp(link.name, greeted.hello.activation))

@@ -300,6 +300,9 @@ class Cluster:
                 nbytes = self._nbytes(member, frame)
                 assert nbytes is not None, f"{frame} is not part of this run"
                 member.seat.frames.reserve(frame, nbytes)
+        if not member.trainer_alive:
+            # The node has not heard of its end yet.
+            return
         member.orders.append(command)
         assert len(member.orders) <= ORDERS_MAX, f"{member.name} piles up commands: {member.orders}"
         if len(member.orders) == 1:

@@ -15,7 +15,7 @@ from deca_node.protocol import events as e
 
 
 class Hearsay:
-    """``tell`` takes a node's name and what it hears. Every member counts from activation 0 on until it says otherwise."""
+    """``tell`` takes a node's name and what it hears. A member counts from activation 0 on until it says otherwise."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Hearsay:
         self._rng = rng
         self._tell = tell
         self._news = itertools.count()
-        self._facts: dict[str, tuple[int, int | None]] = {name: (0, 0) for name in names}
+        self._facts: dict[str, tuple[int, int | None]] = dict.fromkeys(names, (0, 0))
         self._views = {name: dict(self._facts) for name in self._facts}
 
     def changed(self, name: str, ready_from: int | None) -> None:

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from deca_node.lab.audit import Audit
 from deca_node.lab.cluster import Cluster
 from deca_node.lab.fake_trainer import fake_cluster
-from deca_node.lab.weather import Ask, Crash, Cut, Deaf, Death, Pause, Range, Weather, partition
+from deca_node.lab.weather import Ask, Crash, Cut, Deaf, Death, Pause, Weather, partition
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import PeersMissingError, TrainerError
@@ -36,6 +36,14 @@ NAMES = "abcdefgh"
 ARMS = tuple(itertools.product(("ring", "full", "erdos-renyi"), ("lockstep", "overlap")))
 UNTIL = 7200.0
 """Fake seconds after which a run counts as one that never ends."""
+
+ASKED: tuple[e.Event, ...] = (
+    e.PauseRequested(),
+    e.PauseRequested(),
+    e.StopRequested(),
+    e.LeaveRequested(),
+    e.CheckpointRequested(),
+)
 
 AGREED = 0.01
 """Copies that a whole final flush has gone over lie no further apart; they begin about 1 apart."""
@@ -102,7 +110,7 @@ def weather(rng: random.Random, names: tuple[str, ...]) -> Weather:
         checkpoint_failing=rng.choice([0.0, 0.0, 0.2]),
         malformed=rng.choice([0.0, 0.0, 0.01]),
         cuts=_cuts(rng, names),
-        deaf=tuple(Deaf(*rng.sample(names, 2), rng.uniform(1, 8), rng.uniform(0.2, 3)) for _ in range(_few(rng))),
+        deaf=tuple(Deaf(*_pair(rng, names), rng.uniform(1, 8), rng.uniform(0.2, 3)) for _ in range(_few(rng))),
         pauses=tuple(Pause(rng.choice(names), rng.uniform(1, 6), rng.uniform(0.1, 8)) for _ in range(_few(rng))),
         crashes=_crashes(rng, names),
         deaths=tuple(Death(rng.choice(names), *_moment(rng)) for _ in range(_few(rng))),
@@ -114,6 +122,11 @@ def _few(rng: random.Random) -> int:
     return rng.choice([0, 0, 1, 2])
 
 
+def _pair(rng: random.Random, names: tuple[str, ...]) -> tuple[str, str]:
+    a, b = rng.sample(names, 2)
+    return a, b
+
+
 def _moment(rng: random.Random) -> tuple[float, int]:
     """A time, or the count of a node's events."""
     return (rng.uniform(1, 9), 0) if rng.random() < 0.5 else (0.0, rng.randint(2, 150))
@@ -121,9 +134,7 @@ def _moment(rng: random.Random) -> tuple[float, int]:
 
 def _cuts(rng: random.Random, names: tuple[str, ...]) -> tuple[Cut, ...]:
     apart = (0.0, 0.3, 3.0)
-    single = tuple(
-        Cut(*rng.sample(names, 2), rng.uniform(2, 8), rng.choice(apart)) for _ in range(rng.choice([0, 3, 9]))
-    )
+    single = tuple(Cut(*_pair(rng, names), rng.uniform(2, 8), rng.choice(apart)) for _ in range(rng.choice([0, 3, 9])))
     if rng.random() < 0.8:
         return single
     half = rng.sample(names, len(names) // 2)
@@ -144,14 +155,12 @@ def _asks(rng: random.Random, names: tuple[str, ...]) -> tuple[Ask, ...]:
     asks: list[Ask] = []
     for _ in range(_few(rng)):
         name, (at, event) = rng.choice(names), _moment(rng)
-        kind = rng.choice(
-            [e.PauseRequested, e.PauseRequested, e.StopRequested, e.LeaveRequested, e.CheckpointRequested]
-        )
-        asks.append(Ask(name, kind(), at, event))
-        if kind is e.PauseRequested:
-            resumes = [rng.uniform(5, 15), 60.0]
-            asks += [Ask(name, e.ResumeRequested(), at) for at in resumes]
-            asks += [Ask(name, e.ResumeRequested(), at) for at in range(100, int(UNTIL), 100)]
+        what = rng.choice(ASKED)
+        asks.append(Ask(name, what, at, event))
+        if isinstance(what, e.PauseRequested):
+            # Whoever is paused late, by the count of events, must not be forgotten.
+            resumes = [rng.uniform(5, 15), 60.0, *range(100, int(UNTIL), 100)]
+            asks += [Ask(name, e.ResumeRequested(), float(at)) for at in resumes]
     return tuple(asks)
 
 
@@ -175,15 +184,15 @@ def check_end(storm: Storm, cluster: Cluster, audit: Audit) -> None:
 def _exits(storm: Storm, name: str, crashed: set[str]) -> set[int]:
     """How a node may end: one that lost its disk may find nobody to begin anew with, and one that was stopped may lose
     its trainer before it could keep what it had."""
-    stopped = any(
-        ask.name == name and isinstance(ask.what, e.StopRequested | e.LeaveRequested) for ask in storm.weather.asks
-    )
+    asked = [ask.what for ask in storm.weather.asks if ask.name == name]
+    stopped = e.StopRequested() in asked or e.LeaveRequested() in asked
     died = any(death.name == name for death in storm.weather.deaths)
-    return (
-        {0}
-        | ({PeersMissingError.exit_code} if crashed else set())
-        | ({TrainerError.exit_code} if stopped and died else set())
-    )
+    exits = {0}
+    if crashed:
+        exits.add(PeersMissingError.exit_code)
+    if stopped and died:
+        exits.add(TrainerError.exit_code)
+    return exits
 
 
 def counted(cluster: Cluster) -> Counter[str]:
@@ -200,15 +209,19 @@ def flushed(storm: Storm, cluster: Cluster) -> bool:
         return False
     first = storm.settings.rounds * 2
     edges: dict[int, dict[str, set[str]]] = {}
+    late: set[int] = set()
     for line in cluster.lines:
         match line.fact:
             case c.Connect(activation=activation, neighbours=near) if activation >= first:
                 edges.setdefault(activation, {})[line.node] = {n.peer for n in near}
+            case c.Mix(step=step, flows=flows) if any(flow.theirs.inner != step.inner for flow in flows):
+                # Late flows leave the mean where it is, but they overshoot.
+                late.add(step.activation)
             case c.SendClose(activation=activation, applied=applied) if activation >= first and applied >= 0:
                 return False
             case c.Report(kind="edge-lost" | "edge-dropped" | "edge-closed") if edges:
                 return False
-    return len(edges) == 2 and all(_joined(near, set(storm.names)) for near in edges.values())
+    return len(edges) == 2 and not late & set(edges) and all(_joined(near, set(storm.names)) for near in edges.values())
 
 
 def _joined(near: dict[str, set[str]], names: set[str]) -> bool:

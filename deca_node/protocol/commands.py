@@ -200,10 +200,11 @@ class Report:
 
 @dataclass(frozen=True)
 class Finish:
-    """The run is over for this node."""
+    """The run is over for this node: ``for_good``, or until it is started again."""
 
     exit_code: int
     sentence: str
+    for_good: bool = False
 
 
 NetworkCommand = Meet | SendOpen | SendUpdate | SendClose | SendBye | Release

@@ -76,8 +76,8 @@ class Company:
 
     @property
     def unfinished(self) -> list[str]:
-        """Peers with a live stream that may still need something."""
-        return sorted(self.up - self._finished)
+        """Who may still need something: peers with a live stream, and members that are on their way back."""
+        return sorted((self.up | set(self._ready_from)) - self._finished - {self._name})
 
     def graph(self, activation: int) -> Graph:
         """Who shares edges with whom in an activation, among the members that count by then."""

@@ -19,6 +19,11 @@ class Custody:
         self._own: list[FrameId] = []
         self._lent: deque[list[FrameId]] = deque()
 
+    @property
+    def lent(self) -> bool:
+        """Whether any command with frames lent to it is still to be answered."""
+        return bool(self._lent)
+
     def wrote(self, frame: FrameId) -> None:
         """The trainer was asked to write an update of our own."""
         self._own.append(frame)

@@ -62,6 +62,7 @@ class Node(Standing):
 
     def _members_changed(self, event: e.MembersChanged, now: float) -> None:
         self._company.know(event.ready_from)
+        self._look_round(now)
 
     def _peer_up(self, event: e.PeerUp, now: float) -> None:
         self._company.came(event.peer, event.activation)
@@ -104,7 +105,7 @@ class Node(Standing):
             case Phase.AWAITING_TURN:
                 self._take_turn(now)
             case Phase.LEAVING if not self._company.unfinished:
-                self._finish(0, "the run is complete")
+                self._finish(0, "the run is complete", for_good=True)
 
     # --- loading and gathering ----------------------------------------------------------------------
 
@@ -286,7 +287,7 @@ class Node(Standing):
     def _saved(self, event: e.Saved, now: float) -> None:
         self._say(c.Report("saved", f"the tuned model is in {event.path}"))
         if self._ending:
-            self._finish(0, "the run is complete for this node")
+            self._finish(0, "the run is complete for this node", for_good=True)
             return
         for peer in sorted(self.up):
             self._say(c.SendBye(peer))
@@ -297,6 +298,7 @@ class Node(Standing):
         self._wind_up("stopped as asked; start it again to go on from here", now)
 
     def _leave_requested(self, event: e.LeaveRequested, now: float) -> None:
+        self._leaving = True
         self._wind_up("left the run as asked", now)
 
     def _wind_up(self, ending: str, now: float) -> None:
@@ -353,16 +355,16 @@ class Node(Standing):
             case Phase.FETCHING:
                 self._go_on(now)
             case Phase.LEAVING:
-                self._finish(0, f"the run is complete; gave up waiting for {self.awaits()}")
+                self._finish(0, f"the run is complete; gave up waiting for {self.awaits()}", for_good=True)
             case Phase.VISITING:
                 self._active.deadline_passed(now)
 
-    def _finish(self, exit_code: int, sentence: str) -> None:
+    def _finish(self, exit_code: int, sentence: str, *, for_good: bool = False) -> None:
         if self.phase is Phase.VISITING:
             self._active.abandon(f"{self.name} ends")
         self._visits.decline_all("ends")
         self.phase, self._deadline = Phase.DONE, None
-        self._say(c.Finish(exit_code, sentence))
+        self._say(c.Finish(exit_code, sentence, for_good or self._leaving))
 
     _HANDLERS: ClassVar[dict[type, Callable[["Node", Any, float], None]]] = {
         e.TrainerReady: _trainer_ready,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from deca_node.protocol import commands as c
 from deca_node.protocol.custody import Custody
-from deca_node.protocol.exchange import Edge, EdgeState, Exchange
+from deca_node.protocol.exchange import NOTHING, Edge, EdgeState, Exchange
 from deca_node.protocol.visit_rules import VisitRules
 
 
@@ -63,13 +63,14 @@ class Partings:
             self.tell(edge, "in answer")
 
     def refused(self, refused: Iterable[tuple[str, str]]) -> None:
-        """The trainer found neighbours' bytes malformed, and has dropped their edges."""
+        """The trainer found neighbours' bytes malformed, and has dropped their edges: what was said to be applied with
+        that command was not."""
         for peer, sentence in refused:
             edge = self._exchange.edges[peer]
+            self._counters["edges_refused"] += 1
             if edge.state is not EdgeState.CLOSED:
-                self._counters["edges_refused"] += 1
                 self.tell(edge, sentence)
-                self.lose(edge, f"{peer} sent what cannot be used: {sentence}")
+            self.lose(edge, f"{peer} sent what cannot be used: {sentence}")
 
     def lose(self, edge: Edge, reason: str) -> None:
         """End an edge as it stands."""
@@ -81,6 +82,16 @@ class Partings:
         """The same without a word of warning."""
         self._counters["flows_uneven_max"] += self._exchange.uneven_max(self._rules.late_steps)
         self._custody.release(self._exchange.lose(edge))
+
+    def abandon(self, reason: str, *, offers_sent: bool) -> None:
+        """End all edges, and tell the other ends. Flows that were handed to the trainer may not have been applied,
+        even over edges that have ended before."""
+        offered = self._exchange.offered() if offers_sent else []
+        for edge in offered + self._exchange.opened():
+            self.tell(edge, reason)
+        for edge in self._exchange.edges.values():
+            if edge.state is not EdgeState.CLOSED or (self._custody.lent and edge.applied > NOTHING):
+                self.forget(edge)
 
     # --- after the last flow ------------------------------------------------------------------------
 

@@ -60,6 +60,7 @@ class Standing:
         self._deadline: float | None = None
         self._begun = False
         self._ending = ""
+        self._leaving = False
         self._pausing = False
         self._evaluated_at = NOT_TRAINING
         self._out: list[c.Command] = []

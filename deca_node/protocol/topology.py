@@ -17,7 +17,8 @@ Why an incomplete hypercube is connected: clearing a bit of a corner's number gi
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import combinations
 
 from deca_node.protocol.errors import SettingsError
@@ -38,17 +39,21 @@ SWAPS_PER_EDGE = 10
 
 def graph(members: Iterable[str], settings: RunSettings, activation: int = 0) -> Graph:
     """The neighbours of every member during one activation; graphs drawn at random change every
-    ``redraw_every`` activations.
+    ``redraw_every`` activations. The answer is remembered, and not to be changed.
 
     An explicit list of edges is taken as far as its members are there; :func:`check_edges` is stricter. Raises
     SettingsError where an erdos-renyi graph of this size and probability is never connected.
     """
-    names = sorted(members)
+    draw = activation // settings.redraw_every if settings.redraw_every else 0
+    return _graph(tuple(sorted(members)), settings, draw if settings.topology in _DRAWN else 0)
+
+
+@lru_cache(maxsize=64)
+def _graph(names: Sequence[str], settings: RunSettings, draw: int) -> Graph:
     if settings.topology == "edges":
         listed = {pair for text in settings.edges.split() if (pair := next(_splits(text, names), None))}
         return _joined(names, ((names.index(a), names.index(b)) for a, b in listed))
     if settings.topology in _DRAWN:
-        draw = activation // settings.redraw_every if settings.redraw_every else 0
         rng = random.Random(f"{settings.seed}:{settings.topology}:{len(names)}:{draw}")
         return _DRAWN[settings.topology](names, settings, rng)
     return _joined(names, _FIXED[settings.topology](len(names)))
@@ -89,7 +94,7 @@ def _reached(graph: Graph, start: str) -> set[str]:
     return seen
 
 
-def _joined(names: list[str], pairs: Pairs) -> Graph:
+def _joined(names: Sequence[str], pairs: Pairs) -> Graph:
     neighbours: dict[str, set[str]] = {name: set() for name in names}
     for i, j in pairs:
         if i != j:
@@ -140,7 +145,7 @@ _FIXED: dict[str, Callable[[int], Pairs]] = {
 # --- drawn at random --------------------------------------------------------------------------------
 
 
-def _erdos_renyi(names: list[str], settings: RunSettings, rng: random.Random) -> Graph:
+def _erdos_renyi(names: Sequence[str], settings: RunSettings, rng: random.Random) -> Graph:
     probability = settings.edge_probability
     for _ in range(DRAWS_MAX):
         drawn = _joined(names, (pair for pair in _full(len(names)) if rng.random() < probability))
@@ -152,7 +157,7 @@ def _erdos_renyi(names: list[str], settings: RunSettings, rng: random.Random) ->
     )
 
 
-def _random_regular(names: list[str], settings: RunSettings, rng: random.Random) -> Graph:
+def _random_regular(names: Sequence[str], settings: RunSettings, rng: random.Random) -> Graph:
     """Begin with a ring joined to its nearest, then let pairs of edges exchange their ends, which keeps every
     degree. Where there are too few nodes all are joined; where nodes times degree is odd, one has one fewer."""
     count = len(names)
@@ -160,8 +165,7 @@ def _random_regular(names: list[str], settings: RunSettings, rng: random.Random)
         return _joined(names, _full(count))
     edges = list(_lattice(count, settings.degree))
     while True:
-        for _ in range(SWAPS_PER_EDGE * len(edges)):
-            _swap(edges, rng)
+        _rewire(edges, SWAPS_PER_EDGE * len(edges), rng)
         drawn = _joined(names, edges)
         if connected(drawn):
             return drawn
@@ -174,17 +178,19 @@ def _lattice(count: int, degree: int) -> Iterator[tuple[int, int]]:
         yield from ((i, i + count // 2) for i in range(count // 2))
 
 
-def _swap(edges: list[tuple[int, int]], rng: random.Random) -> None:
-    """Make a-b, c-d into a-d, c-b, unless that joins a number with itself or two numbers twice."""
-    first, second = rng.sample(range(len(edges)), 2)
-    (a, b), (c, d) = edges[first], edges[second][:: rng.choice((1, -1))]
+def _rewire(edges: list[tuple[int, int]], swaps: int, rng: random.Random) -> None:
+    """So many times make a-b, c-d into a-d, c-b, unless that joins a number with itself or two numbers twice."""
     there = {frozenset(edge) for edge in edges}
-    new = {frozenset((a, d)), frozenset((c, b))}
-    if all(len(edge) == 2 for edge in new) and len(new) == 2 and not new & there:
-        edges[first], edges[second] = (a, d), (c, b)
+    for _ in range(swaps):
+        first, second = rng.sample(range(len(edges)), 2)
+        (a, b), (c, d) = edges[first], edges[second][:: rng.choice((1, -1))]
+        if a != d and c != b and frozenset((a, d)) not in there and frozenset((c, b)) not in there:
+            there -= {frozenset((a, b)), frozenset((c, d))}
+            there |= {frozenset((a, d)), frozenset((c, b))}
+            edges[first], edges[second] = (a, d), (c, b)
 
 
-_DRAWN: dict[str, Callable[[list[str], RunSettings, random.Random], Graph]] = {
+_DRAWN: dict[str, Callable[[Sequence[str], RunSettings, random.Random], Graph]] = {
     "erdos-renyi": _erdos_renyi,
     "random-regular": _random_regular,
 }
@@ -193,7 +199,7 @@ _DRAWN: dict[str, Callable[[list[str], RunSettings, random.Random], Graph]] = {
 # --- listed -----------------------------------------------------------------------------------------
 
 
-def _splits(text: str, names: list[str]) -> Iterator[tuple[str, str]]:
+def _splits(text: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Every way to read ``a-b`` as two different members; names may hold hyphens themselves."""
     for at, letter in enumerate(text):
         a, b = text[:at], text[at + 1 :]
@@ -201,5 +207,5 @@ def _splits(text: str, names: list[str]) -> Iterator[tuple[str, str]]:
             yield a, b
 
 
-def _example(names: list[str]) -> str:
+def _example(names: Sequence[str]) -> str:
     return "-".join(names[:2]) if len(names) > 1 else "a-b"

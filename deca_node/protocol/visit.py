@@ -359,11 +359,7 @@ class Visit:
     def abandon(self, reason: str) -> None:
         """Nothing of this visit will be gone on with: its trainer has died, or is about to. Tell the other ends, and
         let every frame go."""
-        offered = self.exchange.offered() if self.phase is VisitPhase.OPENING else []
-        for edge in offered + self.exchange.opened() + self.exchange.closing():
-            if edge.state is not EdgeState.CLOSING:
-                self._partings.tell(edge, reason)
-            self._partings.forget(edge)
+        self._partings.abandon(reason, offers_sent=self.phase is VisitPhase.OPENING)
         self._custody.release_all()
         self._custody.release(self._take_keyframes() + self.exchange.end())
         self.phase = VisitPhase.FREEZING

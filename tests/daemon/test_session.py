@@ -8,7 +8,7 @@ import pytest
 
 from deca_node.daemon import wire
 from deca_node.daemon.arena import Arena, FrameStore, shared_file
-from deca_node.daemon.outbox import MESSAGES_QUEUED_MAX
+from deca_node.daemon.outbox import MESSAGES_QUEUED_MAX, Shared
 from deca_node.daemon.session import FrameRules, Session
 from deca_node.daemon.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
@@ -73,7 +73,9 @@ class Bench:
         self.traffic: Counter[str] = Counter()
         self.script = Script(*messages)
         rules = FrameRules(nbytes, held_max, lambda peer, _: peer in neighbours)
-        self.session = Session("south", self.script, self.store, rules, self.told.append, self.traffic, Throttle(0.0))
+        self.session = Session(
+            "south", self.script, Shared(self.store, Throttle(0.0)), rules, self.told.append, self.traffic
+        )
         self.store.on_free = self.session.freed
 
     def run(self) -> str:
@@ -282,7 +284,7 @@ def test_a_keyframe_that_is_offered_again_waits_until_the_first_is_let_go() -> N
 def test_frames_of_an_earlier_stream_count_against_credit() -> None:
     bench = Bench(held_max=3)
     bench.store.reserve(UPDATE, NBYTES)
-    again = Session("south", bench.script, bench.store, bench.session._rules, bench.told.append, Counter(), Throttle(0))
+    again = Session("south", bench.script, Shared(bench.store, Throttle(0)), bench.session._rules, print, Counter())
     asyncio.run(again.run())
     assert bench.script.frames() == [credit(2)]
 

@@ -74,9 +74,9 @@ def test_a_killed_node_comes_back_and_catches_up(testbed: Testbed) -> None:
     """kill -9 of one of three: the others go on; when it is started again it gets what it missed from them."""
     names = ("a", "b", "c")
     testbed.peers(*names)
-    flags = {"inner_steps": 40, "rounds": 3, "open_timeout_seconds": 10}
+    flags = {"inner_steps": 60, "rounds": 16, "open_timeout_seconds": 10}
     nodes = {name: testbed.start(name, **flags) for name in names}
-    until(lambda: steps_done(nodes["c"]) > 60, "some steps")
+    until(lambda: steps_done(nodes["c"]) > 90, "some steps")
     nodes["c"].process.kill()
     end(nodes["c"], testbed)
     before = steps_done(nodes["a"])
@@ -91,7 +91,7 @@ def test_a_killed_node_comes_back_and_catches_up(testbed: Testbed) -> None:
 def test_a_newcomer_joins_in_the_middle(testbed: Testbed) -> None:
     """Without model or run.toml: both come from the members, and the newcomer ends with the others' model."""
     testbed.peers("a", "b")
-    flags = {"inner_steps": 40, "rounds": 3, "open_timeout_seconds": 10}
+    flags = {"inner_steps": 60, "rounds": 16, "open_timeout_seconds": 10}
     nodes = [testbed.start(name, **flags) for name in ("a", "b")]
     until(lambda: steps_done(nodes[0]) > 60, "some steps")
     seed = (testbed.folder / "peers.txt").read_text().splitlines()[0].partition("@")[2]

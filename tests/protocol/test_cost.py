@@ -116,6 +116,8 @@ class Town:
                 yield name, e.Mixed(command.step)
             case c.Freeze():
                 yield name, e.Frozen(command.activation)
+            case c.Checkpoint():
+                yield name, e.Checkpointed(command.position, "here")
             case c.Evaluate():
                 yield name, e.Evaluated(command.when, 0.0, 1)
             case c.Save():

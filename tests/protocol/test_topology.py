@@ -180,10 +180,10 @@ def test_random_regular_graphs_are_regular(count: int, degree: int, seed: int) -
 
 def test_random_regular_graphs_are_all_equally_likely() -> None:
     """Of two neighbours each, six nodes have 60 connected graphs: hexagons."""
-    seen = [frozenset(of("random-regular", 6, degree=2, seed=seed).items()) for seed in range(1200)]
+    seen = [frozenset(of("random-regular", 6, degree=2, seed=seed).items()) for seed in range(600)]
     counts = [seen.count(one) for one in set(seen)]
     assert len(counts) == 60
-    assert min(counts) >= 5 and max(counts) <= 45
+    assert max(counts) <= 25
 
 
 def test_random_regular_graphs_agree_about_as_fast_as_any_can() -> None:
