@@ -3,7 +3,10 @@
 Two processes, each with a node's network (one port, one exchange stream, one control link) and a trainer beside it
 that burns a core at lower priority, hand each other frames without a pause. Meanwhile pings travel over the control
 link and, as the alternative without one, as small messages on the exchange stream itself; and a meter sees how late
-the event loop wakes whom it promised to wake. The same is measured at rest.
+the event loop wakes whom it promised to wake.
+
+Three arms: at rest; frames at 1 Gbit/s each way, as over a common link; and frames as fast as the two can, which on
+few cores is as fast as four processes that compete for them let each other.
 """
 
 import argparse
@@ -33,6 +36,7 @@ from deca_node.daemon.meters import LagMeter, Window
 from deca_node.daemon.peers import Address
 from deca_node.daemon.process import settle_memory
 from deca_node.daemon.session import FrameRules
+from deca_node.daemon.throttle import Throttle
 from deca_node.daemon.transport import Transport
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
@@ -46,6 +50,8 @@ FRAME_BYTES = 32 * MIB
 WARM_UP_SECONDS = 2.0
 PING_SECONDS = 0.02
 TARGET_SECONDS = 0.005
+LOADS: dict[str, float | None] = {"at rest": None, "1 Gbit/s": 125e6, "all it can": 0.0}
+"""Bytes per second each way; 0: no limit."""
 BURN = "import os\nos.nice(5)\nwhile True: pass"
 
 
@@ -59,17 +65,17 @@ def main() -> None:
         print(json.dumps(uvloop.run(Party(json.loads(arguments.party)).life())))
         return
     seconds = 3.0 if arguments.quick else arguments.seconds
-    rows = [row for load in (False, True) for row in arm(load, seconds)]
+    rows = [row for name in LOADS for row in arm(name, seconds)]
     show(rows)
     written = write_results("latency", arguments, {"job": {"seconds": seconds}, "target": TARGET_SECONDS, "rows": rows})
     Console().print(f"written to {written}")
 
 
-def arm(load: bool, seconds: float) -> list[Row]:
+def arm(name: str, seconds: float) -> list[Row]:
     """Two fresh processes with a burning one beside each under load; the worse of the two for every figure."""
     ports = free_ports(2)
-    jobs = [{"index": index, "ports": ports, "load": load, "seconds": seconds} for index in range(2)]
-    burning = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(2 * load)]
+    jobs = [{"index": index, "ports": ports, "load": name, "seconds": seconds} for index in range(2)]
+    burning = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(2 * (LOADS[name] is not None))]
     try:
         commands = [[sys.executable, "-m", "bench.latency", "--party", json.dumps(job)] for job in jobs]
         parties = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for command in commands]
@@ -81,10 +87,9 @@ def arm(load: bool, seconds: float) -> list[Row]:
     if any(party.returncode for party in parties):
         raise SystemExit("a party failed; its own words are above")
     reports = [json.loads(answer.splitlines()[-1]) for answer in answers]
-    what = "full load" if load else "at rest"
     rate = sum(report["received_bytes"] for report in reports) / seconds / 1e9
     return [
-        {"arm": what, "what": kind, "gigabytes_per_second": rate, **worse(*(report[kind] for report in reports))}
+        {"load": name, "what": kind, "gigabytes_per_second": rate, **worse(*(report[kind] for report in reports))}
         for kind in ("control ping", "exchange ping", "event-loop lag")
     ]
 
@@ -110,7 +115,7 @@ def show(rows: list[Row]) -> None:
         table.add_column(column, justify="right" if column else "left")
     for row in rows:
         figures = [f"{1e3 * row[q]:.2f}" for q in ("p50", "p99", "max")]
-        table.add_row(row["arm"], row["what"], str(row["count"]), *figures, f"{row['gigabytes_per_second']:.2f}")
+        table.add_row(row["load"], row["what"], str(row["count"]), *figures, f"{row['gigabytes_per_second']:.2f}")
     Console().print(table)
 
 
@@ -122,6 +127,7 @@ class Party:
         self._name, self._peer = NAMES[job["index"]], NAMES[1 - job["index"]]
         own, peer = (Address("127.0.0.1", job["ports"][index]) for index in (job["index"], 1 - job["index"]))
         self._own, self._there = own, peer
+        self._rate = LOADS[job["load"]]
         self._round_trips = Window(100_000)
         self._asked: dict[int, float] = {}
         self._received = 0
@@ -138,8 +144,9 @@ class Party:
         self._links.send(self._peer, str(self._there), b"hello")
         await self._up.wait()
         gc.freeze()
-        load = [asyncio.ensure_future(self._send())] if self._job["load"] else []
-        tasks = [*load, asyncio.ensure_future(self._ping())]
+        tasks = [asyncio.ensure_future(self._ping())]
+        if self._rate is not None:
+            tasks.append(asyncio.ensure_future(self._send()))
         await asyncio.sleep(WARM_UP_SECONDS)
         report = await self._measure()
         await asyncio.sleep(WARM_UP_SECONDS)
@@ -154,7 +161,7 @@ class Party:
         self._store = FrameStore(Arena(shared_file(), FRAME_BYTES, 2 * HELD_MAX), kept_free=HELD_MAX)
         self._endpoint = Endpoint(self._own)
         identity = Identity(self._name, os.getpid(), lambda: 0, str(self._own))
-        self._transport = Transport(identity, self._endpoint, self._heard)
+        self._transport = Transport(identity, self._endpoint, self._heard, Throttle(self._rate or 0.0))
         self._links = ControlLinks(identity, self._endpoint, _ignore, _ignore, _ignore)
 
     async def _measure(self) -> Row:

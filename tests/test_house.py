@@ -153,7 +153,9 @@ def test_imports_point_down() -> None:
     run([str(Path(sys.executable).with_name("lint-imports")), "--no-logo", "--no-cache"])
 
 
-@pytest.mark.parametrize("tool", ["compile_protos.py", "write_configuration_reference.py", "write_metrics_reference.py"])
+@pytest.mark.parametrize(
+    "tool", ["compile_protos.py", "write_configuration_reference.py", "write_metrics_reference.py"]
+)
 def test_generated_files_are_fresh(tool: str) -> None:
     run([sys.executable, f"tools/{tool}", "--check"])
 

@@ -145,7 +145,8 @@ class NodeSettings:
     tls_key: str = setting("", "The certificate's private key, PEM, mode 0600.", unit="path")
     tls_ca: str = setting("", "Certificates of the authorities whose nodes are members, PEM.", unit="path")
     allow: str = setting(
-        "", "File with the names or sha256: fingerprints that may take part; empty: all that the authorities vouch for.",
+        "",
+        "File with the names or sha256: fingerprints that may take part; empty: all that the authorities vouch for.",
         unit="path",
     )
     deny: str = setting("", "File with the names or sha256: fingerprints that may not take part.", unit="path")

@@ -156,7 +156,9 @@ class Daemon:
             await asyncio.sleep(AWAITS_SECONDS)
             awaits = self._node.awaits()
             if awaits == said and "trainer" not in awaits and self._node.phase is not Phase.PAUSED:
-                problems = "; ".join(f"{peer}: {why}" for peer, why in sorted(self._network.transport.problems().items()))
+                problems = "; ".join(
+                    f"{peer}: {why}" for peer, why in sorted(self._network.transport.problems().items())
+                )
                 log.info("waiting for %s%s", awaits, f" ({problems})" if problems else "")
             said = awaits
 

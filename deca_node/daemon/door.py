@@ -117,4 +117,3 @@ _ASKED: Mapping[Verb, tuple[e.Event, str]] = {
     Verb.LEAVE: (e.LeaveRequested(), "leaves the run for good after the current step"),
     Verb.STOP: (e.StopRequested(), "stops after the current step; start it again to go on"),
 }
-

@@ -26,8 +26,8 @@ from deca_node.daemon.greeting import Identity
 from deca_node.daemon.health import Health
 from deca_node.daemon.peers import Address, parse_address
 from deca_node.daemon.place import Place, read_seeds
-from deca_node.daemon.seeds import watch_seeds
 from deca_node.daemon.security import Security
+from deca_node.daemon.seeds import watch_seeds
 from deca_node.daemon.settings_sources import run_as_toml
 from deca_node.daemon.shelf import held_versions
 from deca_node.daemon.swim import Swim

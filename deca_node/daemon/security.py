@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from deca_node.daemon.certificates import TlsFiles
-from deca_node.daemon.enrolment import how_to_begin, installed
 from deca_node.daemon.config import NodeSettings, expanded_path, is_loopback
 from deca_node.daemon.credentials import NodeCredentials
 from deca_node.daemon.endpoint import Credentials
+from deca_node.daemon.enrolment import how_to_begin, installed
 from deca_node.daemon.identity import Doorman, NameLists
 from deca_node.daemon.peers import parse_address
 from deca_node.protocol.errors import SettingsError
@@ -36,7 +36,7 @@ class Security:
         if files:
             self._node = NodeCredentials(files)
         federation = self._node.id.federation if self._node else None
-        self._doorman = Doorman(federation, self._lists, lambda name, why: self.on_unwelcome(name, why))
+        self._doorman = Doorman(federation, self._lists, self._unwelcome)
 
     @property
     def certified_name(self) -> str:
@@ -68,6 +68,9 @@ class Security:
     def welcome(self, name: str) -> bool:
         """Whether the lists let this name in."""
         return self._lists.refusal(name) is None
+
+    def _unwelcome(self, name: str, why: str) -> None:
+        self.on_unwelcome(name, why)
 
     def reload(self) -> None:
         """Read the lists again. Raises SettingsError where one is malformed; then both stay as they were."""

@@ -9,6 +9,9 @@ from deca_node.protocol.schedule import Step
 from deca_node.protocol.sizes import FrameSizes
 from deca_node.protocol.versions import Delta
 
+START = Step(0, 0)
+"""The first step of a run."""
+
 Scalars = Mapping[str, float]
 """Figures that travel with an event for metrics: ``loss``, ``grad_norm``, ``h_rms``, ``seconds``, ..."""
 
@@ -23,7 +26,7 @@ class TrainerReady:
 
     model: ModelFacts
     sizes: FrameSizes
-    position: Step = Step(0, 0)
+    position: Step = START
     scalars: Scalars = field(default_factory=dict)
 
 
@@ -36,7 +39,8 @@ class Activated:
 
 @dataclass(frozen=True)
 class Connected:
-    """Answer to Connect. ``refused`` names peers whose keyframe was malformed, each with a sentence: they have no edge."""
+    """Answer to Connect. ``refused`` names peers whose keyframe was malformed, each with a sentence, and whose edges
+    are not open therefore."""
 
     activation: int
     refused: tuple[tuple[str, str], ...] = ()

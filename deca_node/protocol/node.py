@@ -194,7 +194,7 @@ class Node(Standing):
         self._active.mixed(event, now)
 
     def _frozen(self, event: e.Frozen, now: float) -> None:
-        self._active.frozen()
+        self._active.ended()
         self.next = Step(event.activation + 1, 0)
         self.phase = Phase.KEEPING
         self._say(c.Checkpoint(self.next))
@@ -215,7 +215,7 @@ class Node(Standing):
         if self.phase is Phase.KEEPING:
             self._evaluate_or_go_on(now)
         elif self.phase is Phase.VISITING and self._active.phase is VisitPhase.STANDING:
-            self._active.stood()
+            self._active.ended()
             self.next = self._active.position
             self._go_on(now)
 

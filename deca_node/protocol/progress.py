@@ -6,7 +6,7 @@ not for one peer to say: half of those that train must be ahead.
 """
 
 NOT_TRAINING = -1
-"""The position of a node that has not begun, is catching up or pauses."""
+"""The position of a node that has not begun or is catching up."""
 
 
 class Progress:

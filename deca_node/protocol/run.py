@@ -1,7 +1,8 @@
 """What all nodes of one run must agree on, and how a disagreement is put into words.
 
-Two nodes compare their :class:`Agreement` when they first meet. It holds every setting of the run and
-the facts that follow from the model (its hash, its blocks), as text; where a field differs, the refusal names it and both values.
+Two nodes compare their :class:`Agreement` when they first meet. It holds every setting of the run and the facts
+that follow from the model (its hash, its blocks), as text; where a field differs, the refusal names it and both
+values.
 """
 
 import dataclasses

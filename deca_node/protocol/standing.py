@@ -92,8 +92,8 @@ class Standing:
     @property
     def position(self) -> int:
         """The activation this node works on or is about to; the schedule's length once all are done; NOT_TRAINING
-        before the first, while it catches up, and in a pause."""
-        away = self.phase in (Phase.FETCHING, Phase.AWAITING_TURN, Phase.PAUSED)
+        before the first and while it catches up."""
+        away = self.phase in (Phase.FETCHING, Phase.AWAITING_TURN)
         fresh = self.phase in (Phase.LOADING, Phase.GATHERING) and self.next == Step(0, 0)
         return NOT_TRAINING if away or fresh else self.next.activation
 

@@ -300,18 +300,14 @@ class Visit:
         self._say(c.Freeze(self.activation.index))
         self._custody.lend_all(self.exchange.end())
 
-    def frozen(self) -> None:
-        """The block is written back, and the visit is over."""
-        self._custody.answered()
-
     def _stand(self) -> None:
         """Write down where the visit stands, and take no further step."""
         self.phase = VisitPhase.STANDING
         self._say(c.Checkpoint(self.position))
         self._custody.lend_all(self.exchange.end())
 
-    def stood(self) -> None:
-        """The checkpoint of this standstill is written, or was tried."""
+    def ended(self) -> None:
+        """The block is written back, or the standstill's checkpoint is written or was tried."""
         self._custody.answered()
 
     def proceed(self, now: float) -> None:

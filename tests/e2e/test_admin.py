@@ -5,33 +5,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 
-from deca_node.cli.door import Door, read
 from deca_node.cli.main import main
 from deca_node.daemon.status import Status
-from deca_node.lab.processes import LOOPBACK, NodeProcess, free_ports
+from deca_node.lab.processes import LOOPBACK, free_ports
 from deca_node.protocol.errors import NoAnswerError
-from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, until
+from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, ask, look
 
 LONG = {"rounds": 50, "inner_steps": 100}
 """More than any test waits for."""
-
-
-def look(node: NodeProcess, good: Callable[[Status], bool], what: str) -> Status:
-    """The node's status, once it is good."""
-
-    def attempt() -> Status | None:
-        try:
-            found = read(Status, Door(node.directory).get("/v1/status"))
-        except NoAnswerError:
-            return None
-        return found if good(found) else None
-
-    status: Status = until(attempt, what)
-    return status
-
-
-def ask(node: NodeProcess, verb: str) -> None:
-    assert main([verb, "--dir", str(node.directory)]) == 0
 
 
 def trains_with(peer: str) -> Callable[[Status], bool]:

@@ -2,12 +2,14 @@
 
 import json
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
 from deca_node.lab.processes import NodeProcess
-from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, final_parameters, largest_difference, metrics, until
+from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, ask, final_parameters, largest_difference, look, metrics, until
 
 
 def steps_done(node: NodeProcess) -> int:
@@ -27,6 +29,18 @@ def trainer_of(node: NodeProcess) -> psutil.Process:
 def end(node: NodeProcess, testbed: Testbed) -> None:
     node.process.wait(DEADLINE_SECONDS)
     testbed.nodes.nodes.remove(node)
+
+
+@contextmanager
+def paused(nodes: list[NodeProcess]) -> Iterator[None]:
+    """`deca-node pause` and, in the end, `deca-node resume`: the run waits for what takes its time."""
+    for node in nodes:
+        ask(node, "pause")
+    for node in nodes:
+        look(node, lambda status: status.phase == "paused", "the pause")
+    yield
+    for node in nodes:
+        ask(node, "resume")
 
 
 def test_a_stopped_node_goes_on_where_it_was(testbed: Testbed) -> None:
@@ -74,28 +88,32 @@ def test_a_killed_node_comes_back_and_catches_up(testbed: Testbed) -> None:
     """kill -9 of one of three: the others go on; when it is started again it gets what it missed from them."""
     names = ("a", "b", "c")
     testbed.peers(*names)
-    flags = {"inner_steps": 60, "rounds": 16, "open_timeout_seconds": 10}
+    flags = {"inner_steps": 30, "rounds": 3, "open_timeout_seconds": 10}
     nodes = {name: testbed.start(name, **flags) for name in names}
-    until(lambda: steps_done(nodes["c"]) > 90, "some steps")
+    until(lambda: steps_done(nodes["c"]) > 40, "some steps")
     nodes["c"].process.kill()
     end(nodes["c"], testbed)
-    before = steps_done(nodes["a"])
-    until(lambda: steps_done(nodes["a"]) > before + 60, "the others to go on")
-    nodes["c"] = testbed.start("c", **flags)
+    others = [nodes["a"], nodes["b"]]
+    before = steps_done(others[0])
+    until(lambda: steps_done(others[0]) > before + 40, "the others to go on")
+    with paused(others):
+        nodes["c"] = testbed.start("c", **flags)
+        until(lambda: "catching up" in nodes["c"].log_text(), "the killed node to catch up")
     testbed.wait(3 * DEADLINE_SECONDS)
     assert largest_difference(list(nodes.values())) < 1e-3
-    assert "catching up" in nodes["c"].log_text()
     assert metrics(nodes["c"], "step")[-1]["activations_skipped"] >= 1
 
 
 def test_a_newcomer_joins_in_the_middle(testbed: Testbed) -> None:
     """Without model or run.toml: both come from the members, and the newcomer ends with the others' model."""
     testbed.peers("a", "b")
-    flags = {"inner_steps": 60, "rounds": 16, "open_timeout_seconds": 10}
+    flags = {"inner_steps": 30, "rounds": 3, "open_timeout_seconds": 10}
     nodes = [testbed.start(name, **flags) for name in ("a", "b")]
-    until(lambda: steps_done(nodes[0]) > 60, "some steps")
+    until(lambda: steps_done(nodes[0]) > 40, "some steps")
     seed = (testbed.folder / "peers.txt").read_text().splitlines()[0].partition("@")[2]
-    late = testbed.join("late", seed)
+    with paused(nodes):
+        late = testbed.join("late", seed)
+        until(lambda: "catching up" in late.log_text(), "the newcomer to catch up")
     testbed.wait(3 * DEADLINE_SECONDS)
     assert largest_difference([*nodes, late]) < 1e-3
     steps = metrics(late, "step")

@@ -11,7 +11,11 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from deca_node.cli.door import Door, read
+from deca_node.cli.main import main
+from deca_node.daemon.status import Status
 from deca_node.lab.processes import LOOPBACK, LocalNodes, NodeProcess, free_ports, write_peers
+from deca_node.protocol.errors import NoAnswerError
 
 WORDS = ["the", "a", "node", "peer", "block", "step", "round", "flow", "graph", "edge", "of", "to"]
 WORDS += ["and", "in", "is", "it", "was", "mean", "model", "loss", "data", "card"]
@@ -109,6 +113,25 @@ def until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SEC
         assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
         time.sleep(0.05)
     return found
+
+
+def look(node: NodeProcess, good: Callable[[Status], bool], what: str) -> Status:
+    """The node's status, once it is good."""
+
+    def attempt() -> Status | None:
+        try:
+            found = read(Status, Door(node.directory).get("/v1/status"))
+        except NoAnswerError:
+            return None
+        return found if good(found) else None
+
+    status: Status = until(attempt, what)
+    return status
+
+
+def ask(node: NodeProcess, verb: str) -> None:
+    """`deca-node VERB`, which must succeed."""
+    assert main([verb, "--dir", str(node.directory)]) == 0
 
 
 def metrics(node: NodeProcess, kind: str) -> list[dict[str, Any]]:
