@@ -4,7 +4,9 @@ Real nodes, each in a network namespace of its own, over lines of 100 Mbit/s wit
 (:mod:`bench.links.wire`). The batch is chosen so that a step takes about as long as its int4 update takes on that
 line. Then the same steps run in three ways, in turn: every node by itself (compute alone, all nodes at the same time,
 so that they share the machine as they do in the other two), with ``overlap``, and in ``lockstep``. Compared are medians
-of the seconds from step to step, in the blocks that are decoder layers, the first steps of each visit left out.
+of the seconds from step to step, in the blocks that are decoder layers, the first steps of each visit left out. Of
+these ``waiting_seconds`` passed with neither gradient nor encoding nor mixing: what the line costs, and what another
+program that takes the processor away changes least.
 """
 
 import argparse
@@ -28,6 +30,9 @@ ARMS = ("alone", "overlap", "lockstep")
 PORT = 4700
 SKIPPED_STEPS = 3
 """Of each visit: the keyframe and TCP's slow start fall into them."""
+
+WORK = ("compute_seconds", "encode_seconds", "mix_seconds")
+"""Of a step: a gradient and its half step, codes for neighbours, flows and the fold."""
 
 TARGET_RATIO = 1.15
 INT4_BITS = 4.5
@@ -93,7 +98,7 @@ class Bench:
         for turn in range(self.arguments.repeats):
             for arm in ARMS:
                 steps = self.run(arm, self.batch, f"{turn}-{arm}")
-                names = ("step_seconds", "compute_seconds", "encode_seconds", "mix_seconds")
+                names = ("step_seconds", *WORK, "waiting_seconds")
                 medians = {name: statistics.median(step.get(name, 0.0) for step in steps) for name in names}
                 rows.append({"turn": turn, "arm": arm, **{name: round(value, 4) for name, value in medians.items()}})
                 print(f"turn {turn + 1}, {arm}: {1000 * medians['step_seconds']:.0f} ms per step", flush=True)
@@ -164,7 +169,7 @@ def layer_steps(directory: Path) -> list[Row]:
     """The lines of steps with a gradient, of blocks behind the embedding, once a visit runs evenly."""
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [
-        line
+        line | {"waiting_seconds": line["step_seconds"] - sum(line.get(name, 0.0) for name in WORK)}
         for line in lines
         if line["kind"] == "step" and "loss" in line and line["block"] > 0 and line["inner"] >= SKIPPED_STEPS
     ]
@@ -174,8 +179,10 @@ def summary(rows: list[Row]) -> Row:
     """Medians over the turns; ratios are taken within each turn."""
     by_arm = {arm: [row["step_seconds"] for row in rows if row["arm"] == arm] for arm in ARMS}
     ratios = {arm: [mine / alone for mine, alone in zip(by_arm[arm], by_arm["alone"], strict=True)] for arm in ARMS[1:]}
+    waiting = {arm: statistics.median(row["waiting_seconds"] for row in rows if row["arm"] == arm) for arm in ARMS}
     return {
         "step_seconds": {arm: round(statistics.median(values), 4) for arm, values in by_arm.items()},
+        "waiting_seconds": {arm: round(seconds, 4) for arm, seconds in waiting.items()},
         "over_alone": {arm: round(statistics.median(values), 3) for arm, values in ratios.items()},
         "over_alone_all": {arm: [round(value, 3) for value in values] for arm, values in ratios.items()},
     }
@@ -189,10 +196,11 @@ def show(found: Row, bench: Bench) -> None:
         caption=f"An update of {bench.frame_bytes / 1e6:.1f} MB takes {1000 * bench.transfer_seconds:.0f} ms on the "
         f"line. The aim for overlap is {TARGET_RATIO} times compute alone.",
     )
-    for heading in ("steps", "ms per step", "over compute alone"):
+    for heading in ("steps", "ms per step", "of them waiting", "over compute alone"):
         table.add_column(heading, justify="left" if heading == "steps" else "right")
     for arm, seconds in found["step_seconds"].items():
-        table.add_row(arm, f"{1000 * seconds:.0f}", f"{found['over_alone'].get(arm, 1.0):.2f}")
+        waiting, ratio = 1000 * found["waiting_seconds"][arm], found["over_alone"].get(arm, 1.0)
+        table.add_row(arm, f"{1000 * seconds:.0f}", f"{waiting:.0f}", f"{ratio:.2f}")
     Console().print(table)
 
 

@@ -247,11 +247,6 @@ def check_plaintext(insecure: int, listen: str, peers: Iterable[str]) -> str:
     Given once, ``--insecure`` keeps everything within this machine: it neither listens on nor dials
     anything but loopback. Given twice it goes anywhere. Raises SettingsError.
     """
-    if insecure == 0:
-        raise SettingsError(
-            "peers would talk in plaintext, and this version has no certificates yet; "
-            "allow it with --insecure within this machine, or --insecure --insecure on any network"
-        )
     if insecure >= 2:
         return f"listening on {listen} in plaintext: anyone on the path can read and change what the nodes exchange"
     if not is_loopback(listen):

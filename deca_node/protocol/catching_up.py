@@ -60,9 +60,9 @@ class CatchingUp:
         return pause
 
     def adopted(self, position: Step) -> None:
-        """The blocks are taken over: whoever begins an activation after this one may count on this node."""
+        """The blocks are taken over: whoever begins this activation or a later one from now on may count on this node."""
         self._say(c.Checkpoint(position))
-        self.back(Step(position.activation + 1, 0))
+        self.back(position)
 
     def back(self, position: Step) -> None:
         """This node takes part again from here on, caught up or not."""

@@ -271,7 +271,8 @@ class Node(Standing):
         self._take_turn(now)
 
     def _take_turn(self, now: float) -> None:
-        """Begin with the others, not in the middle of what they do: when one offers an edge, or none trains here."""
+        """Begin with the others, not in the middle of what they do: when one offers an edge, or none trains that will
+        come by here."""
         index, progress = self.next.activation, self._company.progress
         if self._pausing or index == len(self.schedule):
             self._go_on(now)
@@ -279,7 +280,7 @@ class Node(Standing):
             self._begin_visit(now)
         elif progress.behind(index):
             self._fetch()
-        elif not progress.busy(index):
+        elif not progress.busy(index - 1):
             self._go_on(now)
 
     # --- the end ------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deca_node.cli.main import cli
-from deca_node.daemon.peers import Peer
+from deca_node.daemon.peers import Address
 from deca_node.daemon.settings_sources import FILES, flag_of, setting_names
 
 Deca = Callable[..., Any]
@@ -37,11 +37,12 @@ def test_the_daemon_gets_settled_settings(door: tuple[Deca, list[Any]]) -> None:
     outcome = deca("start", "--insecure", "--name", "north", "--rounds", "2", "--gradient-checkpointing")
     assert outcome.err == "warning: listening on 127.0.0.1 in plaintext, within this machine only\n"
     assert outcome.code == 9, "the exit code is the daemon's"
-    loaded, peers, own = given
+    loaded, place, security = given
     assert (loaded.run.rounds, loaded.node.gradient_checkpointing, loaded.node.insecure) == (2, True, 1)
     assert (loaded.node.listen, loaded.node.dir) == ("127.0.0.1:7001", "deca-data/north")
-    assert own == Peer("north", "127.0.0.1", 7001, 1)
-    assert peers.names == ("north", "south")
+    assert (place.name, str(place.advertise), place.wait_for) == ("north", "127.0.0.1:7001", 2)
+    assert place.seeds == (Address("127.0.0.1", 7002),)
+    assert security.credentials is None
 
 
 def test_a_switch_can_be_turned_off_again(door: tuple[Deca, list[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +62,6 @@ def test_plaintext_anywhere_is_said_aloud(door: tuple[Deca, list[Any]]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--name", "north"], 3, "error: peers would talk in plaintext"),
         (["--insecure", "--name", "north", "--listen", "0.0.0.0:7001"], 3, "error: with one --insecure"),
         (["--insecure", "--rounds", "0"], 3, "error: rounds = 0 is below"),
         (["--insecure", "--run", "gone.toml"], 3, "error: gone.toml cannot be read: No such file"),
@@ -82,7 +82,15 @@ def test_the_door_refuses(door: tuple[Deca, list[Any]], arguments: list[str], co
     assert given == []
 
 
-@pytest.mark.parametrize("verb", ["start", "config"])
+def test_without_a_certificate_it_says_how_to_get_one(door: tuple[Deca, list[Any]]) -> None:
+    deca, given = door
+    outcome = deca("start", "--name", "north")
+    assert (outcome.code, given) == (3, [])
+    assert "deca-node cert request north" in outcome.err
+    assert "--insecure within this machine" in outcome.err
+
+
+@pytest.mark.parametrize("verb", ["start", "join", "config"])
 def test_every_setting_is_a_flag(verb: str) -> None:
     command = cli.get_command(None, verb)  # type: ignore[arg-type]
     assert command is not None

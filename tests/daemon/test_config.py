@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from deca_node.daemon.config import NodeSettings, check_paths, check_plaintext, check_required, is_loopback, settle
-from deca_node.daemon.peers import Peer
+from deca_node.daemon.peers import Address
 from deca_node.daemon.settings_sources import FILES, Loaded, Source, flag_of, load_settings, setting_names, variable_of
 from deca_node.protocol.errors import DataError, DecaError, ModelError, SettingsError, StorageError
 from deca_node.protocol.run import RunSettings
 
-OWN = Peer("north", "10.0.0.5", 7001, 1)
+OWN = ("north", Address("10.0.0.5", 7001))
 
 
 @pytest.fixture
@@ -168,19 +168,19 @@ def test_devices(device: str) -> None:
 
 def test_the_own_line_fills_in_what_was_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ward")
-    node = settle(NodeSettings(model="~/model", data="~/notes.jsonl"), OWN)
+    node = settle(NodeSettings(model="~/model", data="~/notes.jsonl"), *OWN)
     assert (node.name, node.listen, node.dir) == ("north", "10.0.0.5:7001", "deca-data/north")
     assert (node.model, node.data) == ("/home/ward/model", "/home/ward/notes.jsonl")
 
 
 def test_a_home_that_is_nobodys() -> None:
     with pytest.raises(SettingsError, match="~no-such-user/d: Could not determine home directory"):
-        settle(NodeSettings(data="~no-such-user/d"), OWN)
+        settle(NodeSettings(data="~no-such-user/d"), *OWN)
 
 
 def test_what_was_given_stays() -> None:
-    node = settle(NodeSettings(listen="0.0.0.0:7001", dir="/srv/deca", model="Qwen/Qwen2.5-3B", data="d"), OWN)
-    assert (node.listen, node.dir, node.model) == ("0.0.0.0:7001", "/srv/deca", "Qwen/Qwen2.5-3B")
+    node = settle(NodeSettings(dir="/srv/deca", model="Qwen/Qwen2.5-3B", data="d"), *OWN)
+    assert (node.dir, node.model) == ("/srv/deca", "Qwen/Qwen2.5-3B")
 
 
 def test_model_and_data_are_required() -> None:
@@ -259,13 +259,6 @@ def test_plaintext_is_allowed_aloud(insecure: int, listen: str, peers: list[str]
 @pytest.mark.parametrize(
     ("insecure", "listen", "peers", "sentence"),
     [
-        (
-            0,
-            "127.0.0.1",
-            [],
-            "peers would talk in plaintext, and this version has no certificates yet; "
-            "allow it with --insecure within this machine, or --insecure --insecure on any network",
-        ),
         (
             1,
             "0.0.0.0",

@@ -272,7 +272,7 @@ def test_views_of_the_members_may_differ() -> None:
     """d is gone; for seconds some know it and some do not, in the final flush too, where every view has another graph
     and another number of mixes."""
     settings = dataclasses.replace(SHORT, topology="ring", rounds=2)
-    for event in range(20, 130, 5):
+    for event in range(20, 130, 10):
         weather = Weather(crashes=(Crash("d", event=event),), hearsay=(0.0, 6.0))
         cluster, audit = fake_cluster(event, named(6), settings, Patience(step=1.0, open=2.0, finish=5.0), weather)
         cluster.run()
