@@ -10,6 +10,7 @@ from deca_node.cli.options import SettingsCommand, load, settings_options
 from deca_node.daemon.config import check_paths, check_plaintext, check_required, settle
 from deca_node.daemon.place import find_place
 from deca_node.daemon.settings_sources import Loaded
+from deca_node.protocol.topology import check_edges
 
 
 @click.command(
@@ -47,6 +48,7 @@ def launch(loaded: Loaded) -> int:
     check_required(loaded.node)
     security = Security(loaded.node)
     place = find_place(loaded.node, security.certified_name)
+    check_edges(place.expected, loaded.run)
     node = settle(loaded.node, place.name, place.listen)
     check_paths(node)
     if not security.certified_name:

@@ -55,6 +55,7 @@ class Outbox:
         self._traffic = traffic
         self._frames_max = frames_max
         self._queue: deque[_Item] = deque()
+        self._offered: FrameId | None = None
         self._begun = 0
         self._credit = 0
         self._granted = self._granted_told = 0
@@ -70,6 +71,9 @@ class Outbox:
 
     def offer(self, opening: pb.Open, keyframe: FrameId) -> None:
         """Queue an Open and its keyframe, in place of those that still wait."""
+        # The core may have meant the stream before this one, and say it again once it hears of this one.
+        if keyframe == self._offered:
+            return
         self._take_back(lambda item: isinstance(item, _Offer))
         self._store.hold(keyframe)
         self._put(_Offer(pb.Frame(open=opening), keyframe))
@@ -150,6 +154,7 @@ class Outbox:
         self._begun += 1
         try:
             if isinstance(item, _Offer):
+                self._offered = frame
                 await self._write_counted("control", item.opening.SerializeToString())
             await self._write_chunks(frame)
         finally:

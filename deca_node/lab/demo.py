@@ -28,7 +28,7 @@ from deca_node.numerics.model import load_model
 from deca_node.numerics.objective import evaluate
 from deca_node.numerics.options import TrainerOptions
 from deca_node.numerics.packing import PackedData, load_dataset
-from deca_node.protocol.mixing import mixes_to_agree
+from deca_node.protocol.mixing import flush_mixes
 from deca_node.protocol.run import RunSettings
 from deca_node.protocol.schedule import Schedule
 from deca_node.protocol.topology import graph
@@ -89,7 +89,7 @@ def start(plan: DemoPlan, nodes: LocalNodes, *, together: bool) -> None:
 def steps_in_all(plan: DemoPlan, *, together: bool) -> int:
     """Steps of the whole run on one node, mixes included (which a node on its own skips)."""
     names = plan.names if together else plan.names[:1]
-    flush = mixes_to_agree(graph(names, plan.run), plan.run.flow_share)
+    flush = flush_mixes(graph(names, plan.run), plan.run)
     schedule = Schedule(plan.run, plan.recipe.layers + 1, flush)
     return sum(schedule[i].steps for i in range(len(schedule)))
 

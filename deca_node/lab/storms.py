@@ -22,7 +22,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 
-from deca_node.lab.audit import Audit
+from deca_node.lab.audit import BLOCKS, Audit
 from deca_node.lab.cluster import Cluster
 from deca_node.lab.fake_trainer import fake_cluster
 from deca_node.lab.weather import Ask, Crash, Cut, Deaf, Death, Pause, Weather, partition
@@ -31,6 +31,7 @@ from deca_node.protocol import events as e
 from deca_node.protocol.errors import PeersMissingError, TrainerError
 from deca_node.protocol.patience import Patience
 from deca_node.protocol.run import RunSettings
+from deca_node.protocol.topology import graph
 
 NAMES = "abcdefgh"
 ARMS = tuple(itertools.product(("ring", "full", "erdos-renyi"), ("lockstep", "overlap")))
@@ -204,38 +205,22 @@ def counted(cluster: Cluster) -> Counter[str]:
 
 
 def flushed(storm: Storm, cluster: Cluster) -> bool:
-    """Whether all that live went through the whole flush, each block with edges that joined them all and held."""
+    """Whether all nodes went through the whole flush, over every edge of the graph, and nothing was late or lost."""
     if storm.settings.final_flush_mixes or set(cluster.ends) != set(storm.names):
         return False
-    first = storm.settings.rounds * 2
+    first = storm.settings.rounds * BLOCKS
     edges: dict[int, dict[str, set[str]]] = {}
-    late: set[int] = set()
     for line in cluster.lines:
         match line.fact:
             case c.Connect(activation=activation, neighbours=near) if activation >= first:
                 edges.setdefault(activation, {})[line.node] = {n.peer for n in near}
             case c.Mix(step=step, flows=flows) if any(flow.theirs.inner != step.inner for flow in flows):
                 # Late flows leave the mean where it is, but they overshoot.
-                late.add(step.activation)
-            case c.SendClose(activation=activation, applied=applied) if activation >= first and applied >= 0:
-                return False
+                edges.pop(step.activation, None)
             case c.Report(kind="edge-lost" | "edge-dropped" | "edge-closed") if edges:
                 return False
-    return len(edges) == 2 and not late & set(edges) and all(_joined(near, set(storm.names)) for near in edges.values())
-
-
-def _joined(near: dict[str, set[str]], names: set[str]) -> bool:
-    """Whether all names took part, each edge from both ends, and a path leads from each to each."""
-    if set(near) != names or any(name not in near[peer] for name, peers in near.items() for peer in peers):
-        return False
-    seen: set[str] = set()
-    border = [min(names)]
-    while border:
-        name = border.pop()
-        if name not in seen:
-            seen.add(name)
-            border.extend(near[name] - seen)
-    return seen == names
+    whole = graph(storm.names, storm.settings)
+    return len(edges) == BLOCKS and all(near == whole for near in edges.values())
 
 
 # --- many of them -----------------------------------------------------------------------------------

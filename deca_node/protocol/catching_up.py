@@ -60,7 +60,7 @@ class CatchingUp:
         return pause
 
     def adopted(self, position: Step) -> None:
-        """The blocks are taken over: whoever begins this activation or a later one from now on may count on this node."""
+        """The blocks are taken over: from this activation on, whoever has not begun it yet can count on this node."""
         self._say(c.Checkpoint(position))
         self.back(position)
 

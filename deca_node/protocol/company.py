@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from deca_node.protocol.mixing import mixes_to_agree
+from deca_node.protocol.mixing import flush_mixes
 from deca_node.protocol.progress import Progress
 from deca_node.protocol.run import RunSettings
 from deca_node.protocol.topology import Graph, graph
@@ -90,4 +90,4 @@ class Company:
 
     def flush_mixes(self, activation: int) -> int:
         """How many mixes make the copies agree in the final flush; it depends on who is there."""
-        return self._settings.final_flush_mixes or mixes_to_agree(self.graph(activation), self._settings.flow_share)
+        return self._settings.final_flush_mixes or flush_mixes(self.graph(activation), self._settings)

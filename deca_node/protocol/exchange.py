@@ -42,8 +42,9 @@ class EdgeState(StrEnum):
 
 @dataclass
 class Edge:
-    """One edge of this activation. ``applied`` is the last inner step whose flow was applied here;
-    ``limit`` the last one that will ever be, once both ends named theirs."""
+    """One edge of this activation. ``applied`` is the last inner step whose flow was handed to the trainer here,
+    ``mixed`` the last that it is known to have applied; ``limit`` the last that will ever be, once both ends named
+    theirs."""
 
     peer: str
     state: EdgeState = EdgeState.OFFERED
@@ -52,6 +53,7 @@ class Edge:
     arrived: list[FrameId] = field(default_factory=list)
     newest: int = NOTHING
     applied: int = NOTHING
+    mixed: int = NOTHING
     limit: int | None = None
 
 
@@ -159,6 +161,11 @@ class Exchange:
             if edge.state is EdgeState.SETTLED:
                 self._end_if_even(edge)
         return flows
+
+    def mixed(self) -> None:
+        """The trainer has applied what it was given."""
+        for edge in self.edges.values():
+            edge.mixed = edge.applied
 
     def needed_from(self) -> int:
         """The first own update that some edge may still apply; older ones can be let go."""

@@ -63,10 +63,11 @@ class Partings:
             self.tell(edge, "in answer")
 
     def refused(self, refused: Iterable[tuple[str, str]]) -> None:
-        """The trainer found neighbours' bytes malformed, and has dropped their edges: what was said to be applied with
-        that command was not."""
+        """The trainer found neighbours' bytes malformed, and has dropped their edges: what was to be applied over them
+        with that command was not."""
         for peer, sentence in refused:
             edge = self._exchange.edges[peer]
+            edge.applied = edge.mixed
             self._counters["edges_refused"] += 1
             if edge.state is not EdgeState.CLOSED:
                 self.tell(edge, sentence)

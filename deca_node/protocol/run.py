@@ -105,7 +105,7 @@ class RunSettings:
     )
     degree: int = setting(4, "Neighbours of each node in a random-regular graph.", unit="neighbours", low=2)
     redraw_every: int = setting(
-        0,
+        1,
         "Activations from one drawing of a random graph to the next, so that links vary; 0 keeps the first drawing.",
         unit="activations",
         low=0,

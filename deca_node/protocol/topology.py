@@ -16,6 +16,7 @@ defined for any number of them; where the textbook one is not, the nearest that 
 Why an incomplete hypercube is connected: clearing a bit of a corner's number gives a smaller number, which is there.
 """
 
+import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -32,6 +33,8 @@ Pairs = Iterable[tuple[int, int]]
 
 DRAWS_MAX = 10_000
 """Erdős-Rényi graphs are redrawn until connected; past this many draws the edge probability is at fault."""
+
+_DRAWN = ("erdos-renyi", "random-regular")
 
 SWAPS_PER_EDGE = 10
 """After so many exchanges of ends per edge nothing is left to see of the lattice that wiring began with."""
@@ -53,9 +56,10 @@ def _graph(names: Sequence[str], settings: RunSettings, draw: int) -> Graph:
     if settings.topology == "edges":
         listed = {pair for text in settings.edges.split() if (pair := next(_splits(text, names), None))}
         return _joined(names, ((names.index(a), names.index(b)) for a, b in listed))
-    if settings.topology in _DRAWN:
-        rng = random.Random(f"{settings.seed}:{settings.topology}:{len(names)}:{draw}")
-        return _DRAWN[settings.topology](names, settings, rng)
+    if settings.topology == "erdos-renyi":
+        return _erdos_renyi(names, settings, draw)
+    if settings.topology == "random-regular":
+        return _random_regular(names, settings, draw)
     return _joined(names, _FIXED[settings.topology](len(names)))
 
 
@@ -145,10 +149,14 @@ _FIXED: dict[str, Callable[[int], Pairs]] = {
 # --- drawn at random --------------------------------------------------------------------------------
 
 
-def _erdos_renyi(names: Sequence[str], settings: RunSettings, rng: random.Random) -> Graph:
+def _erdos_renyi(names: Sequence[str], settings: RunSettings, draw: int) -> Graph:
+    """Every pair has its own dice, thrown with the two names alone: nodes that differ about a third member for a while
+    still agree on this edge."""
     probability = settings.edge_probability
-    for _ in range(DRAWS_MAX):
-        drawn = _joined(names, (pair for pair in _full(len(names)) if rng.random() < probability))
+    for attempt in range(DRAWS_MAX):
+        dice = f"{settings.seed}:{draw}:{attempt}"
+        chances = ((pair, _chance(dice, names[pair[0]], names[pair[1]])) for pair in _full(len(names)))
+        drawn = _joined(names, (pair for pair, chance in chances if chance < probability))
         if connected(drawn):
             return drawn
     raise SettingsError(
@@ -157,9 +165,16 @@ def _erdos_renyi(names: Sequence[str], settings: RunSettings, rng: random.Random
     )
 
 
-def _random_regular(names: Sequence[str], settings: RunSettings, rng: random.Random) -> Graph:
+def _chance(dice: str, a: str, b: str) -> float:
+    """Evenly between 0 and 1; the same for the same dice and names everywhere."""
+    digest = hashlib.blake2b(f"{dice}:{a}\0{b}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def _random_regular(names: Sequence[str], settings: RunSettings, draw: int) -> Graph:
     """Begin with a ring joined to its nearest, then let pairs of edges exchange their ends, which keeps every
     degree. Where there are too few nodes all are joined; where nodes times degree is odd, one has one fewer."""
+    rng = random.Random(f"{settings.seed}:random-regular:{len(names)}:{draw}")
     count = len(names)
     if count - 1 <= settings.degree:
         return _joined(names, _full(count))
@@ -188,12 +203,6 @@ def _rewire(edges: list[tuple[int, int]], swaps: int, rng: random.Random) -> Non
             there -= {frozenset((a, b)), frozenset((c, d))}
             there |= {frozenset((a, d)), frozenset((c, b))}
             edges[first], edges[second] = (a, d), (c, b)
-
-
-_DRAWN: dict[str, Callable[[Sequence[str], RunSettings, random.Random], Graph]] = {
-    "erdos-renyi": _erdos_renyi,
-    "random-regular": _random_regular,
-}
 
 
 # --- listed -----------------------------------------------------------------------------------------

@@ -213,6 +213,7 @@ class Visit:
         self._mixing = False
         self._custody.answered()
         self._partings.refused(event.refused)
+        self.exchange.mixed()
         if self.phase is VisitPhase.DRAINING:
             self._drain(now)
 

@@ -8,9 +8,11 @@ import pytest
 
 from deca_node.daemon import wire
 from deca_node.daemon.arena import Arena, FrameStore, shared_file
+from deca_node.daemon.chunks import Chunks
 from deca_node.daemon.outbox import MESSAGES_QUEUED_MAX, Shared
 from deca_node.daemon.session import FrameRules, Session
 from deca_node.daemon.throttle import Throttle
+from deca_node.daemon.turns import Turns
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import WireError
@@ -209,6 +211,83 @@ def test_an_offer_that_waits_is_replaced_by_a_newer_one() -> None:
     opened = [frame.open.activation for frame in bench.script.frames() if frame.WhichOneof("body") == "open"]
     assert opened == [49]
     assert bench.script.bodies() == ["open", "chunk", "chunk", "chunk"]
+
+
+def test_an_offer_that_is_on_its_way_is_not_made_twice() -> None:
+    bench = Bench()
+    bench.script.say(credit(9))
+
+    async def offer_twice() -> None:
+        keyframe = FrameId("north", FrameKind.KEYFRAME, 0, 0)
+        bench.store.reserve(keyframe, NBYTES)
+        opening = pb.Open(activation=0, degree=1, keyframe_bytes=NBYTES)
+        bench.session.send_open(opening, keyframe)
+        running = asyncio.ensure_future(bench.session.run())
+        for _ in range(120):
+            await asyncio.sleep(0)
+        assert bench.script.bodies()[0] == "open"
+        bench.session.send_open(opening, keyframe)
+        await running
+
+    asyncio.run(offer_twice())
+    assert bench.script.bodies() == ["open", "chunk", "chunk", "chunk"]
+
+
+def test_a_frame_for_several_neighbours_is_framed_once_and_never_for_another_under_its_name() -> None:
+    descriptor = shared_file()
+    store = FrameStore(Arena(descriptor, NBYTES, 2))
+    os.close(descriptor)
+    made = Chunks(store)
+    store.on_free = made.forget
+    store.reserve(UPDATE, NBYTES)[:] = content(1)
+    for _ in range(2):
+        store.hold(UPDATE)
+    first = made.message(UPDATE, CHUNK_BYTES)
+    assert first == chunks(UPDATE, content(1))[1]
+    assert made.message(UPDATE, CHUNK_BYTES) is first
+    for _ in range(2):
+        store.unhold(UPDATE)
+    store.release(UPDATE)
+    store.reserve(UPDATE, NBYTES)[:] = content(2)
+    assert made.message(UPDATE, CHUNK_BYTES) == chunks(UPDATE, content(2))[1]
+    assert made.message(UPDATE, 0) is not made.message(UPDATE, 0), "nobody else will want it"
+
+
+def test_large_pieces_of_work_take_turns() -> None:
+    turns, done = Turns(), []
+
+    async def work(name: str) -> None:
+        for number in range(3):
+            await turns.take()
+            done.append((name, number))
+
+    async def all_at_once() -> list[int]:
+        tasks = [asyncio.ensure_future(work(name)) for name in ("a", "b", "c", "cancelled")]
+        per_turn = []
+        for turn in range(40):
+            before = len(done)
+            await asyncio.sleep(0)
+            per_turn.append(len(done) - before)
+            if turn == 3:
+                tasks[3].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return per_turn
+
+    per_turn = asyncio.run(all_at_once())
+    assert max(per_turn) == 1
+    assert {name for name, number in done if number == 2} == {"a", "b", "c"}
+
+
+def test_some_slots_are_kept_for_our_own_frames() -> None:
+    descriptor = shared_file()
+    store = FrameStore(Arena(descriptor, NBYTES, 3), kept_free=2)
+    os.close(descriptor)
+    assert store.has_room()
+    store.reserve(UPDATE, NBYTES)
+    assert not store.has_room()
+    store.reserve(FrameId("north", FrameKind.UPDATE, 0, 0), NBYTES)
+    store.release(UPDATE)
+    assert not store.has_room()
 
 
 def test_an_offer_that_waits_is_forgotten_with_its_edge() -> None:

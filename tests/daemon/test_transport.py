@@ -294,6 +294,80 @@ def test_nobody_is_flooded_and_nothing_piles_up() -> None:
         run(flow(seed))
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_a_sender_that_keeps_the_rules_is_never_refused(seed: int) -> None:
+    """Offers, updates, closings, offers again after a flap, to a receiver that lets go when it likes or not at all."""
+
+    async def fuzz() -> None:
+        net, north, south = two(seed, delay=(0.0, 0.03))
+        rng = net.rng
+        held = _keeps(south)
+        for party in (north, south):
+            party.meet()
+        activation, inner, offered, own = 0, 0, 0, []
+        for _ in range(300):
+            await asyncio.sleep(rng.choice([0.0, 0.0, 0.01, 0.1]))
+            match rng.choice(["offer", "update", "update", "update", "close", "flap", "stall", "release"]):
+                case "offer":
+                    # The same again only over another stream.
+                    activation += rng.randint(0, 1) if north.ups("south") > offered else 1
+                    offered = north.ups("south")
+                    keyframe = FrameId("north", FrameKind.KEYFRAME, activation, 0)
+                    if keyframe not in north.store and not north.store.senders(keyframe):
+                        north.store.reserve(keyframe, NBYTES)
+                        own.append(keyframe)
+                    if keyframe in north.store:
+                        opening = pb.Open(activation=activation, degree=1, keyframe_bytes=NBYTES)
+                        north.transport.send_open("south", opening, keyframe)
+                case "update" if north.up(south) and _queue_length(north) < HELD_MAX:
+                    inner += 1
+                    update = FrameId("north", FrameKind.UPDATE, activation, inner)
+                    north.store.reserve(update, NBYTES)
+                    own.append(update)
+                    north.transport.send_frame("south", update)
+                case "close":
+                    north.transport.forget("south", activation, rng.randint(-1, 10**6))
+                case "flap" if net.streams and rng.random() < 0.2:
+                    net.streams[-1].near.break_now()
+                case "release":
+                    _release_some(rng, south, held)
+            while own and (len(own) > 10 or rng.random() < 0.3):
+                north.store.release(own.pop(0))
+            assert south.store.held_from("north") <= HELD_MAX
+        assert south.transport.refusals == north.transport.refusals == {}
+        assert all("broke the rules" not in event.sentence for event in north.downs() + south.downs())
+        await close(north, south)
+        for party, frames in ((north, own), (south, held)):
+            for frame in frames:
+                party.store.release(frame)
+        assert len(north.store) == len(south.store) == 0, "nothing is held that nobody needs"
+
+    run(fuzz())
+
+
+def _keeps(party: Party) -> list[FrameId]:
+    """The core of a receiver: the frames that it holds; on a loss it lets go of keyframes, as the real one does."""
+    held: list[FrameId] = []
+
+    def tell(event: e.NetworkEvent) -> None:
+        party.told.append(event)
+        match event:
+            case e.UpdateReceived(update=frame) | e.OpenReceived(keyframe=frame):
+                held.append(frame)
+            case e.PeerDown():
+                for frame in [frame for frame in held if frame.kind is FrameKind.KEYFRAME]:
+                    held.remove(frame)
+                    asyncio.get_running_loop().call_later(0.02, party.store.release, frame)
+
+    party.transport._tell = tell
+    return held
+
+
+def _release_some(rng: Any, party: Party, held: list[FrameId]) -> None:
+    for _ in range(rng.randint(0, len(held))):
+        party.store.release(held.pop(0))
+
+
 def _queue_length(party: Party) -> int:
     (link,) = party.transport._links.values()
     assert link.session

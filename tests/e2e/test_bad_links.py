@@ -5,25 +5,27 @@ from pathlib import Path
 
 import pytest
 
-from deca_node.lab.processes import LOOPBACK, free_ports
+from deca_node.lab.processes import LOOPBACK, NodeProcess, free_ports
 from tests.e2e.proxy import Faults, Proxy
 from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, largest_difference, metrics
 
 
-def peers_through(testbed: Testbed, names: tuple[str, ...], far: str, proxy: int) -> tuple[Path, Path]:
-    """Peers files for the others, who reach ``far`` through the proxy, and for ``far``, who reaches nobody itself."""
-    listed = (testbed.folder / "peers.txt").read_text()
+def start_behind(testbed: Testbed, name: str, proxy: Proxy, **flags: object) -> NodeProcess:
+    """A node that is reached through the proxy only, and can itself reach nobody: whatever it dials is sent to a
+    port where nobody listens."""
+    nowhere = f"http://{LOOPBACK}:{free_ports(1)[0]}"
+    environment = {"http_proxy": nowhere, "grpc_proxy": nowhere, "no_proxy": ""}
+    listen = f"{LOOPBACK}:{port_of(testbed, name)}"
+    return testbed.start(name, environment, listen=listen, advertise=f"{LOOPBACK}:{proxy.port}", **flags)
+
+
+def peers_through(testbed: Testbed, far: str, proxy: Proxy) -> Path:
+    """A peers file for the others, who reach ``far`` through the proxy."""
+    lines = (testbed.folder / "peers.txt").read_text().splitlines()
     others = testbed.folder / "peers-others.txt"
-    lines = [f"{far}@{LOOPBACK}:{proxy}" if line.startswith(f"{far}@") else line for line in listed.splitlines()]
-    others.write_text("\n".join(lines))
-    alone = testbed.folder / "peers-far.txt"
-    dead = iter(free_ports(len(names)))
-    lines = [
-        line if line.startswith(f"{far}@") else f"{line.split('@')[0]}@{LOOPBACK}:{next(dead)}"
-        for line in listed.splitlines()
-    ]
-    alone.write_text("\n".join(lines))
-    return others, alone
+    through = f"{far}@{LOOPBACK}:{proxy.port}"
+    others.write_text("\n".join(through if line.startswith(f"{far}@") else line for line in lines))
+    return others
 
 
 def port_of(testbed: Testbed, name: str) -> int:
@@ -36,10 +38,10 @@ def test_a_neighbour_that_reads_slowly_costs_its_own_edge_only(testbed: Testbed)
     names = ("a", "b", "c", "z")
     testbed.peers(*names)
     with Proxy(port_of(testbed, "z"), Faults(bytes_per_second=10_000)) as proxy:
-        others, alone = peers_through(testbed, names, "z", proxy.port)
+        others = peers_through(testbed, "z", proxy)
         flags = {"codec": "fp32", "rounds": 2, "step_timeout_seconds": 1, "open_timeout_seconds": 4}
         nodes = [testbed.start(name, peers=others, **flags) for name in names[:3]]
-        slow = testbed.start("z", peers=alone, finish_timeout_seconds=1, **flags)
+        slow = start_behind(testbed, "z", proxy, finish_timeout_seconds=1, **flags)
         testbed.wait(4 * DEADLINE_SECONDS)
     assert largest_difference(nodes) < 1e-3
     for node in nodes:
@@ -58,10 +60,10 @@ def test_streams_cut_at_two_hundred_random_bytes(testbed: Testbed) -> None:
         testbed.peers(*names)
         faults = Faults(cuts=200, cut_bytes_max=60_000)
         proxy = stack.enter_context(Proxy(port_of(testbed, "z"), faults))
-        others, alone = peers_through(testbed, names, "z", proxy.port)
+        others = peers_through(testbed, "z", proxy)
         flags = {"rounds": 40, "inner_steps": 6, "step_timeout_seconds": 5, "open_timeout_seconds": 5}
         nodes = [testbed.start(name, peers=others, **flags) for name in names[:2]]
-        nodes.append(testbed.start("z", peers=alone, **flags))
+        nodes.append(start_behind(testbed, "z", proxy, **flags))
         testbed.wait(5 * DEADLINE_SECONDS)
         assert proxy.cuts >= 20
     for node in nodes:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,10 @@ class Testbed:
         path.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
         return path
 
-    def start(self, name: str, **flags: Any) -> NodeProcess:
+    def start(self, name: str, environment: Mapping[str, str] | None = None, /, **flags: Any) -> NodeProcess:
         given = self._defaults(name) | {"--" + key.replace("_", "-"): value for key, value in flags.items()}
-        return self.nodes.start(name, self.folder / "out" / name, {k: v for k, v in given.items() if v is not None})
+        given = {flag: value for flag, value in given.items() if value is not None}
+        return self.nodes.start(name, self.folder / "out" / name, given, environment=environment)
 
     def join(self, name: str, seed: str, **flags: Any) -> NodeProcess:
         """A newcomer that has nothing but its data and a member's address."""

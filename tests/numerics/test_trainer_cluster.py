@@ -15,8 +15,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from deca_node.lab.cluster import Cluster, FrameBook, seats
-from deca_node.lab.fake_network import Cut, Weather
+from deca_node.lab.cluster import Cluster
+from deca_node.lab.seats import FrameBook, seats
+from deca_node.lab.weather import Cut, Weather
 from deca_node.numerics import signals
 from deca_node.numerics.model import LoadedModel
 from deca_node.numerics.options import TrainerOptions

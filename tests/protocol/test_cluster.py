@@ -160,7 +160,7 @@ def test_a_partition_trains_on_both_sides_and_agrees_after_it_heals() -> None:
 
 # --- coming back ------------------------------------------------------------------------------------
 
-LONG = dataclasses.replace(SHORT, topology="full", rounds=4, inner_steps=4)
+LONG = dataclasses.replace(SHORT, topology="full", rounds=8, inner_steps=4)
 
 
 def heard(cluster: Cluster, name: str, kind: type) -> list[float]:
@@ -169,7 +169,7 @@ def heard(cluster: Cluster, name: str, kind: type) -> list[float]:
 
 
 @pytest.mark.parametrize("empty", [False, True], ids=["old-disk", "empty-disk"])
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(6))
 def test_a_node_that_crashed_takes_over_what_it_missed(seed: int, empty: bool) -> None:
     """It is back among the others before the run ends, and in the end they all agree."""
     weather = Weather(crashes=(Crash("b", at=2.0 + 0.1 * seed, back=1.5, empty=empty),), hearsay=(0.0, 0.5))
@@ -181,7 +181,7 @@ def test_a_node_that_crashed_takes_over_what_it_missed(seed: int, empty: bool) -
     assert audit.spread() < 1e-3
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(6))
 def test_a_crash_of_all_loses_no_more_than_a_visit(seed: int) -> None:
     """A power cut: everybody goes on from the last checkpoint, and together."""
     weather = Weather(crashes=tuple(Crash(name, at=4.0, back=1.0 + 0.1 * i) for i, name in enumerate("abcd")))
@@ -192,7 +192,7 @@ def test_a_crash_of_all_loses_no_more_than_a_visit(seed: int) -> None:
 
 
 @pytest.mark.parametrize("every", [0, 1])
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(6))
 def test_a_trainer_that_dies_costs_its_node_no_more_than_the_visit(seed: int, every: int) -> None:
     weather = Weather(deaths=(Death("b", at=2.0 + 0.1 * seed),))
     cluster, audit = fake_cluster(seed, named(4), LONG, Patience(open=5.0, step=2.0, checkpoint_every=every), weather)
@@ -227,7 +227,7 @@ def test_stop_at_any_event(event: int) -> None:
     assert counted(cluster)["edges_lost"] == 0, "edges are closed in good order"
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(6))
 def test_a_node_that_pauses_stays_and_goes_on(seed: int) -> None:
     """Nobody waits for it meanwhile; then it takes over what it missed."""
     asks = (Ask("b", e.PauseRequested(), at=2.0 + 0.1 * seed), Ask("b", e.ResumeRequested(), at=4.0 + 0.1 * seed))
@@ -251,7 +251,7 @@ def test_a_checkpoint_is_written_when_asked_for() -> None:
 # --- the network's own ways -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(6))
 def test_a_link_that_is_deaf_one_way_costs_its_own_edge(seed: int) -> None:
     weather = Weather(deaf=(Deaf("a", "b", 2.0 + 0.1 * seed, 2.0),))
     cluster, audit = fake_cluster(seed, named(4), LONG, Patience(step=0.5, open=1.0), weather)
@@ -260,7 +260,7 @@ def test_a_link_that_is_deaf_one_way_costs_its_own_edge(seed: int) -> None:
     assert 0 < counted(cluster)["edges_lost"] + counted(cluster)["edges_dropped"] <= 8
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(6))
 def test_who_sends_what_cannot_be_used_loses_its_edges_only(seed: int) -> None:
     cluster, audit = fake_cluster(seed, named(4), LONG, Patience(step=1.0, open=2.0), Weather(malformed=0.02))
     cluster.run()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deca_node.protocol.patience import MARGIN, REST_MAX, WAITS_NEEDED, Rests, Waits
+from deca_node.protocol.patience import MARGIN, REST_MAX, WAITS_NEEDED, Attempts, Rests, Wait, Waits
 
 
 def test_the_limit_alone_holds_before_enough_was_seen() -> None:
@@ -47,6 +47,24 @@ def test_deadlines_stay_within_floor_and_limit(seen: list[list[float]], floor: f
     for arrivals in seen:
         waits.add(arrivals, len(arrivals))
     assert min(floor, limit) <= waits.seconds() <= limit
+
+
+def test_a_wait_tells_when_those_came_that_did() -> None:
+    wait = Wait()
+    wait.begin(10.0, 5.0, there=1)
+    assert wait.deadline == 15.0
+    wait.arrived(12.0)
+    assert wait.end() == [0.0, 2.0]
+    assert wait.deadline is None
+    wait.begin(20.0, 1.0)
+    assert wait.end() == []
+
+
+def test_attempts_double_their_pauses_until_one_works() -> None:
+    attempts = Attempts(1.0, 5.0)
+    assert [attempts.next() for _ in range(4)] == [1.0, 2.0, 4.0, 5.0]
+    attempts.reset()
+    assert (attempts.failed, attempts.next()) == (0, 1.0)
 
 
 def test_rests_double_and_end_with_one_activation_kept_up() -> None:

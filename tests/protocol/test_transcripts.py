@@ -28,6 +28,7 @@ from deca_node.protocol.node import Node
 from deca_node.protocol.patience import Patience
 from deca_node.protocol.run import RunSettings
 from deca_node.protocol.topology import graph
+from deca_node.protocol.versions import BlockVersion, Delta
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
 REWRITE = bool(os.environ.get("REWRITE_TRANSCRIPTS"))
@@ -76,7 +77,7 @@ class Replay:
     def begin(self) -> None:
         """The first activation, to where its first half step is asked for, at time 0."""
         self.node = Node(self.name, self.members, self.settings, self.patience)
-        neighbours = graph(self.members, self.settings)
+        neighbours = graph(self.members, self.settings, 0)
         opens = [
             e.OpenReceived(peer, 0, len(neighbours[peer]), FrameId(peer, FrameKind.KEYFRAME, 0, 0))
             for peer in sorted(neighbours[self.name])
@@ -114,5 +115,12 @@ def test_the_notation_reads_what_it_writes() -> None:
         e.HalfStepped(e.Step(3, 7), None),
         e.Evaluated("round 1", 2.5, 100),
         e.StopRequested(),
+        e.TrainerFailed("killed", 11, died=True),
+        e.TrainerFailed("out of memory", 11),
+        ready(3, e.Step(4, 2)),
+        e.Mixed(e.Step(3, 7), refused=(("b", "not finite"),)),
+        e.MembersChanged({"a": 0, "[::1]:7001": -1}),
+        e.Fetched(7, (Delta(BlockVersion("layers.0", 5), "incoming/layers.0@5"),)),
+        e.Fetched(1, ()),
     ]
     assert [read_event(write(event)) for event in events] == events

@@ -1,0 +1,22 @@
+"""The latency measurement runs, and finds what it is there to find: a ping need not queue behind frames."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+def test_pings_beside_the_frames_are_faster_than_among_them(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.latency", "--quick", "--results", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "latency-quick.json").read_text())
+    rows = {(row["load"], row["what"]): row for row in content["rows"]}
+    assert len(rows) == 9
+    assert rows["all it can", "control ping"]["gigabytes_per_second"] > 0
+    assert rows["all it can", "control ping"]["p50"] < rows["all it can", "exchange ping"]["p50"]
