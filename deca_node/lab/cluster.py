@@ -319,7 +319,14 @@ class Cluster:
         member.orders.popleft()
         if member.orders:
             self._compute(member)
-        self._hear(member, event)
+        self._answer(member, lives, event)
+
+    def _answer(self, member: _Member, lives: int, event: e.TrainerEvent) -> None:
+        """What a trainer said is heard before its end is, or never."""
+        if member.paused:
+            member.inbox.append(partial(self._answer, member, lives, event))
+        elif member.lives == lives:
+            self._hear(member, event)
 
     def _obey(self, member: _Member, command: c.TrainerCommand) -> e.TrainerEvent:
         failing = self._weather.checkpoint_failing

@@ -46,6 +46,9 @@ ASKED: tuple[e.Event, ...] = (
     e.CheckpointRequested(),
 )
 
+CALM = 0.15
+"""Share of the storms that are over before the run is."""
+
 AGREED = 0.01
 """Copies that a whole final flush has gone over lie no further apart; they begin about 1 apart."""
 
@@ -94,7 +97,31 @@ def storm(seed: int) -> Storm:
         eval_every=rng.choice(["round", "activation", "end"]),
         checkpoint_every=rng.choice([0, 0, 1, 2]),
     )
-    return Storm(seed, names, settings, patience, weather(rng, names))
+    drawn = Storm(seed, names, settings, patience, weather(rng, names))
+    return calmed(drawn) if rng.random() < CALM else drawn
+
+
+def calmed(storm: Storm) -> Storm:
+    """The same run, longer, and with all that befalls it over before its end: whoever lives then must agree."""
+    w = storm.weather
+    early = dataclasses.replace(
+        w,
+        delay=(0.001, 0.02),
+        link_slowness=(1.0, 1.0),
+        node_slowness=(1.0, 1.0),
+        fetch=(0.05, 0.5),
+        hearsay=(0.0, 0.2),
+        fetch_failing=0.0,
+        malformed=0.0,
+        cuts=tuple(dataclasses.replace(cut, seconds=min(cut.seconds, 1.0)) for cut in w.cuts if cut.at < 3),
+        deaf=tuple(dataclasses.replace(deaf, seconds=min(deaf.seconds, 1.0)) for deaf in w.deaf if deaf.at < 3),
+        pauses=tuple(dataclasses.replace(pause, seconds=min(pause.seconds, 1.0)) for pause in w.pauses if pause.at < 3),
+        crashes=tuple(dataclasses.replace(crash, back=0.5) for crash in w.crashes if crash.event > 0 or crash.at < 3),
+        asks=tuple(ask for ask in w.asks if isinstance(ask.what, e.CheckpointRequested)),
+    )
+    settings = dataclasses.replace(storm.settings, rounds=8, inner_steps=4, final_flush_mixes=0)
+    patience = dataclasses.replace(storm.patience, open=10.0, step=10.0, regather=5.0)
+    return dataclasses.replace(storm, settings=settings, patience=patience, weather=early)
 
 
 def weather(rng: random.Random, names: tuple[str, ...]) -> Weather:

@@ -1,0 +1,30 @@
+#!/bin/sh
+# Certificates for a testbed: one authority, and a key and certificate for every node that is named.
+#
+#   docker/make_certificates.sh AUTHORITY CERTIFICATES FEDERATION NAME...
+#
+# AUTHORITY is the authority's folder; node NAME finds its files in CERTIFICATES/NAME. What is there and still valid
+# is left as it is. Between real parties every one of these steps is done where its key belongs, and no machine sees
+# the keys of two: docs/CERTIFICATES.md.
+set -eu
+
+authority=$1
+certificates=$2
+federation=$3
+shift 3
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+[ -e "$authority/ca.key" ] || deca-node cert init --federation "$federation" --authority "$authority"
+
+for name in "$@"; do
+    folder=$certificates/$name
+    if deca-node cert check "$name" --dir "$folder" 2>/dev/null; then
+        continue
+    fi
+    deca-node cert request "$name" --federation "$federation" --dir "$folder"
+    # `approve` leaves the certificate in the working directory, and says the authority's fingerprint last.
+    fingerprint=$(cd "$work" && deca-node cert approve "$folder/$name.csr" --authority "$authority" --replace | tail -n 1)
+    deca-node cert install "$work/$name.crt" --fingerprint "$fingerprint" --dir "$folder"
+done
