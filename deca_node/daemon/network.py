@@ -14,6 +14,7 @@ import contextlib
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 
@@ -177,12 +178,14 @@ class Network:
 
     async def _fetch(self, at_least: int, expected: Mapping[str, int]) -> None:
         assert self._agreement is not None
+        before, began = self.fetcher.traffic.copy(), time.monotonic()
         try:
             have = await asyncio.to_thread(held_versions, self._directory)
             fetched = await self.fetcher.fetch(dict(self._addresses), at_least, have, self._agreement, expected)
         except DecaError as problem:
             self._tell(e.FetchFailed(str(problem)))
             return
+        log.info("%s", fetch_report(self.fetcher.traffic - before, time.monotonic() - began))
         self._tell(fetched)
 
     async def _warn_daily(self) -> None:
@@ -203,6 +206,14 @@ class Network:
             problem = task.exception()
             if problem is not None:
                 log.error("a task of the network failed: %s: %s", type(problem).__name__, problem)
+
+
+def fetch_report(traffic: "Counter[str]", seconds: float) -> str:
+    """What a fetch took, in words; ``traffic`` counts as :class:`~deca_node.daemon.haul.Haul` does."""
+    donors = sorted(kind.removeprefix("bytes_from.") for kind in traffic if kind.startswith("bytes_from."))
+    given = f"{traffic['bytes']:,} bytes from {', '.join(donors)}" if donors else "nothing that was not here already"
+    lost = f"; donors lost: {traffic['donors_lost']}" if traffic["donors_lost"] else ""
+    return f"fetched {given} in {seconds:.1f} s; bytes fetched twice: {traffic['bytes_resent']:,}{lost}"
 
 
 def _shared_model(settings: NodeSettings) -> Path | None:

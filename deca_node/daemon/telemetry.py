@@ -1,7 +1,9 @@
 """What a node tells: log lines for people, and one JSON line per step and evaluation for everything else."""
 
+import errno
 import json
 import logging
+import os
 import sys
 import time
 from collections import Counter
@@ -41,7 +43,7 @@ class Telemetry:
 
     def __init__(self, node: Node, directory: Path, traffic: Mapping[str, Counter[str]]) -> None:
         self._node = node
-        self._file = (directory / METRICS).open("a", encoding="utf-8", buffering=1)
+        self._lines = _Lines(directory / METRICS)
         self._traffic = traffic
         self._half: dict[Step, Mapping[str, float]] = {}
         self._last_step = time.monotonic()
@@ -64,7 +66,7 @@ class Telemetry:
 
     def close(self) -> None:
         """End the file."""
-        self._file.close()
+        self._lines.close()
 
     def _step(self, event: e.Mixed) -> None:
         now = time.monotonic()
@@ -116,4 +118,43 @@ class Telemetry:
 
     def _write(self, kind: str, facts: Mapping[str, Any]) -> None:
         line = {"time": round(time.time(), 3), "kind": kind, "node": self._node.name, **facts}
-        self._file.write(json.dumps(line) + "\n")
+        self._lines.append(json.dumps(line))
+
+
+class _Lines:
+    """A file that only whole lines are added to. A full disk costs lines, and nothing else: training goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+        self._lost = 0
+        text = path.read_bytes()
+        if not text.endswith(b"\n"):
+            # A crash cut the last one short.
+            self._file.truncate(text.rfind(b"\n") + 1)
+
+    def append(self, line: str) -> None:
+        """Add a line, or count it as lost."""
+        data, end = line.encode() + b"\n", self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as problem:
+            self._file.truncate(end)
+            self._lose(problem)
+        else:
+            self._recover()
+
+    def close(self) -> None:
+        """No more lines."""
+        self._file.close()
+
+    def _lose(self, problem: OSError) -> None:
+        if not self._lost:
+            log.error("nothing can be written to %s: %s; training goes on", self._path, problem.strerror)
+        self._lost += 1
+
+    def _recover(self) -> None:
+        if self._lost:
+            log.warning("%s is written again; lines lost meanwhile: %d", self._path, self._lost)
+        self._lost = 0

@@ -90,10 +90,16 @@ def _failure(problem: Exception) -> e.TrainerFailed:
     text = str(problem).strip().splitlines()
     first = text[0] if text else type(problem).__name__
     advice = ""
-    if type(problem).__name__ == "OutOfMemoryError" or isinstance(problem, MemoryError):
+    if _out_of_memory(problem):
         advice = "; lower --micro-batch, turn on --gradient-checkpointing, or choose smaller blocks"
     sentence = f"the trainer failed: {type(problem).__name__}: {first}{advice}"
     return e.TrainerFailed(sentence, TrainerError.exit_code, died=True)
+
+
+def _out_of_memory(problem: Exception) -> bool:
+    """Python, a GPU and torch on a CPU each say so in another way."""
+    named = type(problem).__name__ == "OutOfMemoryError" or isinstance(problem, MemoryError)
+    return named or (isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem))
 
 
 if __name__ == "__main__":

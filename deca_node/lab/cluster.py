@@ -10,16 +10,13 @@ that endures (:class:`deca_node.lab.seats.Endures`) can die and come back, and g
 """
 
 import random
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
 
 from deca_node.lab.fake_network import Agenda, Network
 from deca_node.lab.hearsay import Hearsay
-from deca_node.lab.notation import write
-from deca_node.lab.seats import Endures, Seat
+from deca_node.lab.notation import Line
+from deca_node.lab.seats import Endures, Member, Seat
 from deca_node.lab.weather import Ask, Crash, Death, Weather
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
@@ -42,40 +39,6 @@ ORDERS_MAX = 6
 
 Revive = Callable[[str, bool], Seat]
 """Gives a crashed node by that name a new seat; with an empty disk, or its own."""
-
-
-class Line(NamedTuple):
-    """One line of the transcript: what a node heard, what it asked for (``said``), or, in words, what befell it."""
-
-    when: float
-    node: str
-    said: bool
-    fact: e.Event | c.Command | str
-
-    def __str__(self) -> str:
-        words = f"*** {self.fact}" if isinstance(self.fact, str) else write(self.fact)
-        return f"{self.when:9.3f} {self.node}{'    ' if self.said else ' '}{words}"
-
-
-@dataclass
-class _Member:
-    """A seat and what goes on at it. ``inbox`` holds what came in during a pause; ``lives`` counts trainers."""
-
-    seat: Seat
-    slowness: float
-    ready: e.TrainerReady | None = None
-    orders: deque[c.TrainerCommand] = field(default_factory=deque)
-    inbox: deque[Callable[[], None]] = field(default_factory=deque)
-    paused: bool = False
-    gone: bool = False
-    woken_at: float | None = None
-    heard: int = 0
-    lives: int = 0
-    trainer_alive: bool = False
-
-    @property
-    def name(self) -> str:
-        return self.seat.node.name
 
 
 class Cluster:
@@ -109,7 +72,7 @@ class Cluster:
         )
         self._hearsay = Hearsay(names, self._weather.hearsay, self._agenda, self._rng, self._hear_news)
         self._members = {
-            name: _Member(seat, self._rng.uniform(*self._weather.node_slowness)) for name, seat in seats.items()
+            name: Member(seat, self._rng.uniform(*self._weather.node_slowness)) for name, seat in seats.items()
         }
         self._told = dict.fromkeys(names, -1)
         """Every node's position at the last heartbeat but one."""
@@ -166,7 +129,7 @@ class Cluster:
             case Ask(what=what):
                 self._hear(member, what)
 
-    def _loaded(self, member: _Member, lives: int) -> None:
+    def _loaded(self, member: Member, lives: int) -> None:
         if member.gone or member.lives != lives:
             return
         member.trainer_alive = True
@@ -178,7 +141,7 @@ class Cluster:
         member.paused = True
         self._agenda.at(self.now + seconds, partial(self._resume, member))
 
-    def _resume(self, member: _Member) -> None:
+    def _resume(self, member: Member) -> None:
         """A node that wakes finds its mail and its overdue deadline, in either order."""
         member.paused = False
         if self._rng.random() < 0.5:
@@ -187,7 +150,7 @@ class Cluster:
             member.inbox.popleft()()
         self._wake(member)
 
-    def _crash(self, member: _Member, crash: Crash) -> None:
+    def _crash(self, member: Member, crash: Crash) -> None:
         if member.gone:
             return
         member.gone = True
@@ -203,12 +166,12 @@ class Cluster:
         assert self._revive is not None
         self._awaited -= 1
         seat = self.seats[name] = self._revive(name, empty)
-        member = self._members[name] = _Member(seat, self._members[name].slowness)
+        member = self._members[name] = Member(seat, self._members[name].slowness)
         self._note(member, "back, with an empty disk" if empty else "back")
         self._hearsay.returned(name)
         self._agenda.at(self.now + self._rng.uniform(*self._weather.load), partial(self._loaded, member, 0))
 
-    def _note(self, member: _Member, words: str) -> None:
+    def _note(self, member: Member, words: str) -> None:
         self.lines.append(Line(self.now, member.name, False, words))
 
     def _standstill(self) -> str:
@@ -217,7 +180,7 @@ class Cluster:
 
     # --- one node -----------------------------------------------------------------------------------
 
-    def _hear(self, member: _Member, event: e.Event) -> None:
+    def _hear(self, member: Member, event: e.Event) -> None:
         if member.paused:
             member.inbox.append(partial(self._hear, member, event))
             return
@@ -240,24 +203,24 @@ class Cluster:
             self._befall(fault)
         self._set_alarm(member)
 
-    def _faults_after(self, member: _Member) -> list[Crash | Death | Ask]:
+    def _faults_after(self, member: Member) -> list[Crash | Death | Ask]:
         """What befalls a node right after the event it just handled; in its first life only."""
         planned = self._weather.crashes + self._weather.deaths + self._weather.asks
         first = all(node.name != member.name for node in self.past)
         return [f for f in planned if f.event == member.heard and f.name == member.name] if first else []
 
-    def _set_alarm(self, member: _Member) -> None:
+    def _set_alarm(self, member: Member) -> None:
         deadline = member.seat.node.next_deadline()
         if deadline is not None and deadline != member.woken_at:
             member.woken_at = deadline
             self._agenda.at(deadline, partial(self._wake, member))
 
-    def _wake(self, member: _Member) -> None:
+    def _wake(self, member: Member) -> None:
         deadline = member.seat.node.next_deadline()
         if deadline is not None and deadline <= self.now and not member.paused:
             self._hear(member, e.DeadlinePassed())
 
-    def _perform(self, member: _Member, command: c.Command) -> None:
+    def _perform(self, member: Member, command: c.Command) -> None:
         name = member.name
         match command:
             case c.Meet():
@@ -293,7 +256,7 @@ class Cluster:
 
     # --- the trainer --------------------------------------------------------------------------------
 
-    def _order(self, member: _Member, command: c.TrainerCommand) -> None:
+    def _order(self, member: Member, command: c.TrainerCommand) -> None:
         """Queue a command; the frame that it asks to be written is reserved at once."""
         match command:
             case c.Activate(keyframe=FrameId() as frame) | c.HalfStep(update=FrameId() as frame):
@@ -308,11 +271,11 @@ class Cluster:
         if len(member.orders) == 1:
             self._compute(member)
 
-    def _compute(self, member: _Member) -> None:
+    def _compute(self, member: Member) -> None:
         seconds = self._rng.uniform(*self._weather.compute) * member.slowness
         self._agenda.at(self.now + seconds, partial(self._computed, member, member.lives))
 
-    def _computed(self, member: _Member, lives: int) -> None:
+    def _computed(self, member: Member, lives: int) -> None:
         if member.gone or member.lives != lives:
             return
         event = self._obey(member, member.orders[0])
@@ -321,14 +284,14 @@ class Cluster:
             self._compute(member)
         self._answer(member, lives, event)
 
-    def _answer(self, member: _Member, lives: int, event: e.TrainerEvent) -> None:
+    def _answer(self, member: Member, lives: int, event: e.TrainerEvent) -> None:
         """What a trainer said is heard before its end is, or never."""
         if member.paused:
             member.inbox.append(partial(self._answer, member, lives, event))
         elif member.lives == lives:
             self._hear(member, event)
 
-    def _obey(self, member: _Member, command: c.TrainerCommand) -> e.TrainerEvent:
+    def _obey(self, member: Member, command: c.TrainerCommand) -> e.TrainerEvent:
         failing = self._weather.checkpoint_failing
         if isinstance(command, c.Checkpoint) and failing and self._rng.random() < failing:
             return e.CheckpointFailed(command.position, "no space left on device")
@@ -337,7 +300,7 @@ class Cluster:
         except DecaError as problem:
             return e.TrainerFailed(str(problem), problem.exit_code)
 
-    def _kill_trainer(self, member: _Member) -> None:
+    def _kill_trainer(self, member: Member) -> None:
         if member.gone or not member.trainer_alive:
             return
         assert isinstance(member.seat.trainer, Endures)
@@ -347,7 +310,7 @@ class Cluster:
         self._note(member, "its trainer dies")
         self._hear(member, e.TrainerFailed("the trainer process was killed", TrainerError.exit_code, died=True))
 
-    def _restart_trainer(self, member: _Member) -> None:
+    def _restart_trainer(self, member: Member) -> None:
         if not member.gone:
             assert isinstance(member.seat.trainer, Endures)
             member.seat.trainer.restart()
@@ -355,7 +318,7 @@ class Cluster:
 
     # --- the network --------------------------------------------------------------------------------
 
-    def _send(self, member: _Member, peer: str, event: e.NetworkEvent, frame: FrameId) -> None:
+    def _send(self, member: Member, peer: str, event: e.NetworkEvent, frame: FrameId) -> None:
         data = bytes(member.seat.frames.view(frame))
         if self._weather.malformed and self._rng.random() < self._weather.malformed:
             data = bytes(byte ^ 0xFF for byte in data)
@@ -364,13 +327,13 @@ class Cluster:
     def _deliver(self, name: str, event: e.NetworkEvent, data: bytes) -> None:
         self._take(self._members[name], event, data)
 
-    def _take(self, member: _Member, event: e.NetworkEvent, data: bytes) -> None:
+    def _take(self, member: Member, event: e.NetworkEvent, data: bytes) -> None:
         if member.paused:
             member.inbox.append(partial(self._take, member, event, data))
         elif not member.gone and self._take_in(member, event, data):
             self._hear(member, event)
 
-    def _take_in(self, member: _Member, event: e.NetworkEvent, data: bytes) -> bool:
+    def _take_in(self, member: Member, event: e.NetworkEvent, data: bytes) -> bool:
         """Hold the frame that came along. A receiver ends the stream where it holds the frame already, or too many."""
         match event:
             case e.OpenReceived(keyframe=frame) | e.UpdateReceived(update=frame):
@@ -383,7 +346,7 @@ class Cluster:
                 member.seat.frames.view(frame)[:] = data
         return True
 
-    def _objection(self, member: _Member, frame: FrameId, nbytes: int) -> str:
+    def _objection(self, member: Member, frame: FrameId, nbytes: int) -> str:
         frames, held_max = member.seat.frames, frames_held_max(member.seat.node.settings.late_steps)
         if frame in frames:
             return f"replay of {frame}"
@@ -391,7 +354,7 @@ class Cluster:
             return f"flood: {held_max} frames of {frame.sender} are held"
         return "" if nbytes == self._nbytes(member, frame) else f"{frame} has {nbytes} bytes"
 
-    def _nbytes(self, member: _Member, frame: FrameId) -> int | None:
+    def _nbytes(self, member: Member, frame: FrameId) -> int | None:
         """What a frame takes, as the trainer said when it was ready; None where there is no such frame."""
         assert member.ready is not None
         step = Step(frame.activation, frame.inner)
@@ -417,7 +380,7 @@ class Cluster:
         if self._idle_beats < IDLE_BEATS:
             self._agenda.at(self.now + self._weather.heartbeat, self._beat)
 
-    def _fetched(self, member: _Member, at_least: int) -> None:
+    def _fetched(self, member: Member, at_least: int) -> None:
         """The newest that any peer has on its disk, if it is new enough."""
         donors = [
             donor.seat.trainer

@@ -14,7 +14,7 @@ import re
 import shlex
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
@@ -36,6 +36,19 @@ RARE = ("refused", "died", "for_good")
 """Fields that are written only where they say something."""
 
 EVENTS = {kind.__name__: kind for kind in typing.get_args(e.Event)}
+
+
+class Line(NamedTuple):
+    """One line of the transcript: what a node heard, what it asked for (``said``), or, in words, what befell it."""
+
+    when: float
+    node: str
+    said: bool
+    fact: e.Event | c.Command | str
+
+    def __str__(self) -> str:
+        words = f"*** {self.fact}" if isinstance(self.fact, str) else write(self.fact)
+        return f"{self.when:9.3f} {self.node}{'    ' if self.said else ' '}{words}"
 
 
 def write(fact: e.Event | c.Command) -> str:

@@ -84,11 +84,13 @@ class LocalNodes:
         *,
         verb: Sequence[str] = ("start",),
         environment: Mapping[str, str] | None = None,
+        within: Sequence[str] = (),
     ) -> NodeProcess:
         """``deca-node start``, or another verb, with these flags (a flag whose value is True stands alone).
-        ``environment`` is set beside this process's own."""
+        ``environment`` is set beside this process's own; ``within`` is a command that runs the node as another, such
+        as ``ip netns exec NAME``."""
         directory.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "deca_node", *verb, "--name", name, "--dir", str(directory)]
+        command = [*within, sys.executable, "-m", "deca_node", *verb, "--name", name, "--dir", str(directory)]
         for flag, value in flags.items():
             command += [flag] if value is True else [flag, str(value)]
         log = directory.with_suffix(".log")

@@ -1,6 +1,8 @@
 """Where a node of a cluster sits: its trainer beside it, and between the two the frames that both see."""
 
+from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from deca_node.protocol import commands as c
@@ -72,6 +74,28 @@ class Seat(NamedTuple):
     node: Node
     trainer: Obeys
     frames: FrameBook
+
+
+@dataclass
+class Member:
+    """A seat and what goes on at it. ``inbox`` holds what came in during a pause; ``lives`` counts trainers."""
+
+    seat: Seat
+    slowness: float
+    ready: e.TrainerReady | None = None
+    orders: deque[c.TrainerCommand] = field(default_factory=deque)
+    inbox: deque[Callable[[], None]] = field(default_factory=deque)
+    paused: bool = False
+    gone: bool = False
+    woken_at: float | None = None
+    heard: int = 0
+    lives: int = 0
+    trainer_alive: bool = False
+
+    @property
+    def name(self) -> str:
+        """The node's."""
+        return self.seat.node.name
 
 
 def seats(nodes: Iterable[Node], trainer: Callable[[Node, FrameBook], Obeys]) -> dict[str, Seat]:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,17 @@ WORDS += ["and", "in", "is", "it", "was", "mean", "model", "loss", "data", "card
 DEADLINE_SECONDS = 120.0
 
 
-def make_tiny_model(path: Path) -> Path:
-    """A random two-layer Llama of some ten thousand parameters, with a tokenizer of whole words."""
+def make_tiny_model(path: Path, hidden: int = 32, layers: int = 2) -> Path:
+    """A random Llama, of some ten thousand parameters unless told otherwise, with a tokenizer of whole words."""
     vocabulary = {word: number for number, word in enumerate(["<eos>", "<unk>", *WORDS])}
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<eos>", unk_token="<unk>")
     config = LlamaConfig(
         vocab_size=len(vocabulary),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=2,
         max_position_embeddings=64,
@@ -73,10 +73,12 @@ class Testbed:
         path.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
         return path
 
-    def start(self, name: str, environment: Mapping[str, str] | None = None, /, **flags: Any) -> NodeProcess:
+    def start(
+        self, name: str, environment: Mapping[str, str] | None = None, /, within: Sequence[str] = (), **flags: Any
+    ) -> NodeProcess:
         given = self._defaults(name) | {"--" + key.replace("_", "-"): value for key, value in flags.items()}
         given = {flag: value for flag, value in given.items() if value is not None}
-        return self.nodes.start(name, self.folder / "out" / name, given, environment=environment)
+        return self.nodes.start(name, self.folder / "out" / name, given, environment=environment, within=within)
 
     def join(self, name: str, seed: str, **flags: Any) -> NodeProcess:
         """A newcomer that has nothing but its data and a member's address."""
