@@ -35,7 +35,7 @@ The first of these that has a value wins:
 3. the file: `inner_steps = 24`, at the top of the file, without tables;
 4. the default.
 
-The files are `run.toml` and `node.toml` in the working directory, or what `--run-file` and `--node-file`
+The files are `run.toml` and `node.toml` in the working directory, or what `--run` and `--config`
 (`DECA_RUN_FILE`, `DECA_NODE_FILE`) say. Relative paths are taken from the working directory.
 
 `deca-node config --show` prints every value and its source; `deca-node config --template run` (or `node`)
@@ -51,7 +51,8 @@ Letters in brackets are those of the paper (arXiv 2606.03209).
 {node}
 ## The peers file
 
-One line per member, the same file on every machine. The order of the lines does not matter.
+One line per node to begin with; the order does not matter. Under `membership = "gossip"` these are addresses to call
+first, and more nodes may come; under `static` exactly these names take part, and the file must be the same everywhere.
 
 ```
 # name@host:port, or host:port alone; then the address is the name
@@ -71,7 +72,7 @@ line whose host is an address of this machine (loopback counts). A `--listen` on
 
 ## Plaintext
 
-This version has no certificates yet. A node refuses to start without `--insecure`. Given once, it listens on
+Without certificates ([CERTIFICATES.md](CERTIFICATES.md)) a node starts with `--insecure` only. Given once, it listens on
 and dials loopback only: nothing leaves the machine. Given twice (`insecure = 2`), plaintext goes over any
 network, and the node says so. A host name other than `localhost` does not count as loopback.
 """

@@ -96,7 +96,9 @@ PANELS = (
     Panel("Sent", "Bps", ((f"sum by (node) (rate(deca_peer_sent_bytes_total{{{NODE}}}[1m]))", "{{node}}"),)),
     Panel("Received", "Bps", ((f"sum by (node) (rate(deca_peer_received_bytes_total{{{NODE}}}[1m]))", "{{node}}"),)),
     Panel(
-        "Round trip between peers (99th percentile)", "s", ((f"deca_peer_rtt_p99_seconds{{{NODE}}}", "{{node}}-{{peer}}"),)
+        "Round trip between peers (99th percentile)",
+        "s",
+        ((f"deca_peer_rtt_p99_seconds{{{NODE}}}", "{{node}}-{{peer}}"),),
     ),
     Panel("Connections", "none", ((f"sum by (node) (deca_peer_up{{{NODE}}})", "{{node}}"),), "Peers with a session."),
     Panel(

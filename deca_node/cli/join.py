@@ -21,7 +21,7 @@ Examples:
   Take the settings and the start model from the member at that address:
     deca-node join north.example:7001 --name east --listen 0.0.0.0:7001 --advertise east.example:7001 --data east.jsonl
   The model is on this machine already:
-    deca-node join north.example:7001 --name east --listen :7001 --model ./Qwen2.5-0.5B --data east.jsonl
+    deca-node join north.example:7001 --name east --listen 10.0.0.7:7001 --model ./Qwen2.5-0.5B --data east.jsonl
 
 What was taken over stays in the node's folder; after that `deca-node join` with the same flags goes on from there.
 """,
@@ -48,5 +48,6 @@ def join(ctx: click.Context, /, members: tuple[str, ...], **_flags: Any) -> None
     security = Security(node)
     place = find_place(node, security.certified_name)
     directory = Path(expanded_path(node.dir)) if node.dir else Path("deca-data") / place.name
-    adopted = adopt_run(dataclasses.replace(loaded, node=node), chosen(loaded, RunSettings), security, directory)
+    given = chosen(loaded, RunSettings)
+    adopted = adopt_run(dataclasses.replace(loaded, node=node), place.name, given, security, directory)
     ctx.exit(launch(adopted))

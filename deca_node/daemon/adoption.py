@@ -12,6 +12,8 @@ import logging
 import shutil
 from pathlib import Path
 
+import grpc.aio
+
 from deca_node.daemon.config import NodeSettings
 from deca_node.daemon.donations import Offer, TransferError
 from deca_node.daemon.endpoint import Endpoint
@@ -29,8 +31,8 @@ ATTEMPTS = 10
 PAUSE_SECONDS = 3.0
 
 
-def adopt_run(loaded: Loaded, given: frozenset[str], security: Security, directory: Path) -> Loaded:
-    """``loaded`` with the run's settings, and the model, of the members in ``join``.
+def adopt_run(loaded: Loaded, name: str, given: frozenset[str], security: Security, directory: Path) -> Loaded:
+    """``loaded`` with the run's settings, and the model, of the members in ``join``, for the node ``name``.
 
     ``given`` names the run's settings that the user chose: they must be the members' own. Raises TransferError where
     none answers, SettingsError or StorageError.
@@ -39,12 +41,17 @@ def adopt_run(loaded: Loaded, given: frozenset[str], security: Security, directo
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise StorageError(f"cannot use {directory} as this node's folder: {problem.strerror}") from None
-    return asyncio.run(_adopt(loaded, given, security, directory))
+    return asyncio.run(_adopt(loaded, name, given, security, directory))
 
 
-async def _adopt(loaded: Loaded, given: frozenset[str], security: Security, directory: Path) -> Loaded:
+async def _adopt(loaded: Loaded, name: str, given: frozenset[str], security: Security, directory: Path) -> Loaded:
     endpoint = Endpoint(Address("localhost", 0), security.credentials, security.verify)
-    fetcher = Fetcher(directory, endpoint.channel, lambda sentence, level="info": log.info("%s", sentence))
+
+    def channel(_seed: str, address: Address) -> grpc.aio.Channel:
+        # Who listens there is not known yet; TLS makes sure that it is one of the federation.
+        return endpoint.channel("", address)
+
+    fetcher = Fetcher(directory, channel, lambda sentence, level="info": log.info("%s", sentence), name=name)
     members = {seed: parse_address(seed) for seed in loaded.node.seeds}
     run_file, model_folder = directory / RUN_FILE, directory / MODEL_FOLDER
     offer = None

@@ -128,14 +128,17 @@ class Network:
         await self.endpoint.stop()
 
     def reload(self) -> None:
-        """Read the peers file, and the lists of who is welcome, again. What is malformed stays as it was."""
-        try:
-            self._seeds = read_seeds(self._settings, self._place)
-            self.security.reload()
-        except DecaError as problem:
-            log.error("not read again: %s", problem)
-            return
-        log.info("read the peers file and the lists again: %d addresses to call", len(self._seeds))
+        """Read the lists of who is welcome, and the peers file, again. What is malformed stays as it was."""
+        for what, read in (("lists", self.security.reload), ("peers file", self._read_seeds)):
+            try:
+                read()
+            except DecaError as problem:
+                log.error("the %s: %s; what was read before still holds", what, problem)
+            else:
+                log.info("the %s: read again", what)
+
+    def _read_seeds(self) -> None:
+        self._seeds = read_seeds(self._settings, self._place)
 
     # --- members ------------------------------------------------------------------------------------
 

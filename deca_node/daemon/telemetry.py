@@ -18,6 +18,9 @@ from deca_node.protocol.schedule import Step
 
 log = logging.getLogger("deca")
 
+LINE_BYTES_MAX = 1 << 16
+"""No line of the metrics is longer."""
+
 
 class JsonFormatter(logging.Formatter):
     """One JSON object per line, with whatever ``extra={"facts": {...}}`` adds."""
@@ -126,12 +129,12 @@ class _Lines:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("ab", buffering=0)
+        self._file = path.open("a+b", buffering=0)
         self._lost = 0
-        text = path.read_bytes()
-        if not text.endswith(b"\n"):
-            # A crash cut the last one short.
-            self._file.truncate(text.rfind(b"\n") + 1)
+        size = self._file.seek(0, os.SEEK_END)
+        self._file.seek(max(0, size - LINE_BYTES_MAX))
+        # A crash may have cut the last one short.
+        self._file.truncate(size - len(self._file.read().rpartition(b"\n")[2]))
 
     def append(self, line: str) -> None:
         """Add a line, or count it as lost."""

@@ -41,8 +41,9 @@ class ArenaFrames:
 
 def main() -> int:
     """Load, then obey until the socket ends."""
-    # The terminal sends Ctrl-C to every process of the group; the daemon alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Terminals and service managers send these to every process of the group; the daemon alone decides what they mean.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=int(sys.argv[1]))
     frames = ArenaFrames(int(sys.argv[2]))
     stream = connection.makefile("rwb", buffering=0)

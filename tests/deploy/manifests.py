@@ -1,9 +1,10 @@
 """Manifests as plain objects: how they are rendered, and how one point in them is found or taken out.
 
 A point is named by a path, in which ``name=node`` picks from a list the object whose ``name`` is ``node``, a number
-picks by position, and any other word picks from a list of strings the one that is equal::
+picks by position, and any other word picks from a list of strings the one that is equal; ``~`` stands for a slash
+within a word::
 
-    spec/template/spec/containers/name=node/args/--wait-for=4
+    spec/template/spec/containers/name=node/args/--dir=~var~lib~deca
 """
 
 import copy
@@ -88,11 +89,15 @@ def containers(objects: Sequence[Object]) -> Iterator[Object]:
 def _key(thing: Any, part: str) -> Any:
     """By which key or index ``part`` picks; None where it picks nothing."""
     if isinstance(thing, dict):
-        return next((key for key in thing if str(key).replace("/", "~") == part), None)
+        return next((key for key in thing if _spelt(key) == part), None)
     if not isinstance(thing, list):
         return None
     field, _, value = part.partition("=")
-    named = [i for i, each in enumerate(thing) if isinstance(each, dict) and str(each.get(field)) == value]
-    equal = [i for i, each in enumerate(thing) if str(each).replace("/", "~") == part]
+    named = [i for i, each in enumerate(thing) if isinstance(each, dict) and _spelt(each.get(field)) == value]
+    equal = [i for i, each in enumerate(thing) if _spelt(each) == part]
     by_number = [int(part)] if part.isdigit() and int(part) < len(thing) else []
     return next(iter(named + equal + by_number), None)
+
+
+def _spelt(word: Any) -> str:
+    return str(word).replace("/", "~")

@@ -273,7 +273,9 @@ def test_mounts_have_volumes(overlay: str) -> None:
     for pod in pods(manifests(overlay)):
         volumes = {volume["name"] for volume in pod["volumes"]} | {"node"}
         mounted = {
-            mount["name"] for each in (*pod.get("initContainers", ()), *pod["containers"]) for mount in each["volumeMounts"]
+            mount["name"]
+            for each in (*pod.get("initContainers", ()), *pod["containers"])
+            for mount in each["volumeMounts"]
         }
         assert mounted <= volumes
     one_kind_each = [set(volume) - {"name"} for pod in pods(manifests(overlay)) for volume in pod["volumes"]]

@@ -86,6 +86,7 @@ class Testbed:
         given["--listen"] = f"{LOOPBACK}:{free_ports(1)[0]}"
         given |= {"--peers": self.folder / "none.txt", "--finish-timeout-seconds": 30}
         given |= {"--" + key.replace("_", "-"): value for key, value in flags.items()}
+        given = {flag: value for flag, value in given.items() if value is not None}
         return self.nodes.start(name, self.folder / "out" / name, given, verb=("join", seed))
 
     def _defaults(self, name: str) -> dict[str, Any]:
