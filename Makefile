@@ -5,7 +5,7 @@ TORCH ?= auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format bench proto docs clean
+.PHONY: help setup demo test simulate test-slow check format bench proto docs clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ demo: setup ## Train a toy model on several nodes on this machine and show what 
 
 test: check ## All quick checks and all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow"
+
+simulate: setup ## Ten thousand storms: small clusters in which everything goes wrong that can
+	$(BIN)/python -m deca_node.lab.storms --seeds 10000 --processes 2
 
 test-slow: setup ## The slow tests
 	$(BIN)/python -m pytest -m slow

@@ -36,9 +36,10 @@ mkdir "$work/src" "$work/home"
 (cd "$repository" && sed -n 's/^!//p' docker/Dockerfile.dockerignore |
     tar --create --exclude=__pycache__ --exclude='*.so' --files-from=-) | tar --extract --directory="$work/src"
 
-# The words of `RUN ... docker/install.sh STEP FOLDER` between this stage's FROM and the next.
-steps=$(sed -n "/ AS build-$build\$/,/^FROM runtime/s/^RUN .*docker\/install.sh \([a-z-]*\) .*/\1/p" "$dockerfile" |
-    awk '!seen[$0]++')
+# STEP of every `RUN ... docker/install.sh STEP FOLDER` in the stage build-$build.
+steps=$(awk -v stage="build-$build" '
+    /^FROM/ { inside = ($4 == stage) }
+    inside && /^RUN/ && match($0, /install\.sh [a-z-]+/) { print substr($0, RSTART + 11, RLENGTH - 11) }' "$dockerfile")
 [ -n "$steps" ] || fail "the Dockerfile has no stage build-$build with steps of docker/install.sh"
 
 for step in $steps; do
@@ -70,7 +71,10 @@ inside() {
         PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 "$@"
 }
 
-port() { "$work/deca/bin/python" -c "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1])"; }
+port() {
+    "$work/deca/bin/python" -c \
+        "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1])"
+}
 
 cat > "$work/run.toml" <<SETTINGS
 rounds = 1
@@ -88,8 +92,8 @@ say "certificates and inputs, as the one-shot services make them"
 
 start() { # NAME: sets $node to its process id
     (inside deca-node start --name "$1" --run "$work/run.toml" --peers "$work/peers.txt" --model "$work/inputs/model" \
-        --data "$work/inputs/data/$1.jsonl" --dir "$work/$1" --threads 1 --network local --tls-ca "$work/certs/$1/ca.crt" \
-        --tls-cert "$work/certs/$1/$1.crt" --tls-key "$work/certs/$1/$1.key") > "$work/$1.log" 2>&1 &
+        --data "$work/inputs/data/$1.jsonl" --dir "$work/$1" --threads 1 --network local \
+        --tls-ca "$work/certs/$1/ca.crt" --tls-cert "$work/certs/$1/$1.crt" --tls-key "$work/certs/$1/$1.key") > "$work/$1.log" 2>&1 &
     node=$!
     nodes="$nodes $node"
 }

@@ -25,6 +25,7 @@ for name in "$@"; do
     fi
     deca-node cert request "$name" --federation "$federation" --dir "$folder"
     # `approve` leaves the certificate in the working directory, and says the authority's fingerprint last.
-    fingerprint=$(cd "$work" && deca-node cert approve "$folder/$name.csr" --authority "$authority" --replace | tail -n 1)
+    (cd "$work" && deca-node cert approve "$folder/$name.csr" --authority "$authority" --replace) > "$work/said"
+    fingerprint=$(tail -n 1 "$work/said")
     deca-node cert install "$work/$name.crt" --fingerprint "$fingerprint" --dir "$folder"
 done

@@ -46,7 +46,7 @@ class Telemetry:
 
     def __init__(self, node: Node, directory: Path, traffic: Mapping[str, Counter[str]]) -> None:
         self._node = node
-        self._lines = _Lines(directory / METRICS)
+        self._lines = LineFile(directory / METRICS)
         self._traffic = traffic
         self._half: dict[Step, Mapping[str, float]] = {}
         self._last_step = time.monotonic()
@@ -124,7 +124,7 @@ class Telemetry:
         self._lines.append(json.dumps(line))
 
 
-class _Lines:
+class LineFile:
     """A file that only whole lines are added to. A full disk costs lines, and nothing else: training goes on."""
 
     def __init__(self, path: Path) -> None:

@@ -46,6 +46,11 @@ def base_files() -> list[Object]:
     return [each for name in listed for each in yaml.safe_load_all((DEPLOY / "base" / name).read_text())]
 
 
+def single(file: str) -> list[Object]:
+    """The objects of one file of its own."""
+    return list(yaml.safe_load_all((DEPLOY / file).read_text()))
+
+
 def get(objects: Sequence[Object], target: str) -> Object:
     """The object KIND/NAME; an empty one where there is none."""
     kind, name = target.split("/")
@@ -78,6 +83,8 @@ def pods(objects: Sequence[Object]) -> Iterator[Object]:
     for each in objects:
         if each["kind"] in {"StatefulSet", "Job"}:
             yield each["spec"]["template"]["spec"]
+        elif each["kind"] == "Pod":
+            yield each["spec"]
 
 
 def containers(objects: Sequence[Object]) -> Iterator[Object]:

@@ -107,7 +107,7 @@ def test_each_node_has_its_own_key_folder_and_data() -> None:
     for name, node in nodes.items():
         mounts = {mount["target"]: mount for mount in node["volumes"]}
         certificates = mounts["/etc/deca/deca-certs"]
-        assert certificates["volume"] == {"subpath": name}
+        assert certificates["volume"] == {"subpath": name, "nocopy": True}
         assert certificates["read_only"] is True
         assert mounts["/inputs"]["read_only"] is True
         assert mounts["/var/lib/deca"]["source"] == name

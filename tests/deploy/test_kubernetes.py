@@ -33,6 +33,7 @@ from tests.deploy.manifests import (
     get,
     pods,
     rendered,
+    single,
     without,
 )
 
@@ -133,9 +134,9 @@ POINTS = [
     Point(POLICY, "spec/policyTypes/Ingress"),
     Point(POLICY, "spec/policyTypes/Egress"),
     Point(POLICY, "spec/ingress/0/from", [{"podSelector": OURS}]),
-    Point(POLICY, "spec/ingress/0/ports", [{"protocol": "TCP", "port": "peers"}]),
+    Point(POLICY, "spec/ingress/0/ports", [{"protocol": "TCP", "port": 7000}]),
     Point(POLICY, "spec/egress/0/to", [{"podSelector": OURS}]),
-    Point(POLICY, "spec/egress/0/ports", [{"protocol": "TCP", "port": "peers"}]),
+    Point(POLICY, "spec/egress/0/ports", [{"protocol": "TCP", "port": 7000}]),
     Point(POLICY, "spec/egress/1/to"),
     Point(POLICY, "spec/egress/1/ports", [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]),
     # What a pod may do on its machine and in the cluster.
@@ -177,7 +178,7 @@ MORE_POINTS = {
         Point("PrometheusRule/deca-node", "spec/groups/name=deca-node/rules"),
         Point("ConfigMap/deca-dashboard", "metadata/labels/grafana_dashboard", "1"),
         Point("ConfigMap/deca-dashboard", "data/deca-node.json"),
-        Point("NetworkPolicy/deca-metrics", "spec/ingress/0/ports", [{"protocol": "TCP", "port": "http"}]),
+        Point("NetworkPolicy/deca-metrics", "spec/ingress/0/ports", [{"protocol": "TCP", "port": 9640}]),
         Point("NetworkPolicy/deca-metrics", "spec/ingress/0/from"),
     ],
     "demo": [
@@ -193,7 +194,17 @@ overlays = pytest.mark.parametrize(
 )
 
 
+FETCH = "fetch.yaml"
+"""A pod by itself, that overlays know nothing of."""
+
+everything = pytest.mark.parametrize(
+    "overlay", ["base", FETCH, *(pytest.param(overlay, marks=needs_kubectl) for overlay in OVERLAYS)]
+)
+
+
 def manifests(overlay: str) -> list[Object]:
+    if overlay.endswith(".yaml"):
+        return single(overlay)
     return base_files() if overlay == "base" else rendered(overlay)
 
 
@@ -234,7 +245,7 @@ def test_a_missing_object_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@overlays
+@everything
 def test_strictly_valid(overlay: str, version: str) -> None:
     """Every field is one that this version of Kubernetes knows, and of the right type."""
     for each in manifests(overlay):
@@ -252,7 +263,7 @@ def test_strictness_is_strict() -> None:
 # --- what must fit together --------------------------------------------------------------------------
 
 
-@overlays
+@everything
 def test_every_container_is_confined(overlay: str) -> None:
     """Also those that overlays add."""
     for pod in pods(manifests(overlay)):
@@ -268,7 +279,7 @@ def test_every_container_is_confined(overlay: str) -> None:
         assert container["resources"]["limits"]
 
 
-@overlays
+@everything
 def test_mounts_have_volumes(overlay: str) -> None:
     for pod in pods(manifests(overlay)):
         volumes = {volume["name"] for volume in pod["volumes"]} | {"node"}
@@ -282,10 +293,9 @@ def test_mounts_have_volumes(overlay: str) -> None:
     assert all(len(kinds) == 1 for kinds in one_kind_each)
 
 
-@needs_kubectl
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", [FETCH, *(pytest.param(overlay, marks=needs_kubectl) for overlay in OVERLAYS)])
 def test_images_are_pinned_to_this_version(overlay: str) -> None:
-    for container in containers(rendered(overlay)):
+    for container in containers(manifests(overlay)):
         assert re.fullmatch(rf"deca-node:{re.escape(__version__)}-(cpu|cuda)", container["image"])
 
 

@@ -25,10 +25,10 @@ POLL_SECONDS = 0.05
 
 
 def figure(promise: str, **values: Any) -> None:
-    """Show what was measured (``pytest -s``), and add it to the file that DECA_FIGURES names, a line of JSON each."""
+    """Show what was measured (``pytest -s``), and add it to the file that FAULTS_FIGURES names, a line of JSON each."""
     line = json.dumps({"promise": promise, **values})
     print(f"\n{line}")  # noqa: T201 - to be seen
-    if path := os.environ.get("DECA_FIGURES"):
+    if path := os.environ.get("FAULTS_FIGURES"):
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
 

@@ -1,6 +1,6 @@
 """Two promises that take minutes to try: a node that is killed at any moment resumes, and a run lives through a storm.
 
-DECA_KILLS lowers (or raises) the number of kills, DECA_SEED draws other moments.
+FAULTS_KILLS lowers (or raises) the number of kills, FAULTS_SEED draws other moments.
 """
 
 import os
@@ -31,8 +31,8 @@ from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, final_parameters, metri
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("DECA_KILLS", "100"))
-SEED = int(os.environ.get("DECA_SEED", "0"))
+KILLS = int(os.environ.get("FAULTS_KILLS", "100"))
+SEED = int(os.environ.get("FAULTS_SEED", "0"))
 
 # --- a node on its own ------------------------------------------------------------------------------
 

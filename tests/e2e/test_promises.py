@@ -243,7 +243,7 @@ def test_a_trainer_out_of_memory_is_reported_and_replaced(testbed: Testbed, tmp_
     deaths = tmp_path / "deaths"
     deaths.mkdir()
     path = os.pathsep.join([str(SHIMS / "memory"), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    shim = {"PYTHONPATH": path, "DECA_DEATHS": str(deaths)}
+    shim = {"PYTHONPATH": path, "FAULTS_DEATHS": str(deaths)}
     flags = {"inner_steps": 60, "rounds": 2, "open_timeout_seconds": 10, "step_timeout_seconds": 5}
     north = testbed.start("north", shim, **flags)
     south = testbed.start("south", **flags)

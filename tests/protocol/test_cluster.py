@@ -27,7 +27,7 @@ from deca_node.protocol.node import Node
 from deca_node.protocol.patience import Patience
 from deca_node.protocol.run import RunSettings
 
-SEEDS = 300
+SEEDS = 200
 
 SHORT = RunSettings(rounds=1, inner_steps=3, flush_mixes=1, topology="ring")
 

@@ -1,5 +1,5 @@
-"""A machine whose memory is too small, for trainers only: in the folder that DECA_DEATHS names each leaves a file, and
-at its 20th step the first runs out of memory in Python and the second in torch. Later ones live.
+"""A machine whose memory is too small for trainers: at its 20th step the first runs out of memory in Python, and the
+second in torch. Later ones live. Each leaves a file in the folder that FAULTS_DEATHS names.
 
 Python imports this module at its start where its folder is on PYTHONPATH.
 """
@@ -17,7 +17,7 @@ def _install() -> None:
 
     from deca_node.numerics.engine import BlockEngine
 
-    folder = Path(os.environ["DECA_DEATHS"])
+    folder = Path(os.environ["FAULTS_DEATHS"])
     lives = len(list(folder.iterdir()))
     (folder / str(lives)).touch()
     plain, steps = BlockEngine.half_step, iter(range(1, 1_000_000))
