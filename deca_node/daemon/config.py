@@ -138,8 +138,14 @@ class NodeSettings:
     )
     http: str = setting(
         "",
-        "Address for /metrics, /livez, /readyz and /v1/status, to be read without a password; empty: none.",
+        "Address for the dashboard, /metrics, /livez, /readyz and /v1/status, to be read only; empty: none.",
         unit="host:port",
+    )
+    http_token: str = setting(
+        "",
+        "File with the token that the dashboard and /v1 ask for; empty: loopback needs none, other addresses tell "
+        "neither. none lets everybody read. The probes and /metrics never ask.",
+        unit="path",
     )
     tls_cert: str = setting("", "This node's certificate and what leads to the authority, PEM.", unit="path")
     tls_key: str = setting("", "The certificate's private key, PEM, mode 0600.", unit="path")

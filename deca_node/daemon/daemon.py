@@ -99,7 +99,7 @@ class Daemon:
         watch = asyncio.ensure_future(self._say_awaits())
         try:
             await self._network.start()
-            await self._door.open(self._directory, self._event_log, http)
+            await self._door.open(self._directory, self._event_log, http, self._settings.http_token)
             await self._trainer.start(self._setup(), self._settings.trainer_nice)
             await self._loop()
         finally:

@@ -5,9 +5,14 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from aiohttp import web
+
 from deca_node.daemon.admin import AdminSocket
+from deca_node.daemon.dashboard import add_dashboard
+from deca_node.daemon.directory import METRICS
 from deca_node.daemon.event_log import EventLog
 from deca_node.daemon.http import Server, application
+from deca_node.daemon.http_guard import Guard, guard
 from deca_node.daemon.meters import Figures, LagMeter
 from deca_node.daemon.network import Network
 from deca_node.daemon.peers import Address
@@ -45,13 +50,15 @@ class Door:
         )
         self.book = StatusBook(node, sources)
 
-    async def open(self, directory: Path, events: EventLog, http: Address | None) -> None:
-        """Begin to answer. Raises AddressError where the address for HTTP cannot be taken."""
+    async def open(self, directory: Path, events: EventLog, http: Address | None, http_token: str = "") -> None:
+        """Begin to answer. Raises AddressError where the address for HTTP cannot be taken, SettingsError where the file
+        ``http_token`` holds no token."""
         self._lag.start()
         self._admin = AdminSocket(self, events, directory)
         await self._admin.open()
         if http:
-            self._http = Server(application(self))
+            self.book.history.recall(directory / METRICS)
+            self._http = Server(self._application(events, guard(http.host, http_token)))
             await self._http.listen_tcp(http)
         self._watch = asyncio.ensure_future(self._tell_health())
 
@@ -95,6 +102,12 @@ class Door:
         event, sentence = _ASKED[verb]
         self._tell(event)
         return f"{self._node.name} {sentence}"
+
+    def _application(self, events: EventLog, guard: Guard) -> web.Application:
+        app = application(self)
+        app.middlewares.append(guard)
+        add_dashboard(app, self.book.history, events)
+        return app
 
     def _expires(self) -> float | None:
         left = self._network.security.expires_in_seconds

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from deca_node import __version__
+from deca_node.daemon.history import History
 from deca_node.daemon.status import CheckpointRow, Histogram, MemberRow, PeerRow, Position, Spread, Status
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
@@ -61,6 +62,7 @@ class StatusBook:
         self._sources = sources
         self._clock = clock
         self._wall = wall
+        self.history = History(node, sources.traffic, clock, wall)
         self._born = clock()
         self._fingerprint = ""
         self._block_names: tuple[str, ...] = ()
@@ -80,6 +82,7 @@ class StatusBook:
 
     def observe(self, event: e.Event) -> None:
         """An event, before the node takes it in."""
+        self.history.observe(event)
         match event:
             case e.TrainerReady():
                 self._block_names = event.model.block_names

@@ -1,8 +1,9 @@
 """x0, the common starting point, kept on disk block by block.
 
 Keyframes and deltas are differences of a block to its values at the run's start. The first visit of a block finds
-them in the model itself and writes them down; from then on they are read back, a tensor at a time. A file that an
-earlier process left is believed only where it equals the model that the run starts from.
+them in the model itself and writes them down; from then on they are read back, a tensor at a time. Where the disk
+refuses they are kept in memory, and written when it does not. A file that an earlier process left is believed only
+where it equals the model that the run starts from.
 """
 
 from collections.abc import Iterable
@@ -25,15 +26,18 @@ class StartValues:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._kept: set[str] = set()
+        self._held: dict[str, dict[str, Tensor]] = {}
+        """Values of blocks that the disk had no room for."""
 
     def origin(self, model: nn.Module, block: Block) -> Origin:
         """x0 of a block. Called before the block is first thawed or changed: then the model's values are written
-        down, durably.
+        down, durably, or else held in memory.
 
-        Raises StorageError where they cannot be written, or are gone.
+        Raises StorageError where they are gone.
         """
-        if block.name not in self._kept:
-            self._write(model, block)
+        self._keep(model, block)
+        if held := self._held.get(block.name):
+            return origin_from(spans(model, block), held.__getitem__)
         path = self._path(block)
         try:
             file = safe_open(path, framework="pt")
@@ -54,7 +58,17 @@ class StartValues:
             if self._holds(model, block):
                 self._kept.add(block.name)
             else:
-                self._write(model, block)
+                self._write(block, block_tensors(model, block))
+
+    def _keep(self, model: nn.Module, block: Block) -> None:
+        """A full disk must not end the training: whoever writes checkpoints will say that it is full."""
+        if block.name in self._kept:
+            return
+        tensors = self._held.get(block.name) or block_tensors(model, block)
+        try:
+            self._write(block, tensors)
+        except StorageError:
+            self._held.setdefault(block.name, {name: tensor.cpu().clone() for name, tensor in tensors.items()})
 
     def _holds(self, model: nn.Module, block: Block) -> bool:
         """Bit for bit, so that a NaN is itself."""
@@ -67,8 +81,8 @@ class StartValues:
     def _path(self, block: Block) -> Path:
         return self._directory / f"{block.name}.safetensors"
 
-    def _write(self, model: nn.Module, block: Block) -> None:
-        path, tensors = self._path(block), block_tensors(model, block)
+    def _write(self, block: Block, tensors: dict[str, Tensor]) -> None:
+        path = self._path(block)
         try:
             make_folder(self._directory)
             write_tensors(path, tensors)
@@ -78,6 +92,7 @@ class StartValues:
                 f"cannot write the starting values of block {block.name} ({nbytes:,} bytes) to {path}: {problem}"
             ) from None
         self._kept.add(block.name)
+        self._held.pop(block.name, None)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -262,7 +262,8 @@ class Trainer:
             folder, nbytes = self._checkpoints.write(moving, time.time())
         except (OSError, StorageError) as problem:
             # Training is worth more than a checkpoint: the one before this stands, and the next may succeed.
-            return e.CheckpointFailed(position, f"no checkpoint could be written to {self._directory}: {problem}")
+            why = problem.strerror if isinstance(problem, OSError) else problem
+            return e.CheckpointFailed(position, f"cannot write to {self._directory}: {why}")
         scalars = {"checkpoint_seconds": time.perf_counter() - began, "checkpoint_bytes": float(nbytes)}
         return e.Checkpointed(position, str(folder), scalars)
 

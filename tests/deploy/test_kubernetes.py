@@ -181,6 +181,11 @@ MORE_POINTS = {
         Point("NetworkPolicy/deca-metrics", "spec/ingress/0/ports", [{"protocol": "TCP", "port": 9640}]),
         Point("NetworkPolicy/deca-metrics", "spec/ingress/0/from"),
     ],
+    "dashboard": [
+        Point(SET, f"{NODE}/env/name=DECA_HTTP_TOKEN/value", "/http-token/token"),
+        Point(SET, f"{NODE}/volumeMounts/name=http-token/mountPath", "/http-token"),
+        Point(SET, f"{POD}/volumes/name=http-token/secret/secretName", "deca-http-token"),
+    ],
     "demo": [
         Point("PersistentVolumeClaim/deca-inputs", "spec/accessModes"),
         Point("Job/deca-inputs", f"{POD}/containers/name=inputs/args/deca-3"),

@@ -1,0 +1,466 @@
+// The page of one node. Every so often it asks the node what is new, and draws what can be seen of it.
+//
+//   ask -> state -> tell (text, tables)            at once
+//               \-> charts marked as out of date   drawn one per frame, where the reader is looking
+//
+// Names come from other machines: they enter the page as text only, and plotly gets them escaped.
+"use strict";
+
+const ASK_SECONDS = 1.5;
+const ANSWER_SECONDS = 10;
+const EVENTS = 50;
+const POINTS_MAX = 2000; // the node sends no more either
+const LABELS_MAX = 24; // members whose names are written beside them; of more, the pointer tells
+const SMOOTHING_POINTS = 16;
+const MIB = 2 ** 20;
+
+const state = { status: null, members: [], map: null, points: null, evaluations: [], next: 0, events: [], silentSince: null };
+const sorting = { column: 0, down: false };
+let colours = {};
+
+const $ = (id) => document.getElementById(id);
+
+// --- asking ---------------------------------------------------------------------------------------
+
+async function ask(path) {
+  const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_SECONDS * 1000) });
+  if (!answer.ok) throw new Error((await answer.text()).trim() || `the node answers ${answer.status}`);
+  return answer.json();
+}
+
+async function refresh() {
+  const [status, members, history, events] = await Promise.all([
+    ask("/v1/status"), ask("/v1/members"), ask(`/v1/history?since=${state.next}`), ask(`/v1/events?last=${EVENTS}`),
+  ]);
+  const began = Math.round(status.time - status.uptime_seconds);
+  const restarted = state.status && Math.abs(began - state.began) > 2;
+  const moved = mapKey(status, members) !== state.mapKey;
+  if (moved || restarted) state.map = await ask("/v1/map");
+  Object.assign(state, { status, members, events, began, mapKey: mapKey(status, members) });
+  if (restarted && !history.whole) state.next = 0; // what this page holds is of the process before; ask for all
+  else takeIn(history);
+}
+
+// What the map depends on; it is larger than the rest and seldom changes.
+function mapKey(status, members) {
+  return JSON.stringify([status.position && status.position.activation, status.phase, members.map((m) => [m.name, m.state])]);
+}
+
+function takeIn(history) {
+  if (history.whole || !state.points) state.points = history.columns;
+  else for (const [name, values] of Object.entries(history.columns)) {
+    state.points[name].push(...values);
+    state.points[name].splice(0, state.points[name].length - POINTS_MAX);
+  }
+  state.next = history.next;
+  state.evaluations = history.evaluations;
+}
+
+async function live() {
+  for (;;) {
+    if (!document.hidden) {
+      try {
+        await refresh();
+        state.silentSince = null;
+        tell();
+        markAll();
+      } catch (problem) {
+        tellTrouble(problem);
+      }
+    }
+    await new Promise((wake) => setTimeout(wake, ASK_SECONDS * 1000));
+  }
+}
+
+// --- words and numbers ----------------------------------------------------------------------------
+
+const number = (value, digits = 3) => (value == null ? "–" : Number(value).toPrecision(digits));
+const small = (value) => (value == null ? "–" : value === 0 ? "0" : value.toExponential(1).replace("e", "e\u2009"));
+const total = (kinds) => Object.values(kinds || {}).reduce((sum, n) => sum + n, 0);
+const escaped = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString([], { hour12: false });
+
+function size(bytes) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let unit = 0;
+  for (; bytes >= 1000 && unit < units.length - 1; unit++) bytes /= 1024;
+  return `${unit && bytes < 100 ? bytes.toFixed(1) : Math.round(bytes)} ${units[unit]}`;
+}
+
+function span(seconds) {
+  if (seconds == null) return "–";
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return seconds < 172800 ? `${(seconds / 3600).toFixed(1)} h` : `${(seconds / 86400).toFixed(1)} days`;
+}
+
+function element(tag, text = "", className = "") {
+  const made = document.createElement(tag);
+  if (text !== "") made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+function put(id, text) {
+  if ($(id).textContent !== text) $(id).textContent = text;
+}
+
+// --- telling --------------------------------------------------------------------------------------
+
+function tell() {
+  const s = state.status;
+  document.title = `${s.name}: ${s.phase} – deca-node`;
+  put("name", s.name);
+  put("phase", s.phase);
+  $("phase").className = `badge ${s.ready ? "ready" : "notready"}`;
+  const print = s.fingerprint ? `, fingerprint ${s.fingerprint.slice(0, 16)}` : "";
+  put("about", `run ${s.run}${print} · up for ${span(s.uptime_seconds)} · deca-node ${s.version}`);
+  put("awaits", s.awaits ? `Waits for ${s.awaits}` : "");
+  $("trouble").hidden = !s.warning;
+  put("trouble", s.warning ? `Last warning: ${s.warning}` : "");
+  tellPosition(s.position);
+  tellTiles(s);
+  tellPeers();
+  tellEvents();
+}
+
+function tellTrouble(problem) {
+  state.silentSince ??= Date.now() / 1000;
+  const why = problem.name === "TypeError" || problem.name === "TimeoutError" ? "it may have ended" : problem.message;
+  $("trouble").hidden = false;
+  put("trouble", `No answer from this node since ${clock(state.silentSince)} (${why}). What is shown is what it told last.`);
+  $("phase").className = "badge notready";
+  put("phase", "no answer");
+}
+
+function tellPosition(p) {
+  $("progress").value = p ? p.done / Math.max(p.total, 1) : 0;
+  if (!p) return put("position", "The model is being loaded.");
+  const round = p.round > p.rounds ? "flush" : `round ${p.round} of ${p.rounds}`;
+  const share = ((100 * p.done) / Math.max(p.total, 1)).toFixed(1);
+  put("position", `${share} % done: ${round}, block ${p.block} of ${p.blocks} (${p.block_name}), step ${p.step} of ${p.steps}`);
+}
+
+function tellTiles(s) {
+  const up = s.peers.filter((peer) => peer.state === "up").length;
+  const kept = s.checkpoint;
+  const tiles = [
+    ["training loss", number(s.train_loss, 4)],
+    ["held-out loss", number(s.heldout_loss, 4)],
+    ["consensus distance", small(s.consensus_distance)],
+    ["steps per second", number(s.steps_per_second)],
+    ["time left", span(s.remaining_seconds)],
+    ["peers here", `${up} of ${s.peers.length}`],
+    ["sent", size(s.peers.reduce((sum, peer) => sum + total(peer.sent_bytes), 0))],
+    ["last checkpoint", kept.failure && !kept.written ? "failed" : kept.age_seconds == null ? "–" : `${span(kept.age_seconds)} ago`],
+  ];
+  const list = $("tiles");
+  if (!list.children.length) {
+    for (const [what] of tiles) {
+      const tile = element("div");
+      tile.append(element("dt", what), element("dd"));
+      list.append(tile);
+    }
+  }
+  tiles.forEach(([, value], i) => {
+    const shown = list.children[i].lastChild;
+    if (shown.textContent !== value) shown.textContent = value;
+  });
+}
+
+// How an edge of this node, or a peer without one, is doing; the names are those of the colours.
+function health(peer) {
+  if (peer.state !== "up") return "bad";
+  if (peer.edge === "closed" || (peer.edge === "open" && peer.behind > 1)) return "late";
+  return peer.edge === "open" ? "good" : "idle";
+}
+
+const dot = (peer) => (peer.state === "up" ? "good" : peer.neighbour || peer.state === "refused" ? "bad" : "unseen");
+const COLUMNS = [
+  // heading, what it is sorted by, what is shown, class
+  ["peer", (p) => p.name, (p) => p.name, "words"],
+  ["state", (p) => p.state, (p) => p.state, "words"],
+  ["edge", (p) => p.edge + p.neighbour, (p) => p.edge || (p.neighbour ? "neighbour" : ""), "words"],
+  ["behind", (p) => p.behind ?? -1, (p) => p.behind ?? "", ""],
+  ["activation", (p) => p.activation ?? -1, (p) => p.activation ?? "", ""],
+  ["round trip, ms", (p) => (p.rtt ? p.rtt.p50 : -1), (p) => (p.rtt ? (1000 * p.rtt.p50).toFixed(1) : ""), ""],
+  ["sent", (p) => total(p.sent_bytes), (p) => size(total(p.sent_bytes)), ""],
+  ["received", (p) => total(p.received_bytes), (p) => size(total(p.received_bytes)), ""],
+  ["address", (p) => p.address, (p) => p.address, "words"],
+  ["what was last wrong", (p) => p.why, (p) => p.why, "why"],
+];
+
+function tellHeadings() {
+  const line = $("peers").tHead.rows[0];
+  COLUMNS.forEach(([heading, , , kind], i) => {
+    const cell = element("th", "", kind ? "words" : "");
+    const button = element("button", heading);
+    button.type = "button";
+    button.addEventListener("click", () => {
+      sorting.down = sorting.column === i && !sorting.down;
+      sorting.column = i;
+      if (state.status) tellPeers();
+    });
+    cell.scope = "col";
+    cell.append(button);
+    line.append(cell);
+  });
+}
+
+function tellPeers() {
+  const [, by] = COLUMNS[sorting.column];
+  const order = (a, b) => (by(a) < by(b) ? -1 : by(a) > by(b) ? 1 : 0) * (sorting.down ? -1 : 1);
+  const lines = [...state.status.peers].sort(order).map((peer) => {
+    const line = element("tr");
+    COLUMNS.forEach(([, , show, kind], i) => {
+      const cell = element(i ? "td" : "th", i === 1 ? "" : show(peer), kind);
+      if (i === 0) cell.scope = "row";
+      if (i === 1) cell.append(element("i", "", dot(peer)), show(peer));
+      line.append(cell);
+    });
+    return line;
+  });
+  $("peers").tBodies[0].replaceChildren(...lines);
+  [...$("peers").tHead.rows[0].cells].forEach((cell, i) => {
+    if (i === sorting.column) cell.setAttribute("aria-sort", sorting.down ? "descending" : "ascending");
+    else cell.removeAttribute("aria-sort");
+  });
+}
+
+function tellEvents() {
+  const key = JSON.stringify(state.events);
+  if (key === state.eventsShown) return;
+  state.eventsShown = key;
+  const lines = [...state.events].reverse().map((event) => {
+    const line = element("li", "", event.level);
+    if (event.time != null) line.append(element("time", clock(event.time)));
+    if (event.level !== "info") line.append(element("b", `${event.level}: `));
+    line.append(event.message);
+    return line;
+  });
+  $("events").replaceChildren(...lines);
+}
+
+// --- drawing --------------------------------------------------------------------------------------
+
+const COARSE = matchMedia("(pointer: coarse)");
+const DARK = matchMedia("(prefers-color-scheme: dark)");
+const CONFIG = { displayModeBar: false, responsive: true, doubleClick: "reset" };
+
+function readColours() {
+  const style = getComputedStyle(document.documentElement);
+  const names = "page text quiet line grid accent good late bad idle unseen earlier taken coming second third fourth";
+  colours = Object.fromEntries(names.split(" ").map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+}
+
+function layout(x, y, more = {}) {
+  const axis = { automargin: true, zeroline: false, gridcolor: colours.grid, linecolor: colours.line, tickcolor: colours.line };
+  return {
+    margin: { l: 8, r: 8, t: 8, b: 8 },
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: "system-ui, sans-serif", size: 12, color: colours.text },
+    hoverlabel: { bgcolor: colours.page, bordercolor: colours.line, font: { color: colours.text } },
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
+    hovermode: "x unified",
+    dragmode: COARSE.matches ? false : "zoom", // a finger scrolls the page
+    uirevision: "kept", // what the reader zoomed to stays
+    ...more,
+    xaxis: { ...axis, title: { text: x }, showgrid: false, ...more.xaxis },
+    yaxis: { ...axis, title: { text: y }, ...more.yaxis },
+  };
+}
+
+const LOGARITHMIC = { type: "log", exponentformat: "power", dtick: 1 };
+const line = (x, y, name, colour, more = {}) => ({ x, y, name, mode: "lines", line: { color: colour, width: 2 }, ...more });
+const steps = () => state.points.ordinal.map((ordinal) => ordinal + 1);
+const positive = (values) => values.map((value) => (value > 0 ? value : null)); // a logarithm has no place for nought
+
+function runningMean(values, width) {
+  const kept = [];
+  return values.map((value) => {
+    if (value == null) return null;
+    kept.push(value);
+    if (kept.length > width) kept.shift();
+    return kept.reduce((sum, each) => sum + each, 0) / kept.length;
+  });
+}
+
+function drawLoss() {
+  const x = steps();
+  const { loss } = state.points;
+  const held = state.evaluations;
+  return [[
+    line(x, loss, "one batch", colours.accent, { opacity: 0.25, line: { color: colours.accent, width: 1 }, hoverinfo: "skip", showlegend: false }),
+    line(x, runningMean(loss, SMOOTHING_POINTS), "training", colours.accent, { hovertemplate: "%{y:.4f}" }),
+    line(held.map((e) => e[0]), held.map((e) => e[1]), "held-out", colours.second, {
+      mode: "lines+markers", marker: { size: 8 }, customdata: held.map((e) => escaped(e[2])), hovertemplate: "%{y:.4f} (%{customdata})",
+    }),
+  ], layout("step", "")];
+}
+
+function drawDistance() {
+  const data = line(steps(), positive(state.points.consensus_distance), "", colours.accent, { hovertemplate: "%{y:.2e}<extra></extra>" });
+  return [[data], layout("step", "", { yaxis: LOGARITHMIC })];
+}
+
+function drawSignal() {
+  const data = line(steps(), positive(state.points.h_rms), "", colours.third, { hovertemplate: "%{y:.2e}<extra></extra>" });
+  return [[data], layout("step", "", { yaxis: LOGARITHMIC })];
+}
+
+function drawSplit() {
+  const parts = [["compute", "accent"], ["encode", "fourth"], ["wait", "second"], ["mix", "third"]];
+  const x = steps();
+  const data = parts.map(([part, colour]) => line(x, state.points[`${part}_seconds`], part, colours[colour], {
+    stackgroup: "step", line: { color: colours[colour], width: 0.5 }, hovertemplate: "%{y:.3f} s",
+  }));
+  return [data, layout("step", "seconds", { yaxis: { rangemode: "tozero" } })];
+}
+
+function drawBytes() {
+  const x = steps();
+  const mib = (name) => state.points[name].map((bytes) => bytes / MIB);
+  return [[
+    line(x, mib("sent_bytes"), "sent", colours.accent, { hovertemplate: "%{y:.1f} MiB" }),
+    line(x, mib("received_bytes"), "received", colours.second, { hovertemplate: "%{y:.1f} MiB", line: { color: colours.second, width: 2, dash: "dash" } }),
+  ], layout("step", "MiB", { yaxis: { rangemode: "tozero" } })];
+}
+
+// Members stand on a circle in the order of their names, so that nobody moves when somebody comes or goes elsewhere.
+function drawGraph() {
+  const names = [...new Set([...state.members.map((m) => m.name), ...state.map.members])].sort();
+  const place = new Map(names.map((name, i) => {
+    const angle = Math.PI / 2 - (2 * Math.PI * i) / names.length;
+    return [name, [Math.cos(angle), Math.sin(angle)]];
+  }));
+  const frame = { showgrid: false, visible: false, range: [-1.35, 1.35] };
+  const more = { xaxis: frame, yaxis: { ...frame, range: [-1.3, 1.3] }, showlegend: false, hovermode: "closest", dragmode: false };
+  return [[...drawEdges(place), drawMembers(names, place)], layout("", "", more)];
+}
+
+function drawEdges(place) {
+  const own = state.status.name;
+  const peers = new Map(state.status.peers.map((peer) => [peer.name, peer]));
+  const unseen = { x: [], y: [], mode: "lines", line: { color: colours.unseen, width: 1 }, hoverinfo: "skip" };
+  const seen = [];
+  const edges = state.map.edges.map(([i, j, weight]) => [state.map.members[i], state.map.members[j], weight]);
+  for (const [a, b, weight] of edges) {
+    const [[ax, ay], [bx, by]] = [place.get(a), place.get(b)];
+    const peer = peers.get(a === own ? b : a);
+    if ((a !== own && b !== own) || !peer) {
+      unseen.x.push(ax, bx, null);
+      unseen.y.push(ay, by, null);
+      continue;
+    }
+    const kind = health(peer);
+    const looks = { color: colours[kind], width: 1.5 + 5 * weight, dash: kind === "bad" ? "dot" : kind === "late" ? "dash" : "solid" };
+    // Its middle is a point of its own, so that the pointer finds the edge there.
+    seen.push({
+      x: [ax, (ax + bx) / 2, bx], y: [ay, (ay + by) / 2, by], mode: "lines", line: looks, text: escaped(edgeWords(peer, weight)),
+      hovertemplate: "%{text}<extra></extra>",
+    });
+  }
+  return [unseen, ...seen];
+}
+
+function edgeWords(peer, weight) {
+  const parts = [peer.name, peer.state, peer.edge && `edge ${peer.edge}`, `weight ${weight.toFixed(2)}`];
+  if (peer.behind) parts.push(`${peer.behind} behind`);
+  if (peer.rtt) parts.push(`${(1000 * peer.rtt.p50).toFixed(1)} ms`);
+  return parts.filter(Boolean).join(", ");
+}
+
+function drawMembers(names, place) {
+  const known = new Map(state.members.map((member) => [member.name, member.state]));
+  const peers = new Map(state.status.peers.map((peer) => [peer.name, peer]));
+  const looks = names.map((name) => {
+    if (name === state.status.name) return ["circle", colours.accent, "this node"];
+    const peer = peers.get(name);
+    const said = known.get(name) ?? "unknown";
+    if (said === "dead") return ["x", colours.bad, "dead"];
+    if (said === "left") return ["square-open", colours.idle, "has left"];
+    if (said === "suspect") return ["diamond", colours.late, "suspect: others do not reach it"];
+    return peer && peer.neighbour && peer.state !== "up" ? ["x", colours.bad, peer.state] : ["circle", colours.good, said];
+  });
+  const points = names.map((name) => place.get(name));
+  return {
+    x: points.map((p) => p[0]), y: points.map((p) => p[1]), mode: names.length <= LABELS_MAX ? "markers+text" : "markers",
+    text: names.map((name) => (name === state.status.name ? `<b>${escaped(name)}</b>` : escaped(name))),
+    textposition: points.map(([x, y]) => (y > 0.5 ? "top center" : y < -0.5 ? "bottom center" : x > 0 ? "middle right" : "middle left")),
+    cliponaxis: false,
+    marker: {
+      size: names.map((name) => (name === state.status.name ? 17 : names.length > LABELS_MAX ? 9 : 13)),
+      symbol: looks.map((look) => look[0]), color: looks.map((look) => look[1]), line: { width: 1.5, color: colours.page },
+    },
+    customdata: looks.map((look) => look[2]), hovertemplate: "%{text}: %{customdata}<extra></extra>",
+  };
+}
+
+const LETTERS = { ".": [0, "to come"], e: [1, "done before this start"], d: [2, "done"], f: [3, "taken over from others"], n: [4, "under way"] };
+
+function drawMap() {
+  const { blocks, rounds, first, rows } = state.map;
+  const p = state.status.position;
+  const under = p && p.done < p.total && !["leaving", "done", "saving"].includes(state.status.phase);
+  const letters = rows.map((row, i) => [...row].map((c, b) => (under && first + i === p.round - 1 && b === p.block - 1 ? "n" : c)));
+  const shades = ["coming", "earlier", "accent", "taken", "late"].map((name) => colours[name]);
+  const data = {
+    type: "heatmap", z: letters.map((row) => row.map((c) => LETTERS[c][0])), zmin: -0.5, zmax: 4.5, showscale: false,
+    x: blocks.map((_, b) => b + 1), y: rows.map((_, i) => first + i + 1), xgap: blocks.length > 60 ? 0 : 2, ygap: rows.length > 40 ? 0 : 2,
+    colorscale: shades.flatMap((shade, i) => [[i / 5, shade], [(i + 1) / 5, shade]]),
+    text: letters.map((row, i) => row.map((c, b) => `${first + i < rounds ? `round ${first + i + 1}` : "flush"}, ${escaped(blocks[b])}: ${LETTERS[c][1]}`)),
+    hovertemplate: "%{text}<extra></extra>",
+  };
+  const every = Math.ceil(rows.length / 12);
+  const ticks = rows.map((_, i) => first + i).filter((r) => r === rounds || (r - first) % every === 0);
+  const yaxis = { autorange: "reversed", showgrid: false, tickvals: ticks.map((r) => r + 1), ticktext: ticks.map((r) => (r === rounds ? "flush" : r + 1)) };
+  return [[data], layout("block", "round", { hovermode: "closest", xaxis: { dtick: Math.ceil(blocks.length / 12) }, yaxis })];
+}
+
+const CHARTS = { graph: drawGraph, map: drawMap, loss: drawLoss, distance: drawDistance, signal: drawSignal, split: drawSplit, bytes: drawBytes };
+const dirty = new Set();
+const seen = new Set();
+const drawn = {};
+let frame = 0;
+
+// What a chart is made of; one whose key is the same need not be drawn again.
+function chartKey(id) {
+  const { map, members, status, next, evaluations } = state;
+  const look = DARK.matches;
+  if (id === "graph") return JSON.stringify([look, map.members, map.edges.length, members.map((m) => m.state), status.peers.map((p) => [p.name, p.neighbour, health(p)])]);
+  if (id === "map") return JSON.stringify([look, map.rows, map.first, status.phase, status.position && [status.position.round, status.position.block]]);
+  return JSON.stringify([look, next, state.began, evaluations.length, state.points.ordinal.length]);
+}
+
+function markAll() {
+  for (const id of Object.keys(CHARTS)) if (drawn[id] !== chartKey(id)) dirty.add(id);
+  if (!frame) frame = requestAnimationFrame(drawOne);
+}
+
+function drawOne() {
+  frame = 0;
+  const id = Object.keys(CHARTS).find((each) => dirty.has(each) && seen.has(each));
+  if (!id || !state.points || !state.map) return;
+  dirty.delete(id);
+  drawn[id] = chartKey(id);
+  Plotly.react(id, ...CHARTS[id](), CONFIG);
+  frame = requestAnimationFrame(drawOne);
+}
+
+function watchCharts() {
+  const watcher = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) isIntersecting ? seen.add(target.id) : seen.delete(target.id);
+    if (state.status && !frame) frame = requestAnimationFrame(drawOne);
+  }, { rootMargin: "200px" });
+  for (const id of Object.keys(CHARTS)) watcher.observe($(id));
+  DARK.addEventListener("change", () => {
+    readColours();
+    if (state.status) markAll();
+  });
+}
+
+readColours();
+tellHeadings();
+watchCharts();
+live();
