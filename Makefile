@@ -5,7 +5,7 @@ TORCH ?= auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate test-slow check format bench proto docs clean
+.PHONY: help setup demo test simulate test-slow check check-image format bench proto docs clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ demo: setup ## Train a toy model on several nodes on this machine and show what 
 	$(BIN)/deca-node demo
 
 test: check ## All quick checks and all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --ignore tests/deploy
 
 simulate: setup ## Ten thousand storms: small clusters in which everything goes wrong that can
 	$(BIN)/python -m deca_node.lab.storms --seeds 10000 --processes 2
@@ -36,6 +36,12 @@ check: setup ## Format, lint, types, import arrow, freshness of generated files
 	$(BIN)/python tools/compile_protos.py --check
 	$(BIN)/python tools/write_configuration_reference.py --check
 	$(BIN)/python tools/write_metrics_reference.py --check
+	$(BIN)/python tools/write_monitoring.py --check
+	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/python -m pytest -q -m "not slow" tests/deploy
+
+check-image: ## Run the container image's install steps in a clean environment, and two nodes in it
+	docker/check_install.sh cpu
 
 format: setup ## Rewrite the code in the house format
 	$(BIN)/ruff check --fix .
@@ -50,6 +56,7 @@ proto: setup ## Generate the message classes from proto/
 docs: setup ## Generate docs/CONFIGURATION.md and docs/METRICS.md from the code
 	$(BIN)/python tools/write_configuration_reference.py
 	$(BIN)/python tools/write_metrics_reference.py
+	$(BIN)/python tools/write_monitoring.py
 
 clean: ## Remove .venv, build products and caches
 	rm -rf .venv build dist *.egg-info deca_node/numerics/_codec*.so

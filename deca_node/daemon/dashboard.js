@@ -75,7 +75,7 @@ async function live() {
 // --- words and numbers ----------------------------------------------------------------------------
 
 const number = (value, digits = 3) => (value == null ? "–" : Number(value).toPrecision(digits));
-const small = (value) => (value == null ? "–" : value === 0 ? "0" : value.toExponential(1).replace("e", "e\u2009"));
+const small = (value) => (value == null ? "–" : value === 0 ? "0" : value.toExponential(1));
 const total = (kinds) => Object.values(kinds || {}).reduce((sum, n) => sum + n, 0);
 const escaped = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString([], { hour12: false });
@@ -170,8 +170,10 @@ function tellTiles(s) {
 
 // How an edge of this node, or a peer without one, is doing; the names are those of the colours.
 function health(peer) {
+  const p = state.status.position;
+  const early = p && p.step > 0 && p.step < p.steps; // at the end of a visit every edge is closed
   if (peer.state !== "up") return "bad";
-  if (peer.edge === "closed" || (peer.edge === "open" && peer.behind > 1)) return "late";
+  if ((peer.edge === "closed" && early) || (peer.edge === "open" && peer.behind > 1)) return "late";
   return peer.edge === "open" ? "good" : "idle";
 }
 
@@ -261,7 +263,7 @@ function layout(x, y, more = {}) {
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: "system-ui, sans-serif", size: 12, color: colours.text },
     hoverlabel: { bgcolor: colours.page, bordercolor: colours.line, font: { color: colours.text } },
-    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", traceorder: "normal" },
     hovermode: "x unified",
     dragmode: COARSE.matches ? false : "zoom", // a finger scrolls the page
     uirevision: "kept", // what the reader zoomed to stays
@@ -271,7 +273,7 @@ function layout(x, y, more = {}) {
   };
 }
 
-const LOGARITHMIC = { type: "log", exponentformat: "power", dtick: 1 };
+const LOGARITHMIC = { type: "log", tickformat: "~e", dtick: 1 };
 const line = (x, y, name, colour, more = {}) => ({ x, y, name, mode: "lines", line: { color: colour, width: 2 }, ...more });
 const steps = () => state.points.ordinal.map((ordinal) => ordinal + 1);
 const positive = (values) => values.map((value) => (value > 0 ? value : null)); // a logarithm has no place for nought
@@ -312,7 +314,7 @@ function drawSignal() {
 function drawSplit() {
   const parts = [["compute", "accent"], ["encode", "fourth"], ["wait", "second"], ["mix", "third"]];
   const x = steps();
-  const data = parts.map(([part, colour]) => line(x, state.points[`${part}_seconds`], part, colours[colour], {
+  const data = parts.map(([part, colour]) => line(x, runningMean(state.points[`${part}_seconds`], SMOOTHING_POINTS), part, colours[colour], {
     stackgroup: "step", line: { color: colours[colour], width: 0.5 }, hovertemplate: "%{y:.3f} s",
   }));
   return [data, layout("step", "seconds", { yaxis: { rangemode: "tozero" } })];

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from deca_node.daemon.admin import AdminSocket
 from deca_node.daemon.dashboard import add_dashboard
 from deca_node.daemon.directory import METRICS
 from deca_node.daemon.event_log import EventLog
 from deca_node.daemon.http import Server, application
-from deca_node.daemon.http_guard import Guard, guard
+from deca_node.daemon.http_guard import guard
 from deca_node.daemon.meters import Figures, LagMeter
 from deca_node.daemon.network import Network
 from deca_node.daemon.peers import Address
@@ -103,9 +104,9 @@ class Door:
         self._tell(event)
         return f"{self._node.name} {sentence}"
 
-    def _application(self, events: EventLog, guard: Guard) -> web.Application:
+    def _application(self, events: EventLog, pass_on: Middleware) -> web.Application:
         app = application(self)
-        app.middlewares.append(guard)
+        app.middlewares.append(pass_on)
         add_dashboard(app, self.book.history, events)
         return app
 

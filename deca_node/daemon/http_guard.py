@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from deca_node.daemon.config import is_loopback
 from deca_node.protocol.errors import SettingsError
@@ -25,7 +26,6 @@ EVERYBODY = "none"
 TOKEN_LENGTH_MIN, TOKEN_BYTES_MAX = 16, 4096
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Guard = Callable[[web.Request, _Handler], Awaitable[web.StreamResponse]]
 
 
 def read_token(path: str) -> str | None:
@@ -47,7 +47,7 @@ def read_token(path: str) -> str | None:
     return token
 
 
-def guard(host: str, token_file: str = "") -> Guard:
+def guard(host: str, token_file: str = "") -> Middleware:
     """What every request for an address at ``host`` passes first. Raises SettingsError as :func:`read_token` does."""
     token = read_token(token_file)
 

@@ -1,6 +1,6 @@
 """A browser without a window, to look at a page as a person would: Chromium, told what to do over its DevTools.
 
-Its sockets, its profile and its process last as long as the ``async with``; nothing of the user's own browser is touched.
+Its sockets, its profile and its process last as long as the ``async with``; the user's own browser is not touched.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,17 @@ def chromium() -> str | None:
     return next((path for name in PROGRAMS if (path := shutil.which(name))), None)
 
 
+@dataclass(frozen=True)
+class Window:
+    """Its size in CSS pixels, each of them ``scale`` pixels wide, and what its owner likes."""
+
+    width: int
+    height: int
+    dark: bool = False
+    phone: bool = False
+    scale: float = 1.0
+
+
 class Page:
     """One page. ``complaints`` are the console's errors and warnings and whatever was thrown; ``requests`` every URL
     that was asked for."""
@@ -45,12 +57,12 @@ class Page:
         self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._count = 0
 
-    async def look(self, width: int, height: int, *, dark: bool = False, phone: bool = False, scale: float = 1) -> None:
-        """Through a window of this size in CSS pixels, each of ``scale`` pixels, and with these preferences."""
-        size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": phone}
-        await self.call("Emulation.setDeviceMetricsOverride", **size)
-        await self.call("Emulation.setTouchEmulationEnabled", enabled=phone)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    async def look(self, window: Window) -> None:
+        """Through another window from now on."""
+        size = {"width": window.width, "height": window.height, "deviceScaleFactor": window.scale}
+        await self.call("Emulation.setDeviceMetricsOverride", **size, mobile=window.phone)
+        await self.call("Emulation.setTouchEmulationEnabled", enabled=window.phone)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if window.dark else "light"}
         await self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     async def open(self, url: str) -> None:
@@ -68,7 +80,9 @@ class Page:
     async def until(self, condition: str, seconds: float = ANSWER_SECONDS) -> None:
         """Wait until this JavaScript is true; what throws is not true yet. Raises BrowserError after a while."""
         async with _limit(seconds, f"waited {seconds:g} s for {condition}; the page complains: {self.complaints}"):
-            poll = "const poll = () => { let is = false; try { is = %s } catch {} is ? done(true) : setTimeout(poll, 50) }"
+            poll = (
+                "const poll = () => { let is = false; try { is = %s } catch {} is ? done(true) : setTimeout(poll, 50) }"
+            )
             await self.evaluate(f"new Promise((done) => {{ {poll % condition}; poll() }})")
 
     async def picture(self) -> bytes:
@@ -134,9 +148,17 @@ async def new_page(program: str) -> AsyncIterator[Page]:
 async def _port(file: Path) -> int:
     async with _limit(START_SECONDS, "the browser did not start"):
         while True:
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                return int(file.read_text().splitlines()[0])
+            if port := _read_port(file):
+                return port
             await asyncio.sleep(0.05)
+
+
+def _read_port(file: Path) -> int:
+    """0 as long as the browser has not written it down."""
+    try:
+        return int(file.read_text().splitlines()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 @contextlib.asynccontextmanager

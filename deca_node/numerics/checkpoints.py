@@ -111,7 +111,7 @@ class Checkpoints:
     def restore(self, manifest: Manifest) -> None:
         """Give the model, which still is what the run starts from, the blocks of a sound checkpoint.
 
-        Raises StorageError where a file does not fit the model, or x0 cannot be written again.
+        Raises StorageError where a file does not fit the model.
         """
         visited = {*manifest.blocks, *([manifest.active.block] if manifest.active else [])}
         if unknown := visited - self._blocks.keys():

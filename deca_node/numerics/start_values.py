@@ -50,15 +50,12 @@ class StartValues:
         return origin_from(spans(model, block), tensor)
 
     def settle(self, model: nn.Module, visited: Iterable[Block]) -> None:
-        """While the model still is what the run starts from: make sure of the files of blocks that were visited.
-
-        Raises StorageError where one that is missing or differs cannot be written again.
-        """
+        """While the model still is what the run starts from: make sure of the values of blocks that were visited."""
         for block in visited:
             if self._holds(model, block):
                 self._kept.add(block.name)
             else:
-                self._write(block, block_tensors(model, block))
+                self._keep(model, block)
 
     def _keep(self, model: nn.Module, block: Block) -> None:
         """A full disk must not end the training: whoever writes checkpoints will say that it is full."""
@@ -67,8 +64,8 @@ class StartValues:
         tensors = self._held.get(block.name) or block_tensors(model, block)
         try:
             self._write(block, tensors)
-        except StorageError:
-            self._held.setdefault(block.name, {name: tensor.cpu().clone() for name, tensor in tensors.items()})
+        except OSError:
+            self._held.setdefault(block.name, {name: t.to("cpu", copy=True) for name, t in tensors.items()})
 
     def _holds(self, model: nn.Module, block: Block) -> bool:
         """Bit for bit, so that a NaN is itself."""
@@ -82,15 +79,8 @@ class StartValues:
         return self._directory / f"{block.name}.safetensors"
 
     def _write(self, block: Block, tensors: dict[str, Tensor]) -> None:
-        path = self._path(block)
-        try:
-            make_folder(self._directory)
-            write_tensors(path, tensors)
-        except OSError as problem:
-            nbytes = sum(t.numel() * t.element_size() for t in tensors.values())
-            raise StorageError(
-                f"cannot write the starting values of block {block.name} ({nbytes:,} bytes) to {path}: {problem}"
-            ) from None
+        make_folder(self._directory)
+        write_tensors(self._path(block), tensors)
         self._kept.add(block.name)
         self._held.pop(block.name, None)
 

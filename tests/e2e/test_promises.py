@@ -147,15 +147,17 @@ def test_a_partition_trains_on_both_sides_and_heals(testbed: Testbed, kind: type
         wait_for_steps(nodes, 60, "both sides to train on")
         steps = min(steps_done(node) - done for node, done in zip(nodes, before, strict=True))
         network.heal()
+        healed = time.monotonic()
         seconds = seconds_until(lambda: one_view(nodes), "one view", HEAL_SECONDS_MAX)
-        trained = seconds + seconds_until(lambda: trains_with(nodes[0], "c", "d") or True, "edges across")
+        trains_with(nodes[0], "c", "d")
+        across = time.monotonic() - healed
         assert [process.pid for node in nodes for process in processes_of(node)] == processes, "nothing was restarted"
     figure(
         f"partition ({kind.__name__.lower()})",
         seconds_to_two_views=parted,
         steps_while_parted_min=steps,
         seconds_to_one_view=seconds,
-        seconds_to_edges_across=round(trained, 2),
+        seconds_to_edges_across=round(across, 2),
     )
 
 
@@ -329,6 +331,6 @@ def test_a_damaged_checkpoint_costs_some_steps(
     found = final_parameters(node)
     equal = all((found[name] == undisturbed[name]).all() for name in undisturbed)
     figure("damaged checkpoint", damage=damage, went_back_to=before.name, warned=warned, bit_exact=equal)
-    assert warned or not (newest / "manifest.json").exists()
+    assert warned
     assert f"going back to {before.name}" in node.log_text()
     assert equal

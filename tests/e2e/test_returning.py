@@ -9,12 +9,8 @@ from pathlib import Path
 import psutil
 
 from deca_node.lab.processes import NodeProcess
+from tests.e2e.faults import steps_done
 from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, ask, final_parameters, largest_difference, look, metrics, until
-
-
-def steps_done(node: NodeProcess) -> int:
-    """The newest step's place in the run; replayed steps count once."""
-    return max((int(record["ordinal"]) for record in metrics(node, "step")), default=-1)
 
 
 def checkpoints(node: NodeProcess) -> list[Path]:

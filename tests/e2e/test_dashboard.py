@@ -1,0 +1,182 @@
+"""The dashboard in a browser: over real nodes, of which one is killed, and with as much to draw as it may come to."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from deca_node.daemon.dashboard import add_dashboard
+from deca_node.daemon.event_log import EventLog
+from deca_node.daemon.history import POINTS_MAX, History
+from deca_node.daemon.http import Server, application
+from deca_node.daemon.http_guard import guard
+from deca_node.daemon.peers import Address
+from deca_node.daemon.status import MemberRow, PeerRow, Spread
+from deca_node.lab.browser import BrowserError, Page, Window, chromium, new_page
+from deca_node.lab.processes import LOOPBACK, free_ports
+from deca_node.protocol import events as e
+from deca_node.protocol.frames import FrameId, FrameKind
+from deca_node.protocol.node import Node
+from deca_node.protocol.patience import Patience
+from deca_node.protocol.run import ModelFacts, RunSettings
+from deca_node.protocol.schedule import Step
+from deca_node.protocol.sizes import FrameSizes
+from tests.daemon.fake_door import STATUS, FakeDoor
+from tests.e2e.testbed import Testbed, look
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(chromium() is None, reason="no Chromium here, in which the page could be looked at"),
+]
+
+SHOWN = "document.querySelectorAll('.chart .main-svg').length >= {}"
+DRAW_SECONDS_MAX = 5.0
+"""All charts of a large run, one after the other, on a machine that does much else; a second on an idle one."""
+
+
+@asynccontextmanager
+async def page_at(url: str) -> AsyncIterator[Page]:
+    """The page at a laptop's screen, tall enough to show everything; it must neither complain nor go elsewhere."""
+    program = chromium()
+    assert program is not None
+    async with new_page(program) as page:
+        await page.look(Window(1280, 2600))
+        await page.open(url)
+        await page.until("state.status !== null")
+        yield page
+        assert page.complaints == []
+        assert [asked for asked in page.requests if not asked.startswith((url, "data:"))] == []
+
+
+def test_a_person_sees_the_run_move_and_a_node_die(testbed: Testbed) -> None:
+    names = ("east", "north", "south", "west")
+    testbed.peers(*names)
+    port = free_ports(1)[0]
+    nodes = {
+        name: testbed.start(
+            name, rounds=50, inner_steps=20, topology="ring", network="local", step_timeout_seconds=5,
+            http=f"{LOOPBACK}:{port}" if name == "north" else None,
+        )
+        for name in names
+    }  # fmt: skip
+    look(nodes["north"], lambda status: status.position is not None and status.position.done > 5, "the first steps")
+
+    async def watch() -> None:
+        async with page_at(f"http://{LOOPBACK}:{port}/") as page:
+            await page.until(SHOWN.format(7))
+            seen = await page.evaluate("state.next")
+            await page.until(f"state.next > {seen} && state.points.ordinal.length > {seen}")
+            assert await page.evaluate("document.getElementById('peers').tBodies[0].rows.length") == 3
+            assert await page.evaluate("document.getElementById('events').children.length") > 0
+            nodes["east"].process.send_signal(signal.SIGKILL)
+            await page.until("state.members.find((member) => member.name === 'east').state === 'dead'")
+            await page.until("document.querySelector('#peers tbody').textContent.includes('down')")
+            seen = await page.evaluate("state.next")
+            await page.until(f"state.next > {seen}")
+            await page.look(Window(390, 844, dark=True, phone=True))
+            assert await page.evaluate("document.documentElement.scrollWidth") <= 390
+            assert await page.evaluate("colours.page") == "#14181e"
+
+    asyncio.run(watch())
+
+
+def test_a_node_that_ends_leaves_what_it_told_last_on_the_page() -> None:
+    async def watch() -> None:
+        server, url = await serve(large(4, 40))
+        try:
+            async with page_at(url) as page:
+                await page.until(SHOWN.format(7))
+                await server.close()
+                await page.until("document.getElementById('trouble').textContent.startsWith('No answer')")
+                assert await page.evaluate("document.getElementById('name').textContent") == "north"
+                page.complaints[:] = [line for line in page.complaints if "ERR_CONNECTION_REFUSED" not in line]
+        finally:
+            await server.close()
+
+    asyncio.run(watch())
+
+
+def test_names_from_elsewhere_are_text_and_nothing_else() -> None:
+    history, door = large(3, 10)
+    hostile = "<img src=x onerror=alert(1)><b>"
+    door.now = STATUS
+    door.members = lambda: [MemberRow(name=hostile, address=hostile, state="alive")]  # type: ignore[method-assign]
+
+    async def watch() -> None:
+        server, url = await serve((history, door))
+        try:
+            async with page_at(url) as page:
+                await page.until(SHOWN.format(7))
+                await page.until(f"document.getElementById('graph').textContent.includes({json.dumps(hostile)})")
+                assert await page.evaluate("document.querySelectorAll('main img').length") == 0
+        finally:
+            await server.close()
+
+    asyncio.run(watch())
+
+
+def test_sixty_four_peers_and_ten_thousand_points_stay_smooth() -> None:
+    async def watch() -> None:
+        server, url = await serve(large(64, 10_000))
+        try:
+            async with page_at(url) as page:
+                await page.until(SHOWN.format(7))
+                assert await page.evaluate("state.points.ordinal.length") <= POINTS_MAX
+                drawing = "Object.keys(CHARTS).map(async (id) => Plotly.react(id, ...CHARTS[id](), CONFIG))"
+                timed = f"(async () => {{ const t = performance.now(); await Promise.all({drawing}); tell(); return performance.now() - t }})()"  # noqa: E501
+                seconds = min([await page.evaluate(timed) for _ in range(3)]) / 1000
+                assert seconds < DRAW_SECONDS_MAX, f"drawing everything took {seconds:.2f} s"
+        finally:
+            await server.close()
+
+    asyncio.run(watch())
+
+
+def test_a_browser_that_does_not_answer_is_told_of() -> None:
+    async def watch() -> None:
+        async with page_at("data:text/html,<script>const state = { status: 1 }</script>") as page:
+            with pytest.raises(BrowserError, match=r"waited 0\.2 s for state\.status === 2"):
+                await page.until("state.status === 2", seconds=0.2)
+
+    asyncio.run(watch())
+
+
+# --- a large run that nobody trains -----------------------------------------------------------------
+
+
+def large(members: int, steps: int) -> tuple[History, FakeDoor]:
+    """So many members, all joined with all, and so many steps behind them."""
+    names = ["north", *(f"node-{number:02}" for number in range(1, members))]
+    run = RunSettings(run_name="large", rounds=12, inner_steps=max(steps // 100, 4), topology="full")
+    node = Node("north", names, run, Patience())
+    blocks = tuple(f"layers.{number}" for number in range(24))
+    sizes = FrameSizes(keyframe_bytes=(8,) * 24, update_bytes=(8,) * 24, signal_bytes=(0,) * 24)
+    ready = e.TrainerReady(ModelFacts("ab", blocks, (4,) * 24), sizes)
+    history = History(node)
+    history.observe(ready)
+    node.handle(ready, 0.0)
+    for number in range(steps):
+        step = Step(*divmod(number, run.inner_steps + run.flush_mixes))
+        update = FrameId("north", FrameKind.UPDATE, step.activation, step.inner)
+        figures = {"loss": 3.0 + number % 7 / 10, "h_rms": 1e-3, "compute_seconds": 0.1, "encode_seconds": 0.01}
+        history.observe(e.HalfStepped(step, update, figures))
+        history.observe(e.Mixed(step, {"consensus_distance": 1e-4 * (1 + number % 5), "mix_seconds": 0.02}))
+    rtt = Spread(0.001, 0.002, 0.003)
+    peers = tuple(PeerRow(name=name, state="up", neighbour=True, edge="open", behind=0, rtt=rtt) for name in names[1:])
+    door = FakeDoor(peers=peers, warning="")
+    rows = [MemberRow(name=name, address="127.0.0.1:7000", state="alive") for name in names]
+    door.members = lambda: rows  # type: ignore[method-assign]
+    return history, door
+
+
+async def serve(run: tuple[History, FakeDoor]) -> tuple[Server, str]:
+    history, door = run
+    app = application(door)
+    app.middlewares.append(guard(LOOPBACK))
+    add_dashboard(app, history, EventLog())
+    server = Server(app)
+    bound = await server.listen_tcp(Address(LOOPBACK, 0))
+    return server, f"http://{bound}/"
