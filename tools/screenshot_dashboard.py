@@ -29,7 +29,7 @@ START_SECONDS, VISIT_SECONDS, LOSS_SECONDS = 300.0, 600.0, 120.0
 
 LAPTOP = Window(1280, 1260)
 PHONE = Window(390, 1240, dark=True, phone=True, scale=1.5)
-DRAWN = "document.querySelectorAll('.chart .main-svg').length >= {} && dirty.size === 0"
+DRAWN = "document.querySelectorAll('.chart .main-svg').length >= {} && ![...dirty].some((id) => seen.has(id))"
 PATH = "state.status.position.activation"
 
 
@@ -53,12 +53,14 @@ async def _look(program: str, url: str, kill: Callable[[], None]) -> None:
     async with new_page(program) as page:
         await page.look(LAPTOP)
         await _until_reached(page, url)
-        await page.until(f"{PATH} >= 23 && state.status.position.step > 4", VISIT_SECONDS)
+        await page.until(f"{PATH} >= 9 && state.status.position.step > 4", VISIT_SECONDS)
         await _take(page, "laptop", 5)
         await page.look(PHONE)
+        await page.open(url)
         await _take(page, "phone", 3)
         kill()
         await page.look(LAPTOP)
+        await page.open(url)
         await page.until("state.members.some((member) => member.state === 'dead')", LOSS_SECONDS)
         await page.until("state.status.position.step > 4", LOSS_SECONDS)
         await _take(page, "killed", 5)

@@ -17,8 +17,8 @@ TEXT = """\
 # Metrics and probes
 
 With `http = "127.0.0.1:9640"` (a node setting; empty is off) a node answers HTTP there. It only tells: nothing
-can be changed this way. The probes and `/metrics` ask for no password, and the latter says who the peers are and how the
-loss stands, so let it listen where only those can reach it who may know that. Everything else there is the
+can be changed this way. The probes and `/metrics` ask for no password, and the latter says who the peers are and how
+the loss stands, so let it listen where only those can reach it who may know that. Everything else there is the
 [dashboard](DASHBOARD.md)'s, and asks for a token unless it listens on loopback.
 
 | path | answer |

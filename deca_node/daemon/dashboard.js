@@ -273,7 +273,13 @@ function layout(x, y, more = {}) {
   };
 }
 
-const LOGARITHMIC = { type: "log", tickformat: "~e", dtick: 1 };
+// Ticks at 1, 2 and 5 where few powers of ten are in sight.
+function logarithmic(values) {
+  const known = values.filter((value) => value > 0);
+  const decades = Math.log10(known.reduce((a, b) => Math.max(a, b), 0) / known.reduce((a, b) => Math.min(a, b), Infinity));
+  return { type: "log", tickformat: "~e", dtick: decades > 2.5 ? 1 : decades > 0.5 ? "D2" : undefined };
+}
+
 const line = (x, y, name, colour, more = {}) => ({ x, y, name, mode: "lines", line: { color: colour, width: 2 }, ...more });
 const steps = () => state.points.ordinal.map((ordinal) => ordinal + 1);
 const positive = (values) => values.map((value) => (value > 0 ? value : null)); // a logarithm has no place for nought
@@ -294,7 +300,7 @@ function drawLoss() {
   const held = state.evaluations;
   return [[
     line(x, loss, "one batch", colours.accent, { opacity: 0.25, line: { color: colours.accent, width: 1 }, hoverinfo: "skip", showlegend: false }),
-    line(x, runningMean(loss, SMOOTHING_POINTS), "training", colours.accent, { hovertemplate: "%{y:.4f}" }),
+    line(x, runningMean(loss, SMOOTHING_POINTS), "training", colours.accent, { hovertemplate: "%{y:.4f}", connectgaps: true }),
     line(held.map((e) => e[0]), held.map((e) => e[1]), "held-out", colours.second, {
       mode: "lines+markers", marker: { size: 8 }, customdata: held.map((e) => escaped(e[2])), hovertemplate: "%{y:.4f} (%{customdata})",
     }),
@@ -303,12 +309,12 @@ function drawLoss() {
 
 function drawDistance() {
   const data = line(steps(), positive(state.points.consensus_distance), "", colours.accent, { hovertemplate: "%{y:.2e}<extra></extra>" });
-  return [[data], layout("step", "", { yaxis: LOGARITHMIC })];
+  return [[data], layout("step", "", { yaxis: logarithmic(state.points.consensus_distance) })];
 }
 
 function drawSignal() {
   const data = line(steps(), positive(state.points.h_rms), "", colours.third, { hovertemplate: "%{y:.2e}<extra></extra>" });
-  return [[data], layout("step", "", { yaxis: LOGARITHMIC })];
+  return [[data], layout("step", "", { yaxis: logarithmic(state.points.h_rms) })];
 }
 
 function drawSplit() {
@@ -336,34 +342,37 @@ function drawGraph() {
     const angle = Math.PI / 2 - (2 * Math.PI * i) / names.length;
     return [name, [Math.cos(angle), Math.sin(angle)]];
   }));
-  const frame = { showgrid: false, visible: false, range: [-1.35, 1.35] };
+  const frame = { showgrid: false, visible: false, range: [-1.4, 1.4] };
   const more = { xaxis: frame, yaxis: { ...frame, range: [-1.3, 1.3] }, showlegend: false, hovermode: "closest", dragmode: false };
   return [[...drawEdges(place), drawMembers(names, place)], layout("", "", more)];
 }
 
+// One trace for all edges that look the same: a full graph of many members has thousands.
 function drawEdges(place) {
   const own = state.status.name;
   const peers = new Map(state.status.peers.map((peer) => [peer.name, peer]));
-  const unseen = { x: [], y: [], mode: "lines", line: { color: colours.unseen, width: 1 }, hoverinfo: "skip" };
-  const seen = [];
-  const edges = state.map.edges.map(([i, j, weight]) => [state.map.members[i], state.map.members[j], weight]);
-  for (const [a, b, weight] of edges) {
+  const faint = Math.max(0.15, Math.min(1, 100 / state.map.edges.length));
+  const unseen = { x: [], y: [], mode: "lines", line: { color: colours.unseen, width: 1 }, opacity: faint, hoverinfo: "skip" };
+  const seen = new Map();
+  for (const [i, j, weight] of state.map.edges) {
+    const [a, b] = [state.map.members[i], state.map.members[j]];
     const [[ax, ay], [bx, by]] = [place.get(a), place.get(b)];
-    const peer = peers.get(a === own ? b : a);
-    if ((a !== own && b !== own) || !peer) {
-      unseen.x.push(ax, bx, null);
-      unseen.y.push(ay, by, null);
-      continue;
-    }
-    const kind = health(peer);
-    const looks = { color: colours[kind], width: 1.5 + 5 * weight, dash: kind === "bad" ? "dot" : kind === "late" ? "dash" : "solid" };
-    // Its middle is a point of its own, so that the pointer finds the edge there.
-    seen.push({
-      x: [ax, (ax + bx) / 2, bx], y: [ay, (ay + by) / 2, by], mode: "lines", line: looks, text: escaped(edgeWords(peer, weight)),
-      hovertemplate: "%{text}<extra></extra>",
-    });
+    const peer = a === own ? peers.get(b) : b === own ? peers.get(a) : null;
+    const trace = peer ? edgesLike(seen, health(peer), weight) : unseen;
+    // The middle is a point of its own, so that the pointer finds the edge there.
+    trace.x.push(ax, (ax + bx) / 2, bx, null);
+    trace.y.push(ay, (ay + by) / 2, by, null);
+    if (peer) trace.text.push(...Array(4).fill(escaped(edgeWords(peer, weight))));
   }
-  return [unseen, ...seen];
+  return [unseen, ...seen.values()];
+}
+
+function edgesLike(seen, kind, weight) {
+  const key = `${kind} ${weight}`;
+  const dash = kind === "bad" ? "dot" : kind === "late" ? "dash" : "solid";
+  const looks = { color: colours[kind], width: 1.5 + 5 * weight, dash };
+  if (!seen.has(key)) seen.set(key, { x: [], y: [], text: [], mode: "lines", line: looks, hovertemplate: "%{text}<extra></extra>" });
+  return seen.get(key);
 }
 
 function edgeWords(peer, weight) {
@@ -389,9 +398,10 @@ function drawMembers(names, place) {
   return {
     x: points.map((p) => p[0]), y: points.map((p) => p[1]), mode: names.length <= LABELS_MAX ? "markers+text" : "markers",
     text: names.map((name) => (name === state.status.name ? `<b>${escaped(name)}</b>` : escaped(name))),
-    textposition: points.map(([x, y]) => (y > 0.5 ? "top center" : y < -0.5 ? "bottom center" : x > 0 ? "middle right" : "middle left")),
+    textposition: points.map(([, y]) => (y > -0.01 ? "top center" : "bottom center")),
     cliponaxis: false,
     marker: {
+      opacity: 1,
       size: names.map((name) => (name === state.status.name ? 17 : names.length > LABELS_MAX ? 9 : 13)),
       symbol: looks.map((look) => look[0]), color: looks.map((look) => look[1]), line: { width: 1.5, color: colours.page },
     },
@@ -429,13 +439,14 @@ let frame = 0;
 // What a chart is made of; one whose key is the same need not be drawn again.
 function chartKey(id) {
   const { map, members, status, next, evaluations } = state;
-  const look = DARK.matches;
+  const look = colours.page;
   if (id === "graph") return JSON.stringify([look, map.members, map.edges.length, members.map((m) => m.state), status.peers.map((p) => [p.name, p.neighbour, health(p)])]);
   if (id === "map") return JSON.stringify([look, map.rows, map.first, status.phase, status.position && [status.position.round, status.position.block]]);
   return JSON.stringify([look, next, state.began, evaluations.length, state.points.ordinal.length]);
 }
 
 function markAll() {
+  readColours();
   for (const id of Object.keys(CHARTS)) if (drawn[id] !== chartKey(id)) dirty.add(id);
   if (!frame) frame = requestAnimationFrame(drawOne);
 }
@@ -456,10 +467,7 @@ function watchCharts() {
     if (state.status && !frame) frame = requestAnimationFrame(drawOne);
   }, { rootMargin: "200px" });
   for (const id of Object.keys(CHARTS)) watcher.observe($(id));
-  DARK.addEventListener("change", () => {
-    readColours();
-    if (state.status) markAll();
-  });
+  DARK.addEventListener("change", () => state.status && markAll());
 }
 
 readColours();

@@ -9,6 +9,9 @@ changes anything; what does is for the socket in the node's own folder (:mod:`de
     /metrics     for Prometheus
     /v1/status   everything about the node, as JSON
     /v1/members  everybody whom the membership knows, as JSON
+
+The page at ``/`` and what it draws from is :mod:`deca_node.daemon.dashboard`; who may read what on a port is
+:mod:`deca_node.daemon.http_guard`.
 """
 
 import asyncio

@@ -49,6 +49,7 @@ class Telemetry:
         self._lines = LineFile(directory / METRICS)
         self._traffic = traffic
         self._half: dict[Step, Mapping[str, float]] = {}
+        self._newest: tuple[str, dict[str, int]] | None = None
         self._last_step = time.monotonic()
 
     def observe(self, event: e.Event) -> None:
@@ -62,6 +63,7 @@ class Telemetry:
                 self._evaluated(event)
             case e.Frozen():
                 self._half.clear()
+                self._visited()
             case e.PeerUp():
                 log.info("peer %s is here", event.peer)
             case e.PeerDown():
@@ -81,8 +83,9 @@ class Telemetry:
         loss = f"  loss {half['loss']:.4f}" if "loss" in half else ""
         distance = event.scalars.get("consensus_distance")
         apart = f"  consensus distance {distance:.2e}" if distance is not None else ""
-        level = logging.INFO if self._last_of_visit(event.step) else logging.DEBUG
-        log.log(level, "%s%s%s", self._place(event.step), loss, apart, extra={"facts": where})
+        line = f"{self._place(event.step)}{loss}{apart}"
+        log.debug("%s", line, extra={"facts": where})
+        self._newest = (line, where)
 
     def _evaluated(self, event: e.Evaluated) -> None:
         ordinal = 0
@@ -92,8 +95,12 @@ class Telemetry:
         self._write("eval", {"when": event.when, "loss": event.loss, "tokens": event.tokens, "ordinal": ordinal})
         log.info("held-out loss (%s): %.4f over %d tokens", event.when, event.loss, event.tokens)
 
-    def _last_of_visit(self, step: Step) -> bool:
-        return step.inner == self._node.schedule[step.activation].steps - 1
+    def _visited(self) -> None:
+        """A block is done: one line for people, with its last step's figures."""
+        if self._newest:
+            line, where = self._newest
+            log.info("%s", line, extra={"facts": where})
+            self._newest = None
 
     def _place(self, step: Step) -> str:
         activation = self._node.schedule[step.activation]

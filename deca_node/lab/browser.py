@@ -35,6 +35,17 @@ def chromium() -> str | None:
     return next((path for name in PROGRAMS if (path := shutil.which(name))), None)
 
 
+POLL = """new Promise((done) => {
+    const end = performance.now() + %d;
+    const poll = () => {
+        let is = false;
+        try { is = Boolean(%s) } catch {}
+        is || performance.now() > end ? done(is) : setTimeout(poll, 50);
+    };
+    poll();
+})"""
+
+
 @dataclass(frozen=True)
 class Window:
     """Its size in CSS pixels, each of them ``scale`` pixels wide, and what its owner likes."""
@@ -69,33 +80,30 @@ class Page:
         """Go there."""
         await self.call("Page.navigate", url=url)
 
-    async def evaluate(self, expression: str) -> Any:
+    async def evaluate(self, expression: str, seconds: float = ANSWER_SECONDS) -> Any:
         """The value of JavaScript, or what its promise gives. Raises BrowserError where it throws."""
         asked = {"expression": expression, "awaitPromise": True, "returnByValue": True}
-        answer = await self.call("Runtime.evaluate", **asked)
+        answer = await self.call("Runtime.evaluate", seconds, **asked)
         if "exceptionDetails" in answer:
             raise BrowserError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
     async def until(self, condition: str, seconds: float = ANSWER_SECONDS) -> None:
         """Wait until this JavaScript is true; what throws is not true yet. Raises BrowserError after a while."""
-        async with _limit(seconds, f"waited {seconds:g} s for {condition}; the page complains: {self.complaints}"):
-            poll = (
-                "const poll = () => { let is = false; try { is = %s } catch {} is ? done(true) : setTimeout(poll, 50) }"
-            )
-            await self.evaluate(f"new Promise((done) => {{ {poll % condition}; poll() }})")
+        if not await self.evaluate(POLL % (1000 * seconds, condition), seconds + ANSWER_SECONDS):
+            raise BrowserError(f"waited {seconds:g} s for {condition}; the page complains: {self.complaints}")
 
     async def picture(self) -> bytes:
         """What the window shows, as PNG."""
         return base64.b64decode((await self.call("Page.captureScreenshot", format="png"))["data"])
 
-    async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+    async def call(self, method: str, seconds: float = ANSWER_SECONDS, **parameters: Any) -> dict[str, Any]:
         """Any DevTools command. Raises BrowserError."""
         self._count += 1
         number = self._count
         answering = self._asked[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": parameters})
-        async with _limit(ANSWER_SECONDS, f"no answer to {method}"):
+        async with _limit(seconds, f"no answer to {method}"):
             answer = await answering
         if "error" in answer:
             raise BrowserError(f"{method}: {answer['error'].get('message')}")

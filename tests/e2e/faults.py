@@ -80,6 +80,12 @@ def all_see(nodes: Sequence[NodeProcess], name: str, *wanted: str) -> bool:
     return all(states(node).get(name) in wanted for node in nodes)
 
 
+def two_views(some: Sequence[NodeProcess], others: Sequence[NodeProcess]) -> bool:
+    """Whether on either side everybody of the other is dead."""
+    pairs = ((some, others), (others, some))
+    return all(all_see(near, node.name, "dead") for near, far in pairs for node in far)
+
+
 def steps_done(node: NodeProcess) -> int:
     """The newest step's place in the run; replayed steps count once."""
     return max((int(record["ordinal"]) for record in metrics(node, "step")), default=-1)

@@ -24,6 +24,7 @@ from tests.e2e.faults import (
     seconds_until,
     steps_done,
     stopped,
+    two_views,
     wait_for_steps,
 )
 from tests.e2e.networks import Switchboard
@@ -153,7 +154,7 @@ def storm(testbed: Testbed, network: Switchboard) -> dict[str, float]:
 
     network.part(("d", "e"))
     near, far = [nodes[name] for name in "bcf"], [nodes[name] for name in "de"]
-    took["parted"] = seconds_until(lambda: one_view(near) and one_view(far), "two views")
+    took["parted"] = seconds_until(lambda: two_views(near, far), "two views")
     wait_for_steps(list(nodes.values()), 3, "both sides to train on")
     network.heal()
     took["healed"] = seconds_until(lambda: one_view(list(nodes.values())), "one view")

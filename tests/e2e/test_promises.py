@@ -30,6 +30,7 @@ from tests.e2e.faults import (
     steps_done,
     stopped,
     throughout,
+    two_views,
     wait_for_steps,
 )
 from tests.e2e.networks import Namespaces, Network, Switchboard
@@ -142,7 +143,7 @@ def test_a_partition_trains_on_both_sides_and_heals(testbed: Testbed, kind: type
         processes = [process.pid for node in nodes for process in processes_of(node)]
         left, right = nodes[:2], nodes[2:]
         network.part(("a", "b"))
-        parted = seconds_until(lambda: one_view(left) and one_view(right), "two views", HEAL_SECONDS_MAX)
+        parted = seconds_until(lambda: two_views(left, right), "two views", HEAL_SECONDS_MAX)
         before = [steps_done(node) for node in nodes]
         wait_for_steps(nodes, 60, "both sides to train on")
         steps = min(steps_done(node) - done for node, done in zip(nodes, before, strict=True))
