@@ -37,7 +37,7 @@ SEED = int(os.environ.get("FAULTS_SEED", "0"))
 
 # --- a node on its own ------------------------------------------------------------------------------
 
-STEPS_BETWEEN_MAX = 30  # half a round, which has 60
+STEPS_BETWEEN_MAX = 30
 
 
 def lines_written(node: NodeProcess) -> int:
