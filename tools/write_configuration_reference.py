@@ -72,8 +72,8 @@ line whose host is an address of this machine (loopback counts). A `--listen` on
 
 ## Plaintext
 
-Without certificates ([CERTIFICATES.md](CERTIFICATES.md)) a node starts with `--insecure` only. Given once, it listens on
-and dials loopback only: nothing leaves the machine. Given twice (`insecure = 2`), plaintext goes over any
+Without certificates ([CERTIFICATES.md](CERTIFICATES.md)) a node starts with `--insecure` only. Given once, it listens
+on and dials loopback only: nothing leaves the machine. Given twice (`insecure = 2`), plaintext goes over any
 network, and the node says so. A host name other than `localhost` does not count as loopback.
 """
 
