@@ -1,7 +1,7 @@
 """``deca-node join``: take over a run from a member, and take part in it."""
 
 import dataclasses
-from pathlib import Path
+import functools
 from typing import Any
 
 import click
@@ -9,9 +9,6 @@ import click
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.options import SettingsCommand, load, settings_options
 from deca_node.cli.start import launch
-from deca_node.daemon.config import expanded_path
-from deca_node.protocol.errors import SettingsError
-from deca_node.protocol.run import RunSettings
 
 
 @click.command(
@@ -38,16 +35,12 @@ def join(ctx: click.Context, /, members: tuple[str, ...], **_flags: Any) -> None
     """
     loaded = load(ctx)
     node = dataclasses.replace(loaded.node, join=",".join([*loaded.node.seeds, *members]))
-    if not node.data:
-        raise SettingsError("data is not set; give --data, DECA_DATA, or data in node.toml")
 
-    from deca_node.daemon.adoption import adopt_run, chosen
-    from deca_node.daemon.place import find_place
-    from deca_node.daemon.security import Security
+    from deca_node.daemon.adoption import adopt_run
 
-    security = Security(node)
-    place = find_place(node, security.certified_name)
-    directory = Path(expanded_path(node.dir)) if node.dir else Path("deca-data") / place.name
-    given = chosen(loaded, RunSettings)
-    adopted = adopt_run(dataclasses.replace(loaded, node=node), place.name, given, security, directory)
-    ctx.exit(launch(adopted))
+    def note(sentence: str, level: str = "info") -> None:
+        # The node's own log begins with the node.
+        click.echo(sentence if level == "info" else f"{level}: {sentence}", err=True)
+
+    adopt = functools.partial(adopt_run, note=note)
+    ctx.exit(launch(dataclasses.replace(loaded, node=node), adopt))

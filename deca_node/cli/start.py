@@ -1,16 +1,22 @@
 """``deca-node start``: check everything at the door, then hand over to the daemon."""
 
+from __future__ import annotations
+
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.options import SettingsCommand, load, settings_options
 from deca_node.daemon.config import check_paths, check_plaintext, check_required, settle
-from deca_node.daemon.place import find_place
+from deca_node.daemon.place import Place, find_place
 from deca_node.daemon.settings_sources import Loaded
 from deca_node.protocol.topology import check_edges
+
+if TYPE_CHECKING:
+    from deca_node.daemon.security import Security
 
 
 @click.command(
@@ -41,19 +47,31 @@ def start(ctx: click.Context, /, **_flags: Any) -> None:
     ctx.exit(launch(load(ctx)))
 
 
-def launch(loaded: Loaded) -> int:
-    """Check everything at the door, then run the node; returns its exit code. Raises DecaError."""
+Adopt = Callable[[Loaded, Place, "Security"], Loaded]
+"""Takes over a run from its members, before the rest is checked."""
+
+
+def launch(loaded: Loaded, adopt: Adopt | None = None) -> int:
+    """Check everything at the door, then run the node; returns its exit code. Raises DecaError.
+
+    Whether peers may be spoken to at all is settled before ``adopt`` speaks to any.
+    """
     from deca_node.daemon.security import Security
 
-    check_required(loaded.node)
+    check_required(loaded.node, "data" if adopt else "model", "data")
     security = Security(loaded.node)
     place = find_place(loaded.node, security.certified_name)
-    check_edges(place.expected, loaded.run)
-    node = settle(loaded.node, place.name, place.listen)
-    check_paths(node)
+    notice = ""
     if not security.certified_name:
-        click.echo(f"warning: {check_plaintext(node.insecure, place.listen.host, place.hosts)}", err=True)
+        notice = f"warning: {check_plaintext(loaded.node.insecure, place.listen.host, place.hosts)}"
+    loaded = dataclasses.replace(loaded, node=settle(loaded.node, place.name, place.listen))
+    if adopt:
+        loaded = adopt(loaded, place, security)
+    check_edges(place.expected, loaded.run)
+    check_paths(loaded.node)
+    if notice:
+        click.echo(notice, err=True)
 
     from deca_node.daemon.supervise import run_node
 
-    return run_node(dataclasses.replace(loaded, node=node), place, security)
+    return run_node(loaded, place, security)

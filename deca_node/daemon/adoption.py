@@ -8,22 +8,22 @@ What is taken over is kept in the node's folder, so that the next start needs no
 
 import asyncio
 import dataclasses
-import logging
 import shutil
 from pathlib import Path
 
 import grpc.aio
 
-from deca_node.daemon.config import NodeSettings
 from deca_node.daemon.donations import Offer, TransferError
 from deca_node.daemon.endpoint import Endpoint
 from deca_node.daemon.fetcher import Fetcher
 from deca_node.daemon.peers import Address, parse_address
+from deca_node.daemon.place import Place
 from deca_node.daemon.security import Security
 from deca_node.daemon.settings_sources import Loaded, load_settings
+from deca_node.numerics.durable import write_file
+from deca_node.numerics.options import Note
 from deca_node.protocol.errors import SettingsError, StorageError
-
-log = logging.getLogger("deca")
+from deca_node.protocol.run import RunSettings
 
 RUN_FILE = "run.toml"
 MODEL_FOLDER = "model"
@@ -31,66 +31,81 @@ ATTEMPTS = 10
 PAUSE_SECONDS = 3.0
 
 
-def adopt_run(loaded: Loaded, name: str, given: frozenset[str], security: Security, directory: Path) -> Loaded:
-    """``loaded`` with the run's settings, and the model, of the members in ``join``, for the node ``name``.
+def adopt_run(loaded: Loaded, place: Place, security: Security, note: Note) -> Loaded:
+    """``loaded`` with the settings and the start model of the run of the members in ``join``.
 
-    ``given`` names the run's settings that the user chose: they must be the members' own. Raises TransferError where
-    none answers, SettingsError or StorageError.
+    Run settings that the user chose must be the members' own; a model that the user named is left alone. ``note``
+    takes what there is to say meanwhile. Raises TransferError where no member answers, SettingsError or StorageError.
     """
+    directory = Path(loaded.node.dir)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise StorageError(f"cannot use {directory} as this node's folder: {problem.strerror}") from None
-    return asyncio.run(_adopt(loaded, name, given, security, directory))
+    return asyncio.run(_Adoption(loaded, place, security, note, directory).adopt())
 
 
-async def _adopt(loaded: Loaded, name: str, given: frozenset[str], security: Security, directory: Path) -> Loaded:
-    endpoint = Endpoint(Address("localhost", 0), security.credentials, security.verify)
+class _Adoption:
+    def __init__(self, loaded: Loaded, place: Place, security: Security, note: Note, directory: Path) -> None:
+        endpoint = Endpoint(place.listen, security.credentials, security.verify)
 
-    def channel(_seed: str, address: Address) -> grpc.aio.Channel:
-        # Who listens there is not known yet; TLS makes sure that it is one of the federation.
-        return endpoint.channel("", address)
+        def channel(_seed: str, address: Address) -> grpc.aio.Channel:
+            # Who listens there is not known yet; TLS makes sure that it is one of the federation.
+            return endpoint.channel("", address)
 
-    fetcher = Fetcher(directory, channel, lambda sentence, level="info": log.info("%s", sentence), name=name)
-    members = {seed: parse_address(seed) for seed in loaded.node.seeds}
-    run_file, model_folder = directory / RUN_FILE, directory / MODEL_FOLDER
-    offer = None
-    if not run_file.exists():
-        offer = await _offer(fetcher, members)
-        run_file.write_text(offer.settings, encoding="utf-8")
-    adopted = load_settings({}, {}, run_file, None)
-    _refuse_other_choices(loaded, adopted, given)
-    node = loaded.node
-    if not node.model:
-        if not model_folder.exists():
-            offer = offer or await _offer(fetcher, members)
-            room = shutil.disk_usage(directory).free
-            await fetcher.fetch_start(members, model_folder, offer.agreement, bytes_max=room)
-        node = dataclasses.replace(node, model=str(model_folder))
-    return dataclasses.replace(loaded, run=adopted.run, node=node)
+        self._loaded = loaded
+        self._directory = directory
+        self._fetcher = Fetcher(directory, channel, note, name=place.name)
+        self._members = {seed: parse_address(seed) for seed in loaded.node.seeds}
 
+    async def adopt(self) -> Loaded:
+        """The settings first, since the model is asked for by them."""
+        run_file, model = self._directory / RUN_FILE, self._directory / MODEL_FOLDER
+        offer = None if run_file.exists() else await self._offer()
+        run = self._settings(run_file, offer)
+        if self._loaded.node.model:
+            return dataclasses.replace(self._loaded, run=run)
+        if not model.exists():
+            offer = offer or await self._offer()
+            room = shutil.disk_usage(self._directory).free
+            await self._fetcher.fetch_start(self._members, model, offer.agreement, bytes_max=room)
+        return dataclasses.replace(self._loaded, run=run, node=dataclasses.replace(self._loaded.node, model=str(model)))
 
-async def _offer(fetcher: Fetcher, members: dict[str, Address]) -> Offer:
-    why = ""
-    for _ in range(ATTEMPTS):
-        offers, problems = await fetcher.describe(members)
-        if offers:
-            return next(iter(offers.values()))
-        why = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
-        await asyncio.sleep(PAUSE_SECONDS)
-    raise TransferError(f"no member told about the run ({why}); is the address right, and is the node there up?")
+    def _settings(self, run_file: Path, offer: Offer | None) -> RunSettings:
+        """The run's settings, from the members or from the file that an earlier start kept. What cannot be used is
+        not kept."""
+        if offer is None:
+            run = load_settings({}, {}, run_file, None).run
+            self._refuse_other_choices(run)
+            return run
+        aside = run_file.with_name(run_file.name + ".offered")
+        try:
+            aside.write_text(offer.settings, encoding="utf-8")
+            run = load_settings({}, {}, aside, None).run
+            self._refuse_other_choices(run)
+            write_file(run_file, [offer.settings.encode()])
+        except OSError as problem:
+            raise StorageError(f"cannot write {run_file}: {problem.strerror}") from None
+        finally:
+            aside.unlink(missing_ok=True)
+        return run
 
+    async def _offer(self) -> Offer:
+        why = ""
+        for _ in range(ATTEMPTS):
+            offers, problems = await self._fetcher.describe(self._members)
+            if offers:
+                return next(iter(offers.values()))
+            why = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
+            await asyncio.sleep(PAUSE_SECONDS)
+        raise TransferError(f"no member told about the run ({why}); is the address right, and is the node there up?")
 
-def _refuse_other_choices(loaded: Loaded, adopted: Loaded, given: frozenset[str]) -> None:
-    for name in sorted(given):
-        ours, theirs = getattr(loaded.run, name), getattr(adopted.run, name)
-        if ours != theirs:
-            raise SettingsError(
-                f"{name} = {ours!r} comes from {loaded.sources[name].where}, but the run has {theirs!r}; leave it out"
-            )
-
-
-def chosen(loaded: Loaded, kind: type = NodeSettings) -> frozenset[str]:
-    """The settings of ``kind`` that come from anywhere but the defaults."""
-    names = [field.name for field in dataclasses.fields(kind)]
-    return frozenset(name for name in names if loaded.sources[name].where != "default")
+    def _refuse_other_choices(self, run: RunSettings) -> None:
+        for name, source in self._loaded.sources.items():
+            if source.where == "default" or not hasattr(run, name):
+                continue
+            ours, theirs = getattr(self._loaded.run, name), getattr(run, name)
+            if ours != theirs:
+                raise SettingsError(
+                    f"{name} = {ours!r} comes from {source.where}, but the run has {theirs!r}; leave it out"
+                )

@@ -228,9 +228,9 @@ def settle(node: NodeSettings, name: str, listen: Address) -> NodeSettings:
     )
 
 
-def check_required(node: NodeSettings) -> None:
-    """Refuse to start without a model or without data. Raises SettingsError."""
-    for name in ("model", "data"):
+def check_required(node: NodeSettings, *names: str) -> None:
+    """Refuse to start where one of these settings is empty. Raises SettingsError."""
+    for name in names:
         if not getattr(node, name):
             raise SettingsError(f"{name} is not set; give --{name}, DECA_{name.upper()}, or {name} in node.toml")
 

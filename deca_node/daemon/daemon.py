@@ -82,6 +82,7 @@ class Daemon:
         self._door = Door(self._node, self._network, tell)
         self._event_log = EventLog()
         self._store: FrameStore | None = None
+        self._shape: messages.ArenaShape | None = None
         self._ready: e.TrainerReady | None = None
         self._end: _End | None = None
         self._signals = 0

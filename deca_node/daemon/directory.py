@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from deca_node.numerics.durable import write_file
 from deca_node.protocol.errors import StorageError
 from deca_node.protocol.run import Agreement, RunSettings, settings_fields
 
@@ -81,7 +82,7 @@ def write_run(path: Path, agreement: Agreement, start_model: str) -> None:
         # A folder as an absolute path, or the hub's id.
         "start_model": str(Path(start_model).resolve()) if Path(start_model).exists() else start_model,
     }
-    (path / "run.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_file(path / "run.json", [(json.dumps(record, indent=2, sort_keys=True) + "\n").encode()])
 
 
 def _set_aside(metrics: Path) -> None:

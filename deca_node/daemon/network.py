@@ -71,6 +71,7 @@ class Network:
         self._tell = tell
         self._lost_name = lost_name
         self._agreement: Agreement | None = None
+        self._view = talk.Changed({})
         self._addresses: dict[str, Address] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._seeds = place.seeds
@@ -136,6 +137,7 @@ class Network:
                 log.error("the %s: %s; what was read before still holds", what, problem)
             else:
                 log.info("the %s: read again", what)
+        self._apply_view()
 
     def _read_seeds(self) -> None:
         self._seeds = read_seeds(self._settings, self._place)
@@ -144,11 +146,17 @@ class Network:
 
     def view_changed(self, view: talk.Changed) -> None:
         """Who takes part has changed."""
-        addresses = {name: parse_address(text) for name, text in view.addresses.items() if name != self._place.name}
-        welcome = self.security.welcome
-        self._addresses = {n: at for n, at in addresses.items() if welcome(n) and self.security.may_dial(str(at))}
+        self._view = view
+        self._apply_view()
+
+    def _apply_view(self) -> None:
+        """Dial, and count in, the members that are welcome."""
+        known = {name: facts for name, facts in self._view.members.items() if self.security.welcome(name)}
+        addresses = {name: facts.address for name, facts in known.items() if name != self._place.name}
+        may_dial = self.security.may_dial
+        self._addresses = {name: parse_address(address) for name, address in addresses.items() if may_dial(address)}
         self.transport.set_peers(self._addresses)
-        self._tell(e.MembersChanged(view.ready_from))
+        self._tell(e.MembersChanged(talk.Changed(known).ready_from))
 
     def name_taken(self, sentence: str) -> None:
         """Another process holds this node's name."""
@@ -165,8 +173,6 @@ class Network:
     def _drop(self, name: str, why: str) -> None:
         """A list was changed, and this member is not welcome any more."""
         log.warning("%s is not welcome any more: %s", name, why)
-        self._addresses.pop(name, None)
-        self.transport.set_peers(self._addresses)
         self.control.drop(name, why)
 
     # --- catching up --------------------------------------------------------------------------------

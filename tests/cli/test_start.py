@@ -107,3 +107,22 @@ def test_help_has_a_heading_for_each_kind(deca: Deca) -> None:
     assert "[seconds; default: 120]" in node
     assert "--learning-rate NUMBER" in run
     assert "--codec fp32|bf16|int8|int4" in run
+
+
+def test_joining_speaks_to_nobody_before_plaintext_is_allowed(door: tuple[Deca, list[Any]]) -> None:
+    """One --insecure keeps a newcomer within this machine, and that is settled before it asks anybody for the run."""
+    deca, given = door
+    outcome = deca(
+        "join",
+        "10.255.255.1:7001",
+        "--insecure",
+        "--name",
+        "north",
+        "--peers",
+        "gone.txt",
+        "--listen",
+        "127.0.0.1:7001",
+    )
+    assert (outcome.code, given) == (3, [])
+    assert "with one --insecure a node dials loopback only, and the peer at 10.255.255.1 is not" in outcome.err
+    assert not Path("deca-data").exists()

@@ -185,9 +185,9 @@ def test_what_was_given_stays() -> None:
 
 def test_model_and_data_are_required() -> None:
     with pytest.raises(SettingsError) as refused:
-        check_required(NodeSettings(data="d"))
+        check_required(NodeSettings(data="d"), "model", "data")
     assert str(refused.value) == "model is not set; give --model, DECA_MODEL, or model in node.toml"
-    check_required(NodeSettings(model="m", data="d"))
+    check_required(NodeSettings(model="m", data="d"), "model", "data")
 
 
 @pytest.fixture
