@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from deca_node.cli.plan import BANDWIDTH, LATENCY, MEMORY, Quantity, advise, in_words
+from deca_node.cli.plan import BANDWIDTH, LATENCY, MEMORY, Quantity
+from deca_node.cli.plan_advice import advise, in_words
 from deca_node.protocol.cost import (
     BlockShape,
     Case,
