@@ -124,7 +124,8 @@ def _notes(plan: Mapping[str, Any]) -> tuple[str, str, str]:
         f"of it is the final flush, {flush['mixes']} mixes per block.",
         f"The whole run takes {lockstep} in lockstep, {overlap} with overlap: at {machine['bits_per_second'] / 1e6:,g} "
         f"Mbit/s each way, {seconds_text(machine['latency_seconds'])} one way, "
-        f"{machine['flops_per_second'] / 1e12:,.3g} TFLOP/s. As planned, {seconds_text(flush['seconds'])} are the final flush.\n"
+        f"{machine['flops_per_second'] / 1e12:,.3g} TFLOP/s. "
+        f"As planned, {seconds_text(flush['seconds'])} are the final flush.\n"
         f"Graph: {mixing['edges']} edges, spectral gap {mixing['spectral_gap']:.3f}. A mix leaves "
         f"{mixing['left_per_mix']:.1%} of a disagreement, {mixing['mixes_to_agree']} mixes leave 0.01%.",
     )
