@@ -33,6 +33,7 @@ COMMANDS = {
     "export": ("deca_node.cli.export:export", "Make an ordinary checkpoint of the model so far."),
     "report": ("deca_node.cli.report:report", "Write a report with the curves of a run."),
     "demo": ("deca_node.cli.demo:demo", "Watch several nodes train together on this machine."),
+    "doctor": ("deca_node.cli.doctor:doctor", "Check before a start that it would work."),
     "plan": ("deca_node.cli.plan:plan", "Show what a run will cost before it starts."),
     "cert": ("deca_node.cli.cert:cert", "Make, exchange and check certificates."),
     "config": ("deca_node.cli.config:config", "Show where every setting comes from, or print a template."),

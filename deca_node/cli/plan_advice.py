@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from deca_node.protocol import cost
 from deca_node.protocol.cost import Case, ModelShape
+from deca_node.protocol.units import bytes_text, seconds_text
 
 GAIN_MIN = 0.05
 """A change that shortens a run by less than this share is not worth naming."""
@@ -105,20 +106,3 @@ def in_words(case: Case, advice: Advice) -> str:
     gain = f"shortens the run most, from {seconds_text(now.run_seconds)} to {seconds_text(best.run_seconds)}"
     price = f"; a step then leaves {best.left_per_step:.0%} of a disagreement, not {now.left_per_step:.0%}"
     return f"{longest}: {best.change} {gain}{price if best.left_per_step > now.left_per_step + 0.01 else ''}."
-
-
-def bytes_text(count: float) -> str:
-    """Bytes in decimal units, three digits: 24.1 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 999.5:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} TB"
-
-
-def seconds_text(seconds: float) -> str:
-    """A duration in the unit that suits it: 12 ms, 3.4 h, 1.2 days."""
-    for unit, factor, most in (("ms", 1e-3, 1.0), ("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 172_800.0)):
-        if seconds < most:
-            return f"{seconds / factor:.3g} {unit}"
-    return f"{seconds / 86_400:,.1f} days"

@@ -5,9 +5,10 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from deca_node.cli.plan_advice import Advice, bytes_text, in_words, seconds_text
+from deca_node.cli.plan_advice import Advice, in_words
 from deca_node.protocol import cost
 from deca_node.protocol.cost import Case
+from deca_node.protocol.units import bytes_text, seconds_text
 
 
 def answer(case: Case, advice: Advice) -> dict[str, Any]:

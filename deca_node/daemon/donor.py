@@ -7,6 +7,7 @@ node's, and files are read and hashed in threads. Whoever asks too much is told 
 import asyncio
 import contextlib
 import os
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -111,6 +112,7 @@ class Donor:
             ],
             shares_start=self._shelf.shares_start,
             start=[pb.StartFile(name=i.name, bytes=i.nbytes, sha256=goods.sha256) for i, goods in start.items()],
+            time=time.time(),
         )
 
     async def _start(self, context: Context) -> dict[Item, Goods]:

@@ -4,6 +4,7 @@ With certificates TLS proves who speaks, and every name that is said is held aga
 is what a peer says it is. In both cases the lists say who is welcome.
 """
 
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,9 @@ class Security:
         self._loopback_only = settings.insecure == 1
         self._lists = NameLists(_path(settings.allow), _path(settings.deny))
         self._node: NodeCredentials | None = None
-        files = _files(settings)
-        if files:
-            self._node = NodeCredentials(files)
+        self._files = _files(settings)
+        if self._files:
+            self._node = NodeCredentials(self._files)
         federation = self._node.id.federation if self._node else None
         self._doorman = Doorman(federation, self._lists, self._unwelcome)
 
@@ -52,6 +53,27 @@ class Security:
     def expires_in_seconds(self) -> float | None:
         """How long the certificate in use is still valid; None without one."""
         return self._node.expires_in_seconds if self._node else None
+
+    @property
+    def files(self) -> TlsFiles | None:
+        """Where the certificate in use lies; None for plaintext."""
+        return self._files
+
+    def target_name(self, peer: str) -> str:
+        """The DNS name in the certificate of whoever answers as ``peer`` (empty: any member); empty in plaintext."""
+        return self._node.target_name(peer) if self._node else ""
+
+    def probe_context(self) -> ssl.SSLContext | None:
+        """For looking at a peer's side of TLS with Python's own, which tells more than gRPC's; None for plaintext."""
+        if self._node is None or self._files is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.set_alpn_protocols(["h2"])
+        context.load_verify_locations(cadata=self._node.current().authorities.decode())
+        context.load_cert_chain(self._files.cert, self._files.key)
+        return context
 
     def warning(self) -> str | None:
         """What is to be said about the certificate, if anything: that it runs out soon."""

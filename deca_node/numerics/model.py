@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import is_offline_mode, snapshot_download
@@ -28,12 +27,10 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from deca_node.numerics.model_files import INDEX, brief, read_json, weight_files
 from deca_node.protocol.errors import ModelError, StorageError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # What is fetched of a hub repository: weights, configuration and tokenizer at its top, nothing executable.
 HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 HUB_IGNORED = ["*/*", "consolidated*"]
@@ -158,12 +155,12 @@ def _locate(source: str) -> Path:
     try:
         return Path(snapshot_download(source, allow_patterns=HUB_FILES, ignore_patterns=HUB_IGNORED))
     except (OSError, ValueError) as error:  # offline, not found, gated, or no valid id
-        reason = "HF_HUB_OFFLINE is set and it is not in the cache" if is_offline_mode() else _brief(error)
+        reason = "HF_HUB_OFFLINE is set and it is not in the cache" if is_offline_mode() else brief(error)
         raise ModelError(f"{source!r} is no folder here, and the Hugging Face hub gave none: {reason}") from error
 
 
 def _read_config(folder: Path) -> PreTrainedConfig:
-    raw = _read_json(folder / "config.json", f"{folder} holds no config.json, so it is not a Hugging Face model")
+    raw = read_json(folder / "config.json", f"{folder} holds no config.json, so it is not a Hugging Face model")
     model_type = raw.get("model_type")
     if not model_type:
         raise ModelError(f"{folder}/config.json names no model_type")
@@ -173,7 +170,7 @@ def _read_config(folder: Path) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # transformers validates configs with many kinds of exceptions
-        raise ModelError(f"{folder}/config.json does not describe a {model_type} model: {_brief(error)}") from error
+        raise ModelError(f"{folder}/config.json does not describe a {model_type} model: {brief(error)}") from error
     _check_architecture(config, folder)
     return config
 
@@ -193,30 +190,14 @@ def _check_architecture(config: PreTrainedConfig, folder: Path) -> None:
 
 def _check_weights(folder: Path) -> None:
     """Refuse missing, pickled or damaged weights before any of them is read."""
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         if not path.is_file():
             raise ModelError(f"{folder}: {INDEX} lists {path.name}, which is missing")
         try:
             with safe_open(path, framework="pt"):
                 pass
         except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path} is damaged or cut short: {_brief(error)}") from error
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    if (folder / INDEX).is_file():
-        shards = _read_json(folder / INDEX, "").get("weight_map")
-        if not isinstance(shards, dict) or not shards:
-            raise ModelError(f"{folder}/{INDEX} lists no weights")
-        return [folder / str(name) for name in sorted(set(shards.values()))]
-    if any(found for pattern in PICKLES for found in folder.glob(pattern)):
-        raise ModelError(
-            f"{folder} holds pickled weights (.bin, .pt), which can run code and are not read; convert them once, on a "
-            "machine you can afford to lose, with AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)"
-        )
-    raise ModelError(f"{folder} holds no weights: neither {WEIGHTS} nor {INDEX}")
+            raise ModelError(f"{path} is damaged or cut short: {brief(error)}") from error
 
 
 def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -225,7 +206,7 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             folder, trust_remote_code=False, local_files_only=True
         )
     except Exception as error:  # each tokenizer class fails in its own way
-        raise ModelError(f"{folder} holds no tokenizer that can be read: {_brief(error)}") from error
+        raise ModelError(f"{folder} holds no tokenizer that can be read: {brief(error)}") from error
     return tokenizer
 
 
@@ -243,7 +224,7 @@ def _read_model(folder: Path, config: PreTrainedConfig, dtype: str) -> PreTraine
     except MemoryError as error:
         raise ModelError(f"{folder}: there is not enough memory to hold the model") from error
     except Exception as error:  # e.g. RuntimeError where shapes differ, ValueError from a model's own checks
-        raise ModelError(f"{folder}: the weights do not fit config.json: {_brief(error)}") from error
+        raise ModelError(f"{folder}: the weights do not fit config.json: {brief(error)}") from error
     # transformers would fill these with random numbers, different ones on every node.
     if missing := sorted(found["missing_keys"]):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -267,19 +248,7 @@ def _move(model: PreTrainedModel, device: torch.device) -> None:
         gib = model_bytes(model) / 2**30
         raise ModelError(f"the model takes {gib:.1f} GiB, more than {device} has free") from error
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ModelError(f"the model cannot be put on device {str(device)!r}: {_brief(error)}") from error
-
-
-def _read_json(path: Path, absent: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise ModelError(absent)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is not readable JSON: {_brief(error)}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} is not a JSON object")
-    return content
+        raise ModelError(f"the model cannot be put on device {str(device)!r}: {brief(error)}") from error
 
 
 @contextlib.contextmanager
@@ -294,12 +263,6 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
-
-
-def _brief(error: BaseException, length_max: int = 200) -> str:
-    """The first line of somebody else's error message."""
-    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return line if len(line) <= length_max else line[: length_max - 1] + "…"
 
 
 # --- writing ----------------------------------------------------------------------------------------
@@ -360,4 +323,4 @@ def _write_failure(error: Exception, directory: Path, needed: int) -> str:
             f"the disk is too full to write the model to {directory}: {needed / 2**20:,.0f} MiB are needed and "
             f"{free / 2**20:,.0f} MiB are free in {directory.parent}"
         )
-    return f"the model cannot be written to {directory}: {_brief(error)}"
+    return f"the model cannot be written to {directory}: {brief(error)}"

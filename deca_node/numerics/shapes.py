@@ -12,7 +12,8 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from deca_node.numerics.blocks import Block, decoder_layers, partition
-from deca_node.numerics.model import _brief, _quiet, _read_config, positions_max
+from deca_node.numerics.model import _quiet, _read_config, positions_max
+from deca_node.numerics.model_files import brief
 from deca_node.numerics.quantize import CODECS
 from deca_node.numerics.updates import signal_nbytes
 from deca_node.protocol.cost import BlockShape, ModelShape
@@ -37,7 +38,7 @@ def meta_model(source: str, sequence_length: int) -> PreTrainedModel:
             with torch.device("meta"):
                 model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         except Exception as error:  # each architecture checks its own config, with exceptions of its own
-            raise ModelError(f"{folder}/config.json does not make a model: {_brief(error)}") from error
+            raise ModelError(f"{folder}/config.json does not make a model: {brief(error)}") from error
     return model
 
 
@@ -64,7 +65,7 @@ def _local_folder(source: str) -> Path:
     try:
         found = try_to_load_from_cache(source, "config.json")
     except ValueError as error:  # not an id at all
-        raise ModelError(f"{source!r} is no folder here, and no id on the hub either: {_brief(error)}") from error
+        raise ModelError(f"{source!r} is no folder here, and no id on the hub either: {brief(error)}") from error
     if not isinstance(found, str):
         raise ModelError(
             f"{source!r} is no folder here, and its config.json is not in the Hugging Face cache; a plan needs "

@@ -71,6 +71,12 @@ class NoAnswerError(DecaError):
     exit_code = 12
 
 
+class UnfitError(DecaError):
+    """``deca-node doctor`` found what keeps a node from starting, or from training with the others."""
+
+    exit_code = 13
+
+
 class WireError(DecaError):
     """A peer sent something that the protocol does not allow. ``reason`` is a stable code for counters."""
 

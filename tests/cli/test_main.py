@@ -18,7 +18,7 @@ from deca_node.protocol import errors
 Deca = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[2]
 ADMIN_VERBS = ("status", "members", "events", "pause", "resume", "checkpoint", "stop", "leave")
-OWN_VERBS = ("start", "config", "version", "export", "report", *ADMIN_VERBS)
+OWN_VERBS = ("start", "doctor", "config", "version", "export", "report", *ADMIN_VERBS)
 
 
 @pytest.fixture

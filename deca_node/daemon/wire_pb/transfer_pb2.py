@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64\x65\x63\x61/v1/transfer.proto\x12\x07\x64\x65\x63\x61.v1\".\n\x0f\x44\x65scribeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x08\"\xc3\x02\n\x0b\x44\x65scription\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08run_name\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x36\n\tagreement\x18\x04 \x03(\x0b\x32#.deca.v1.Description.AgreementEntry\x12\x10\n\x08settings\x18\x05 \x01(\t\x12\x10\n\x08position\x18\x06 \x01(\x12\x12\x10\n\x08\x62oundary\x18\x07 \x01(\x12\x12\"\n\x08versions\x18\x08 \x03(\x0b\x32\x10.deca.v1.Version\x12\x14\n\x0cshares_start\x18\t \x01(\x08\x12!\n\x05start\x18\n \x03(\x0b\x32\x12.deca.v1.StartFile\x1a\x30\n\x0e\x41greementEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"K\n\x07Version\x12\r\n\x05\x62lock\x18\x01 \x01(\t\x12\x12\n\nactivation\x18\x02 \x01(\r\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\"8\n\tStartFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"\x93\x01\n\x0c\x46\x65tchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12#\n\x07version\x18\x03 \x01(\x0b\x32\x10.deca.v1.VersionH\x00\x12#\n\x05start\x18\x04 \x01(\x0b\x32\x12.deca.v1.StartFileH\x00\x12\x0e\n\x06pieces\x18\x05 \x03(\rB\x06\n\x04item\"4\n\x05Piece\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x32x\n\x08Transfer\x12:\n\x08\x44\x65scribe\x12\x18.deca.v1.DescribeRequest\x1a\x14.deca.v1.Description\x12\x30\n\x05\x46\x65tch\x12\x15.deca.v1.FetchRequest\x1a\x0e.deca.v1.Piece0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64\x65\x63\x61/v1/transfer.proto\x12\x07\x64\x65\x63\x61.v1\".\n\x0f\x44\x65scribeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x08\"\xd1\x02\n\x0b\x44\x65scription\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08run_name\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x36\n\tagreement\x18\x04 \x03(\x0b\x32#.deca.v1.Description.AgreementEntry\x12\x10\n\x08settings\x18\x05 \x01(\t\x12\x10\n\x08position\x18\x06 \x01(\x12\x12\x10\n\x08\x62oundary\x18\x07 \x01(\x12\x12\"\n\x08versions\x18\x08 \x03(\x0b\x32\x10.deca.v1.Version\x12\x14\n\x0cshares_start\x18\t \x01(\x08\x12!\n\x05start\x18\n \x03(\x0b\x32\x12.deca.v1.StartFile\x12\x0c\n\x04time\x18\x0b \x01(\x01\x1a\x30\n\x0e\x41greementEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"K\n\x07Version\x12\r\n\x05\x62lock\x18\x01 \x01(\t\x12\x12\n\nactivation\x18\x02 \x01(\r\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\"8\n\tStartFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"\x93\x01\n\x0c\x46\x65tchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12#\n\x07version\x18\x03 \x01(\x0b\x32\x10.deca.v1.VersionH\x00\x12#\n\x05start\x18\x04 \x01(\x0b\x32\x12.deca.v1.StartFileH\x00\x12\x0e\n\x06pieces\x18\x05 \x03(\rB\x06\n\x04item\"4\n\x05Piece\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x32x\n\x08Transfer\x12:\n\x08\x44\x65scribe\x12\x18.deca.v1.DescribeRequest\x1a\x14.deca.v1.Description\x12\x30\n\x05\x46\x65tch\x12\x15.deca.v1.FetchRequest\x1a\x0e.deca.v1.Piece0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,17 +36,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBEREQUEST']._serialized_start=35
   _globals['_DESCRIBEREQUEST']._serialized_end=81
   _globals['_DESCRIPTION']._serialized_start=84
-  _globals['_DESCRIPTION']._serialized_end=407
-  _globals['_DESCRIPTION_AGREEMENTENTRY']._serialized_start=359
-  _globals['_DESCRIPTION_AGREEMENTENTRY']._serialized_end=407
-  _globals['_VERSION']._serialized_start=409
-  _globals['_VERSION']._serialized_end=484
-  _globals['_STARTFILE']._serialized_start=486
-  _globals['_STARTFILE']._serialized_end=542
-  _globals['_FETCHREQUEST']._serialized_start=545
-  _globals['_FETCHREQUEST']._serialized_end=692
-  _globals['_PIECE']._serialized_start=694
-  _globals['_PIECE']._serialized_end=746
-  _globals['_TRANSFER']._serialized_start=748
-  _globals['_TRANSFER']._serialized_end=868
+  _globals['_DESCRIPTION']._serialized_end=421
+  _globals['_DESCRIPTION_AGREEMENTENTRY']._serialized_start=373
+  _globals['_DESCRIPTION_AGREEMENTENTRY']._serialized_end=421
+  _globals['_VERSION']._serialized_start=423
+  _globals['_VERSION']._serialized_end=498
+  _globals['_STARTFILE']._serialized_start=500
+  _globals['_STARTFILE']._serialized_end=556
+  _globals['_FETCHREQUEST']._serialized_start=559
+  _globals['_FETCHREQUEST']._serialized_end=706
+  _globals['_PIECE']._serialized_start=708
+  _globals['_PIECE']._serialized_end=760
+  _globals['_TRANSFER']._serialized_start=762
+  _globals['_TRANSFER']._serialized_end=882
 # @@protoc_insertion_point(module_scope)

@@ -15,7 +15,7 @@ class DescribeRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., start: _Optional[bool] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("protocol", "run_name", "fingerprint", "agreement", "settings", "position", "boundary", "versions", "shares_start", "start")
+    __slots__ = ("protocol", "run_name", "fingerprint", "agreement", "settings", "position", "boundary", "versions", "shares_start", "start", "time")
     class AgreementEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,7 @@ class Description(_message.Message):
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     SHARES_START_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     run_name: str
     fingerprint: str
@@ -43,7 +44,8 @@ class Description(_message.Message):
     versions: _containers.RepeatedCompositeFieldContainer[Version]
     shares_start: bool
     start: _containers.RepeatedCompositeFieldContainer[StartFile]
-    def __init__(self, protocol: _Optional[int] = ..., run_name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., agreement: _Optional[_Mapping[str, str]] = ..., settings: _Optional[str] = ..., position: _Optional[int] = ..., boundary: _Optional[int] = ..., versions: _Optional[_Iterable[_Union[Version, _Mapping]]] = ..., shares_start: _Optional[bool] = ..., start: _Optional[_Iterable[_Union[StartFile, _Mapping]]] = ...) -> None: ...
+    time: float
+    def __init__(self, protocol: _Optional[int] = ..., run_name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., agreement: _Optional[_Mapping[str, str]] = ..., settings: _Optional[str] = ..., position: _Optional[int] = ..., boundary: _Optional[int] = ..., versions: _Optional[_Iterable[_Union[Version, _Mapping]]] = ..., shares_start: _Optional[bool] = ..., start: _Optional[_Iterable[_Union[StartFile, _Mapping]]] = ..., time: _Optional[float] = ...) -> None: ...
 
 class Version(_message.Message):
     __slots__ = ("block", "activation", "bytes", "sha256")
