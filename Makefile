@@ -5,7 +5,7 @@ TORCH ?= auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate test-slow check check-image format bench proto docs clean
+.PHONY: help setup demo testbed test simulate test-slow check check-image format bench proto docs clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ setup: ## Create .venv with everything that the other targets need
 
 demo: setup ## Train a toy model on several nodes on this machine and show what came out
 	$(BIN)/deca-node demo
+
+testbed: setup ## Four nodes on this machine with a page each, until Ctrl-C: to look, kill one, bring it back
+	$(BIN)/deca-node demo --testbed
 
 test: check ## All quick checks and all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow" --ignore tests/deploy

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from deca_node.cli.invocation import debug_option
+from deca_node.cli.testbed import run_testbed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from deca_node.lab.toy_model import ToyModel
 
 REPORT = "report.html"
+DEMO, TESTBED = "deca-demo", "deca-testbed"
 
 
 @click.command(
@@ -26,19 +28,23 @@ REPORT = "report.html"
 Examples:
   deca-node demo
   deca-node demo --nodes 6 --dir ~/deca-demo
+  deca-node demo --testbed
 """
 )
 @click.option("--nodes", default=4, show_default=True, type=click.IntRange(1, 12), help="How many nodes take part.")
 @click.option(
     "--dir",
     "directory",
-    default="deca-demo",
-    show_default=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the model, the texts, the runs and the report.",
+    help=f"Folder for all that is made.  [default: {DEMO}, or {TESTBED} with --testbed]",
+)
+@click.option(
+    "--testbed",
+    is_flag=True,
+    help="Instead: four nodes with a page each, running until Ctrl-C, to kill one and bring it back.",
 )
 @debug_option
-def demo(nodes: int, directory: Path) -> None:
+def demo(nodes: int, directory: Path | None, testbed: bool) -> None:
     """Watch several nodes tune one model together on this machine.
 
     Makes a small language model from text that every Python installation carries, gives each node a different
@@ -47,6 +53,13 @@ def demo(nodes: int, directory: Path) -> None:
     """
     # Several processes share the cores here; threads that spin while they wait would starve the others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if testbed:
+        run_testbed(directory or Path(TESTBED))
+    else:
+        _demonstrate(nodes, directory or Path(DEMO))
+
+
+def _demonstrate(nodes: int, directory: Path) -> None:
     from rich.console import Console
 
     from deca_node.lab.demo import DemoPlan, by_hand

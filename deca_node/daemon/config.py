@@ -122,6 +122,12 @@ class NodeSettings:
     finish_timeout_seconds: float = setting(
         60.0, "How long a finished node stays to let its neighbours finish.", unit="seconds", low=0.0
     )
+    after_run: str = setting(
+        "exit",
+        "What a node does whose run is complete: exit, or stay to give its blocks to late nodes and to be looked at, "
+        "until it is told to stop.",
+        choices=("exit", "stay"),
+    )
 
     max_upload: float = setting(
         0.0, "The most that this node sends to all peers together; 0 sets no limit.", unit="Mbit/s", low=0.0
@@ -166,8 +172,24 @@ class NodeSettings:
     trace: bool = setting(
         False, "Write every step's gradient and parameters into DIR/trace, to check a small run against the equations."
     )
+    metrics_every: float = setting(
+        60.0,
+        "From one line of all metrics in DIR/metrics.jsonl to the next; 0 writes one at the end only. Steps and "
+        "evaluations have lines of their own.",
+        unit="seconds",
+        low=0.0,
+    )
+    tensorboard: str = setting(
+        "",
+        "Folder for TensorBoard's files, one below it per node; empty: none. Needs the extra deca-node[tensorboard].",
+        unit="path",
+    )
     log_level: str = setting("info", "The least that is logged.", choices=("debug", "info", "warning", "error"))
-    log_format: str = setting("text", "Log lines for people or for machines.", choices=("text", "json"))
+    log_format: str = setting(
+        "text",
+        "Log lines for people, or JSON with node, round, block, step and peer for machines.",
+        choices=("text", "json"),
+    )
 
     def __post_init__(self) -> None:
         check_limits(self)

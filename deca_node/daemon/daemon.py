@@ -6,8 +6,8 @@ two, and the files. None of them decides anything about the run.
 
 import asyncio
 import contextlib
-import logging
 import signal
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +17,15 @@ from deca_node.daemon.config import NodeSettings
 from deca_node.daemon.directory import write_run
 from deca_node.daemon.door import Door
 from deca_node.daemon.event_log import EventLog
+from deca_node.daemon.last_page import LastPage
+from deca_node.daemon.logs import Whereabouts, log, say
 from deca_node.daemon.network import Network
 from deca_node.daemon.peers import parse_address
 from deca_node.daemon.place import Place
 from deca_node.daemon.security import Security
 from deca_node.daemon.session import FrameRules
 from deca_node.daemon.telemetry import Telemetry
+from deca_node.daemon.tensorboard import TensorBoard
 from deca_node.daemon.trainer_link import TrainerLink
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.numerics.options import TrainerOptions
@@ -36,10 +39,11 @@ from deca_node.protocol.patience import Patience
 from deca_node.protocol.run import RunSettings
 from deca_node.protocol.schedule import Step
 
-log = logging.getLogger("deca")
-
 AWAITS_SECONDS = 10.0
 """How often a node that waits says for whom."""
+
+QUIET = frozenset({Phase.PAUSED, Phase.STAYING})
+"""Phases in which a node waits for whoever keeps it, who need not be told again and again."""
 
 NEIGHBOURS_MAX = 64
 """For so many neighbours at once there is room in the shared memory; pages that nobody needs are never touched."""
@@ -60,6 +64,7 @@ class Daemon:
     def __init__(
         self, run: RunSettings, settings: NodeSettings, place: Place, security: Security, directory: Path
     ) -> None:
+        curves = TensorBoard(Path(settings.tensorboard) / place.name) if settings.tensorboard else None
         self._run = run
         self._settings = settings
         self._directory = directory
@@ -70,17 +75,21 @@ class Daemon:
             finish=settings.finish_timeout_seconds,
             eval_every=settings.eval_every,
             checkpoint_every=settings.checkpoint_every,
+            stay=settings.after_run == "stay",
         )
-        self._node = Node(place.name, place.expected, run, patience, place.wait_for)
+        saved_before = (directory / "final").exists()
+        self._node = Node(place.name, place.expected, run, patience, place.wait_for, saved_before)
         self._events: asyncio.Queue[e.Event] = asyncio.Queue()
         tell = self._events.put_nowait
         self._network = Network(
             run, settings, place, directory, security, tell, lambda: self._node.position, self._name_taken
         )
-        self._telemetry = Telemetry(self._node, directory, self._network.transport.traffic())
+        self._telemetry = Telemetry(self._node, directory, self._network.transport.traffic(), curves)
         self._trainer = TrainerLink(tell, self._noted)
         self._door = Door(self._node, self._network, tell)
         self._event_log = EventLog()
+        self._last_page = LastPage(directory, self._door.status, self._door.members, self._door.book, self._event_log)
+        self._dismissal: asyncio.Task[None] | None = None
         self._store: FrameStore | None = None
         self._shape: messages.ArenaShape | None = None
         self._ready: e.TrainerReady | None = None
@@ -96,23 +105,29 @@ class Daemon:
             loop.add_signal_handler(number, self._signalled)
         loop.add_signal_handler(signal.SIGHUP, self._network.reload)
         log.addHandler(self._event_log)
+        whereabouts = Whereabouts(self._node)
+        log.addFilter(whereabouts)
         http = parse_address(self._settings.http) if self._settings.http else None
-        watch = asyncio.ensure_future(self._say_awaits())
+        watches = [asyncio.ensure_future(self._say_awaits())]
         try:
             await self._network.start()
             await self._door.open(self._directory, self._event_log, http, self._settings.http_token)
             await self._trainer.start(self._setup(), self._settings.trainer_nice)
+            watches += [asyncio.ensure_future(work) for work in self._keep_up()]
             await self._loop()
+            self._telemetry.sample(self._door.status())
+            await self._last_page.write()
         finally:
-            watch.cancel()
+            for watch in watches:
+                watch.cancel()
             await self._door.close()
             await self._network.close(leaving=self._end is not None and self._end.for_good)
             await self._trainer.close()
             self._telemetry.close()
             log.removeHandler(self._event_log)
         assert self._end is not None
-        level = logging.INFO if self._end.exit_code == 0 else logging.ERROR
-        log.log(level, "%s", self._end.sentence)
+        say(self._end.sentence, "info" if self._end.exit_code == 0 else "error")
+        log.removeFilter(whereabouts)
         return self._end.exit_code
 
     async def _loop(self) -> None:
@@ -151,12 +166,18 @@ class Daemon:
         self._end = self._end or end
         self._events.put_nowait(e.DeadlinePassed())
 
+    def _keep_up(self) -> Iterator[Coroutine[None, None, None]]:
+        """What is written down now and then."""
+        yield self._last_page.write_every()
+        if self._settings.metrics_every:
+            yield self._telemetry.sample_every(self._settings.metrics_every, self._door.status)
+
     async def _say_awaits(self) -> None:
         said = ""
         while True:
             await asyncio.sleep(AWAITS_SECONDS)
             awaits = self._node.awaits()
-            if awaits == said and "trainer" not in awaits and self._node.phase is not Phase.PAUSED:
+            if awaits == said and "trainer" not in awaits and self._node.phase not in QUIET:
                 problems = "; ".join(
                     f"{peer}: {why}" for peer, why in sorted(self._network.transport.problems().items())
                 )
@@ -189,8 +210,10 @@ class Daemon:
                 self._network.announce(command.activation)
             case c.RestartTrainer():
                 asyncio.get_running_loop().call_later(command.seconds, self._restart_trainer)
+            case c.DismissTrainer():
+                self._dismissal = asyncio.ensure_future(self._trainer.dismiss())
             case c.Report():
-                log.log(logging.getLevelNamesMapping()[command.level.upper()], "%s", command.sentence)
+                say(command.sentence, command.level, peer=command.about)
             case c.Finish():
                 self._end = self._end or _End(command.exit_code, command.sentence, command.for_good)
             case _:
@@ -264,7 +287,7 @@ class Daemon:
         return TrainerOptions(settings=self._run, directory=str(self._directory), **given)
 
     def _noted(self, note: messages.Note) -> None:
-        log.log(logging.getLevelNamesMapping()[note.level.upper()], "%s", note.sentence)
+        say(note.sentence, note.level)
 
 
 def _raise(task: "asyncio.Task[None]") -> None:

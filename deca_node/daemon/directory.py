@@ -4,7 +4,8 @@
 
     DIR/lock            held while a node runs here
     DIR/run.json        what the nodes agreed on
-    DIR/metrics.jsonl   one line per step and per evaluation
+    DIR/metrics.jsonl   one line per step and per evaluation, and now and then one of all metrics
+    DIR/page.json       what the node's page showed last, for `deca-node report`
     DIR/checkpoints/    where to go on after a crash; the newest two
     DIR/blocks/         the blocks as they were frozen, for checkpoints and for late nodes
     DIR/start/          the starting values of visited blocks, for keyframes

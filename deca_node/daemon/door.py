@@ -100,6 +100,8 @@ class Door:
             raise SettingsError(f"{self._node.name} does not pause; it is {phase}")
         if verb is Verb.CHECKPOINT and phase is not Phase.VISITING:
             raise SettingsError(f"{self._node.name} trains nothing now ({phase}); its last checkpoint still holds")
+        if verb is Verb.PAUSE and phase is Phase.STAYING:
+            raise SettingsError(f"{self._node.name} trains nothing any more: the run is complete")
         event, sentence = _ASKED[verb]
         self._tell(event)
         return f"{self._node.name} {sentence}"

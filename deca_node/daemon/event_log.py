@@ -9,7 +9,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator
 
-from deca_node.daemon.telemetry import JsonFormatter
+from deca_node.daemon.logs import JsonFormatter
 
 LINES_KEPT = 1000
 QUIET_SECONDS = 15.0

@@ -95,6 +95,68 @@ class _Series:
         return whole, self.rows[0 if whole else count // self.stride :]
 
 
+class Lines:
+    """Lines over steps and the evaluations, whether they come one by one or out of a file."""
+
+    def __init__(self) -> None:
+        self._series = _Series()
+        self._evaluations: list[tuple[int, float, str]] = []
+        self.bytes_before = {"sent_bytes": 0.0, "received_bytes": 0.0}
+        """What earlier processes of the node sent and received, as far as it was recalled."""
+
+    def add(self, row: Row) -> None:
+        """One step."""
+        self._series.add(row)
+
+    def note_evaluation(self, ordinal: int, loss: float, when: str) -> None:
+        """One measurement of the held-out loss."""
+        if math.isfinite(loss):
+            self._evaluations.append((ordinal, loss, when))
+        if len(self._evaluations) > EVALUATIONS_MAX:
+            self._evaluations = self._evaluations[::2]
+
+    def points(self, since: int = 0) -> Points:
+        """The points that came after ``since``, or all of them."""
+        whole, rows = self._series.since(since)
+        columns = {name: [row[name] for row in rows] for name in (*NEWEST, *MEANS)}
+        return Points(whole, self._series.end, self._series.stride, columns, tuple(self._evaluations))
+
+    def recall(self, path: Path, bytes_max: int = RECALLED_BYTES_MAX) -> None:
+        """Take in what a node wrote down: the end of its metrics. A line that cannot be read, and a file that is not
+        there, add nothing."""
+        seen = dict.fromkeys(self.bytes_before, 0.0)
+        for line in _last_lines(path, bytes_max):
+            try:
+                self._recall_line(json.loads(line), seen)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                continue
+        self.bytes_before = {key: self.bytes_before[key] + seen[key] for key in seen}
+
+    def _recall_line(self, facts: Mapping[str, Any], seen: dict[str, float]) -> None:
+        if facts["kind"] == "eval":
+            self.note_evaluation(int(facts["ordinal"]), float(facts["loss"]), str(facts["when"]))
+            return
+        if facts["kind"] != "step":
+            return
+        sent = {"sent_bytes": float(facts["bytes_sent"]), "received_bytes": float(facts["bytes_received"])}
+        if any(sent[key] < seen[key] for key in sent):
+            # Each process counts its bytes from nought.
+            self.bytes_before = {key: self.bytes_before[key] + seen[key] for key in sent}
+        seen.update(sent)
+        row = _row(facts, float(facts["step_seconds"]))
+        total = {key: self.bytes_before[key] + sent[key] for key in sent}
+        self.add({**row, "ordinal": int(facts["ordinal"]), "time": float(facts["time"]), **total})
+
+
+def _last_lines(path: Path, bytes_max: int) -> list[bytes]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - bytes_max))
+            return file.read(bytes_max).splitlines()
+    except OSError:
+        return []
+
+
 class History:
     """``traffic`` gives bytes by peer and kind (``sent.update``); ``clock`` is monotonic, ``wall`` unix seconds."""
 
@@ -109,14 +171,14 @@ class History:
         self._traffic = traffic
         self._clock = clock
         self._wall = wall
-        self._series = _Series()
-        self._evaluations: list[tuple[int, float, str]] = []
+        self._lines = Lines()
+        self.waited: float | None = None
+        """What of the newest step was waiting for neighbours, in seconds."""
         self._half: Mapping[str, float] = {}
         self._step_began: float | None = None
         self._blocks: tuple[str, ...] = ()
         self._before = 0
         self._fetched: set[int] = set()
-        self._bytes_before = {"sent_bytes": 0.0, "received_bytes": 0.0}
 
     # --- watching -----------------------------------------------------------------------------------
 
@@ -144,47 +206,20 @@ class History:
                 self._step_began = None
 
     def recall(self, path: Path) -> None:
-        """Take in what this node wrote down before this start: the end of its metrics. A line that cannot be read, and
-        a file that is not there, add nothing."""
-        try:
-            with path.open("rb") as file:
-                file.seek(max(0, path.stat().st_size - RECALLED_BYTES_MAX))
-                lines = file.read(RECALLED_BYTES_MAX).splitlines()
-        except OSError:
-            return
-        seen = dict.fromkeys(self._bytes_before, 0.0)
-        for line in lines:
-            try:
-                self._recall_line(json.loads(line), seen)
-            except (ValueError, TypeError, KeyError, AttributeError):
-                continue
-        self._bytes_before = {key: self._bytes_before[key] + seen[key] for key in seen}
-
-    def _recall_line(self, facts: Mapping[str, Any], seen: dict[str, float]) -> None:
-        if facts["kind"] == "eval":
-            self._note_evaluation(int(facts["ordinal"]), float(facts["loss"]), str(facts["when"]))
-            return
-        if facts["kind"] != "step":
-            return
-        sent = {"sent_bytes": float(facts["bytes_sent"]), "received_bytes": float(facts["bytes_received"])}
-        if any(sent[key] < seen[key] for key in sent):
-            # Each process counts its bytes from nought.
-            self._bytes_before = {key: self._bytes_before[key] + seen[key] for key in sent}
-        seen.update(sent)
-        row = _row(facts, float(facts["step_seconds"]))
-        total = {key: self._bytes_before[key] + sent[key] for key in sent}
-        self._series.add({**row, "ordinal": int(facts["ordinal"]), "time": float(facts["time"]), **total})
+        """Take in what this node wrote down before this start."""
+        self._lines.recall(path)
 
     def _mixed(self, event: e.Mixed) -> None:
         now = self._clock()
         seconds = None if self._step_began is None else now - self._step_began
         row = _row({**self._half, **event.scalars}, seconds)
         ordinal = self._node.schedule.ordinal(event.step)
-        self._series.add({**row, "ordinal": ordinal, "time": round(self._wall(), 1), **self._bytes()})
+        self.waited = row["wait_seconds"]
+        self._lines.add({**row, "ordinal": ordinal, "time": round(self._wall(), 1), **self._bytes()})
         self._half, self._step_began = {}, now
 
     def _bytes(self) -> dict[str, float]:
-        total = dict(self._bytes_before)
+        total = dict(self._lines.bytes_before)
         for kinds in self._traffic().values():
             for kind, nbytes in kinds.items():
                 total[kind.partition(".")[0] + "_bytes"] += nbytes
@@ -194,21 +229,13 @@ class History:
         ordinal = 0
         if (visit := self._node.visit) is not None:
             ordinal = self._node.schedule.ordinal(Step(visit.activation.index, visit.activation.steps))
-        self._note_evaluation(ordinal, event.loss, event.when)
-
-    def _note_evaluation(self, ordinal: int, loss: float, when: str) -> None:
-        if math.isfinite(loss):
-            self._evaluations.append((ordinal, loss, when))
-        if len(self._evaluations) > EVALUATIONS_MAX:
-            self._evaluations = self._evaluations[::2]
+        self._lines.note_evaluation(ordinal, event.loss, event.when)
 
     # --- telling ------------------------------------------------------------------------------------
 
     def points(self, since: int = 0) -> Points:
         """Lines over steps: the points that came after ``since``, or all of them."""
-        whole, rows = self._series.since(since)
-        columns = {name: [row[name] for row in rows] for name in (*NEWEST, *MEANS)}
-        return Points(whole, self._series.end, self._series.stride, columns, tuple(self._evaluations))
+        return self._lines.points(since)
 
     def map(self) -> RunMap:
         """Which visits are done, and who is joined with whom."""

@@ -4,8 +4,10 @@ Names follow Prometheus' conventions: base units (seconds, bytes), ``_total`` fo
 Labels take few values: peers of this run, and words that are written in this repository.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -38,6 +40,20 @@ def registry(status: Callable[[], Status]) -> CollectorRegistry:
     PlatformCollector(registry=made)
     made.register(_StatusCollector(status))
     return made
+
+
+def flat(status: Status) -> dict[str, Any]:
+    """All of :data:`METRICS` by name: a number, or numbers by the values of the labels, a space between them. What has
+    no value is left out. For files; a histogram is its sum and its count there."""
+    found: dict[str, Any] = {}
+    for metric in METRICS:
+        if metric.kind == "histogram":
+            seen = status.step_seconds
+            found |= {f"{metric.name}_sum": seen.sum, f"{metric.name}_count": seen.count}
+        elif samples := [(labels, value) for labels, value in metric.read(status) if math.isfinite(value)]:
+            by_labels = {" ".join(labels): value for labels, value in samples}
+            found[metric.name] = by_labels if metric.labels else samples[0][1]
+    return found
 
 
 class _StatusCollector(Collector):
@@ -188,7 +204,19 @@ METRICS: tuple[Metric, ...] = (
         _figure("compute_seconds"),
     ),
     Metric("deca_step_encode_seconds", "gauge", "Quantizing the newest update.", _figure("encode_seconds")),
+    Metric(
+        "deca_step_wait_seconds",
+        "gauge",
+        "What of the newest step was waiting for neighbours.",
+        _figure("wait_seconds"),
+    ),
     Metric("deca_step_mix_seconds", "gauge", "Applying the newest flows.", _figure("mix_seconds")),
+    Metric(
+        "deca_discrepancy_rms",
+        "gauge",
+        "The discrepancy h: what neighbours' copies add to the gradient, RMS over the active block.",
+        _figure("h_rms"),
+    ),
     Metric(
         "deca_peer_up",
         "gauge",
@@ -208,6 +236,13 @@ METRICS: tuple[Metric, ...] = (
         "gauge",
         "By how many exchanges the peer's updates are behind this node's.",
         _peers(lambda p: p.behind),
+        ("peer",),
+    ),
+    Metric(
+        "deca_peer_activation",
+        "gauge",
+        "The visit that the peer works on, from 0; -1 while it does not train.",
+        _peers(lambda p: p.activation),
         ("peer",),
     ),
     Metric(

@@ -11,7 +11,6 @@
 
 import asyncio
 import contextlib
-import logging
 import random
 import time
 from collections import Counter
@@ -25,6 +24,7 @@ from deca_node.daemon.endpoint import Endpoint
 from deca_node.daemon.fetcher import Fetcher
 from deca_node.daemon.greeting import Identity
 from deca_node.daemon.health import Health
+from deca_node.daemon.logs import log, say
 from deca_node.daemon.peers import Address, parse_address
 from deca_node.daemon.place import Place, read_seeds
 from deca_node.daemon.security import Security
@@ -41,8 +41,6 @@ from deca_node.protocol.members import MemberFacts, draw_boot
 from deca_node.protocol.membership import Membership
 from deca_node.protocol.profiles import PROFILES
 from deca_node.protocol.run import Agreement, RunSettings
-
-log = logging.getLogger("deca")
 
 DAY_SECONDS = 86_400.0
 FAREWELL_SECONDS = 0.5
@@ -101,7 +99,7 @@ class Network:
             (Throttle(settings.transfer_upload * 1e6 / 8), throttle),
             security.verify,
         )
-        self.fetcher = Fetcher(directory, self.endpoint.channel, _note, name=place.name)
+        self.fetcher = Fetcher(directory, self.endpoint.channel, say, name=place.name)
         self.health = Health()
         self.endpoint.add(*self.donor.handlers(), self.health.handlers())
 
@@ -172,7 +170,7 @@ class Network:
 
     def _drop(self, name: str, why: str) -> None:
         """A list was changed, and this member is not welcome any more."""
-        log.warning("%s is not welcome any more: %s", name, why)
+        say(f"{name} is not welcome any more: {why}", "warning", peer=name)
         self.control.drop(name, why)
 
     # --- catching up --------------------------------------------------------------------------------
@@ -228,7 +226,3 @@ def fetch_report(traffic: "Counter[str]", seconds: float) -> str:
 def _shared_model(settings: NodeSettings) -> Path | None:
     folder = Path(settings.model)
     return folder if settings.share_model and settings.model and folder.is_dir() else None
-
-
-def _note(sentence: str, level: str = "info") -> None:
-    log.log(logging.getLevelNamesMapping()[level.upper()], "%s", sentence)

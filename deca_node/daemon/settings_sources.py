@@ -73,6 +73,13 @@ def run_as_toml(run: RunSettings) -> str:
     return "".join(f"{name} = {_toml(getattr(run, name))}\n" for name in setting_names(RunSettings))
 
 
+def changed_as_toml(settings: RunSettings | NodeSettings) -> str:
+    """The text of a run.toml or node.toml with what differs from the defaults."""
+    plain = type(settings)()
+    changed = {name: getattr(settings, name) for name in setting_names(type(settings))}
+    return "".join(f"{name} = {_toml(value)}\n" for name, value in changed.items() if value != getattr(plain, name))
+
+
 def _toml(value: Any) -> str:
     # JSON's strings, numbers and booleans are TOML's too.
     return json.dumps(value, ensure_ascii=False)

@@ -128,7 +128,8 @@ class StatusBook:
         self._times.append((now, ordinal))
         while len(self._times) > PACE_STEPS_MIN + 1 and now - self._times[0][0] > PACE_SECONDS:
             self._times.popleft()
-        self._figures = {**self._half, **event.scalars}
+        waited = self.history.waited
+        self._figures = {**self._half, **event.scalars, **({} if waited is None else {"wait_seconds": waited})}
         self._half = {}
 
     def _checkpointed(self, event: e.Checkpointed | e.CheckpointFailed) -> None:
@@ -188,7 +189,8 @@ class StatusBook:
         """None before the model is loaded."""
         if not self._fingerprint:
             return None
-        schedule, at = self._node.schedule, self._at()
+        schedule, at = self._node.schedule, self._node.at
+        assert at is not None, "the schedule is known"
         last = schedule[len(schedule) - 1]
         if at.activation > last.index:
             at = Step(last.index, last.steps)
@@ -206,11 +208,6 @@ class StatusBook:
             done=schedule.ordinal(at),
             total=schedule.ordinal(Step(last.index, last.steps)),
         )
-
-    def _at(self) -> Step:
-        """The next step to be done."""
-        visit, following = self._node.visit, self._node.next
-        return visit.position if visit and visit.activation.index == following.activation else following
 
     def _rate(self) -> float | None:
         """Steps per second up to now, so that a node that waits is seen to slow down; None where it does not train."""

@@ -1,20 +1,17 @@
 """From settings to an exit code: the folder is locked, logging begins, and the daemon lives in it."""
 
 import asyncio
-import logging
 from pathlib import Path
 
 import uvloop
 
 from deca_node.daemon.daemon import Daemon
 from deca_node.daemon.directory import finished, node_directory
+from deca_node.daemon.logs import log, set_up_logging
 from deca_node.daemon.place import Place
 from deca_node.daemon.process import settle_memory
 from deca_node.daemon.security import Security
 from deca_node.daemon.settings_sources import Loaded
-from deca_node.daemon.telemetry import set_up_logging
-
-log = logging.getLogger("deca")
 
 
 def run_node(loaded: Loaded, place: Place, security: Security) -> int:
@@ -28,7 +25,7 @@ def run_node(loaded: Loaded, place: Place, security: Security) -> int:
         node_directory(Path(loaded.node.dir)) as directory,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        if finished(directory, loaded.run):
+        if finished(directory, loaded.run) and loaded.node.after_run == "exit":
             log.info("the run is complete; the tuned model is in %s", directory / "final")
             return 0
         return runner.run(_life(loaded, place, security, directory))

@@ -5,18 +5,16 @@ call that caused them, so that nothing it says is ever late.
 """
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
+from deca_node.daemon.logs import say
 from deca_node.daemon.membership_wire import decode_packet, encode_packet
 from deca_node.protocol import talk
 from deca_node.protocol.commands import Report
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.membership import Membership
-
-log = logging.getLogger("deca")
 
 
 class Hears(Protocol):
@@ -80,10 +78,10 @@ class Swim:
             case talk.Changed():
                 self._hears.view_changed(command)
             case talk.MemberUp() | talk.MemberLeft():
-                log.info("%s", command.sentence)
+                say(command.sentence, peer=command.name)
             case talk.MemberDown():
-                log.warning("%s", command.sentence)
+                say(command.sentence, "warning", peer=command.name)
             case talk.NameTaken():
                 self._hears.name_taken(command.sentence)
             case Report():
-                log.log(logging.getLevelNamesMapping()[command.level.upper()], "%s", command.sentence)
+                say(command.sentence, command.level, peer=command.about)

@@ -1,53 +1,47 @@
-"""What a node tells: log lines for people, and one JSON line per step and evaluation for everything else."""
+"""What a node writes down while it trains: log lines for people, and lines of JSON for everything else.
 
+::
+
+    {"kind": "step", ...}      after every step: its figures, bytes so far, counters
+    {"kind": "eval", ...}      after every measurement of the held-out loss
+    {"kind": "metrics", ...}   now and then, and at the end: every metric that /metrics has
+
+The same numbers go to TensorBoard, where that is wanted.
+"""
+
+import asyncio
 import errno
 import json
-import logging
 import os
-import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from deca_node.daemon.directory import METRICS
+from deca_node.daemon.logs import log, say
+from deca_node.daemon.metrics import flat
+from deca_node.daemon.status import Status
+from deca_node.daemon.tensorboard import Curves
 from deca_node.protocol import events as e
 from deca_node.protocol.node import Node
 from deca_node.protocol.schedule import Step
 
-log = logging.getLogger("deca")
-
-LINE_BYTES_MAX = 1 << 16
+LINE_BYTES_MAX = 1 << 20
 """No line of the metrics is longer."""
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object per line, with whatever ``extra={"facts": {...}}`` adds."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record as JSON."""
-        line = {"time": round(record.created, 3), "level": record.levelname.lower(), "message": record.getMessage()}
-        return json.dumps(line | getattr(record, "facts", {}), ensure_ascii=False)
-
-
-def set_up_logging(level: str, form: str, name: str) -> None:
-    """Log to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter(f"%(asctime)s {name} %(levelname)s %(message)s", "%H:%M:%S")
-    handler.setFormatter(JsonFormatter() if form == "json" else text)
-    log.handlers[:] = [handler]
-    log.setLevel(level.upper())
-    log.propagate = False
 
 
 class Telemetry:
     """Watches the events of one node. Bytes are cumulative since the node's start."""
 
-    def __init__(self, node: Node, directory: Path, traffic: Mapping[str, Counter[str]]) -> None:
+    def __init__(
+        self, node: Node, directory: Path, traffic: Mapping[str, Counter[str]], curves: Curves | None = None
+    ) -> None:
         self._node = node
         self._lines = LineFile(directory / METRICS)
         self._traffic = traffic
+        self._curves = curves
         self._half: dict[Step, Mapping[str, float]] = {}
         self._newest: tuple[str, dict[str, int]] | None = None
         self._last_step = time.monotonic()
@@ -65,13 +59,27 @@ class Telemetry:
                 self._half.clear()
                 self._visited()
             case e.PeerUp():
-                log.info("peer %s is here", event.peer)
+                say(f"peer {event.peer} is here", peer=event.peer)
             case e.PeerDown():
-                log.warning("peer %s is gone: %s", event.peer, event.sentence)
+                say(f"peer {event.peer} is gone: {event.sentence}", "warning", peer=event.peer)
+
+    def sample(self, status: Status) -> None:
+        """Write down every metric as it is now."""
+        values = flat(status)
+        ordinal = status.position.done if status.position else 0
+        self._write("metrics", {"ordinal": ordinal, "values": values}, "metrics", values)
+
+    async def sample_every(self, seconds: float, status: Callable[[], Status]) -> None:
+        """Until it is cancelled."""
+        while True:
+            await asyncio.sleep(seconds)
+            self.sample(status())
 
     def close(self) -> None:
-        """End the file."""
+        """End the files."""
         self._lines.close()
+        if self._curves:
+            self._curves.close()
 
     def _step(self, event: e.Mixed) -> None:
         now = time.monotonic()
@@ -79,27 +87,30 @@ class Telemetry:
         where = self._where(event.step)
         figures = {**half, **event.scalars, "step_seconds": now - self._last_step}
         self._last_step = now
-        self._write("step", {**where, **figures, **self._bytes(), **self._node.counters})
+        self._write("step", {**where, **figures, **self._bytes(), **self._node.counters}, "step", figures)
         loss = f"  loss {half['loss']:.4f}" if "loss" in half else ""
         distance = event.scalars.get("consensus_distance")
         apart = f"  consensus distance {distance:.2e}" if distance is not None else ""
         line = f"{self._place(event.step)}{loss}{apart}"
-        log.debug("%s", line, extra={"facts": where})
-        self._newest = (line, where)
+        # As people count, and as the sentence does.
+        facts = {"round": where["round"] + 1, "block": where["block"] + 1, "step": where["inner"] + 1}
+        say(line, "debug", facts=facts)
+        self._newest = (line, facts)
 
     def _evaluated(self, event: e.Evaluated) -> None:
         ordinal = 0
         if self._node.visit is not None:
             activation = self._node.visit.activation
             ordinal = self._node.schedule.ordinal(Step(activation.index, max(activation.steps - 1, 0))) + 1
-        self._write("eval", {"when": event.when, "loss": event.loss, "tokens": event.tokens, "ordinal": ordinal})
+        facts = {"when": event.when, "loss": event.loss, "tokens": event.tokens, "ordinal": ordinal}
+        self._write("eval", facts, "eval", {"loss": event.loss})
         log.info("held-out loss (%s): %.4f over %d tokens", event.when, event.loss, event.tokens)
 
     def _visited(self) -> None:
         """A block is done: one line for people, with its last step's figures."""
         if self._newest:
-            line, where = self._newest
-            log.info("%s", line, extra={"facts": where})
+            line, facts = self._newest
+            say(line, facts=facts)
             self._newest = None
 
     def _place(self, step: Step) -> str:
@@ -126,9 +137,12 @@ class Telemetry:
             "bytes_received": sum(n for kind, n in total.items() if kind.startswith("received.")),
         }
 
-    def _write(self, kind: str, facts: Mapping[str, Any]) -> None:
+    def _write(self, kind: str, facts: Mapping[str, Any], group: str, figures: Mapping[str, Any]) -> None:
+        """A line, and what of it is a curve."""
         line = {"time": round(time.time(), 3), "kind": kind, "node": self._node.name, **facts}
         self._lines.append(json.dumps(line))
+        if self._curves:
+            self._curves.add(group, figures, facts["ordinal"])
 
 
 class LineFile:

@@ -85,6 +85,10 @@ class TrainerLink:
             advice = " (out of memory?)" if code == -9 else ""
             self._tell(e.TrainerFailed(f"the trainer process {how}{advice}", TrainerError.exit_code, died=True))
 
+    async def dismiss(self) -> None:
+        """End the process; the shared memory stays."""
+        await self._end()
+
     async def close(self) -> None:
         """End the process, and let the shared memory go."""
         await self._end()

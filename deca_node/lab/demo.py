@@ -5,7 +5,6 @@ file that names nobody else, and once with one that names them all; so the demo 
 by hand in as many terminals, and it leaves the folder from which to do it again.
 """
 
-import dataclasses
 import os
 import platform
 import shlex
@@ -19,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from deca_node import __version__
 from deca_node.daemon.directory import METRICS
+from deca_node.daemon.settings_sources import changed_as_toml
 from deca_node.lab.processes import LocalNodes, NodeProcess, write_peers
 from deca_node.lab.result import DemoReport, NodeResult
 from deca_node.lab.texts import private_corpora, write_corpus
@@ -76,7 +76,7 @@ def prepare(plan: DemoPlan, progress: Progress) -> ToyModel:
     write_peers(plan.directory / "peers.txt", plan.names)
     for name in plan.names:
         write_peers(plan.directory / f"peers-{name}-alone.txt", [name])
-    (plan.directory / "run.toml").write_text(_toml(plan.run), encoding="utf-8")
+    (plan.directory / "run.toml").write_text(changed_as_toml(plan.run), encoding="utf-8")
     return model
 
 
@@ -210,15 +210,3 @@ def _heldout(plan: DemoPlan, name: str, tokenizer: PreTrainedTokenizerBase) -> P
 
 def _data(plan: DemoPlan, name: str) -> Path:
     return plan.directory / "data" / f"{name}.jsonl"
-
-
-def _toml(run: RunSettings) -> str:
-    """Only what differs from the defaults."""
-    plain = RunSettings()
-    changed = {f.name: getattr(run, f.name) for f in dataclasses.fields(run)}
-    lines = [f"{name} = {_value(value)}\n" for name, value in changed.items() if value != getattr(plain, name)]
-    return "".join(lines)
-
-
-def _value(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else repr(value)

@@ -11,7 +11,7 @@ from rich.table import Table
 from deca_node.daemon.directory import METRICS
 from deca_node.lab.processes import NodeProcess
 
-TAIL_BYTES = 4096
+TAIL_BYTES = 1 << 16
 
 
 class LiveTable:

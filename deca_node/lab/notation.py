@@ -29,7 +29,7 @@ START = Step(0, 0)
 BARE = ("peer", "step", "update", "keyframe", "frame", "when", "name", "kind", "ours")
 """Fields whose value says by itself what it is."""
 
-SILENT = ("scalars", "agreement", "level")
+SILENT = ("scalars", "agreement", "level", "about")
 """Fields that say nothing about the order of things, or differ between machines."""
 
 RARE = ("refused", "died", "for_good")

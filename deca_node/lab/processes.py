@@ -36,6 +36,17 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
+def is_free(port: int) -> bool:
+    """Whether nobody listens at this port of the loopback address right now."""
+    with socket.socket() as asked:
+        asked.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            asked.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
 def write_peers(path: Path, names: Iterable[str]) -> Path:
     """A peers file for nodes of these names, on free ports of this machine."""
     named = list(names)

@@ -186,16 +186,22 @@ class RestartTrainer:
     seconds: float
 
 
+@dataclass(frozen=True)
+class DismissTrainer:
+    """There is nothing left to train: end the trainer's process, and with it the memory it holds."""
+
+
 # --- to the watchers --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Report:
-    """Something worth a log line: ``kind`` is stable, ``sentence`` is for people."""
+    """Something worth a log line: ``kind`` is stable, ``sentence`` is for people, ``about`` which peer it is."""
 
     kind: str
     sentence: str
     level: str = "info"
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -208,4 +214,4 @@ class Finish:
 
 
 NetworkCommand = Meet | SendOpen | SendUpdate | SendClose | SendBye | Release
-Command = TrainerCommand | NetworkCommand | Fetch | AnnounceReady | RestartTrainer | Report | Finish
+Command = TrainerCommand | NetworkCommand | Fetch | AnnounceReady | RestartTrainer | DismissTrainer | Report | Finish

@@ -315,7 +315,7 @@ class Membership:
         if name not in self._refused and len(self._refused) < REFUSED_NAMED_MAX:
             self._refused.add(name)
             sentence = f"{name} is not in the peers file, and the membership is static: refused"
-            self._circle.say(Report("refused", sentence, "warning"))
+            self._circle.say(Report("refused", sentence, "warning", name))
         return False
 
     def _state(self, name: str) -> MemberState | None:

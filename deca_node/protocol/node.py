@@ -10,14 +10,15 @@ It gathers the members, leads the trainer from block to block, catches up where 
     (before a visit) - half of the peers are ahead ---> FETCHING --- blocks adopted ---> AWAITING_TURN, or VISITING
     AWAITING_TURN ---- peers begin another block -----> FETCHING, or VISITING
     SAVING ----------- tuned model written -----------> LEAVING
-    LEAVING ---------- every peer has finished -------> DONE
+    LEAVING ---------- every peer has finished -------> DONE, or STAYING where it is to stay
+    STAYING ---------- stop asked for ----------------> DONE
     PAUSED ----------- asked to go on ----------------> where it stood
     (any) ------------ stop asked for ----------------> DONE, by way of KEEPING where a visit has to be kept
 
 What happens within VISITING is the inner machine of :mod:`deca_node.protocol.visit`. What the node knows and
 shows is in :mod:`~deca_node.protocol.standing`, who is there in :mod:`~deca_node.protocol.company`, which visit a
 message belongs to in :mod:`~deca_node.protocol.visits`, how the others are caught up with in
-:mod:`~deca_node.protocol.catching_up`.
+:mod:`~deca_node.protocol.catching_up`, and how a node ends in :mod:`~deca_node.protocol.ending`.
 """
 
 from collections.abc import Callable
@@ -25,10 +26,11 @@ from typing import Any, ClassVar
 
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
+from deca_node.protocol.ending import COMPLETE, Ending
 from deca_node.protocol.errors import MismatchError, PeersMissingError
 from deca_node.protocol.run import agree
 from deca_node.protocol.schedule import Schedule, Step
-from deca_node.protocol.standing import Phase, Standing
+from deca_node.protocol.standing import Phase
 from deca_node.protocol.visit import Visit, VisitPhase
 
 __all__ = ["Node", "Phase"]
@@ -37,12 +39,13 @@ TRAINER_DEATHS_MAX = 5
 """A trainer that dies so often without a checkpoint in between will not do better the next time."""
 
 
-class Node(Standing):
+class Node(Ending):
     """One member of a run. ``handle`` takes an event and the time; the commands it returns are to be
     performed in order. ``next_deadline`` is when DeadlinePassed is due, in the clock of ``now``.
 
     ``members`` are those known so far; MembersChanged replaces them. The run begins when ``wait_for`` nodes, this
-    one included, have met (None: all of ``members``).
+    one included, have met (None: all of ``members``). ``saved_before`` says that an earlier process of this node has
+    written the tuned model.
     """
 
     def handle(self, event: e.Event, now: float) -> list[c.Command]:
@@ -68,7 +71,7 @@ class Node(Standing):
         self._company.came(event.peer, event.activation)
         if self.phase is Phase.VISITING and self.visit:
             self.visit.peer_up(event.peer)
-        elif self.phase is Phase.LEAVING:
+        elif self.phase in (Phase.LEAVING, Phase.STAYING):
             # The last goodbye may have been lost with the stream before.
             self._say(c.SendBye(event.peer))
         self._look_round(now)
@@ -91,7 +94,8 @@ class Node(Standing):
         if self.phase is Phase.GATHERING and self._company.outvoted:
             self._finish(MismatchError.exit_code, f"no agreement with {event.peer}: {event.sentence}")
         else:
-            self._say(c.Report("refused", f"no agreement with {event.peer}: {event.sentence}", "warning"))
+            sentence = f"no agreement with {event.peer}: {event.sentence}"
+            self._say(c.Report("refused", sentence, "warning", event.peer))
 
     def _bye_received(self, event: e.ByeReceived, now: float) -> None:
         self._company.finished(event.peer)
@@ -105,7 +109,7 @@ class Node(Standing):
             case Phase.AWAITING_TURN:
                 self._take_turn(now)
             case Phase.LEAVING if not self._company.unfinished:
-                self._finish(0, "the run is complete", for_good=True)
+                self._complete()
 
     # --- loading and gathering ----------------------------------------------------------------------
 
@@ -122,7 +126,10 @@ class Node(Standing):
             blocks = len(event.model.block_names)
             self._schedule = Schedule(self.settings, blocks, self._company.flush_mixes(0))
             self._say(c.Meet(agree(self.settings, event.model)))
-        self._begin_if_gathered(now)
+        if self._saved_before and self.next.activation == len(self.schedule):
+            self._complete()
+        else:
+            self._begin_if_gathered(now)
 
     def _begin_if_gathered(self, now: float) -> None:
         """Begin with all that are expected; a run that goes on elsewhere already need not be waited for."""
@@ -288,11 +295,9 @@ class Node(Standing):
     def _saved(self, event: e.Saved, now: float) -> None:
         self._say(c.Report("saved", f"the tuned model is in {event.path}"))
         if self._ending:
-            self._finish(0, "the run is complete for this node", for_good=True)
+            self._finish(0, f"{COMPLETE} for this node", for_good=True)
             return
-        for peer in sorted(self.up):
-            self._say(c.SendBye(peer))
-        self.phase, self._deadline = Phase.LEAVING, now + self._patience.finish
+        self._say_goodbye(now)
         self._look_round(now)
 
     def _stop_requested(self, event: e.StopRequested, now: float) -> None:
@@ -301,14 +306,6 @@ class Node(Standing):
     def _leave_requested(self, event: e.LeaveRequested, now: float) -> None:
         self._leaving = True
         self._wind_up("left the run as asked", now)
-
-    def _wind_up(self, ending: str, now: float) -> None:
-        """End as soon as what was trained is kept."""
-        self._ending = self._ending or ending
-        if self.phase is Phase.VISITING and self._active.worth_keeping:
-            self._active.interrupt(now)
-        elif self.phase not in (Phase.KEEPING, Phase.SAVING):
-            self._finish(0, self._ending)
 
     def _pause_requested(self, event: e.PauseRequested, now: float) -> None:
         self._pausing = True
@@ -326,7 +323,7 @@ class Node(Standing):
             self._active.ask_checkpoint()
 
     def _trainer_failed(self, event: e.TrainerFailed, now: float) -> None:
-        if self.phase is Phase.LEAVING:
+        if self.phase in (Phase.LEAVING, Phase.STAYING):
             # All that it was needed for is done.
             return
         pause = self._trainer_deaths.next()
@@ -356,16 +353,9 @@ class Node(Standing):
             case Phase.FETCHING:
                 self._go_on(now)
             case Phase.LEAVING:
-                self._finish(0, f"the run is complete; gave up waiting for {self.awaits()}", for_good=True)
+                self._complete(f"{COMPLETE}; gave up waiting for {self.awaits()}")
             case Phase.VISITING:
                 self._active.deadline_passed(now)
-
-    def _finish(self, exit_code: int, sentence: str, *, for_good: bool = False) -> None:
-        if self.phase is Phase.VISITING:
-            self._active.abandon(f"{self.name} ends")
-        self._visits.decline_all("ends")
-        self.phase, self._deadline = Phase.DONE, None
-        self._say(c.Finish(exit_code, sentence, for_good or self._leaving))
 
     _HANDLERS: ClassVar[dict[type, Callable[["Node", Any, float], None]]] = {
         e.TrainerReady: _trainer_ready,

@@ -46,7 +46,7 @@ class Partings:
     def close(self, edge: Edge, reason: str) -> None:
         """Close an edge with which something is wrong."""
         self._counters["edges_dropped"] += 1
-        self._warn("edge-dropped", f"edge to {edge.peer} is closed for this activation: {reason}")
+        self._warn("edge-dropped", f"edge to {edge.peer} is closed for this activation: {reason}", edge.peer)
         self.part([edge], reason)
 
     def close_late(self, edge: Edge, reason: str) -> None:
@@ -59,7 +59,7 @@ class Partings:
         edge = self._exchange.edges.get(peer)
         if edge is not None and self._exchange.closed_by_peer(peer, applied):
             self._counters["edges_closed_by_peer"] += 1
-            self._warn("edge-closed", f"{peer} closed its edge for this activation: {reason}")
+            self._warn("edge-closed", f"{peer} closed its edge for this activation: {reason}", peer)
             self.tell(edge, "in answer")
 
     def refused(self, refused: Iterable[tuple[str, str]]) -> None:
@@ -76,7 +76,7 @@ class Partings:
     def lose(self, edge: Edge, reason: str) -> None:
         """End an edge as it stands."""
         self._counters["edges_lost"] += 1
-        self._warn("edge-lost", f"edge to {edge.peer} is gone for this activation: {reason}")
+        self._warn("edge-lost", f"edge to {edge.peer} is gone for this activation: {reason}", edge.peer)
         self.forget(edge)
 
     def forget(self, edge: Edge) -> None:
@@ -120,5 +120,5 @@ class Partings:
         if edge is not None:
             self.tell(edge, f"{self._rules.name} has mixed as often as it means to")
 
-    def _warn(self, kind: str, sentence: str) -> None:
-        self._say(c.Report(kind, sentence, "warning"))
+    def _warn(self, kind: str, sentence: str, peer: str) -> None:
+        self._say(c.Report(kind, sentence, "warning", peer))

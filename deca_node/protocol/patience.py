@@ -27,6 +27,7 @@ class Patience:
 
     ``open`` and ``step`` are limits; what was seen shortens them, down to ``floor``. ``regather`` is how long a node
     that resumes waits for its peers, ``farewell`` how long one that stops waits for the other ends of its edges.
+    ``stay`` keeps a node whose run is complete until it is told to stop.
     """
 
     gather: float = 0.0
@@ -36,6 +37,7 @@ class Patience:
     floor: float = 2.0
     farewell: float = 3.0
     finish: float = 60.0
+    stay: bool = False
     eval_every: str = "round"
     checkpoint_every: int = 0
 

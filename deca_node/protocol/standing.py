@@ -30,6 +30,7 @@ class Phase(StrEnum):
     PAUSED = "paused"
     SAVING = "saving"
     LEAVING = "leaving"
+    STAYING = "staying"
     DONE = "done"
 
 
@@ -43,6 +44,7 @@ class Standing:
         settings: RunSettings,
         patience: Patience,
         wait_for: int | None = None,
+        saved_before: bool = False,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -59,6 +61,7 @@ class Standing:
         self._schedule: Schedule | None = None
         self._deadline: float | None = None
         self._begun = False
+        self._saved_before = saved_before
         self._ending = ""
         self._leaving = False
         self._pausing = False
@@ -98,6 +101,14 @@ class Standing:
         return NOT_TRAINING if away or fresh else self.next.activation
 
     @property
+    def at(self) -> Step | None:
+        """The next step to be done, within a visit as well; None before the model is loaded."""
+        if self._schedule is None:
+            return None
+        visit = self.visit
+        return visit.position if visit and visit.activation.index == self.next.activation else self.next
+
+    @property
     def schedule(self) -> Schedule:
         """The run's activations; known once the model is."""
         assert self._schedule is not None, "the schedule is known once the model is loaded"
@@ -118,6 +129,8 @@ class Standing:
                 return "donors: blocks that were trained while this node was away"
             case Phase.AWAITING_TURN:
                 return f"its turn: peers train activation {self.next.activation}, this node joins at the next"
+            case Phase.STAYING:
+                return "nobody: the run is complete (deca-node stop ends the node)"
             case Phase.PAUSED:
                 return "somebody to let it go on (deca-node resume)"
         visiting = self.visit.awaits() if self.phase is Phase.VISITING and self.visit else None

@@ -1,5 +1,7 @@
 """Metrics keep Prometheus' rules, tell what the status tells, and are all in docs/METRICS.md."""
 
+import json
+import math
 import re
 import subprocess
 import sys
@@ -13,7 +15,8 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 
-from deca_node.daemon.metrics import METRICS, Metric, registry
+from deca_node.daemon.history import MEANS, NEWEST
+from deca_node.daemon.metrics import METRICS, Metric, flat, registry
 from deca_node.daemon.status import PeerRow, Status
 from tests.daemon.fake_door import STATUS
 
@@ -90,6 +93,67 @@ def test_names_from_elsewhere_are_escaped() -> None:
     odd = 'a"b\\c\nd'
     status = Status(time=0.0, name="north", run="wards", phase="loading", peers=(PeerRow(name=odd, state="up"),))
     assert value(scraped(status).values(), "deca_peer_up", peer=odd) == 1
+
+
+def test_a_file_gets_the_same_numbers() -> None:
+    """All of them, with the values of their labels."""
+    found = flat(STATUS)
+    families = scraped(STATUS)
+    for metric in METRICS:
+        samples = families[metric.name.removesuffix("_total")].samples
+        if metric.kind == "histogram":
+            assert (found[f"{metric.name}_sum"], found[f"{metric.name}_count"]) == (4.5, 6)
+        elif finite := [sample for sample in samples if math.isfinite(sample.value)]:
+            by_labels = {" ".join(sample.labels[label] for label in metric.labels): sample.value for sample in finite}
+            assert found[metric.name] == (by_labels if metric.labels else finite[0].value)
+        else:
+            assert metric.name not in found
+    assert found["deca_peer_sent_bytes_total"]["south update"] == 5 * 2**20
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+LINES_OF_THE_PAGE = {
+    "loss": "deca_train_loss",
+    "consensus_distance": "deca_consensus_distance",
+    "h_rms": "deca_discrepancy_rms",
+    "compute_seconds": "deca_step_compute_seconds",
+    "encode_seconds": "deca_step_encode_seconds",
+    "wait_seconds": "deca_step_wait_seconds",
+    "mix_seconds": "deca_step_mix_seconds",
+    "sent_bytes": "deca_peer_sent_bytes_total",
+    "received_bytes": "deca_peer_received_bytes_total",
+}
+FACTS_OF_THE_PAGE = {
+    "train_loss": "deca_train_loss",
+    "heldout_loss": "deca_heldout_loss",
+    "consensus_distance": "deca_consensus_distance",
+    "steps_per_second": "deca_steps_per_second",
+    "remaining_seconds": "deca_remaining_seconds",
+    "checkpoint": "deca_checkpoint_timestamp_seconds",
+    "peers": "deca_peer_up",
+}
+"""A tile of the page, by what it reads of the status, and the metric that says the same."""
+PEERS_OF_THE_PAGE = {
+    "state": "deca_peer_up",
+    "edge": "deca_peer_edge_open",
+    "behind": "deca_peer_behind_exchanges",
+    "activation": "deca_peer_activation",
+    "rtt": "deca_peer_rtt_p50_seconds",
+    "sent_bytes": "deca_peer_sent_bytes_total",
+    "received_bytes": "deca_peer_received_bytes_total",
+}
+WORDS_OF_THE_PAGE = {"name", "address", "why", "neighbour"}
+
+
+def test_every_number_of_the_nodes_page_is_a_metric() -> None:
+    page = (ROOT / "deca_node" / "daemon" / "dashboard.js").read_text()
+    tiles = page.partition("function tellTiles(s) {")[2].partition("const list")[0]
+    columns = page.partition("const COLUMNS = [")[2].partition("];")[0]
+    assert set(LINES_OF_THE_PAGE) == {*MEANS, *NEWEST} - {"ordinal", "time"}
+    assert set(FACTS_OF_THE_PAGE) == set(re.findall(r"\bs\.(\w+)", tiles))
+    assert set(PEERS_OF_THE_PAGE) == set(re.findall(r"\bp\.(\w+)", columns)) - WORDS_OF_THE_PAGE
+    named = {*LINES_OF_THE_PAGE.values(), *FACTS_OF_THE_PAGE.values(), *PEERS_OF_THE_PAGE.values()}
+    assert named <= {metric.name for metric in METRICS}
 
 
 def test_the_page_of_metrics_is_fresh() -> None:

@@ -158,7 +158,7 @@ def test_figures_of_the_newest_step() -> None:
     desk.begin()
     desk.step(0, consensus_distance=1e-4)
     assert (desk.status.train_loss, desk.status.consensus_distance) == (3.0, 1e-4)
-    assert desk.status.figures == {"loss": 3.0, "consensus_distance": 1e-4}
+    assert desk.status.figures == {"loss": 3.0, "consensus_distance": 1e-4, "wait_seconds": 2.0}
 
 
 def test_an_edge_and_how_far_it_is_behind() -> None:

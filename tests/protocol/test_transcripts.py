@@ -9,7 +9,8 @@ A transcript opens with the node, the run and the node's patience::
 Then each line that starts with a time is an event, in the words of :mod:`deca_node.lab.notation`, and the
 lines indented below it are the commands it led to; ``until 10`` and ``until -`` say that the node's deadline
 has moved, or is gone. ``begun`` plays the beginning without showing it: everybody is met, every edge of the
-first activation is open, and the first half step is asked for. What follows ``#`` is for the reader.
+first activation is open, and the first half step is asked for. ``saved-before`` says that an earlier process of the
+node wrote the tuned model. What follows ``#`` is for the reader.
 
 After a change that is meant, ``REWRITE_TRANSCRIPTS=1 pytest tests/protocol/test_transcripts.py`` writes down
 what the node does now; then read the difference.
@@ -42,6 +43,7 @@ class Replay:
         self.members: tuple[str, ...] = ()
         self.settings = RunSettings()
         self.patience = Patience()
+        self.saved_before = False
         self.node: Node | None = None
         self.deadline: float | None = None
 
@@ -61,6 +63,8 @@ class Replay:
                     self.settings = RunSettings(**values(RunSettings, words[1:]))
                 case "patience":
                     self.patience = Patience(**values(Patience, words[1:]))
+                case "saved-before":
+                    self.saved_before = True
                 case "begun":
                     self.begin()
                 case time:
@@ -68,7 +72,9 @@ class Replay:
 
     def tell(self, event: str, now: float) -> Iterator[str]:
         """One event; what the node asks for, indented."""
-        self.node = self.node or Node(self.name, self.members, self.settings, self.patience)
+        self.node = self.node or Node(
+            self.name, self.members, self.settings, self.patience, saved_before=self.saved_before
+        )
         yield from (f"    {write(command)}" for command in self.node.handle(read_event(event), now))
         if self.node.next_deadline() != self.deadline:
             self.deadline = self.node.next_deadline()

@@ -1,0 +1,88 @@
+"""Two real nodes that train together on this machine and answer HTTP: what the measurements of serving stand on."""
+
+import http.client
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from deca_node.lab.inputs import make_inputs
+from deca_node.lab.processes import LOOPBACK, LocalNodes, NodeProcess, free_ports, write_peers
+from deca_node.lab.toy_model import Recipe
+
+NAMES = ("north", "south")
+START_SECONDS = 300.0
+POLL_SECONDS = 0.5
+ANSWER_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """One node and the port at which it answers."""
+
+    process: NodeProcess
+    port: int
+
+    def get(self, path: str) -> tuple[float, int]:
+        """Ask, on a connection of its own as probes do; seconds until the whole answer was there, and its bytes.
+
+        Raises RuntimeError where the answer is not 200, OSError where there is none.
+        """
+        began = time.perf_counter()
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=ANSWER_SECONDS)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            body = response.read()
+        finally:
+            connection.close()
+        if response.status != http.HTTPStatus.OK:
+            raise RuntimeError(f"{path} answered {response.status}: {body[:200].decode(errors='replace')}")
+        return time.perf_counter() - began, len(body)
+
+    @property
+    def steps(self) -> int:
+        """How many steps are done."""
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=ANSWER_SECONDS)
+        try:
+            connection.request("GET", "/v1/status")
+            position = json.loads(connection.getresponse().read())["position"]
+        finally:
+            connection.close()
+        return int(position["done"]) if position else 0
+
+
+def start_pair(folder: Path, nodes: LocalNodes, recipe: Recipe, flags: dict[str, object]) -> tuple[Served, ...]:
+    """Start both, and return once each has done its first step. Raises RuntimeError where they do not get so far."""
+    model = make_inputs(folder, NAMES, recipe)
+    peers = write_peers(folder / "peers.txt", NAMES)
+    served = []
+    for name, port in zip(NAMES, free_ports(len(NAMES)), strict=True):
+        given = {
+            "--insecure": True,
+            "--peers": peers,
+            "--model": model.path,
+            "--data": folder / "data" / f"{name}.jsonl",
+            "--threads": 1,
+            "--rounds": 10_000,
+            "--eval-every": "never",
+            "--http": f"{LOOPBACK}:{port}",
+        }
+        served.append(Served(nodes.start(name, folder / name, given | flags), port))
+    for each in served:
+        _until(lambda each=each: each.steps > 0, each.process)  # type: ignore[misc]
+    return tuple(served)
+
+
+def _until(condition: Callable[[], bool], node: NodeProcess) -> None:
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            if condition():
+                return
+        except OSError:
+            pass  # It does not listen yet.
+        if node.process.poll() is not None or time.monotonic() > end:
+            raise RuntimeError(f"{node.name} did not get so far:\n{node.log_text(20)}")
+        time.sleep(POLL_SECONDS)
