@@ -1,4 +1,4 @@
-"""``deca-node report``: one HTML file with the curves of a run, from the folders of its nodes."""
+"""``deca-node report``: one HTML file that tells how a run went, from the folders of its nodes."""
 
 from pathlib import Path
 
@@ -24,14 +24,19 @@ Examples:
 )
 @debug_option
 def report(directories: tuple[Path, ...], out: Path | None) -> None:
-    """Write a report of the nodes in these folders: losses, consensus, bytes, and what they agreed on.
+    """Write a report of the nodes in these folders, as one file that opens in any browser without a network.
 
-    Without a folder it takes the only one below ./deca-data. The nodes may be running. The report is one file, and
-    opens in any browser without a network.
+    Of one node it is the page that the node itself shows, as it stood: members, blocks and rounds, curves, peers,
+    events. Of several it is a comparison: losses, consensus, bytes, and what they agreed on. Without a folder it takes
+    the only one below ./deca-data. The nodes may be running.
     """
     folders = directories or (find_directory(None),)
+    path = out or folders[0] / REPORT
+    from deca_node.lab.page_report import has_page, write_page_report
     from deca_node.lab.run_report import read_node, write_run_report
 
-    path = out or folders[0] / REPORT
-    write_run_report(path, [read_node(folder) for folder in folders])
+    if len(folders) == 1 and has_page(folders[0]):
+        write_page_report(path, folders[0])
+    else:
+        write_run_report(path, [read_node(folder) for folder in folders])
     click.echo(f"Report: {path}")

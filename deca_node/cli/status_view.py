@@ -76,6 +76,8 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
     yield "checkpoint", _checkpoint(status.checkpoint)
     if status.members:
         yield "members", ", ".join(f"{count} {state}" for state, count in sorted(status.members.items()))
+    if gone := [peer.name for peer in status.peers if peer.member == "dead"]:
+        yield "gone", f"{', '.join(gone)}: given up, and nobody waits for it; visits go on among the others"
     if status.loop_lag:
         yield "network", f"event loop late by {_spread(status.loop_lag)} (p50 / p99)"
     if status.refusals:
@@ -125,7 +127,7 @@ def _peers(peers: Iterable[PeerRow]) -> Table:
 def _troubles(peers: Iterable[PeerRow]) -> Iterator[Text]:
     for peer in peers:
         if peer.why and peer.state != "up":
-            yield plain(f"  {peer.name} at {peer.address}: {peer.why}")
+            yield plain(f"  {peer.name} at {peer.address}: {peer.why.removeprefix(f'{peer.name} is ')}")
 
 
 def _state(state: str) -> Text:

@@ -3,6 +3,7 @@
 //   ask -> state -> tell (text, tables)            at once
 //               \-> charts marked as out of date   drawn one per frame, where the reader is looking
 //
+// In a report (deca-node report) the answers are in the page, and nobody is asked.
 // Names come from other machines: they enter the page as text only, and plotly gets them escaped.
 "use strict";
 
@@ -54,6 +55,25 @@ function takeIn(history) {
   }
   state.next = history.next;
   state.evaluations = history.evaluations;
+}
+
+// A finished run's page: what the node told last.
+function report(told) {
+  const { status, members, map, history, events } = told;
+  Object.assign(state, { status, members, map, events, began: Math.round(status.time - status.uptime_seconds) });
+  takeIn(history);
+  tell();
+  const when = new Date(status.time * 1000).toLocaleString([], { hour12: false, dateStyle: "medium", timeStyle: "short" });
+  put("about", `${$("about").textContent} · a report, as of ${when}`);
+  $("awaits").hidden = true;
+  const facts = Object.entries(told.agreed).map(([name, value]) => {
+    const row = element("tr");
+    row.append(element("th", name), element("td", String(value)));
+    return row;
+  });
+  $("agreed").hidden = !facts.length;
+  $("agreed").querySelector("tbody").replaceChildren(...facts);
+  markAll();
 }
 
 async function live() {
@@ -118,10 +138,18 @@ function tell() {
   put("awaits", s.awaits ? `Waits for ${s.awaits}` : "");
   $("trouble").hidden = !s.warning;
   put("trouble", s.warning ? `Last warning: ${s.warning}` : "");
+  tellGone(s.peers.filter((peer) => peer.member === "dead"));
   tellPosition(s.position);
   tellTiles(s);
   tellPeers();
   tellEvents();
+}
+
+// Which node is lost, and why nothing else stopped.
+function tellGone(peers) {
+  const why = peers.map((peer) => peer.why || `${peer.name} is given up`).join("; ");
+  $("gone").hidden = !peers.length;
+  put("gone", peers.length ? `${why}. Nobody waits for it: visits go on among the others.` : "");
 }
 
 function tellTrouble(problem) {
@@ -414,7 +442,7 @@ const LETTERS = { ".": [0, "to come"], e: [1, "done before this start"], d: [2, 
 function drawMap() {
   const { blocks, rounds, first, rows } = state.map;
   const p = state.status.position;
-  const under = p && p.done < p.total && !["leaving", "done", "saving"].includes(state.status.phase);
+  const under = p && p.done < p.total && !["leaving", "staying", "done", "saving"].includes(state.status.phase);
   const letters = rows.map((row, i) => [...row].map((c, b) => (under && first + i === p.round - 1 && b === p.block - 1 ? "n" : c)));
   const shades = ["coming", "earlier", "accent", "taken", "late"].map((name) => colours[name]);
   const data = {
@@ -473,4 +501,5 @@ function watchCharts() {
 readColours();
 tellHeadings();
 watchCharts();
-live();
+if ($("told")) report(JSON.parse($("told").textContent));
+else live();

@@ -42,7 +42,7 @@ class Door:
         sources = Sources(
             addresses=lambda: {name: str(facts.address) for name, facts in network.swim.membership.members.items()},
             traffic=transport.traffic,
-            problems=transport.problems,
+            problems=lambda: {**transport.problems(), **network.swim.lost},
             refusals=lambda: transport.refusals + network.swim.refusals,
             rtt=lambda: {peer: spread for peer, f in network.control.rtt().items() if (spread := _spread(f))},
             members=self.members,

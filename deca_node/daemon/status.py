@@ -70,13 +70,15 @@ class Position:
 class PeerRow:
     """One peer as this node sees it.
 
-    ``state`` is ``up``, ``down`` or ``refused``; ``edge`` the state of this activation's edge, empty where there is
-    none; ``behind`` counts exchanges; ``why`` says what keeps it from being up, or what it was last refused for.
+    ``state`` is ``up``, ``down`` or ``refused``; ``member`` what the membership says (``alive``, ``suspect``, ``dead``,
+    ``left``); ``edge`` the state of this activation's edge, empty where there is none; ``behind`` counts exchanges;
+    ``why`` says what keeps it from being up, or what it was last refused for.
     """
 
     name: str
     address: str = ""
     state: str = "down"
+    member: str = ""
     neighbour: bool = False
     edge: str = ""
     behind: int | None = None

@@ -226,12 +226,14 @@ class StatusBook:
         addresses, traffic = self._sources.addresses(), self._sources.traffic()
         problems, rtt = self._sources.problems(), self._sources.rtt()
         neighbours = self._neighbours()
+        said = {member.name: member.state for member in self._sources.members()}
         names = {*addresses, *traffic, *self._node.up, *self._node.members} - {self._node.name}
         return tuple(
             PeerRow(
                 name=name,
                 address=addresses.get(name, ""),
                 state=self._state(name),
+                member=said.get(name, ""),
                 neighbour=name in neighbours,
                 edge=self._edge(name),
                 behind=self._behind(name),

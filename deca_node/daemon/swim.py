@@ -33,6 +33,8 @@ class Swim:
     def __init__(self, membership: Membership, send: Callable[[str, str, bytes], None], hears: Hears) -> None:
         self.membership = membership
         self.refusals: Counter[str] = Counter()
+        self.lost: dict[str, str] = {}
+        """Members that were given up, and why, until they show themselves."""
         self._send = send
         self._hears = hears
         self._alarm: asyncio.TimerHandle | None = None
@@ -78,8 +80,10 @@ class Swim:
             case talk.Changed():
                 self._hears.view_changed(command)
             case talk.MemberUp() | talk.MemberLeft():
+                self.lost.pop(command.name, None)
                 say(command.sentence, peer=command.name)
             case talk.MemberDown():
+                self.lost[command.name] = command.sentence
                 say(command.sentence, "warning", peer=command.name)
             case talk.NameTaken():
                 self._hears.name_taken(command.sentence)

@@ -50,7 +50,11 @@ def write_report(path: Path, report: DemoReport) -> None:
 
 def write_page(path: Path, title: str, body: Iterable[str]) -> None:
     """Write one HTML file that needs nothing beside itself. Raises StorageError where it cannot be written."""
-    page = "\n".join([*_head(title), *body, "</body>\n</html>\n"])
+    write_text(path, "\n".join([*_head(title), *body, "</body>\n</html>\n"]))
+
+
+def write_text(path: Path, page: str) -> None:
+    """Write a page. Raises StorageError where it cannot be written."""
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:

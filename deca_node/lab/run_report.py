@@ -32,13 +32,17 @@ def read_node(directory: Path) -> NodeRecord:
     metrics = read_metrics(directory / METRICS)
     if not metrics.steps and not metrics.evaluations:
         raise DataError(f"the node in {directory} has not trained yet; there is nothing to report")
+    return NodeRecord(directory.absolute().name, metrics, agreed(directory))
+
+
+def agreed(directory: Path) -> dict[str, str]:
+    """What a node agreed on with the others, by name. Nothing where it was killed while it wrote that down: its metrics
+    are worth a report all the same."""
     try:
         run = json.loads((directory / "run.json").read_text(encoding="utf-8"))
-        agreed = {"fingerprint": str(run["fingerprint"]), **{k: str(v) for k, v in run["agreement"].items()}}
+        return {"fingerprint": str(run["fingerprint"]), **{k: str(v) for k, v in run["agreement"].items()}}
     except (OSError, ValueError, KeyError, AttributeError):
-        # A node that was killed while it wrote has no more to say; its metrics are worth a report all the same.
-        agreed = {}
-    return NodeRecord(directory.absolute().name, metrics, agreed)
+        return {}
 
 
 def write_run_report(path: Path, nodes: Sequence[NodeRecord]) -> None:

@@ -31,7 +31,7 @@ HTTP_PORT = 9641
 """The first node's page; the others' follow, where these ports are free."""
 STOP_SECONDS = 60.0
 
-RUN = dataclasses.replace(demo.RUN, run_name="testbed", rounds=40, inner_steps=20, sequence_length=64)
+RUN = dataclasses.replace(demo.RUN, run_name="testbed", rounds=20, inner_steps=20, sequence_length=64)
 RECIPE = dataclasses.replace(demo.RECIPE, steps=10, hidden=64, layers=6)
 """Small, and hardly trained beforehand, so that there is something to see; a run of some minutes."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deca_node.daemon.status import SOCKET, Verb
+from deca_node.daemon.status import SOCKET, PeerRow, Verb
 from tests.daemon.fake_door import FakeDoor, RunningDoor
 
 Deca = Callable[..., Any]
@@ -58,6 +58,16 @@ def test_status_of_a_node_that_knows_little_yet(deca: Deca, door: FakeDoor) -> N
     outcome = deca("status")
     assert outcome.code == 0
     assert "loading, waiting for its trainer" in outcome.out
+
+
+@pytest.mark.usefixtures("running")
+def test_status_says_who_is_gone_and_why_nothing_else_stopped(deca: Deca, door: FakeDoor) -> None:
+    why = "west is given up: it did not answer east, south"
+    row = PeerRow(name="west", address="127.0.0.1:7003", member="dead", why=why)
+    door.now = FakeDoor(peers=(row,), members={"alive": 3, "dead": 1}).now
+    out = " ".join(deca("status").out.split())
+    assert "gone west: given up, and nobody waits for it; visits go on among the others" in out
+    assert "west at 127.0.0.1:7003: given up: it did not answer east, south" in out
 
 
 @pytest.mark.usefixtures("running")

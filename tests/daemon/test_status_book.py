@@ -229,3 +229,10 @@ def test_the_newest_warning_is_kept() -> None:
     assert desk.status.warning == ""
     desk.book.perform(c.Report("edge-lost", "edge to south is gone", "warning"))
     assert desk.status.warning == "edge to south is gone"
+
+
+def test_a_member_that_was_given_up_says_so_and_why() -> None:
+    rows = (MemberRow(name="north", address="", state="alive"), MemberRow(name="south", address="", state="dead"))
+    why = "south is given up: it did not answer east"
+    desk = Desk(members=lambda: rows, problems=lambda: {"south": why})
+    assert (desk.south.member, desk.south.state, desk.south.why) == ("dead", "down", why)

@@ -1,13 +1,16 @@
 """The dashboard in a browser: over real nodes, of which one is killed, and with as much to draw as it may come to."""
 
 import asyncio
+import itertools
 import json
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from statistics import median
 
 import pytest
 
+from deca_node.cli.main import main
 from deca_node.daemon.dashboard import add_dashboard
 from deca_node.daemon.event_log import EventLog
 from deca_node.daemon.history import POINTS_MAX, History
@@ -25,7 +28,8 @@ from deca_node.protocol.run import ModelFacts, RunSettings
 from deca_node.protocol.schedule import Step
 from deca_node.protocol.sizes import FrameSizes
 from tests.daemon.fake_door import STATUS, FakeDoor
-from tests.e2e.testbed import Testbed, look
+from tests.e2e.faults import figure
+from tests.e2e.testbed import Testbed, look, metrics
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,6 +37,8 @@ pytestmark = [
 ]
 
 SHOWN = "document.querySelectorAll('.chart .main-svg').length >= {}"
+FRAME_MS_MAX, TASK_MS_MAX = 50.0, 2000.0
+"""Of a page that is looked at on a machine that does much else; a third of a second on an idle one."""
 DRAW_SECONDS_MAX = 5.0
 """All charts of a large run, one after the other, on a machine that does much else; a second on an idle one."""
 
@@ -131,6 +137,70 @@ def test_sixty_four_peers_and_ten_thousand_points_stay_smooth() -> None:
                 assert seconds < DRAW_SECONDS_MAX, f"drawing everything took {seconds:.2f} s"
         finally:
             await server.close()
+
+    asyncio.run(watch())
+
+
+WATCH = """(() => {
+    window.frames = []; window.tasks = [];
+    const note = (list) => list.getEntries().forEach((task) => tasks.push(task.duration));
+    new PerformanceObserver(note).observe({ entryTypes: ["longtask"] });
+    let last = performance.now();
+    const tick = (now) => { frames.push(now - last); last = now; requestAnimationFrame(tick) };
+    requestAnimationFrame(tick);
+})()"""
+
+
+def test_scrolling_stays_smooth_while_new_points_come() -> None:
+    """64 members joined with all, 10,000 steps behind them, new ones all the time: what a frame takes, as seen by the
+    page itself, over several of its refreshes."""
+
+    async def feed(history: History) -> None:
+        for number in itertools.count():
+            history.observe(
+                e.HalfStepped(Step(0, 0), FrameId("north", FrameKind.UPDATE, 0, 0), {"loss": 2.5, "h_rms": 1})
+            )
+            history.observe(e.Mixed(Step(0, 0), {"consensus_distance": 1e-4 * (1 + number % 7)}))
+            await asyncio.sleep(0.02)
+
+    async def watch() -> tuple[list[float], list[float]]:
+        run = large(64, 10_000)
+        server, url = await serve(run)
+        feeding = asyncio.ensure_future(feed(run[0]))
+        try:
+            async with page_at(url) as page:
+                await page.until(SHOWN.format(7))
+                await page.evaluate(WATCH)
+                refreshes = await page.evaluate("state.next")
+                await page.until(f"state.next > {refreshes} + 200 && frames.length > 200")
+                return await page.evaluate("frames"), await page.evaluate("tasks")
+        finally:
+            feeding.cancel()
+            await server.close()
+
+    frames, tasks = asyncio.run(watch())
+    figure("dashboard of 64", frame_ms_p50=median(frames), frame_ms_max=max(frames), long_tasks_ms=sorted(tasks)[-5:])
+    assert median(frames) < FRAME_MS_MAX, "most frames come in time"
+    assert max(tasks, default=0.0) < TASK_MS_MAX, "nothing keeps the page from answering a finger for long"
+
+
+def test_the_report_of_a_run_is_the_same_page_without_a_node(testbed: Testbed) -> None:
+    testbed.peers("east", "north")
+    nodes = [testbed.start(name) for name in ("east", "north")]
+    testbed.wait()
+    assert main(["report", str(nodes[1].directory)]) == 0
+
+    async def watch() -> None:
+        async with page_at((nodes[1].directory / "report.html").as_uri()) as page:
+            await page.until(SHOWN.format(7))
+            assert await page.evaluate("document.getElementById('name').textContent") == "north"
+            assert "as of" in await page.evaluate("document.getElementById('about').textContent")
+            assert await page.evaluate("document.getElementById('progress').value") == 1
+            assert await page.evaluate("document.getElementById('peers').tBodies[0].rows.length") == 1
+            assert await page.evaluate("document.getElementById('agreed').checkVisibility()")
+            assert await page.evaluate("state.points.ordinal.length") == len(metrics(nodes[1], "step"))
+            await page.look(Window(390, 844, dark=True, phone=True))
+            assert await page.evaluate("document.documentElement.scrollWidth") <= 390
 
     asyncio.run(watch())
 

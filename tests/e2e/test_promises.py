@@ -219,21 +219,25 @@ def test_a_node_that_returns_with_another_port_is_found(testbed: Testbed) -> Non
 def test_four_nodes_are_restarted_one_after_the_other(testbed: Testbed) -> None:
     """SIGTERM, exit 0, a start in the same folder: what was trained is kept to the very step."""
     nodes = {node.name: node for node in start_together(testbed, "a", "b", "c", "d")}
-    lost, waits = [], []
+    lost, waits, meanwhile = [], [], []
     for name in ("a", "b", "c", "d"):
+        others = [node for other, node in nodes.items() if other != name]
+        before = [len(metrics(node, "step")) for node in others]
         nodes[name].process.send_signal(signal.SIGTERM)
         assert ended(testbed.nodes, nodes[name]) == 0
         lines, last = len(metrics(nodes[name], "step")), steps_done(nodes[name])
         nodes[name] = node = testbed.start(name, **LONG)
         waits.append(seconds_until(lambda n=node, k=lines: len(metrics(n, "step")) > k, f"{name} to train again"))
+        meanwhile.append(min(len(metrics(n, "step")) - k for n, k in zip(others, before, strict=True)))
         lost.append(max(0, last + 1 - int(metrics(node, "step")[lines]["ordinal"])))
         assert "going on from the checkpoint" in node.log_text()
     wait_for_steps(list(nodes.values()), 30, "all to train on")
     for node in nodes.values():
         ask(node, "stop")
     codes = [ended(testbed.nodes, node) for node in nodes.values()]
-    figure("rolling restart", nodes=4, steps_lost=lost, seconds_to_train_again=waits, exit_codes=codes)
+    figure("rolling restart", steps_lost=lost, steps_of_others=meanwhile, seconds_away=waits, exit_codes=codes)
     assert lost == [0] * 4
+    assert min(meanwhile) > 0, "the others train on"
     assert codes == [0] * 4
 
 

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 from deca_node.lab.processes import NodeProcess
-from tests.e2e.faults import steps_done
+from tests.e2e.faults import processes_of, steps_done
 from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, ask, final_parameters, largest_difference, look, metrics, until
 
 
@@ -115,3 +116,27 @@ def test_a_newcomer_joins_in_the_middle(testbed: Testbed) -> None:
     steps = metrics(late, "step")
     assert steps[-1]["flows_applied"] > 0, "it took part"
     assert sum("loss" in step for step in steps) < sum("loss" in step for step in metrics(nodes[0], "step"))
+
+
+@pytest.mark.slow
+def test_a_node_that_stays_serves_until_it_is_told_to_stop(testbed: Testbed) -> None:
+    """As an orchestrator wants it that starts again what exits: ready, a donor, 0 at SIGTERM, and the same again."""
+    testbed.peers("a", "b", "late")
+    nodes = [testbed.start(name, after_run="stay", wait_for=2, finish_timeout_seconds=5) for name in ("a", "b")]
+    for node in nodes:
+        look(node, lambda status: status.phase == "staying" and status.ready, f"{node.name} to stay")
+    late = testbed.start("late", finish_timeout_seconds=5, wait_for=2)
+    until(lambda: late.process.poll() is not None, "the late one to take over everything and end")
+    assert late.process.returncode == 0
+    assert "fetched" in late.log_text()
+    assert largest_difference([*nodes, late]) < 1e-3
+    first = nodes[0]
+    first.process.send_signal(signal.SIGTERM)
+    assert first.process.wait(DEADLINE_SECONDS) == 0
+    saved = (first.directory / "final" / "model.safetensors").stat().st_mtime_ns
+    again = testbed.start("a", after_run="stay", wait_for=2)
+    look(again, lambda status: status.phase == "staying" and status.ready, "it to stay again")
+    assert (again.directory / "final" / "model.safetensors").stat().st_mtime_ns == saved, (
+        "it is not saved a second time"
+    )
+    until(lambda: processes_of(again)[1:] == [], "the trainer to go, with its memory")
