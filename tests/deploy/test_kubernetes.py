@@ -116,6 +116,7 @@ POINTS = [
     Point(SET, f"{NODE}/lifecycle/preStop/exec/command", ["deca-node", "stop", "--dir=/var/lib/deca"]),
     Point(SET, f"{POD}/terminationGracePeriodSeconds", 300),
     Point(SET, f"{NODE}/args/--checkpoint-every=48"),
+    Point(SET, f"{NODE}/args/--after-run=stay"),
     # What was trained stays.
     Point(SET, "spec/volumeClaimTemplates/0/spec/resources/requests/storage"),
     Point(SET, "spec/persistentVolumeClaimRetentionPolicy/whenDeleted", "Retain"),

@@ -121,5 +121,10 @@ def test_a_pod_is_stopped_and_all_finish(pods: Pods) -> None:
     assert first.process.wait(60) == 0, first.log_text(20)
 
     both = [pods.start(name) for name in PODS]
-    pods.nodes.wait(250)
+    for node in both:
+        until(lambda node=node: "staying to be looked at" in node.log_text(), f"{node.name} to be done")
+    assert [pods.probe(name, "readinessProbe") for name in PODS] == [200, 200], "a complete node stays ready"
+    for node in both:
+        node.process.send_signal(signal.SIGTERM)
+    pods.nodes.wait(60)
     assert all((node.directory / "final" / "model.safetensors").exists() for node in both)
