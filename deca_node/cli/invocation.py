@@ -23,6 +23,7 @@ def debug_option(function: Decorated) -> Decorated:
         is_flag=True,
         is_eager=True,
         expose_value=False,
+        envvar="DECA_DEBUG",
         callback=_remember,
         help="Show the traceback of an error.",
     )

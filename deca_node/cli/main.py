@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from deca_node import __version__
 from deca_node.cli.invocation import Invocation, debug_option
+from deca_node.cli.variables import name_variables
 from deca_node.protocol.errors import DecaError
 
 EXIT_INTERNAL = 70
@@ -23,6 +25,7 @@ COMMANDS = {
     "start": ("deca_node.cli.start:start", "Run this machine's node of a training run."),
     "join": ("deca_node.cli.join:join", "Take over a run from a member, and take part in it."),
     "status": ("deca_node.cli.status:status", "Show where the node stands; --watch keeps looking."),
+    "top": ("deca_node.cli.top:top", "Show the peers live, sorted as you like."),
     "members": ("deca_node.cli.admin:members", "Show who takes part in the run."),
     "events": ("deca_node.cli.admin:events", "Show the node's newest log lines."),
     "pause": ("deca_node.cli.admin:pause", "Stop training for a while, and stay."),
@@ -37,8 +40,18 @@ COMMANDS = {
     "plan": ("deca_node.cli.plan:plan", "Show what a run will cost before it starts."),
     "cert": ("deca_node.cli.cert:cert", "Make, exchange and check certificates."),
     "config": ("deca_node.cli.config:config", "Show where every setting comes from, or print a template."),
+    "completion": ("deca_node.cli.completion:completion", "Let the shell complete verbs, flags and files."),
     "version": ("deca_node.cli.version:version", "Print the versions that a bug report needs."),
 }
+
+
+def look_up(verb: str) -> click.Command | None:
+    """Import a verb; None for a name that is not in the table."""
+    if verb not in COMMANDS:
+        return None
+    module, _, attribute = COMMANDS[verb][0].partition(":")
+    command: click.Command = getattr(importlib.import_module(module), attribute)
+    return name_variables(command, verb)
 
 
 class LazyGroup(click.Group):
@@ -49,12 +62,13 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import ``module:attribute``; None for a name that is not in the table."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
+        """See :func:`look_up`."""
+        return look_up(cmd_name)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Verbs, from the table, so that none is imported; flags where a dash was typed."""
+        verbs = [CompletionItem(name, help=says) for name, (_, says) in COMMANDS.items() if name.startswith(incomplete)]
+        return verbs + (click.Command.shell_complete(self, ctx, incomplete) if incomplete.startswith("-") else [])
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands with the table's own sentences."""

@@ -119,7 +119,7 @@ def _peers(peers: Iterable[PeerRow]) -> Table:
         edge = peer.edge or ("none now" if peer.neighbour else "no neighbour")
         behind = "" if peer.behind is None else str(peer.behind)
         rtt = _spread(peer.rtt) if peer.rtt else ""
-        sent, received = (_size(sum(kinds.values())) for kinds in (peer.sent_bytes, peer.received_bytes))
+        sent, received = (size_text(sum(kinds.values())) for kinds in (peer.sent_bytes, peer.received_bytes))
         table.add_row(plain(peer.name), _state(peer.state), edge, behind, rtt, sent, received)
     return table
 
@@ -138,7 +138,8 @@ def _spread(spread: Spread) -> str:
     return f"{spread.p50 * 1000:.1f} / {spread.p99 * 1000:.1f} ms"
 
 
-def _size(nbytes: float) -> str:
+def size_text(nbytes: float) -> str:
+    """Bytes in binary units: 5.0 MiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if nbytes < 1024:
             return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"

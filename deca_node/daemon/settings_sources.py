@@ -25,8 +25,9 @@ SettingsKind = type[RunSettings] | type[NodeSettings]
 FILES: Mapping[SettingsKind, str] = {RunSettings: "run.toml", NodeSettings: "node.toml"}
 FILE_VARIABLES = ("DECA_RUN_FILE", "DECA_NODE_FILE")
 """Where the two files are."""
-SWITCHES = ("DECA_NATIVE",)
-"""Variables that are read elsewhere: ``DECA_NATIVE=0`` turns the compiled codec off."""
+SWITCHES = ("DECA_NATIVE", "DECA_DEBUG")
+"""Variables that are read elsewhere: ``DECA_NATIVE=0`` turns the compiled codec off, ``DECA_DEBUG=1`` shows the
+traceback of an error."""
 TYPE_WORDS: Mapping[Any, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 # Kubernetes puts these into every container that starts after a service whose name begins with "deca".
