@@ -39,6 +39,7 @@ check: setup ## Format, lint, types, import arrow, freshness of generated files
 	$(BIN)/python tools/compile_protos.py --check
 	$(BIN)/python tools/write_configuration_reference.py --check
 	$(BIN)/python tools/write_metrics_reference.py --check
+	$(BIN)/python tools/write_cli_reference.py --check
 	$(BIN)/python tools/write_monitoring.py --check
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/python -m pytest -q -m "not slow" tests/deploy
@@ -56,9 +57,10 @@ bench: setup ## Measure; results go to bench/results
 proto: setup ## Generate the message classes from proto/
 	$(BIN)/python tools/compile_protos.py
 
-docs: setup ## Generate docs/CONFIGURATION.md and docs/METRICS.md from the code
+docs: setup ## Generate docs/CONFIGURATION.md, docs/METRICS.md and docs/CLI.md from the code
 	$(BIN)/python tools/write_configuration_reference.py
 	$(BIN)/python tools/write_metrics_reference.py
+	$(BIN)/python tools/write_cli_reference.py
 	$(BIN)/python tools/write_monitoring.py
 
 clean: ## Remove .venv, build products and caches

@@ -154,7 +154,8 @@ def test_imports_point_down() -> None:
 
 
 @pytest.mark.parametrize(
-    "tool", ["compile_protos.py", "write_configuration_reference.py", "write_metrics_reference.py"]
+    "tool",
+    ["compile_protos.py", "write_configuration_reference.py", "write_metrics_reference.py", "write_cli_reference.py"],
 )
 def test_generated_files_are_fresh(tool: str) -> None:
     run([sys.executable, f"tools/{tool}", "--check"])

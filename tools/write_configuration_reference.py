@@ -38,6 +38,8 @@ The first of these that has a value wins:
 The files are `run.toml` and `node.toml` in the working directory, or what `--run` and `--config`
 (`DECA_RUN_FILE`, `DECA_NODE_FILE`) say. Relative paths are taken from the working directory.
 
+The flags of single verbs have variables too, with the verb in the name; [CLI.md](CLI.md) lists them.
+
 `deca-node config --show` prints every value and its source; `deca-node config --template run` (or `node`)
 prints a commented file to start from.
 

@@ -215,9 +215,10 @@ Examples:
 """
 )
 @_files_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a line.")
 @click.pass_context
 @debug_option
-def check(ctx: click.Context, name: str, folder: Path, cert: str, key: str, ca: str) -> None:
+def check(ctx: click.Context, name: str, folder: Path, cert: str, key: str, ca: str, as_json: bool) -> None:
     """Check all that a start would check: names, dates, key, permissions, and who vouches.
 
     Exits with 3 where the node would not start, and also where the certificate expires within two weeks.
@@ -227,10 +228,13 @@ def check(ctx: click.Context, name: str, folder: Path, cert: str, key: str, ca: 
     files = _files(name, folder, cert, key, ca)
     facts = certificates.read_material(files, _now()).facts
     days = (facts.not_after - _now()).days
+    if as_json:
+        click.echo(json.dumps(_describe(files) | {"days left": days}, indent=2))
     if days < certificates.WARN_DAYS:
         click.echo(f"warning: {files.cert} expires on {certificates.stamp(facts.not_after)}", err=True)
         ctx.exit(EXIT_CODE_UNFIT)
-    click.echo(f"{facts.id.uri}: in order, valid for {days} more days")
+    if not as_json:
+        click.echo(f"{facts.id.uri}: in order, valid for {days} more days")
 
 
 def _files(name: str, folder: Path, cert: str, key: str, ca: str) -> TlsFiles:
@@ -248,7 +252,7 @@ def _files(name: str, folder: Path, cert: str, key: str, ca: str) -> TlsFiles:
     return dataclasses.replace(usual, **{which: Path(path) for which, path in given.items() if path})
 
 
-def _describe(files: TlsFiles) -> dict[str, str]:
+def _describe(files: TlsFiles) -> dict[str, Any]:
     from deca_node.daemon import certificates
 
     leaf = certificates.read_certificates(files.cert)[0]

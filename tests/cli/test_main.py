@@ -1,5 +1,6 @@
 """The frame: verbs are listed without being imported, and every error ends as a sentence and an exit code."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -14,9 +15,13 @@ from click.testing import CliRunner
 from deca_node import __version__
 from deca_node.cli import main as frame
 from deca_node.protocol import errors
+from tests.cli.test_variables import commands
 
 Deca = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[2]
+WRITING = {"start", "join", "demo", "completion", "cert", "report"}
+"""Verbs that run something, or write a file that somebody asked for: they print no facts."""
+READING = [*(verb for verb in frame.COMMANDS if verb not in WRITING), "cert show", "cert check"]
 ADMIN_VERBS = ("status", "members", "events", "pause", "resume", "checkpoint", "stop", "leave")
 OWN_VERBS = ("start", "doctor", "config", "version", "export", "report", *ADMIN_VERBS)
 
@@ -46,11 +51,18 @@ def test_help_lists_all_verbs_with_examples() -> None:
     assert "Examples:\n    deca-node demo\n" in result.output
 
 
-@pytest.mark.parametrize("name", OWN_VERBS)
+@pytest.mark.parametrize("name", [name for name, _ in commands()])
 def test_every_verb_shows_examples(name: str) -> None:
-    result = CliRunner().invoke(frame.cli, [name, "-h"])
+    result = CliRunner().invoke(frame.cli, [*name.split(), "-h"])
     assert result.exit_code == 0
-    assert re.search(rf"Examples:\n(.*\n)*? +.*deca-node {name}", result.output)
+    assert re.search(rf"Examples?\b.*:\n(.*\n)*? +.*deca-node {name}", result.output)
+
+
+@pytest.mark.parametrize("name", READING)
+def test_every_verb_that_reads_prints_json(name: str) -> None:
+    assert "--json" in CliRunner().invoke(frame.cli, [*name.split(), "-h"]).output
+    page = (ROOT / "docs" / "CLI.md").read_text()
+    assert re.search(rf"^\| .*`{name}`.* \| .+ \|$", page, re.MULTILINE), "its document is described there"
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -126,12 +138,35 @@ def test_usage_errors_exit_2(deca: Deca, arguments: list[str], said: str) -> Non
     assert said in outcome.err
 
 
+def own_errors() -> dict[str, int | None]:
+    """Every class below DecaError in the package, and the exit code that it sets itself; read, not imported."""
+    trees = [ast.parse(file.read_text()) for file in (ROOT / "deca_node").rglob("*.py")]
+    classes = {node.name: node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    found, before = {"DecaError"}, 0
+    while len(found) > before:
+        before = len(found)
+        found |= {
+            n for n, node in classes.items() if found & {base.id for base in node.bases if isinstance(base, ast.Name)}
+        }
+    return {name: _own_code(classes[name]) for name in found}
+
+
+def _own_code(node: ast.ClassDef) -> int | None:
+    for line in node.body:
+        match line:
+            case ast.Assign(targets=[ast.Name(id="exit_code")], value=ast.Constant(value=int(code))):
+                return code
+    return None
+
+
 def test_the_page_of_exit_codes_lists_every_class() -> None:
     page = (ROOT / "docs" / "EXIT_CODES.md").read_text()
     rows = re.findall(r"^\| (\d+) \| (?:`(\w+)`)? *\|", page, re.MULTILINE)
-    classes = [value for value in vars(errors).values() if isinstance(value, type)]
-    own = [error for error in classes if issubclass(error, errors.DecaError) and "exit_code" in vars(error)]
-    expected = {(error.exit_code, error.__name__) for error in own}
+    found = own_errors()
+    expected = {(code, name) for name, code in found.items() if code is not None}
     expected |= {(0, ""), (2, ""), (frame.EXIT_INTERNAL, ""), (frame.EXIT_INTERRUPTED, "")}
     assert sorted((int(code), name) for code, name in rows) == sorted(expected)
     assert len({code for code, _ in rows}) == len(rows)
+    assert {"CertificateError", "TransferError", "DamagedError"} <= {
+        name for name, code in found.items() if code is None
+    }
