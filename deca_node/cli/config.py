@@ -1,6 +1,5 @@
 """``deca-node config``: where does each value come from, and what could be set at all?"""
 
-import dataclasses
 import json
 from typing import Any
 
@@ -10,7 +9,7 @@ from deca_node.cli.invocation import debug_option
 from deca_node.cli.options import SettingsCommand, load, settings_options
 from deca_node.cli.reference import template, value_text
 from deca_node.daemon.config import NodeSettings
-from deca_node.daemon.settings_sources import Loaded
+from deca_node.daemon.settings_sources import Loaded, as_document
 from deca_node.protocol.run import RunSettings
 
 KINDS = {"run": RunSettings, "node": NodeSettings}
@@ -45,23 +44,9 @@ def config(ctx: click.Context, /, show: bool, as_json: bool, kind: str | None, *
         return
     loaded = load(ctx)
     if as_json:
-        click.echo(json.dumps(_document(loaded), indent=2))
+        click.echo(json.dumps(as_document(loaded), indent=2))
     else:
         _print_tables(loaded)
-
-
-def _document(loaded: Loaded) -> dict[str, dict[str, dict[str, Any]]]:
-    return {
-        name: {
-            field.name: {
-                "value": loaded.sources[field.name].value,
-                "unit": field.metadata["unit"],
-                "where": loaded.sources[field.name].where,
-            }
-            for field in dataclasses.fields(kind)
-        }
-        for name, kind in KINDS.items()
-    }
 
 
 def _print_tables(loaded: Loaded) -> None:
@@ -70,7 +55,7 @@ def _print_tables(loaded: Loaded) -> None:
     from rich.text import Text
 
     console = Console()
-    for name, settings in _document(loaded).items():
+    for name, settings in as_document(loaded).items():
         table = Table(title=f"{name.capitalize()} settings", title_justify="left")
         for heading in ("setting", "value", "unit", "where it comes from"):
             table.add_column(heading, overflow="fold")

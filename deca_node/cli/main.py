@@ -40,6 +40,7 @@ COMMANDS = {
     "plan": ("deca_node.cli.plan:plan", "Show what a run will cost before it starts."),
     "cert": ("deca_node.cli.cert:cert", "Make, exchange and check certificates."),
     "config": ("deca_node.cli.config:config", "Show where every setting comes from, or print a template."),
+    "debug": ("deca_node.cli.debug:debug", "Gather what an error report needs, without secrets."),
     "completion": ("deca_node.cli.completion:completion", "Let the shell complete verbs, flags and files."),
     "version": ("deca_node.cli.version:version", "Print the versions that a bug report needs."),
 }

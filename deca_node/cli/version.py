@@ -23,13 +23,18 @@ Examples:
 @debug_option
 def version(as_json: bool) -> None:
     """Print the versions of deca-node, of Python and of the packages it stands on."""
-    versions = {"deca-node": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    versions |= {package: _installed(package) for package in PACKAGES}
+    found = versions()
     if as_json:
-        click.echo(json.dumps(versions, indent=2))
+        click.echo(json.dumps(found, indent=2))
         return
-    for name, text in versions.items():
+    for name, text in found.items():
         click.echo(f"{name:<13} {text}")
+
+
+def versions() -> dict[str, str]:
+    """The same by name."""
+    own = {"deca-node": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    return own | {package: _installed(package) for package in PACKAGES}
 
 
 def _installed(package: str) -> str:

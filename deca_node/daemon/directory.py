@@ -4,6 +4,7 @@
 
     DIR/lock            held while a node runs here
     DIR/run.json        what the nodes agreed on
+    DIR/settings.json   every setting of the last start, and where its value came from
     DIR/metrics.jsonl   one line per step and per evaluation, and now and then one of all metrics
     DIR/page.json       what the node's page showed last, for `deca-node report`
     DIR/checkpoints/    where to go on after a crash; the newest two
@@ -26,6 +27,7 @@ from deca_node.protocol.errors import StorageError
 from deca_node.protocol.run import Agreement, RunSettings, settings_fields
 
 METRICS = "metrics.jsonl"
+SETTINGS = "settings.json"
 
 
 @contextlib.contextmanager

@@ -69,6 +69,21 @@ def load_settings(
     return Loaded(_build(RunSettings, run), _build(NodeSettings, node), run | node)
 
 
+def as_document(loaded: Loaded) -> dict[str, dict[str, dict[str, Any]]]:
+    """Every setting with its value, its unit and its source, for JSON."""
+    return {
+        name: {
+            field.name: {
+                "value": getattr(settings, field.name),
+                "unit": field.metadata["unit"],
+                "where": loaded.sources[field.name].where,
+            }
+            for field in dataclasses.fields(settings)
+        }
+        for name, settings in (("run", loaded.run), ("node", loaded.node))
+    }
+
+
 def run_as_toml(run: RunSettings) -> str:
     """The text of a run.toml with every setting in it, for a newcomer to adopt."""
     return "".join(f"{name} = {_toml(getattr(run, name))}\n" for name in setting_names(RunSettings))

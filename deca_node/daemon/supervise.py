@@ -1,17 +1,19 @@
 """From settings to an exit code: the folder is locked, logging begins, and the daemon lives in it."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import uvloop
 
 from deca_node.daemon.daemon import Daemon
-from deca_node.daemon.directory import finished, node_directory
+from deca_node.daemon.directory import SETTINGS, finished, node_directory
 from deca_node.daemon.logs import log, set_up_logging
 from deca_node.daemon.place import Place
 from deca_node.daemon.process import settle_memory
 from deca_node.daemon.security import Security
-from deca_node.daemon.settings_sources import Loaded
+from deca_node.daemon.settings_sources import Loaded, as_document
+from deca_node.numerics.durable import write_file
 
 
 def run_node(loaded: Loaded, place: Place, security: Security) -> int:
@@ -28,7 +30,16 @@ def run_node(loaded: Loaded, place: Place, security: Security) -> int:
         if finished(directory, loaded.run) and loaded.node.after_run == "exit":
             log.info("the run is complete; the tuned model is in %s", directory / "final")
             return 0
+        _keep_settings(directory, loaded)
         return runner.run(_life(loaded, place, security, directory))
+
+
+def _keep_settings(directory: Path, loaded: Loaded) -> None:
+    """For people and for `deca-node debug`; a disk that is full keeps no node from starting."""
+    try:
+        write_file(directory / SETTINGS, [(json.dumps(as_document(loaded), indent=1) + "\n").encode()])
+    except OSError as problem:
+        log.warning("the settings are not written down in %s: %s", directory, problem.strerror)
 
 
 async def _life(loaded: Loaded, place: Place, security: Security, directory: Path) -> int:
