@@ -23,7 +23,8 @@ testbed: setup ## Four nodes on this machine with a page each, until Ctrl-C: to 
 	$(BIN)/deca-node demo --testbed
 
 test: check ## All quick checks and all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow" --ignore tests/deploy
+	$(BIN)/python -m pytest -m "not slow" --ignore tests/deploy --ignore tests/e2e -n logical --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" tests/e2e
 
 simulate: setup ## Ten thousand storms: small clusters in which everything goes wrong that can
 	$(BIN)/python -m deca_node.lab.storms --seeds 10000 --processes 2
@@ -42,7 +43,7 @@ check: setup ## Format, lint, types, import arrow, freshness of generated files
 	$(BIN)/python tools/write_cli_reference.py --check
 	$(BIN)/python tools/write_monitoring.py --check
 	$(BIN)/hadolint docker/Dockerfile
-	$(BIN)/python -m pytest -q -m "not slow" tests/deploy
+	$(BIN)/python -m pytest -q -m "not slow" tests/deploy -n logical --maxprocesses 8
 
 check-image: ## Run the container image's install steps in a clean environment, and two nodes in it
 	docker/check_install.sh cpu
