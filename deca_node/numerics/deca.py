@@ -49,6 +49,8 @@ class Hyper:
     bias_correction: str = "alpha"
     beta1: float = 0.5
     beta2: float = 0.99
+    steps_max: float = math.inf
+    """No element of E counts more than so many steps gamma in h; what the mix does to x is not touched by it."""
 
     @classmethod
     def of(cls, settings: RunSettings) -> "Hyper":
@@ -64,6 +66,7 @@ class Hyper:
             bias_correction=settings.bias_correction,
             beta1=settings.beta1,
             beta2=settings.beta2,
+            steps_max=settings.clip_radius if settings.robust == "clip" else math.inf,
         )
 
     @property
@@ -195,8 +198,12 @@ def discrepancy(
 
     with D = sqrt(v^) + eps. In the last two (x - x+) / gamma is u - E / max(gamma, floor), the floor
     being 1 % of gamma's peak: so gamma -> 0 divides by nothing, and with a peak of 0 E drops out.
-    precond is computed as m^ - D E / gamma, hence with one node it is m^.
+    precond is computed as m^ - D E / gamma, hence with one node it is m^. Where ``hyper.steps_max`` bounds it, E
+    counts within +- steps_max max(gamma, floor), so that the consensus part of h is at most steps_max D (or s).
     """
+    if E is not None and hyper.steps_max < math.inf:
+        bound = hyper.steps_max * _floored(hyper, gamma)
+        E = E.clamp(-bound, bound)
     name, full = hyper.discrepancy, hyper.h_part == "full"
     if name in ("none", "decay-only"):
         return None
@@ -241,5 +248,9 @@ def _weighted(beta: float, moment: Tensor, signal: Tensor | None, unit: float) -
 
 def _inverse(hyper: Hyper, gamma: float) -> float:
     """1 / max(gamma, floor), or 0 where both are 0."""
-    bounded = max(gamma, GAMMA_FLOOR_SHARE * hyper.gamma_peak)
+    bounded = _floored(hyper, gamma)
     return 1.0 / bounded if bounded > 0.0 else 0.0
+
+
+def _floored(hyper: Hyper, gamma: float) -> float:
+    return max(gamma, GAMMA_FLOOR_SHARE * hyper.gamma_peak)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from deca_node.numerics import deca
+from deca_node.numerics import clipping, deca
 from deca_node.numerics.blocks import Block, FlatBlock, Span
 from deca_node.numerics.flows import KEYFRAME_CODEC, Flow, Origin, PublicCopies, to_neighbourhood_mean, write_keyframe
 from deca_node.numerics.quantize import CODECS, Codec, slice_elements
@@ -73,15 +73,17 @@ class BlockEngine:
         codec: Codec,
         gamma_c: float,
         signal: str = "none",
+        clip: clipping.Clip | None = None,
     ) -> None:
         """Thaw ``block``. ``origin(start, stop)`` reads x0, the run's common starting point, as float32; it
         is called for the keyframe and once more when edges open, and never after. ``signal`` is the run's
-        setting: none, v or mv."""
+        setting: none, v or mv. Flows count in full where there is no ``clip``."""
         self.flat = FlatBlock(model, block)
         self.hyper = hyper
         self.codec = codec
         self.layout = Layout(codec, block.elements, signal)
         self.gamma_c = gamma_c
+        self.clip = clip
         self.counts = deca.Counts()
         self.moments: deca.Moments | None = None
         self.public: PublicCopies | None = None
@@ -96,8 +98,8 @@ class BlockEngine:
     def of(cls, model: nn.Module, block: Block, settings: RunSettings, origin: Origin) -> "BlockEngine":
         """An engine as the run's settings ask for it."""
         hyper, codec = deca.Hyper.of(settings), CODECS[settings.codec]
-        signal, share = settings.signal, settings.flow_share
-        return cls(model, block, origin, hyper=hyper, codec=codec, gamma_c=share, signal=signal)
+        signal, share, clip = settings.signal, settings.flow_share, clipping.Clip.of(settings)
+        return cls(model, block, origin, hyper=hyper, codec=codec, gamma_c=share, signal=signal, clip=clip)
 
     @property
     def elements(self) -> int:
@@ -185,8 +187,9 @@ class BlockEngine:
         codes = [one.flow for one in exchanged]
         correction = self._correction(exchanged if fold else ())
         sums = _Squares(self.flat.master.device)
+        left = self._left(codes)
         for piece in self._slices:
-            E = self._flow(piece, codes, sums) if codes else None
+            E = self._flow(piece, codes, left, sums) if codes else None
             if fold:
                 self._fold(piece, E, correction, sums)
         if fold:
@@ -195,6 +198,8 @@ class BlockEngine:
         self.flat.publish()
         figures = sums.roots()
         self._figures |= figures
+        if left is not None:
+            figures |= clipping.figures([flow.peer for flow in codes], left)
         return figures | {name: value for one in exchanged for name, value in one.figures.items()}
 
     def mix_sound(self, flows: Sequence[Flow], fold: bool) -> tuple[Figures, Refused]:
@@ -272,11 +277,24 @@ class BlockEngine:
         self._scales = (squares / squares.new_tensor(sizes)).sqrt_().to(x.dtype)
         return sums.roots()
 
-    def _flow(self, piece: Slice, flows: Sequence[Flow], sums: "_Squares") -> Tensor:
+    def _left(self, flows: Sequence[Flow]) -> Tensor | None:
+        """What clipping leaves of each flow, [flows, tensors]; None where flows count in full."""
+        if self.clip is None or not flows:
+            return None
+        assert self.public is not None, "flows need open edges"
+        sizes = [span.stop - span.start for span in self.flat.spans]
+        distances = self.public.measure(flows, self._slices, len(sizes))
+        known = (edge.distances for edge in self.public.edges.values() if edge.distances is not None)
+        return self.clip.radii(known, sizes).shares(distances)
+
+    def _flow(self, piece: Slice, flows: Sequence[Flow], left: Tensor | None, sums: "_Squares") -> Tensor:
         """Mix one slice; returns E, what the flows added to it."""
         assert self.public is not None, "flows need open edges"
         x = self.flat.master[piece.start : piece.stop]
-        x_plus, E = deca.mix(x, self.public.advance(flows, piece.start, piece.stop), self.gamma_c)
+        edges = self.public.advance(flows, piece.start, piece.stop)
+        if left is not None:
+            edges = clipping.clipped(edges, left[:, piece.tensor].tolist())
+        x_plus, E = deca.mix(x, edges, self.gamma_c)
         x.copy_(x_plus)
         differences = self.public.differences(flows, piece.start, piece.stop)
         for e in differences:
@@ -293,7 +311,8 @@ class BlockEngine:
             moved = one.moved(self.public.edges[one.peer].weight)
             if moved is not None:
                 newest[one.peer] = moved
-        return Correction(tuple(newest.values()), self.gamma_c, self.counts, self.flat.master.device)
+        device = self.flat.master.device
+        return Correction(tuple(newest.values()), self.gamma_c, self.counts, device, self.clip, self.hyper.epsilon)
 
     def _fold(self, piece: Slice, E: Tensor | None, correction: Correction, sums: "_Squares") -> None:
         assert self.moments is not None and self.flat.grad is not None

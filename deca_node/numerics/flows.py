@@ -15,7 +15,7 @@ stays where it is however coarse or late the updates are.
 All tensors are flat, float32 and on the block's device, save the codes, which may lie in shared memory.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,10 +42,14 @@ class Flow(NamedTuple):
 
 @dataclass
 class Edge:
-    """One open edge: its mixing weight w_ij, and e_ij = x^_j - x^_i (float32 [elements])."""
+    """One open edge: its mixing weight w_ij, and e_ij = x^_j - x^_i (float32 [elements]).
+
+    ``distances`` is |e_ij| by parameter tensor when it was last measured, float64 [tensors] on the CPU.
+    """
 
     weight: float
     e: Tensor
+    distances: Tensor | None = None
 
 
 def write_keyframe(x: Tensor, origin: Origin, out: Tensor) -> None:
@@ -99,16 +103,46 @@ class PublicCopies:
         for flow in flows:
             self.codec.largest(flow.theirs, self.x_hat.numel(), flow.peer)
 
+    def measure(self, flows: Sequence[Flow], pieces: Sequence[tuple[int, int, int]], tensors: int) -> Tensor:
+        """|e_ij| as it will be once each of ``flows`` is applied, by parameter tensor: float64 [flows, tensors].
+
+        A norm needs the whole tensor before the first slice is mixed, so the flows are applied to copies that fit
+        the cache, and once more in :meth:`advance`. ``pieces`` are (start, stop, tensor). Every edge then knows its
+        newest ``distances``, those too that have no flow here.
+        """
+        device = self.x_hat.device
+        squares = torch.zeros(len(flows), tensors, dtype=torch.float64, device=device)
+        unheard = [e for peer, e in self.edges.items() if e.distances is None and peer not in {f.peer for f in flows}]
+        opened = torch.zeros(len(unheard), tensors, dtype=torch.float64, device=device)
+        for start, stop, tensor in pieces:
+            copies = {flow.peer: self.edges[flow.peer].e[start:stop].clone() for flow in flows}
+            for row, (_, e) in enumerate(self._advanced(flows, start, stop, copies)):
+                squares[row, tensor] += torch.dot(e, e)
+            for row, edge in enumerate(unheard):
+                squares_here = torch.dot(edge.e[start:stop], edge.e[start:stop])
+                opened[row, tensor] += squares_here
+        distances = squares.sqrt_().cpu()
+        for edge, found in zip(unheard, opened.sqrt_().cpu(), strict=True):
+            edge.distances = found
+        for flow, found in zip(flows, distances, strict=True):
+            self.edges[flow.peer].distances = found
+        return distances
+
     def advance(self, flows: Sequence[Flow], start: int, stop: int) -> Iterator[tuple[float, Tensor]]:
         """Apply flows, in their order, to elements [start, stop): e_ij += q_j - q_i, yielding (w_ij, e_ij).
 
         This is what :func:`deca.mix` takes. A late edge comes once per step it missed, so each pair must
         be used before the next is asked for.
         """
+        yield from self._advanced(flows, start, stop, {f.peer: self.edges[f.peer].e[start:stop] for f in flows})
+
+    def _advanced(
+        self, flows: Sequence[Flow], start: int, stop: int, differences: Mapping[str, Tensor]
+    ) -> Iterator[tuple[float, Tensor]]:
+        """Apply flows to the ``differences`` of their edges, elements [start, stop) each."""
         ours: dict[int, Tensor] = {}
         for flow in flows:
-            edge = self.edges[flow.peer]
-            e = edge.e[start:stop]
+            e = differences[flow.peer]
             if not (
                 native.add_difference(self.codec.name, flow.theirs, flow.ours, start, e)
                 or fused.add_difference(self.codec, flow.theirs, flow.ours, start, e)
@@ -117,7 +151,7 @@ class PublicCopies:
                 if id(flow.ours) not in ours:
                     ours[id(flow.ours)] = self.codec.decode(flow.ours, start, stop, e.device)
                 e.add_(q_j.sub_(ours[id(flow.ours)]))
-            yield edge.weight, e
+            yield self.edges[flow.peer].weight, e
 
     def differences(self, flows: Sequence[Flow], start: int, stop: int) -> list[Tensor]:
         """e_ij of every edge that these flows advanced, elements [start, stop): the disagreement with each

@@ -26,6 +26,12 @@ is at least the spread of the neighbours' m around ours, in the units of v (c1 a
 Jensen's inequality the square of what m gained is not above that sum, so what an exchange adds to m^ / sqrt(v^) is
 at most 1. Where all nodes agree nothing is lifted.
 
+With ``robust = clip`` a neighbour may be hostile. b is bounded as it is, but one that claims too much at every
+exchange would raise v by a factor of 1 + 3 w_ij each time. So of d signals b counts as if it were not beyond the
+(f+1)-th smallest and the (f+1)-th largest of its group: then an honest neighbour is at least as far out. With fewer
+than 2 f + 1 signals nothing is corrected. And (m~_j - m~_i) counts within +- clip_radius c1 (sqrt(v / c2) + eps)
+element by element, that many steps; so the last line lifts v to no more than about clip_radius^2 of itself.
+
 Both ends compare codes of one and the same exchange, so a late edge is as consistent as one in time; of several
 late ones the newest counts. gamma_c damps what is late here as it does in the mixing of x. v, not the
 bias-corrected v^, is what is compared: at one step the correction is the same on all nodes.
@@ -39,6 +45,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from deca_node.numerics.clipping import Clip
 from deca_node.numerics.deca import Counts, Moments
 from deca_node.numerics.quantize import CODECS, NotFiniteError
 from deca_node.protocol.errors import WireError
@@ -140,19 +147,41 @@ class Correction:
     """What the newest signals of all edges make of the moments that are carried on; one for every fold.
 
     ``share`` is gamma_c, and ``counts`` are those of the half step. ``factors`` (float32 [groups]) is what v is
-    multiplied with.
+    multiplied with. ``clip`` and ``epsilon`` bound what hostile neighbours can do; see the module's docstring.
     """
 
-    def __init__(self, moved: Sequence[Moved], share: float, counts: Counts, device: torch.device) -> None:
+    def __init__(
+        self,
+        moved: Sequence[Moved],
+        share: float,
+        counts: Counts,
+        device: torch.device,
+        clip: Clip | None = None,
+        epsilon: float = 0.0,
+    ) -> None:
+        if clip is not None and clip.neighbours and not clip.trusts(len(moved)):
+            moved = ()
         self._moved = moved
         self._share = share
+        self._counts = counts
+        self._clip = clip
+        self._epsilon = epsilon
         self._unit = counts.c2 / counts.c1**2 if moved else 0.0
         self.factors: Tensor | None = None
-        for edge in moved:
-            ours, theirs = decode_v(edge.v_ours, device), decode_v(edge.v_theirs, device)
-            b = bounded((theirs - ours).exp2_()).masked_fill_(ours == -math.inf, 0.0)
+        for edge, b in zip(moved, self._drawn(device), strict=True):
             self.factors = torch.ones_like(b) if self.factors is None else self.factors
             self.factors.add_(b, alpha=share * edge.weight)
+
+    def _drawn(self, device: torch.device) -> Sequence[Tensor]:
+        """b(v~_j / v~_i) of every edge; with a clip none lies beyond the (f+1)-th from either end."""
+        found = []
+        for edge in self._moved:
+            ours, theirs = decode_v(edge.v_ours, device), decode_v(edge.v_theirs, device)
+            found.append(bounded((theirs - ours).exp2_()).masked_fill_(ours == -math.inf, 0.0))
+        if self._clip is None or not self._clip.neighbours or not found:
+            return found
+        f, ordered = self._clip.neighbours, torch.stack(found).sort(dim=0).values
+        return [torch.minimum(torch.maximum(b, ordered[f]), ordered[-1 - f]) for b in found]
 
     def apply(self, moments: Moments, start: int, stop: int) -> Moments:
         """Elements [start, stop) of the moments after the fold, corrected."""
@@ -161,9 +190,18 @@ class Correction:
         groups = self.factors[start // V_GROUP : -(-stop // V_GROUP)].repeat_interleave(V_GROUP)
         lead = start % V_GROUP
         scaled = Moments(moments.m, moments.v * groups[lead : lead + stop - start])
-        return self._mixed(scaled, start, stop) if any(edge.m_ours is not None for edge in self._moved) else scaled
+        if not any(edge.m_ours is not None for edge in self._moved):
+            return scaled
+        return self._mixed(scaled, self._reach(moments.v), start, stop)
 
-    def _mixed(self, moments: Moments, start: int, stop: int) -> Moments:
+    def _reach(self, v: Tensor) -> Tensor | None:
+        """How far a neighbour's m counts from ours, clip_radius steps of c1 (sqrt(v / c2) + eps); None: however far."""
+        if self._clip is None:
+            return None
+        steps = (v / self._counts.c2).sqrt_().add_(self._epsilon)
+        return steps.mul_(self._clip.radius * self._counts.c1)
+
+    def _mixed(self, moments: Moments, reach: Tensor | None, start: int, stop: int) -> Moments:
         m, spread = moments.m.clone(), torch.zeros_like(moments.v)
         ours: dict[int, Tensor] = {}
         for edge in self._moved:
@@ -173,6 +211,8 @@ class Correction:
                 ours[id(edge.m_ours)] = M_CODEC.decode(edge.m_ours, start, stop, m.device)
             # Subtracted before it is scaled: so both ends' differences are opposite bit for bit.
             difference = M_CODEC.decode(edge.m_theirs, start, stop, m.device).sub_(ours[id(edge.m_ours)])
+            if reach is not None:
+                difference = torch.minimum(torch.maximum(difference, -reach), reach)
             m.add_(difference, alpha=self._share * edge.weight)
             spread.addcmul_(difference, difference, value=self._share * edge.weight * self._unit)
         return Moments(m, torch.maximum(moments.v, spread))

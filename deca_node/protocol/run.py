@@ -16,6 +16,7 @@ from deca_node.protocol.settings import canonical, check_limits, setting
 
 DISCREPANCIES = ("none", "paper", "descent", "precond", "rms", "trivial")
 SIGNALS = ("none", "v", "mv")
+ROBUST = ("none", "clip")
 TOPOLOGIES = ("ring", "exponential", "torus", "hypercube", "full", "erdos-renyi", "random-regular", "edges")
 
 FLOW_SHARE_MAX: Mapping[str, float] = {"lockstep": 1.0, "overlap": 0.5}
@@ -128,6 +129,33 @@ class RunSettings:
         low=0.0,
         high=1.0,
     )
+    robust: str = setting(
+        "none",
+        "What bounds a neighbour that sends well-formed nonsense: nothing, or clipped gossip (clip), in which it moves "
+        "each parameter tensor of this node by at most w_ij tau_i per flow. The mean over nodes is then no longer "
+        "preserved; docs/ALGORITHM.md has the formulas and the price.",
+        choices=ROBUST,
+    )
+    robust_neighbours: int = setting(
+        1,
+        "How many of a node's neighbours may be hostile at once [f] under robust = clip: tau_i is then not above the "
+        "(f+1)-th largest distance to a neighbour, on nodes with 2 f + 1 neighbours or more. 0: clip_radius alone.",
+        unit="neighbours",
+        low=0,
+    )
+    clip_radius: float = setting(
+        5.0,
+        "The largest tau_i under robust = clip, as RMS over a parameter tensor in units of the learning rate's peak: "
+        "tau_i <= clip_radius learning_rate sqrt(elements). It bounds h as well: no element of it counts more such "
+        "steps.",
+        low=1e-3,
+    )
+    clip_reach: float = setting(
+        3.0,
+        "Under robust = clip with robust_neighbours > 0, a neighbour farther than this many times the (f+1)-th largest "
+        "distance counts for nothing; 0: all count, as in the paper.",
+        low=0.0,
+    )
     mix_every: int = setting(1, "Inner steps between two exchanges [tau].", unit="steps", low=1)
     late_steps: int = setting(
         2,
@@ -162,8 +190,27 @@ class RunSettings:
                 f"codec = 'topk' needs gamma_c <= {TOPK_FLOW_SHARE_MAX}, got {self.gamma_c}: what it has not sent yet "
                 "is missing from the public copies, and above that bound gossip on them diverges"
             )
+        if self.robust == "clip":
+            self._check_clip()
         if self.topology == "edges" and not self.edges.strip():
             raise SettingsError("topology = 'edges' needs the pairs of neighbours; give them as in edges = 'a-b b-c'")
+
+    def _check_clip(self) -> None:
+        if 0.0 < self.clip_reach < 1.0:
+            raise SettingsError(
+                f"clip_reach = {self.clip_reach} would leave out whom the radius lets in; give 1 or more, or 0 for all"
+            )
+        if not self.learning_rate:
+            raise SettingsError(
+                "robust = 'clip' needs a learning_rate above 0: its radius is measured in steps of that size"
+            )
+        degree, f = {"ring": 2, "torus": 4, "random-regular": self.degree}.get(self.topology), self.robust_neighbours
+        if degree is not None and degree < 2 * f + 1:
+            raise SettingsError(
+                f"robust_neighbours = {f} needs {2 * f + 1} neighbours, so that the honest are in the majority, but "
+                f"under topology = {self.topology!r} a node has {degree} at most; use a denser graph, or "
+                f"robust_neighbours = {(degree - 1) // 2}"
+            )
 
     @property
     def flow_share(self) -> float:

@@ -349,6 +349,7 @@ def test_hyper_takes_every_value_from_the_run() -> None:
     )  # fmt: skip
     hyper = Hyper.of(run)
     assert hyper.gamma_peak == run.learning_rate
-    names = set(Hyper.__dataclass_fields__) - {"gamma_peak"}
+    assert hyper.steps_max == math.inf and Hyper.of(replace(run, robust="clip")).steps_max == run.clip_radius
+    names = set(Hyper.__dataclass_fields__) - {"gamma_peak", "steps_max"}
     assert {name: getattr(hyper, name) for name in names} == {name: getattr(run, name) for name in names}
     assert math.isclose(hyper.beta2, 0.9)

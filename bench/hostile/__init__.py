@@ -1,0 +1,1 @@
+"""What members that send nonsense do to the honest ones, with and without robust mixing."""

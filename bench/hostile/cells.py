@@ -1,0 +1,164 @@
+"""One run of eight nodes, some of them hostile, and the loss of every node on every node's text.
+
+Nodes, trainers, engines and codecs are those of production, on one thread with a fake network; nothing is written to
+the disk but the start model and x0.
+"""
+
+import math
+import shutil
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bench.hostile.attacks import HostileTrainer
+from deca_node.lab.cluster import Cluster
+from deca_node.lab.inputs import make_inputs
+from deca_node.lab.seats import FrameBook, seats
+from deca_node.lab.texts import private_corpora
+from deca_node.lab.toy_model import Recipe
+from deca_node.numerics.batches import heldout_batches
+from deca_node.numerics.model import LoadedModel, load_model
+from deca_node.numerics.objective import evaluate
+from deca_node.numerics.options import TrainerOptions
+from deca_node.numerics.packing import PackedData, load_dataset
+from deca_node.numerics.trainer import Trainer
+from deca_node.protocol import commands as c
+from deca_node.protocol import events as e
+from deca_node.protocol.node import Node
+from deca_node.protocol.patience import Patience
+from deca_node.protocol.run import RunSettings
+
+NODES = 8
+EVAL_SEQUENCES = 16
+
+RECIPE = Recipe(vocabulary=512, hidden=64, layers=1, steps=600, sequence_length=64, batch_size=8, threads=1)
+RUN = RunSettings(
+    rounds=2,
+    inner_steps=16,
+    sequence_length=64,
+    batch_size=4,
+    learning_rate=2e-3,
+    lr_schedule="linear",
+    topology="random-regular",
+    degree=5,
+)
+
+Loss = float | None
+"""Nats per token; None where it is not finite, or the node did not come to the end."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What decides a run: the attack (``none``), how many nodes make it, the run's settings in which it differs from
+    :data:`RUN`, and the seed."""
+
+    attack: str
+    hostile: int
+    settings: tuple[tuple[str, Any], ...]
+    seed: int
+
+    @property
+    def run(self) -> RunSettings:
+        """The run's settings."""
+        return replace(RUN, seed=self.seed, **dict(self.settings))
+
+    @property
+    def key(self) -> str:
+        """All of it, as text."""
+        chosen = " ".join(f"{name}={value}" for name, value in self.settings)
+        return f"{self.attack} {self.hostile} [{chosen}] {self.seed}"
+
+
+def names(hostile: int = 0) -> tuple[str, ...]:
+    """Of the nodes; the last ``hostile`` of them are."""
+    return tuple(corpus.name for corpus in private_corpora(NODES))[: NODES - hostile]
+
+
+def prepare(folder: Path) -> Path:
+    """The start model and every node's text; made once."""
+    make_inputs(folder, names(), RECIPE)
+    return folder
+
+
+class Seated:
+    """A trainer that writes nothing of what it is asked to keep."""
+
+    def __init__(self, trainer: Trainer, texts: dict[str, PackedData]) -> None:
+        self.trainer = trainer
+        self._texts = texts
+        self.losses: list[Loss] = []
+        self.clipped: list[float] = []
+
+    def ready(self) -> e.TrainerReady:
+        """As the trainer."""
+        return self.trainer.ready()
+
+    def obey(self, command: c.TrainerCommand) -> e.TrainerEvent:
+        """As the trainer, save that checkpoints are none, and that the end is where losses are measured."""
+        if isinstance(command, c.Checkpoint):
+            return e.Checkpointed(command.position, "", {})
+        if isinstance(command, c.Evaluate):
+            return e.Evaluated(command.when, 0.0, 0)
+        if isinstance(command, c.Save):
+            self.losses = [self._loss(text) for text in self._texts.values()]
+            return e.Saved(command.name)
+        event = self.trainer.obey(command)
+        if isinstance(event, e.Mixed) and "clipped_share" in event.scalars:
+            self.clipped.append(event.scalars["clipped_share"])
+        return event
+
+    def _loss(self, text: PackedData) -> Loss:
+        model, device = self.trainer.model, next(self.trainer.model.parameters()).device
+        loss, _ = evaluate(model, heldout_batches(text, EVAL_SEQUENCES, EVAL_SEQUENCES), device)
+        return loss if math.isfinite(loss) else None
+
+
+def run(cell: Cell, folder: Path) -> dict[str, Any]:
+    """One cell: ``losses`` of each node (rows, honest and hostile) on each node's text, and the mean share of flows
+    clipped at honest nodes."""
+    settings, everybody, honest = cell.run, names(), names(cell.hostile)
+    work = folder / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    texts = {name: _text(folder, name, settings) for name in everybody}
+
+    def seat(node: Node, frames: FrameBook) -> Seated:
+        loaded = _model(folder)
+        options = TrainerOptions(name=node.name, settings=settings, directory=str(work / node.name))
+        arguments = (options, loaded, texts[node.name], frames.view)
+        hostile = node.name not in honest
+        return Seated(HostileTrainer(cell.attack, *arguments) if hostile else Trainer(*arguments), texts)
+
+    patience = Patience(eval_every="never")
+    made = seats([Node(name, everybody, settings, patience) for name in everybody], seat)
+    Cluster(made, seed=cell.seed).run()
+    seated = [one.trainer for one in made.values() if isinstance(one.trainer, Seated)]
+    clipped = [share for one in seated[: len(honest)] for share in one.clipped]
+    counters = [made[name].node.counters for name in honest]
+    shutil.rmtree(work, ignore_errors=True)
+    return {
+        "losses": [one.losses or [None] * NODES for one in seated],
+        "clipped_share": sum(clipped) / len(clipped) if clipped else None,
+        "edges_refused": sum(counter["edges_refused"] for counter in counters),
+    }
+
+
+def start_losses(folder: Path, seed: int) -> list[Loss]:
+    """Of the start model on each node's text."""
+    settings = replace(RUN, seed=seed)
+    model = _model(folder).model
+    device = next(model.parameters()).device
+    texts = (_text(folder, name, settings) for name in names())
+    return [evaluate(model, heldout_batches(text, EVAL_SEQUENCES, EVAL_SEQUENCES), device)[0] for text in texts]
+
+
+def _model(folder: Path) -> LoadedModel:
+    return load_model(str(folder / "model"), dtype="float32", device="cpu")
+
+
+@cache
+def _text(folder: Path, name: str, settings: RunSettings) -> PackedData:
+    tokenizer = _model(folder).tokenizer
+    options = TrainerOptions(name=name, settings=settings, directory="")
+    length = settings.sequence_length
+    return load_dataset(folder / "data" / f"{name}.jsonl", tokenizer, sequence_length=length, seed=options.seed)
