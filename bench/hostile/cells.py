@@ -1,7 +1,7 @@
 """One run of eight nodes, some of them hostile, and the loss of every node on every node's text.
 
-Nodes, trainers, engines and codecs are those of production, on one thread with a fake network; nothing is written to
-the disk but the start model and x0.
+Nodes, trainers, engines and codecs are those of production, on one thread with a fake network; of what they do nothing
+is written to the disk but x0.
 """
 
 import math
@@ -32,13 +32,13 @@ from deca_node.protocol.run import RunSettings
 NODES = 8
 EVAL_SEQUENCES = 16
 
-RECIPE = Recipe(vocabulary=512, hidden=64, layers=1, steps=600, sequence_length=64, batch_size=8, threads=1)
+RECIPE = Recipe(vocabulary=512, hidden=64, layers=1, steps=300, sequence_length=64, batch_size=8, threads=1)
 RUN = RunSettings(
     rounds=2,
     inner_steps=16,
     sequence_length=64,
     batch_size=4,
-    learning_rate=2e-3,
+    learning_rate=5e-3,
     lr_schedule="linear",
     topology="random-regular",
     degree=5,

@@ -120,6 +120,11 @@ def _by_key(value: Callable[[Status], Mapping[str, int]]) -> Callable[[Status], 
     return lambda status: [((key,), float(number)) for key, number in sorted(value(status).items())]
 
 
+def _clipped(status: Status) -> Samples:
+    found = ((peer.name, status.figures.get(f"peer.{peer.name}.clipped_share")) for peer in status.peers)
+    return [((name,), share) for name, share in found if share is not None]
+
+
 def _spread(spread: Spread | None, value: Callable[[Spread], float]) -> float | None:
     return None if spread is None else value(spread)
 
@@ -194,6 +199,13 @@ METRICS: tuple[Metric, ...] = (
         "gauge",
         "RMS distance of the active block's public copy to the mean of its own and its neighbours'.",
         _one(lambda s: s.consensus_distance),
+    ),
+    Metric(
+        "deca_flows_clipped_share",
+        "gauge",
+        "Share of a peer's newest flows that were clipped, counted by parameter tensor; only under robust = clip.",
+        _clipped,
+        ("peer",),
     ),
     Metric("deca_learning_rate", "gauge", "Step size of the newest step.", _figure("learning_rate")),
     Metric("deca_gradient_norm", "gauge", "Norm of the newest gradient.", _figure("grad_norm")),

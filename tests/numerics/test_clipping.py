@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -74,6 +74,7 @@ def lies(cluster: Cluster, seed: int, scale: float) -> Tensor:
     return frame
 
 
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), scales=st.lists(WILD, min_size=1, max_size=3), late=st.booleans(),
        codec=st.sampled_from(["fp32", "int8", "int4"]))  # fmt: skip
 def test_one_neighbour_moves_a_tensor_by_w_tau_per_flow_whatever_it_sends(
@@ -356,12 +357,12 @@ def test_a_neighbours_m_counts_within_so_many_steps(wild: float, v: float) -> No
 
 
 def test_settings_reach_the_engine() -> None:
-    settings = RunSettings(robust="clip", robust_neighbours=2, clip_radius=7.0, learning_rate=1e-3, clip_reach=4.0)
-    assert Clip.of(settings) == Clip(2, 7.0, 1e-3, 4.0) and Clip.of(replace(settings, robust="none")) is None
+    run = RunSettings(robust="clip", robust_neighbours=2, clip_radius=7.0, learning_rate=1e-3, clip_reach=4.0)
+    assert Clip.of(run) == Clip(2, 7.0, 1e-3, 4.0) and Clip.of(replace(run, robust="none")) is None
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("chosen", "sentence"),
     [
         ({"learning_rate": 0.0}, r"robust = 'clip' needs a learning_rate above 0"),
         ({"topology": "ring"}, r"robust_neighbours = 1 needs 3 neighbours.*topology = 'ring'.* robust_neighbours = 0$"),
@@ -371,6 +372,6 @@ def test_settings_reach_the_engine() -> None:
         ({"clip_radius": 0.0}, r"clip_radius = 0.0 is below"),
     ],
 )
-def test_what_cannot_be_robust_is_refused_by_name(settings: dict[str, object], sentence: str) -> None:
+def test_what_cannot_be_robust_is_refused_by_name(chosen: dict[str, object], sentence: str) -> None:
     with pytest.raises(SettingsError, match=sentence):
-        RunSettings(robust="clip", **settings)  # type: ignore[arg-type]
+        RunSettings(robust="clip", **chosen)  # type: ignore[arg-type]

@@ -72,6 +72,8 @@ class Recorder:
     gradients: dict[Step, Array] = field(default_factory=dict)
     x_half: dict[Step, Array] = field(default_factory=dict)
     x: dict[Step, Array] = field(default_factory=dict)
+    clipped: list[float] = field(default_factory=list)
+    """Shares of flows clipped, mix by mix."""
     m: dict[Step, Array] = field(default_factory=dict)
     v: dict[Step, Array] = field(default_factory=dict)
 
@@ -93,6 +95,8 @@ class Recorder:
                     self.gradients[step] = array(self.trainer.engine.flat.grad)
             case c.Mix(step, _, fold):
                 self.x[step] = self.master()
+                assert isinstance(event, e.Mixed)
+                self.clipped += [v for name, v in event.scalars.items() if name == "clipped_share"]
                 if fold:
                     assert self.trainer.engine.moments is not None
                     self.m[step], self.v[step] = map(array, self.trainer.engine.moments)
@@ -255,6 +259,33 @@ def test_late_signals_do_no_harm(exchange: str, seed: int, tmp_path: Path) -> No
             max(np.abs(a).max() for r in run for a in getattr(r, name).values()) for run in (plain, signalled)
         )
         assert 0.2 * usual < found < 1.5 * usual
+
+
+LOCKSTEP_AND_OVERLAP = [
+    pytest.param("lockstep", "int4", 1, marks=pytest.mark.slow),
+    ("overlap", "int8", 2),
+]
+
+
+@pytest.mark.parametrize(("exchange", "codec", "mix_every"), LOCKSTEP_AND_OVERLAP)
+def test_clipping_works_in_bad_weather(exchange: str, codec: str, mix_every: int, tmp_path: Path) -> None:
+    """Late flows, lost edges, flushes: with a radius that nothing reaches not a bit changes, and with a small one every
+    flow that is applied is clipped, and training goes on."""
+    settings = replace(SETTINGS, rounds=1, codec=codec, exchange=exchange, mix_every=mix_every, topology="full")
+    wide = replace(settings, robust="clip", robust_neighbours=0, clip_radius=1e30)
+    tight = replace(settings, robust="clip", robust_neighbours=1, clip_radius=0.01)
+    patience = Patience(step=0.5, open=2.0, eval_every="end")
+    plain, same, clipped = (
+        run_cluster(each, tmp_path / name, STORM, patience)
+        for name, each in (("plain", settings), ("wide", wide), ("tight", tight))
+    )
+    assert counted(plain, "flows_late") > 5
+    for one, other in zip(plain, same, strict=True):
+        assert np.array_equal(parameters(one.trainer.model), parameters(other.trainer.model))
+    shares = [share for r in clipped for share in r.clipped]
+    assert np.mean(shares) > 0.5
+    moved = [np.abs(r.x[step] - r.x_half[step]) for r in clipped for step in r.x]
+    assert max(m.max() for m in moved) > 0.0 and np.isfinite(moved[0]).all()
 
 
 def counted(recorders: list[Recorder], name: str) -> int:
