@@ -42,7 +42,7 @@ def main() -> None:
             began = time.process_time()
             done[cell.key] = cells.run(cell, folder) | {"cpu_seconds": time.process_time() - began}
             write_results("hostile", arguments, {"start": starts, "cells": done})
-            Console(stderr=True).print(f"{number}/{len(planned)}  {cell.key}", highlight=False)
+            Console(stderr=True).print(f"{number}/{len(planned)}  {cell.key}", highlight=False, markup=False)
     rows = table(planned, done, starts)
     path = write_results("hostile", arguments, {"start": starts, "rows": rows, "cells": done})
     Console(width=120).print(drawn(rows))
