@@ -123,9 +123,9 @@ def _shapes(loaded: Loaded) -> tuple[ModelShape, ModelShape]:
     source, settings = loaded.node.model, loaded.run
     if not source:
         raise SettingsError("model is not set; give --model, DECA_MODEL, or model in node.toml")
-    from deca_node.numerics.shapes import meta_model, model_shape
+    from deca_node.numerics.shapes import model_shape, planned_model
 
-    model = meta_model(source, settings.sequence_length)
+    model = planned_model(source, settings)
     return model_shape(model, settings.block_layers, source), model_shape(model, 1, source)
 
 

@@ -1,4 +1,4 @@
-"""Batches of sequences: in a fresh random order every epoch, or in order for evaluation.
+"""Batches of sequences, or of labelled records: in a fresh random order every epoch, or in order for evaluation.
 
 The order of an epoch follows from the seed and the epoch's number alone, so the place in it is two numbers,
 and a batch is a pure function of (seed, epoch, position). A node that saved its :class:`Cursor` goes on
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deca_node.numerics.labelled import Examples, LabelledData
 from deca_node.numerics.packing import PackedData, Sequences, permutation
 from deca_node.protocol.errors import DataError
 
@@ -35,6 +36,35 @@ class Batch:
         """How many tokens the loss covers."""
         return int((self.labels[:, 1:] != IGNORED).sum())
 
+    def split(self, size: int) -> Iterator["Batch"]:
+        """The same in parts of ``size`` sequences."""
+        return map(Batch, self.input_ids.split(size), self.labels.split(size))
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledBatch:
+    """Labelled records as a model takes them, on the CPU: ``labels`` int64 [b], the others int64 [b, L], filled up on
+    the right to the longest record's length."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    token_type_ids: torch.Tensor
+    labels: torch.Tensor
+
+    @property
+    def predicted(self) -> int:
+        """How many records the loss covers."""
+        return len(self.labels)
+
+    def split(self, size: int) -> Iterator["LabelledBatch"]:
+        """The same in parts of ``size`` records."""
+        columns = (self.input_ids, self.attention_mask, self.token_type_ids, self.labels)
+        return map(LabelledBatch, *(column.split(size) for column in columns))
+
+
+AnyBatch = Batch | LabelledBatch
+Rows = Sequences | Examples
+
 
 @dataclass(frozen=True)
 class Cursor:
@@ -51,7 +81,7 @@ class Batches:
     there are fewer sequences than the batch takes, it holds several epochs.
     """
 
-    def __init__(self, train: Sequences, batch_size: int, seed: int) -> None:
+    def __init__(self, train: Rows, batch_size: int, seed: int) -> None:
         assert len(train) > 0 and batch_size > 0, "load_dataset refuses data without a sequence to train on"
         self._train = train
         self._batch_size = batch_size
@@ -64,7 +94,7 @@ class Batches:
         """How many sequences an epoch has."""
         return len(self._train)
 
-    def next(self) -> Batch:
+    def next(self) -> AnyBatch:
         """The batch at the cursor; moves the cursor behind it."""
         rows: list[NDArray[np.int64]] = []
         wanted = self._batch_size
@@ -99,20 +129,33 @@ class Batches:
         return permutation(len(self._train), f"{self._seed}:epoch:{epoch}")
 
 
-def make_batch(sequences: Sequences, rows: NDArray[np.int64]) -> Batch:
-    """The sequences with these numbers, int64 [b], as a batch."""
-    input_ids = torch.from_numpy(sequences.ids[rows].astype(np.int64))
-    trained = torch.from_numpy(sequences.trained[rows])
+def make_batch(data: Rows, rows: NDArray[np.int64]) -> AnyBatch:
+    """The sequences or records with these numbers, int64 [b], as a batch."""
+    if isinstance(data, Examples):
+        return _labelled_batch(data.take(rows))
+    input_ids = torch.from_numpy(data.ids[rows].astype(np.int64))
+    trained = torch.from_numpy(data.trained[rows])
     return Batch(input_ids, torch.where(trained, input_ids, IGNORED))
 
 
-def ordered_batches(sequences: Sequences, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
-    """All sequences in order, or the first ``limit`` of them; the last batch may be smaller."""
-    count = len(sequences) if limit is None else min(limit, len(sequences))
+def _labelled_batch(examples: Examples) -> LabelledBatch:
+    """All of these records, filled up on the right."""
+    lengths = np.diff(examples.starts)
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    input_ids = np.full(mask.shape, examples.pad, np.int64)
+    types = np.zeros(mask.shape, np.int64)
+    input_ids[mask], types[mask] = examples.ids, examples.types
+    columns = (input_ids, mask.astype(np.int64), types, examples.labels)
+    return LabelledBatch(*map(torch.from_numpy, columns))
+
+
+def ordered_batches(data: Rows, batch_size: int, limit: int | None = None) -> Iterator[AnyBatch]:
+    """All sequences or records in order, or the first ``limit`` of them; the last batch may be smaller."""
+    count = len(data) if limit is None else min(limit, len(data))
     for start in range(0, count, batch_size):
-        yield make_batch(sequences, np.arange(start, min(start + batch_size, count)))
+        yield make_batch(data, np.arange(start, min(start + batch_size, count)))
 
 
-def heldout_batches(packed: PackedData, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
-    """The held-out sequences in order, at most ``limit`` of them."""
-    return ordered_batches(packed.heldout, batch_size, limit)
+def heldout_batches(data: PackedData | LabelledData, batch_size: int, limit: int | None = None) -> Iterator[AnyBatch]:
+    """The held-out sequences or records in order, at most ``limit`` of them."""
+    return ordered_batches(data.heldout, batch_size, limit)

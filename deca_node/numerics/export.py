@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deca_node.numerics.blocks import Block, partition, spans
+from deca_node.numerics.classifier import Head
 from deca_node.numerics.manifest import (
     CHECKPOINTS,
     DamagedError,
@@ -33,7 +34,7 @@ def export(directory: Path, start_model: str, out: Path, note: Note) -> Manifest
     """
     manifest = _newest_sound(directory, note)
     fields = manifest.agreement.fields
-    loaded = load_model(start_model, dtype=fields["dtype"])
+    loaded = load_model(start_model, dtype=fields["dtype"], head=Head.agreed(fields))
     if parameter_hash(loaded.model) != fields["model"]:
         raise ModelError(f"{start_model} is not the model that the run in {directory} started from")
     blocks = {block.name: block for block in partition(loaded.model, int(fields["block_layers"]))}

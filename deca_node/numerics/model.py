@@ -21,12 +21,21 @@ import torch
 from huggingface_hub import is_offline_mode, snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers import logging as transformers_logging
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from deca_node.numerics.classifier import (
+    Head,
+    auto_class,
+    can_classify,
+    fresh_head,
+    labels_of,
+    settle_labels,
+    settle_padding,
+)
 from deca_node.numerics.model_files import INDEX, brief, read_json, weight_files
 from deca_node.protocol.errors import ModelError, StorageError
 
@@ -34,26 +43,35 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 # What is fetched of a hub repository: weights, configuration and tokenizer at its top, nothing executable.
 HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 HUB_IGNORED = ["*/*", "consolidated*"]
+# Models whose first position is the one after the padding token's number.
+POSITIONS_AFTER_PADDING = {
+    *("camembert", "data2vec-text", "ibert", "lilt", "longformer", "luke", "markuplm", "mpnet", "roberta"),
+    *("roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+}
 # Room for configuration and tokenizer beside the weights; the largest tokenizers in use take about 35 MB.
 SAVE_MARGIN_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A causal language model in training mode (its dropout is what its config says), and its tokenizer.
+    """A model in training mode (its dropout is what its config says), and its tokenizer.
 
     ``folder`` is where both were read from; ``positions_max`` the longest sequence in tokens that the
-    model can take, or None where its architecture sets no limit.
+    model can take, or None where its architecture sets no limit. A classifier has ``labels``, by their numbers.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     folder: Path
     positions_max: int | None
+    labels: tuple[str, ...] = ()
 
 
-def load_model(source: str, *, dtype: str = "auto", device: str | torch.device = "cpu") -> LoadedModel:
-    """Load the model and tokenizer of a local folder or of a hub id, with safetensors weights only.
+def load_model(
+    source: str, *, dtype: str = "auto", device: str | torch.device = "cpu", head: Head | None = None
+) -> LoadedModel:
+    """Load the model and tokenizer of a local folder or of a hub id, with safetensors weights only: a causal language
+    model, or with ``head`` a classifier.
 
     ``dtype`` is one of DTYPES; "auto" keeps the checkpoint's own. A hub id is fetched once into the
     Hugging Face cache (never, with HF_HUB_OFFLINE=1). Raises ModelError with one sentence.
@@ -62,20 +80,23 @@ def load_model(source: str, *, dtype: str = "auto", device: str | torch.device =
         raise ModelError(f"dtype = {dtype!r} is not one of {', '.join(DTYPES)}")
     folder = _locate(source)
     with _quiet():
-        config = _read_config(folder)
+        config = _read_config(folder, head)
         _check_weights(folder)
         tokenizer = _read_tokenizer(folder)
-        model = _read_model(folder, config, dtype)
+        if head:
+            settle_padding(config, tokenizer, folder)
+        model = _read_model(folder, config, dtype, head)
     _check_vocabulary(model, tokenizer, folder)
     _move(model, torch.device(device))
     model.train()
-    return LoadedModel(model, tokenizer, folder, positions_max(config))
+    return LoadedModel(model, tokenizer, folder, positions_max(config), labels_of(config) if head else ())
 
 
 def positions_max(config: PreTrainedConfig) -> int | None:
     """The longest sequence in tokens, ``max_position_embeddings``; None where the architecture names no limit."""
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return int(limit) if limit else None
+    taken = (config.pad_token_id or 0) + 1 if config.model_type in POSITIONS_AFTER_PADDING else 0
+    return int(limit) - taken if limit else None
 
 
 def check_sequence_length(loaded: LoadedModel, sequence_length: int) -> None:
@@ -159,7 +180,7 @@ def _locate(source: str) -> Path:
         raise ModelError(f"{source!r} is no folder here, and the Hugging Face hub gave none: {reason}") from error
 
 
-def _read_config(folder: Path) -> PreTrainedConfig:
+def _read_config(folder: Path, head: Head | None) -> PreTrainedConfig:
     raw = read_json(folder / "config.json", f"{folder} holds no config.json, so it is not a Hugging Face model")
     model_type = raw.get("model_type")
     if not model_type:
@@ -171,21 +192,27 @@ def _read_config(folder: Path) -> PreTrainedConfig:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # transformers validates configs with many kinds of exceptions
         raise ModelError(f"{folder}/config.json does not describe a {model_type} model: {brief(error)}") from error
-    _check_architecture(config, folder)
+    _check_architecture(config, folder, head)
+    if head:
+        settle_labels(config, raw, head.labels, folder)
     return config
 
 
-def _check_architecture(config: PreTrainedConfig, folder: Path) -> None:
+def _check_architecture(config: PreTrainedConfig, folder: Path, head: Head | None) -> None:
     kind = config.model_type
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"{folder}: {kind} is an encoder-decoder; only decoder-only language models can be tuned")
-    # BERT and its kin have a class for causal use, which attends both ways unless the config says otherwise.
-    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
-        raise ModelError(f"{folder}: {kind} is an encoder; only decoder-only language models can be tuned")
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ModelError(f"{folder}: {kind} has no causal language model in transformers")
     if getattr(config, "quantization_config", None):
         raise ModelError(f"{folder}: the weights are quantized, and full-parameter tuning needs them unquantized")
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{folder}: {kind} is an encoder-decoder; only a single stack of layers can be tuned")
+    if head:
+        if not can_classify(config):
+            raise ModelError(f"{folder}: {kind} has no classifier in transformers")
+        return
+    # BERT and its kin have a class for causal use, which attends both ways unless the config says otherwise.
+    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
+        raise ModelError(f"{folder}: {kind} is an encoder; it can be tuned under task = 'classification' only")
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelError(f"{folder}: {kind} has no causal language model in transformers")
 
 
 def _check_weights(folder: Path) -> None:
@@ -210,9 +237,9 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _read_model(folder: Path, config: PreTrainedConfig, dtype: str) -> PreTrainedModel:
+def _read_model(folder: Path, config: PreTrainedConfig, dtype: str, head: Head | None) -> PreTrainedModel:
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, found = auto_class(head).from_pretrained(
             folder,
             config=config,
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),
@@ -226,7 +253,10 @@ def _read_model(folder: Path, config: PreTrainedConfig, dtype: str) -> PreTraine
     except Exception as error:  # e.g. RuntimeError where shapes differ, ValueError from a model's own checks
         raise ModelError(f"{folder}: the weights do not fit config.json: {brief(error)}") from error
     # transformers would fill these with random numbers, different ones on every node.
-    if missing := sorted(found["missing_keys"]):
+    missing = sorted(found["missing_keys"])
+    if head:
+        missing = fresh_head(model, missing, head.seed)
+    if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelError(f"{folder}: the weights lack {missing[0]}{more}")
     return model

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar
 
 from deca_node.protocol.errors import DataError
 
@@ -92,6 +92,7 @@ class ChatRecord:
 
 
 Record = TextRecord | CompletionRecord | ChatRecord
+Kind = TypeVar("Kind")
 
 
 class BadRecords:
@@ -114,7 +115,7 @@ class BadRecords:
             self.sentences.append(str(error))
 
 
-class RecordReader:
+class Reader(Generic[Kind]):
     """Iterates over the records of a file or folder, and knows how far it has come (in bytes, for progress)."""
 
     def __init__(self, path: Path, bad: BadRecords) -> None:
@@ -131,7 +132,15 @@ class RecordReader:
         """Bytes read so far of ``bytes_total``, as they lie on disk."""
         return self._bytes_before + (self._open.tell() if self._open else 0)
 
-    def __iter__(self) -> Iterator[Record]:
+    def parse(self, line: bytes, source: Source) -> Kind:
+        """One line of JSON as a record. Raises DataError that names the source and what is wrong with the line."""
+        raise NotImplementedError
+
+    def whole(self, source: Source, text: str) -> Kind:
+        """A text file as a record. Raises DataError where there is no such record."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Kind]:
         for path in self._files:
             with _readable(path), path.open("rb") as file:
                 self._open = file
@@ -139,26 +148,26 @@ class RecordReader:
                 self._bytes_before += os.fstat(file.fileno()).st_size
                 self._open = None
 
-    def _records(self, path: Path, file: BinaryIO) -> Iterator[Record]:
+    def _records(self, path: Path, file: BinaryIO) -> Iterator[Kind]:
         name = path.name.lower()
         content: Any = gzip.GzipFile(fileobj=file) if name.endswith(".gz") else file
         if name.removesuffix(".gz").endswith(JSONL_SUFFIXES):
             yield from self._lines(path, content)
         else:
-            yield from self._whole(path, content)
+            yield from self._text(path, content)
 
-    def _lines(self, path: Path, content: BinaryIO) -> Iterator[Record]:
+    def _lines(self, path: Path, content: BinaryIO) -> Iterator[Kind]:
         for number, line in enumerate(content, start=1):
             if not line.strip():
                 continue
             try:
-                record = parse_record(line, Source(path, number))
+                record = self.parse(line, Source(path, number))
             except DataError as error:
                 self._bad.add(error)
             else:
                 yield record
 
-    def _whole(self, path: Path, content: BinaryIO) -> Iterator[Record]:
+    def _text(self, path: Path, content: BinaryIO) -> Iterator[Kind]:
         """The file as one text; looks at its beginning first, so that a large binary is not read through."""
         data = content.read(_PROBE_BYTES)
         if b"\0" not in data:
@@ -169,11 +178,24 @@ class RecordReader:
             raise DataError(f"{path}: the file is binary (it holds a NUL byte); give UTF-8 text or JSON lines")
         try:
             text = _decode(data, Source(path))
+            record = self.whole(Source(path), text) if text.strip() else None
         except DataError as error:
             self._bad.add(error)
             return
-        if text.strip():
-            yield TextRecord(Source(path), text)
+        if record is not None:
+            yield record
+
+
+class RecordReader(Reader[Record]):
+    """Texts, prompts with completions, and chats."""
+
+    def parse(self, line: bytes, source: Source) -> Record:
+        """See :func:`parse_record`."""
+        return parse_record(line, source)
+
+    def whole(self, source: Source, text: str) -> Record:
+        """Any text file is a text."""
+        return TextRecord(source, text)
 
 
 def find_files(path: Path) -> list[Path]:
@@ -229,11 +251,8 @@ def _readable(path: Path) -> Iterator[None]:
         raise DataError(f"{where}: cannot be read ({why}); check its permissions and that it is whole") from error
 
 
-def parse_record(line: bytes, source: Source) -> Record:
-    """One line of JSON as a record; where several kinds would fit: messages, then prompt, then text.
-
-    Raises DataError that names the source and what is wrong with the line.
-    """
+def parse_object(line: bytes, source: Source, formats: str) -> dict[str, Any]:
+    """One line of JSON as an object. Raises DataError; ``formats`` says what would do."""
     try:
         value = json.loads(_decode(line, source))
     except json.JSONDecodeError as error:
@@ -241,17 +260,26 @@ def parse_record(line: bytes, source: Source) -> Record:
     except (ValueError, RecursionError):
         raise DataError(f"{source}: not valid JSON (nested too deeply, or a number too long)") from None
     if not isinstance(value, dict):
-        raise DataError(f"{source}: the line holds {_json_type(value)} instead of an object; {_FORMATS}")
+        raise DataError(f"{source}: the line holds {json_type(value)} instead of an object; {formats}")
+    return value
+
+
+def parse_record(line: bytes, source: Source) -> Record:
+    """One line of JSON as a record; where several kinds would fit: messages, then prompt, then text.
+
+    Raises DataError that names the source and what is wrong with the line.
+    """
+    value = parse_object(line, source, _FORMATS)
     if "messages" in value:
         return ChatRecord(source, _messages(value["messages"], source))
     if "prompt" in value and "completion" in value:
-        return CompletionRecord(source, _string(value, "prompt", source), _filled(value, "completion", source))
+        return CompletionRecord(source, _string(value, "prompt", source), filled(value, "completion", source))
     if "text" in value:
-        return TextRecord(source, _filled(value, "text", source))
+        return TextRecord(source, filled(value, "text", source))
     for key, other in (("prompt", "completion"), ("completion", "prompt")):
         if key in value:
             raise DataError(f'{source}: "{key}" is there but "{other}" is missing')
-    raise DataError(f"{source}: {_FORMATS}, but the keys are {_some_keys(value)}")
+    raise DataError(f"{source}: {_FORMATS}, but the keys are {some_keys(value)}")
 
 
 def _messages(value: Any, source: Source) -> tuple[Mapping[str, Any], ...]:
@@ -259,7 +287,7 @@ def _messages(value: Any, source: Source) -> tuple[Mapping[str, Any], ...]:
         raise DataError(f'{source}: "messages" must be a list of at least one message')
     for number, message in enumerate(value, start=1):
         if not isinstance(message, dict):
-            raise DataError(f"{source}: message {number} is {_json_type(message)} instead of an object")
+            raise DataError(f"{source}: message {number} is {json_type(message)} instead of an object")
         for key in ("role", "content"):
             if key not in message:
                 raise DataError(f'{source}: message {number} has no "{key}"')
@@ -269,7 +297,8 @@ def _messages(value: Any, source: Source) -> tuple[Mapping[str, Any], ...]:
     return tuple(value)
 
 
-def _filled(value: Mapping[str, Any], key: str, source: Source) -> str:
+def filled(value: Mapping[str, Any], key: str, source: Source) -> str:
+    """The text under ``key``. Raises DataError where there is none in it."""
     text = _string(value, key, source)
     if not text.strip():
         raise DataError(f'{source}: "{key}" is empty')
@@ -279,7 +308,7 @@ def _filled(value: Mapping[str, Any], key: str, source: Source) -> str:
 def _string(value: Mapping[str, Any], key: str, source: Source, where: str = "") -> str:
     text = value[key]
     if not isinstance(text, str):
-        raise DataError(f'{source}: "{key}" {where}must be a string, not {_json_type(text)}')
+        raise DataError(f'{source}: "{key}" {where}must be a string, not {json_type(text)}')
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -296,11 +325,13 @@ def _decode(data: bytes, source: Source) -> str:
         raise DataError(f"{source}: not UTF-8 (byte {error.start + 1}{line}); convert the file to UTF-8") from None
 
 
-def _json_type(value: Any) -> str:
+def json_type(value: Any) -> str:
+    """What a complaint calls the kind of a JSON value."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
 
 
-def _some_keys(value: Mapping[str, Any], keys_max: int = 5, length_max: int = 30) -> str:
+def some_keys(value: Mapping[str, Any], keys_max: int = 5, length_max: int = 30) -> str:
+    """The first keys of an object, for a complaint; values are never told."""
     keys = [json.dumps(key[:length_max]) for key in list(value)[:keys_max]]
     return ", ".join(keys) + (", …" if len(value) > keys_max else "") if keys else "none"

@@ -9,37 +9,44 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from deca_node.numerics.blocks import Block, decoder_layers, partition
+from deca_node.numerics.classifier import CLASSIFIER, Head, auto_class
 from deca_node.numerics.model import _quiet, _read_config, positions_max
 from deca_node.numerics.model_files import brief
 from deca_node.numerics.quantize import CODECS
 from deca_node.numerics.updates import signal_nbytes
 from deca_node.protocol.cost import BlockShape, ModelShape
 from deca_node.protocol.errors import ModelError
-from deca_node.protocol.run import SIGNALS
+from deca_node.protocol.run import SIGNALS, RunSettings
 
 INNER_WIDTHS = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 """What architectures call the width between the two matrices of a feed-forward layer."""
 
 
-def meta_model(source: str, sequence_length: int) -> PreTrainedModel:
-    """The model of a local folder, or of a hub id whose config.json is in the local cache, without its weights.
+def meta_model(source: str, sequence_length: int, head: Head | None = None) -> PreTrainedModel:
+    """The model of a local folder, or of a hub id whose config.json is in the local cache, without its weights: a
+    causal language model, or with ``head`` a classifier.
 
     A config that names no dtype counts as float32. Nothing is fetched. Raises ModelError, also where the model
     has no positions for ``sequence_length`` tokens.
     """
     folder = _local_folder(source)
     with _quiet():
-        config = _read_config(folder)
+        config = _read_config(folder, head)
         _check_positions(config, sequence_length, folder)
         try:
             with torch.device("meta"):
-                model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+                model: PreTrainedModel = auto_class(head).from_config(config, trust_remote_code=False)
         except Exception as error:  # each architecture checks its own config, with exceptions of its own
             raise ModelError(f"{folder}/config.json does not make a model: {brief(error)}") from error
     return model
+
+
+def planned_model(source: str, settings: RunSettings) -> PreTrainedModel:
+    """The model of a run with these settings; see :func:`meta_model`."""
+    return meta_model(source, settings.sequence_length, Head.of(settings))
 
 
 def model_shape(model: PreTrainedModel, block_layers: int, name: str = "") -> ModelShape:
@@ -52,7 +59,8 @@ def model_shape(model: PreTrainedModel, block_layers: int, name: str = "") -> Mo
         layers=len(decoder_layers(model)),
         hidden=config.hidden_size,
         intermediate=_inner_width(config),
-        vocabulary=config.vocab_size,
+        # Of a classifier's logits too little is kept to count; each token has at most one per label.
+        vocabulary=model.config.num_labels if type(model).__name__.endswith(CLASSIFIER) else config.vocab_size,
     )
 
 

@@ -13,19 +13,20 @@ import torch
 from torch import Tensor
 
 from deca_node.numerics import deca
-from deca_node.numerics.batches import Batches, heldout_batches
+from deca_node.numerics.batches import Batches
 from deca_node.numerics.blocks import Block, partition
 from deca_node.numerics.checkpoints import Checkpoints, Moving, place_of, restore_place, restore_rng, rng_states
+from deca_node.numerics.classifier import Head
 from deca_node.numerics.deltas import apply_delta, check_delta
 from deca_node.numerics.engine import BlockEngine, Neighbour
 from deca_node.numerics.flows import KEYFRAME_CODEC, Flow
 from deca_node.numerics.manifest import START, StoredActive, newest_sound
 from deca_node.numerics.model import LoadedModel, check_sequence_length, load_model, parameter_hash, save_model
-from deca_node.numerics.objective import backward, evaluate
+from deca_node.numerics.objective import backward
 from deca_node.numerics.options import Note, TrainerOptions
-from deca_node.numerics.packing import PackedData, load_dataset
 from deca_node.numerics.quantize import CODECS
 from deca_node.numerics.start_values import StartValues, nothing
+from deca_node.numerics.tasks import Data, judge, load_data, told
 from deca_node.numerics.tensor_files import read_tensors
 from deca_node.numerics.trace import Trace
 from deca_node.numerics.updates import Layout
@@ -44,7 +45,7 @@ Frames = Callable[[FrameId], memoryview]
 class Trainer:
     """One node's model and data, and the block that is being trained."""
 
-    def __init__(self, options: TrainerOptions, loaded: LoadedModel, data: PackedData, frames: Frames) -> None:
+    def __init__(self, options: TrainerOptions, loaded: LoadedModel, data: Data, frames: Frames) -> None:
         self.model = loaded.model
         self._options = options
         self._settings = options.settings
@@ -61,7 +62,9 @@ class Trainer:
         self._trace = Trace(self._directory / "trace") if options.trace else None
         elements = tuple(block.elements for block in self._blocks)
         # Of the model that the run starts from, whatever a checkpoint makes of it afterwards.
-        self._facts = ModelFacts(parameter_hash(loaded.model), tuple(b.name for b in self._blocks), elements)
+        self._facts = ModelFacts(
+            parameter_hash(loaded.model), tuple(b.name for b in self._blocks), elements, loaded.labels
+        )
         agreement = agree(self._settings, self._facts)
         self._checkpoints = Checkpoints(self._directory, agreement, loaded.model, self._blocks, self._start)
         self._agreement = agreement
@@ -83,24 +86,13 @@ class Trainer:
             torch.set_num_threads(options.threads)
         device = choose_device(options.device)
         note(f"loading {options.model} on {device}")
-        loaded = load_model(options.model, dtype=options.settings.dtype, device=device)
-        check_sequence_length(loaded, options.settings.sequence_length)
+        settings = options.settings
+        loaded = load_model(options.model, dtype=settings.dtype, device=device, head=Head.of(settings))
+        check_sequence_length(loaded, settings.sequence_length)
         note(f"reading {options.data}")
-        data = load_dataset(
-            options.data,
-            loaded.tokenizer,
-            sequence_length=options.settings.sequence_length,
-            holdout=options.holdout,
-            seed=options.seed,
-            bad_records="skip" if options.bad_records == "skip" else "stop",
-        )
-        found = data.summary
-        note(
-            f"{found.records:,} records with {found.tokens:,} tokens: {found.train_sequences:,} sequences to train on "
-            f"({found.trained_tokens:,} tokens in the loss), {found.heldout_sequences:,} held out"
-        )
-        if found.skipped:
-            note(f"left out {found.skipped:,} bad records; the first: {'; '.join(found.skipped_sentences)}")
+        data = load_data(options, loaded)
+        for sentence in told(data, settings.sequence_length):
+            note(sentence)
         trainer = cls(options, loaded, data, frames)
         trainer.resume(note)
         return trainer
@@ -242,9 +234,8 @@ class Trainer:
 
     def _evaluate(self, command: c.Evaluate) -> e.Evaluated:
         size = self._options.micro_batch or self._settings.batch_size
-        batches = heldout_batches(self._data, size, self._options.eval_sequences)
-        loss, tokens = evaluate(self.model, batches, self._device)
-        return e.Evaluated(command.when, loss, tokens)
+        scores = judge(self.model, self._data, size, self._options.eval_sequences, self._device)
+        return e.Evaluated(command.when, scores.loss, scores.count, scores.scalars)
 
     def _save(self, command: c.Save) -> e.Saved:
         if self._engine is not None:

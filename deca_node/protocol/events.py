@@ -74,11 +74,13 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Answer to Evaluate: mean held-out loss in nats per token, and over how many tokens."""
+    """Answer to Evaluate: mean held-out loss in nats per token, and over how many tokens. A classifier's is per record,
+    and its ``scalars`` have the shares ``accuracy`` and ``macro_f1``."""
 
     when: str
     loss: float
     tokens: int
+    scalars: Scalars = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ SIGNALS = ("none", "v", "mv")
 ROBUST = ("none", "clip")
 TOPOLOGIES = ("ring", "exponential", "torus", "hypercube", "full", "erdos-renyi", "random-regular", "edges")
 
+TASKS = ("causal-lm", "classification")
+
 FLOW_SHARE_MAX: Mapping[str, float] = {"lockstep": 1.0, "overlap": 0.5}
 """Largest stable gamma_c by mode of exchange."""
 
@@ -34,20 +36,33 @@ class RunSettings:
     """
 
     run_name: str = setting("deca", "Name of the run; nodes of another run are refused.")
-    seed: int = setting(0, "Seed of everything that all nodes draw alike: block order, random graphs.", low=0)
+    seed: int = setting(
+        0, "Seed of everything that all nodes draw alike: block order, random graphs, a fresh head.", low=0
+    )
 
     rounds: int = setting(4, "Rounds [T]: how often every block is visited.", low=1)
     inner_steps: int = setting(48, "Inner steps [R] per visit of a block.", unit="steps", low=1)
-    block_layers: int = setting(1, "Decoder layers per block.", unit="layers", low=1)
+    block_layers: int = setting(1, "Layers per block.", unit="layers", low=1)
     block_order: str = setting(
         "forward",
         "Order of the blocks within a round: from the embedding up, from the head down, or drawn every round.",
         choices=("forward", "backward", "shuffled"),
     )
 
-    task: str = setting("causal-lm", "What the model is tuned for.", choices=("causal-lm",))
-    sequence_length: int = setting(512, "Tokens per packed sequence.", unit="tokens", low=8)
-    batch_size: int = setting(8, "Sequences per inner step on every node.", unit="sequences", low=1)
+    task: str = setting(
+        "causal-lm", "What the model is tuned for: to continue texts, or to sort them into labels.", choices=TASKS
+    )
+    labels: str = setting(
+        "",
+        "The names of the labels under task = classification, in the order of their numbers, as in 'neg, pos'; empty "
+        "takes those of the model's config.json (id2label).",
+    )
+    sequence_length: int = setting(
+        512, "Tokens per packed sequence; under task = classification, the most of one record.", unit="tokens", low=8
+    )
+    batch_size: int = setting(
+        8, "Sequences, or labelled records, per inner step on every node.", unit="sequences", low=1
+    )
     dtype: str = setting(
         "auto",
         "Precision in which the model is held: the checkpoint's own, or one of these. Masters are always float32.",
@@ -194,6 +209,23 @@ class RunSettings:
             self._check_clip()
         if self.topology == "edges" and not self.edges.strip():
             raise SettingsError("topology = 'edges' needs the pairs of neighbours; give them as in edges = 'a-b b-c'")
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        names = self.label_names
+        if not names:
+            return
+        if self.task != "classification":
+            raise SettingsError(f"labels = {self.labels!r} goes with task = 'classification', not {self.task!r}")
+        if len(names) < 2 or "" in names:
+            raise SettingsError(f"labels = {self.labels!r} must be two names or more, with commas between them")
+        if twice := sorted(name for name in set(names) if names.count(name) > 1):
+            raise SettingsError(f"labels = {self.labels!r} names {twice[0]!r} twice")
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels by their numbers, from 0; none where the model's own are to be taken."""
+        return tuple(name.strip() for name in self.labels.split(",")) if self.labels.strip() else ()
 
     def _check_clip(self) -> None:
         if 0.0 < self.clip_reach < 1.0:
@@ -224,12 +256,14 @@ class ModelFacts:
     """What follows from the model and the partition, and must be equal everywhere.
 
     ``sha256`` covers names, shapes, dtype and bytes of all parameters; ``block_elements`` holds the number
-    of parameters of each block, ``block_names`` what each is called.
+    of parameters of each block, ``block_names`` what each is called. ``labels`` are what a classifier sorts into, by
+    number.
     """
 
     sha256: str
     block_names: tuple[str, ...]
     block_elements: tuple[int, ...]
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -251,6 +285,9 @@ def agree(settings: RunSettings, model: ModelFacts) -> Agreement:
     fields = settings_fields(settings)
     fields["model"] = model.sha256
     fields["blocks"] = " ".join(f"{n}:{e}" for n, e in zip(model.block_names, model.block_elements, strict=True))
+    if model.labels:
+        # The setting may be empty, and the hash of the weights does not say which output means what.
+        fields["classes"] = ", ".join(model.labels)
     return Agreement(fields)
 
 
