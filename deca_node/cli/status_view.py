@@ -98,6 +98,8 @@ def _losses(status: Status) -> Iterator[str]:
         yield f"{status.train_loss:.4f} in training"
     if status.heldout_loss is not None:
         yield f"{status.heldout_loss:.4f} held out ({status.heldout_when})"
+    if status.heldout_accuracy is not None and status.heldout_macro_f1 is not None:
+        yield f"accuracy {status.heldout_accuracy:.3f}, macro-F1 {status.heldout_macro_f1:.3f}"
 
 
 def _checkpoint(row: CheckpointRow) -> str:

@@ -175,6 +175,9 @@ function tellTiles(s) {
   const tiles = [
     ["training loss", number(s.train_loss, 4)],
     ["held-out loss", number(s.heldout_loss, 4)],
+    // Of a classifier only: a tile without a value is hidden.
+    ["accuracy", s.heldout_accuracy == null ? null : number(s.heldout_accuracy, 3)],
+    ["macro-F1", s.heldout_macro_f1 == null ? null : number(s.heldout_macro_f1, 3)],
     ["consensus distance", small(s.consensus_distance)],
     ["steps per second", number(s.steps_per_second)],
     ["time left", span(s.remaining_seconds)],
@@ -192,6 +195,7 @@ function tellTiles(s) {
   }
   tiles.forEach(([, value], i) => {
     const shown = list.children[i].lastChild;
+    list.children[i].hidden = value === null;
     if (shown.textContent !== value) shown.textContent = value;
   });
 }

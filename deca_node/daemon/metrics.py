@@ -190,9 +190,29 @@ METRICS: tuple[Metric, ...] = (
         _one(lambda s: s.remaining_seconds),
     ),
     Metric("deca_step_duration_seconds", "histogram", "From one step's mix to the next one's, waiting included."),
-    Metric("deca_train_loss", "gauge", "Loss of the newest batch, nats per token.", _one(lambda s: s.train_loss)),
     Metric(
-        "deca_heldout_loss", "gauge", "Held-out loss as last measured, nats per token.", _one(lambda s: s.heldout_loss)
+        "deca_train_loss",
+        "gauge",
+        "Loss of the newest batch, nats per token or labelled record.",
+        _one(lambda s: s.train_loss),
+    ),
+    Metric(
+        "deca_heldout_loss",
+        "gauge",
+        "Held-out loss as last measured, nats per token or labelled record.",
+        _one(lambda s: s.heldout_loss),
+    ),
+    Metric(
+        "deca_heldout_accuracy",
+        "gauge",
+        "Share of the held-out records whose label a classifier found, as last measured.",
+        _one(lambda s: s.heldout_accuracy),
+    ),
+    Metric(
+        "deca_heldout_macro_f1",
+        "gauge",
+        "Mean F1 over the labels that occur in a classifier's held-out records, as last measured.",
+        _one(lambda s: s.heldout_macro_f1),
     ),
     Metric(
         "deca_consensus_distance",

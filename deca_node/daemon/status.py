@@ -138,6 +138,9 @@ class Status:
     train_loss: float | None = None
     heldout_loss: float | None = None
     heldout_when: str = ""
+    heldout_accuracy: float | None = None
+    """Of a classifier only, like the next: shares, from 0 to 1."""
+    heldout_macro_f1: float | None = None
     consensus_distance: float | None = None
     figures: Mapping[str, float | None] = field(default_factory=dict)
     step_seconds: Histogram = Histogram((), ())

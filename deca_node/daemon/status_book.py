@@ -172,6 +172,8 @@ class StatusBook:
             train_loss=figures.get("loss"),
             heldout_loss=self._heldout.loss if self._heldout else None,
             heldout_when=self._heldout.when if self._heldout else "",
+            heldout_accuracy=self._heldout.scalars.get("accuracy") if self._heldout else None,
+            heldout_macro_f1=self._heldout.scalars.get("macro_f1") if self._heldout else None,
             consensus_distance=figures.get("consensus_distance"),
             figures=figures,
             step_seconds=self._step_seconds,

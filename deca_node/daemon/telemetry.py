@@ -103,8 +103,10 @@ class Telemetry:
             activation = self._node.visit.activation
             ordinal = self._node.schedule.ordinal(Step(activation.index, max(activation.steps - 1, 0))) + 1
         facts = {"when": event.when, "loss": event.loss, "tokens": event.tokens, "ordinal": ordinal}
-        self._write("eval", facts, "eval", {"loss": event.loss})
-        log.info("held-out loss (%s): %.4f over %d tokens", event.when, event.loss, event.tokens)
+        self._write("eval", {**facts, **event.scalars}, "eval", {"loss": event.loss, **event.scalars})
+        shares = "".join(f", {name.replace('_', '-')} {value:.3f}" for name, value in event.scalars.items())
+        units = "records" if event.scalars else "tokens"
+        log.info("held-out loss (%s): %.4f%s over %d %s", event.when, event.loss, shares, event.tokens, units)
 
     def _visited(self) -> None:
         """A block is done: one line for people, with its last step's figures."""

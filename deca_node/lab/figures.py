@@ -72,7 +72,7 @@ def mean_losses(table: Sequence[Row]) -> go.Figure:
 
 def training_loss(nodes: Sequence[Curve]) -> go.Figure:
     """Each batch's loss, faint, and its running mean."""
-    figure = _figure("step", "loss, nats per token")
+    figure = _figure("step", _loss_unit(nodes))
     for node in nodes:
         steps = [step for step in node.metrics.steps if step.loss is not None]
         losses = [step.loss for step in steps if step.loss is not None]
@@ -84,13 +84,27 @@ def training_loss(nodes: Sequence[Curve]) -> go.Figure:
 
 def heldout_loss(nodes: Sequence[Curve]) -> go.Figure:
     """Each node's loss on its own held-out text, whenever it was measured."""
-    figure = _figure("step", "loss, nats per token")
+    figure = _figure("step", _loss_unit(nodes))
     for node in nodes:
         evaluations = node.metrics.evaluations
         x, y = [each.ordinal for each in evaluations], [each.loss for each in evaluations]
         when = [escape(each.when) for each in evaluations]
         line = _line(node, x, y, mode="lines+markers", customdata=when, hovertemplate="%{customdata}: %{y:.4f}")
         figure.add_trace(line)
+    return _with_rounds(figure, nodes)
+
+
+def heldout_shares(nodes: Sequence[Curve]) -> go.Figure:
+    """Each classifier's accuracy on its own held-out records, and, thinner, its macro-F1."""
+    figure = _figure("step", "share")
+    for node in nodes:
+        measured = [each for each in node.metrics.evaluations if each.accuracy is not None]
+        x = [each.ordinal for each in measured]
+        accuracy = [each.accuracy for each in measured if each.accuracy is not None]
+        f1 = [each.macro_f1 for each in measured if each.macro_f1 is not None]
+        figure.add_trace(_line(node, x, accuracy, mode="lines+markers", hovertemplate="accuracy %{y:.3f}"))
+        figure.add_trace(_line(node, x, f1, width=1, showlegend=False, hovertemplate="macro-F1 %{y:.3f}"))
+    figure.update_yaxes(range=[0, 1])
     return _with_rounds(figure, nodes)
 
 
@@ -115,6 +129,11 @@ def running_mean(values: Sequence[float], width: int) -> list[float]:
     sums = [0.0, *accumulate(values)]
     firsts = (max(0, end - width) for end in range(1, len(sums)))
     return [(sums[end] - sums[first]) / (end - first) for end, first in enumerate(firsts, start=1)]
+
+
+def _loss_unit(nodes: Iterable[Curve]) -> str:
+    classifies = any(each.accuracy is not None for node in nodes for each in node.metrics.evaluations)
+    return f"loss, nats per {'record' if classifies else 'token'}"
 
 
 def _add_lines(figure: go.Figure, nodes: Iterable[Curve], value: Values) -> None:

@@ -37,12 +37,15 @@ class StepFigures:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The mean loss over a node's own held-out text, nats per token, before step ``ordinal``."""
+    """The mean loss over a node's own held-out text, nats per token, before step ``ordinal``. A classifier's is per
+    record, and there are shares of it, from 0 to 1."""
 
     time: float
     when: str
     ordinal: int
     loss: float
+    accuracy: float | None = None
+    macro_f1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ def _evaluation(facts: Mapping[str, Any]) -> Evaluation:
         when=str(facts["when"]),
         ordinal=int(facts["ordinal"]),
         loss=float(facts["loss"]),
+        accuracy=_optional(facts, "accuracy"),
+        macro_f1=_optional(facts, "macro_f1"),
     )
 
 

@@ -34,6 +34,8 @@ CAPTIONS = {
     "steps. Dotted lines mark where a round, in which every block is trained once, begins.",
     "heldout": "Loss of each node's current copy on its own held-out text. Between two points lies one visit of every "
     "block, or the mixing without gradients that ends the run.",
+    "shares": "How many of its own held-out records each node's current copy sorts rightly, and, thinner, the mean F1 "
+    "over the labels that occur in them.",
     "consensus": "Root mean square, over the elements of the block in training, of the distance between a node's "
     "public copy and the mean of its own and its neighbours', at every exchange; in units of the parameters. It jumps "
     "where the next block begins.",
@@ -109,6 +111,8 @@ def curves(named: Sequence[tuple[str, Metrics]]) -> Iterator[str]:
     nodes = figures.curves(named)
     yield _section("Training loss", _drawing(figures.training_loss(nodes), "training-loss"), "training")
     yield _section("Held-out loss on the own text", _drawing(figures.heldout_loss(nodes), "heldout-loss"), "heldout")
+    if any(each.accuracy is not None for _, metrics in named for each in metrics.evaluations):
+        yield _section("Held-out accuracy and macro-F1", _drawing(figures.heldout_shares(nodes), "shares"), "shares")
     if any(step.consensus_distance for node in nodes for step in node.metrics.steps):
         drawing = _drawing(figures.consensus_distance(nodes), "consensus-distance")
         yield _section("Consensus distance", drawing, "consensus")

@@ -64,6 +64,10 @@ def _numbers(nodes: Sequence[NodeRecord]) -> Iterator[Tile]:
     if measured:
         yield "", f"{_mean(each[0].loss for each in measured):.3f}", "held-out loss at first"
         yield "together", f"{_mean(each[-1].loss for each in measured):.3f}", "held-out loss at last"
+    shares = [[a.accuracy for a in each if a.accuracy is not None] for each in measured]
+    if any(shares):
+        yield "", f"{_mean(each[0] for each in shares if each):.3f}", "held-out accuracy at first"
+        yield "together", f"{_mean(each[-1] for each in shares if each):.3f}", "held-out accuracy at last"
     stepped = [node.metrics.steps for node in nodes if node.metrics.steps]
     if stepped:
         yield "", str(max(steps[-1].ordinal for steps in stepped) + 1), "steps done"

@@ -1,12 +1,13 @@
 """Which parameters are trained together, and the one flat buffer they live in while they are.
 
-A decoder is a stack: embeddings at the bottom, equal layers above, a norm and a head on top. Blocks are
+A model is a stack: embeddings at the bottom, equal layers above, a norm and a head on top. Blocks are
 cut along the stack::
 
     embedding      everything that turns tokens and positions into vectors (with the head, if it is tied)
-    layers.0-1     block_layers decoder layers each
+    layers.0-1     block_layers layers each
     layers.2-3
-    head           final norm and head; joins the last layers where the head is tied and only a norm is left
+    head           final norm and head; joins the last layers where the head is tied and only a norm is left;
+                   of a classifier everything above the layers: norm or pooler, and what gives the labels
 
 Parameters are told apart by identity, never by their names' text. While a block is active its parameters
 are one float32 vector, the master, in which they lie in the order of their names: that order is what all
@@ -49,9 +50,9 @@ class Span:
 
 
 def partition(model: nn.Module, block_layers: int) -> tuple[Block, ...]:
-    """Cut all parameters of a decoder into disjoint blocks, bottom up.
+    """Cut all parameters of a model into disjoint blocks, bottom up.
 
-    Raises ModelError where the model has no decoder layers.
+    Raises ModelError where the model has no layers.
     """
     layers = decoder_layers(model)
     layer_ids = {id(p) for layer in layers for p in layer.parameters()}
@@ -73,7 +74,7 @@ def partition(model: nn.Module, block_layers: int) -> tuple[Block, ...]:
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """The stack of decoder layers: of all outermost module lists as long as the config says, the one that
+    """The stack of layers: of all outermost module lists as long as the config says, the one that
     holds most parameters."""
     config = getattr(model, "config", None)
     if getattr(config, "is_encoder_decoder", False):
@@ -82,7 +83,7 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
     lists = [found for found in _outermost_lists(model) if len(found) and (depth is None or len(found) == depth)]
     if not lists:
         expected = "" if depth is None else f" (looked for a list of {depth} layers)"
-        raise ModelError(f"{type(model).__name__} has no decoder layers that could be trained in blocks{expected}")
+        raise ModelError(f"{type(model).__name__} has no layers that could be trained in blocks{expected}")
     stack: nn.ModuleList = max(lists, key=_elements)
     return list(stack)
 

@@ -96,7 +96,7 @@ def positions_max(config: PreTrainedConfig) -> int | None:
     """The longest sequence in tokens, ``max_position_embeddings``; None where the architecture names no limit."""
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     taken = (config.pad_token_id or 0) + 1 if config.model_type in POSITIONS_AFTER_PADDING else 0
-    return int(limit) - taken if limit else None
+    return int(limit) - taken if limit and limit > 0 else None
 
 
 def check_sequence_length(loaded: LoadedModel, sequence_length: int) -> None:

@@ -32,7 +32,7 @@ from deca_node.numerics.trace import Trace
 from deca_node.numerics.updates import Layout
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
-from deca_node.protocol.errors import StorageError, TrainerError, WireError
+from deca_node.protocol.errors import ModelError, StorageError, TrainerError, WireError
 from deca_node.protocol.frames import FrameId
 from deca_node.protocol.run import ModelFacts, agree
 from deca_node.protocol.schedule import Schedule, Step
@@ -74,7 +74,7 @@ class Trainer:
         self._step_began = 0.0
         torch.manual_seed(options.seed)
         if options.gradient_checkpointing:
-            loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
+            _turn_on_checkpointing(loaded)
 
     @classmethod
     def load(cls, options: TrainerOptions, frames: Frames, note: Note) -> "Trainer":
@@ -281,6 +281,16 @@ class Trainer:
 
     def _block_of(self, activation: int) -> Block:
         return self._blocks[self._schedule[activation].block]
+
+
+def _turn_on_checkpointing(loaded: LoadedModel) -> None:
+    try:
+        loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
+    except ValueError:
+        kind = loaded.model.config.model_type
+        raise ModelError(
+            f"{loaded.folder}: {kind} has no gradient checkpointing in transformers; turn it off"
+        ) from None
 
 
 def choose_device(wanted: str) -> torch.device:

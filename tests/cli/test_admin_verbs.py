@@ -39,7 +39,7 @@ def test_status_tells_it_all(deca: Deca) -> None:
         "visiting (waiting), waiting for updates: south",
         "round 2/4, block 3/26 (layers.1), step 17/50; 1417 of 5278 steps, 26.8 %",
         "2 steps/s, about 32 min 10 s to go",
-        "2.5000 in training, 2.7500 held out (round 1)",
+        "2.5000 in training, 2.7500 held out (round 1), accuracy 0.812, macro-F1 0.750",
         "at activation 28 step 0, 40 s ago",
         "0.2 / 1.1 ms (p50 / p99)",
         "2 alive, 1 suspect",

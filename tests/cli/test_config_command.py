@@ -81,7 +81,7 @@ def test_values_are_spelled_as_in_toml() -> None:
         ("run_name", "text"),
         ("rounds", "a whole number from 1"),
         ("lr_warmup", "a number from 0 to 0.9"),
-        ("task", "causal-lm"),
+        ("task", "causal-lm or classification"),
         ("h_into", "both, m or v"),
     ],
 )

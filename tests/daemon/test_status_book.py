@@ -90,6 +90,14 @@ def test_started_and_then_ready() -> None:
     assert (desk.status.phase, desk.status.stage) == ("visiting", "activating")
 
 
+def test_a_classifier_is_told_of_by_its_shares() -> None:
+    desk = Desk()
+    desk.begin()
+    assert (desk.status.heldout_accuracy, desk.status.heldout_macro_f1) == (None, None)
+    desk.tell(e.Evaluated("round 1", 0.5, 40, {"accuracy": 0.75, "macro_f1": 0.625}))
+    assert (desk.status.heldout_accuracy, desk.status.heldout_macro_f1) == (0.75, 0.625)
+
+
 def test_where_it_stands() -> None:
     desk = Desk()
     desk.begin()

@@ -124,3 +124,15 @@ def test_rounds_are_marked_and_mixes_without_gradient_are_not_drawn(tmp_path: Pa
 def test_running_mean() -> None:
     assert running_mean([1.0, 3.0, 5.0, 7.0], 2) == [1.0, 2.0, 4.0, 6.0]
     assert running_mean([], 2) == []
+
+
+def test_a_classifier_s_shares_have_a_chart_and_other_runs_have_none(tmp_path: Path, page: str) -> None:
+    path = tmp_path / "labels.jsonl"
+    lines = metrics_file(path).read_text().splitlines()
+    scores = {"accuracy": 0.625, "macro_f1": 0.5}
+    path.write_text("\n".join([json.dumps(json.loads(lines[0]) | scores), *lines[1:]]) + "\n")
+    html = written(tmp_path, demo(path))
+    assert 'id="shares"' in html and 'id="shares"' not in page
+    assert "loss, nats per record" in html and "loss, nats per record" not in page
+    metrics = read_metrics(path)
+    assert (metrics.evaluations[0].accuracy, metrics.evaluations[0].macro_f1) == (0.625, 0.5)

@@ -174,8 +174,8 @@ def test_the_order_inside_a_block_is_that_of_names() -> None:
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (nn.Linear(2, 2), "Linear has no decoder layers"),
-        (nn.ModuleDict({"experts": nn.ModuleList()}), "ModuleDict has no decoder layers"),
+        (nn.Linear(2, 2), "Linear has no layers"),
+        (nn.ModuleDict({"experts": nn.ModuleList()}), "ModuleDict has no layers"),
         (
             T5ForConditionalGeneration(T5Config(vocab_size=32, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)),
             "is an encoder-decoder",

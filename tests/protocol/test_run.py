@@ -38,9 +38,10 @@ def test_the_fingerprint_is_that_of_equal_runs_only() -> None:
 @pytest.mark.parametrize("field", dataclasses.fields(RunSettings), ids=lambda field: field.name)
 def test_every_setting_counts(field: "dataclasses.Field[Any]") -> None:
     """A setting that is left out of the agreement would let two nodes run differently without a word."""
-    changed = agreement(**{field.name: other_value(field)})
+    given = {"task": "classification", "labels": "neg, pos"} if field.name == "labels" else {}
+    changed = agreement(**(given | {field.name: f"{given['labels']}, odd" if given else other_value(field)}))
     one_choice = field.metadata["choices"] and len(field.metadata["choices"]) == 1
-    assert (changed.fingerprint == agreement().fingerprint) == bool(one_choice)
+    assert (changed.fingerprint == agreement(**given).fingerprint) == bool(one_choice)
 
 
 def test_agreeing_runs_have_no_mismatch() -> None:
@@ -52,6 +53,34 @@ def test_a_mismatch_names_every_field_and_both_values() -> None:
     assert sentence == (
         "the run differs: codec is int8 at north and int4 at south; learning_rate is 5e-05 at north and 0.0001 at south"
     )
+
+
+def test_labels_that_a_model_brings_along_are_agreed_on_in_their_order() -> None:
+    """The hash of the weights does not say which output means what."""
+    one, other = (dataclasses.replace(MODEL, labels=labels) for labels in (("neg", "pos"), ("pos", "neg")))
+    ours, theirs = (agreement(model, task="classification") for model in (one, other))
+    assert mismatch(ours, theirs, "a", "b") == "the run differs: classes is neg, pos at a and pos, neg at b"
+    assert "classes" not in agreement().fields
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ("neg", "must be two names or more"),
+        ("neg,,pos", "must be two names or more"),
+        ("neg, pos, neg", "names 'neg' twice"),
+    ],
+)
+def test_labels_that_are_refused(labels: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        RunSettings(task="classification", labels=labels)
+
+
+def test_labels_are_names_by_their_numbers() -> None:
+    assert RunSettings(task="classification", labels=" very bad,good ").label_names == ("very bad", "good")
+    assert RunSettings(task="classification").label_names == ()
+    with pytest.raises(SettingsError, match="goes with task = 'classification', not 'causal-lm'"):
+        RunSettings(labels="neg, pos")
 
 
 def test_a_mismatch_of_models_names_the_blocks() -> None:
