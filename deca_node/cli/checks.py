@@ -170,7 +170,13 @@ class Checkup:
         from deca_node.numerics.data_check import look_through
 
         node = self._settled.node
-        check = look_through(Path(node.data), lambda done, total: self.say(f"data, {done / max(total, 1):.0%}"))
+        labels = self._labels()
+        if labels is None:
+            does = "name them: --labels"
+            yield warned("data", "not looked at: its labels are the model's own, which are not known yet", does)
+            return
+        progress = lambda done, total: self.say(f"data, {done / max(total, 1):.0%}")  # noqa: E731
+        check = look_through(Path(node.data), progress, labels)
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in check.kinds.items()) or "no records"
         facts = {"records": check.records, "bad_records": check.bad, "characters": check.characters}
         if not check.records:
@@ -185,15 +191,29 @@ class Checkup:
         else:
             yield failed("data", says, "correct them, or --bad-records skip", **facts)
 
+    def _labels(self) -> tuple[str, ...] | None:
+        """Those of the run, or of the model's config.json; none for another task, None where they are not known."""
+        run, folder = self._settled.run, Path(self._settled.node.model).expanduser()
+        if run.task != "classification" or run.label_names:
+            return run.label_names
+        from deca_node.numerics.model_files import read_json
+
+        try:
+            found = read_json(folder / "config.json", "")["id2label"]
+            return tuple(str(found[number]) for number in sorted(found, key=int))
+        except (ModelError, KeyError, TypeError, ValueError):
+            return None
+
     def _model(self) -> Iterator[Finding]:
         loaded = self._settled
         check_paths(dataclasses.replace(loaded.node, dir=""))
         self.say("model (torch is being imported)")
+        from deca_node.numerics.classifier import labels_of, of_head
         from deca_node.numerics.fitting import dtypes_text, misfits, named
         from deca_node.numerics.model_files import read_headers
-        from deca_node.numerics.shapes import meta_model, model_shape
+        from deca_node.numerics.shapes import model_shape, planned_model
 
-        model = meta_model(loaded.node.model, loaded.run.sequence_length)
+        model = planned_model(loaded.node.model, loaded.run)
         shape = model_shape(model, loaded.run.block_layers, loaded.node.model)
         self._note_model(shape)
         folder = Path(loaded.node.model).expanduser()
@@ -203,6 +223,9 @@ class Checkup:
             return
         stored = read_headers(folder)
         wrong, missing = misfits(model, stored)
+        if loaded.run.task == "classification":
+            missing = [name for name in missing if not of_head(model, name)]
+            self._fields["classes"] = ", ".join(labels_of(model.config))
         if wrong:
             raise ModelError(f"{folder}: the weights do not fit config.json: {named(wrong)}")
         if missing:
@@ -245,28 +268,31 @@ class Checkup:
             yield passed("memory", says, **facts)
 
     def _load(self) -> Iterator[Finding]:
+        from deca_node.numerics.classifier import Head
         from deca_node.numerics.model import check_sequence_length, load_model, parameter_hash
-        from deca_node.numerics.packing import load_dataset
+        from deca_node.numerics.options import TrainerOptions
+        from deca_node.numerics.tasks import load_data, told
 
-        loaded, began = self._settled, time.monotonic()
+        run, node, began = self._settled.run, self._settled.node, time.monotonic()
         self.say("load: the model")
-        model = load_model(loaded.node.model, dtype=loaded.run.dtype)
-        check_sequence_length(model, loaded.run.sequence_length)
+        model = load_model(node.model, dtype=run.dtype, head=Head.of(run))
+        check_sequence_length(model, run.sequence_length)
         self.say("load: its hash")
         self._fields["model"] = parameter_hash(model.model)
         self.say("load: the data")
-        summary = load_dataset(
-            loaded.node.data,
-            model.tokenizer,
-            sequence_length=loaded.run.sequence_length,
-            holdout=loaded.node.holdout,
-            bad_records=loaded.node.bad_records,
-        ).summary
-        says = (
-            f"model and data are read in {time.monotonic() - began:.1f} s: {summary.tokens:,} tokens, "
-            f"{summary.train_sequences:,} sequences to train on, {summary.heldout_sequences:,} held out"
+        options = TrainerOptions(
+            name=node.name,
+            settings=run,
+            directory="",
+            data=node.data,
+            holdout=node.holdout,
+            bad_records=node.bad_records,
         )
-        yield passed("load", says, model_sha256=self._fields["model"], tokens=summary.tokens)
+        data = load_data(options, model)
+        says = (
+            f"model and data are read in {time.monotonic() - began:.1f} s: {'; '.join(told(data, run.sequence_length))}"
+        )
+        yield passed("load", says, model_sha256=self._fields["model"], tokens=data.summary.tokens)
 
     # --- peers ---------------------------------------------------------------------------------------------
 
@@ -320,9 +346,13 @@ class Checkup:
         return passed(name, f"{probed.address}: greets in {probed.seconds * 1000:.0f} ms, {where}", **facts)
 
 
+FROM_THE_MODEL = ("model", "blocks", "classes")
+"""Fields of an agreement that are not settings."""
+
+
 def _difference(ours: Mapping[str, str], theirs: Agreement, peer: str) -> str | None:
-    """What differs in the fields that are known here; the model's hash is not, unless it was loaded."""
-    known = {name: value for name, value in theirs.fields.items() if name in ours or name not in ("model", "blocks")}
+    """What differs in the fields that are known here; what follows from the model is not, unless it was looked at."""
+    known = {name: value for name, value in theirs.fields.items() if name in ours or name not in FROM_THE_MODEL}
     return mismatch(Agreement(dict(ours)), Agreement(known), "this node", peer)
 
 

@@ -123,19 +123,22 @@ def settle_padding(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase,
         tokenizer.pad_token = str(tokenizer.convert_ids_to_tokens(usable[0]))
 
 
+def of_head(model: PreTrainedModel, name: str) -> bool:
+    """Whether a parameter may be made afresh: it lies outside of the base model, or in its pooler."""
+    return not name.startswith(f"{model.base_model_prefix}.") or ".pooler." in name
+
+
 @torch.no_grad()
 def fresh_head(model: PreTrainedModel, missing: Sequence[str], seed: int) -> list[str]:
     """Fill the head's parameters of those that a checkpoint lacks; returns the names of the others.
 
-    Matrices are uniform with the config's spread, biases nought, scales one. The head is what lies outside of the
-    base model, and its pooler.
+    Matrices are uniform with the config's spread, biases nought, scales one.
     """
-    base = f"{model.base_model_prefix}."
     spread = getattr(model.config.get_text_config(), "initializer_range", None) or USUAL_SPREAD
     parameters: Mapping[str, nn.Parameter] = dict(model.named_parameters())
     others = []
     for name in missing:
-        if name not in parameters or (name.startswith(base) and ".pooler." not in name):
+        if name not in parameters or not of_head(model, name):
             others.append(name)
         elif parameters[name].dim() > 1:
             parameters[name].copy_(_drawn(parameters[name], spread, f"{seed}:head:{name}"))

@@ -2,13 +2,14 @@
 and no tokenizer, so that it takes no longer than reading."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deca_node.numerics.labelled import LabelledReader, LabelledRecord
 from deca_node.numerics.records import BadRecords, ChatRecord, CompletionRecord, RecordReader, TextRecord
 
-KINDS = {TextRecord: "texts", CompletionRecord: "completions", ChatRecord: "chats"}
+KINDS = {TextRecord: "texts", CompletionRecord: "completions", ChatRecord: "chats", LabelledRecord: "labelled records"}
 RECORDS_BETWEEN_REPORTS = 1000
 
 
@@ -28,10 +29,13 @@ class DataCheck:
         return sum(self.kinds.values())
 
 
-def look_through(path: Path, report: Callable[[int, int], None] = lambda done, total: None) -> DataCheck:
-    """Read all of it; ``report`` hears bytes done and in all now and then. Raises DataError where it cannot be read."""
+def look_through(
+    path: Path, report: Callable[[int, int], None] = lambda done, total: None, labels: Sequence[str] = ()
+) -> DataCheck:
+    """Read all of it, as labelled records where there are ``labels``; ``report`` hears bytes done and in all now and
+    then. Raises DataError where it cannot be read."""
     bad = BadRecords(skip=True)
-    reader = RecordReader(path, bad)
+    reader = LabelledReader(path, bad, labels) if labels else RecordReader(path, bad)
     kinds: Counter[str] = Counter()
     characters = 0
     for number, record in enumerate(reader):

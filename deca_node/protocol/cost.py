@@ -272,9 +272,9 @@ def activation_bytes(case: Case, block: BlockShape) -> int:
     Per token: in each of the layers from the block upward 6 hidden (8 below float32, where norms keep copies in
     float32) + 3 intermediate elements; in the block's own layers 3 hidden + 1 intermediate more, their inputs;
     for each entry of the vocabulary the logits, and in float32 their log-softmax and its gradient. With gradient
-    checkpointing every layer keeps its input only, and one at a time is computed anew. BERT's dropout comes to a quarter
-    more, GPT-2's and its activation function of many operations to twice as much; GPT-NeoX, whose norms copy nothing,
-    comes to less.
+    checkpointing every layer keeps its input only, and one at a time is computed anew. BERT's dropout comes to a
+    quarter more, GPT-2's and its activation function of many operations to twice as much; GPT-NeoX, whose norms copy
+    nothing, comes to less.
     """
     size, shape = case.dtype_bytes, case.model
     kept = (6 if size == 4 else 8) * shape.hidden + 3 * shape.intermediate

@@ -19,6 +19,8 @@ Deca = Callable[..., Any]
 FLAGS = ("--insecure", "--name", "a", "--model", "model", "--data", "a.jsonl", "--sequence-length", "16", "--json")
 MODEL_HASH = "86cbdb61bc7c6bce89a3071fca5a9703b43b0f827855ef68f1c7124e86762a5b"
 """Of the tiny model, which is drawn from a fixed seed."""
+CLASSIFIER_HASH = "31b3aa5290ff912ab0768e8d4dc3ec7475dd42ab8a61934946c5a6098ebe18f6"
+"""The same with the head that every node draws for two labels under seed 0."""
 RUN = RunSettings(sequence_length=16)
 ALL = ["settings", "certificates", "peers file", "listen", "folder", "data", "model", "memory", "disk"]
 
@@ -194,3 +196,27 @@ def test_the_table_for_people(deca: Deca, peer: list[Probed], monkeypatch: pytes
     assert "\x1b" not in outcome.out
     assert "127.0.0.1:7002: no answer" in outcome.out
     assert "→ is the machine up?" in outcome.out
+
+
+@pytest.mark.usefixtures("place")
+def test_labelled_records_are_looked_at_with_the_run_s_labels(deca: Deca, peer: list[Probed]) -> None:
+    """The head that is not in the files is no fault: it is drawn from the run's seed."""
+    lines = [{"text": f"the node was {n}", "label": n % 2} for n in range(30)]
+    Path("a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = dataclasses.replace(RUN, task="classification", labels="no, yes")
+    blocks = "embedding:768 layers.0:10304 layers.1:10304 head:96"
+    fields = {**settings_fields(run), "classes": "no, yes", "model": CLASSIFIER_HASH, "blocks": blocks}
+    peer.append(probed(offer=Offer("b", Agreement(fields), "", 3, 3, {}, {})))
+    flags = [*FLAGS, "--task", "classification"]
+    outcome = deca("doctor", "--load", *flags, "--labels", "no, yes")
+    found = look(outcome)
+    assert outcome.code == 0, outcome.out
+    assert found["data"]["says"].startswith("30 labelled records")
+    assert "27 to train on, 3 held out" in found["load"]["says"]
+    assert found["model"]["verdict"] == found["peer b"]["verdict"] == "ok"
+    found = look(deca("doctor", *flags))
+    assert (found["data"]["verdict"], found["model"]["verdict"]) == ("warning", "failed")
+    assert "names labels; name them as in labels = 'neg, pos'" in found["model"]["says"]
+    Path("a.jsonl").write_text(json.dumps({"text": "a", "label": "yess"}) + "\n")
+    said = look(deca("doctor", *flags, "--labels", "no, yes"))["data"]["says"]
+    assert "there are no usable records" in said
