@@ -1,0 +1,101 @@
+"""``python -m bench.convergence``: run what is missing, then write tables, curves and verdicts.
+
+It can be stopped at any time and goes on where it was; ``--minutes`` stops it by itself. ``--quick`` runs few arms
+with few seeds, at the step sizes that the full sweep found, and says whether they come out in the same order.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from bench.convergence.arms import ARMS, BY_NAME, QUICK
+from bench.harness import RESULTS, ROOT
+
+FOLDER = RESULTS / "convergence"
+QUICK_FOLDER = ROOT / "build" / "convergence" / "quick"
+TASKS = ("language", "sources")
+
+
+def main() -> int:
+    """From the command line to an exit code: 1 where ``--quick`` finds another order than the full sweep."""
+    arguments = options().parse_args()
+    if arguments.report:
+        return report(arguments)
+    from bench.convergence.start import start_model, threads
+
+    threads(arguments.threads)
+    start = start_model()
+    deadline = time.monotonic() + 60 * arguments.minutes
+    for task in arguments.tasks:
+        sweep_task(task, start, arguments, deadline)
+    return 0 if arguments.no_report else report(arguments)
+
+
+def options() -> argparse.ArgumentParser:
+    """What can be chosen."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.convergence",
+        description="Methods x seeds x settings on the same model, data, graph and steps.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="what the nodes learn")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", choices=tuple(BY_NAME), help="only these; default all")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds of each arm, at most its own number")
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no cell after so many minutes")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--quick", action="store_true", help="few arms, two seeds; into build/convergence/quick")
+    parser.add_argument("--report", action="store_true", help="run nothing; write what the lines that are there say")
+    parser.add_argument("--no-report", action="store_true", help="write lines only")
+    parser.add_argument("--results", type=Path, help=f"folder of the lines (default {FOLDER.relative_to(ROOT)})")
+    return parser
+
+
+def sweep_task(task: str, start: "Start", arguments: argparse.Namespace, deadline: float) -> None:  # noqa: F821
+    """Run what is missing of one task."""
+    from bench.convergence.cells import Book
+    from bench.convergence.sweep import OutOfTimeError, Sweep, rates
+    from bench.convergence.tasks import Sizes, load
+
+    folder = folder_of(arguments)
+    loaded = load(task, start.tokenizer, Sizes())
+    sweep = Sweep(loaded, start.model, start.sha256, Book(folder / f"{task}.jsonl"), say, deadline)
+    try:
+        if arguments.quick:
+            known = json.loads((FOLDER / f"{task}-rates.json").read_text(encoding="utf-8"))
+            for seed in range(min(2, arguments.seeds)):
+                for name in QUICK:
+                    sweep.outcome(BY_NAME[name], seed, known[name])
+            return
+        names = arguments.arms or [arm.name for arm in ARMS]
+        # Three seeds of everything before the fourth of anything.
+        for seeds in (range(min(3, arguments.seeds)), range(arguments.seeds)):
+            sweep.finish(names, seeds)
+    except OutOfTimeError:
+        say(f"{task}: the time is up; the same command goes on from here")
+    finally:
+        if not arguments.quick:
+            found = json.dumps(dict(rates(sweep, ARMS)), indent=1)
+            (folder / f"{task}-rates.json").write_text(found + "\n", encoding="utf-8")
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Tables, curves, verdicts."""
+    from bench.convergence import tables
+
+    return tables.write(folder_of(arguments), arguments.tasks, quick=arguments.quick)
+
+
+def folder_of(arguments: argparse.Namespace) -> Path:
+    """Where the lines are."""
+    return arguments.results or (QUICK_FOLDER if arguments.quick else FOLDER)
+
+
+def say(line: str) -> None:
+    """A line of progress."""
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""The nodes of one activation and the edges between them, in one process: what the wire does, without a wire.
+
+Frames are made, counted and handed over as they would be sent; the engine cannot tell the difference.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from deca_node.numerics.blocks import Block
+from deca_node.numerics.engine import BlockEngine, Neighbour
+from deca_node.numerics.flows import KEYFRAME_CODEC, Flow
+from deca_node.protocol.mixing import metropolis
+from deca_node.protocol.topology import Graph
+
+
+class Vectors(nn.Module):
+    """What one node trains now, as the engine wants it: parameters p0, p1, ... of a module, in this order."""
+
+    def __init__(self, vectors: Sequence[Tensor]) -> None:
+        """``vectors`` are float32; the module has copies."""
+        super().__init__()
+        self._vectors = nn.ParameterList(v.clone() for v in vectors)
+
+    @property
+    def block(self) -> Block:
+        """All of it, as one block."""
+        return Block("vectors", tuple(n for n, _ in self.named_parameters()), sum(p.numel() for p in self.parameters()))
+
+    def values(self) -> Tensor:
+        """One after the other, [elements]."""
+        return torch.cat([p.detach() for p in self.parameters()])
+
+
+class Edges:
+    """All nodes' engines for one activation, with an edge wherever the graph has one."""
+
+    def __init__(self, names: Sequence[str], engines: Sequence[BlockEngine], graph: Graph) -> None:
+        """Write keyframes and open the edges, neighbours in the order of their names."""
+        self._near = {name: sorted(graph[name]) for name in names}
+        self._engines = dict(zip(names, engines, strict=True))
+        self.bytes_sent = 0
+        keyframes = {name: self._keyframe(name) for name in names}
+        for name, engine in self._engines.items():
+            degree = len(self._near[name])
+            near = [Neighbour(j, metropolis(degree, len(self._near[j])), keyframes[j]) for j in self._near[name]]
+            refused = engine.connect(near, keyframes[name])
+            assert not refused, refused
+            self.bytes_sent += degree * keyframes[name].numel()
+
+    def mix(self, *, fold: bool, exchange: bool = True, signal: bool = False) -> None:
+        """One mix on every node; without an ``exchange`` nothing flows, and h is folded all the same."""
+        frames = {name: self._frame(name, signal) for name in self._engines} if exchange else {}
+        for name, engine in self._engines.items():
+            near = self._near[name] if exchange else []
+            engine.mix([Flow(j, frames[j], frames[name]) for j in near], fold=fold)
+            self.bytes_sent += sum(frames[name].numel() for _ in near)
+
+    def _keyframe(self, name: str) -> Tensor:
+        engine = self._engines[name]
+        if not self._near[name]:
+            return torch.empty(0, dtype=torch.uint8)
+        out = torch.empty(KEYFRAME_CODEC.nbytes(engine.elements), dtype=torch.uint8)
+        engine.keyframe(out)
+        return out
+
+    def _frame(self, name: str, signal: bool) -> Tensor:
+        engine = self._engines[name]
+        if not self._near[name]:
+            return torch.empty(0, dtype=torch.uint8)
+        out = torch.empty(engine.layout.nbytes(signal), dtype=torch.uint8)
+        engine.encode_update(out, signal=signal)
+        return out
+
+
+def state_bytes(engine: BlockEngine) -> int:
+    """What the engine keeps now beside the parameters: gradient, moments, x^ and a difference per neighbour."""
+    kept = [engine.flat.grad, *(engine.moments or ())]
+    if engine.public is not None:
+        kept += [engine.public.x_hat, *(edge.e for edge in engine.public.edges.values())]
+    return sum(t.numel() * t.element_size() for t in kept if t is not None)

@@ -1,0 +1,329 @@
+"""One cell, from the start model to its losses: all nodes in step, in one process, through the node's own numerics.
+
+A run goes through the schedule as the nodes do. The gradients of all nodes are computed as one batch
+(:mod:`bench.convergence.stack`); everything after that, from the half step to the fold, is each node's own
+:class:`BlockEngine`.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from bench.convergence.adapters import (
+    bottleneck_parts,
+    first_values,
+    low_rank_parts,
+    mix_products,
+    with_bottlenecks,
+    with_low_rank,
+)
+from bench.convergence.cells import Cell, Outcome
+from bench.convergence.edges import Edges, Vectors, state_bytes
+from bench.convergence.stack import Shape, Weights, logits, losses
+from bench.convergence.tasks import Task, dealt, macro_f1, taken
+from deca_node.numerics import deca
+from deca_node.numerics.batches import Batch, Batches, make_batch
+from deca_node.numerics.blocks import Block, Span, partition, spans
+from deca_node.numerics.engine import BlockEngine
+from deca_node.numerics.model import model_bytes
+from deca_node.numerics.packing import Sequences
+from deca_node.numerics.quantize import CODECS
+from deca_node.protocol.errors import TrainerError
+from deca_node.protocol.mixing import matrix
+from deca_node.protocol.run import RunSettings
+from deca_node.protocol.schedule import Schedule, Step
+from deca_node.protocol.topology import Graph, graph
+
+ALPHA = 0.25
+"""Of the Dirichlet distribution, as in the paper."""
+
+COMMON = {
+    "rounds": 2,
+    "inner_steps": 20,
+    "batch_size": 4,
+    "dtype": "float32",
+    "topology": "erdos-renyi",
+    "redraw_every": 0,  # one graph for the whole run, so that methods without activations have the same
+    "discrepancy": "none",
+    "final_flush_mixes": 12,  # what the graph asks for, some 80, would be most of the bytes of so short a run
+}
+"""Where the cells' runs differ from the node's defaults; a cell's own settings come on top."""
+
+OWN = ("rank", "width", "consensus_every")
+"""Settings that are the baselines' and no run's."""
+
+CURVE_SEQUENCES = 32
+EVALUATED_AT_ONCE = 32
+
+Weighing = Callable[[Tensor], Weights]
+"""All weights from what is trained now, [n, elements]."""
+
+
+class Run:
+    """The state of one run: data, graph, models, and what has been noted so far."""
+
+    def __init__(
+        self,
+        method: str,
+        settings: RunSettings,
+        own: Mapping[str, int],
+        held: Sequence[Sequences],
+        start: PreTrainedModel,
+    ) -> None:
+        """``held`` are the nodes' sequences; ``own`` are the baselines' settings, which are no run's."""
+        self.method, self.settings, self.own, self.start = method, settings, own, start
+        self.shape = Shape.of(start.config)
+        self.central = method == "centralized"
+        self.alone = self.central or method == "isolated"
+        self.names = [f"node-{i}" for i in range(1 if self.central else len(held))]
+        self.graph: Graph = dict.fromkeys(self.names, frozenset()) if self.alone else graph(self.names, settings)
+        self._batches = [Batches(s, settings.batch_size, settings.seed * 1000 + i) for i, s in enumerate(held)]
+        self.watched: Sequences | None = None
+        """What the curve is the loss of."""
+
+        self.curve: list[tuple[int, float]] = []
+        self.consensus: list[float] = []
+        self.bytes_sent = 0
+        self.bytes_of_steps = 0
+        """Without those of the final flush."""
+
+        self.state_bytes = 0
+        self.steps = 0
+
+    @classmethod
+    def of(cls, cell: Cell, task: Task, start: PreTrainedModel) -> Self:
+        """As a cell asks for it."""
+        own = {name: value for name, value in cell.settings if name in OWN}
+        given = COMMON | {name: value for name, value in cell.settings if name not in OWN}
+        length = task.test.ids.shape[1]
+        settings = RunSettings(seed=cell.seed, learning_rate=cell.learning_rate, sequence_length=length, **given)
+        made = cls(cell.method, settings, own, dealt(task, cell.nodes, ALPHA, cell.seed), start)
+        chosen = np.linspace(0, len(task.validation) - 1, CURVE_SEQUENCES).astype(int)
+        made.watched = taken(task.validation, chosen)
+        return made
+
+    def batch(self) -> Batch:
+        """One step's batch of every node, [n, b, L]; centralized, that of all nodes together, [1, n b, L]."""
+        drawn = [batches.next() for batches in self._batches]
+        ids, labels = (torch.stack([getattr(b, part) for b in drawn]) for part in ("input_ids", "labels"))
+        if self.central:
+            ids, labels = (t.reshape(1, -1, t.shape[-1]) for t in (ids, labels))
+        return Batch(ids, labels)
+
+    def step(self, engines: Sequence[BlockEngine], weigh: Weighing, gamma: float) -> None:
+        """The half step of every node: one pass for all gradients, then each engine takes its own."""
+        flat = torch.stack([engine.flat.master for engine in engines]).requires_grad_()
+        batch = self.batch()
+        found = losses(logits(self.shape, weigh(flat), batch.input_ids), batch.labels)
+        found.sum().backward()
+        for i, engine in enumerate(engines):
+            engine.half_step(gamma, partial(self._deliver, engine, flat.grad[i], float(found[i].detach())))
+        self.steps += 1
+
+    def note(self, engines: Sequence[BlockEngine]) -> None:
+        """The consensus distance and the state's size, before the engines let go."""
+        x = torch.stack([engine.flat.master for engine in engines])
+        self.consensus.append(float((x - x.mean(0)).pow(2).mean().sqrt()))
+        self.state_bytes = max(self.state_bytes, *(state_bytes(engine) for engine in engines))
+
+    def note_curve(self, weights: Weights) -> None:
+        """A point of the curve."""
+        if self.watched is not None:
+            loss = evaluate(self.shape, weights, self.watched)[0].mean()
+            self.curve.append((self.steps, float(loss)))
+
+    @staticmethod
+    def _deliver(engine: BlockEngine, gradient: Tensor, loss: float) -> float:
+        assert engine.flat.grad is not None
+        engine.flat.grad.copy_(gradient)
+        return loss
+
+
+def run(cell: Cell, task: Task, start: PreTrainedModel) -> Outcome:
+    """Run one cell. One that diverges has infinite losses, and says where."""
+    began = time.process_time()
+    state = Run.of(cell, task, start)
+    try:
+        weights, elements = METHODS[cell.method](state)
+    except TrainerError as problem:
+        lost = float("inf")
+        return Outcome(validation=lost, test=lost, test_by_node=(), mean_model=lost, diverged=str(problem))
+    found = outcome(state, task, weights, elements)
+    return dataclasses.replace(found, cpu_seconds=round(time.process_time() - began, 2))
+
+
+def outcome(run: Run, task: Task, weights: Weights, elements: float) -> Outcome:
+    """Everything that is measured at the end; ``elements`` are those that a frame is about, on average."""
+    test, answers = evaluate(run.shape, weights, task.test, task.labels)
+    mean = {name: w.mean(0, keepdim=True) for name, w in weights.items()}
+    right = [task.labels.index(token) for token in task.test.ids[:, -1].tolist()] if task.labels else []
+    scores = [macro_f1(row, right, len(task.labels)) for row in answers.tolist()] if right else []
+    directed = sum(map(len, run.graph.values())) or 1
+    return Outcome(
+        validation=float(evaluate(run.shape, weights, task.validation)[0].mean()),
+        test=float(test.mean()),
+        test_by_node=tuple(test.tolist()),
+        mean_model=float(evaluate(run.shape, mean, task.test)[0]),
+        accuracy=float((answers == torch.tensor(right)).float().mean()) if right else None,
+        f1=float(np.mean(scores)) if right else None,
+        curve=tuple(run.curve),
+        consensus=tuple(run.consensus),
+        bytes_sent=run.bytes_sent,
+        bytes_per_step=run.bytes_of_steps / directed / max(run.steps, 1),
+        state_mib=(model_bytes(run.start) + run.state_bytes) / 2**20,
+        extra={"frame_elements": elements},
+    )
+
+
+def evaluate(shape: Shape, weights: Weights, sequences: Sequences, labels: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
+    """Each node's mean loss over the sequences, [n], and which of ``labels`` it finds likeliest as the last token of
+    each, [n, N]."""
+    n = len(next(iter(weights.values())))
+    total, answers = torch.zeros(n), []
+    for rows in np.array_split(np.arange(len(sequences)), -(-len(sequences) // EVALUATED_AT_ONCE)):
+        batch = make_batch(sequences, rows)
+        ids, targets = (t.expand(n, *t.shape) for t in (batch.input_ids, batch.labels))
+        with torch.no_grad():
+            found = logits(shape, weights, ids)
+            total += losses(found, targets) * len(rows)
+        answers.append(found[:, :, -2, list(labels)].argmax(-1) if labels else torch.empty(n, 0))
+    return total / len(sequences), torch.cat(answers, dim=1)
+
+
+# --- the methods ------------------------------------------------------------------------------------
+
+
+def run_blocks(run: Run) -> tuple[Weights, float]:
+    """DECA and everything that differs from it in a setting or in the graph: block by block, then the final flush."""
+    settings = run.settings
+    blocks = partition(run.start, settings.block_layers)
+    schedule = Schedule(settings, len(blocks), settings.final_flush_mixes)
+    weights = expanded(run.start, len(run.names))
+    run.note_curve(weights)
+    for activation in map(schedule.__getitem__, range(len(schedule))):
+        if run.alone and not activation.inner_steps:
+            continue
+        block = blocks[activation.block]
+        nodes, engines = activated(run, block, weights)
+        edges = Edges(run.names, engines, run.graph)
+        weigh = partial(with_block, weights, spans(run.start, block))
+        for inner in range(activation.steps):
+            step, gradient = Step(activation.index, inner), inner < activation.inner_steps
+            if gradient:
+                gamma = deca.learning_rate(settings, schedule.gradient_ordinal(step), schedule.gradient_steps)
+                run.step(engines, weigh, gamma)
+            edges.mix(fold=gradient, exchange=schedule.mixes(step), signal=schedule.signals(step))
+            if inner == activation.inner_steps - 1:
+                run.note(engines)
+        for engine in engines:
+            engine.freeze()
+        weights = weigh(torch.stack([node.values() for node in nodes]))
+        run.bytes_sent += edges.bytes_sent
+        if activation.inner_steps:
+            run.bytes_of_steps = run.bytes_sent
+            run.note_curve(weights)
+    run.consensus.append(distance(weights))
+    return weights, sum(block.elements for block in blocks) / len(blocks)
+
+
+def activated(run: Run, block: Block, weights: Weights) -> tuple[list[Vectors], list[BlockEngine]]:
+    """Every node's part of the block and an engine for it. Elements do not see each other, so the block is one vector
+    to the engine, which is five times faster; only ``rms`` tells its parameters apart."""
+    settings, hyper = run.settings, deca.Hyper.of(run.settings)
+    if run.method == "decay-only":
+        hyper = dataclasses.replace(hyper, discrepancy="decay-only")
+    flat = torch.cat([weights[name].reshape(len(run.names), -1) for name in block.parameters], dim=1)
+    sizes = [s.stop - s.start for s in spans(run.start, block)] if hyper.discrepancy == "rms" else [flat.shape[1]]
+    nodes = [Vectors(row.split(sizes)) for row in flat]
+    named = dict(run.start.named_parameters())
+    x0 = torch.cat([named[name].detach().reshape(-1) for name in block.parameters])
+    codec, share = CODECS[settings.codec], settings.flow_share
+    return nodes, [
+        BlockEngine(
+            node, node.block, lambda a, b: x0[a:b], hyper=hyper, codec=codec, gamma_c=share, signal=settings.signal
+        )
+        for node in nodes
+    ]
+
+
+def run_adapters(run: Run) -> tuple[Weights, float]:
+    """Low-rank updates or bottlenecks: one vector, trained through the whole run, mixed at every step; and DeCAF."""
+    settings, start = run.settings, run.start
+    bottled = run.method == "adapter"
+    parts = bottleneck_parts(start, run.own["width"]) if bottled else low_rank_parts(start, run.own["rank"])
+    base = {name: p.detach()[None] for name, p in start.named_parameters()}
+    weigh = partial(with_bottlenecks if bottled else with_low_rank, base, parts)
+    x0 = first_values(parts, settings.seed)
+    nodes = [Vectors([x0]) for _ in run.names]
+    hyper, codec = deca.Hyper.of(settings), CODECS[settings.codec]
+    engines = [
+        BlockEngine(n, n.block, lambda a, b: x0[a:b], hyper=hyper, codec=codec, gamma_c=settings.flow_share)
+        for n in nodes
+    ]
+    factored = run.method == "decaf"
+    edges = Edges(run.names, engines, dict.fromkeys(run.names, frozenset()) if factored else run.graph)
+    W = torch.tensor(matrix(run.graph))
+    visits = settings.rounds * len(partition(start, settings.block_layers))
+    total, final = visits * settings.inner_steps, settings.final_flush_mixes
+
+    def masters() -> Tensor:
+        return torch.stack([engine.flat.master for engine in engines])
+
+    run.note_curve(weigh(masters()))
+    for step in range(total + final):
+        gradient = step < total
+        if gradient:
+            run.step(engines, weigh, deca.learning_rate(settings, step, total))
+        due = not gradient or (step + 1) % (run.own.get("consensus_every") or settings.mix_every) == 0
+        edges.mix(fold=gradient, exchange=due and not factored)
+        if factored and due:
+            _decaf(run, engines, mix_products(parts, masters(), W))
+        if step + 1 == total:
+            run.bytes_of_steps = run.bytes_sent + edges.bytes_sent
+        if gradient and (step + 1) % settings.inner_steps == 0:
+            run.note(engines)
+            run.note_curve(weigh(masters()))
+    run.bytes_sent += edges.bytes_sent
+    run.consensus.append(float((masters() - masters().mean(0)).pow(2).mean().sqrt()))
+    return weigh(masters()), float(len(x0))
+
+
+def _decaf(run: Run, engines: Sequence[BlockEngine], mixed: Tensor) -> None:
+    """Every node has sent its factors in float32, and takes what came of them."""
+    with torch.no_grad():
+        for engine, vector in zip(engines, mixed, strict=True):
+            engine.flat.master.copy_(vector)
+    run.bytes_sent += sum(map(len, run.graph.values())) * 4 * mixed.shape[1]
+
+
+METHODS: dict[str, Callable[[Run], tuple[Weights, float]]] = {
+    **dict.fromkeys(("deca", "decay-only", "isolated", "centralized"), run_blocks),
+    **dict.fromkeys(("lora", "adapter", "decaf"), run_adapters),
+}
+
+
+# --- weights ----------------------------------------------------------------------------------------
+
+
+def expanded(model: PreTrainedModel, nodes: int) -> Weights:
+    """The model's parameters as every node has them at first, [n, *shape]."""
+    return {name: p.detach().expand(nodes, *p.shape) for name, p in model.named_parameters()}
+
+
+def with_block(weights: Weights, layout: Sequence[Span], flat: Tensor) -> Weights:
+    """The weights, and those of one block as views of ``flat``."""
+    active = {s.name: flat[:, s.start : s.stop].view_as(weights[s.name]) for s in layout}
+    return {**weights, **active}
+
+
+def distance(weights: Weights) -> float:
+    """RMS over all parameters and nodes of the distance to the mean."""
+    squares = [(w - w.mean(0)).pow(2) for w in weights.values()]
+    return float(torch.cat([s.reshape(-1) for s in squares]).mean().sqrt())

@@ -1,0 +1,55 @@
+"""What every cell starts from: a small Llama that has read the modules at the top of the standard library.
+
+None of the tasks' text is among them, so that what follows is fine-tuning. The recipe is seeded, and its product
+cached; one thread, since sums of floats depend on how they are split.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bench.harness import ROOT
+from deca_node.lab.toy_model import Recipe, make_toy_model
+from deca_node.numerics.model import load_model, parameter_hash
+
+FOLDER = ROOT / "build" / "convergence" / "start"
+
+RECIPE = Recipe(
+    vocabulary=512,
+    hidden=64,
+    layers=3,
+    heads=4,
+    key_value_heads=2,
+    steps=2500,
+    batch_size=16,
+    sequence_length=32,
+    threads=1,
+)
+
+
+class Start(NamedTuple):
+    """The model, frozen; its tokenizer; the first digits of the hash of its parameters."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    sha256: str
+
+
+def start_model(folder: Path = FOLDER, recipe: Recipe = RECIPE) -> Start:
+    """Make it, or take it from the cache: one to four minutes the first time."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_toy_model(folder, recipe, _show)
+    loaded = load_model(str(folder), dtype="float32")
+    return Start(loaded.model.requires_grad_(False), loaded.tokenizer, parameter_hash(loaded.model)[:16])
+
+
+def threads(count: int) -> None:
+    """Torch's threads, for what follows."""
+    torch.set_num_threads(count)
+
+
+def _show(done: int, steps: int, loss: float) -> None:
+    if done % 250 == 0:
+        print(f"making the start model: step {done} of {steps}, loss {loss:.3f}", flush=True)

@@ -1,0 +1,111 @@
+"""Which cells there are, which is next, and how the step size of every arm is found.
+
+Tuning walks a grid of factor 2, up and down from where the arm begins, until the best rate has a worse one on either
+side: the grid has no edge that a best could lie on. It uses seeds of its own, hence other graphs and other hands in
+which the text lies, and the validation split; what tables show is the test split at the seeds 0, 1, 2, ...
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from transformers import PreTrainedModel
+
+from bench.convergence import runs
+from bench.convergence.arms import BY_NAME, Arm
+from bench.convergence.cells import Book, Cell, Outcome
+from bench.convergence.tasks import Task
+
+TUNING_SEED = 100
+FACTOR_MAX = 8
+"""Steps of factor 2 that tuning goes from where it began, at most."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One task's cells: made, looked up, run."""
+
+    task: Task
+    start: PreTrainedModel
+    start_hash: str
+    book: Book
+    say: Say
+    deadline: float = float("inf")
+    """In the seconds of :func:`time.monotonic`; no cell begins after it."""
+
+    def cell(self, arm: Arm, seed: int, rate: float) -> Cell:
+        """The cell of an arm at a seed and a step size."""
+        return Cell(
+            task=self.task.name,
+            digest=self.task.digest,
+            start=self.start_hash,
+            method=arm.method,
+            seed=seed,
+            learning_rate=rate,
+            settings=tuple(sorted(arm.settings.items())),
+        )
+
+    def outcome(self, arm: Arm, seed: int, rate: float) -> Outcome:
+        """What came of it: as written down, or run now. Raises OutOfTimeError where it would have to be run too late."""
+        cell = self.cell(arm, seed, rate)
+        found = self.book.get(cell)
+        if found is not None:
+            return found
+        if time.monotonic() > self.deadline:
+            raise OutOfTimeError
+        outcome = runs.run(cell, self.task, self.start)
+        self.book.add(cell, outcome, datetime.now(UTC).isoformat(timespec="seconds"))
+        self.say(
+            f"{self.task.name:9} {arm.name:16} seed {seed:3} rate {rate:.1e}  validation {outcome.validation:.4f}  "
+            f"test {outcome.test:.4f}  {outcome.cpu_seconds:.0f} s of CPU"
+        )
+        return outcome
+
+    def rate(self, arm: Arm) -> float:
+        """The arm's step size: that of the arm it is like, or the best on the factor-2 grid."""
+        if arm.like:
+            return self.rate(BY_NAME[arm.like])
+        return best_on_grid(arm.rate, lambda rate: self.outcome(arm, TUNING_SEED, rate).validation)
+
+    def finish(self, arms: Sequence[str], seeds: Sequence[int]) -> None:
+        """Run what is missing of these arms, one after the other; an arm's own count of seeds bounds it."""
+        for arm in (BY_NAME[name] for name in arms):
+            rate = self.rate(arm)
+            for seed in seeds:
+                if seed < arm.seeds:
+                    self.outcome(arm, seed, rate)
+
+
+class OutOfTimeError(Exception):
+    """The time that was given is up; what is done is written down."""
+
+
+def best_on_grid(first: float, loss: Callable[[float], float]) -> float:
+    """The rate first * 2^k with the least loss, such that both of its neighbours are worse."""
+    best = 0
+    losses: dict[int, float] = {}
+
+    def at(k: int) -> float:
+        if k not in losses:
+            losses[k] = loss(first * 2.0**k)
+        return losses[k]
+
+    while abs(best) < FACTOR_MAX:
+        near = min((best, best + 1, best - 1), key=at)
+        if near == best:
+            break
+        best = near
+    return first * 2.0**best
+
+
+def rates(sweep: Sweep, arms: Sequence[Arm]) -> Iterator[tuple[str, float]]:
+    """The step size of every arm that was tuned to the end."""
+    without_time = Sweep(sweep.task, sweep.start, sweep.start_hash, sweep.book, sweep.say, deadline=-1.0)
+    for arm in arms:
+        try:
+            yield arm.name, without_time.rate(arm)
+        except OutOfTimeError:
+            continue

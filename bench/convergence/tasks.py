@@ -1,0 +1,138 @@
+"""What the nodes learn: sequences of each domain, and who of the nodes holds which.
+
+``language``: the next token, in eight domains. ``packages``: a piece of Python ends with a question and, as its last
+token, a letter that names the package it comes from; only the letter is in the loss, and accuracy and F1 are those
+of the most likely letter. For both, each domain (or class) is dealt out in shares drawn from Dirichlet(0.25), which is
+the paper's label skew.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from bench.convergence.corpora import LANGUAGE, SOURCES, SPLITS, digest, pieces
+from deca_node.numerics.packing import Sequences, permutation
+
+QUESTION = "\n# "
+LETTERS = "ABCDEFGH"
+BYTES_PER_TOKEN_MAX = 4
+"""More than the start model's tokens are long in any domain; how much text is read follows from it."""
+
+SEQUENCES_MIN = 8
+"""A node's least; shares that leave one less are drawn again."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """``train`` by domain; ``validation`` and ``test`` over all domains in equal parts; ``labels``: the letters' tokens,
+    where the task is classification."""
+
+    name: str
+    domains: tuple[str, ...]
+    train: tuple[Sequences, ...]
+    validation: Sequences
+    test: Sequences
+    labels: tuple[int, ...]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Tokens per sequence, and sequences per domain in each split."""
+
+    length: int = 32
+    train: int = 600
+    validation: int = 16
+    test: int = 32
+
+
+TASKS = {"language": LANGUAGE, "sources": SOURCES}
+
+
+def load(name: str, tokenizer: PreTrainedTokenizerFast, sizes: Sizes) -> Task:
+    """Read and cut the text of one task; the same text and tokenizer give the same sequences."""
+    wanted = dict(zip(SPLITS, (sizes.train, sizes.validation, sizes.test), strict=True))
+    domains = TASKS[name]
+    nbytes = {split: BYTES_PER_TOKEN_MAX * sizes.length * count for split, count in wanted.items()}
+    texts = {domain.name: pieces(domain, nbytes) for domain in domains}
+    labels = tuple(single_token(tokenizer, letter) for letter in LETTERS) if name == "sources" else ()
+    cut = {
+        (domain.name, split): _sequences(texts[domain.name][split], tokenizer, sizes.length, wanted[split], label)
+        for domain, label in zip(domains, labels or [None] * len(domains), strict=True)
+        for split in SPLITS
+    }
+    return Task(
+        name,
+        tuple(domain.name for domain in domains),
+        tuple(cut[domain.name, "train"] for domain in domains),
+        *(joined([cut[domain.name, split] for domain in domains]) for split in ("validation", "test")),
+        labels,
+        digest(piece for splits in texts.values() for split in SPLITS for piece in splits[split]),
+    )
+
+
+def dealt(task: Task, nodes: int, alpha: float, seed: int) -> list[Sequences]:
+    """Each node's sequences: domain by domain, in shares drawn from Dirichlet(``alpha``), until all have enough."""
+    rng = np.random.default_rng([seed, nodes])
+    for _ in range(1000):
+        held: list[list[Sequences]] = [[] for _ in range(nodes)]
+        for domain, sequences in zip(task.domains, task.train, strict=True):
+            ends = np.round(np.cumsum(rng.dirichlet([alpha] * nodes)) * len(sequences)).astype(int)
+            order = permutation(len(sequences), f"{seed}:{domain}")
+            for mine, rows in zip(held, np.split(order, ends[:-1]), strict=True):
+                mine.append(taken(sequences, rows))
+        if min(sum(map(len, mine)) for mine in held) >= SEQUENCES_MIN:
+            return [joined(mine) for mine in held]
+    raise ValueError(f"{task.name} has too few sequences to deal {SEQUENCES_MIN} to each of {nodes} nodes")
+
+
+def taken(sequences: Sequences, rows: NDArray[np.int64]) -> Sequences:
+    """The sequences with these numbers."""
+    return Sequences(sequences.ids[rows], sequences.trained[rows])
+
+
+def joined(parts: Sequence[Sequences]) -> Sequences:
+    """One after the other."""
+    return Sequences(np.concatenate([p.ids for p in parts]), np.concatenate([p.trained for p in parts]))
+
+
+def single_token(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
+    """The token that ``text`` is."""
+    ids = tokenizer.encode(text)
+    assert len(ids) == 1, f"{text!r} is {len(ids)} tokens"
+    return int(ids[0])
+
+
+def _sequences(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, length: int, count: int, label: int | None
+) -> Sequences:
+    """``count`` sequences of ``length`` tokens. With a label, each ends with the question and it, and is about one
+    piece; without, pieces follow one another, an end of text between them."""
+    tail = [] if label is None else [*tokenizer.encode(QUESTION), label]
+    room = length - len(tail)
+    lines = [tokenizer.encode(text) for text in texts]
+    if label is None:
+        end = tokenizer.eos_token_id
+        lines = [[token for line in lines for token in [*line, end]]]
+    rows = [line[i : i + room] + tail for line in lines for i in range(0, len(line) - room + 1, room)]
+    if len(rows) < count:
+        raise ValueError(f"there is text for {len(rows)} sequences where {count} are wanted")
+    chosen = permutation(len(rows), f"{length}:{label}")[:count]
+    ids = np.array([rows[i] for i in chosen], np.int32)
+    trained = np.ones_like(ids, np.bool_)
+    if label is not None:
+        trained[:, :-1] = False
+    return Sequences(ids, trained)
+
+
+def macro_f1(found: Sequence[int], right: Sequence[int], classes: int) -> float:
+    """Mean over classes of 2 TP / (2 TP + FP + FN); a class that is neither there nor found counts as 0."""
+    scores = []
+    for k in range(classes):
+        both = sum(f == r == k for f, r in zip(found, right, strict=True))
+        either = found.count(k) + right.count(k)
+        scores.append(2 * both / either if either else 0.0)
+    return sum(scores) / classes
