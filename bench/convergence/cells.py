@@ -66,7 +66,8 @@ class Outcome:
     """By all nodes together, frames and keyframes."""
 
     bytes_per_step: float = 0.0
-    """By one node to one neighbour, per step with a gradient: keyframes and the visits' mixes count, the final flush not."""
+    """By one node to one neighbour, per step with a gradient; keyframes and the visits' mixes count, the final flush
+    does not."""
 
     state_mib: float = 0.0
     """Of one node: parameters and all that training keeps beside them, at its largest."""

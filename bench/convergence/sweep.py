@@ -49,7 +49,7 @@ class Sweep:
         )
 
     def outcome(self, arm: Arm, seed: int, rate: float) -> Outcome:
-        """What came of it: as written down, or run now. Raises OutOfTimeError where it would have to be run too late."""
+        """What came of it: as written down, or run now. Raises OutOfTimeError where it would be run too late."""
         cell = self.cell(arm, seed, rate)
         found = self.book.get(cell)
         if found is not None:

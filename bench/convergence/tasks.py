@@ -27,8 +27,8 @@ SEQUENCES_MIN = 8
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """``train`` by domain; ``validation`` and ``test`` over all domains in equal parts; ``labels``: the letters' tokens,
-    where the task is classification."""
+    """``train`` by domain; ``validation`` and ``test`` over all domains in equal parts; ``labels``: the letters'
+    tokens, where the task is classification."""
 
     name: str
     domains: tuple[str, ...]

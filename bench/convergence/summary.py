@@ -1,0 +1,128 @@
+"""From lines of JSON to what was found: each arm's outcomes by seed, and differences of arms seed by seed.
+
+A seed decides the graph, who holds which text, and the order of the batches, all of it alike for every arm. So two
+arms are compared seed by seed: much of what differs between seeds is the same for both and drops out.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import NamedTuple
+
+from bench.convergence.arms import ARMS, BY_NAME, Arm
+from bench.convergence.cells import Book, Cell, Outcome
+from bench.convergence.sweep import TUNING_SEED, best_on_grid
+
+BEYOND = 2.0
+"""A difference is beyond the spread where its mean is so many of its own standard errors and no seed contradicts."""
+
+
+class Spread(NamedTuple):
+    """Mean and sample standard deviation over seeds; the deviation of a single one is not known, and NaN."""
+
+    mean: float
+    deviation: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Of at least one value."""
+        return cls(mean(values), stdev(values) if len(values) > 1 else math.nan, len(values))
+
+    def __str__(self) -> str:
+        spread = "" if math.isnan(self.deviation) else f" ± {self.deviation:.4f}"
+        return f"{self.mean:.4f}{spread}"
+
+
+class Difference(NamedTuple):
+    """One arm less another, seed by seed."""
+
+    by_seed: tuple[float, ...]
+    share: float
+    """The mean difference as a share of the other's mean."""
+
+    @property
+    def spread(self) -> Spread:
+        return Spread.of(self.by_seed)
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is beyond the spread over seeds."""
+        same_sign = all(d > 0 for d in self.by_seed) or all(d < 0 for d in self.by_seed)
+        spread = self.spread
+        return (
+            same_sign and spread.count >= 3 and abs(spread.mean) > BEYOND * spread.deviation / math.sqrt(spread.count)
+        )
+
+
+@dataclass(frozen=True)
+class Results:
+    """One task's outcomes at each arm's own step size. ``by_arm``: arm, seed, outcome."""
+
+    task: str
+    digest: str
+    rates: Mapping[str, float]
+    by_arm: Mapping[str, Mapping[int, Outcome]]
+    dates: tuple[str, str]
+    cells: int
+
+    def has(self, *names: str) -> bool:
+        """Whether there is anything of all these arms."""
+        return all(self.by_arm.get(name) for name in names)
+
+    def spread(self, name: str, of: Callable[[Outcome], float]) -> Spread:
+        """Of one figure over the seeds of an arm."""
+        return Spread.of([of(outcome) for outcome in self.by_arm[name].values()])
+
+    def difference(self, name: str, other: str, of: Callable[[Outcome], float] = lambda o: o.test) -> Difference:
+        """``name`` less ``other`` over the seeds that both have; there must be one."""
+        ours, theirs = self.by_arm[name], self.by_arm[other]
+        seeds = sorted(set(ours) & set(theirs))
+        differences = tuple(of(ours[s]) - of(theirs[s]) for s in seeds)
+        return Difference(differences, mean(differences) / mean(of(theirs[s]) for s in seeds))
+
+
+def summarize(task: str, book: Book, rates: Mapping[str, float] | None = None) -> Results | None:
+    """What the book says of the task, on the text that most of its lines are about; None where it is empty.
+
+    ``rates`` are the arms' step sizes, where tuning was done elsewhere.
+    """
+    lines = [line for line in book if line[0].task == task]
+    if not lines:
+        return None
+    kinds = [(cell.digest, cell.start) for cell, _, _ in lines]
+    kind = max(set(kinds), key=kinds.count)
+    lines = [line for line in lines if (line[0].digest, line[0].start) == kind]
+    outcomes = {identity(cell): outcome for cell, outcome, _ in lines}
+    chosen = {arm.name: found for arm in ARMS if (found := (rates or {}).get(arm.name) or tuned(arm, outcomes))}
+    seeds = sorted({cell.seed for cell, _, _ in lines} - {TUNING_SEED})
+    by_arm = {
+        name: {s: outcomes[key] for s in seeds if (key := (*facts(BY_NAME[name]), s, rate)) in outcomes}
+        for name, rate in chosen.items()
+    }
+    dates = sorted(date for _, _, date in lines)
+    return Results(task, kind[0], chosen, by_arm, (dates[0][:10], dates[-1][:10]), len(lines))
+
+
+Identity = tuple[object, ...]
+
+
+def facts(arm: Arm) -> Identity:
+    """What tells an arm's cells from others'."""
+    return arm.method, tuple(sorted(arm.settings.items()))
+
+
+def identity(cell: Cell) -> Identity:
+    """The same of a cell, with its seed and step size."""
+    return cell.method, cell.settings, cell.seed, cell.learning_rate
+
+
+def tuned(arm: Arm, outcomes: Mapping[Identity, Outcome]) -> float | None:
+    """The step size that tuning found, None where it is not done."""
+    if arm.like:
+        return tuned(BY_NAME[arm.like], outcomes)
+    try:
+        return best_on_grid(arm.rate, lambda rate: outcomes[*facts(arm), TUNING_SEED, rate].validation)
+    except KeyError:
+        return None

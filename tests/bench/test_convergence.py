@@ -1,0 +1,275 @@
+"""What bench/convergence computes is what the node computes, and its baselines are what their equations say."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench.convergence import adapters, runs, stack, tasks
+from bench.convergence.cells import Book, Cell, Outcome
+from bench.convergence.corpora import Domain, pieces
+from bench.convergence.sweep import best_on_grid
+from deca_node.numerics.batches import IGNORED, Batches
+from deca_node.numerics.deca import Hyper
+from deca_node.numerics.objective import nll_sum
+from deca_node.numerics.options import TrainerOptions
+from deca_node.numerics.packing import Sequences
+from deca_node.protocol.mixing import matrix
+from deca_node.protocol.run import RunSettings
+from tests.numerics.test_trainer_cluster import (
+    LENGTH,
+    NAMES,
+    SETTINGS,
+    VOCABULARY,
+    private_data,
+    run_cluster,
+    small_llama,
+)
+
+
+def bench_run(method: str, settings: RunSettings, own: dict[str, int] | None = None) -> runs.Run:
+    """A run on the data that the trainers of ``run_cluster`` have, batches drawn as they draw them."""
+    held = [private_data(name).train for name in NAMES]
+    run = runs.Run(method, settings, own or {}, held, small_llama())
+    seeds = [TrainerOptions(name=name, settings=settings, directory="").seed for name in NAMES]
+    run._batches = [Batches(h, settings.batch_size, seed) for h, seed in zip(held, seeds, strict=True)]
+    return run
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"discrepancy": "none", "codec": "fp32", "block_order": "shuffled"},
+        {"discrepancy": "precond", "codec": "fp32", "signal": "mv"},
+        {"discrepancy": "precond", "codec": "int8", "signal": "v"},
+        {"discrepancy": "descent", "h_into": "both", "beta1": 0.9, "codec": "int4", "mix_every": 2},
+        {"discrepancy": "rms", "h_into": "both", "codec": "fp32", "inner_steps": 2},
+    ],
+    ids=lambda change: f"{change['discrepancy']}-{change['codec']}",
+)
+def test_a_cell_is_what_trainers_compute(change: dict[str, object], tmp_path: Path) -> None:
+    """Four production trainers in a cluster with real nodes end with the same parameters. A coarse codec may round one
+    element to another code where the last bit of a gradient differs; nothing else may."""
+    settings = replace(SETTINGS, rounds=1, **change)
+    weights, _ = runs.METHODS["deca"](bench_run("deca", settings))
+    start = dict(small_llama().named_parameters())
+    for i, recorder in enumerate(run_cluster(settings, tmp_path)):
+        for name, parameter in recorder.trainer.model.named_parameters():
+            error = (weights[name][i] - parameter).detach().abs()
+            moved = (parameter - start[name]).detach().abs().mean()
+            assert moved > 1e-4
+            assert error.mean() < 1e-3 * moved
+            assert settings.codec != "fp32" or error.max() < 1e-2 * moved
+
+
+def test_a_stack_of_models_is_each_of_them() -> None:
+    """Logits, losses and gradients of two different models at once, against transformers' own."""
+    models = [small_llama(), small_llama()]
+    with torch.no_grad():
+        for parameter in models[1].parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(VOCABULARY, (2, 3, LENGTH), generator=generator)
+    labels = torch.where(torch.rand(ids.shape, generator=generator) < 0.5, ids, IGNORED)
+    names = [name for name, _ in models[0].named_parameters()]
+    leaves = {n: torch.stack([dict(m.named_parameters())[n].detach() for m in models]).requires_grad_() for n in names}
+    found = stack.losses(stack.logits(stack.Shape.of(models[0].config), leaves, ids), labels)
+    found.sum().backward()
+    for i, model in enumerate(models):
+        loss = nll_sum(model, ids[i], labels[i]) / (labels[i][:, 1:] != IGNORED).sum()
+        loss.backward()
+        torch.testing.assert_close(found[i], loss)
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(leaves[name].grad[i], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+# --- the baselines ----------------------------------------------------------------------------------
+
+
+def test_low_rank_updates_begin_at_the_start_model_and_add_two_b_a() -> None:
+    model = small_llama()
+    parts = adapters.low_rank_parts(model, rank=2)
+    assert {part.name.split(".")[-2] for part in parts} == set(stack.ADAPTED)
+    base = {name: p.detach()[None] for name, p in model.named_parameters()}
+    flat = adapters.first_values(parts, seed=0)[None].repeat(2, 1)
+    for name, weight in adapters.with_low_rank(base, parts, flat).items():
+        torch.testing.assert_close(weight, base[name].expand_as(weight), rtol=0.0, atol=0.0)
+    flat = flat + torch.randn(flat.shape, generator=torch.Generator().manual_seed(0))
+    a, b = parts[:2]
+    expected = base["model.layers.0.self_attn.q_proj.weight"][0] + 2.0 * b.view(flat)[1] @ a.view(flat)[1]
+    found = adapters.with_low_rank(base, parts, flat)["model.layers.0.self_attn.q_proj.weight"][1]
+    torch.testing.assert_close(found, expected)
+
+
+def test_bottlenecks_begin_as_nothing_and_then_answer() -> None:
+    model = small_llama()
+    shape, parts = stack.Shape.of(model.config), adapters.bottleneck_parts(model, width=3)
+    base = {name: p.detach()[None] for name, p in model.named_parameters()}
+    flat = adapters.first_values(parts, seed=0)[None]
+    ids = torch.arange(LENGTH)[None, None] % VOCABULARY
+    plain = stack.logits(shape, base, ids)
+    torch.testing.assert_close(stack.logits(shape, adapters.with_bottlenecks(base, parts, flat), ids), plain)
+    weights = adapters.with_bottlenecks(base, parts, flat + 0.1)
+    assert not torch.allclose(stack.logits(shape, weights, ids), plain)
+    y = torch.randn(1, 1, 4, model.config.hidden_size)
+    down, up = (weights[f"model.layers.0.mlp.adapter_{part}"][0] for part in ("down", "up"))
+    expected = y + torch.relu(y @ down.T) @ up.T
+    torch.testing.assert_close(stack._adapted(weights, "model.layers.0.mlp", y), expected)
+
+
+def test_factors_are_cut_back_to_the_best_of_their_rank() -> None:
+    """QR of the stacked factors gives what an SVD of the whole sum gives (Eckart and Young)."""
+    generator = torch.Generator().manual_seed(0)
+    left = [torch.randn(9, 2, generator=generator) for _ in range(3)]
+    right = [torch.randn(2, 7, generator=generator) for _ in range(3)]
+    B, A = adapters.truncated(left, right, rank=2)
+    whole = sum((b @ a for b, a in zip(left, right, strict=True)), torch.zeros(9, 7))
+    u, s, vh = torch.linalg.svd(whole)
+    torch.testing.assert_close(B @ A, (u[:, :2] * s[:2]) @ vh[:2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(B.T @ B, A @ A.T, rtol=1e-4, atol=1e-5)
+
+
+def test_decaf_mixes_products_not_factors() -> None:
+    """Where the mean of the products has rank r nothing is lost; the factors themselves may differ in every way."""
+    model = small_llama()
+    parts = adapters.low_rank_parts(model, rank=2)
+    one = torch.randn(parts[-1].stop, generator=torch.Generator().manual_seed(0))
+    turned = one.clone()
+    turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
+    for a, b in zip(parts[::2], parts[1::2], strict=True):
+        turned[a.start : a.stop] = (turn.T @ a.view(one[None])[0]).reshape(-1)
+        turned[b.start : b.stop] = (b.view(one[None])[0] @ turn).reshape(-1)
+    flat = torch.stack([one, turned])
+    W = torch.tensor(matrix({"a": frozenset("b"), "b": frozenset("a")}))
+    mixed = adapters.mix_products(parts, flat, W)
+    base = {name: p.detach()[None] for name, p in model.named_parameters()}
+    for name, weight in adapters.with_low_rank(base, parts, mixed).items():
+        expected = adapters.with_low_rank(base, parts, flat)[name]
+        torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-4)
+    averaged = adapters.with_low_rank(base, parts, flat.mean(0, keepdim=True))
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert not torch.allclose(averaged[name], adapters.with_low_rank(base, parts, flat)[name][:1], atol=0.1)
+
+
+@pytest.mark.parametrize("method", ["lora", "adapter"])
+def test_vectors_are_averaged_as_blocks_are(method: str) -> None:
+    """With equal data on all nodes, gossip changes nothing: n nodes end where one does."""
+    settings = replace(SETTINGS, discrepancy="none", codec="fp32", rounds=1)
+    many = bench_run(method, settings, {"rank": 2, "width": 3})
+    many._batches = [Batches(private_data("a").train, 2, 0) for _ in NAMES]
+    weights, _ = runs.METHODS[method](many)
+    lone = bench_run(method, settings, {"rank": 2, "width": 3})
+    lone.names, lone.graph, lone._batches = (
+        ["node-0"],
+        {"node-0": frozenset()},
+        [Batches(private_data("a").train, 2, 0)],
+    )
+    alone, _ = runs.METHODS[method](lone)
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, alone[name].expand_as(weight), rtol=0.0, atol=1e-5)
+
+
+def test_decaf_sends_float32_factors_when_it_is_due() -> None:
+    settings = replace(SETTINGS, discrepancy="none", rounds=1, inner_steps=4, final_flush_mixes=2)
+    run = bench_run("decaf", settings, {"rank": 2, "consensus_every": 4})
+    _, elements = runs.METHODS["decaf"](run)
+    edges, blocks = 8, 3
+    assert run.bytes_sent == edges * 4 * elements * (blocks + 2)
+
+
+def test_the_decay_alone_is_a_setting_of_its_own() -> None:
+    """decay-only takes the run's betas and no signal, so it ends elsewhere than none and than descent."""
+    settings = replace(SETTINGS, discrepancy="descent", h_into="both", beta1=0.9, rounds=1)
+    ends = {}
+    for method, changed in (
+        ("decay-only", settings),
+        ("deca", settings),
+        ("none", replace(settings, discrepancy="none")),
+    ):
+        weights, _ = runs.METHODS["deca" if method == "none" else method](bench_run(method, changed))
+        ends[method] = weights["model.norm.weight"]
+    assert len({tuple(end.flatten().tolist()) for end in ends.values()}) == 3
+    assert Hyper.of(settings).discrepancy == "descent"
+
+
+def test_centralized_is_one_node_with_everybodys_batches() -> None:
+    run = bench_run("centralized", SETTINGS)
+    drawn = [batches.next() for batches in bench_run("centralized", SETTINGS)._batches]
+    batch = run.batch()
+    assert batch.input_ids.tolist() == [torch.cat([b.input_ids for b in drawn]).tolist()]
+    runs.METHODS["centralized"](run)
+    assert run.bytes_sent == 0 and len(run.names) == 1
+
+
+# --- tasks ------------------------------------------------------------------------------------------
+
+
+def plain_task(sequences: int, domains: int = 4) -> tasks.Task:
+    ids = [np.full((sequences, 8), k, np.int32) for k in range(domains)]
+    parts = tuple(Sequences(i, np.ones_like(i, np.bool_)) for i in ids)
+    return tasks.Task("plain", tuple("abcd"[:domains]), parts, parts[0], parts[0], (), "digest")
+
+
+def test_every_sequence_is_dealt_once_and_hands_are_uneven() -> None:
+    held = tasks.dealt(plain_task(100), nodes=8, alpha=0.25, seed=3)
+    counts = np.array([[int((h.ids[:, 0] == k).sum()) for k in range(4)] for h in held])
+    assert counts.sum(0).tolist() == [100] * 4
+    assert counts.sum(1).min() >= tasks.SEQUENCES_MIN
+    shares = counts / counts.sum(1, keepdims=True)
+    assert shares.max(1).mean() > 0.6  # with equal hands it would be 0.25
+    again = tasks.dealt(plain_task(100), nodes=8, alpha=0.25, seed=3)
+    assert all(np.array_equal(a.ids, b.ids) for a, b in zip(held, again, strict=True))
+    with pytest.raises(ValueError, match="too few sequences"):
+        tasks.dealt(plain_task(4), nodes=8, alpha=0.25, seed=3)
+
+
+def test_splits_share_no_file() -> None:
+    found = pieces(Domain("algebra", "sympy", "sets/**/*.py"), {"train": 30_000, "validation": 9_000, "test": 9_000})
+    assert all(sum(len(p.encode()) for p in found[split]) >= 9_000 for split in found)
+    texts = [set(found[split]) for split in found]
+    assert not texts[0] & texts[1] and not texts[0] & texts[2] and not texts[1] & texts[2]
+
+
+def test_macro_f1_counts_every_class_alike() -> None:
+    assert tasks.macro_f1([0, 0, 1, 1], [0, 0, 1, 1], 2) == 1.0
+    assert tasks.macro_f1([0, 0, 0, 0], [0, 0, 0, 1], 2) == pytest.approx((2 * 3 / 7 + 0) / 2)
+
+
+# --- cells ------------------------------------------------------------------------------------------
+
+
+def cell(seed: int = 0, settings: Sequence[tuple[str, object]] = ()) -> Cell:
+    return Cell(task="t", digest="d", start="s", method="deca", seed=seed, learning_rate=1e-3, settings=tuple(settings))
+
+
+def test_a_book_remembers_across_processes(tmp_path: Path) -> None:
+    path = tmp_path / "book.jsonl"
+    asked, came = (
+        cell(settings=[("beta1", 0.5)]),
+        Outcome(
+            validation=1.0, test=float("inf"), test_by_node=(1.0,), mean_model=1.0, curve=((0, 2.0),), consensus=(0.1,)
+        ),
+    )
+    Book(path).add(asked, came, "2026-01-01")
+    assert Book(path).get(cell(settings=[("beta1", 0.5)])) == came
+    assert Book(path).get(cell(seed=1, settings=[("beta1", 0.5)])) is None
+    assert len(path.read_text().splitlines()) == 1
+    assert json.loads(path.read_text())["cell"]["settings"] == [["beta1", 0.5]]
+
+
+@pytest.mark.parametrize("best", [1e-3, 8e-3, 1.6e-2, 6.25e-5])
+def test_the_grid_is_walked_until_both_neighbours_are_worse(best: float) -> None:
+    asked: list[float] = []
+
+    def loss(rate: float) -> float:
+        asked.append(rate)
+        return abs(float(np.log2(rate / best)))
+
+    assert best_on_grid(1e-3, loss) == pytest.approx(best)
+    assert any(rate == pytest.approx(2 * best) for rate in asked)
+    assert any(rate == pytest.approx(best / 2) for rate in asked)
+    assert len(asked) == len(set(asked))
