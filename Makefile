@@ -5,7 +5,7 @@ TORCH ?= auto
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo testbed test simulate test-slow check check-image format bench proto docs clean
+.PHONY: help setup demo testbed test simulate test-slow check check-image format bench bench-convergence-quick proto docs clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ format: setup ## Rewrite the code in the house format
 
 bench: setup ## Measure; results go to bench/results
 	$(BIN)/python -m bench
+
+bench-convergence-quick: setup ## Few methods, two seeds, two tasks: do they come out in the order of docs/RESULTS.md?
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.convergence --quick
 
 proto: setup ## Generate the message classes from proto/
 	$(BIN)/python tools/compile_protos.py

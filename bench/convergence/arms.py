@@ -100,5 +100,5 @@ ARMS = (
 """``R`` and the number of blocks change together, so that every arm takes the same steps."""
 
 BY_NAME = {arm.name: arm for arm in ARMS}
-QUICK = ("centralized", "precond", "none", "lora", "isolated")
+QUICK = ("none, mv", "none", "precond", "lora", "isolated")
 """What ``--quick`` runs."""

@@ -27,12 +27,13 @@ from bench.convergence.adapters import (
 from bench.convergence.cells import Cell, Outcome
 from bench.convergence.edges import Edges, Vectors, state_bytes
 from bench.convergence.stack import Shape, Weights, logits, losses
-from bench.convergence.tasks import Task, dealt, macro_f1, taken
+from bench.convergence.tasks import Task, dealt, taken
 from deca_node.numerics import deca
 from deca_node.numerics.batches import Batch, Batches, make_batch
 from deca_node.numerics.blocks import Block, Span, partition, spans
 from deca_node.numerics.engine import BlockEngine
 from deca_node.numerics.model import model_bytes
+from deca_node.numerics.objective import shares
 from deca_node.numerics.packing import Sequences
 from deca_node.numerics.quantize import CODECS
 from deca_node.protocol.errors import TrainerError
@@ -163,16 +164,15 @@ def outcome(run: Run, task: Task, weights: Weights, elements: float) -> Outcome:
     """Everything that is measured at the end; ``elements`` are those that a frame is about, on average."""
     test, answers = evaluate(run.shape, weights, task.test, task.labels)
     mean = {name: w.mean(0, keepdim=True) for name, w in weights.items()}
-    right = [task.labels.index(token) for token in task.test.ids[:, -1].tolist()] if task.labels else []
-    scores = [macro_f1(row, right, len(task.labels)) for row in answers.tolist()] if right else []
+    scores = [shares(counted) for counted in tables_of(task, answers)]
     directed = sum(map(len, run.graph.values())) or 1
     return Outcome(
         validation=float(evaluate(run.shape, weights, task.validation)[0].mean()),
         test=float(test.mean()),
         test_by_node=tuple(test.tolist()),
         mean_model=float(evaluate(run.shape, mean, task.test)[0]),
-        accuracy=float((answers == torch.tensor(right)).float().mean()) if right else None,
-        f1=float(np.mean(scores)) if right else None,
+        accuracy=float(np.mean([score["accuracy"] for score in scores])) if scores else None,
+        f1=float(np.mean([score["macro_f1"] for score in scores])) if scores else None,
         curve=tuple(run.curve),
         consensus=tuple(run.consensus),
         bytes_sent=run.bytes_sent,
@@ -180,6 +180,15 @@ def outcome(run: Run, task: Task, weights: Weights, elements: float) -> Outcome:
         state_mib=(model_bytes(run.start) + run.state_bytes) / 2**20,
         extra={"frame_elements": elements},
     )
+
+
+def tables_of(task: Task, answers: Tensor) -> list[Tensor]:
+    """Each node's counts of test sequences, [true label, said label]; none where the task has no labels."""
+    classes = len(task.labels)
+    if not classes:
+        return []
+    right = torch.tensor([task.labels.index(token) for token in task.test.ids[:, -1].tolist()])
+    return [torch.bincount(right * classes + row, minlength=classes**2).view(classes, classes) for row in answers]
 
 
 def evaluate(shape: Shape, weights: Weights, sequences: Sequences, labels: Sequence[int] = ()) -> tuple[Tensor, Tensor]:

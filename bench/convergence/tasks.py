@@ -126,13 +126,3 @@ def _sequences(
     if label is not None:
         trained[:, :-1] = False
     return Sequences(ids, trained)
-
-
-def macro_f1(found: Sequence[int], right: Sequence[int], classes: int) -> float:
-    """Mean over classes of 2 TP / (2 TP + FP + FN); a class that is neither there nor found counts as 0."""
-    scores = []
-    for k in range(classes):
-        both = sum(f == r == k for f, r in zip(found, right, strict=True))
-        either = found.count(k) + right.count(k)
-        scores.append(2 * both / either if either else 0.0)
-    return sum(scores) / classes

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from bench.convergence.cells import Outcome
 from bench.convergence.summary import Results
 
-DEFAULT = "none"
+DEFAULT = "none, mv"
 """The arm whose settings are the node's defaults."""
 
 CODEC_SHARE_MAX = 0.005
@@ -19,6 +19,7 @@ QUESTIONS = (
     ("And DeCAF?", DEFAULT, "decaf"),
     ("How far is it from all data in one place?", DEFAULT, "centralized"),
     ("How far from hearing everybody at every step?", DEFAULT, "everyone"),
+    ("Do moment signals help: the default against none?", DEFAULT, "none"),
     ("Does h help: precond?", "precond", "none"),
     ("paper (the literal reading)?", "paper", "none"),
     ("descent?", "descent", "none"),
@@ -28,7 +29,9 @@ QUESTIONS = (
     ("descent against decay-only, with the same decay?", "descent", "decay-only"),
     ("A weaker precond: beta1 = 0.9 against none?", "beta1 = 0.9", "none"),
     ("Does exchanging v help?", "none, v", "none"),
-    ("And both moments, at twice the bytes?", "none, mv", "none"),
+    ("Both moments, but at every fourth exchange, for 1.25 times the bytes?", "none, mv, every 4", "none"),
+    ("Both moments at every fourth step, for half of the bytes?", "none, mv, tau = 4", "none"),
+    ("precond beside them?", "precond, mv", "none, mv"),
     ("v beside precond?", "precond, v", "precond"),
     ("Where exchanges are rare (every fourth step): precond against none?", "precond, tau = 4", "none, tau = 4"),
     ("On a ring: precond against none?", "precond, ring", "none, ring"),
@@ -43,6 +46,8 @@ QUESTIONS = (
 CODECS = (
     ("none, v", "none, v, fp32", "int8 with signals"),
     ("none, v, int4", "none, v, fp32", "int4 with signals"),
+    ("none, mv", "none, mv, fp32", "int8 with both moments"),
+    ("none, mv, int4", "none, mv, fp32", "int4 with both moments"),
     ("none", "none, fp32", "int8"),
     ("none, int4", "none, fp32", "int4"),
 )

@@ -1,18 +1,25 @@
 """What bench/convergence computes is what the node computes, and its baselines are what their equations say."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 
-from bench.convergence import adapters, runs, stack, tasks
+from bench.convergence import adapters, runs, stack, tables, tasks
+from bench.convergence.arms import BY_NAME
 from bench.convergence.cells import Book, Cell, Outcome
 from bench.convergence.corpora import Domain, pieces
-from bench.convergence.sweep import best_on_grid
+from bench.convergence.curves import svg
+from bench.convergence.start import RECIPE, start_model
+from bench.convergence.summary import Results, summarize
+from bench.convergence.sweep import OutOfTimeError, Sweep, best_on_grid
+from bench.convergence.verdicts import verdicts
 from deca_node.numerics.batches import IGNORED, Batches
 from deca_node.numerics.deca import Hyper
 from deca_node.numerics.objective import nll_sum
@@ -234,11 +241,6 @@ def test_splits_share_no_file() -> None:
     assert not texts[0] & texts[1] and not texts[0] & texts[2] and not texts[1] & texts[2]
 
 
-def test_macro_f1_counts_every_class_alike() -> None:
-    assert tasks.macro_f1([0, 0, 1, 1], [0, 0, 1, 1], 2) == 1.0
-    assert tasks.macro_f1([0, 0, 0, 0], [0, 0, 0, 1], 2) == pytest.approx((2 * 3 / 7 + 0) / 2)
-
-
 # --- cells ------------------------------------------------------------------------------------------
 
 
@@ -273,3 +275,95 @@ def test_the_grid_is_walked_until_both_neighbours_are_worse(best: float) -> None
     assert any(rate == pytest.approx(2 * best) for rate in asked)
     assert any(rate == pytest.approx(best / 2) for rate in asked)
     assert len(asked) == len(set(asked))
+
+
+# --- what the page says -----------------------------------------------------------------------------
+
+
+def results_of(losses: dict[str, list[float]]) -> Results:
+    """Results with these test losses, by arm and seed."""
+    by_arm = {
+        name: {seed: Outcome(validation=x, test=x, test_by_node=(x,), mean_model=x) for seed, x in enumerate(values)}
+        for name, values in losses.items()
+    }
+    return Results("plain", "digest", dict.fromkeys(by_arm, 1e-3), by_arm, ("2026-01-01", "2026-01-02"), 9)
+
+
+def test_differences_are_taken_seed_by_seed() -> None:
+    results = results_of({"a": [1.0, 2.0, 3.0], "b": [1.1, 2.2, 3.1], "c": [1.5, 1.9, 3.1]})
+    close = results.difference("a", "b")
+    assert close.by_seed == pytest.approx((-0.1, -0.2, -0.1))
+    assert close.clear and close.share == pytest.approx(-0.4 / 6.4)
+    assert not results.difference("a", "c").clear  # one seed contradicts
+    assert not results_of({"a": [1.0, 2.0], "b": [1.1, 2.1]}).difference("a", "b").clear  # two seeds are too few
+
+
+def test_verdicts_say_who_is_better_or_that_nobody_is() -> None:
+    losses = {
+        "isolated": [3.0, 3.1, 3.2],
+        "none": [2.0, 2.1, 2.2],
+        "none, mv": [1.8, 1.9, 2.1],
+        "lora": [1.9, 1.9, 2.3],
+    }
+    said = "\n".join(verdicts(results_of(losses)))
+    assert "Does joint tuning beat tuning alone? Yes: `none, mv` is better than `isolated`" in said
+    assert "`none, mv` and `lora` do not differ beyond the spread" in said
+    assert "centralized" not in said  # nothing is said of what was not run
+
+
+def test_the_step_size_is_the_tuning_seeds_best_not_the_test_seeds() -> None:
+    """An arm whose tuning is not done has no row; lines about other text than most are left out."""
+    arm = BY_NAME["none"]
+    book = Book(Path("/nonexistent/book.jsonl"))
+
+    def note(seed: int, rate: float, validation: float, test: float, digest: str = "d") -> None:
+        settings = tuple(sorted(arm.settings.items()))
+        asked = Cell(
+            task="t", digest=digest, start="s", method="deca", seed=seed, learning_rate=rate, settings=settings
+        )
+        came = Outcome(validation=validation, test=test, test_by_node=(test,), mean_model=test)
+        book._outcomes[asked.key] = (asked, came, "2026-01-01T00:00:00")
+
+    note(100, arm.rate, 2.0, 9.0)
+    note(100, 2 * arm.rate, 3.0, 1.0)
+    assert not summarize("t", book).by_arm
+    note(100, arm.rate / 2, 2.5, 1.0)
+    note(0, arm.rate, 2.0, 2.2)
+    note(0, 2 * arm.rate, 1.0, 1.0)
+    note(1, arm.rate, 2.0, 7.0, digest="other")
+    results = summarize("t", book)
+    assert {seed: o.test for seed, o in results.by_arm["none"].items()} == {0: 2.2}
+
+
+def test_curves_are_drawn_within_their_frame() -> None:
+    drawn = svg({"one": [(0, 3.0), (10, 2.0)], "two": [(0, 3.0), (10, 50.0)]}, "steps", "loss", y_max=3.5)
+    points = [p.split(",") for line in re.findall(r'points="([^"]*)"', drawn) for p in line.split()]
+    assert len(points) == 4
+    assert all(0 <= float(x) <= 640 and 0 <= float(y) <= 340 for x, y in points)
+    assert ElementTree.fromstring(drawn).tag.endswith("svg")
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_where_it_was_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two arms on a tiny start model: stopped in between, gone on with, and nothing done twice."""
+    tiny = replace(RECIPE, vocabulary=300, hidden=16, layers=1, heads=2, key_value_heads=1, steps=2)
+    start = start_model(tmp_path / "start", tiny)
+    small = tasks.Sizes(length=16, train=30, validation=4, test=4)
+    task = tasks.load("sources", start.tokenizer, small)
+    monkeypatch.setattr(runs, "COMMON", runs.COMMON | {"rounds": 1, "inner_steps": 2})
+    said: list[str] = []
+    book = Book(tmp_path / "sources.jsonl")
+    sweep = Sweep(task, start.model, start.sha256, book, said.append)
+    sweep.finish(["none"], [0])
+    with pytest.raises(OutOfTimeError):
+        replace(sweep, deadline=-1.0).finish(["none", "lora"], [0])
+    done = len(said)
+    again = Sweep(task, start.model, start.sha256, Book(tmp_path / "sources.jsonl"), said.append)
+    again.finish(["none"], [0])
+    assert len(said) == done
+    again.finish(["none", "lora"], [0])
+    assert len(said) > done
+    results = summarize("sources", Book(tmp_path / "sources.jsonl"))
+    lines = list(tables.section(results))
+    assert any(line.startswith("| `lora` |") for line in lines)
+    assert tables.figure(results).startswith("<svg")
