@@ -41,7 +41,7 @@ def _interrupt(*_: object) -> None:
 def _words(testbed: Testbed) -> str:
     from deca_node.lab.testbed import NAMES
 
-    folder, some = testbed.folder, NAMES[-1]
+    folder, some = testbed.folder, NAMES[1]
     pages = "\n".join(f"  {name:<6} {testbed.page(name)}   {folder / name}" for name in NAMES)
     return f"""
   node   page                      folder
@@ -50,8 +50,8 @@ def _words(testbed: Testbed) -> str:
 They need some seconds until they answer. In another terminal try:
 
   deca-node status --dir {folder / NAMES[0]} --watch
-  kill -9 $(cat {folder / some}/lock)          # {some} is gone: see the page of another, and its status
-  {testbed.command(some)}
+  kill -9 $(cat {folder / some}/lock)     # {some} is gone: look at the page and the status of {NAMES[0]}
+  {testbed.command(some)}     # and back again
   deca-node export my-model --dir {folder / NAMES[0]}
   deca-node report {folder / NAMES[0]}
 
