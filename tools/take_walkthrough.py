@@ -1,0 +1,126 @@
+"""Walk through docs/WALKTHROUGH.md as a person would, and take its pictures and its terminal's words.
+
+::
+
+    docs/images/walk-moving.png     north's page, all four at work
+    docs/images/walk-killed.png     the same after east was killed
+    docs/images/walk-back.png       east's page after it was brought back
+    docs/images/walk-complete.png   north's page when the run is complete, on a phone
+    docs/images/walk-report.png     what `deca-node report` makes of it
+
+Takes some minutes, and needs Chromium. What the commands print goes to standard output.
+"""
+
+import asyncio
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from deca_node.daemon.settings_sources import changed_as_toml
+from deca_node.lab import testbed
+from deca_node.lab.browser import BrowserError, Page, Window, chromium, new_page
+from deca_node.lab.processes import LOOPBACK
+
+IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
+FOLDER = Path("deca-testbed")
+RUN = dataclasses.replace(testbed.RUN, rounds=8)
+"""Shorter than a testbed's own; all else is the same."""
+STAGE_SECONDS = 900.0
+
+LAPTOP, NIGHT = Window(1280, 1010), Window(1280, 1010, dark=True)
+PHONE = Window(390, 1100, dark=True, phone=True, scale=1.5)
+DRAWN = "document.querySelectorAll('.chart .main-svg').length >= 2 && ![...dirty].some((id) => seen.has(id))"
+
+
+async def main() -> None:
+    """Every stage, in a folder of its own."""
+    program = chromium()
+    if program is None:
+        sys.exit("there is no Chromium here")
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / FOLDER).mkdir()
+        (Path(place) / FOLDER / "run.toml").write_text(changed_as_toml(RUN), encoding="utf-8")
+        started = [spawn(place, "demo", "--testbed")]
+        try:
+            async with new_page(program) as page:
+                await walk(place, page, started)
+        finally:
+            for process in started:
+                process.send_signal(signal.SIGTERM)
+            for process in started:
+                process.wait(STAGE_SECONDS)
+
+
+async def walk(place: str, page: Page, started: list["subprocess.Popen[bytes]"]) -> None:
+    """The stages; ``started`` takes what is to be ended at the end."""
+    await look(page, "north", LAPTOP, "state.status.position.round >= 2 && state.status.position.step > 6")
+    await take(page, "moving")
+    tell(place, "status", "--dir", str(FOLDER / "north"))
+
+    victim = int((Path(place) / FOLDER / "east" / "lock").read_text())
+    os.kill(victim, signal.SIGKILL)
+    print(f"$ kill -9 {victim}", flush=True)
+    await page.until("!document.getElementById('gone').hidden && state.status.position.step > 6", STAGE_SECONDS)
+    await take(page, "killed")
+    tell(place, "status", "--dir", str(FOLDER / "north"))
+    tell(place, "members", "--dir", str(FOLDER / "north"))
+
+    started.append(spawn(place, "start", "--run", str(FOLDER / "run.toml"), "--config", str(FOLDER / "east.toml")))
+    back = (
+        "state.status.phase === 'visiting' && state.map.rows.join('').includes('f') && state.status.position.step > 6"
+    )
+    await look(page, "east", NIGHT, back)
+    await take(page, "back")
+    tell(place, "events", "--dir", str(FOLDER / "east"), "--last", "14")
+
+    await look(page, "north", PHONE, "state.status.phase === 'staying'")
+    await take(page, "complete")
+    tell(place, "status", "--dir", str(FOLDER / "north"))
+    tell(place, "export", "my-model", "--dir", str(FOLDER / "north"))
+    tell(place, "report", str(FOLDER / "north"))
+    await page.look(LAPTOP)
+    await page.open((Path(place) / FOLDER / "north" / "report.html").as_uri())
+    await take(page, "report")
+    print("the pages complained of:", page.complaints or "nothing")
+
+
+def spawn(place: str, *words: str) -> "subprocess.Popen[bytes]":
+    """A command that stays."""
+    return subprocess.Popen([sys.executable, "-m", "deca_node", *words], cwd=place, stderr=subprocess.DEVNULL)
+
+
+def tell(place: str, *words: str) -> None:
+    """A command, and what it prints."""
+    print(f"\n$ deca-node {' '.join(words)}", flush=True)
+    subprocess.run([sys.executable, "-m", "deca_node", *words], cwd=place, check=True)
+
+
+async def look(page: Page, name: str, window: Window, condition: str) -> None:
+    """At a node's page, once it answers and shows what is waited for."""
+    await page.look(window)
+    port = testbed.HTTP_PORT + testbed.NAMES.index(name)
+    async with asyncio.timeout(STAGE_SECONDS):
+        while True:
+            await page.open(f"http://{LOOPBACK}:{port}/")
+            try:
+                await page.until("state.status !== null", 5)
+            except BrowserError:
+                continue  # It still loads, and a browser does not ask again.
+            break
+    page.complaints.clear()
+    await page.until(condition, STAGE_SECONDS)
+
+
+async def take(page: Page, name: str) -> None:
+    """A picture of what is shown."""
+    await page.until(DRAWN)
+    path = IMAGES / f"walk-{name}.png"
+    print(f"{path.name}: {path.write_bytes(await page.picture()) / 1000:.0f} kB", flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
