@@ -2,7 +2,7 @@
 
 The import arrow itself is written as contracts in pyproject.toml. Here are the rules that need a look into
 the syntax tree (``protocol`` is pure), a fresh interpreter (importing the CLI is cheap) or a second file
-(every dependency is pinned, explained and used).
+(every dependency is pinned, explained and used; every error is in the page of troubles).
 """
 
 import ast
@@ -204,3 +204,79 @@ def test_links_lead_somewhere(page: Path) -> None:
     """Relative links in Markdown, ``[text](path)``; those to other sites are not followed."""
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+# --- every error is in docs/TROUBLESHOOTING.md -----------------------------------------------------
+
+OURS = re.compile(
+    r"(?!Value|Key|OS|Type|Runtime|Interrupted|NotImplemented|Assertion|Lookup|Browser|StreamBroken)\w+Error"
+)
+"""Classes of errors that a person can meet: not Python's own, not a test's browser's, and not those that are passed on
+as the reason of something else."""
+PIECE_LETTERS_MIN = 9
+EDGES = " .,/\"'"
+ELSEWHERE = {"deca_node/daemon/arena.py", "deca_node/protocol/profiles.py"}
+"""Books and constants that are wrong only where the program is: their errors are internal ones (code 70)."""
+
+
+def constant_text(node: ast.AST, named: dict[str, ast.expr]) -> str:
+    """The words of a message that stand in the code; a gap for everything else."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(constant_text(part, named) for part in parts)
+        case ast.BinOp(op=ast.Add(), left=left, right=right):
+            return constant_text(left, named) + constant_text(right, named)
+        case ast.IfExp(body=body, orelse=orelse):
+            return constant_text(body, named) + GAP + constant_text(orelse, named)
+        case ast.Name(id=name) if name in named:
+            return constant_text(named[name], named)
+        case ast.Call(func=ast.Attribute(value=template, attr="format")):
+            return re.sub(r"\{[^}]*\}", GAP, constant_text(template, named))
+    return GAP
+
+
+GAP = "\0"
+
+
+def errors_of(tree: ast.Module) -> Iterator[tuple[int, str, list[str]]]:
+    """Line, class and arguments' words of every error of ours that a module raises."""
+    named = {
+        t.id: a.value for a in tree.body if isinstance(a, ast.Assign) for t in a.targets if isinstance(t, ast.Name)
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.Raise(exc=ast.Call(func=ast.Name(id=kind) | ast.Attribute(attr=kind), args=words)):
+                if OURS.fullmatch(kind):
+                    yield node.lineno, kind, [constant_text(word, named) for word in words]
+
+
+def undocumented(tree: ast.Module, page: str) -> list[str]:
+    """Errors of which no longer piece stands in the page. Of those of the wire the reason's code must."""
+    missing = []
+    for line, kind, words in errors_of(tree):
+        if kind == "WireError":
+            found = GAP in words[0] or f"`{words[0]}`" in page
+        else:
+            pieces = re.split(r"[\0;:(){}]|, | and | or ", GAP.join(words))
+            long = [piece.strip(EDGES) for piece in pieces if len(piece.strip(EDGES)) >= PIECE_LETTERS_MIN]
+            found = not long or any(piece in page for piece in long)
+        if not found:
+            missing.append(f"{line}: {kind} {GAP.join(words).replace(GAP, '...')}")
+    return missing
+
+
+def test_every_error_is_among_the_troubles() -> None:
+    page = " ".join((ROOT / "docs" / "TROUBLESHOOTING.md").read_text().split())
+    files = [file for file in python_files("deca_node") if name_of(file) not in ELSEWHERE]
+    missing = {name_of(file): undocumented(ast.parse(file.read_text()), page) for file in files}
+    assert {name: errors for name, errors in missing.items() if errors} == {}
+
+
+def test_an_error_that_is_no_trouble_yet_is_found() -> None:
+    code = ast.parse(
+        'raise DataError(f"the moon over {place} is not made of cheese")\nraise WireError("moonlit", "far")'
+    )
+    assert len(undocumented(code, "nothing")) == 2
+    assert undocumented(code, "| `is not made of cheese` | | \n `moonlit`") == []
