@@ -46,6 +46,7 @@ class Checkup:
     _place: "Place | None" = None
     _security: "Security | None" = None
     _case: Case | None = None
+    _running: bool = False
     _fields: dict[str, str] = field(default_factory=dict)
     _offsets: dict[str, float] = field(default_factory=dict)
 
@@ -55,9 +56,9 @@ class Checkup:
             ("settings", "", self._settings),
             ("certificates", "settings", self._certificates),
             ("peers file", "settings", self._peers_file),
+            ("folder", "peers file", self._folder),
             ("listen", "peers file", self._listen),
             ("http", "settings", self._http),
-            ("folder", "peers file", self._folder),
             ("data", "settings", self._data),
             ("model", "settings", self._model),
             ("memory", "model", self._memory),
@@ -137,18 +138,27 @@ class Checkup:
         from deca_node.daemon.preflight import check_port
 
         assert self._place is not None
-        yield check_port("listen", self._place.listen, "--listen")
+        yield self._unless_it_runs(check_port("listen", self._place.listen, "--listen"))
 
     def _http(self) -> Iterator[Finding]:
         from deca_node.daemon.preflight import check_port
 
         if self._settled.node.http:
-            yield check_port("http", parse_address(self._settled.node.http), "--http")
+            yield self._unless_it_runs(check_port("http", parse_address(self._settled.node.http), "--http"))
+
+    def _unless_it_runs(self, found: Finding) -> Finding:
+        """Where this very node runs already, its ports are taken, and should be."""
+        if found.verdict is Verdict.FAILED and self._running:
+            do = "nothing, if the node that runs here listens there"
+            return dataclasses.replace(found, verdict=Verdict.WARNING, do=do)
+        return found
 
     def _folder(self) -> Iterator[Finding]:
         from deca_node.daemon.preflight import check_folder
 
-        yield check_folder(Path(self._settled.node.dir), self._settled.run)
+        found = check_folder(Path(self._settled.node.dir), self._settled.run)
+        self._running = "process" in found.facts
+        yield found
 
     def _disk(self) -> Iterator[Finding]:
         from deca_node.daemon.preflight import check_disk

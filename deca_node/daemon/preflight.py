@@ -37,7 +37,8 @@ def check_folder(directory: Path, settings: RunSettings) -> Finding:
     if not os.access(existing, os.W_OK | os.X_OK):
         return failed(check, f"{existing} may not be written by this user", "correct its permissions, or another --dir")
     if pid := _held_by(directory / "lock"):
-        return warned(check, f"a node runs in {directory} (process {pid})", "nothing, if it is the one you mean")
+        says = f"a node runs in {directory} (process {pid})"
+        return warned(check, says, "nothing, if it is the one you mean", process=pid)
     if finished(directory, settings):
         do = "nothing, or another --dir for another run: a start here exits at once"
         return warned(check, f"the run is complete in {directory}", do)

@@ -1,7 +1,9 @@
 """``deca-node doctor``: what fails is named with what to do, what depends on it is left out, and nothing is started."""
 
 import dataclasses
+import fcntl
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ MODEL_HASH = "86cbdb61bc7c6bce89a3071fca5a9703b43b0f827855ef68f1c7124e86762a5b"
 CLASSIFIER_HASH = "31b3aa5290ff912ab0768e8d4dc3ec7475dd42ab8a61934946c5a6098ebe18f6"
 """The same with the head that every node draws for two labels under seed 0."""
 RUN = RunSettings(sequence_length=16)
-ALL = ["settings", "certificates", "peers file", "listen", "folder", "data", "model", "memory", "disk"]
+ALL = ["settings", "certificates", "peers file", "folder", "listen", "data", "model", "memory", "disk"]
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +169,22 @@ def test_bad_records_are_named(deca: Deca, flags: tuple[str, ...], verdict: str,
     found = look(outcome)["data"]
     assert (outcome.code, found["verdict"], found["facts"]["bad_records"]) == (code, verdict, 1)
     assert 'a.jsonl line 31: "text" is empty' in found["says"]
+
+
+@pytest.mark.usefixtures("peer", "place")
+def test_the_port_of_a_node_that_runs_already(deca: Deca) -> None:
+    """Taken by a stranger it is a failure, and by the node itself none."""
+    port = int(Path("peers.txt").read_text().splitlines()[0].rpartition(":")[2])
+    Path("deca-data/a").mkdir(parents=True)
+    with socket.socket() as listener, Path("deca-data/a/lock").open("w") as lock:
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+        outcome = deca("doctor", *FLAGS)
+        assert (outcome.code, verdicts(outcome)["listen"]) == (13, "failed")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        outcome = deca("doctor", *FLAGS)
+        assert outcome.code == 0
+        assert [verdicts(outcome)[check] for check in ("folder", "listen")] == ["warning", "warning"]
 
 
 @pytest.mark.usefixtures("peer", "place")
