@@ -70,7 +70,7 @@ def _export(folder: Path, out: Path, model: str | None) -> dict[str, Any]:
         return {"sentence": f"The tuned model is in {out}.", "path": str(out), "complete": True}
     from deca_node.numerics.export import export as make
 
-    at = make(folder, model or _start_model(folder), out, _note).position
+    at = make(folder, model or start_model(folder), out, note).position
     return {
         "sentence": f"The model as of activation {at.activation} step {at.inner} is in {out}.",
         "path": str(out),
@@ -80,11 +80,12 @@ def _export(folder: Path, out: Path, model: str | None) -> dict[str, Any]:
     }
 
 
-def _note(sentence: str, level: str = "info") -> None:
+def note(sentence: str, level: str = "info") -> None:
+    """Say something beside the answer."""
     click.echo(f"{level}: {sentence}", err=True)
 
 
-def _start_model(folder: Path) -> str:
+def start_model(folder: Path) -> str:
     """What the node wrote down of the model it started from."""
     try:
         model = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("start_model")
@@ -118,7 +119,7 @@ def _average(out: Path, copies: Sequence[Path], model: str | None) -> dict[str, 
     _check_one_run(copies)
     from deca_node.numerics.averaging import average
 
-    with _models(out, copies, model) as folders, _progress() as report:
+    with _models(out, copies, model) as folders, progress_bar("Averaging") as report:
         made = average(folders, out, report)
     return {
         "sentence": f"The mean of {made.copies} copies is in {out}; they were {made.distance:.2e} from it (consensus "
@@ -155,15 +156,17 @@ def _model_of(folder: Path, aside: Path, model: str | None) -> Path:
     if not (folder / "checkpoints").is_dir():
         return folder
     facts = _export(folder, aside, model)
-    _note(f"{folder} is not complete: its copy is that of activation {facts['activation']} step {facts['step']}")
+    note(f"{folder} is not complete: its copy is that of activation {facts['activation']} step {facts['step']}")
     return aside
 
 
 @contextmanager
-def _progress() -> Iterator[Any]:
+def progress_bar(what: str) -> Iterator[Any]:
+    """A bar on the terminal, as a function that takes (done, total); nothing where there is no terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("Averaging", total=None)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -34,6 +34,7 @@ COMMANDS = {
     "stop": ("deca_node.cli.admin:stop", "End the node in good order; a later start goes on."),
     "leave": ("deca_node.cli.admin:leave", "Leave the run for good."),
     "export": ("deca_node.cli.export:export", "Make an ordinary checkpoint of the model so far."),
+    "eval": ("deca_node.cli.eval:evaluation", "Measure a model on a file: loss, perplexity, accuracy."),
     "report": ("deca_node.cli.report:report", "Write a report with the curves of a run."),
     "demo": ("deca_node.cli.demo:demo", "Watch several nodes train together on this machine."),
     "doctor": ("deca_node.cli.doctor:doctor", "Check before a start that it would work."),

@@ -20,7 +20,7 @@ from deca_node.numerics.manifest import (
     checkpoints,
     read_manifest,
 )
-from deca_node.numerics.model import load_model, parameter_hash, save_model
+from deca_node.numerics.model import LoadedModel, load_model, parameter_hash, save_model
 from deca_node.numerics.options import Note
 from deca_node.numerics.tensor_files import block_tensors, copy_into, read_tensors
 from deca_node.protocol.errors import ModelError, StorageError
@@ -29,8 +29,18 @@ from deca_node.protocol.errors import ModelError, StorageError
 def export(directory: Path, start_model: str, out: Path, note: Note) -> Manifest:
     """Write the model of the newest sound checkpoint in ``directory`` to ``out``; returns what it was made of.
 
+    Raises as :func:`restore` does, and StorageError where ``out`` cannot be written.
+    """
+    loaded, manifest = restore(directory, start_model, note)
+    save_model(loaded.model, loaded.tokenizer, out)
+    return manifest
+
+
+def restore(directory: Path, start_model: str, note: Note) -> tuple[LoadedModel, Manifest]:
+    """The model of the newest sound checkpoint in ``directory``, and what it was made of.
+
     ``start_model`` is the folder or hub id that the run started from. Raises StorageError where there is no sound
-    checkpoint or ``out`` cannot be written, ModelError where ``start_model`` is another model.
+    checkpoint, ModelError where ``start_model`` is another model.
     """
     manifest = _newest_sound(directory, note)
     fields = manifest.agreement.fields
@@ -42,8 +52,7 @@ def export(directory: Path, start_model: str, out: Path, note: Note) -> Manifest
         copy_into(block_tensors(loaded.model, blocks[name]), directory / stored.value.file)
     if manifest.active:
         _copy_active(loaded.model, blocks[manifest.active.block], directory, manifest.active)
-    save_model(loaded.model, loaded.tokenizer, out)
-    return manifest
+    return loaded, manifest
 
 
 def _newest_sound(directory: Path, note: Note) -> Manifest:
