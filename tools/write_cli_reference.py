@@ -20,7 +20,7 @@ from deca_node.cli.peer_rates import TopRow  # noqa: E402
 from deca_node.cli.variables import own_flags  # noqa: E402
 from deca_node.daemon import status  # noqa: E402
 from deca_node.daemon.findings import Finding  # noqa: E402
-from deca_node.numerics.evaluation import Evaluation  # noqa: E402
+from deca_node.numerics.evaluated import Evaluation  # noqa: E402
 
 PAGE = ROOT / "docs" / "CLI.md"
 INTRODUCTION = ROOT / "tools" / "cli_reference_head.md"

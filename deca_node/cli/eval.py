@@ -17,7 +17,7 @@ from deca_node.daemon.directory import agreed_fields
 from deca_node.protocol.errors import ModelError, StorageError
 
 if TYPE_CHECKING:
-    from deca_node.numerics.evaluation import Evaluation
+    from deca_node.numerics.evaluated import Evaluation
     from deca_node.numerics.model import LoadedModel
 
 LENGTH_DEFAULT = 512

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from deca_node.numerics.batches import IGNORED, LabelledBatch, ordered_batches
 from deca_node.numerics.classifier import CLASSIFIER, Head
+from deca_node.numerics.evaluated import Evaluation
 from deca_node.numerics.labelled import load_labelled
 from deca_node.numerics.model import LoadedModel
 from deca_node.numerics.model_files import read_json
@@ -56,23 +57,6 @@ class Question:
     bad_records: str = "stop"
     labels: tuple[str, ...] = ()
     prompt: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """The answer. ``kind`` is ``language-model``, ``classifier`` or ``labels``; ``loss`` is in nats per token for the
-    first, else per record; ``counted`` is over how many of them; ``cut`` counts records longer than allowed."""
-
-    kind: str
-    loss: float
-    counted: int
-    records: int
-    skipped: int = 0
-    cut: int = 0
-    perplexity: float | None = None
-    accuracy: float | None = None
-    macro_f1: float | None = None
-    labels: tuple[str, ...] = ()
 
 
 def own_head(source: str) -> Head | None:
