@@ -13,7 +13,8 @@ LAST: float = -1.0
 @dataclass(frozen=True, kw_only=True)
 class TopRow:
     """One peer. ``state`` is that of this node's stream with it, ``member`` what the membership says of it; ``behind``
-    counts exchanges; bytes per second are None at the first look, and after the node was started anew."""
+    counts exchanges; ``why`` says what keeps it from being up, ``refusal`` and ``refused`` (unix seconds) what the
+    last refusal was, either way; bytes per second are None at the first look, and after the node was started anew."""
 
     name: str
     address: str
@@ -29,6 +30,8 @@ class TopRow:
     sent_bytes_per_second: float | None
     received_bytes_per_second: float | None
     why: str
+    refusal: str
+    refused: float | None
 
 
 def top_rows(before: Status | None, now: Status, members: Sequence[MemberRow]) -> list[TopRow]:
@@ -55,7 +58,9 @@ def _row(peer: PeerRow, earlier: PeerRow | None, seconds: float, member: str) ->
         received_bytes=received,
         sent_bytes_per_second=_rate(sent, earlier.sent_bytes if earlier else None, seconds),
         received_bytes_per_second=_rate(received, earlier.received_bytes if earlier else None, seconds),
-        why=peer.why,
+        why=peer.why if peer.state != "up" else "",
+        refusal=peer.refusal,
+        refused=peer.refused,
     )
 
 
@@ -83,7 +88,7 @@ ORDERS: Mapping[str, Order] = {
     "behind": Order("b", "behind", lambda row: _known(row.behind), True),
     "in": Order("i", "in", lambda row: _known(row.received_bytes_per_second), True),
     "out": Order("o", "out", lambda row: _known(row.sent_bytes_per_second), True),
-    "why": Order("w", "last refusal", lambda row: bool(row.why), True),
+    "why": Order("w", "last refusal", lambda row: (bool(row.why), _known(row.refused)), True),
 }
 
 

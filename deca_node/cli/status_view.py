@@ -25,7 +25,7 @@ def status_view(status: Status) -> Group:
     facts.add_column(overflow="fold")
     for label, text in _facts(status):
         facts.add_row(label, plain(text))
-    return Group(facts, _peers(status.peers), *_troubles(status.peers)) if status.peers else Group(facts)
+    return Group(facts, _peers(status.peers), *_troubles(status.peers, status.time)) if status.peers else Group(facts)
 
 
 def members_view(members: Sequence[MemberRow]) -> Table:
@@ -126,10 +126,13 @@ def _peers(peers: Iterable[PeerRow]) -> Table:
     return table
 
 
-def _troubles(peers: Iterable[PeerRow]) -> Iterator[Text]:
+def _troubles(peers: Iterable[PeerRow], now: float) -> Iterator[Text]:
     for peer in peers:
         if peer.why and peer.state != "up":
             yield plain(f"  {peer.name} at {peer.address}: {peer.why.removeprefix(f'{peer.name} is ')}")
+        if peer.refusal and peer.refused is not None:
+            ago = duration(max(now - peer.refused, 0.0))
+            yield plain(f"  {peer.name} was last refused {ago} ago: {peer.refusal}")
 
 
 def _state(state: str) -> Text:

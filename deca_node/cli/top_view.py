@@ -45,4 +45,4 @@ def _cells(row: TopRow) -> tuple[Text, ...]:
     rates = (row.received_bytes_per_second, row.sent_bytes_per_second)
     texts = [edge, behind, rtt, *("" if rate is None else f"{size_text(rate)}/s" for rate in rates)]
     states = (Text(plain(state).plain, style=STATE_STYLES.get(state, "")) for state in (row.state, row.member))
-    return (plain(row.name), *states, *map(plain, texts), plain(row.why))
+    return (plain(row.name), *states, *map(plain, texts), plain(row.why or row.refusal))

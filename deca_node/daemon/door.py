@@ -119,6 +119,7 @@ class Door:
     async def _tell_health(self) -> None:
         while True:
             await self._network.health.say(self.book.ready)
+            self.book.look()
             await asyncio.sleep(HEALTH_SECONDS)
 
 

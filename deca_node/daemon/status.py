@@ -83,6 +83,10 @@ class PeerRow:
     edge: str = ""
     behind: int | None = None
     activation: int | None = None
+    refusal: str = ""
+    """What it was last refused for, or refused this node for; kept when it is up again."""
+    refused: float | None = None
+    """When that was, in unix seconds."""
     rtt: Spread | None = None
     sent_bytes: Mapping[str, int] = field(default_factory=dict)
     received_bytes: Mapping[str, int] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from deca_node import __version__
 from deca_node.daemon.history import History
+from deca_node.daemon.last_refusals import LastRefusals
 from deca_node.daemon.status import CheckpointRow, Histogram, MemberRow, PeerRow, Position, Spread, Status
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
@@ -73,6 +74,7 @@ class StatusBook:
         self._heldout: e.Evaluated | None = None
         self._checkpoint = CheckpointRow()
         self._refused: dict[str, str] = {}
+        self._last_refusals = LastRefusals(wall)
         self._progress: dict[str, int] = {}
         self._warning = ""
         self._graph_key: tuple[int, tuple[str, ...]] | None = None
@@ -83,6 +85,7 @@ class StatusBook:
     def observe(self, event: e.Event) -> None:
         """An event, before the node takes it in."""
         self.history.observe(event)
+        self._last_refusals.observe(event)
         match event:
             case e.TrainerReady():
                 self._block_names = event.model.block_names
@@ -103,6 +106,7 @@ class StatusBook:
 
     def perform(self, command: c.Command) -> None:
         """A command, as it is performed."""
+        self._last_refusals.perform(command)
         match command:
             case c.Meet():
                 self._fingerprint = command.agreement.fingerprint
@@ -141,6 +145,10 @@ class StatusBook:
         self._checkpoint = CheckpointRow(
             activation=at.activation, step=at.inner, path=event.path, written=self._wall(), failures=failures
         )
+
+    def look(self) -> None:
+        """Take note of what is over before anybody asks: to be called every second or so."""
+        self._last_refusals.look(self._sources.problems())
 
     # --- telling ------------------------------------------------------------------------------------
 
@@ -227,6 +235,7 @@ class StatusBook:
     def _peers(self) -> tuple[PeerRow, ...]:
         addresses, traffic = self._sources.addresses(), self._sources.traffic()
         problems, rtt = self._sources.problems(), self._sources.rtt()
+        self._last_refusals.look(problems)
         neighbours = self._neighbours()
         said = {member.name: member.state for member in self._sources.members()}
         names = {*addresses, *traffic, *self._node.up, *self._node.members} - {self._node.name}
@@ -240,6 +249,8 @@ class StatusBook:
                 edge=self._edge(name),
                 behind=self._behind(name),
                 activation=self._progress.get(name),
+                refusal=last.sentence if (last := self._last_refusals.of(name)) else "",
+                refused=last.time if last else None,
                 rtt=rtt.get(name),
                 sent_bytes=_kinds(traffic.get(name, {}), "sent."),
                 received_bytes=_kinds(traffic.get(name, {}), "received."),

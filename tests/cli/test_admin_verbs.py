@@ -49,6 +49,7 @@ def test_status_tells_it_all(deca: Deca) -> None:
     assert re.search(r"south +up +open +1 +1.2 / 3.4 ms +5.0 MiB +4.0 MiB", outcome.out)
     assert re.search(r"west +refused +no neighbour", outcome.out)
     assert "west at 127.0.0.1:7003: rounds is 4 at north and 5 at west" in outcome.out
+    assert "south was last refused 2 min ago: it closed its edge: north did not open it in time" in outcome.out
 
 
 @pytest.mark.usefixtures("running")

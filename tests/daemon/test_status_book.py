@@ -244,3 +244,34 @@ def test_a_member_that_was_given_up_says_so_and_why() -> None:
     why = "south is given up: it did not answer east"
     desk = Desk(members=lambda: rows, problems=lambda: {"south": why})
     assert (desk.south.member, desk.south.state, desk.south.why) == ("dead", "down", why)
+
+
+def test_the_last_refusal_is_remembered_when_the_peer_is_up_again() -> None:
+    desk = Desk(addresses=lambda: {"south": "127.0.0.1:7002"})
+    desk.begin()
+    desk.tell(e.PeerDown("south", "the peer closed its stream"))
+    desk.tell(e.PeerRefused("south", "rounds is 2 at north and 3 at south"), 5.0)
+    assert (desk.south.state, desk.south.refusal) == ("refused", "rounds is 2 at north and 3 at south")
+    desk.tell(e.PeerUp("south", -1), 60.0)
+    assert (desk.south.state, desk.south.why, desk.south.refused) == ("up", "", 1e9 + 105.0)
+    desk.tell(e.PeerDown("south", "the peer closed its stream"), 1.0)
+    assert desk.south.refusal == "rounds is 2 at north and 3 at south"
+    desk.tell(e.PeerDown("south", "broke the rules (size): a frame of 3 bytes"), 1.0)
+    assert desk.south.refusal == "it broke the rules (size): a frame of 3 bytes"
+
+
+def test_refusals_of_edges_and_of_dials() -> None:
+    problems: dict[str, str] = {}
+    desk = Desk(addresses=lambda: {"south": "127.0.0.1:7002"}, problems=lambda: problems)
+    desk.begin()
+    assert (desk.south.refusal, desk.south.refused) == ("", None)
+    desk.tell(e.CloseReceived("south", 0, -1, "north did not open it in time"), 1.0)
+    assert desk.south.refusal == "it closed its edge: north did not open it in time"
+    desk.tell(e.CloseReceived("south", 0, -1, "south stops for now"), 1.0)
+    assert desk.south.refusal == "it closed its edge: north did not open it in time"
+    desk.book.perform(c.SendClose("south", 1, -1, "south is more than 2 exchanges behind"))
+    assert desk.south.refusal == "its edge was closed: south is more than 2 exchanges behind"
+    problems["south"] = "refused us: north is on this node's deny-list"
+    desk.book.look()
+    problems["south"] = "127.0.0.1:7002 does not answer"
+    assert desk.south.refusal == "it refused us: north is on this node's deny-list"
