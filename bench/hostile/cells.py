@@ -101,30 +101,31 @@ class Seated:
         if isinstance(command, c.Evaluate):
             return e.Evaluated(command.when, 0.0, 0)
         if isinstance(command, c.Save):
-            self.losses = [self._loss(text) for text in self._texts.values()]
+            self.losses = [self._loss(own) for own in self._texts.values()]
             return e.Saved(command.name)
         event = self.trainer.obey(command)
         if isinstance(event, e.Mixed) and "clipped_share" in event.scalars:
             self.clipped.append(event.scalars["clipped_share"])
         return event
 
-    def _loss(self, text: PackedData) -> Loss:
+    def _loss(self, own: PackedData) -> Loss:
         model, device = self.trainer.model, next(self.trainer.model.parameters()).device
-        loss, _ = evaluate(model, heldout_batches(text, EVAL_SEQUENCES, EVAL_SEQUENCES), device)
+        loss, _ = evaluate(model, heldout_batches(own, EVAL_SEQUENCES, EVAL_SEQUENCES), device)
         return loss if math.isfinite(loss) else None
 
 
-def run(cell: Cell, folder: Path) -> dict[str, Any]:
+def run(cell: Cell, folder: Path, **chosen: float) -> dict[str, Any]:
     """One cell: ``losses`` of each node (rows, honest and hostile) on each node's text, and the mean share of flows
-    clipped at honest nodes."""
+    clipped at honest nodes. ``chosen`` are further options of every node."""
     settings, everybody, honest = cell.run, names(), names(cell.hostile)
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)
-    texts = {name: _text(folder, name, settings) for name in everybody}
+    private = "dp_noise" in chosen
+    texts = {name: text(folder, name, settings, single_records=private) for name in everybody}
 
     def seat(node: Node, frames: FrameBook) -> Seated:
         loaded = _model(folder)
-        options = TrainerOptions(name=node.name, settings=settings, directory=str(work / node.name))
+        options = TrainerOptions(name=node.name, settings=settings, directory=str(work / node.name), **chosen)
         arguments = (options, loaded, texts[node.name], frames.view)
         hostile = node.name not in honest
         return Seated(HostileTrainer(cell.attack, *arguments) if hostile else Trainer(*arguments), texts)
@@ -148,8 +149,8 @@ def start_losses(folder: Path, seed: int) -> list[Loss]:
     settings = replace(RUN, seed=seed)
     model = _model(folder).model
     device = next(model.parameters()).device
-    texts = (_text(folder, name, settings) for name in names())
-    return [evaluate(model, heldout_batches(text, EVAL_SEQUENCES, EVAL_SEQUENCES), device)[0] for text in texts]
+    texts = (text(folder, name, settings) for name in names())
+    return [evaluate(model, heldout_batches(own, EVAL_SEQUENCES, EVAL_SEQUENCES), device)[0] for own in texts]
 
 
 def _model(folder: Path) -> LoadedModel:
@@ -157,8 +158,10 @@ def _model(folder: Path) -> LoadedModel:
 
 
 @cache
-def _text(folder: Path, name: str, settings: RunSettings) -> PackedData:
+def text(folder: Path, name: str, settings: RunSettings, *, single_records: bool = False) -> PackedData:
+    """A node's own; packed, or with a record per sequence."""
     tokenizer = _model(folder).tokenizer
     options = TrainerOptions(name=name, settings=settings, directory="")
     length = settings.sequence_length
-    return load_dataset(folder / "data" / f"{name}.jsonl", tokenizer, sequence_length=length, seed=options.seed)
+    path, seed = folder / "data" / f"{name}.jsonl", options.seed
+    return load_dataset(path, tokenizer, sequence_length=length, seed=seed, single_records=single_records)

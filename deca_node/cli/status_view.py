@@ -71,6 +71,8 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
         yield "pace", f"{status.steps_per_second:.3g} steps/s{left}"
     if losses := list(_losses(status)):
         yield "loss", ", ".join(losses)
+    if (epsilon := status.figures.get("privacy_epsilon")) is not None:
+        yield "privacy", f"epsilon {epsilon:.3g} spent at delta {status.figures.get('privacy_delta'):g}, for one record"
     if status.consensus_distance is not None:
         yield "consensus", f"distance {status.consensus_distance:.2e}"
     yield "checkpoint", _checkpoint(status.checkpoint)

@@ -104,6 +104,26 @@ class NodeSettings:
         "stop", "What a malformed record does: stop the node, or be skipped and counted.", choices=("stop", "skip")
     )
 
+    dp_noise: float = setting(
+        0.0,
+        "Differential privacy of this node's records: standard deviation of the noise in every gradient, in units of "
+        "dp_clip; 0: none. It needs the extra deca-node[privacy]; a record is a sequence of its own then.",
+        low=0.0,
+        high=1e4,
+    )
+    dp_clip: float = setting(
+        1.0, "Under dp_noise, the norm to which each record's gradient of the active block is cut.", low=1e-12
+    )
+    dp_delta: float = setting(
+        1e-5,
+        "Under dp_noise, the chance with which epsilon may fail to hold; well below 1 / records.",
+        low=1e-12,
+        high=0.5,
+    )
+    dp_epsilon: float = setting(
+        0.0, "Under dp_noise, the most epsilon that may be spent in this folder; 0 sets no limit.", low=0.0
+    )
+
     wait_seconds: float = setting(
         0.0, "How long to wait for the expected peers before the run begins; 0 waits for ever.", unit="seconds", low=0.0
     )

@@ -283,7 +283,8 @@ class Daemon:
     def _setup(self) -> TrainerOptions:
         same = ("name", "model", "data", "device", "threads", "micro_batch")
         more = ("gradient_checkpointing", "holdout", "eval_sequences", "bad_records", "trace")
-        given = {field: getattr(self._settings, field) for field in same + more}
+        private = ("dp_noise", "dp_clip", "dp_delta", "dp_epsilon")
+        given = {field: getattr(self._settings, field) for field in same + more + private}
         return TrainerOptions(settings=self._run, directory=str(self._directory), **given)
 
     def _noted(self, note: messages.Note) -> None:

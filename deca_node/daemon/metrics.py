@@ -228,6 +228,13 @@ METRICS: tuple[Metric, ...] = (
         ("peer",),
     ),
     Metric("deca_learning_rate", "gauge", "Step size of the newest step.", _figure("learning_rate")),
+    Metric(
+        "deca_privacy_epsilon",
+        "gauge",
+        "Epsilon of differential privacy spent in this node's folder, the steps of the present visit included; only "
+        "under dp_noise.",
+        _figure("privacy_epsilon"),
+    ),
     Metric("deca_gradient_norm", "gauge", "Norm of the newest gradient.", _figure("grad_norm")),
     Metric(
         "deca_step_compute_seconds",

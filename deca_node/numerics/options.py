@@ -30,6 +30,10 @@ class TrainerOptions:
     eval_sequences: int = 64
     bad_records: str = "stop"
     trace: bool = False
+    dp_noise: float = 0.0
+    dp_clip: float = 1.0
+    dp_delta: float = 1e-5
+    dp_epsilon: float = 0.0
 
     @property
     def seed(self) -> int:

@@ -13,12 +13,14 @@ proportion. Both parts get at least one sequence.
 
 **Packing.** Each part is laid end to end, in the order of the files, and cut every L tokens, without regard to
 where records begin. What is left over at the end (fewer than L tokens) is dropped, unless it is all there is: then
-it is padded. Sequences without a token to predict are dropped too.
+it is padded. Sequences without a token to predict are dropped too. With private gradients a record is a sequence by
+itself instead: its first L tokens, padded.
 """
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,12 +95,14 @@ def load_dataset(
     holdout: float = 0.1,
     seed: int = 0,
     bad_records: str = "stop",
+    single_records: bool = False,
     progress: Progress | None = None,
 ) -> PackedData:
     """Read, tokenize, split and pack a file or folder. The same arguments and data give the same sequences.
 
     ``holdout`` is the share of tokens to hold out, below 1; 0 holds out nothing, and then data shorter than a
-    sequence is accepted and padded. Raises DataError where the data cannot be used, and where a record is bad
+    sequence is accepted and padded. With ``single_records`` every record is a sequence of its own, so that what is
+    trained on can be told record by record. Raises DataError where the data cannot be used, and where a record is bad
     unless ``bad_records`` is "skip".
     """
     assert 0 <= holdout < 1 and bad_records in ("stop", "skip"), "the node's configuration checks its settings"
@@ -108,7 +112,10 @@ def load_dataset(
     _check_enough(path, line, sequence_length, holdout)
     held = heldout_mask(line, sequence_length, holdout, seed)
     pad = tokenizer.eos_token_id or 0
-    train = pack(line.take(~held), sequence_length, pad)
+    if single_records:
+        train = single(line, ~held, sequence_length, pad)
+    else:
+        train = pack(line.take(~held), sequence_length, pad)
     heldout = pack(line.take(held), sequence_length, pad)
     _check_learnable(path, train, "train on")
     if holdout:
@@ -192,6 +199,23 @@ def pack(tokens: Tokens, sequence_length: int, pad: int) -> Sequences:
     trained = trained[: whole * sequence_length].reshape(whole, sequence_length)
     useful = trained[:, 1:].any(axis=1)
     return Sequences(ids, trained) if useful.all() else Sequences(ids[useful], trained[useful])
+
+
+def single(line: TokenLine, kept: Mask, sequence_length: int, pad: int) -> Sequences:
+    """One sequence per record: its first tokens among those that are ``kept`` (bool [n]), padded on the right.
+
+    Records without a token to predict are dropped.
+    """
+    records = len(line.starts) - 1
+    ids = np.full((records, sequence_length), pad, line.ids.dtype)
+    trained = np.zeros((records, sequence_length), np.bool_)
+    for row, (start, stop) in enumerate(pairwise(line.starts)):
+        inside = kept[start:stop]
+        own = line.ids[start:stop][inside][:sequence_length]
+        ids[row, : len(own)] = own
+        trained[row, : len(own)] = line.trained[start:stop][inside][:sequence_length]
+    useful = trained[:, 1:].any(axis=1)
+    return Sequences(ids[useful], trained[useful])
 
 
 def permutation(count: int, name: str) -> NDArray[np.int64]:

@@ -30,7 +30,13 @@ def load_data(options: TrainerOptions, loaded: LoadedModel) -> Data:
             bad_records=bad,
         )
     return load_dataset(
-        options.data, loaded.tokenizer, sequence_length=length, holdout=options.holdout, seed=seed, bad_records=bad
+        options.data,
+        loaded.tokenizer,
+        sequence_length=length,
+        holdout=options.holdout,
+        seed=seed,
+        bad_records=bad,
+        single_records=options.dp_noise > 0,
     )
 
 

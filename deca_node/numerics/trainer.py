@@ -7,13 +7,14 @@ One that dies leaves its checkpoints: the next goes on from the newest that is s
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from deca_node.numerics import deca
-from deca_node.numerics.batches import Batches
+from deca_node.numerics.batches import Batches, make_batch
 from deca_node.numerics.blocks import Block, partition
 from deca_node.numerics.checkpoints import Checkpoints, Moving, place_of, restore_place, restore_rng, rng_states
 from deca_node.numerics.classifier import Head
@@ -24,6 +25,7 @@ from deca_node.numerics.manifest import START, StoredActive, newest_sound
 from deca_node.numerics.model import LoadedModel, check_sequence_length, load_model, parameter_hash, save_model
 from deca_node.numerics.objective import backward
 from deca_node.numerics.options import Note, TrainerOptions
+from deca_node.numerics.privacy import Privacy
 from deca_node.numerics.quantize import CODECS
 from deca_node.numerics.start_values import StartValues, nothing
 from deca_node.numerics.tasks import Data, judge, load_data, told
@@ -72,6 +74,7 @@ class Trainer:
         self._engine: BlockEngine | None = None
         self._activation = -1
         self._step_began = 0.0
+        self._privacy = self._private(options, len(data.train)) if options.dp_noise else None
         torch.manual_seed(options.seed)
         if options.gradient_checkpointing:
             _turn_on_checkpointing(loaded)
@@ -95,6 +98,7 @@ class Trainer:
             note(sentence)
         trainer = cls(options, loaded, data, frames)
         trainer.resume(note)
+        trainer._announce_privacy(note)
         return trainer
 
     def resume(self, note: Note) -> None:
@@ -112,6 +116,28 @@ class Trainer:
         restore_rng(manifest.rng, self._device)
         self._position = manifest.position
         note(f"going on from the checkpoint of activation {self._position.activation}, step {self._position.inner}")
+
+    def _private(self, options: TrainerOptions, examples: int) -> Privacy:
+        return Privacy(
+            self._directory,
+            examples,
+            self._settings.batch_size,
+            sigma=options.dp_noise,
+            clip=options.dp_clip,
+            delta=options.dp_delta,
+            epsilon_max=options.dp_epsilon,
+            chunk=self._settings.inner_steps,
+            device=self._device,
+        )
+
+    def _announce_privacy(self, note: Note) -> None:
+        """Say what the rest of the run will cost. Raises SettingsError where that is more than may be spent."""
+        if self._privacy is None:
+            return
+        left = self._schedule.gradient_steps - self._schedule.gradient_ordinal(self._position)
+        planned = self._privacy.check(max(0, left))
+        spent, delta = self._privacy.epsilon, self._options.dp_delta
+        note(f"private gradients: epsilon = {spent:.3g} spent so far, {planned:.3g} at the end, at delta = {delta:g}")
 
     def _restore_active(self, position: Step, active: StoredActive) -> None:
         self._activation = position.activation
@@ -193,7 +219,11 @@ class Trainer:
             self._trace.half_step(self.engine.flat.master, self.engine.flat.grad if command.gradient else None)
         if command.update:
             signal = self._schedule.signals(command.step)
+            # How long a step took tells how many records were drawn.
+            step_seconds = 0.0 if self._privacy else step_seconds
             self.engine.encode_update(self._tensor(command.update), signal=signal, step_seconds=step_seconds)
+        if self._privacy:
+            figures |= self._privacy.figures()
         figures["compute_seconds"] = computed - began
         figures["encode_seconds"] = time.perf_counter() - computed
         return e.HalfStepped(command.step, command.update, figures)
@@ -221,7 +251,19 @@ class Trainer:
         self._checkpoints.versions.frozen(block, self._activation)
 
     def _backward(self) -> float:
+        if self._privacy is not None:
+            return self._private_backward(self._privacy)
         return backward(self.model, self._batches.next(), self._options.micro_batch, self._device)
+
+    def _private_backward(self, privacy: Privacy) -> float:
+        """One record at a time, each with its own mean loss."""
+        privacy.spend()
+        rows = privacy.rows()
+        singles = make_batch(self._data.train, rows).split(1) if len(rows) else ()
+        examples = [partial(backward, self.model, single, 0, self._device) for single in singles]
+        grad = self.engine.flat.grad
+        assert grad is not None, "a backward pass outside of FlatBlock.collect"
+        return privacy.collect(grad, examples)
 
     def _learning_rate(self, command: c.HalfStep) -> float:
         ordinal, total = self._schedule.gradient_ordinal(command.step), self._schedule.gradient_steps

@@ -92,11 +92,13 @@ def make(
     frames: Callable[[FrameId], memoryview] = no_frames,
     data: PackedData | None = None,
     notes: Notes | None = None,
+    **chosen: Any,
 ) -> Trainer:
-    """A trainer that looks for a checkpoint in the folder; the model is the one that the run starts from."""
+    """A trainer that looks for a checkpoint in the folder; the model is the one that the run starts from. ``chosen``
+    are further options."""
     folder.mkdir(exist_ok=True)
     loaded = LoadedModel(tiny_model(dtype), PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE())), folder, LENGTH)
-    options = TrainerOptions(name="a", settings=settings, directory=str(folder))
+    options = TrainerOptions(name="a", settings=settings, directory=str(folder), **chosen)
     trainer = Trainer(options, loaded, data or tiny_data(), frames)
     trainer.resume(notes or Notes())
     return trainer

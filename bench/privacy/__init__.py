@@ -1,0 +1,1 @@
+"""What private gradients cost in loss."""
