@@ -222,6 +222,11 @@ class NodeSettings:
         tls = [name for name in ("tls_cert", "tls_key", "tls_ca") if getattr(self, name)]
         if tls and len(tls) < 3:
             raise SettingsError(f"{' and '.join(tls)} alone will not do: tls_cert, tls_key and tls_ca belong together")
+        if self.dp_epsilon and not self.dp_noise:
+            raise SettingsError(
+                f"dp_epsilon = {self.dp_epsilon:g} limits what private gradients spend, but dp_noise = 0 makes none: "
+                "give dp_noise, or leave dp_epsilon out"
+            )
         if tls and self.insecure:
             raise SettingsError("insecure and tls_cert contradict each other; leave one out")
 

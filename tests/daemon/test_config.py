@@ -279,3 +279,10 @@ def test_plaintext_is_never_a_silent_fallback(insecure: int, listen: str, peers:
     with pytest.raises(SettingsError) as refused:
         check_plaintext(insecure, listen, peers)
     assert str(refused.value) == sentence
+
+
+def test_a_limit_on_private_gradients_that_are_none_is_refused() -> None:
+    """Whoever sets a budget believes that something is private."""
+    with pytest.raises(SettingsError, match=r"^dp_epsilon = 8 limits what private gradients spend, but dp_noise = 0"):
+        NodeSettings(dp_epsilon=8.0)
+    assert NodeSettings(dp_epsilon=8.0, dp_noise=1.0).dp_epsilon == 8.0

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,12 @@ def test_the_page_of_metrics_is_fresh() -> None:
     command = [sys.executable, "tools/write_metrics_reference.py", "--check"]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_was_clipped_and_what_privacy_cost_are_told_where_there_is_such_a_thing() -> None:
+    peers = (PeerRow(name="south"), PeerRow(name="west"))
+    figures = {"peer.south.clipped_share": 0.25, "peer.unknown.clipped_share": 1.0, "privacy_epsilon": 1.5}
+    families = scraped(replace(EMPTY, peers=peers, figures={**figures, "privacy_delta": 1e-5})).values()
+    assert value(families, "deca_flows_clipped_share", peer="south") == 0.25
+    assert value(families, "deca_privacy_epsilon") == 1.5
+    assert not scraped(EMPTY)["deca_privacy_epsilon"].samples
