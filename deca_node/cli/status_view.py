@@ -13,6 +13,7 @@ from rich.text import Text
 from deca_node.daemon.status import CheckpointRow, MemberRow, PeerRow, Position, Spread, Status
 
 STATE_STYLES = {"up": "green", "alive": "green", "suspect": "yellow", "refused": "red", "dead": "red"}
+STATE_STYLES |= {"quarantined": "red"}
 
 BOOT_DIGITS = 8
 """Enough to tell two starts of a node apart; ``--json`` has the whole number."""
@@ -28,8 +29,8 @@ def status_view(status: Status) -> Group:
     return Group(facts, _peers(status.peers), *_troubles(status.peers, status.time)) if status.peers else Group(facts)
 
 
-def members_view(members: Sequence[MemberRow]) -> Table:
-    """Everybody whom the membership knows."""
+def members_view(members: Sequence[MemberRow]) -> Group:
+    """Everybody whom the membership knows, and whom of them this node lets be."""
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("member", "address", "state", "counts from", "boot", "incarnation"):
         table.add_column(heading, overflow="fold")
@@ -38,7 +39,8 @@ def members_view(members: Sequence[MemberRow]) -> Table:
         state = _state(member.state)
         facts = (since, f"{member.boot:x}"[-BOOT_DIGITS:], str(member.incarnation))
         table.add_row(plain(member.name), plain(member.address), state, *facts)
-    return table
+    held = [plain(f"  {member.name} is in quarantine {member.quarantine}") for member in members if member.quarantine]
+    return Group(table, *held)
 
 
 def plain(text: str) -> Text:

@@ -183,6 +183,21 @@ class NodeSettings:
     )
     deny: str = setting("", "File with the names or sha256: fingerprints that may not take part.", unit="path")
 
+    norm_limit: float = setting(
+        1000.0,
+        "Refuse a neighbour's keyframe or update whose norm is more than so many times that of this node's own and of "
+        "the other neighbours' in the visit, or of all the way that a block can have gone; 0 refuses none.",
+        unit="times",
+        low=0.0,
+    )
+    quarantine_seconds: float = setting(
+        60.0,
+        "For how long a peer that has broken the rules three times is let be; each time twice as long, up to an hour; "
+        "0: never.",
+        unit="seconds",
+        low=0.0,
+    )
+
     insecure: int = setting(
         0,
         "Speak plaintext: given once (1) within this machine only, twice (2) on any network, for all to read.",

@@ -24,6 +24,7 @@ from deca_node.daemon.greeting import Identity, RefusedError, check_addressee
 from deca_node.daemon.meters import Figures, Window
 from deca_node.daemon.pairing import Pair, StreamNumber
 from deca_node.daemon.peers import NAME
+from deca_node.daemon.refusals import Refusals
 from deca_node.daemon.wire_pb import control_pb2 as pb
 from deca_node.daemon.wire_pb import exchange_pb2
 from deca_node.protocol.errors import DecaError, WireError
@@ -62,7 +63,9 @@ class _Link:
 class ControlLinks:
     """The control links of one node. ``on_packet(name, address, payload)`` takes what comes in, ``on_progress(name,
     activation)`` where a peer stands, and ``on_fail(name, address)`` hears that a peer cannot be reached; the name is
-    empty where it is not known. ``admits`` says who may call at all. Registers itself at ``endpoint``."""
+    empty where it is not known. ``admits`` says who may call at all; ``book`` counts what is refused. Who is in
+    quarantine may speak here all the same: whether it lives is everybody's concern. Registers itself at
+    ``endpoint``."""
 
     def __init__(
         self,
@@ -73,6 +76,7 @@ class ControlLinks:
         on_fail: Callable[[str, str], None],
         admits: Callable[[str], bool] = lambda _: True,
         clock: Callable[[], float] = time.perf_counter,
+        book: Refusals | None = None,
     ) -> None:
         self._identity = identity
         self._endpoint = endpoint
@@ -87,7 +91,8 @@ class ControlLinks:
         self._traffic: dict[str, Counter[str]] = {}
         self._greetings = 0
         self._closing = False
-        self.refusals: Counter[str] = Counter()
+        self._book = book or Refusals()
+        self.refusals = self._book.counts
         endpoint.add_streams(SERVICE, {"Stream": self._answer})
 
     # --- what the daemon asks for -------------------------------------------------------------------
@@ -235,7 +240,11 @@ class ControlLinks:
     async def _answer(self, stream: Stream) -> None:
         try:
             link, number = await self._greet_caller(stream)
-        except (TimeoutError, StreamBrokenError, RefusedError):
+        except (StreamBrokenError, RefusedError):
+            return
+        except TimeoutError:
+            slow = f"the greeting did not end within {GREETING_SECONDS:g} s"
+            await self._refuse(stream, WireError("slow", slow))
             return
         except WireError as problem:
             await self._refuse(stream, problem)
@@ -282,9 +291,9 @@ class ControlLinks:
             raise WireError("self", "this is the node itself")
         if not re.fullmatch(NAME, greeting.name) or len(greeting.address) > 300:
             raise WireError("malformed", "a name or an address that cannot be one")
+        stream.verify(greeting.name)
         if not self._admits(greeting.name):
             raise WireError("stranger", f"{own} knows no member {greeting.name!r}")
-        stream.verify(greeting.name)
         return greeting
 
     async def _number(self, link: _Link, greeting: pb.ControlFrame.Greeting, stream: Stream) -> StreamNumber:
@@ -300,8 +309,10 @@ class ControlLinks:
         raise WireError("duplicate", f"{self._identity.name} has another stream with {greeting.name}")
 
     async def _refuse(self, stream: Stream, problem: WireError) -> None:
-        if problem.reason not in ("duplicate", "again"):
-            self.refusals[problem.reason] += 1
+        self._book.count(problem.reason)
+        await self._say_refused(stream, problem)
+
+    async def _say_refused(self, stream: Stream, problem: WireError) -> None:
         if problem.reason == "refused":
             return
         refusal = exchange_pb2.Refusal(reason=problem.reason, sentence=str(problem))
@@ -332,7 +343,8 @@ class ControlLinks:
         try:
             await session.run(pb.ControlFrame(taken=taken) if link.pair.leads else None)
         except WireError as problem:
-            await self._refuse(stream, problem)
+            self._book.blame(name, problem)
+            await self._say_refused(stream, problem)
         finally:
             link.pair.end(number)
             if link.session is session:

@@ -31,7 +31,7 @@ from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.numerics.options import TrainerOptions
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
-from deca_node.protocol.errors import PeersError
+from deca_node.protocol.errors import PeersError, WireError
 from deca_node.protocol.exchange import frames_held_max
 from deca_node.protocol.frames import FrameId, FrameKind
 from deca_node.protocol.node import Node, Phase
@@ -208,6 +208,8 @@ class Daemon:
                 self._network.fetch(command.at_least, self._delta_bytes())
             case c.AnnounceReady():
                 self._network.announce(command.activation)
+            case c.Offence():
+                self._network.refusals.blame(command.peer, WireError(command.reason, command.sentence))
             case c.RestartTrainer():
                 asyncio.get_running_loop().call_later(command.seconds, self._restart_trainer)
             case c.DismissTrainer():
@@ -282,7 +284,7 @@ class Daemon:
 
     def _setup(self) -> TrainerOptions:
         same = ("name", "model", "data", "device", "threads", "micro_batch")
-        more = ("gradient_checkpointing", "holdout", "eval_sequences", "bad_records", "trace")
+        more = ("gradient_checkpointing", "holdout", "eval_sequences", "bad_records", "norm_limit", "trace")
         private = ("dp_noise", "dp_clip", "dp_delta", "dp_epsilon")
         given = {field: getattr(self._settings, field) for field in same + more + private}
         return TrainerOptions(settings=self._run, directory=str(self._directory), **given)

@@ -43,7 +43,11 @@ class Door:
             addresses=lambda: {name: str(facts.address) for name, facts in network.swim.membership.members.items()},
             traffic=transport.traffic,
             problems=lambda: {**transport.problems(), **network.swim.lost},
-            refusals=lambda: transport.refusals + network.swim.refusals,
+            refusals=lambda: network.refusals.counts,
+            quarantines=lambda: network.refusals.quarantines,
+            quarantined=network.refusals.held,
+            tls_handshakes=lambda: network.security.handshakes,
+            tls_callers=lambda: network.security.callers,
             rtt=lambda: {peer: spread for peer, f in network.control.rtt().items() if (spread := _spread(f))},
             members=self.members,
             lag=lambda: _spread(self._lag.figures()),
@@ -81,6 +85,7 @@ class Door:
         """Everybody whom the membership knows, this node included."""
         membership = self._network.swim.membership
         everybody = [membership.own, *membership.members.values()]
+        held = self._network.refusals.held()
         return [
             MemberRow(
                 name=facts.name,
@@ -89,6 +94,8 @@ class Door:
                 boot=facts.boot,
                 incarnation=facts.incarnation,
                 ready_from=facts.ready_from,
+                quarantined_until=held[facts.name].until if facts.name in held else None,
+                quarantine=held[facts.name].why if facts.name in held else "",
             )
             for facts in sorted(everybody, key=lambda facts: facts.name)
         ]

@@ -7,7 +7,9 @@ is plaintext and a name is what a peer says it is.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import resource
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,8 +21,9 @@ from deca_node.daemon.peers import Address
 from deca_node.daemon.wire import MESSAGE_BYTES_MAX
 from deca_node.protocol.errors import AddressError
 
+# What is a little too large is for us to refuse, in words; what is much too large gRPC ends before it is taken.
 OPTIONS: list[tuple[str, Any]] = [
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_receive_message_length", 2 * MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -28,12 +31,29 @@ OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 ]
+STREAMS_PER_CONNECTION = 32
+"""Streams last as long as peers do, so whoever opens many on one connection is no peer."""
+CALLS_PER_MEMBER = 16
+"""At one time, by the certificate of the caller; a peer that keeps the rules has a handful."""
+CALLS_MAX = 4096
+"""At one time, of all callers together."""
+HANDSHAKE_SECONDS = 10.0
+"""Whoever has connected and not finished its handshake after so long is let go."""
+CONNECTIONS_MAX = 1024
+"""That may come in at one time; half of the files that the process may open, where that is less."""
+IDLE_SECONDS = 60.0
+"""And whoever has for so long no call on its connection."""
 # Streams must not share a connection: what is small would queue behind what is large. And a channel that is
 # made anew must dial anew, not wait out the backoff of one that failed before.
 CHANNEL_OPTIONS = [*OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
-# Without the first two nodes could share one port, and neither would notice. Streams last as long as peers do,
-# so whoever opens many on one connection is no peer.
-SERVER_OPTIONS = [*OPTIONS, ("grpc.so_reuseport", 0), ("grpc.max_concurrent_streams", 32)]
+# Without the first two nodes could share one port, and neither would notice.
+SERVER_OPTIONS = [
+    *OPTIONS,
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
+    ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_SECONDS * 1000)),
+    ("grpc.max_connection_idle_ms", int(IDLE_SECONDS * 1000)),
+]
 
 _END: Any = getattr(grpc.aio, "EOF")  # noqa: B009 - what a read gives at a stream's end; the stubs do not know it
 _BROKEN = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
@@ -90,12 +110,21 @@ class Endpoint:
 
     ``verify(context, name)`` is called for every Hello, at both ends, and raises WireError("identity") where the
     other end may not go by this name; ``context`` is None for a peer that was dialled, whose name TLS has checked.
+    ``refused(reason)`` counts calls that were turned away before anybody read them.
     """
 
-    def __init__(self, address: Address, credentials: Credentials | None = None, verify: Verify | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        credentials: Credentials | None = None,
+        verify: Verify | None = None,
+        refused: Callable[[str], None] = lambda _reason: None,
+    ) -> None:
         self.address = address
         self._credentials = credentials
         self._verify = verify or _anybody
+        self._refused = refused
+        self._calls: Counter[bytes] = Counter()
         self._handlers: list[Handler] = []
         self._server: grpc.aio.Server | None = None
 
@@ -113,14 +142,26 @@ class Endpoint:
 
     def _stream_handler(self, answer: Answer) -> "grpc.RpcMethodHandler[bytes, bytes]":
         async def call(_: Any, context: Context) -> None:
-            await answer(_Answered(context, self._verify))
+            bearer = _bearer(context)
+            if self._calls[bearer] >= CALLS_PER_MEMBER and bearer:
+                self._refused("busy")
+                many = f"busy: {CALLS_PER_MEMBER} calls of this member are open already"
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, many)
+            self._calls[bearer] += 1
+            try:
+                await answer(_Answered(context, self._verify))
+            finally:
+                self._calls[bearer] -= 1
+                if not self._calls[bearer]:
+                    del self._calls[bearer]
 
         handler: Any = call
         return grpc.stream_stream_rpc_method_handler(handler)
 
     async def start(self) -> None:
         """Answer callers from now on. Raises AddressError where the address cannot be taken."""
-        server = grpc.aio.server(options=SERVER_OPTIONS)
+        connections = ("grpc.max_allowed_incoming_connections", connections_max())
+        server = grpc.aio.server(options=[*SERVER_OPTIONS, connections], maximum_concurrent_rpcs=CALLS_MAX)
         server.add_generic_rpc_handlers(tuple(self._handlers))
         try:
             if self._credentials:
@@ -217,6 +258,17 @@ class _Answered:
             await self._context.write(message)
         except _BROKEN as problem:
             raise StreamBrokenError(_in_a_line(problem)) from None
+
+
+def connections_max() -> int:
+    """How many connections may come in at one time: not so many that no file could be opened any more."""
+    return min(CONNECTIONS_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+
+
+def _bearer(context: Context) -> bytes:
+    """Whose certificate a call comes with; empty in plaintext, where nobody can be told from another."""
+    certificate: Iterable[bytes] = (context.auth_context() or {}).get("x509_pem_cert", ())
+    return next(iter(certificate), b"")
 
 
 def surface(task: "asyncio.Task[None]") -> None:

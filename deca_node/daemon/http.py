@@ -15,6 +15,7 @@ The page at ``/`` and what it draws from is :mod:`deca_node.daemon.dashboard`; w
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -31,7 +32,12 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 BODY_BYTES_MAX = 4096
 CONNECTIONS_MAX = 64
+REQUEST_SECONDS = 10.0
+"""A connection on which no whole request has come by then is cut, however busily it sends."""
 IDLE_SECONDS = 30.0
+ANSWER_SECONDS = 120.0
+"""And one that has not taken its answer, or completed another request, so long after the last."""
+PATROL_SECONDS = 1.0
 SHUTDOWN_SECONDS = 1.0
 
 
@@ -87,10 +93,14 @@ class Server:
             app, access_log=None, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=SHUTDOWN_SECONDS
         )
         self._server: asyncio.AbstractServer | None = None
+        self._last: dict[asyncio.BaseTransport, float] = {}
+        """When the last request on a connection was handled; infinity while it is."""
+        self._patrol: asyncio.Task[None] | None = None
+        app.middlewares.insert(0, self._noted)
 
     async def listen_tcp(self, address: Address) -> Address:
         """Listen at ``address``; port 0 takes a free one. Returns what was taken. Raises AddressError."""
-        await self._runner.setup()
+        await self._begin()
         try:
             server = await asyncio.get_running_loop().create_server(self._protocol, address.host, address.port)
         except OSError as problem:
@@ -105,14 +115,46 @@ class Server:
     async def listen_unix(self, path: Path) -> None:
         """Listen at ``path``, for this user only. Raises OSError."""
         bound = unix_socket.bind(path)
-        await self._runner.setup()
+        await self._begin()
         self._server = await asyncio.get_running_loop().create_unix_server(self._protocol, sock=bound)
 
     async def close(self) -> None:
         """End listening, and every connection."""
+        if self._patrol:
+            self._patrol.cancel()
         if self._server:
             self._server.close()
         await self._runner.cleanup()
+
+    async def _begin(self) -> None:
+        await self._runner.setup()
+        self._patrol = asyncio.ensure_future(self._cut_the_slow())
+
+    @web.middleware
+    async def _noted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        transport = request.transport
+        if transport is None:
+            return await handler(request)
+        self._last[transport] = math.inf
+        try:
+            return await handler(request)
+        finally:
+            self._last[transport] = asyncio.get_running_loop().time()
+
+    async def _cut_the_slow(self) -> None:
+        """Nobody holds a connection by sending a request letter by letter, or by not taking the answer."""
+        clock, since = asyncio.get_running_loop().time, dict[asyncio.BaseTransport, float]()
+        while True:
+            await asyncio.sleep(PATROL_SECONDS)
+            assert self._runner.server is not None
+            open_now = {each.transport for each in self._runner.server.connections if each.transport}
+            since = {transport: since.get(transport, clock()) for transport in open_now}
+            self._last = {transport: at for transport, at in self._last.items() if transport in open_now}
+            for transport in open_now:
+                asked = self._last.get(transport)
+                end = since[transport] + REQUEST_SECONDS if asked is None else asked + ANSWER_SECONDS
+                if clock() > end:
+                    transport.abort()
 
     def _protocol(self) -> asyncio.BaseProtocol:
         """For a new connection; one too many is turned away."""

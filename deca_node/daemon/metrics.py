@@ -328,6 +328,31 @@ METRICS: tuple[Metric, ...] = (
         ("reason",),
     ),
     Metric(
+        "deca_quarantines_total",
+        "counter",
+        "How often a peer was put in quarantine for having broken the rules again and again.",
+        _one(lambda s: s.quarantines),
+    ),
+    Metric(
+        "deca_peer_quarantine_end_timestamp_seconds",
+        "gauge",
+        "Until when the peer is in quarantine, unix time; absent for those that are not.",
+        _peers(lambda p: p.quarantined_until),
+        ("peer",),
+    ),
+    Metric(
+        "deca_tls_handshakes_total",
+        "counter",
+        "TLS handshakes that callers began, those that failed included; absent in plaintext.",
+        _one(lambda s: s.tls_handshakes),
+    ),
+    Metric(
+        "deca_tls_callers_total",
+        "counter",
+        "Connections whose caller got through its handshake and said who it is; absent in plaintext.",
+        _one(lambda s: s.tls_callers),
+    ),
+    Metric(
         "deca_checkpoint_timestamp_seconds",
         "gauge",
         "When the newest checkpoint of this process was written, unix time.",

@@ -20,13 +20,14 @@ from pathlib import Path
 from deca_node.daemon.config import NodeSettings
 from deca_node.daemon.control import ControlLinks
 from deca_node.daemon.donor import Donor
-from deca_node.daemon.endpoint import Endpoint
+from deca_node.daemon.endpoint import Context, Endpoint
 from deca_node.daemon.fetcher import Fetcher
 from deca_node.daemon.greeting import Identity
 from deca_node.daemon.health import Health
 from deca_node.daemon.logs import log, say
 from deca_node.daemon.peers import Address, parse_address
 from deca_node.daemon.place import Place, read_seeds
+from deca_node.daemon.refusals import Refusals
 from deca_node.daemon.security import Security
 from deca_node.daemon.seeds import watch_seeds
 from deca_node.daemon.settings_sources import run_as_toml
@@ -36,10 +37,11 @@ from deca_node.daemon.throttle import Throttle
 from deca_node.daemon.transport import Transport
 from deca_node.protocol import events as e
 from deca_node.protocol import talk
-from deca_node.protocol.errors import DecaError
+from deca_node.protocol.errors import DecaError, WireError
 from deca_node.protocol.members import MemberFacts, draw_boot
 from deca_node.protocol.membership import Membership
 from deca_node.protocol.profiles import PROFILES
+from deca_node.protocol.quarantine import QuarantineRules
 from deca_node.protocol.run import Agreement, RunSettings
 
 DAY_SECONDS = 86_400.0
@@ -75,10 +77,12 @@ class Network:
         self._seeds = place.seeds
         self.security = security
         security.on_unwelcome = self._drop
+        self.refusals = Refusals(QuarantineRules(first=settings.quarantine_seconds))
         identity = Identity(place.name, draw_boot(time.time(), rng), position, str(place.advertise))
-        self.endpoint = Endpoint(place.listen, security.credentials, security.verify)
+        self.endpoint = Endpoint(place.listen, security.credentials, security.verify, self.refusals.count)
         throttle = Throttle(settings.max_upload * 1e6 / 8)
-        self.transport = Transport(identity, self.endpoint, tell, throttle)
+        self.transport = Transport(identity, self.endpoint, tell, throttle, self.refusals)
+        self.refusals.on_quarantine = self.transport.drop
         own = MemberFacts(place.name, str(place.advertise), identity.boot, ready_from=0)
         membership = Membership(own, PROFILES[settings.network], random.Random(rng.getrandbits(64)), place.allowed)
         self.control = ControlLinks(
@@ -88,8 +92,9 @@ class Network:
             on_progress=lambda peer, activation: tell(e.PeerProgress(peer, activation)),
             on_fail=lambda _name, address: self.swim.failed(address),
             admits=security.welcome,
+            book=self.refusals,
         )
-        self.swim = Swim(membership, self._send, self)
+        self.swim = Swim(membership, self._send, self, self.refusals)
         self.donor = Donor(
             directory,
             position,
@@ -97,7 +102,7 @@ class Network:
             run_as_toml(run),
             _shared_model(settings),
             (Throttle(settings.transfer_upload * 1e6 / 8), throttle),
-            security.verify,
+            self._verify_asker,
         )
         self.fetcher = Fetcher(directory, self.endpoint.channel, say, name=place.name)
         self.health = Health()
@@ -156,6 +161,15 @@ class Network:
         self.transport.set_peers(self._addresses)
         self._tell(e.MembersChanged(talk.Changed(known).ready_from))
 
+    def _verify_asker(self, context: Context | None, name: str) -> None:
+        """Is a caller that wants block versions who it says it is, and welcome? Raises WireError."""
+        try:
+            self.security.verify(context, name)
+            self.refusals.check(name)
+        except WireError as problem:
+            self.refusals.count(problem.reason)
+            raise
+
     def name_taken(self, sentence: str) -> None:
         """Another process holds this node's name."""
         self._lost_name(sentence)
@@ -188,7 +202,8 @@ class Network:
         before, began = self.fetcher.traffic.copy(), time.monotonic()
         try:
             have = await asyncio.to_thread(held_versions, self._directory)
-            fetched = await self.fetcher.fetch(dict(self._addresses), at_least, have, self._agreement, expected)
+            donors = {name: at for name, at in self._addresses.items() if not self.refusals.is_held(name)}
+            fetched = await self.fetcher.fetch(donors, at_least, have, self._agreement, expected)
         except DecaError as problem:
             self._tell(e.FetchFailed(str(problem)))
             return

@@ -37,6 +37,11 @@ class Pair:
         """What our Hello says: the newest stream, if it lives no more."""
         return NONE if self._peer_boot is not None else self._newest
 
+    def outlived(self, peer_boot: int) -> bool:
+        """Whether a later start of the peer holds the live stream: boots grow, wherever clocks are right. Where one was
+        set back, the stream of the start before it soon ends, and then nothing stands in the way."""
+        return self._peer_boot is not None and peer_boot < self._peer_boot
+
     def take(self, peer_boot: int, peer_ended: StreamNumber) -> StreamNumber | None:
         """The leader takes the stream that it has just been greeted on. None where another one lives: one to the
         same process, which has not seen it end."""

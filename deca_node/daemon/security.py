@@ -21,6 +21,8 @@ from deca_node.protocol.errors import SettingsError
 CERTIFICATES = "deca-certs"
 """Where a node's certificates lie unless settings say otherwise, from the working directory."""
 
+CALLERS_KEPT = 4096
+
 
 class Security:
     """Made from the settings. ``on_unwelcome(name, sentence)`` is called for members whom a reload makes unwelcome.
@@ -33,6 +35,7 @@ class Security:
         self._loopback_only = settings.insecure == 1
         self._lists = NameLists(_path(settings.allow), _path(settings.deny))
         self._node: NodeCredentials | None = None
+        self._callers = Recent(CALLERS_KEPT)
         self._files = _files(settings)
         if self._files:
             self._node = NodeCredentials(self._files)
@@ -59,6 +62,17 @@ class Security:
         """Where the certificate in use lies; None for plaintext."""
         return self._files
 
+    @property
+    def handshakes(self) -> int | None:
+        """How many callers have begun a TLS handshake with this node; None in plaintext."""
+        return self._node.handshakes if self._node else None
+
+    @property
+    def callers(self) -> int | None:
+        """On how many connections a caller said who it is; None in plaintext. What is missing to ``handshakes`` failed
+        its handshake, or kept silent."""
+        return self._callers.seen if self._node else None
+
     def target_name(self, peer: str) -> str:
         """The DNS name in the certificate of whoever answers as ``peer`` (empty: any member); empty in plaintext."""
         return self._node.target_name(peer) if self._node else ""
@@ -81,6 +95,8 @@ class Security:
 
     def verify(self, context: Any, claimed_name: str) -> None:
         """Is the other end of a connection who it says it is, and welcome? Raises WireError."""
+        if context is not None:
+            self._callers.note(context.peer())
         self._doorman.verify(context, claimed_name)
 
     def may_dial(self, address: str) -> bool:
@@ -97,6 +113,25 @@ class Security:
     def reload(self) -> None:
         """Read the lists again. Raises SettingsError where one is malformed; then both stay as they were."""
         self._doorman.reload()
+
+
+class Recent:
+    """Counts what is new among names that come again and again; remembers so many of them."""
+
+    def __init__(self, kept: int) -> None:
+        self.seen = 0
+        self._kept = kept
+        self._names: dict[str, None] = {}
+
+    def note(self, name: str) -> None:
+        """Here it is, for the first time or once more."""
+        if name in self._names:
+            del self._names[name]
+        else:
+            self.seen += 1
+        self._names[name] = None
+        if len(self._names) > self._kept:
+            del self._names[next(iter(self._names))]
 
 
 def _files(settings: NodeSettings) -> TlsFiles | None:

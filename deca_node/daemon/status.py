@@ -70,9 +70,10 @@ class Position:
 class PeerRow:
     """One peer as this node sees it.
 
-    ``state`` is ``up``, ``down`` or ``refused``; ``member`` what the membership says (``alive``, ``suspect``, ``dead``,
-    ``left``); ``edge`` the state of this activation's edge, empty where there is none; ``behind`` counts exchanges;
-    ``why`` says what keeps it from being up, or what it was last refused for.
+    ``state`` is ``up``, ``down``, ``refused``, or ``quarantined`` until ``quarantined_until`` (unix seconds);
+    ``member`` what the membership says (``alive``, ``suspect``, ``dead``, ``left``); ``edge`` the state of this
+    activation's edge, empty where there is none; ``behind`` counts exchanges; ``why`` says what keeps it from being up,
+    or what it was last refused for.
     """
 
     name: str
@@ -91,12 +92,14 @@ class PeerRow:
     sent_bytes: Mapping[str, int] = field(default_factory=dict)
     received_bytes: Mapping[str, int] = field(default_factory=dict)
     why: str = ""
+    quarantined_until: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemberRow:
     """One member of the run as the membership knows it; ``ready_from`` is the activation from which on it counts
-    in the graph (-1: not yet)."""
+    in the graph (-1: not yet). This node's own streams with it are in quarantine until ``quarantined_until`` (unix
+    seconds), and ``quarantine`` says why."""
 
     name: str
     address: str
@@ -104,6 +107,8 @@ class MemberRow:
     boot: int = 0
     incarnation: int = 0
     ready_from: int = -1
+    quarantined_until: float | None = None
+    quarantine: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +162,13 @@ class Status:
     """When the node's certificate does, in unix seconds."""
     counters: Mapping[str, int] = field(default_factory=dict)
     refusals: Mapping[str, int] = field(default_factory=dict)
+    """By reason, since the node's start."""
+    quarantines: int = 0
+    """How often a peer was put in quarantine."""
+    tls_handshakes: int | None = None
+    """How many callers began one; None in plaintext."""
+    tls_callers: int | None = None
+    """How many connections got through it, and said who calls."""
     warning: str = ""
 
 

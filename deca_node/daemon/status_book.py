@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from deca_node import __version__
 from deca_node.daemon.history import History
 from deca_node.daemon.last_refusals import LastRefusals
+from deca_node.daemon.refusals import Quarantined
 from deca_node.daemon.status import CheckpointRow, Histogram, MemberRow, PeerRow, Position, Spread, Status
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
@@ -40,7 +41,12 @@ class Sources:
     problems: Callable[[], Mapping[str, str]] = dict
     """Why there is no session, by peer."""
     refusals: Callable[[], Mapping[str, int]] = dict
-    """Broken rules of the wire, by reason."""
+    """What was refused, by reason."""
+    quarantines: Callable[[], int] = lambda: 0
+    quarantined: Callable[[], Mapping[str, Quarantined]] = dict
+    """Who is in quarantine."""
+    tls_handshakes: Callable[[], int | None] = lambda: None
+    tls_callers: Callable[[], int | None] = lambda: None
     rtt: Callable[[], Mapping[str, Spread]] = dict
     members: Callable[[], Sequence[MemberRow]] = tuple
     lag: Callable[[], Spread | None] = lambda: None
@@ -192,6 +198,9 @@ class StatusBook:
             certificate_expires=self._sources.certificate_expires(),
             counters=dict(node.counters),
             refusals=dict(self._sources.refusals()),
+            quarantines=self._sources.quarantines(),
+            tls_handshakes=self._sources.tls_handshakes(),
+            tls_callers=self._sources.tls_callers(),
             warning=self._warning,
         )
 
@@ -236,14 +245,14 @@ class StatusBook:
         addresses, traffic = self._sources.addresses(), self._sources.traffic()
         problems, rtt = self._sources.problems(), self._sources.rtt()
         self._last_refusals.look(problems)
-        neighbours = self._neighbours()
+        neighbours, quarantined = self._neighbours(), self._sources.quarantined()
         said = {member.name: member.state for member in self._sources.members()}
         names = {*addresses, *traffic, *self._node.up, *self._node.members} - {self._node.name}
         return tuple(
             PeerRow(
                 name=name,
                 address=addresses.get(name, ""),
-                state=self._state(name),
+                state="quarantined" if name in quarantined else self._state(name),
                 member=said.get(name, ""),
                 neighbour=name in neighbours,
                 edge=self._edge(name),
@@ -254,10 +263,16 @@ class StatusBook:
                 rtt=rtt.get(name),
                 sent_bytes=_kinds(traffic.get(name, {}), "sent."),
                 received_bytes=_kinds(traffic.get(name, {}), "received."),
-                why=self._refused.get(name) or problems.get(name, ""),
+                why=self._why(name, quarantined, problems),
+                quarantined_until=quarantined[name].until if name in quarantined else None,
             )
             for name in sorted(names)
         )
+
+    def _why(self, peer: str, quarantined: Mapping[str, Quarantined], problems: Mapping[str, str]) -> str:
+        if peer in quarantined:
+            return f"in quarantine {quarantined[peer].why}"
+        return self._refused.get(peer) or problems.get(peer, "")
 
     def _neighbours(self) -> frozenset[str]:
         """Drawn anew only where the graph may be another: with hundreds of members that takes milliseconds."""

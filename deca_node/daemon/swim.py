@@ -5,12 +5,12 @@ call that caused them, so that nothing it says is ever late.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
 from deca_node.daemon.logs import say
 from deca_node.daemon.membership_wire import decode_packet, encode_packet
+from deca_node.daemon.refusals import Refusals
 from deca_node.protocol import talk
 from deca_node.protocol.commands import Report
 from deca_node.protocol.errors import WireError
@@ -30,11 +30,17 @@ class Hears(Protocol):
 class Swim:
     """``send(name, address, payload)`` sends a datagram, as it were; its failure comes back through :meth:`failed`."""
 
-    def __init__(self, membership: Membership, send: Callable[[str, str, bytes], None], hears: Hears) -> None:
+    def __init__(
+        self,
+        membership: Membership,
+        send: Callable[[str, str, bytes], None],
+        hears: Hears,
+        book: Refusals | None = None,
+    ) -> None:
         self.membership = membership
-        self.refusals: Counter[str] = Counter()
         self.lost: dict[str, str] = {}
         """Members that were given up, and why, until they show themselves."""
+        self._book = book or Refusals()
         self._send = send
         self._hears = hears
         self._alarm: asyncio.TimerHandle | None = None
@@ -52,9 +58,9 @@ class Swim:
         try:
             packet = decode_packet(payload)
             if packet.sender.name != name:
-                raise WireError("identity", f"{name} sent a packet in the name of {packet.sender.name}")
+                raise WireError("forged", f"{name} sent a packet in the name of {packet.sender.name}")
         except WireError as problem:
-            self.refusals[problem.reason] += 1
+            self._book.blame(name, problem)
             return
         self.tell(talk.PacketReceived(packet))
 

@@ -21,6 +21,7 @@ from deca_node.daemon.greeting import PROTOCOL_VERSION, Identity, RefusedError, 
 from deca_node.daemon.outbox import Shared
 from deca_node.daemon.pairing import Pair, StreamNumber
 from deca_node.daemon.peers import Address
+from deca_node.daemon.refusals import Refusals
 from deca_node.daemon.session import FrameRules, Session
 from deca_node.daemon.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
@@ -70,7 +71,8 @@ class Transport:
     """The network's side of the daemon. ``tell`` takes events; nothing here decides about the run.
 
     It registers itself at ``endpoint``, which must be started after that. ``throttle`` limits what all sessions
-    send together.
+    send together; ``book`` counts what is refused, and knows who is in quarantine: such a peer is neither dialled nor
+    greeted.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Transport:
         endpoint: Endpoint,
         tell: Callable[[e.NetworkEvent], None],
         throttle: Throttle | None = None,
+        book: Refusals | None = None,
     ) -> None:
         self._identity = identity
         self._endpoint = endpoint
@@ -92,7 +95,8 @@ class Transport:
         self._rules: FrameRules | None = None
         self._greetings = 0
         self._closing = False
-        self.refusals: Counter[str] = Counter()
+        self._book = book or Refusals()
+        self.refusals = self._book.counts
         endpoint.add_streams(SERVICE, {"Stream": self._answer})
 
     # --- life ---------------------------------------------------------------------------------------
@@ -222,11 +226,19 @@ class Transport:
         rng = random.Random(f"{self._identity.boot}:{link.name}")
         pause = BACKOFF_SECONDS_MIN
         while True:
-            if link.session is None and await self._dial(link):
+            if link.session is None and not self._quarantined(link) and await self._dial(link):
                 pause = BACKOFF_SECONDS_MIN
             limit = LOADING_SECONDS if link.loading else BACKOFF_SECONDS_MAX
             await asyncio.sleep(min(pause, limit) * (0.5 + rng.random()))
             pause = min(pause * 1.6, BACKOFF_SECONDS_MAX)
+
+    def _quarantined(self, link: _Link) -> bool:
+        try:
+            self._book.check(link.name)
+        except WireError as problem:
+            link.problem = str(problem)
+            return True
+        return False
 
     async def _dial(self, link: _Link) -> bool:
         """One attempt, and the whole session if it succeeds; whether it did."""
@@ -271,7 +283,11 @@ class Transport:
         """A caller's stream, from its Hello to its end."""
         try:
             greeted, number = await self._greet_caller(stream)
-        except (TimeoutError, StreamBrokenError, RefusedError):
+        except (StreamBrokenError, RefusedError):
+            return
+        except TimeoutError:
+            slow = f"the greeting did not end within {GREETING_SECONDS:g} s"
+            await self._refuse(stream, WireError("slow", slow))
             return
         except WireError as problem:
             await self._refuse(stream, problem)
@@ -304,10 +320,13 @@ class Transport:
         """The Hello of a caller, or of the peer that was ``called``. Raises WireError where it is not welcome."""
         hello = read_frame(message, "hello").hello
         check_addressee(self._identity.name, hello.protocol, PROTOCOL_VERSION, hello.to)
+        stream.verify(hello.name)
         link = self._links.get(hello.name)
         if link is None or called not in (None, hello.name):
             raise WireError("stranger", f"{self._identity.name} knows no member {hello.name[:200]!r}")
-        stream.verify(hello.name)
+        self._book.check(hello.name)
+        if link.pair.outlived(hello.boot):
+            raise WireError("stale-boot", f"{self._identity.name} is connected with a later start of {hello.name}")
         assert self._agreement is not None
         differs = mismatch(self._agreement, Agreement(dict(hello.agreement)), self._identity.name, hello.name)
         if differs:
@@ -334,9 +353,11 @@ class Transport:
         raise WireError("duplicate", f"{self._identity.name} has another stream with {link.name}")
 
     async def _refuse(self, stream: Stream, problem: WireError) -> None:
-        """Count a broken rule, and tell the peer which, if it still listens."""
-        if problem.reason != "duplicate":
-            self.refusals[problem.reason] += 1
+        """Count a refusal, and tell the peer, if it still listens."""
+        self._book.count(problem.reason)
+        await self._say_refused(stream, problem)
+
+    async def _say_refused(self, stream: Stream, problem: WireError) -> None:
         if problem.reason == "refused":
             return
         refusal = pb.Frame(refusal=pb.Refusal(reason=problem.reason, sentence=str(problem)))
@@ -359,7 +380,8 @@ class Transport:
             why = await session.run(first)
         except WireError as problem:
             why = f"broke the rules ({problem.reason}): {problem}"
-            await self._refuse(stream, problem)
+            self._book.blame(link.name, problem)
+            await self._say_refused(stream, problem)
         finally:
             link.pair.end(number)
             if link.session is session:

@@ -61,7 +61,9 @@ def encode_chunk(frame: FrameId, offset: int, total: int, data: memoryview) -> b
 
 
 def decode(message: bytes) -> Chunk | pb.Frame:
-    """One message from a peer. Raises WireError("malformed" or "checksum") where it breaks the rules."""
+    """One message from a peer. Raises WireError("size", "malformed" or "checksum") where it breaks the rules."""
+    if len(message) > MESSAGE_BYTES_MAX:
+        raise WireError("size", f"a message of {len(message)} bytes; {MESSAGE_BYTES_MAX} are the limit")
     if not message:
         raise WireError("malformed", "an empty message")
     if message[:1] == _CHUNK_TAG:

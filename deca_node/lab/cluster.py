@@ -241,7 +241,7 @@ class Cluster:
                 self._hearsay.changed(name, activation)
             case c.RestartTrainer(seconds):
                 self._agenda.at(self.now + seconds, partial(self._restart_trainer, member))
-            case c.Report() | c.DismissTrainer():
+            case c.Report() | c.Offence() | c.DismissTrainer():
                 pass
             case c.Finish():
                 member.gone = True

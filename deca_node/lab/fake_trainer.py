@@ -175,7 +175,7 @@ class FakeTrainer:
             if theirs:
                 self._active.edges[near.peer] = _Edge(near.weight, plus(theirs[1], ours, -1.0))
             else:
-                refused.append((near.peer, "its keyframe is malformed"))
+                refused.append(e.Refused(near.peer, "not-finite", "its keyframe is malformed"))
         assert sum(near.weight for near in command.neighbours) < 1 + 1e-9, "what is left to self is not negative"
         return e.Connected(command.activation, tuple(refused))
 
@@ -207,7 +207,8 @@ class FakeTrainer:
         for flow in command.flows:
             if flow.peer not in bad:
                 self._flow(visit, flow)
-        return e.Mixed(command.step, refused=tuple((peer, "its update is malformed") for peer in sorted(bad)))
+        words = ("not-finite", "its update is malformed")
+        return e.Mixed(command.step, refused=tuple(e.Refused(peer, *words) for peer in sorted(bad)))
 
     def _flow(self, visit: _Visit, flow: c.Flow) -> None:
         """e_ij += q_j - q_i, x_i += gamma_c w_ij e_ij."""

@@ -108,8 +108,8 @@ def _spell(value: Any) -> str:
             return f"{value.version.block}@{value.version.activation}"
         case Mapping():
             return ",".join(f"{name}:{_spell(value[name])}" for name in sorted(value)) or "-"
-        case (str() as peer, str() as sentence):
-            return f"{peer}:{_spell(sentence)}"
+        case e.Refused():
+            return f"{value.peer}:{value.reason}:{_spell(value.sentence)}"
         case tuple():
             return ",".join(map(_spell, value)) or "-"
         case str() if re.search(r"[\s\"'=]", value) or not value:
@@ -125,9 +125,8 @@ def _read(text: str, kind: Any) -> Any:
         return tuple(map(_read_delta, text.split(","))) if text != "-" else ()
     if kind == Mapping[str, int]:
         return {name: int(at) for name, _, at in (pair.rpartition(":") for pair in text.split(","))}
-    if kind == tuple[tuple[str, str], ...]:
-        peer, _, sentence = text.partition(":")
-        return ((peer, sentence),)
+    if kind == tuple[e.Refused, ...]:
+        return (e.Refused(*text.split(":", 2)),)
     if text == "-":
         return None
     if kind is Step:

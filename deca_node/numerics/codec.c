@@ -10,6 +10,7 @@
  */
 
 #include <float.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -255,6 +256,16 @@ INLINE void decode_group(Codec codec, const uint8_t *restrict bytes, size_t nbyt
         decode_row(codec, bytes + g * whole, left - SCALE_BYTES, x);
 }
 
+/* Whether an encoder writes such codes: never -q - 1, which is -128 or a nibble of 0. */
+INLINE bool codes_fit(Codec codec, const uint8_t *codes, size_t bytes) {
+    unsigned beyond = 0;
+    if (codec.codes_per_byte == 1)
+        for (size_t i = 0; i < bytes; i++) beyond |= codes[i] == 0x80;
+    else
+        for (size_t i = 0; i < bytes; i++) beyond |= (codes[i] & 0x0f) == 0 || (codes[i] & 0xf0) == 0;
+    return !beyond;
+}
+
 /* The scale of a row as its bits; all bits set where no encoder writes such a row. */
 INLINE uint32_t checked_scale(Codec codec, const uint8_t *row, size_t width) {
     const float scale_max = FLT_MAX / (codec.q + 1.0f);
@@ -262,6 +273,7 @@ INLINE uint32_t checked_scale(Codec codec, const uint8_t *row, size_t width) {
     uint32_t scale, most;
     memcpy(&scale, row, SCALE_BYTES);
     memcpy(&most, &scale_max, sizeof most);
+    if (!codes_fit(codec, row + SCALE_BYTES, ratio_up(count, codec.codes_per_byte))) return UINT32_MAX;
     /* Bits of positive floats are ordered as the floats are; a sign, infinity and NaN stand above them. */
     if (scale > most || (codec.every > 1 && !places_rise(row + SCALE_BYTES + count, count, width))) return UINT32_MAX;
     return scale;
@@ -335,20 +347,27 @@ INLINE bool add_difference(Codec codec, const uint8_t *restrict theirs, size_t n
     return true;
 }
 
-/* bound takes what no magnitude exceeds, unless something is malformed, which is then for others to name. */
+/* bound takes what no magnitude exceeds, unless something is malformed, which is then for others to name; and if there
+ * is room for two, the RMS over all elements of the largest magnitude that each one's group may have. */
 INLINE bool largest(Codec codec, const uint8_t *restrict bytes, size_t nbytes, size_t n, float *restrict bound,
-                    size_t one) {
-    if (one != 1 || bytes_of(codec, n) != nbytes) return false;
+                    size_t bounds) {
+    if (bounds < 1 || bounds > 2 || bytes_of(codec, n) != nbytes) return false;
+    const size_t elements = n;
     uint32_t most = 0;
+    double squares = 0.0;
     for (size_t width; n > 0; n -= width, bytes += row_bytes(codec, codec.group)) {
         width = smaller(n, codec.group);
         __builtin_prefetch((const void *)((uintptr_t)bytes + AHEAD_BYTES));
         const uint32_t found = checked_scale(codec, bytes, width);
         most = found > most ? found : most;
+        float scale;
+        memcpy(&scale, bytes, sizeof scale);
+        squares += (double)scale * (double)scale * (double)sent(codec, width);
     }
     if (most >= INFINITY_BITS) return false;
     memcpy(bound, &most, sizeof most);
-    *bound *= codec.q + 1.0f; /* -128 and a nibble of 0 are no encoder's, but decode */
+    *bound *= codec.q + 1.0f; /* no rounding, since that is a power of two */
+    if (bounds == 2) bound[1] = elements ? (float)(codec.q * sqrt(squares / (double)elements)) : 0.0f;
     return true;
 }
 
@@ -359,7 +378,7 @@ INLINE bool largest(Codec codec, const uint8_t *restrict bytes, size_t nbytes, s
  *                    groups before it are done, and x_hat is as it was from there on
  * decode             elements [start, start + n) of a whole buffer of codes -> y
  * add_difference     e += q_j - q_i for the same elements of two buffers
- * largest            check a buffer of n elements: what no magnitude exceeds -> bound; false if it is malformed
+ * largest            check a buffer of n elements: what no magnitude exceeds, and the norm -> bound; false if malformed
  */
 #define KERNEL(name) VERSIONS bool name
 #define KERNELS(name, codec)                                                                                        \
@@ -377,8 +396,8 @@ INLINE bool largest(Codec codec, const uint8_t *restrict bytes, size_t nbytes, s
     (const uint8_t *theirs, size_t nbytes_j, const uint8_t *ours, size_t nbytes_i, size_t start, float *e, size_t n) { \
         return add_difference(codec, theirs, nbytes_j, ours, nbytes_i, start, e, n);                                \
     }                                                                                                               \
-    KERNEL(deca_##name##_largest)(const uint8_t *codes, size_t nbytes, size_t n, float *bound, size_t one) {        \
-        return largest(codec, codes, nbytes, n, bound, one);                                                        \
+    KERNEL(deca_##name##_largest)(const uint8_t *codes, size_t nbytes, size_t n, float *bound, size_t bounds) {        \
+        return largest(codec, codes, nbytes, n, bound, bounds);                                                        \
     }
 
 KERNELS(int8, INT8)

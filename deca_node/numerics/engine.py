@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from deca_node.numerics import clipping, deca
 from deca_node.numerics.blocks import Block, FlatBlock, Span
 from deca_node.numerics.flows import KEYFRAME_CODEC, Flow, Origin, PublicCopies, to_neighbourhood_mean, write_keyframe
+from deca_node.numerics.norms import Norms
 from deca_node.numerics.quantize import CODECS, Codec, slice_elements
 from deca_node.numerics.signals import Correction, Moved
 from deca_node.numerics.updates import Exchanged, Layout, State
@@ -31,8 +32,8 @@ from deca_node.protocol.run import RunSettings
 Figures = dict[str, float]
 """Figures of one step for metrics; every ``_rms`` is over all elements of the block."""
 
-Refused = Mapping[str, str]
-"""Peers that sent what is malformed, each with a sentence."""
+Refused = Mapping[str, WireError]
+"""Peers that sent what cannot be used, each with the reason."""
 
 
 class Neighbour(NamedTuple):
@@ -87,6 +88,8 @@ class BlockEngine:
         self.counts = deca.Counts()
         self.moments: deca.Moments | None = None
         self.public: PublicCopies | None = None
+        self.norms: Norms | None = None
+        """What neighbours' frames are measured by; None: any size will do."""
         self._origin: Origin | None = origin
         self._slices = cut(self.flat.spans, slice_elements(self.flat.master.device))
         self._gamma = 0.0
@@ -118,19 +121,42 @@ class BlockEngine:
     def connect(self, neighbours: Sequence[Neighbour], ours: Tensor) -> Refused:
         """Open an edge to each neighbour; ``ours`` is the keyframe that was sent to all of them.
 
-        A neighbour whose keyframe is malformed gets no edge, and is returned with a sentence.
+        A neighbour whose keyframe is malformed, or far too large, gets no edge, and is returned with the reason.
         """
         assert self._origin is not None, "edges open once per activation"
         origin, self._origin = self._origin, None
-        refused: dict[str, str] = {}
+        refused = dict(self._oversized(neighbours, ours))
         if neighbours:
             device = self.flat.master.device
             self.public = PublicCopies(self.codec, self.elements, origin, ours, device)
             for peer, weight, keyframe in neighbours:
                 try:
-                    self.public.open(peer, weight, keyframe, ours)
+                    if peer not in refused:
+                        self.public.open(peer, weight, keyframe, ours)
                 except WireError as problem:
-                    refused[peer] = str(problem)
+                    refused[peer] = problem
+        return refused
+
+    def _oversized(self, neighbours: Sequence[Neighbour], ours: Tensor) -> Refused:
+        """Whose keyframe is malformed, or too large beside ours and the others'."""
+        refused: dict[str, WireError] = {}
+        if self.norms is None or not neighbours:
+            return refused
+        self.norms.ours(x=KEYFRAME_CODEC.measure(ours, self.elements).rms)
+        sizes = {}
+        for peer, _, keyframe in neighbours:
+            try:
+                sizes[peer] = {"x": KEYFRAME_CODEC.measure(keyframe, self.elements, peer).rms}
+                self.norms.take(peer, sizes[peer])
+            except WireError as problem:
+                refused[peer] = problem
+        for peer, size in sizes.items():
+            try:
+                self.norms.check(peer, size)
+            except WireError as problem:
+                refused[peer] = problem
+        for peer in refused:
+            self.norms.forget(peer)
         return refused
 
     def drop(self, peer: str) -> None:
@@ -172,6 +198,8 @@ class BlockEngine:
         if signal:
             assert self.moments is not None, "a flush has no moments to tell of"
             self.layout.write_signals(self.moments, parts)
+        if self.norms is not None:
+            self.norms.ours(**self.layout.sizes(parts, "this node"))
         return nbytes
 
     @torch.no_grad()
@@ -184,6 +212,8 @@ class BlockEngine:
         """
         assert fold == self._unfolded, "h is folded once after each half step with a gradient, and only then"
         exchanged = self.check(flows)
+        if self.norms is not None:
+            self.norms.take_checked()
         codes = [one.flow for one in exchanged]
         correction = self._correction(exchanged if fold else ())
         sums = _Squares(self.flat.master.device)
@@ -203,9 +233,9 @@ class BlockEngine:
         return figures | {name: value for one in exchanged for name, value in one.figures.items()}
 
     def mix_sound(self, flows: Sequence[Flow], fold: bool) -> tuple[Figures, Refused]:
-        """As :meth:`mix`, but a neighbour whose frame is malformed loses its edge and all its flows, and is returned
-        with a sentence; the others are mixed."""
-        refused: dict[str, str] = {}
+        """As :meth:`mix`, but a neighbour whose frame cannot be used loses its edge and all its flows, and is returned
+        with the reason; the others are mixed."""
+        refused: dict[str, WireError] = {}
         try:
             return self.mix(flows, fold), refused
         except WireError:
@@ -214,17 +244,20 @@ class BlockEngine:
                 try:
                     self.check([flow])
                 except WireError as problem:
-                    refused[flow.peer] = str(problem)
+                    refused[flow.peer] = problem
         assert refused, "mix refuses nothing that is sound by itself"
         for peer in refused:
             self.drop(peer)
         return self.mix([flow for flow in flows if flow.peer not in refused], fold), refused
 
     def check(self, flows: Sequence[Flow]) -> list[Exchanged]:
-        """Split the flows' frames into parts. Raises WireError where any part of a neighbour's is malformed."""
+        """Split the flows' frames into parts. Raises WireError where any part of a neighbour's is malformed, or far too
+        large."""
         exchanged = self.layout.open(flows)
         if self.public is not None:
             self.public.check([one.flow for one in exchanged])
+        if self.norms is not None:
+            self.norms.check_all((one.peer, self.layout.sizes(one.theirs, one.peer)) for one in exchanged)
         return exchanged
 
     def tensors(self) -> dict[str, Tensor]:

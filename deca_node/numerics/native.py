@@ -94,10 +94,14 @@ def add_difference(codec: str, theirs: Tensor, ours: Tensor, start: int, e: Tens
     return _call(codec, "add_difference", theirs, ours, start, e)
 
 
-def largest(codec: str, codes: Tensor, elements: int) -> float | None:
-    """A magnitude that nothing in a whole buffer of codes exceeds; None where torch has to look at it."""
-    bound = torch.empty(1)
-    return bound.item() if _call(codec, "largest", codes, elements, bound) else None
+def measure(codec: str, codes: Tensor, elements: int) -> tuple[float, float] | None:
+    """A magnitude that nothing in a whole buffer of codes exceeds, and the RMS over all elements of the largest that
+    each one's group may have; None where torch has to look at it."""
+    bounds = torch.empty(2)
+    if not _call(codec, "largest", codes, elements, bounds):
+        return None
+    largest, rms = bounds.tolist()
+    return largest, rms
 
 
 def _call(codec: str, verb: str, *arguments: Tensor | int) -> bool:

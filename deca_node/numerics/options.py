@@ -29,6 +29,7 @@ class TrainerOptions:
     holdout: float = 0.1
     eval_sequences: int = 64
     bad_records: str = "stop"
+    norm_limit: float = 1000.0
     trace: bool = False
     dp_noise: float = 0.0
     dp_clip: float = 1.0

@@ -28,132 +28,43 @@ topk are compiled where that was possible (:mod:`deca_node.numerics.native`), wi
 """
 
 import math
-import sys
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
-from deca_node.numerics import native, sparse
-from deca_node.protocol.errors import TrainerError, WireError
+from deca_node.numerics import sparse
+from deca_node.numerics.codec import (
+    ACCELERATOR_ELEMENTS,
+    BFLOAT_MAX,
+    CACHE_ELEMENTS,
+    FLOAT_MAX,
+    FLOAT_TINY,
+    Codec,
+    Measure,
+    NotFiniteError,
+    Part,
+    slice_elements,
+)
+from deca_node.protocol.errors import WireError
 
-CACHE_ELEMENTS = 1 << 17
-"""Elements handled at a time on a CPU: half a megabyte of float32, which stays in a core's own cache."""
-
-ACCELERATOR_ELEMENTS = 1 << 24
-"""The same where every call is a kernel launch: large enough to hide it, small beside a block."""
-
-FLOAT_MAX = torch.finfo(torch.float32).max
-FLOAT_TINY = torch.finfo(torch.float32).tiny
-BFLOAT_MAX = torch.finfo(torch.bfloat16).max
-
-assert sys.byteorder == "little", "the wire format is little-endian, and codecs reinterpret memory in place"
-
-
-class NotFiniteError(TrainerError):
-    """Numbers to be sent are NaN or infinite; ``index`` is the first of them."""
-
-    def __init__(self, codec: str, index: int, value: float) -> None:
-        super().__init__(
-            f"the {codec} codec refuses element {index} of this block, which is {value}: training has diverged; "
-            "a lower learning_rate is the usual cure"
-        )
-        self.index = index
-
-
-def slice_elements(device: torch.device) -> int:
-    """Elements to handle at a time on ``device``; a multiple of every codec's group."""
-    return CACHE_ELEMENTS if device.type == "cpu" else ACCELERATOR_ELEMENTS
-
-
-class Codec(ABC):
-    """One way to write float32 numbers.
-
-    ``contraction`` bounds ``|x - decode(encode(x))| / |x|`` in the 2-norm over any one group, save where
-    numbers are so small (below 1e-35) that float32 itself runs out of digits.
-    """
-
-    name: str
-    group: int
-    bits_per_element: float
-    contraction: float
-
-    @abstractmethod
-    def nbytes(self, elements: int) -> int:
-        """Bytes that ``elements`` numbers take; where element ``elements`` begins, if that starts a group."""
-
-    def encode(self, x: Tensor, out: Tensor, offset: int = 0) -> None:
-        """Write ``x`` (float32 [n]) into ``out`` (uint8 [nbytes(n)], any device).
-
-        ``offset`` is the position of x[0] in the block, for the message of the NotFiniteError raised
-        where x holds NaN or infinity; ``out`` then holds nothing of use.
-        """
-        assert x.dtype == torch.float32 and x.dim() == 1 and out.dtype == torch.uint8
-        assert out.numel() == self.nbytes(x.numel()), f"{out.numel()} bytes for {x.numel()} elements of {self.name}"
-        if native.encode(self.name, x, out):
-            return
-        target = out if out.device == x.device else torch.empty_like(out, device=x.device)
-        size = slice_elements(x.device)
-        for start in range(0, x.numel(), size):
-            part = x[start : start + size]
-            first = self.nbytes(start)
-            if not self._encode(part, target[first : first + self.nbytes(part.numel())]):
-                index = int((~part.isfinite()).nonzero()[0])
-                raise NotFiniteError(self.name, offset + start + index, part[index].item())
-        if target is not out:
-            out.copy_(target)
-
-    def decode(self, codes: Tensor, start: int, stop: int, device: torch.device | None = None) -> Tensor:
-        """Elements [start, stop) of a whole buffer ``codes`` (uint8), as a new float32 tensor on ``device``."""
-        device = device or codes.device
-        if device.type == "cpu":
-            x = torch.empty(stop - start, dtype=torch.float32)
-            if native.decode(self.name, codes, start, x):
-                return x
-        lead = start % self.group
-        last = -(-stop // self.group) * self.group
-        part = codes[self.nbytes(start - lead) : min(self.nbytes(last), codes.numel())]
-        return self._decode(part.to(device))[lead : lead + stop - start]
-
-    def largest(self, codes: Tensor, elements: int, sender: str = "a peer") -> float:
-        """Check a received buffer; returns a magnitude that nothing in it exceeds when decoded.
-
-        Raises WireError where the length is not that of ``elements`` numbers (``bad-length``), where a scale
-        or a number is negative where it cannot be, NaN or infinite (``not-finite``), or where the places of
-        topk are not rising or not within their group (``bad-places``).
-        """
-        expected = self.nbytes(elements)
-        if codes.dtype != torch.uint8 or codes.numel() != expected:
-            raise WireError(
-                "bad-length",
-                f"{sender} sent {codes.numel()} bytes of {self.name} for {elements} elements, which take {expected}",
-            )
-        compiled = native.largest(self.name, codes, elements)
-        return self._checked(codes, elements, sender) if compiled is None else compiled
-
-    def _checked(self, codes: Tensor, elements: int, sender: str) -> float:
-        """:meth:`largest` of a buffer that has the right length."""
-        bounds = [self._largest(codes[a:b]) for a, b in self._byte_slices(elements)]
-        # Each by itself, since Python's max() may pass a NaN over.
-        if not all(map(math.isfinite, bounds)):
-            raise WireError("not-finite", f"{sender} sent {self.name} codes that do not stand for finite numbers")
-        return max(bounds, default=0.0)
-
-    def _byte_slices(self, elements: int) -> list[tuple[int, int]]:
-        starts = range(0, elements, CACHE_ELEMENTS)
-        return [(self.nbytes(a), self.nbytes(min(a + CACHE_ELEMENTS, elements))) for a in starts]
-
-    @abstractmethod
-    def _encode(self, x: Tensor, out: Tensor) -> bool:
-        """Encode one slice; False where it is not finite."""
-
-    @abstractmethod
-    def _decode(self, codes: Tensor) -> Tensor:
-        """Decode whole groups, the last of which may be short; may return a few elements too many."""
-
-    @abstractmethod
-    def _largest(self, codes: Tensor) -> float:
-        """A bound on the decoded magnitudes of whole groups; NaN or infinity where they are malformed."""
+__all__ = [
+    "ACCELERATOR_ELEMENTS",
+    "BFLOAT_MAX",
+    "CACHE_ELEMENTS",
+    "CODECS",
+    "FLOAT_MAX",
+    "FLOAT_TINY",
+    "BFloat16",
+    "Codec",
+    "Float32",
+    "Int4",
+    "Int8",
+    "Measure",
+    "NotFiniteError",
+    "TopK",
+    "slice_elements",
+]
 
 
 class Float32(Codec):
@@ -172,8 +83,9 @@ class Float32(Codec):
     def _decode(self, codes: Tensor) -> Tensor:
         return _aligned(codes, torch.float32)
 
-    def _largest(self, codes: Tensor) -> float:
-        return _absmax(self._decode(codes))
+    def _measure(self, codes: Tensor) -> Part:
+        x = self._decode(codes)
+        return Part(_absmax(x), _squares(x))
 
 
 class BFloat16(Codec):
@@ -194,8 +106,9 @@ class BFloat16(Codec):
     def _decode(self, codes: Tensor) -> Tensor:
         return _aligned(codes, torch.bfloat16).float()
 
-    def _largest(self, codes: Tensor) -> float:
-        return _absmax(self._decode(codes))
+    def _measure(self, codes: Tensor) -> Part:
+        x = self._decode(codes)
+        return Part(_absmax(x), _squares(x))
 
 
 class _Absmax(Codec):
@@ -207,6 +120,7 @@ class _Absmax(Codec):
     """
 
     q: int
+    code_bits = 8
 
     def __init__(self) -> None:
         self.row_bytes = self.nbytes(self.group)
@@ -249,15 +163,34 @@ class _Absmax(Codec):
     def _decode_rows(self, codes: Tensor) -> Tensor:
         return self._unpack(codes[:, 4:]).mul_(self._scales(codes)).view(-1)
 
-    def _largest(self, codes: Tensor) -> float:
-        whole = codes.numel() // self.row_bytes
-        head = whole * self.row_bytes
-        scales = self._scales(codes[:head].view(whole, self.row_bytes))
-        if head < codes.numel():
-            scales = torch.cat((scales, self._scales(codes[head:].unsqueeze(0))))
+    def _measure(self, codes: Tensor) -> Part:
+        parts = [Part(*self._extent(self._scales(rows), self._sent(rows))) for rows in self._rows(codes)]
+        largest = max((part.largest for part in parts), key=lambda found: math.inf if math.isnan(found) else found)
+        return Part(largest, sum(part.squares for part in parts))
+
+    def _extent(self, scales: Tensor, sent: int) -> tuple[float, float]:
         low, high = (t.item() for t in torch.aminmax(scales))
         # Written so that a NaN, which fails every comparison, counts as malformed.
-        return high * (self.q + 1) if low >= 0.0 and high <= self.scale_max else math.nan
+        if not (low >= 0.0 and high <= self.scale_max):
+            return math.nan, 0.0
+        return high * (self.q + 1), sent * self.q**2 * _squares(scales)
+
+    def _fit(self, codes: Tensor) -> bool:
+        return all(self._unpack(self._code_bytes(rows)).amin().item() >= -self.q for rows in self._rows(codes))
+
+    def _rows(self, codes: Tensor) -> list[Tensor]:
+        """Whole groups, one a row, and then the shorter one, if there are any of each."""
+        whole = codes.numel() // self.row_bytes
+        head = whole * self.row_bytes
+        rows = [codes[:head].view(whole, self.row_bytes)] if whole else []
+        return rows + ([codes[head:].unsqueeze(0)] if head < codes.numel() else [])
+
+    def _sent(self, rows: Tensor) -> int:
+        """How many elements a row's codes stand for; one more where int4 has an odd number."""
+        return self._code_bytes(rows).shape[1] * 8 // self.code_bits
+
+    def _code_bytes(self, rows: Tensor) -> Tensor:
+        return rows[:, 4:]
 
     @staticmethod
     def _scales(rows: Tensor) -> Tensor:
@@ -290,7 +223,7 @@ class Int8(_Absmax):
 class Int4(_Absmax):
     """Absmax, group 64, two codes per byte: 4.5 bits per element."""
 
-    name, group, q = "int4", 64, 7
+    name, group, q, code_bits = "int4", 64, 7, 4
 
     def nbytes(self, elements: int) -> int:
         whole, rest = divmod(elements, self.group)
@@ -331,7 +264,7 @@ class TopK(Int8):
         whole, rest = divmod(elements, self.group)
         return whole * self._row_nbytes(self.keep) + (self._row_nbytes(self._count(rest)) if rest else 0)
 
-    def _checked(self, codes: Tensor, elements: int, sender: str) -> float:
+    def _checked(self, codes: Tensor, elements: int, sender: str) -> Measure:
         found = super()._checked(codes, elements, sender)
         whole, rest = divmod(elements, self.group)
         head = whole * self.row_bytes
@@ -340,6 +273,9 @@ class TopK(Int8):
             words = "that are not in rising order or not within their group"
             raise WireError("bad-places", f"{sender} sent {self.name} codes with places of elements {words}")
         return found
+
+    def _code_bytes(self, rows: Tensor) -> Tensor:
+        return rows[:, 4 : 4 + (rows.shape[1] - 4) * 4 // 9]
 
     def _well_placed(self, rows: Tensor, width: int) -> bool:
         count = self._count(width)
@@ -373,6 +309,11 @@ CODECS: dict[str, Codec] = {codec.name: codec for codec in (Float32(), BFloat16(
 def _absmax(x: Tensor) -> float:
     """Largest magnitude, NaN where there is one, 0 for nothing."""
     return x.abs().amax().item() if x.numel() else 0.0
+
+
+def _squares(x: Tensor) -> float:
+    """The sum of squares, which may be larger than float32 can say."""
+    return float(torch.linalg.vector_norm(x, dtype=torch.float64).item() ** 2)
 
 
 def _aligned(codes: Tensor, dtype: torch.dtype) -> Tensor:

@@ -124,6 +124,12 @@ def decode_v(codes: Tensor, device: torch.device) -> Tensor:
     return logs.masked_fill_(c == 0.0, -math.inf)
 
 
+def rms_v(codes: Tensor) -> float:
+    """The root of the mean second moment, over groups: a size in units of the gradient."""
+    logs = decode_v(codes, codes.device).double()
+    return math.sqrt(torch.exp2(logs).mean().item()) if logs.numel() else 0.0
+
+
 def group_means(v: Tensor) -> Tensor:
     """Means over groups of 256, float32 [groups]; the last group may be shorter."""
     whole = v.numel() // V_GROUP * V_GROUP

@@ -19,10 +19,11 @@ from deca_node.numerics.blocks import Block, partition
 from deca_node.numerics.checkpoints import Checkpoints, Moving, place_of, restore_place, restore_rng, rng_states
 from deca_node.numerics.classifier import Head
 from deca_node.numerics.deltas import apply_delta, check_delta
-from deca_node.numerics.engine import BlockEngine, Neighbour
+from deca_node.numerics.engine import BlockEngine, Neighbour, Refused
 from deca_node.numerics.flows import KEYFRAME_CODEC, Flow
 from deca_node.numerics.manifest import START, StoredActive, newest_sound
 from deca_node.numerics.model import LoadedModel, check_sequence_length, load_model, parameter_hash, save_model
+from deca_node.numerics.norms import Norms
 from deca_node.numerics.objective import backward
 from deca_node.numerics.options import Note, TrainerOptions
 from deca_node.numerics.privacy import Privacy
@@ -194,6 +195,8 @@ class Trainer:
         origin = self._start.origin(self.model, block)
         self._checkpoints.versions.thawed(block)
         self._engine = BlockEngine.of(self.model, block, self._settings, origin)
+        limit = self._options.norm_limit
+        self._engine.norms = Norms.of(limit, self._settings, self._schedule, command.activation)
         self._activation = command.activation.index
         self._step_began = 0.0
         if command.keyframe:
@@ -204,7 +207,7 @@ class Trainer:
         near = [Neighbour(n.peer, n.weight, self._tensor(n.keyframe)) for n in command.neighbours]
         ours = self._tensor(command.ours) if command.ours else torch.empty(0, dtype=torch.uint8)
         refused = self.engine.connect(near, ours)
-        return e.Connected(command.activation, tuple(refused.items()))
+        return e.Connected(command.activation, _reasons(refused))
 
     def _half_step(self, command: c.HalfStep) -> e.HalfStepped:
         began = time.perf_counter()
@@ -237,7 +240,7 @@ class Trainer:
         if self._trace:
             self._trace.mixed(command.step, self.engine.flat.master)
         figures = {**figures, "mix_seconds": time.perf_counter() - began}
-        return e.Mixed(command.step, figures, tuple(refused.items()))
+        return e.Mixed(command.step, figures, _reasons(refused))
 
     def _freeze(self, command: c.Freeze) -> e.Frozen:
         self._end_visit()
@@ -333,6 +336,10 @@ def _turn_on_checkpointing(loaded: LoadedModel) -> None:
         raise ModelError(
             f"{loaded.folder}: {kind} has no gradient checkpointing in transformers; turn it off"
         ) from None
+
+
+def _reasons(refused: Refused) -> tuple[e.Refused, ...]:
+    return tuple(e.Refused(peer, problem.reason, str(problem)) for peer, problem in refused.items())
 
 
 def choose_device(wanted: str) -> torch.device:

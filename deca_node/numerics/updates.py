@@ -157,6 +157,15 @@ class Layout:
                 signals.M_CODEC.largest(theirs.m, self.elements, peer)
         return exchanged
 
+    def sizes(self, parts: Parts, sender: str) -> dict[str, float]:
+        """Norms of what is in a frame's parts: ``x`` of the codes, ``v`` the root of the mean second moment, ``m``."""
+        sizes = {"x": self.codec.measure(parts.codes, self.elements, sender).rms}
+        if parts.v is not None:
+            sizes["v"] = signals.rms_v(parts.v)
+        if parts.m is not None:
+            sizes["m"] = signals.M_CODEC.measure(parts.m, self.elements, sender).rms
+        return sizes
+
     def write_signals(self, moments: Moments, parts: Parts) -> None:
         """Encode the moments into the parts that take them. Raises NotFiniteError."""
         if parts.v is not None:

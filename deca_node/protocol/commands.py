@@ -191,6 +191,15 @@ class DismissTrainer:
     """There is nothing left to train: end the trainer's process, and with it the memory it holds."""
 
 
+@dataclass(frozen=True)
+class Offence:
+    """A peer has broken a rule: count it under its reason, and hold it against the peer."""
+
+    peer: str
+    reason: str
+    sentence: str
+
+
 # --- to the watchers --------------------------------------------------------------------------------
 
 
@@ -214,4 +223,5 @@ class Finish:
 
 
 NetworkCommand = Meet | SendOpen | SendUpdate | SendClose | SendBye | Release
-Command = TrainerCommand | NetworkCommand | Fetch | AnnounceReady | RestartTrainer | DismissTrainer | Report | Finish
+_OwnCommand = Fetch | AnnounceReady | RestartTrainer | DismissTrainer | Offence
+Command = TrainerCommand | NetworkCommand | _OwnCommand | Report | Finish

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from deca_node.protocol.frames import FrameId
 from deca_node.protocol.run import ModelFacts
@@ -16,6 +17,14 @@ Scalars = Mapping[str, float]
 """Figures that travel with an event for metrics: ``loss``, ``grad_norm``, ``h_rms``, ``seconds``, ..."""
 
 # --- from the trainer -------------------------------------------------------------------------------
+
+
+class Refused(NamedTuple):
+    """A peer whose bytes cannot be used: the reason's code (:mod:`deca_node.protocol.refusals`), and a sentence."""
+
+    peer: str
+    reason: str
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -39,11 +48,11 @@ class Activated:
 
 @dataclass(frozen=True)
 class Connected:
-    """Answer to Connect. ``refused`` names peers whose keyframe was malformed, each with a sentence, and whose edges
+    """Answer to Connect. ``refused`` names peers whose keyframe cannot be used, each with a reason, and whose edges
     are not open therefore."""
 
     activation: int
-    refused: tuple[tuple[str, str], ...] = ()
+    refused: tuple[Refused, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,12 +66,12 @@ class HalfStepped:
 
 @dataclass(frozen=True)
 class Mixed:
-    """Answer to Mix. ``refused`` names peers whose update of this step was malformed, each with a sentence:
+    """Answer to Mix. ``refused`` names peers whose update of this step cannot be used, each with a reason:
     nothing of it was applied, and the trainer has dropped that edge."""
 
     step: Step
     scalars: Scalars = field(default_factory=dict)
-    refused: tuple[tuple[str, str], ...] = ()
+    refused: tuple[Refused, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ class Exchange:
         expected = self._after(edge.newest)
         if update.inner != expected:
             raise WireError(
-                "out-of-order",
+                "replay" if edge.newest != NOTHING and update.inner <= edge.newest else "out-of-order",
                 f"{peer} sent the update of inner step {update.inner} of activation {self.activation}, "
                 f"expected that of {expected}",
             )

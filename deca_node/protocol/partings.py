@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from deca_node.protocol import commands as c
+from deca_node.protocol import events as e
 from deca_node.protocol.custody import Custody
+from deca_node.protocol.errors import WireError
 from deca_node.protocol.exchange import NOTHING, Edge, EdgeState, Exchange
 from deca_node.protocol.visit_rules import VisitRules
 
@@ -62,10 +64,18 @@ class Partings:
             self._warn("edge-closed", f"{peer} closed its edge for this activation: {reason}", peer)
             self.tell(edge, "in answer")
 
-    def refused(self, refused: Iterable[tuple[str, str]]) -> None:
-        """The trainer found neighbours' bytes malformed, and has dropped their edges: what was to be applied over them
-        with that command was not."""
-        for peer, sentence in refused:
+    def offended(self, edge: Edge, problem: WireError) -> None:
+        """The other end has broken a rule: hold it against that peer, and close the edge. What it sends until it hears
+        of that adds nothing."""
+        if edge.state is EdgeState.OPEN:
+            self._say(c.Offence(edge.peer, problem.reason, str(problem)))
+            self.close(edge, str(problem))
+
+    def refused(self, refused: Iterable[e.Refused]) -> None:
+        """The trainer found that neighbours' bytes cannot be used, and has dropped their edges: what was to be applied
+        over them with that command was not."""
+        for peer, reason, sentence in refused:
+            self._say(c.Offence(peer, reason, sentence))
             edge = self._exchange.edges[peer]
             edge.applied = edge.mixed
             self._counters["edges_refused"] += 1

@@ -185,8 +185,7 @@ class Visit:
             used = self.exchange.arrive(event.peer, event.update)
         except WireError as problem:
             used = False
-            if self.exchange.edges[event.peer].state is EdgeState.OPEN:
-                self._partings.close(self.exchange.edges[event.peer], str(problem))
+            self._partings.offended(self.exchange.edges[event.peer], problem)
         if used and self.phase is VisitPhase.WAITING:
             self._wait.arrived(now)
         if not used:

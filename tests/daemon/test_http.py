@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 import pytest
 import uvloop
+from aiohttp import web
 
+from deca_node.daemon import http
 from deca_node.daemon.http import CONNECTIONS_MAX, Server, application
 from deca_node.daemon.peers import Address
 from deca_node.daemon.status import Verb
@@ -114,6 +116,64 @@ def test_so_many_connections_and_no_more() -> None:
         assert await reader.read() == b""
         for _, each in [*held, (reader, writer)]:
             each.close()
+        await server.close()
+
+    asyncio.run(life())
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /livez HTTP/1.1\r\nHost: node\r\nX-Slow: "])
+def test_whoever_sends_a_request_letter_by_letter_is_cut_off(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busily: what counts is when the request is whole. Those who were answered keep their connection."""
+    monkeypatch.setattr(http, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(http, "PATROL_SECONDS", 0.02)
+
+    async def life() -> None:
+        server = Server(application(FakeDoor()))
+        bound = await server.listen_tcp(LOOPBACK)
+        kept = await asyncio.open_connection(*bound)
+        await livez(*kept)
+        reader, writer = await asyncio.open_connection(*bound)
+        writer.write(said)
+        over = asyncio.ensure_future(reader.read())
+        while not over.done():
+            if said:
+                writer.write(b"a")
+            await asyncio.wait([over], timeout=0.02)
+        assert over.exception() is not None or over.result() == b""
+        await livez(*kept)
+        for each in (writer, kept[1]):
+            each.close()
+        await server.close()
+
+    async def livez(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: node\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\nok\n")).startswith(b"HTTP/1.1 200")
+
+    asyncio.run(asyncio.wait_for(life(), 30))
+
+
+def test_whoever_does_not_take_the_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(http, "PATROL_SECONDS", 0.02)
+
+    async def much(_: web.Request) -> web.Response:
+        return web.Response(body=bytes(32 << 20))
+
+    async def life() -> None:
+        app = application(FakeDoor())
+        app.add_routes([web.get("/much", much)])
+        server = Server(app)
+        bound = await server.listen_tcp(LOOPBACK)
+        _, writer = await asyncio.open_connection(*bound, limit=1024)
+        writer.write(b"GET /much HTTP/1.1\r\nHost: node\r\n\r\n")
+        runner = server._runner.server
+        assert runner is not None
+        async with asyncio.timeout(20):
+            while not runner.requests_count:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            while runner.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        writer.close()
         await server.close()
 
     asyncio.run(life())

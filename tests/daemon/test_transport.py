@@ -259,6 +259,7 @@ def test_a_caller_that_says_nothing_is_let_go() -> None:
     async def wait() -> None:
         _, north, south = two()
         async with FakeEndpoint(north.net, "caller").dial("north", north.address, METHOD) as stream:
+            assert pb.Frame.FromString(await stream.read() or b"").refusal.reason == "slow"
             assert await stream.read() is None, "the end of the stream"
         assert 9 < asyncio.get_running_loop().time() < 12
         await close(north, south)

@@ -1,5 +1,6 @@
 """What one peer sends must cost that peer's edge, and nothing else."""
 
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,13 @@ from tests.numerics.checkpoint_runs import SCHEDULE, SETTINGS, make, parameters,
 NAMES = ("a", "b", "c")
 NOT_A_NUMBER = b"\x00\x00\xc0\x7f"
 """Where an int8 frame has its first scale."""
+REASONS = {
+    "short": "bad-length",
+    "not finite": "not-finite",
+    "code": "bad-codes",
+    "state": "not-finite",
+    "a million times": "wild-norm",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -77,21 +85,21 @@ def mix(trainer: Trainer, peers: tuple[str, ...] = ("b", "c")) -> e.Mixed:
     return event
 
 
-@pytest.mark.parametrize("harm", ["short", "not finite"])
+@pytest.mark.parametrize("harm", ["short", "not finite", "code", "a million times"])
 def test_a_malformed_keyframe_costs_its_edge_only(harm: str, tmp_path: Path) -> None:
     trainers, frames = trio(tmp_path / "trio")
     spoil(frames, keyframe("c"), harm)
     event = connect(trainers, "a")
     assert isinstance(event, e.Connected)
-    ((peer, sentence),) = event.refused
-    assert peer == "c"
+    ((peer, reason, sentence),) = event.refused
+    assert (peer, reason) == ("c", REASONS[harm])
     assert sentence.startswith("c sent")
     public = trainers["a"].engine.public
     assert public is not None
     assert set(public.edges) == {"b"}
 
 
-@pytest.mark.parametrize("harm", ["short", "not finite", "state"])
+@pytest.mark.parametrize("harm", ["short", "not finite", "code", "state", "a million times"])
 def test_a_malformed_update_costs_its_edge_only(harm: str, tmp_path: Path) -> None:
     """The node ends up as one that never had the edge in this mix."""
     found = []
@@ -102,8 +110,9 @@ def test_a_malformed_update_costs_its_edge_only(harm: str, tmp_path: Path) -> No
         if folder == "spoilt":
             spoil(frames, update("c"), harm)
         event = mix(trainers["a"], peers)
-        assert [peer for peer, _ in event.refused] == (["c"] if folder == "spoilt" else [])
-        assert all(sentence.startswith("c sent") for _, sentence in event.refused)
+        refused = [(peer, reason) for peer, reason, _ in event.refused]
+        assert refused == ([("c", REASONS[harm])] if folder == "spoilt" else [])
+        assert all(sentence.startswith("c sent") for _, _, sentence in event.refused)
         found.append(parameters(trainers["a"]))
     assert torch.equal(*found)
 
@@ -114,7 +123,18 @@ def test_a_malformed_signal_costs_its_edge_only(tmp_path: Path) -> None:
         connect(trainers, name)
     half_steps(trainers, frames, signal=True)
     spoil(frames, update("b"), "not finite", trainers["a"].ready().sizes.update_bytes[SCHEDULE[0].block])
-    assert [peer for peer, _ in mix(trainers["a"]).refused] == ["b"]
+    assert [refused[:2] for refused in mix(trainers["a"]).refused] == [("b", "not-finite")]
+
+
+def test_an_inflated_signal_costs_its_edge_only(tmp_path: Path) -> None:
+    """A v-signal that says 2^100 for the largest mean is a number, but nobody's."""
+    trainers, frames = trio(tmp_path / "trio", signal="v")
+    for name in NAMES:
+        connect(trainers, name)
+    half_steps(trainers, frames, signal=True)
+    at = trainers["a"].ready().sizes.update_bytes[SCHEDULE[0].block]
+    frames[update("b")][at : at + 4] = struct.pack("<f", 100.0)
+    assert [refused[:2] for refused in mix(trainers["a"]).refused] == [("b", "wild-signal")]
 
 
 def test_all_neighbours_may_be_refused(tmp_path: Path) -> None:
@@ -125,7 +145,7 @@ def test_all_neighbours_may_be_refused(tmp_path: Path) -> None:
     half_steps(trainers, frames)
     for peer in ("b", "c"):
         spoil(frames, update(peer), "not finite")
-    assert [peer for peer, _ in mix(trainers["a"]).refused] == ["b", "c"]
+    assert [refused.peer for refused in mix(trainers["a"]).refused] == ["b", "c"]
     trainers["a"].obey(c.HalfStep(Step(0, 1), True, None))
     assert trainers["a"].obey(c.Freeze(0)) == e.Frozen(0)
 
@@ -136,5 +156,17 @@ def spoil(frames: Frames, frame: FrameId, harm: str, at: int = 0) -> None:
             frames[frame] = frames[frame][:-1]
         case "not finite":
             frames[frame][at : at + 4] = NOT_A_NUMBER
+        case "code":
+            frames[frame][at + 4] = 0x80
+        case "a million times":
+            magnify(frames[frame], 1e6)
         case "state":
             frames[frame][-4:] = NOT_A_NUMBER
+
+
+def magnify(frame: bytearray, times: float) -> None:
+    """Every number of an int8 frame that many times as large: of a keyframe of nothing, so many times one."""
+    codes = torch.frombuffer(frame, dtype=torch.uint8)
+    for at in range(0, len(frame) - 24, 260):
+        scale = codes[at : at + 4].clone().view(torch.float32)
+        codes[at : at + 4] = torch.where(scale > 1e-30, scale * times, times).view(torch.uint8)

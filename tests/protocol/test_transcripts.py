@@ -124,7 +124,7 @@ def test_the_notation_reads_what_it_writes() -> None:
         e.TrainerFailed("killed", 11, died=True),
         e.TrainerFailed("out of memory", 11),
         ready(3, e.Step(4, 2)),
-        e.Mixed(e.Step(3, 7), refused=(("b", "not finite"),)),
+        e.Mixed(e.Step(3, 7), refused=(e.Refused("b", "not-finite", "not finite"),)),
         e.MembersChanged({"a": 0, "[::1]:7001": -1}),
         e.Fetched(7, (Delta(BlockVersion("layers.0", 5), "incoming/layers.0@5"),)),
         e.Fetched(1, ()),
