@@ -152,5 +152,10 @@ def final_parameters(node: NodeProcess) -> dict[str, torch.Tensor]:
 
 def largest_difference(nodes: list[NodeProcess]) -> float:
     """Over all parameters and all pairs with the first node."""
-    first, *others = (final_parameters(node) for node in nodes)
+    return largest_of(*(node.directory / "final" for node in nodes))
+
+
+def largest_of(*finals: Path) -> float:
+    """The same of the folders that tuned models lie in."""
+    first, *others = (load_file(folder / "model.safetensors") for folder in finals)
     return max(float((first[name] - other[name]).abs().max()) for other in others for name in first)
