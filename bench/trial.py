@@ -2,7 +2,9 @@
 
 Arms (``job["arm"]``): ``gradient`` runs forward and backward passes only and lets every gradient go at once,
 ``deca`` is this project's engine with any number of neighbours, ``badam`` the ``badam`` package around
-torch's AdamW. All see the same weights, the same batch and the same block.
+torch's AdamW. All see the same weights, the same batch and the same block. ``adamw`` is torch's AdamW on all
+parameters in the model's own precision, ``lora`` the ``peft`` package with rank 16 on all linear layers and AdamW
+on its matrices: neither knows blocks.
 
 Memory is the process's peak resident set while the arm works (thaw, edges, steps, freeze), less its resident
 set before the model was built. What imports and a first tiny backward pass load for good lies below that
@@ -41,6 +43,8 @@ SIZES: dict[str, dict[str, int]] = {
 }
 LEARNING_RATE = 3e-4  # so large that a bfloat16 norm moves within ten steps, so small that the arms stay together
 
+LORA_RANK = 16
+
 Job = dict[str, Any]
 Gradient = Callable[[], float]
 Steps = list[tuple[float, float]]
@@ -78,7 +82,8 @@ def run(job: Job) -> Job:
         "seconds": [wall for wall, _ in steps],
         "cpu_seconds": [cpu for _, cpu in steps],
         "losses": losses,
-        "changed": sorted(name for name in before if before[name] != after[name]),
+        "changed": sorted(name for name in before if before[name] != after.get(name)),
+        "trained": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
     }
 
 
@@ -100,7 +105,7 @@ def run_gradient(model: PreTrainedModel, block: Block, gradient: Gradient, job: 
 
 def run_badam(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Steps:
     """The badam package, pinned to one block; its moments start at zero as ours do."""
-    sys.path.insert(0, job["badam_path"])
+    sys.path.insert(0, job["packages"])
     from badam import BlockOptimizer  # type: ignore[import-not-found]
 
     with warnings.catch_warnings(action="ignore"):  # badam warns that a float32 model saves it less
@@ -119,6 +124,35 @@ def run_badam(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job
         optimizer.step()
 
     return [timed(step) for _ in range(job["steps"])]
+
+
+def run_adamw(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Steps:
+    """Full fine-tuning as most people do it."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
+    return [timed(lambda: stepped(gradient, optimizer)) for _ in range(job["steps"])]
+
+
+def run_lora(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Steps:
+    """LoRA by peft, which puts its matrices into the model in place, in float32."""
+    sys.path.insert(0, job["packages"])
+    from peft import LoraConfig, inject_adapter_in_model  # type: ignore[import-not-found]
+
+    inject_adapter_in_model(LoraConfig(r=LORA_RANK, lora_alpha=2 * LORA_RANK, target_modules="all-linear"), model)
+    trained = [parameter for name, parameter in model.named_parameters() if "lora_" in name]
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for parameter in trained:
+        parameter.data = parameter.data.float()
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.0)
+    return [timed(lambda: stepped(gradient, optimizer)) for _ in range(job["steps"])]
+
+
+def stepped(gradient: Gradient, optimizer: torch.optim.Optimizer) -> None:
+    """One step of an ordinary optimizer."""
+    gradient()
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def run_deca(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Steps:
@@ -164,6 +198,8 @@ def activate(
 ARMS: dict[str, Callable[[PreTrainedModel, Block, Gradient, Job], Steps]] = {
     "gradient": run_gradient,
     "badam": run_badam,
+    "adamw": run_adamw,
+    "lora": run_lora,
     "deca": run_deca,
 }
 

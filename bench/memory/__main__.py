@@ -10,18 +10,25 @@ process of its own, where no optimizer exists and every gradient is let go as so
 model. That includes torch's workspace and the largest single gradient. An estimate would have to guess what
 torch's kernels keep, and would make the comparison with the formula worth less.
 
+Beside that stand the peaks of badam at the same blocks, of torch's AdamW on all parameters, and of LoRA by peft, each
+measured in the same way.
+
 Each row is the peak of a fresh process: from before the block is thawed, over edges, steps and the freeze, to
 after it. glibc is told to give freed memory back at once, so that the peak counts what was alive together and
 not what the allocator held on to.
 """
 
 import argparse
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bench.alternatives import install
 from bench.harness import MIB, Row, parser, run_trial, shared_job, write_results
 
 POSITIONS = ("first", "middle", "last")
@@ -53,23 +60,48 @@ def main() -> None:
     options = parser("Peak memory of an activation, beside the formula.")
     options.add_argument("--steps", type=int, default=3, help="steps per activation")
     options.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"], help="precisions of the model")
+    options.add_argument("--jobs", type=int, default=1, help="trials at a time; a peak is its own process's")
+    options.add_argument("--ours-only", action="store_true", help="leave out badam and peft; needs no network")
     arguments = options.parse_args()
     if arguments.quick:
         arguments.length = min(arguments.length, 32)
-    rows = [row for dtype in arguments.dtypes for position in POSITIONS for row in measure(dtype, position, arguments)]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(arguments.jobs) as pool:
+        packages = [] if arguments.ours_only else install(Path(folder))
+        places = [(dtype, position) for dtype in arguments.dtypes for position in POSITIONS]
+        pairs = pool.map(lambda place: measure(*place, arguments), places)
+        trials = [(dtype, *trial) for dtype in arguments.dtypes for trial in others_of(arguments.ours_only)]
+        alone = pool.map(lambda trial: other(*trial, folder, arguments), trials)
+        rows, others = [row for pair in pairs for row in pair], list(alone)
     show(rows, arguments)
+    Console().print(table_of_others(others, rows))
     content = {"job": shared_job(arguments), "bytes_promised": BYTES_PROMISED, "allocator": ALLOCATOR, "rows": rows}
+    content |= {"alternatives": packages, "others": others}
     Console().print(f"written to {write_results('memory', arguments, content)}")
 
 
 def measure(dtype: str, position: str, arguments: argparse.Namespace) -> list[Row]:
     """One row per number of neighbours; the activations are measured once for all of them."""
     job = shared_job(arguments) | {"dtype": dtype, "position": position, "steps": arguments.steps}
-    with Console(stderr=True).status(f"measuring {dtype}, {position} block"):
-        alone = run_trial(job | {"arm": "gradient", "neighbours": 0}, ALLOCATOR)
-        activations = alone["peak_bytes"] - alone["model_bytes"]
-        reports = [run_trial(job | {"arm": "deca", "neighbours": count}, ALLOCATOR) for count in NEIGHBOURS]
+    alone = run_trial(job | {"arm": "gradient", "neighbours": 0}, ALLOCATOR)
+    activations = alone["peak_bytes"] - alone["model_bytes"]
+    reports = [run_trial(job | {"arm": "deca", "neighbours": count}, ALLOCATOR) for count in NEIGHBOURS]
     return [row_of(report, dtype, count, activations) for report, count in zip(reports, NEIGHBOURS, strict=True)]
+
+
+def others_of(ours_only: bool) -> list[tuple[str, str]]:
+    """What others there are, and at which block: where there are no blocks, at any."""
+    if ours_only:
+        return [("adamw", "middle")]
+    return [*(("badam", position) for position in POSITIONS), ("lora", "middle"), ("adamw", "middle")]
+
+
+def other(dtype: str, arm: str, position: str, packages: str, arguments: argparse.Namespace) -> Row:
+    """The peak of one of them."""
+    job = {"arm": arm, "dtype": dtype, "position": position, "steps": arguments.steps, "packages": packages}
+    report = run_trial(shared_job(arguments) | job | {"neighbours": 0}, ALLOCATOR)
+    block = report["block"] if arm == "badam" else "whole"
+    peak = {"trained": report["trained"], "measured_mib": in_mib(report["peak_bytes"])}
+    return {"arm": arm, "dtype": dtype, "block": block, **peak}
 
 
 def row_of(report: Row, dtype: str, neighbours: int, activations: int) -> Row:
@@ -113,6 +145,19 @@ def show(rows: list[Row], arguments: argparse.Namespace) -> None:
         f"d: neighbours. act: activations. {BYTES_PROMISED} B: model + {BYTES_PROMISED} bytes x block + act.\n"
         "counted: model + B/el x block + act, B/el: bytes that the code keeps per element of the block."
     )
+
+
+def table_of_others(others: list[Row], rows: list[Row]) -> Table:
+    """Peaks of what others do, and of this engine without neighbours at the same block, or at its worst."""
+    table = Table(title="What others take, in MiB", title_justify="left", box=box.SIMPLE, collapse_padding=True)
+    for heading in ("dtype", "", "block", "10⁶ trained", "peak", "this engine", "/peak"):
+        table.add_column(heading, justify="left" if heading in ("dtype", "", "block") else "right", no_wrap=True)
+    for other in others:
+        here = [r for r in rows if r["dtype"] == other["dtype"] and r["neighbours"] == 0]
+        ours = max(r["measured_mib"] for r in here if other["block"] in (r["block"], "whole"))
+        cells = [f"{other['trained'] / 1e6:.1f}", f"{other['measured_mib']:,.0f}", f"{ours:,.0f}"]
+        table.add_row(other["dtype"], other["arm"], other["block"], *cells, f"{ours / other['measured_mib']:.2f}")
+    return table
 
 
 def table_of(rows: list[Row]) -> Table:

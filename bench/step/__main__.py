@@ -1,4 +1,5 @@
-"""``python -m bench.step``: one engine step against one step of badam, on the same model, batch and block.
+"""``python -m bench.step``: one engine step against one step of badam, on the same model, batch and block; and beside
+them full fine-tuning with torch's AdamW, and LoRA by peft, which know no blocks.
 
 A step is a gradient and what turns it into new parameters. For us that is the half step, the fold and, with
 two neighbours, encoding one int8 update and absorbing two; the network itself is not part of it. badam
@@ -13,7 +14,6 @@ out what other processes took away; with one thread it is the steadier figure.
 import argparse
 import math
 import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -23,9 +23,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bench.alternatives import install
 from bench.harness import MIB, Row, parser, run_trial, shared_job, write_results
 
-REQUIREMENT = Path(__file__).with_name("badam.txt")
+POSITIONS = ("first", "middle", "last")
+WHOLE = "middle"
+"""At which position those are measured that know no blocks: at any it would be the same."""
 WARM_UP_STEPS = 2  # the first steps allocate the moments
 
 
@@ -36,73 +39,63 @@ class Arm:
     label: str
     arm: str
     neighbours: int = 0
+    installed: bool = False
+    """Whether it needs a package of others."""
+    blockwise: bool = True
 
 
-REFERENCE = Arm("badam", "badam")
+REFERENCE = Arm("badam", "badam", installed=True)
 ARMS = (
     Arm("gradient only", "gradient"),
     REFERENCE,
     Arm("deca, no neighbours", "deca"),
     Arm("deca, 2 neighbours, int8", "deca", neighbours=2),
+    Arm("AdamW, all parameters", "adamw", blockwise=False),
+    Arm("LoRA, rank 16 (peft)", "lora", installed=True, blockwise=False),
 )
+Key = tuple[str, str, str]
+"""Precision of the model, position of the block, label of the arm."""
 
 
 def main() -> None:
     """Measure, print the table and write ``step.json``."""
     options = parser("Time and memory of one engine step, against badam.")
-    options.add_argument("--position", choices=("first", "middle", "last"), default="middle", help="which block")
+    options.add_argument("--positions", nargs="+", choices=POSITIONS, default=list(POSITIONS), help="which blocks")
     options.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], help="precisions of the model")
     options.add_argument("--repeats", type=int, default=5, help="fresh processes per arm")
     options.add_argument("--steps", type=int, default=8, help="timed steps per process")
-    options.add_argument("--without-badam", action="store_true", help="measure only our side; needs no network")
+    options.add_argument("--ours-only", action="store_true", help="leave out badam and peft; needs no network")
     arguments = options.parse_args()
     if arguments.quick:
         arguments.repeats, arguments.steps, arguments.length = 1, 3, min(arguments.length, 32)
     with tempfile.TemporaryDirectory() as folder:
-        arms = tuple(arm for arm in ARMS if arm is not REFERENCE or not arguments.without_badam)
-        if not arguments.without_badam:
-            install_badam(Path(folder))
-        reports = measure(arms, arguments, folder)
-    rows = [summary(arm, dtype, reports) for dtype in arguments.dtypes for arm in arms]
-    show(rows, reports[arguments.dtypes[0], arms[0].label][0], arguments)
-    reference = None if arguments.without_badam else REQUIREMENT.read_text(encoding="utf-8").split()[0]
-    path = write_results("step", arguments, {"job": shared_job(arguments), "reference": reference, "rows": rows})
-    Console().print(f"written to {path}")
+        packages = [] if arguments.ours_only else install(Path(folder))
+        reports = measure(arguments, folder)
+    rows = [summary(key, reports, arguments) for key in reports]
+    for dtype in arguments.dtypes:
+        show([row for row in rows if row["dtype"] == dtype], next(iter(reports.values()))[0], arguments)
+    content = {"job": shared_job(arguments), "alternatives": packages, "rows": rows}
+    Console().print(f"written to {write_results('step', arguments, content)}")
 
 
-def install_badam(folder: Path) -> None:
-    """Put badam alone into ``folder``: what it needs, torch and transformers, is here already."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += [
-        "--only-binary",
-        ":all:",
-        "--require-hashes",
-        "--target",
-        str(folder),
-        "--requirement",
-        str(REQUIREMENT),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        sys.exit(f"badam could not be installed ({reason}); --without-badam measures only our side")
-
-
-def measure(arms: tuple[Arm, ...], arguments: argparse.Namespace, badam: str) -> dict[tuple[str, str], list[Row]]:
-    """Reports by dtype and arm, one per repeat; the arms take turns."""
-    reports: dict[tuple[str, str], list[Row]] = {(dtype, arm.label): [] for dtype in arguments.dtypes for arm in arms}
-    steps = WARM_UP_STEPS + arguments.steps
+def measure(arguments: argparse.Namespace, packages: str) -> dict[Key, list[Row]]:
+    """Reports, one per repeat; the arms take turns."""
+    arms = [arm for arm in ARMS if not (arm.installed and arguments.ours_only)]
+    whole = WHOLE if WHOLE in arguments.positions else arguments.positions[0]
+    places = [(dtype, position) for dtype in arguments.dtypes for position in arguments.positions]
+    reports: dict[Key, list[Row]] = {}
     with Console(stderr=True).status("measuring") as status:
         for repeat in range(arguments.repeats):
-            for dtype in arguments.dtypes:
-                for arm in arms:
-                    status.update(f"turn {repeat + 1} of {arguments.repeats}: {dtype}, {arm.label}")
-                    job = {"arm": arm.arm, "neighbours": arm.neighbours, "dtype": dtype, "steps": steps}
-                    job |= {"position": arguments.position, "badam_path": badam}
-                    reports[dtype, arm.label].append(run_trial(shared_job(arguments) | job))
-                check_same_training(
-                    {arm.label: reports[dtype, arm.label][-1] for arm in arms if arm.arm != "gradient"}, dtype
-                )
+            for dtype, position in places:
+                here = [arm for arm in arms if arm.blockwise or position == whole]
+                for arm in here:
+                    status.update(f"turn {repeat + 1} of {arguments.repeats}: {dtype}, {position}, {arm.label}")
+                    job = {"arm": arm.arm, "neighbours": arm.neighbours, "dtype": dtype, "position": position}
+                    job |= {"steps": WARM_UP_STEPS + arguments.steps, "packages": packages}
+                    report = run_trial(shared_job(arguments) | job)
+                    reports.setdefault((dtype, position, arm.label), []).append(report)
+                same = [arm.label for arm in here if arm.blockwise and arm.arm != "gradient"]
+                check_same_training({label: reports[dtype, position, label][-1] for label in same}, dtype)
     return reports
 
 
@@ -124,18 +117,21 @@ def close(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=5e-3)
 
 
-def summary(arm: Arm, dtype: str, reports: dict[tuple[str, str], list[Row]]) -> Row:
-    """Medians over the processes, and the ratio to badam taken turn by turn."""
-    own = reports[dtype, arm.label]
-    row: Row = {"arm": arm.label, "dtype": dtype, "block": own[0]["block"], "processes": len(own)}
+def summary(key: Key, reports: dict[Key, list[Row]], arguments: argparse.Namespace) -> Row:
+    """Medians over the processes, and the ratio to badam at the same block, taken turn by turn."""
+    own, (dtype, position, label) = reports[key], key
+    blockwise = next(arm.blockwise for arm in ARMS if arm.label == label)
+    row: Row = {"arm": label, "dtype": dtype, "position": position if blockwise else "whole", "processes": len(own)}
+    row |= {"block": own[0]["block"] if blockwise else "whole", "trained": own[0]["trained"]}
     measures = {"step_seconds": "seconds", "cpu_seconds": "cpu_seconds", "peak_mib": "peak_bytes"}
     for name, source in measures.items():
         values = [figure(report[source]) for report in own]
         row[name] = round(statistics.median(values), 4)
         row[f"{name}_all"] = [round(value, 4) for value in values]
-        if reference := reports.get((dtype, REFERENCE.label)):
+        if reference := reports.get((dtype, position, REFERENCE.label)):
             ratios = [value / figure(other[source]) for value, other in zip(values, reference, strict=True)]
             row[f"{name}_to_badam"] = round(statistics.median(ratios), 3)
+    row["tokens_per_second"] = round(arguments.batch * arguments.length / row["step_seconds"], 1)
     return row
 
 
@@ -145,23 +141,24 @@ def figure(reported: list[float] | int) -> float:
 
 
 def show(rows: list[Row], report: Row, arguments: argparse.Namespace) -> None:
-    """Print the table."""
+    """Print one table per precision."""
     table = Table(
-        title=f"One step on {report['block']}, {report['block_elements'] / 1e6:.1f} of "
-        f"{report['parameters'] / 1e6:.1f} million parameters\n"
+        title=f"{rows[0]['dtype']}: one step of {report['parameters'] / 1e6:.1f} million parameters, "
         f"{arguments.batch} x {arguments.length} tokens, torch threads: {arguments.threads}",
         title_justify="left",
-        caption="x: as a multiple of badam's. Peak: resident memory above that before the model was built.",
+        caption=f"x: as a multiple of badam's at the same block, for the last two its {WHOLE} block.\n"
+        "Peak: resident memory above that before the model was built.",
         caption_justify="left",
         box=box.SIMPLE,
         collapse_padding=True,
     )
-    for heading in ("dtype", "", "ms", "x", "CPU ms", "x", "peak MiB", "x"):
-        table.add_column(heading, justify="left" if heading in ("dtype", "") else "right", no_wrap=True)
+    for heading in ("block", "", "ms", "x", "CPU ms", "x", "tokens/s", "peak MiB", "x"):
+        table.add_column(heading, justify="left" if heading in ("block", "") else "right", no_wrap=True)
     for row in rows:
-        cells = [row["dtype"].replace("float", "f"), row["arm"]]
+        cells = [row["block"], row["arm"]]
         for name, factor in (("step_seconds", 1000), ("cpu_seconds", 1000), ("peak_mib", 1)):
             cells += [f"{row[name] * factor:,.0f}", f"{row.get(f'{name}_to_badam', math.nan):.2f}"]
+        cells.insert(6, f"{row['tokens_per_second']:,.0f}")
         table.add_row(*cells)
     Console().print(table)
 

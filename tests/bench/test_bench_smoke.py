@@ -33,14 +33,19 @@ def measured(bench: str, folder: Path, *options: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_step_runs_without_badam_and_without_network(tmp_path: Path) -> None:
-    rows = measured("step", tmp_path, "--without-badam")["rows"]
-    assert [row["arm"] for row in rows] == ["gradient only", "deca, no neighbours", "deca, 2 neighbours, int8"]
+    rows = measured("step", tmp_path, "--ours-only", "--positions", "middle")["rows"]
+    ours = ["gradient only", "deca, no neighbours", "deca, 2 neighbours, int8", "AdamW, all parameters"]
+    assert [row["arm"] for row in rows] == ours
+    assert [row["block"] for row in rows] == ["layers.1"] * 3 + ["whole"]
+    assert all(row["tokens_per_second"] > 0 for row in rows)
     assert all(row["step_seconds"] > 0 and row["cpu_seconds"] > 0 for row in rows)
 
 
 @pytest.mark.slow
 def test_memory_is_measured_for_three_blocks_with_and_without_neighbours(tmp_path: Path) -> None:
-    rows = measured("memory", tmp_path)["rows"]
+    content = measured("memory", tmp_path, "--ours-only")
+    rows = content["rows"]
+    assert [(row["arm"], row["block"]) for row in content["others"]] == [("adamw", "whole")]
     blocks = [(row["block"], row["neighbours"]) for row in rows]
     assert blocks == [(block, count) for block in ("embedding", "layers.1", "head") for count in (0, 2)]
     assert all(row["promised_mib"] > 0 and row["measured_mib"] > 0 for row in rows)

@@ -1,0 +1,1 @@
+"""From eight nodes to a thousand: how well graphs agree, and what that costs."""

@@ -1,0 +1,244 @@
+"""``python -m bench.scale``: consensus, bytes and time for 8 to 1,024 nodes on each topology, and a hundred homes' run.
+
+Consensus is simulated (:mod:`bench.scale.simulate`); bytes and times are those of ``deca-node plan`` for a model of the
+shape of Qwen2.5-0.5B in bfloat16, and no more than its estimates. The graph of ``erdos-renyi`` has the default's edge
+probability of 0.5, which means n/2 neighbours; ``erdos-renyi, sparse`` has 2 ln n / n, about the least that stays
+connected.
+"""
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bench.harness import ROOT, Row, parser, write_results
+from bench.scale.picture import draw
+from bench.scale.simulate import left_per_mix, simulate, weights
+from deca_node.numerics.shapes import meta_model, model_shape
+from deca_node.protocol import cost
+from deca_node.protocol.cost import Case, Machine, Mixing, ModelShape
+from deca_node.protocol.mixing import FLUSH_TOLERANCE
+from deca_node.protocol.run import RunSettings
+from deca_node.protocol.topology import graph
+
+SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
+GRAPHS: Mapping[str, Mapping[str, Any]] = {
+    "ring": {"topology": "ring"},
+    "torus": {"topology": "torus"},
+    "random-regular, 4": {"topology": "random-regular", "degree": 4},
+    "hypercube": {"topology": "hypercube"},
+    "exponential": {"topology": "exponential"},
+    "erdos-renyi, sparse": {"topology": "erdos-renyi"},
+    "erdos-renyi": {"topology": "erdos-renyi"},
+    "full": {"topology": "full"},
+}
+CODECS_AT = ("random-regular, 4", 128)
+FLUSH_MIXES_MAX = 40
+"""Of the simulated final flush; a large ring would need hundreds of thousands."""
+SIMULATED = {"rounds": 2, "inner_steps": 12, "learning_rate": 1e-3}
+
+LINKS = {"100/20 Mbit/s, 30 ms": Machine(bits_per_second=2e7, latency_seconds=0.03)}
+LINKS |= {"1 Gbit/s, 1 ms": Machine(bits_per_second=1e9, latency_seconds=1e-3)}
+"""A home sends as much as it receives, so what it may send sets the pace."""
+
+HOMES = 100
+_REGULAR = {"topology": "random-regular", "degree": 4}
+_HIDDEN = _REGULAR | {"exchange": "overlap", "codec": "int4"}
+CHANGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("defaults (erdos-renyi, int8, lockstep)", {}),
+    ("ring", {"topology": "ring"}),
+    ("torus", {"topology": "torus"}),
+    ("random-regular, 4", _REGULAR),
+    ("the same, topk", _REGULAR | {"codec": "topk"}),
+    ("the same, int4", _REGULAR | {"codec": "int4"}),
+    ("the same, int4, every 4th step", _REGULAR | {"codec": "int4", "mix_every": 4}),
+    ("the same, int4, every 12th step", _REGULAR | {"codec": "int4", "mix_every": 12}),
+    ("the same, int4, overlap", _HIDDEN),
+    ("the same, int4, overlap, every 12th step", _HIDDEN | {"mix_every": 12}),
+)
+
+
+def main() -> None:
+    """Simulate, reckon, print, and write ``scale.json`` and the picture."""
+    options = parser("Consensus, bytes and time from eight nodes to a thousand.")
+    options.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="numbers of nodes")
+    options.add_argument("--picture", type=Path, default=ROOT / "docs" / "images" / "scale.svg")
+    arguments = options.parse_args()
+    if arguments.quick:
+        arguments.sizes, arguments.picture = arguments.sizes[:2], arguments.results / "scale.svg"
+    torch.set_num_threads(arguments.threads)
+    shape = model()
+    rows = [row for size in arguments.sizes for row in scaled(size, shape, arguments.seed)]
+    codecs = [] if arguments.quick else list(by_codec(arguments.seed))
+    homes = [home(name, changes, shape, arguments.seed) for name, changes in CHANGES]
+    show(rows, codecs, homes)
+    content = {"model": shape.name, "parameters": shape.elements, "simulated": SIMULATED, "rows": rows}
+    path = write_results("scale", arguments, content | {"codecs": codecs, "homes": homes})
+    lines = {name: [(row["nodes"], row["distance_trained"]) for row in rows if row["graph"] == name] for name in GRAPHS}
+    draw(arguments.picture, "Consensus distance at the end of a visit's gradients", "in step sizes", lines)
+    Console().print(f"written to {path} and {arguments.picture}")
+
+
+def model() -> ModelShape:
+    """The shape of Qwen2.5-0.5B: 494 million parameters, 24 layers, tied embeddings."""
+    from transformers import Qwen2Config
+
+    config = Qwen2Config(
+        vocab_size=151_936,
+        hidden_size=896,
+        intermediate_size=4864,
+        num_hidden_layers=24,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        dtype="bfloat16",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        return model_shape(meta_model(folder, 512), 1, "Qwen2.5-0.5B")
+
+
+def named(count: int) -> tuple[str, ...]:
+    """Names of so many nodes, in the order of their numbers."""
+    return tuple(f"n{number:04d}" for number in range(count))
+
+
+def settings_of(name: str, size: int, seed: int, **changes: Any) -> RunSettings:
+    """The run's settings with one of the graphs."""
+    sparse = {"edge_probability": min(0.5, 2 * math.log(size) / size)} if "sparse" in name else {}
+    return RunSettings(seed=seed, **{**GRAPHS[name], **sparse, **changes})
+
+
+def scaled(size: int, shape: ModelShape, seed: int) -> Iterator[Row]:
+    """One row per graph."""
+    for name in GRAPHS:
+        case = case_of(named(size), settings_of(name, size, seed), shape)
+        mixing = case.mixing
+        found = simulated(name, size, seed, mixing)
+        sent = cost.edge_traffic(case, range(len(shape.blocks))).total_bytes
+        seconds = {link: round_seconds(dataclasses.replace(case, machine=machine)) for link, machine in LINKS.items()}
+        mean_degree = 2 * mixing.edges / size
+        yield {
+            "nodes": size,
+            "graph": name,
+            "neighbours": round(mean_degree, 1),
+            "spectral_gap": float(f"{mixing.spectral_gap:.4g}"),
+            "mixes_to_agree": mixing.mixes_to_agree,
+            **found,
+            "round_gigabytes_sent": round(sent * mean_degree / 1e9, 2),
+            "round_seconds": {link: round(value, 1) for link, value in seconds.items()},
+        }
+
+
+def simulated(name: str, size: int, seed: int, mixing: Mixing, **changes: Any) -> Row:
+    """What the simulation of one graph gives, to four digits."""
+    settings = settings_of(name, size, seed, **SIMULATED, **changes)
+    mixes = min(mixing.mixes_to_agree, FLUSH_MIXES_MAX)
+    found = dataclasses.asdict(simulate(named(size), settings, mixes))
+    digits = {key: float(f"{value:.4g}") for key, value in found.items()}
+    return {
+        "distance_trained": digits["trained"],
+        "distance_flushed": digits["flushed"],
+        "distance_ended": digits["ended"],
+        "mean_moved": digits["moved"],
+        "final_mixes": mixes,
+        "left_per_mix": float(f"{mixing.left_per_mix:.4g}"),
+        "left_per_mix_simulated": digits["left_per_mix"],
+    }
+
+
+def case_of(members: tuple[str, ...], settings: RunSettings, shape: ModelShape) -> Case:
+    """As :meth:`Case.of`, whose power iteration is made for some hundred nodes; here by all eigenvalues."""
+    found = graph(members, settings)
+    degrees = [len(near) for near in found.values()]
+    w = weights(found)
+    left = left_per_mix(w, settings.flow_share)
+    mixes = max(3, math.ceil(math.log(FLUSH_TOLERANCE) / math.log(left))) if left > FLUSH_TOLERANCE else 3
+    gap = 1.0 - left_per_mix(w, 1.0)
+    mixing = Mixing(len(members), sum(degrees) // 2, min(degrees), max(degrees), gap, left, mixes)
+    return Case(settings, shape, members, mixing, Machine())
+
+
+def round_seconds(case: Case) -> float:
+    """One round, the flush that ends the run left out."""
+    whole = cost.run_seconds(case).total - cost.final_flush_seconds(case)
+    return whole / case.settings.rounds
+
+
+def by_codec(seed: int) -> Iterator[Row]:
+    """The same graph with each codec."""
+    name, size = CODECS_AT
+    for codec in ("fp32", "bf16", "int8", "int4", "topk"):
+        settings = settings_of(name, size, seed, codec=codec)
+        w = weights(graph(named(size), settings))
+        left = left_per_mix(w, settings.flow_share)
+        mixes = max(3, math.ceil(math.log(FLUSH_TOLERANCE) / math.log(left)))
+        mixing = Mixing(size, 0, 4, 4, 1.0 - left, left, mixes)
+        yield {"codec": codec, "nodes": size, "graph": name, **simulated(name, size, seed, mixing, codec=codec)}
+
+
+def home(name: str, changes: Mapping[str, Any], shape: ModelShape, seed: int) -> Row:
+    """A whole run of a hundred homes under changed settings."""
+    settings = RunSettings(seed=seed, **changes)
+    link, machine = next(iter(LINKS.items()))
+    case = Case.of(settings, shape, named(HOMES), machine)
+    seconds, flush = cost.run_seconds(case), cost.final_flush_seconds(case)
+    traffic = cost.edge_traffic(case, range(len(case.schedule))).total_bytes * 2 * case.mixing.edges / HOMES
+    return {
+        "settings": name,
+        "link": link,
+        "neighbours": round(2 * case.mixing.edges / HOMES, 1),
+        "left_per_step": round(cost.left_per_step(case), 4),
+        "final_flush_mixes": case.final_flush_mixes,
+        "run_hours": round(seconds.total / 3600, 2),
+        "compute_hours": round(seconds.compute / 3600, 2),
+        "final_flush_hours": round(flush / 3600, 2),
+        "gigabytes_sent": round(traffic / 1e9, 1),
+    }
+
+
+def show(rows: list[Row], codecs: list[Row], homes: list[Row]) -> None:
+    """Print three tables."""
+    link, fast = LINKS
+    distances = {f"distance_{name}": name for name in ("trained", "flushed", "ended")} | {"mean_moved": "moved"}
+    shown = {"nodes": "nodes", "graph": "graph", "neighbours": "neighbours", "mixes_to_agree": "mixes to 1e-4"}
+    shown |= distances | {"round_gigabytes_sent": "GB sent"}
+    flat = [{**row, **{name: in_words(row["round_seconds"][name]) for name in LINKS}} for row in rows]
+    title = "Consensus (distances in step sizes), bytes and time per round"
+    print_table(title, flat, shown | {link: link, fast: fast})
+    title = f"Codecs, {CODECS_AT[1]} nodes, {CODECS_AT[0]}"
+    left = {"left_per_mix": "left per mix", "left_per_mix_simulated": "simulated"}
+    print_table(title, codecs, {"codec": "codec", **distances, **left})
+    shown = {"settings": "settings", "neighbours": "neighbours", "left_per_step": "left per step", "run_hours": "hours"}
+    shown |= {"compute_hours": "compute", "final_flush_hours": "final flush", "gigabytes_sent": "GB sent"}
+    print_table(f"{HOMES} homes at {link}: a whole run", homes, shown)
+
+
+def in_words(seconds: float) -> str:
+    """Seconds, minutes, hours or days."""
+    for unit, factor, most in (("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 172_800.0)):
+        if seconds < most:
+            return f"{seconds / factor:.3g} {unit}"
+    return f"{seconds / 86_400:,.1f} days"
+
+
+def print_table(title: str, rows: list[Row], columns: Mapping[str, str]) -> None:
+    """One table; ``columns`` are keys and headings."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, collapse_padding=True)
+    for key, heading in columns.items():
+        table.add_column(heading, justify="left" if key in ("graph", "codec", "settings") else "right")
+    for row in rows:
+        cells = (row[key] for key in columns)
+        table.add_row(*(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in cells))
+    Console(width=160).print(table)
+
+
+if __name__ == "__main__":
+    main()
