@@ -23,6 +23,7 @@ from deca_node.daemon.peers import Address
 from deca_node.daemon.process import settle_memory
 from deca_node.daemon.session import FrameRules
 from deca_node.daemon.transport import Transport
+from deca_node.numerics import native
 from deca_node.numerics.quantize import CACHE_ELEMENTS, CODECS
 from deca_node.protocol import events as e
 from deca_node.protocol.frames import FrameId, FrameKind
@@ -37,29 +38,35 @@ class Codes:
     def __init__(self, job: Job) -> None:
         self._codec = CODECS[job.option]
         self._own = torch.from_numpy(content.read(job.contents[job.party]))
-        self._arrived = {peer: torch.zeros_like(self._own) for peer in job.neighbours}
+        self._ours = torch.empty(0, dtype=torch.uint8)
+        self._differences = {peer: torch.zeros_like(self._own) for peer in job.neighbours}
         self.nbytes = self._codec.nbytes(job.elements)
 
     def prepare(self, frame: memoryview) -> None:
         """Before the exchange: begin at zero again."""
-        for arrived in self._arrived.values():
-            arrived.zero_()
+        for difference in self._differences.values():
+            difference.zero_()
 
     def encode(self, frame: memoryview) -> None:
         """Our numbers as codes."""
-        self._codec.encode(self._own, torch.frombuffer(frame, dtype=torch.uint8))
+        self._ours = torch.frombuffer(frame, dtype=torch.uint8)
+        self._codec.encode(self._own, self._ours)
 
     def absorb(self, peer: int, frame: memoryview) -> None:
-        """Check a neighbour's codes, decode them, and add them, one cache-sized slice after the other."""
-        codes, arrived = torch.frombuffer(frame, dtype=torch.uint8), self._arrived[peer]
-        self._codec.largest(codes, arrived.numel())
-        for start in range(0, arrived.numel(), CACHE_ELEMENTS):
-            stop = min(start + CACHE_ELEMENTS, arrived.numel())
-            arrived[start:stop].add_(self._codec.decode(codes, start, stop))
+        """Check a neighbour's codes, decode them, and take them up as a trainer does: e += q_j - q_i."""
+        theirs, e = torch.frombuffer(frame, dtype=torch.uint8), self._differences[peer]
+        self._codec.largest(theirs, e.numel())
+        for start in range(0, e.numel(), CACHE_ELEMENTS):
+            stop = min(start + CACHE_ELEMENTS, e.numel())
+            if not native.add_difference(self._codec.name, theirs, self._ours, start, e[start:stop]):
+                q_j, q_i = (self._codec.decode(codes, start, stop) for codes in (theirs, self._ours))
+                e[start:stop].add_(q_j.sub_(q_i))
 
     def arrived(self, peer: int, frame: memoryview) -> content.Floats:
         """What came of a neighbour's numbers."""
-        numbers: content.Floats = self._arrived[peer].numpy()
+        numbers: content.Floats = (
+            self._codec.decode(self._ours, 0, self._own.numel()).add_(self._differences[peer]).numpy()
+        )
         return numbers
 
 
