@@ -1,7 +1,7 @@
 """Make ``.venv`` ready: a virtual environment with the pinned packages and this project, editable.
 
 Run by every make target with the system's Python. A stamp in ``.venv`` remembers what it was made from,
-so that a second call ends at once; a change of pyproject.toml, constraints.txt, codec.c or this file installs
+so that a second call ends at once; a change of pyproject.toml, constraints.txt, the C files or this file installs
 again.
 
 torch comes first and by itself. On Linux a plain ``pip install torch`` takes the CUDA build with several
@@ -21,7 +21,7 @@ VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "set-up-stamp"
 CONSTRAINTS = ROOT / "constraints.txt"
-COMPILED = ROOT / "deca_node" / "numerics" / "codec.c"
+COMPILED = tuple(ROOT / "deca_node" / "numerics" / name for name in ("codec.c", "checked_copy.c"))
 PYTHON_MIN = (3, 11)
 
 NO_CPU_BUILD = """
@@ -64,7 +64,7 @@ def check_python() -> None:
 
 def digest() -> str:
     """SHA-256 of all that decides what is installed."""
-    files = (ROOT / "pyproject.toml", CONSTRAINTS, COMPILED, Path(__file__))
+    files = (ROOT / "pyproject.toml", CONSTRAINTS, *COMPILED, Path(__file__))
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 

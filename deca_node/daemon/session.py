@@ -193,7 +193,7 @@ class Session:
         incoming = self._incoming
         if chunk.frame(self.peer) != incoming.frame or chunk.offset != incoming.received or not chunk.data:
             raise WireError("gap", f"a chunk at {chunk.offset} of {chunk.frame(self.peer)}, in the middle of another")
-        incoming.view[chunk.offset : chunk.offset + len(chunk.data)] = chunk.data
+        chunk.copy_to(incoming.view[chunk.offset : chunk.offset + len(chunk.data)])
         incoming.received += len(chunk.data)
         if incoming.received == incoming.total:
             self._incoming = None

@@ -7,10 +7,10 @@ last the tag, length and bytes of ``data``, so that the receiver can slice the p
 
 from dataclasses import dataclass
 
-import xxhash
 from google.protobuf.message import DecodeError
 
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
+from deca_node.numerics.checked_copy import CHECKSUM_BYTES, append_checked, copy_checked
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.frames import FrameId, FrameKind
 from deca_node.protocol.sizes import CHUNK_BYTES
@@ -28,7 +28,8 @@ _DATA_FIELD = 7
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a frame: ``data`` lies ``offset`` bytes into the ``total`` bytes of it."""
+    """A piece of a frame: ``data`` lies ``offset`` bytes into the ``total`` bytes of it. Nothing of that is to be
+    believed before :meth:`copy_to`, which alone looks at the checksum."""
 
     kind: FrameKind
     activation: int
@@ -36,6 +37,14 @@ class Chunk:
     offset: int
     total: int
     data: memoryview
+    checksum: int
+
+    def copy_to(self, place: memoryview) -> None:
+        """Put the data where it belongs. Raises WireError("checksum") where it is not what was sent."""
+        message = self.data.obj
+        assert isinstance(message, bytes)
+        if copy_checked(message, len(message) - len(self.data), place) != self.checksum:
+            raise WireError("checksum", f"a chunk of {len(self.data)} bytes whose checksum does not match")
 
     def frame(self, sender: str) -> FrameId:
         """The frame this is a piece of."""
@@ -44,7 +53,7 @@ class Chunk:
 
 def encode_chunk(frame: FrameId, offset: int, total: int, data: memoryview) -> bytes:
     """One chunk as a whole ``Frame`` message; the only copy of ``data`` on its way out."""
-    head = b"".join(
+    fields = b"".join(
         (
             _field(1, _KINDS[frame.kind]),
             _field(2, frame.activation),
@@ -52,16 +61,17 @@ def encode_chunk(frame: FrameId, offset: int, total: int, data: memoryview) -> b
             _field(4, offset),
             _field(5, total),
             bytes([6 << 3 | _FIXED64]),
-            xxhash.xxh3_64_intdigest(data).to_bytes(8, "little"),
-            bytes([_DATA_FIELD << 3 | _BYTES]),
-            _varint(len(data)),
         )
     )
-    return b"".join((_CHUNK_TAG, _varint(len(head) + len(data)), head, data))
+    before_data = bytes([_DATA_FIELD << 3 | _BYTES]) + _varint(len(data))
+    nbytes = len(fields) + CHECKSUM_BYTES + len(before_data) + len(data)
+    start = b"".join((_CHUNK_TAG, _varint(nbytes), fields))
+    return append_checked(start + bytes(CHECKSUM_BYTES) + before_data, len(start), data)
 
 
 def decode(message: bytes) -> Chunk | pb.Frame:
-    """One message from a peer. Raises WireError("size", "malformed" or "checksum") where it breaks the rules."""
+    """One message from a peer. Raises WireError("malformed" or "size") where it breaks the rules; whether the data of
+    a chunk is what was sent shows when it is copied."""
     if len(message) > MESSAGE_BYTES_MAX:
         raise WireError("size", f"a message of {len(message)} bytes; {MESSAGE_BYTES_MAX} are the limit")
     if not message:
@@ -105,9 +115,7 @@ def _checked(numbers: dict[int, int], data: memoryview) -> Chunk:
         raise WireError("malformed", f"a chunk of unknown kind {numbers[1]}")
     if numbers[4] + len(data) > numbers[5]:
         raise WireError("size", f"a chunk of {len(data)} bytes at {numbers[4]} of a frame of {numbers[5]}")
-    if xxhash.xxh3_64_intdigest(data) != numbers[6]:
-        raise WireError("checksum", f"a chunk of {len(data)} bytes whose checksum does not match")
-    return Chunk(_KINDS_BACK[numbers[1]], numbers[2], numbers[3], numbers[4], numbers[5], data)
+    return Chunk(_KINDS_BACK[numbers[1]], numbers[2], numbers[3], numbers[4], numbers[5], data, numbers[6])
 
 
 def _field(number: int, value: int) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deca_node.lab.processes import LOOPBACK, NodeProcess, free_ports
-from tests.e2e.proxy import Faults, Proxy
+from deca_node.lab.proxy import Faults, Proxy
 from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, largest_difference, metrics
 
 

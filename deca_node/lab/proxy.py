@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that makes a link as bad as a test wants it: slow to read, or cut at any byte."""
+"""A TCP proxy on loopback that makes a link as bad as one wants it: slow to read, or cut at any byte."""
 
 import asyncio
 import random
