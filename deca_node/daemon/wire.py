@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
+from deca_node.daemon.checked_copy import CHECKSUM_BYTES, append_checked, copy_checked
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
-from deca_node.numerics.checked_copy import CHECKSUM_BYTES, append_checked, copy_checked
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.frames import FrameId, FrameKind
 from deca_node.protocol.sizes import CHUNK_BYTES

@@ -9,7 +9,7 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deca_node.numerics import checked_copy
+from deca_node.daemon import checked_copy
 from tests.numerics.test_native import COMPILER, NO_COMPILER, ROOT
 
 HEAD = bytes(range(20))
@@ -21,7 +21,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> str:
     """This one file, built anew, so that no library left over from an older one is what is tested."""
     if shutil.which(COMPILER) is None:
         pytest.skip(NO_COMPILER)
-    source = ROOT / "deca_node" / "numerics" / "checked_copy.c"
+    source = ROOT / "deca_node" / "daemon" / "checked_copy.c"
     built = tmp_path_factory.mktemp("checked") / "checked_copy.so"
     subprocess.run([COMPILER, "-std=c11", "-O2", "-fPIC", "-shared", str(source), "-o", str(built)], check=True)
     return str(built)
