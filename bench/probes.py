@@ -26,7 +26,7 @@ from deca_node.lab.processes import LocalNodes
 from deca_node.lab.toy_model import Recipe
 
 BUSY = {"--inner-steps": 20, "--sequence-length": 128, "--batch-size": 4}
-RECIPE = Recipe(hidden=256, layers=4, steps=1)
+RECIPE = Recipe(hidden=128, layers=4, steps=1)
 PAUSE_SECONDS = 0.02
 TARGETS = {"/livez": 0.1, "status": 1.0}
 """Seconds at the 99th percentile: the promise."""

@@ -12,7 +12,7 @@ from deca_node.lab.processes import LOOPBACK, LocalNodes, NodeProcess, free_port
 from deca_node.lab.toy_model import Recipe
 
 NAMES = ("north", "south")
-START_SECONDS = 300.0
+START_SECONDS = 900.0
 POLL_SECONDS = 0.5
 ANSWER_SECONDS = 30.0
 

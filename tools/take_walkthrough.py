@@ -27,7 +27,7 @@ from deca_node.lab.processes import LOOPBACK
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 FOLDER = Path("deca-testbed")
-RUN = dataclasses.replace(testbed.RUN, rounds=8)
+RUN = dataclasses.replace(testbed.RUN, rounds=4)
 """Shorter than a testbed's own; all else is the same."""
 STAGE_SECONDS = 900.0
 
