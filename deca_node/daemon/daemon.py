@@ -213,7 +213,7 @@ class Daemon:
             case c.RestartTrainer():
                 asyncio.get_running_loop().call_later(command.seconds, self._restart_trainer)
             case c.DismissTrainer():
-                self._dismissal = asyncio.ensure_future(self._trainer.dismiss())
+                self._dismissal = asyncio.ensure_future(self._come_to_rest())
             case c.Report():
                 say(command.sentence, command.level, peer=command.about)
             case c.Finish():
@@ -235,6 +235,11 @@ class Daemon:
         self._network.meet(command.agreement)
         rules = FrameRules(self._nbytes, held_max, edge=lambda _peer, _activation: True)
         self._network.transport.meet(command.agreement, self._store, rules)
+
+    async def _come_to_rest(self) -> None:
+        """The run is complete, and this node stays: without a trainer, and with everything written down."""
+        await self._trainer.dismiss()
+        await self._last_page.write()
 
     def _restart_trainer(self) -> None:
         """Another trainer in place of one that died; it is told how the memory is cut before any command."""

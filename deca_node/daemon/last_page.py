@@ -17,7 +17,7 @@ from deca_node.daemon.status_book import StatusBook
 from deca_node.numerics.durable import write_file
 
 PAGE = "page.json"
-EVERY_SECONDS = 60.0
+EVERY_SECONDS = 10.0
 
 
 class LastPage:

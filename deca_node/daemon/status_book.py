@@ -230,7 +230,7 @@ class StatusBook:
 
     def _rate(self) -> float | None:
         """Steps per second up to now, so that a node that waits is seen to slow down; None where it does not train."""
-        if len(self._times) < 2 or self._node.phase in NOT_READY | {Phase.PAUSED}:
+        if len(self._times) < 2 or self._node.phase in NOT_READY | {Phase.PAUSED, Phase.STAYING}:
             return None
         (since, first), (_, newest) = self._times[0], self._times[-1]
         seconds = self._clock() - since

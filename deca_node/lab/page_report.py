@@ -24,7 +24,7 @@ METRICS_BYTES_MAX = 1 << 30
 
 
 def has_page(directory: Path) -> bool:
-    """Whether the node in this folder kept its page; one that was killed within its first minute did not."""
+    """Whether the node in this folder kept its page; one that was killed at its very beginning did not."""
     return (directory / PAGE).exists()
 
 
