@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-SUITES = ("bench.memory", "bench.step", "bench.codec", "bench.donor", "bench.giving", "bench.latency")
+SUITES = ("bench.memory", "bench.step", "bench.codec", "bench.donor", "bench.giving", "bench.latency", "bench.probes")
 
 
 def main() -> int:
