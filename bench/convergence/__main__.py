@@ -15,21 +15,22 @@ from bench.harness import RESULTS, ROOT
 
 FOLDER = RESULTS / "convergence"
 QUICK_FOLDER = ROOT / "build" / "convergence" / "quick"
-TASKS = ("language", "sources")
+TASKS = ("language", "sources", "heads")
+QUICK_TASKS = TASKS[:2]
 
 
 def main() -> int:
     """From the command line to an exit code: 1 where ``--quick`` finds another order than the full sweep."""
     arguments = options().parse_args()
+    arguments.tasks = arguments.tasks or (QUICK_TASKS if arguments.quick else TASKS)
     if arguments.report:
         return report(arguments)
-    from bench.convergence.start import start_model, threads
+    from bench.convergence.start import threads
 
     threads(arguments.threads)
-    start = start_model()
     deadline = time.monotonic() + 60 * arguments.minutes
     for task in arguments.tasks:
-        sweep_task(task, start, arguments, deadline)
+        sweep_task(task, arguments, deadline)
     return 0 if arguments.no_report else report(arguments)
 
 
@@ -40,7 +41,7 @@ def options() -> argparse.ArgumentParser:
         description="Methods x seeds x settings on the same model, data, graph and steps.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="what the nodes learn")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, help="what the nodes learn; default all")
     parser.add_argument("--arms", nargs="+", metavar="ARM", choices=tuple(BY_NAME), help="only these; default all")
     parser.add_argument("--seeds", type=int, default=5, help="seeds of each arm, at most its own number")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no cell after so many minutes")
@@ -52,13 +53,16 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
-def sweep_task(task: str, start: "Start", arguments: argparse.Namespace, deadline: float) -> None:  # noqa: F821
+def sweep_task(task: str, arguments: argparse.Namespace, deadline: float) -> None:
     """Run what is missing of one task."""
     from bench.convergence.cells import Book
+    from bench.convergence.corpora import SOURCES
+    from bench.convergence.start import start_model
     from bench.convergence.sweep import OutOfTimeError, Sweep, rates
     from bench.convergence.tasks import Sizes, load
 
     folder = folder_of(arguments)
+    start = start_model(labels=[domain.name for domain in SOURCES] if task == "heads" else ())
     loaded = load(task, start.tokenizer, Sizes())
     sweep = Sweep(loaded, start.model, start.sha256, Book(folder / f"{task}.jsonl"), say, deadline)
     try:

@@ -49,14 +49,18 @@ def first_values(parts: Sequence[Part], seed: int) -> Tensor:
     return torch.cat([(2 * torch.rand(prod(p.shape), generator=generator) - 1) * p.spread for p in parts])
 
 
+HEAD = "score.weight"
+"""A classifier's head is new, so that it is trained itself, whatever adapts the rest: its difference to the start."""
+
+
 def low_rank_parts(model: PreTrainedModel, rank: int) -> tuple[Part, ...]:
-    """A [r, in] and B [out, r] of every linear layer, in this order."""
+    """A [r, in] and B [out, r] of every linear layer, in this order; then the head, where there is one."""
     shapes = []
     for name, weight in model.named_parameters():
         if name.split(".")[-2] in ADAPTED:
             out, into = weight.shape
             shapes += [(f"{name}:A", (rank, into), 1 / sqrt(into)), (f"{name}:B", (out, rank), 0.0)]
-    return tuple(_placed(shapes))
+    return tuple(_placed([*shapes, *_head(model)]))
 
 
 def bottleneck_parts(model: PreTrainedModel, width: int) -> tuple[Part, ...]:
@@ -66,12 +70,12 @@ def bottleneck_parts(model: PreTrainedModel, width: int) -> tuple[Part, ...]:
         for place in ("self_attn", "mlp"):
             name = f"model.layers.{layer}.{place}"
             shapes += [(f"{name}.adapter_down", (width, d), 1 / sqrt(d)), (f"{name}.adapter_up", (d, width), 0.0)]
-    return tuple(_placed(shapes))
+    return tuple(_placed([*shapes, *_head(model)]))
 
 
 def with_low_rank(base: Weights, parts: Sequence[Part], flat: Tensor) -> Weights:
     """The weights [n, out, in] with every node's update added; ``base`` has a leading axis of 1."""
-    weights = {name: w.expand(len(flat), *w.shape[1:]) for name, w in base.items()}
+    weights = _with_head(base, parts, flat)
     for a, b in _pairs(parts):
         name = a.name.removesuffix(":A")
         weights[name] = torch.baddbmm(weights[name], b.view(flat), a.view(flat), alpha=SCALE)
@@ -80,8 +84,8 @@ def with_low_rank(base: Weights, parts: Sequence[Part], flat: Tensor) -> Weights
 
 def with_bottlenecks(base: Weights, parts: Sequence[Part], flat: Tensor) -> Weights:
     """The weights, and every node's adapters beside them."""
-    weights = {name: w.expand(len(flat), *w.shape[1:]) for name, w in base.items()}
-    return weights | {part.name: part.view(flat) for part in parts}
+    weights = _with_head(base, parts, flat)
+    return weights | {part.name: part.view(flat) for part in parts if part.name != HEAD}
 
 
 def mix_products(parts: Sequence[Part], flat: Tensor, W: Tensor) -> Tensor:
@@ -91,6 +95,8 @@ def mix_products(parts: Sequence[Part], flat: Tensor, W: Tensor) -> Tensor:
     A = sqrt(s) V^T, as after a truncated SVD there is no telling which of them they belong to.
     """
     mixed = flat.clone()
+    for head in (part for part in parts if part.name == HEAD):
+        mixed[:, head.start : head.stop] = W @ flat[:, head.start : head.stop]
     for a, b in _pairs(parts):
         A, B = a.view(flat), b.view(flat)
         for i, row in enumerate(W):
@@ -111,7 +117,17 @@ def truncated(left: Sequence[Tensor], right: Sequence[Tensor], rank: int) -> tup
 
 
 def _pairs(parts: Sequence[Part]) -> Iterator[tuple[Part, Part]]:
-    return zip(parts[::2], parts[1::2], strict=True)
+    factors = [part for part in parts if part.name != HEAD]
+    return zip(factors[::2], factors[1::2], strict=True)
+
+
+def _head(model: PreTrainedModel) -> list[tuple[str, tuple[int, int], float]]:
+    return [(name, tuple(weight.shape), 0.0) for name, weight in model.named_parameters() if name == HEAD]
+
+
+def _with_head(base: Weights, parts: Sequence[Part], flat: Tensor) -> dict[str, Tensor]:
+    weights = {name: w.expand(len(flat), *w.shape[1:]) for name, w in base.items()}
+    return weights | {part.name: base[HEAD] + part.view(flat) for part in parts if part.name == HEAD}
 
 
 def _placed(shapes: Sequence[tuple[str, tuple[int, int], float]]) -> Iterator[Part]:

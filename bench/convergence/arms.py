@@ -52,7 +52,19 @@ ARMS = (
     # Signals.
     _like("none", "none, v", {"signal": "v"}, "no h, v exchanged per group of 256", seeds=5),
     _deca("none, mv", {"signal": "mv"}, "no h, both moments exchanged", seeds=5),
-    _like("none, mv", "none, mv, every 4", {"signal": "mv", "signal_every": 4}, "the same at every fourth exchange"),
+    _like(
+        "none, mv",
+        "none, mv, every 4",
+        {"signal": "mv", "signal_every": 4},
+        "the default: the same at every fourth exchange",
+        seeds=5,
+    ),
+    _like(
+        "none, mv",
+        "none, mv, every 4, int4",
+        {"signal": "mv", "signal_every": 4, "codec": "int4"},
+        "the same at every fourth exchange, in int4: fewer bytes than Dec-LoRA",
+    ),
     _like("none, mv", "none, mv, tau = 4", {"signal": "mv", "mix_every": 4}, "the same, exchange at every fourth step"),
     _like("precond", "precond, v", {"signal": "v"}, "precond, and v exchanged per group of 256"),
     _like("precond", "precond, mv", {"signal": "mv"}, "precond, and both moments exchanged"),
@@ -75,6 +87,8 @@ ARMS = (
     _like("precond", "precond, tau = 4", {"mix_every": 4}, "precond, exchange at every fourth step"),
     _like("none", "none, ring", {"topology": "ring"}, "none, on a ring"),
     _like("precond", "precond, ring", {"topology": "ring"}, "precond, on a ring"),
+    _like("none", "none, b = 16", {"batch_size": 16}, "none, four times the batch"),
+    _like("none, mv", "none, mv, b = 16", {"signal": "mv", "batch_size": 16}, "both moments, four times the batch"),
     _like("none", "none, half flow", {"gamma_c": 0.5}, "none, gamma_c = 0.5"),
     # How blocks are visited.
     _like("none", "none, flush 0", {"flush_mixes": 0}, "none, no mixes at the end of a visit"),
@@ -89,6 +103,7 @@ ARMS = (
     ),
     # Other baselines.
     Arm("lora, fp32", "lora", {"rank": 8, "codec": "fp32"}, means="Dec-LoRA as published: rank 8, fp32"),
+    Arm("lora, rank 24", "lora", {"rank": 24}, means="Dec-LoRA, rank 24, int8: the bytes of none, mv"),
     Arm("adapter", "adapter", {"width": 52}, means="Dec-Adapter, width 52, int8: the bytes of DECA"),
     Arm(
         "decaf",
@@ -100,5 +115,5 @@ ARMS = (
 """``R`` and the number of blocks change together, so that every arm takes the same steps."""
 
 BY_NAME = {arm.name: arm for arm in ARMS}
-QUICK = ("none, mv", "none", "precond", "lora", "isolated")
+QUICK = ("none, mv, every 4", "none", "precond", "lora", "isolated")
 """What ``--quick`` runs."""

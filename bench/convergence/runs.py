@@ -48,14 +48,31 @@ ALPHA = 0.25
 COMMON = {
     "rounds": 2,
     "inner_steps": 20,
+    "block_layers": 1,
+    "block_order": "forward",
     "batch_size": 4,
     "dtype": "float32",
-    "topology": "erdos-renyi",
-    "redraw_every": 0,  # one graph for the whole run, so that methods without activations have the same
+    "lr_schedule": "constant",
     "discrepancy": "none",
+    "h_into": "m",
+    "h_part": "full",
+    "bias_correction": "alpha",
+    "beta1": 0.5,
+    "beta2": 0.99,
+    "signal": "none",
+    "signal_every": 1,
+    "topology": "erdos-renyi",
+    "edge_probability": 0.5,
+    "redraw_every": 0,  # one graph for the whole run, so that methods without activations have the same
+    "codec": "int8",
+    "exchange": "lockstep",
+    "mix_every": 1,
+    "flush_mixes": 2,
     "final_flush_mixes": 12,  # what the graph asks for, some 80, would be most of the bytes of so short a run
+    "robust": "none",
 }
-"""Where the cells' runs differ from the node's defaults; a cell's own settings come on top."""
+"""What the cells' runs have where an arm says nothing else. All of it is written down, so that lines of JSON stay
+true when the node's defaults change."""
 
 OWN = ("rank", "width", "consensus_every")
 """Settings that are the baselines' and no run's."""

@@ -42,7 +42,15 @@ class Shape(NamedTuple):
 
 
 def logits(shape: Shape, weights: Weights, ids: Tensor) -> Tensor:
-    """Next-token logits, [n, b, L, V], of ``ids`` (int64 [n, b, L]) under each node's own weights."""
+    """Next-token logits, [n, b, L, V], of ``ids`` (int64 [n, b, L]) under each node's own weights.
+
+    A classifier reads all but the last, which is the class and stands where the next token would: [n, b, 2, classes],
+    the first of the two being about it.
+    """
+    score = weights.get("score.weight")
+    if score is not None:
+        found = linear(hidden(shape, weights, ids[..., :-1])[..., -1:, :], score)
+        return found.expand(*ids.shape[:2], 2, -1)
     head = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
     return linear(hidden(shape, weights, ids), head)
 
@@ -63,9 +71,10 @@ def hidden(shape: Shape, weights: Weights, ids: Tensor) -> Tensor:
 
 
 def losses(found: Tensor, labels: Tensor) -> Tensor:
-    """Mean negative log-likelihood of each node's labels, [n]; ``found`` [n, b, L, V], ``labels`` int64 [n, b, L]."""
+    """Mean negative log-likelihood of each node's labels, [n]; ``found`` [n, b, l, V] is about the last l - 1 of
+    ``labels`` (int64 [n, b, L])."""
     n, vocabulary = len(found), found.shape[-1]
-    targets = labels[..., 1:].reshape(-1)
+    targets = labels[..., 1 - found.shape[-2] :].reshape(-1)
     each = F.cross_entropy(
         found[..., :-1, :].reshape(-1, vocabulary), targets, ignore_index=IGNORED, reduction="none"
     ).view(n, -1)

@@ -4,6 +4,7 @@ None of the tasks' text is among them, so that what follows is fine-tuning. The 
 cached; one thread, since sums of floats depend on how they are split.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.harness import ROOT
 from deca_node.lab.toy_model import Recipe, make_toy_model
+from deca_node.numerics.classifier import Head
 from deca_node.numerics.model import load_model, parameter_hash
 
 FOLDER = ROOT / "build" / "convergence" / "start"
@@ -37,11 +39,13 @@ class Start(NamedTuple):
     sha256: str
 
 
-def start_model(folder: Path = FOLDER, recipe: Recipe = RECIPE) -> Start:
-    """Make it, or take it from the cache: one to four minutes the first time."""
+def start_model(folder: Path = FOLDER, recipe: Recipe = RECIPE, labels: Sequence[str] = ()) -> Start:
+    """Make it, or take it from the cache: one to four minutes the first time. With ``labels`` it is a classifier, with
+    the head that a node would draw for it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     make_toy_model(folder, recipe, _show)
-    loaded = load_model(str(folder), dtype="float32")
+    head = Head(tuple(labels), seed=0) if labels else None
+    loaded = load_model(str(folder), dtype="float32", head=head)
     return Start(loaded.model.requires_grad_(False), loaded.tokenizer, parameter_hash(loaded.model)[:16])
 
 

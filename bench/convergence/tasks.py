@@ -1,9 +1,10 @@
 """What the nodes learn: sequences of each domain, and who of the nodes holds which.
 
-``language``: the next token, in eight domains. ``packages``: a piece of Python ends with a question and, as its last
-token, a letter that names the package it comes from; only the letter is in the loss, and accuracy and F1 are those
-of the most likely letter. For both, each domain (or class) is dealt out in shares drawn from Dirichlet(0.25), which is
-the paper's label skew.
+``language``: the next token, in eight domains. ``sources``: a piece ends with a question and, as its last token, a
+letter that names the domain it comes from; only the letter is in the loss, and accuracy and F1 are those of the most
+likely letter. ``heads``: the same with a classifier's head in the question's place; the last number of a sequence is
+the class then. For all, each domain (or class) is dealt out in shares drawn from Dirichlet(0.25), the paper's label
+skew.
 """
 
 from collections.abc import Sequence
@@ -49,7 +50,7 @@ class Sizes:
     test: int = 32
 
 
-TASKS = {"language": LANGUAGE, "sources": SOURCES}
+TASKS = {"language": LANGUAGE, "sources": SOURCES, "heads": SOURCES}
 
 
 def load(name: str, tokenizer: PreTrainedTokenizerFast, sizes: Sizes) -> Task:
@@ -58,10 +59,12 @@ def load(name: str, tokenizer: PreTrainedTokenizerFast, sizes: Sizes) -> Task:
     domains = TASKS[name]
     nbytes = {split: BYTES_PER_TOKEN_MAX * sizes.length * count for split, count in wanted.items()}
     texts = {domain.name: pieces(domain, nbytes) for domain in domains}
-    labels = tuple(single_token(tokenizer, letter) for letter in LETTERS) if name == "sources" else ()
+    letters = tuple(single_token(tokenizer, letter) for letter in LETTERS)
+    labels = {"language": (), "sources": letters, "heads": tuple(range(len(domains)))}[name]
+    question = tokenizer.encode(QUESTION) if name == "sources" else []
     cut = {
-        (domain.name, split): _sequences(texts[domain.name][split], tokenizer, sizes.length, wanted[split], label)
-        for domain, label in zip(domains, labels or [None] * len(domains), strict=True)
+        (domain.name, split): _sequences(texts[domain.name][split], tokenizer, sizes.length, wanted[split], tail)
+        for domain, tail in zip(domains, [[*question, label] for label in labels] or [[]] * len(domains), strict=True)
         for split in SPLITS
     }
     return Task(
@@ -107,22 +110,21 @@ def single_token(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
 
 
 def _sequences(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, length: int, count: int, label: int | None
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, length: int, count: int, tail: Sequence[int]
 ) -> Sequences:
-    """``count`` sequences of ``length`` tokens. With a label, each ends with the question and it, and is about one
-    piece; without, pieces follow one another, an end of text between them."""
-    tail = [] if label is None else [*tokenizer.encode(QUESTION), label]
+    """``count`` sequences of ``length`` tokens. With a tail, each is of one piece and ends with it, and the tail's last
+    token is what is learnt; without, pieces follow one another, an end of text between them."""
     room = length - len(tail)
     lines = [tokenizer.encode(text) for text in texts]
-    if label is None:
+    if not tail:
         end = tokenizer.eos_token_id
         lines = [[token for line in lines for token in [*line, end]]]
-    rows = [line[i : i + room] + tail for line in lines for i in range(0, len(line) - room + 1, room)]
+    rows = [[*line[i : i + room], *tail] for line in lines for i in range(0, len(line) - room + 1, room)]
     if len(rows) < count:
         raise ValueError(f"there is text for {len(rows)} sequences where {count} are wanted")
-    chosen = permutation(len(rows), f"{length}:{label}")[:count]
+    chosen = permutation(len(rows), f"{length}:{tail[-1] if tail else None}")[:count]
     ids = np.array([rows[i] for i in chosen], np.int32)
     trained = np.ones_like(ids, np.bool_)
-    if label is not None:
+    if tail:
         trained[:, :-1] = False
     return Sequences(ids, trained)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from bench.convergence.cells import Outcome
 from bench.convergence.summary import Results
 
-DEFAULT = "none, mv"
+DEFAULT = "none, mv, every 4"
 """The arm whose settings are the node's defaults."""
 
 CODEC_SHARE_MAX = 0.005
@@ -13,10 +13,15 @@ CODEC_SHARE_MAX = 0.005
 
 QUESTIONS = (
     ("Does joint tuning beat tuning alone?", DEFAULT, "isolated"),
-    ("Do full parameters beat Dec-LoRA at the same bytes and steps?", DEFAULT, "lora"),
+    ("Do full parameters beat Dec-LoRA at the same steps?", DEFAULT, "lora"),
+    ("With fewer bytes than Dec-LoRA's (int4, moments at every fourth exchange)?", "none, mv, every 4, int4", "lora"),
+    ("Against Dec-LoRA of rank 24, with more bytes?", DEFAULT, "lora, rank 24"),
+    ("Block-wise Adam without signals against Dec-LoRA?", "none", "lora"),
     ("And Dec-LoRA as published, in fp32?", DEFAULT, "lora, fp32"),
     ("And Dec-Adapter?", DEFAULT, "adapter"),
     ("And DeCAF?", DEFAULT, "decaf"),
+    ("Both moments at every exchange, twice the bytes, against the default?", "none, mv", DEFAULT),
+    ("And that against Dec-LoRA?", "none, mv", "lora"),
     ("How far is it from all data in one place?", DEFAULT, "centralized"),
     ("How far from hearing everybody at every step?", DEFAULT, "everyone"),
     ("Do moment signals help: the default against none?", DEFAULT, "none"),
@@ -29,8 +34,8 @@ QUESTIONS = (
     ("descent against decay-only, with the same decay?", "descent", "decay-only"),
     ("A weaker precond: beta1 = 0.9 against none?", "beta1 = 0.9", "none"),
     ("Does exchanging v help?", "none, v", "none"),
-    ("Both moments, but at every fourth exchange, for 1.25 times the bytes?", "none, mv, every 4", "none"),
     ("Both moments at every fourth step, for half of the bytes?", "none, mv, tau = 4", "none"),
+    ("Both moments where batches are four times as large?", "none, mv, b = 16", "none, b = 16"),
     ("precond beside them?", "precond, mv", "none, mv"),
     ("v beside precond?", "precond, v", "precond"),
     ("Where exchanges are rare (every fourth step): precond against none?", "precond, tau = 4", "none, tau = 4"),

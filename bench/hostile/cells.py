@@ -42,6 +42,10 @@ RUN = RunSettings(
     lr_schedule="linear",
     topology="random-regular",
     degree=5,
+    # As the defaults were when this was measured.
+    discrepancy="precond",
+    signal="none",
+    signal_every=1,
 )
 
 Loss = float | None

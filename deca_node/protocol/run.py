@@ -83,7 +83,7 @@ class RunSettings:
     epsilon: float = setting(1e-8, "Added to the root of the second moment [eps].", low=1e-30)
 
     discrepancy: str = setting(
-        "precond", "The discrepancy signal h; docs/ALGORITHM.md defines each.", choices=DISCREPANCIES
+        "none", "The discrepancy signal h; docs/ALGORITHM.md defines each.", choices=DISCREPANCIES
     )
     h_into: str = setting("m", "Which moments take h up.", choices=("both", "m", "v"))
     h_part: str = setting(
@@ -102,14 +102,14 @@ class RunSettings:
     )
 
     signal: str = setting(
-        "none",
+        "mv",
         "The moment-discrepancy signal that updates carry beside the parameters: nothing, the second moment (v: "
         "group means, under 1 % more bytes than int8 alone), or both moments (mv: int8, which doubles int8's bytes). "
         "There is no m alone: the first moment mixed without the second diverges.",
         choices=SIGNALS,
     )
     signal_every: int = setting(
-        1,
+        4,
         "Exchanges from one moment signal to the next within a visit; the first carries one, the last none.",
         unit="exchanges",
         low=1,

@@ -60,7 +60,9 @@ def read_json(plan: Deca, *arguments: str) -> dict[str, Any]:
 
 def test_json_is_exact_and_names_its_units(plan: Deca) -> None:
     found = read_json(
-        plan, "--nodes", "3", "--topology", "full", "--rounds", "1", "--inner-steps", "4", "--codec", "bf16"
+        plan,
+        *("--nodes", "3", "--topology", "full", "--rounds", "1", "--inner-steps", "4"),
+        *("--codec", "bf16", "--signal", "none"),
     )
     elements = [EMBEDDING, LAYER, LAYER, LAYER, HEAD]
     assert [block["parameters"] for block in found["blocks"]] == elements

@@ -74,6 +74,7 @@ def test_a_run_over_grpc_follows_the_equations_step_by_step(testbed: Testbed, to
         testbed,
         topology=topology,
         codec="fp32",
+        signal="none",
         discrepancy=method.discrepancy,
         h_into=method.h_into,
         beta1=method.beta1,

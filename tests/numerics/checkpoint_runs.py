@@ -40,6 +40,8 @@ SETTINGS = RunSettings(
     block_order="shuffled",
     discrepancy="precond",
     bias_correction="exact",
+    signal="none",
+    signal_every=1,
 )
 SCHEDULE = Schedule(SETTINGS, BLOCKS, FINAL_FLUSH)
 STEPS = [Step(a, inner) for a in range(len(SCHEDULE)) for inner in range(SCHEDULE[a].steps)]

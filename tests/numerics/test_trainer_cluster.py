@@ -49,6 +49,9 @@ SETTINGS = RunSettings(
     learning_rate=2e-3,
     topology="ring",
     codec="fp32",
+    discrepancy="precond",
+    signal="none",
+    signal_every=1,
 )
 
 

@@ -58,7 +58,14 @@ MODEL = ModelShape(
 
 
 def case(nodes: int = 5, machine: Machine | None = None, **settings: Any) -> Case:
-    given = {"rounds": 2, "inner_steps": 5, "flush_mixes": 1, "final_flush_mixes": 3, "topology": "ring"}
+    given = {
+        "rounds": 2,
+        "inner_steps": 5,
+        "flush_mixes": 1,
+        "final_flush_mixes": 3,
+        "topology": "ring",
+        "signal": "none",
+    }
     return Case.of(RunSettings(**{**given, **settings}), MODEL, NAMES[:nodes], machine)
 
 

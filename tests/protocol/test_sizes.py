@@ -9,7 +9,7 @@ from deca_node.protocol.run import RunSettings
 from deca_node.protocol.schedule import Schedule, Step
 from deca_node.protocol.sizes import FINAL_MIXES_MAX, FrameSizes
 
-SETTINGS = RunSettings(rounds=1, inner_steps=6, flush_mixes=2, signal="v")
+SETTINGS = RunSettings(rounds=1, inner_steps=6, flush_mixes=2, signal="v", signal_every=1)
 SIZES = FrameSizes(keyframe_bytes=(100, 10), update_bytes=(200, 20), signal_bytes=(7, 3))
 
 
