@@ -209,7 +209,7 @@ function health(peer) {
   return peer.edge === "open" ? "good" : "idle";
 }
 
-const dot = (peer) => (peer.state === "up" ? "good" : peer.neighbour || peer.state === "refused" ? "bad" : "unseen");
+const dot = (peer) => (peer.state === "up" ? "good" : peer.neighbour || ["refused", "quarantined"].includes(peer.state) ? "bad" : "unseen");
 const COLUMNS = [
   // heading, what it is sorted by, what is shown, class
   ["peer", (p) => p.name, (p) => p.name, "words"],
