@@ -27,3 +27,11 @@ def deca(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         return Outcome(code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model that is small enough to be loaded at once."""
+    from tests.e2e.testbed import make_tiny_model
+
+    return make_tiny_model(tmp_path_factory.mktemp("model"))

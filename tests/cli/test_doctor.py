@@ -15,7 +15,6 @@ from deca_node.daemon.donations import Offer
 from deca_node.daemon.probe import Kind, Probed, Stage
 from deca_node.lab.processes import free_ports
 from deca_node.protocol.run import Agreement, RunSettings, settings_fields
-from tests.e2e.testbed import make_tiny_model
 
 Deca = Callable[..., Any]
 FLAGS = ("--insecure", "--name", "a", "--model", "model", "--data", "a.jsonl", "--sequence-length", "16", "--json")
@@ -25,11 +24,6 @@ CLASSIFIER_HASH = "31b3aa5290ff912ab0768e8d4dc3ec7475dd42ab8a61934946c5a6098ebe1
 """The same with the head that every node draws for two labels under seed 0."""
 RUN = RunSettings(sequence_length=16)
 ALL = ["settings", "certificates", "peers file", "folder", "listen", "data", "model", "memory", "disk"]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

@@ -12,14 +12,8 @@ from deca_node.numerics.model import load_model
 from deca_node.protocol.errors import StorageError
 from deca_node.protocol.run import RunSettings, settings_fields
 from deca_node.protocol.schedule import Step
-from tests.e2e.testbed import make_tiny_model
 
 Deca = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from tests.daemon.fake_door import MEMBERS, STATUS, FakeDoor, RunningDoor
 
 Deca = Callable[..., Any]
 FOLDER = Path("deca-data") / "north"
+PATIENCE_SECONDS = 120
 LATER = dataclasses.replace(
     STATUS,
     time=STATUS.time + 2.0,
@@ -106,7 +107,7 @@ def test_live_in_a_terminal() -> None:
         os.write(ours, b"r")
         text += heard(ours, "rtt ▼")
         os.write(ours, b"q")
-        assert child.wait(20) == 0
+        assert child.wait(PATIENCE_SECONDS) == 0
     assert "south" in text and "west" in text
     assert termios.tcgetattr(its) == before
     for end in (ours, its):
@@ -117,7 +118,7 @@ def heard(terminal: int, wanted: str) -> str:
     """Everything up to this text."""
     text = ""
     while wanted not in text:
-        ready, _, _ = select.select([terminal], [], [], 20)
+        ready, _, _ = select.select([terminal], [], [], PATIENCE_SECONDS)
         assert ready, f"waited for {wanted!r} after {text[-500:]!r}"
         text += os.read(terminal, 1 << 16).decode(errors="replace")
     return text
