@@ -3,7 +3,16 @@
 import subprocess
 import sys
 
-SUITES = ("bench.memory", "bench.step", "bench.codec", "bench.donor", "bench.giving", "bench.latency", "bench.probes")
+SUITES = (
+    "bench.memory",
+    "bench.step",
+    "bench.codec",
+    "bench.donor",
+    "bench.giving",
+    "bench.latency",
+    "bench.probes",
+    "bench.slow_neighbour",
+)
 
 
 def main() -> int:
