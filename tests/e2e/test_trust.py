@@ -86,10 +86,10 @@ def test_all_certificates_of_a_running_run_are_renewed_and_no_update_is_lost(
     federation = Federation(testbed.folder / "wards", capsys)
     lines = testbed.peers(*names).read_text().split()
     ports = {line.partition("@")[0]: int(line.rpartition(":")[2]) for line in lines}
-    flags = {"inner_steps": 60, "rounds": 4}
+    flags = {"inner_steps": 20, "rounds": 4}
     nodes = [testbed.start(name, **flags, **federation.certify(name)) for name in names]
     served = [certificate_of(ports["a"], federation, "a")]
-    for wanted in (40, 120):
+    for wanted in (30, 90):
         until(lambda: all(len(metrics(node, "step")) > wanted for node in nodes), "some steps")  # noqa: B023
         for name in names:
             federation.certify(name, "--replace")
