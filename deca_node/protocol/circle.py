@@ -15,6 +15,10 @@ AlarmKey = tuple[str, str]
 """What an alarm is about: its kind, and of whom or which."""
 
 
+STALE_SHARE_MAX, STALE_MIN = 2, 64
+"""The heap of alarms has at most so many entries for each alarm that is set, and so many more."""
+
+
 class Alarms:
     """What is due when. A key has one alarm at most; setting it again moves it."""
 
@@ -33,6 +37,10 @@ class Alarms:
         """Ring at a time."""
         entry = self._set[key] = (when, next(self._order))
         heapq.heappush(self._heap, (*entry, key))
+        # What was moved or cancelled stays in the heap until it comes to the top, which may be in half a minute: a
+        # peer that is believed dead and alive by turns would fill the memory meanwhile.
+        if len(self._heap) > STALE_SHARE_MAX * len(self._set) + STALE_MIN:
+            self._rebuild()
 
     def cancel(self, key: AlarmKey) -> None:
         """Do not ring; nothing happens where none was set."""
@@ -56,10 +64,14 @@ class Alarms:
     def clear(self) -> None:
         """Nothing rings any more."""
         self._set.clear()
+        self._heap.clear()
 
     def shift(self, seconds: float) -> None:
         """Let everything ring later."""
         self._set = {key: (when + seconds, order) for key, (when, order) in self._set.items()}
+        self._rebuild()
+
+    def _rebuild(self) -> None:
         self._heap = [(when, order, key) for key, (when, order) in self._set.items()]
         heapq.heapify(self._heap)
 

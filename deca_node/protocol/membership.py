@@ -118,8 +118,7 @@ class Membership:
 
     def _set_ready(self, event: talk.SetReady, now: float) -> None:
         if event.activation != self.own.ready_from:
-            changed = replace(self.own, incarnation=self.own.incarnation + 1, ready_from=event.activation)
-            self._announce(changed, now)
+            self._naming.renew(replace(self.own, ready_from=event.activation), now)
 
     def _send_failed(self, event: talk.SendFailed, now: float) -> None:
         self._circle.counters["sends_failed"] += 1

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from deca_node.protocol.circle import Circle
 from deca_node.protocol.gossip import Rumour
-from deca_node.protocol.members import BOOT_MAX, MemberFacts
+from deca_node.protocol.members import BOOT_MAX, INCARNATION_MAX, MemberFacts
 from deca_node.protocol.talk import Claim, Ping, Taken
 
 ESTABLISHED, RETURNED, FRESH = 0, 1, 2
@@ -137,13 +137,21 @@ class Naming:
             self._circle.counters["refutations"] += 1
             if not facts.present or facts.state > own.state:
                 self._circle.health.worsen()
-            self._announce(replace(own, incarnation=facts.incarnation + 1), now)
+            self.renew(replace(own, incarnation=facts.incarnation), now)
         elif not facts.present:
-            self._outgrow(facts.boot, now)
+            self._outgrow(own, facts.boot, now)
         elif self._rival is None:
             self._rival = facts
             self._circle.alarms.set(("contest", ""), now + self._circle.profile.challenge)
             self._claim(facts.address, now)
+
+    def renew(self, own: MemberFacts, now: float) -> None:
+        """This node says ``own`` of itself, anew: in the next incarnation, or in a greater boot where none is left.
+        Nobody gets there by refuting; but another may claim to have heard of any."""
+        if own.incarnation < INCARNATION_MAX:
+            self._announce(replace(own, incarnation=own.incarnation + 1), now)
+        else:
+            self._outgrow(own, own.boot, now)
 
     def met_namesake(self, sender: MemberFacts, now: float) -> None:
         """Another process under this name has spoken to this node."""
@@ -175,16 +183,20 @@ class Naming:
         rival, self._rival = self._rival, None
         self._circle.alarms.cancel(("contest", ""))
         if rival is not None and rival.boot > self._circle.own.boot:
-            self._outgrow(rival.boot, now)
+            self._outgrow(self._circle.own, rival.boot, now)
 
     def _claim(self, address: str, now: float) -> None:
         self._circle.call(address, Claim(self.rank(now), self._circle.started))
 
-    def _outgrow(self, boot: int, now: float) -> None:
+    def _outgrow(self, own: MemberFacts, boot: int, now: float) -> None:
+        if boot == BOOT_MAX:
+            # Nothing is greater, so there is nothing to say.
+            self._circle.counters["boots_exhausted"] += 1
+            return
         # By chance, because another may outgrow the same boot just now, and boots must tell processes apart.
         grown = min(boot + 1 + self._circle.rng.getrandbits(20), BOOT_MAX)
         self._circle.counters["boots_outgrown"] += 1
-        self._announce(replace(self._circle.own, boot=grown, incarnation=0), now)
+        self._announce(replace(own, boot=grown, incarnation=0), now)
 
     def _end_as_second(self, holder: MemberFacts, now: float) -> None:
         self._lose(
