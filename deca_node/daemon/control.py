@@ -11,7 +11,6 @@ decided which of them may keep it.
 import asyncio
 import contextlib
 import itertools
-import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ from deca_node.daemon.endpoint import Endpoint, Stream, StreamBrokenError, surfa
 from deca_node.daemon.greeting import Identity, RefusedError, check_addressee
 from deca_node.daemon.meters import Figures, Window
 from deca_node.daemon.pairing import Pair, StreamNumber
-from deca_node.daemon.peers import NAME
+from deca_node.daemon.peers import NAME, parse_address
 from deca_node.daemon.refusals import Refusals
 from deca_node.daemon.wire_pb import control_pb2 as pb
 from deca_node.daemon.wire_pb import exchange_pb2
@@ -36,6 +35,7 @@ METHOD = f"/{SERVICE}/Stream"
 GREETING_SECONDS = 5.0
 PACKET_BYTES_MAX = 60 << 10
 PACKETS_QUEUED_MAX = 128
+ADDRESS_LENGTH_MAX = 300
 LINKS_MAX = 1024
 ROUND_TRIPS_KEPT = 600
 FLUSH_SECONDS = 1.0
@@ -289,7 +289,7 @@ class ControlLinks:
         check_addressee(own, greeting.protocol, VERSION, greeting.to or own)
         if greeting.boot == self._identity.boot:
             raise WireError("self", "this is the node itself")
-        if not re.fullmatch(NAME, greeting.name) or len(greeting.address) > 300:
+        if not (NAME.fullmatch(greeting.name) and _could_be_dialled(greeting.address)):
             raise WireError("malformed", "a name or an address that cannot be one")
         stream.verify(greeting.name)
         if not self._admits(greeting.name):
@@ -352,6 +352,14 @@ class ControlLinks:
                 link.up.clear()
             if not link.dialling:
                 self._dial_over(link)
+
+
+def _could_be_dialled(address: str) -> bool:
+    """Whether it is HOST:PORT, or empty: it goes to gRPC as it is, which knows other kinds of target as well."""
+    try:
+        return not address or (len(address) <= ADDRESS_LENGTH_MAX and bool(parse_address(address)))
+    except ValueError:
+        return False
 
 
 def _expect(message: bytes | None, body: str) -> pb.ControlFrame:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from google.protobuf.message import DecodeError
 
 from deca_node.daemon.endpoint import Stream, StreamBrokenError
+from deca_node.daemon.greeting import words_of
 from deca_node.daemon.meters import Window
 from deca_node.daemon.wire_pb import control_pb2 as pb
 from deca_node.protocol.errors import WireError
@@ -152,7 +153,7 @@ class ControlSession:
             case "pong":
                 pass
             case "refusal":
-                raise WireError("refused", frame.refusal.sentence[:1000])
+                raise WireError("refused", words_of(frame.refusal))
             case _:
                 raise WireError("unexpected", f"a {body} in the middle of a control stream")
         self._traffic[f"received.{'packet' if body == 'packet' else 'ping'}"] += nbytes

@@ -24,11 +24,16 @@ class Identity:
     address: str = ""
 
 
+def words_of(refusal: pb.Refusal, length_max: int = 1000) -> str:
+    """What a refusal says to people, cut to what a log line takes."""
+    return refusal.sentence[:length_max] or "it gave no reason"
+
+
 class RefusedError(Exception):
     """The other end does not want this stream; ``reason`` is its code, the message its sentence."""
 
     def __init__(self, refusal: pb.Refusal) -> None:
-        super().__init__(refusal.sentence[:1000])
+        super().__init__(words_of(refusal))
         self.reason = refusal.reason
 
 

@@ -15,11 +15,13 @@ The page at ``/`` and what it draws from is :mod:`deca_node.daemon.dashboard`; w
 """
 
 import asyncio
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client.aiohttp import make_aiohttp_handler
 
 from deca_node.daemon import unix_socket
@@ -85,12 +87,29 @@ def _probe(good: bool, why_not: str) -> web.Response:
     return web.Response(text="ok\n" if good else why_not + "\n", status=200 if good else 503)
 
 
+class _Strangers(logging.Filter):
+    """Whoever sends what is no HTTP has got an answer that says so. In the log it is a line for those who look for it,
+    and no traceback: everybody who reaches the port could write as many as there is room for."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let everything else pass, which is a mistake of this program's."""
+        problem = record.exc_info[1] if record.exc_info else None
+        if not isinstance(problem, HttpProcessingError):
+            return True
+        log.debug("over HTTP came what is no request: %s", " ".join(str(problem).split())[:200])
+        return False
+
+
+log = logging.getLogger("deca.http")
+log.addFilter(_Strangers())
+
+
 class Server:
     """An application behind a listening socket of either kind."""
 
     def __init__(self, app: web.Application) -> None:
         self._runner = web.AppRunner(
-            app, access_log=None, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=SHUTDOWN_SECONDS
+            app, access_log=None, logger=log, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=SHUTDOWN_SECONDS
         )
         self._server: asyncio.AbstractServer | None = None
         self._last: dict[asyncio.BaseTransport, float] = {}

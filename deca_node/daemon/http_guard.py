@@ -83,7 +83,8 @@ def _shows(request: web.Request, token: str) -> bool:
             return False
     elif scheme.lower() != "bearer":
         return False
-    return hmac.compare_digest(given.strip().encode(), token.encode())
+    # Headers are bytes; what of them is no UTF-8 stands in the text as surrogates, and is no token of ours.
+    return hmac.compare_digest(given.strip().encode(errors="surrogateescape"), token.encode())
 
 
 def _refused(sentence: str) -> web.Response:

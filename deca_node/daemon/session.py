@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from deca_node.daemon import wire
 from deca_node.daemon.endpoint import Stream, StreamBrokenError
+from deca_node.daemon.greeting import words_of
 from deca_node.daemon.outbox import Outbox, Shared
 from deca_node.daemon.turns import LARGE_BYTES
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
@@ -177,7 +178,7 @@ class Session:
             case "bye":
                 self._tell(e.ByeReceived(self.peer))
             case "refusal":
-                raise WireError("refused", frame.refusal.sentence[:2000])
+                raise WireError("refused", words_of(frame.refusal))
             case other:
                 raise WireError("unexpected", f"a {other} in the middle of a session")
 

@@ -251,6 +251,10 @@ class RunSettings:
         return self.gamma_c or min(FLOW_SHARE_MAX[self.exchange], sparse)
 
 
+FIELDS_NAMED_MAX = 12
+"""Fields that a disagreement names; more than differ where two nodes were given two runs' settings by mistake."""
+
+
 @dataclass(frozen=True)
 class ModelFacts:
     """What follows from the model and the partition, and must be equal everywhere.
@@ -297,14 +301,14 @@ def settings_fields(settings: RunSettings) -> dict[str, str]:
 
 
 def mismatch(ours: Agreement, theirs: Agreement, name: str, peer: str) -> str | None:
-    """A sentence that names every field on which ``name`` and ``peer`` differ, or None where they agree."""
+    """A sentence that names the fields on which ``name`` and ``peer`` differ, or None where they agree. A peer may say
+    anything, so the sentence has a limit."""
     names = sorted(set(ours.fields) | set(theirs.fields))
-    parts = [
-        f"{field} is {_brief(ours.fields.get(field))} at {name} and {_brief(theirs.fields.get(field))} at {peer}"
-        for field in names
-        if ours.fields.get(field) != theirs.fields.get(field)
-    ]
-    return f"the run differs: {'; '.join(parts)}" if parts else None
+    both = [(field, ours.fields.get(field), theirs.fields.get(field)) for field in names]
+    differing = [(_brief(field), _brief(one), _brief(other)) for field, one, other in both if one != other]
+    parts = [f"{f} is {one} at {name} and {other} at {peer}" for f, one, other in differing[:FIELDS_NAMED_MAX]]
+    more = [f"and {len(differing) - len(parts)} more fields"] if len(differing) > len(parts) else []
+    return f"the run differs: {'; '.join(parts + more)}" if parts else None
 
 
 def _brief(value: str | None, length_max: int = 200) -> str:
