@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ from deca_node.numerics.classifier import (
     settle_padding,
 )
 from deca_node.numerics.model_files import INDEX, brief, read_json, weight_files
+from deca_node.numerics.model_limits import check_parts, check_size
 from deca_node.protocol.errors import ModelError, StorageError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -81,7 +83,7 @@ def load_model(
     folder = _locate(source)
     with _quiet():
         config = _read_config(folder, head)
-        _check_weights(folder)
+        check_size(_check_weights(folder), config, folder, head)
         tokenizer = _read_tokenizer(folder)
         if head:
             settle_padding(config, tokenizer, folder)
@@ -183,11 +185,12 @@ def _locate(source: str) -> Path:
 def _read_config(folder: Path, head: Head | None) -> PreTrainedConfig:
     raw = read_json(folder / "config.json", f"{folder} holds no config.json, so it is not a Hugging Face model")
     model_type = raw.get("model_type")
-    if not model_type:
+    if not model_type or not isinstance(model_type, str):
         raise ModelError(f"{folder}/config.json names no model_type")
     if model_type not in CONFIG_MAPPING:
         own_code = ", and code that comes with a model is never run" if "auto_map" in raw else ""
-        raise ModelError(f"{folder}: transformers has no architecture {model_type!r}{own_code}")
+        raise ModelError(f"{folder}: transformers has no architecture {brief(repr(model_type))}{own_code}")
+    check_parts(raw, folder)
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # transformers validates configs with many kinds of exceptions
@@ -215,16 +218,18 @@ def _check_architecture(config: PreTrainedConfig, folder: Path, head: Head | Non
         raise ModelError(f"{folder}: {kind} has no causal language model in transformers")
 
 
-def _check_weights(folder: Path) -> None:
-    """Refuse missing, pickled or damaged weights before any of them is read."""
+def _check_weights(folder: Path) -> int:
+    """Refuse missing, pickled or damaged weights before any of them is read; returns how many elements they have."""
+    held = 0
     for path in weight_files(folder):
         if not path.is_file():
             raise ModelError(f"{folder}: {INDEX} lists {path.name}, which is missing")
         try:
-            with safe_open(path, framework="pt"):
-                pass
+            with safe_open(path, framework="pt") as file:
+                held += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{path} is damaged or cut short: {brief(error)}") from error
+    return held
 
 
 def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -6,7 +6,6 @@ A safetensors file is an eight-byte length, a JSON header and the tensors' bytes
 told in milliseconds, however large the model is.
 """
 
-import json
 import math
 import struct
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deca_node.protocol.errors import ModelError
+from deca_node.protocol.jsons import UNFIT, parse
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -79,11 +79,11 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > HEADER_BYTES_MAX:
                 raise ValueError(f"a header of {length:,} bytes")
-            header = json.loads(file.read(length).decode())
+            header = parse(file.read(length).decode())
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         tensors = {name: StoredTensor(e["dtype"], tuple(e["shape"]), path) for name, e in entries.items()}
         _check_extent(path, tensors, entries, 8 + length)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
+    except (OSError, struct.error, *UNFIT) as error:
         raise ModelError(f"{path} is damaged or cut short: {brief(error)}") from error
     return tensors
 
@@ -109,7 +109,11 @@ def weight_files(folder: Path) -> list[Path]:
         shards = read_json(folder / INDEX, "").get("weight_map")
         if not isinstance(shards, dict) or not shards:
             raise ModelError(f"{folder}/{INDEX} lists no weights")
-        return [folder / str(name) for name in sorted(set(shards.values()))]
+        # Names of files beside the index: it may come from a donor, and must not lead elsewhere.
+        strange = [name for name in shards.values() if not isinstance(name, str) or Path(name).name != name]
+        if strange:
+            raise ModelError(f"{folder}/{INDEX} lists {brief(repr(strange[0]))}, which names no file beside it")
+        return [folder / name for name in sorted(set(shards.values()))]
     if any(found for pattern in PICKLES for found in folder.glob(pattern)):
         raise ModelError(
             f"{folder} holds pickled weights (.bin, .pt), which can run code and are not read; convert them once, on a "
@@ -123,7 +127,7 @@ def read_json(path: Path, absent: str) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError(absent)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} is not readable JSON: {brief(error)}") from error
     if not isinstance(content, dict):
@@ -131,7 +135,7 @@ def read_json(path: Path, absent: str) -> dict[str, Any]:
     return content
 
 
-def brief(error: BaseException, length_max: int = 200) -> str:
+def brief(error: object, length_max: int = 200) -> str:
     """The first line of somebody else's error message."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return line if len(line) <= length_max else line[: length_max - 1] + "…"

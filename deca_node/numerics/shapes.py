@@ -7,12 +7,12 @@ blocks are those of the run.
 
 from pathlib import Path
 
-import torch
 from huggingface_hub import try_to_load_from_cache
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from deca_node.numerics import model_limits
 from deca_node.numerics.blocks import Block, decoder_layers, partition
-from deca_node.numerics.classifier import CLASSIFIER, Head, auto_class
+from deca_node.numerics.classifier import CLASSIFIER, Head
 from deca_node.numerics.model import _quiet, _read_config, positions_max
 from deca_node.numerics.model_files import brief
 from deca_node.numerics.quantize import CODECS
@@ -36,12 +36,7 @@ def meta_model(source: str, sequence_length: int, head: Head | None = None) -> P
     with _quiet():
         config = _read_config(folder, head)
         _check_positions(config, sequence_length, folder)
-        try:
-            with torch.device("meta"):
-                model: PreTrainedModel = auto_class(head).from_config(config, trust_remote_code=False)
-        except Exception as error:  # each architecture checks its own config, with exceptions of its own
-            raise ModelError(f"{folder}/config.json does not make a model: {brief(error)}") from error
-    return model
+        return model_limits.meta_model(config, folder, head)
 
 
 def planned_model(source: str, settings: RunSettings) -> PreTrainedModel:
