@@ -14,6 +14,7 @@ from deca_node.cli.door import dir_option, find_directory, json_option
 from deca_node.cli.invocation import debug_option
 from deca_node.daemon.directory import agreed_fields
 from deca_node.protocol.errors import MismatchError, SettingsError, StorageError
+from deca_node.protocol.jsons import UNFIT, parse
 from deca_node.protocol.run import Agreement, mismatch
 
 FINAL = "final"
@@ -88,8 +89,8 @@ def note(sentence: str, level: str = "info") -> None:
 def start_model(folder: Path) -> str:
     """What the node wrote down of the model it started from."""
     try:
-        model = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("start_model")
-    except (OSError, ValueError):
+        model = parse((folder / "run.json").read_text(encoding="utf-8")).get("start_model")
+    except (OSError, *UNFIT):
         model = None
     if not model:
         raise SettingsError(f"{folder} does not say which model its run started from; give --model")

@@ -29,6 +29,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from deca_node.daemon import certificates as certs
 from deca_node.daemon.certificates import CertificateError, Facts, NodeId, TlsFiles
 from deca_node.protocol.errors import StorageError
+from deca_node.protocol.jsons import UNFIT, parse
 
 AUTHORITY_DAYS = 3650
 NODE_DAYS = 90
@@ -161,7 +162,7 @@ def _refuse_taken(
     folder: Path, node: NodeId, key: CertificatePublicKeyTypes, now: dt.datetime, request: Path, replace: bool
 ) -> None:
     for record in _records(folder):
-        valid = dt.datetime.fromisoformat(record["not_after"]) > now
+        valid = _moment(record["not_after"]) > now
         if record["name"] == node.name and valid and record["key"] != _key_digest(key) and not replace:
             raise CertificateError(
                 f"{node.name} has a certificate for another key, valid until {record['not_after']}; make sure that "
@@ -171,13 +172,17 @@ def _refuse_taken(
 
 def _records(folder: Path) -> Iterator[dict[str, str]]:
     with contextlib.suppress(FileNotFoundError):
-        for number, line in enumerate((folder / "issued.jsonl").read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate((folder / "issued.jsonl").read_bytes().splitlines(), start=1):
             try:
-                record: dict[str, str] = json.loads(line)
-                dt.datetime.fromisoformat(record["not_after"]), record["name"], record["key"]
-            except (ValueError, KeyError, TypeError) as error:
+                record: dict[str, str] = parse(line)
+                _moment(record["not_after"]), record["name"], record["key"]
+            except UNFIT as error:
                 raise CertificateError(f"{folder}/issued.jsonl line {number} is damaged") from error
             yield record
+
+
+def _moment(text: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(text).astimezone(dt.UTC)
 
 
 def _note(folder: Path, node: NodeId, certificate: x509.Certificate, now: dt.datetime) -> None:

@@ -19,6 +19,7 @@ from deca_node.daemon.directory import METRICS, SETTINGS
 from deca_node.daemon.scrub import Scrubber
 from deca_node.numerics.manifest import DamagedError, checkpoints, read_manifest
 from deca_node.protocol.errors import DecaError, StorageError
+from deca_node.protocol.jsons import UNFIT, parse
 
 METRICS_BYTES_MAX = 1 << 20
 """Of the newest lines of metrics.jsonl."""
@@ -106,8 +107,8 @@ def _readme(files: Mapping[str, str], scrubber: Scrubber) -> str:
 
 def _settings(directory: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((directory / SETTINGS).read_text(encoding="utf-8"))["node"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return dict(parse((directory / SETTINGS).read_text(encoding="utf-8"))["node"])
+    except (OSError, *UNFIT):
         return {}
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from deca_node.numerics.durable import write_file
 from deca_node.protocol.errors import StorageError
+from deca_node.protocol.jsons import UNFIT, parse
 from deca_node.protocol.run import Agreement, RunSettings, settings_fields
 
 METRICS = "metrics.jsonl"
@@ -72,8 +73,8 @@ def finished(path: Path, settings: RunSettings) -> bool:
 def agreed_fields(path: Path) -> dict[str, str]:
     """What run.json says was agreed on; nothing where there is none to be read."""
     try:
-        return dict(json.loads((path / "run.json").read_text(encoding="utf-8"))["agreement"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return dict(parse((path / "run.json").read_text(encoding="utf-8"))["agreement"])
+    except (OSError, *UNFIT):
         return {}
 
 

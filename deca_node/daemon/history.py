@@ -6,7 +6,6 @@ become one, so that a line over a million steps is as long as one over a thousan
     o o o o o o o o   full   ->   o   o   o   o        and from then on two steps make one point
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deca_node.protocol import events as e
+from deca_node.protocol.jsons import UNFIT, parse
 from deca_node.protocol.mixing import metropolis
 from deca_node.protocol.node import Node
 from deca_node.protocol.schedule import Step
@@ -127,8 +127,8 @@ class Lines:
         seen = dict.fromkeys(self.bytes_before, 0.0)
         for line in _last_lines(path, bytes_max):
             try:
-                self._recall_line(json.loads(line), seen)
-            except (ValueError, TypeError, KeyError, AttributeError):
+                self._recall_line(parse(line), seen)
+            except UNFIT:
                 continue
         self.bytes_before = {key: self.bytes_before[key] + seen[key] for key in seen}
 

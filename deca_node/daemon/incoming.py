@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from deca_node.daemon.pieces import PIECE_BYTES, Item, piece_count, piece_span
 from deca_node.numerics.durable import sync_folder, write_file
 from deca_node.protocol.errors import StorageError, WireError
+from deca_node.protocol.jsons import UNFIT, parse
 
 FORMAT = 1
 PART, JOURNAL = ".part", ".journal"
@@ -161,16 +162,17 @@ class Part:
         """What the journal claims; None where it is another file's. A line torn by a crash claims nothing."""
         try:
             lines = self._journal.read_text(encoding="ascii").splitlines()
-            if json.loads(lines[0]) != self._head:
+            if parse(lines[0]) != self._head:
                 return None
         except (OSError, ValueError, IndexError):
             return None
         claims: dict[int, Held] = {}
         for line in lines[1:]:
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                claim = json.loads(line)
-                if 0 <= claim["piece"] < piece_count(self.item.nbytes):
-                    claims[claim["piece"]] = Held(bytes.fromhex(claim["sha256"]), bytes.fromhex(claim["copy"]))
+            with contextlib.suppress(*UNFIT):
+                claim = parse(line)
+                index, held = claim["piece"], Held(bytes.fromhex(claim["sha256"]), bytes.fromhex(claim["copy"]))
+                if type(index) is int and 0 <= index < piece_count(self.item.nbytes):
+                    claims[index] = held
         return claims
 
     @contextlib.contextmanager

@@ -15,6 +15,7 @@ import pydantic
 from deca_node.numerics.options import TrainerOptions
 from deca_node.protocol import commands, events
 from deca_node.protocol.frames import FrameId
+from deca_node.protocol.jsons import parse
 
 Slots = dict[FrameId, tuple[int, int]]
 """Where frames lie: slot and size in bytes."""
@@ -73,7 +74,7 @@ def encode(body: Any, slots: Mapping[FrameId, tuple[int, int]] | None = None) ->
 
 def decode(line: bytes) -> Envelope:
     """The inverse of :func:`encode`. Raises ValueError (pydantic's is one) for anything else."""
-    message = json.loads(line)
+    message = parse(line)
     body = _ADAPTERS[_BODIES[message["kind"]]].validate_python(message["body"])
     slots = _SLOTS.validate_python(message.get("slots", []))
     return Envelope(body, {frame: (slot, nbytes) for frame, slot, nbytes in slots})

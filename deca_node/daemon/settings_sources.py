@@ -28,6 +28,7 @@ FILE_VARIABLES = ("DECA_RUN_FILE", "DECA_NODE_FILE")
 SWITCHES = ("DECA_NATIVE", "DECA_DEBUG")
 """Variables that are read elsewhere: ``DECA_NATIVE=0`` turns the compiled codec off, ``DECA_DEBUG=1`` shows the
 traceback of an error."""
+FILE_BYTES_MAX = 1 << 18
 TYPE_WORDS: Mapping[Any, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 # Kubernetes puts these into every container that starts after a service whose name begins with "deca".
@@ -136,20 +137,31 @@ def _sources(
 def _read_file(path: Path | None, kind: SettingsKind, other: SettingsKind) -> dict[str, Source]:
     if path is None:
         return {}
-    try:
-        table = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path} is not UTF-8 text") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    table = _read_toml(path)
     _refuse_foreign_keys(table, path, kind, other)
     fields = {field.name: field for field in dataclasses.fields(kind)}
     return {
         name: Source(_typed(fields[name], value, f"{path}:{name}", from_text=False), f"{path}:{name}")
         for name, value in table.items()
     }
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    """The file's table. It may come from a member of the run, so that nothing in it is taken for granted."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+        if len(data) > FILE_BYTES_MAX:
+            raise SettingsError(f"{path} is longer than {FILE_BYTES_MAX:,} bytes; no settings are")
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path} is not UTF-8 text") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    except (ValueError, RecursionError):
+        raise SettingsError(f"{path} is not valid TOML: it is nested too deeply, or has a number too long") from None
 
 
 def _refuse_foreign_keys(table: Mapping[str, Any], path: Path, kind: SettingsKind, other: SettingsKind) -> None:
@@ -180,8 +192,16 @@ def _typed(field: "dataclasses.Field[Any]", value: Any, where: str, from_text: b
     except (ValueError, OverflowError):
         pass
     if type(value) is not field.type:
-        raise SettingsError(f"{where} must be {TYPE_WORDS[field.type]}, got {value!r}")
+        raise SettingsError(f"{where} must be {TYPE_WORDS[field.type]}, got {_brief(value)}")
     return value
+
+
+def _brief(value: Any, length_max: int = 200) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        text = "a number of very many digits"
+    return text if len(text) <= length_max else text[: length_max - 1] + "…"
 
 
 def _boolean(text: str) -> bool:

@@ -12,6 +12,7 @@ from deca_node.daemon.arena import shared_file
 from deca_node.numerics.options import TrainerOptions
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import TrainerError
+from deca_node.protocol.jsons import UNFIT
 
 LINE_BYTES_MAX = 1 << 20
 END_SECONDS = 5.0
@@ -75,7 +76,7 @@ class TrainerLink:
                     return
         except ConnectionError:
             pass
-        except (ValueError, KeyError, TypeError) as problem:
+        except UNFIT as problem:
             self._tell(e.TrainerFailed(f"the trainer said what nobody understands: {problem}", TrainerError.exit_code))
             return
         assert self._process is not None

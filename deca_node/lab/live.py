@@ -1,6 +1,5 @@
 """What a person sees while local nodes train: one line per node, from the files the nodes write anyway."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from rich.table import Table
 
 from deca_node.daemon.directory import METRICS
 from deca_node.lab.processes import NodeProcess
+from deca_node.protocol.jsons import parse
 
 TAIL_BYTES = 1 << 16
 
@@ -50,9 +50,9 @@ def last_step(path: Path) -> dict[str, Any] | None:
         lines = file.read().splitlines()
     for line in reversed(lines):
         try:
-            record: dict[str, Any] = json.loads(line)
+            record: Any = parse(line)
         except ValueError:
             continue
-        if record.get("kind") == "step":
+        if isinstance(record, dict) and record.get("kind") == "step":
             return record
     return None

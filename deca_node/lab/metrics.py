@@ -4,13 +4,13 @@ A report may be made of a node that was killed, or of one that a newer version r
 kinds are passed over, and lines cut short are counted instead of believed or refused.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deca_node.protocol.errors import DataError
+from deca_node.protocol.jsons import UNFIT, parse
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ def read_metrics(path: Path) -> Metrics:
     unreadable = 0
     for line in lines:
         try:
-            facts = json.loads(line)
+            facts = parse(line)
             match facts["kind"]:
                 case "step":
                     steps.append(_step(facts))
                 case "eval":
                     evaluations.append(_evaluation(facts))
-        except (ValueError, KeyError, TypeError):
+        except UNFIT:
             unreadable += 1
     return Metrics(tuple(steps), tuple(evaluations), unreadable)
 

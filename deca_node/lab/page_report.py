@@ -17,6 +17,7 @@ from deca_node.daemon.status import to_json
 from deca_node.lab.report import POLICY, write_text
 from deca_node.lab.run_report import agreed
 from deca_node.protocol.errors import DataError
+from deca_node.protocol.jsons import UNFIT, parse
 
 KEPT = ("status", "members", "map", "events")
 METRICS_BYTES_MAX = 1 << 30
@@ -32,9 +33,9 @@ def write_page_report(path: Path, directory: Path) -> None:
     """Write the page of the node in ``directory``. Raises DataError where what it kept cannot be read, StorageError
     where the report cannot be written."""
     try:
-        kept = json.loads((directory / PAGE).read_text(encoding="utf-8"))
+        kept = parse((directory / PAGE).read_text(encoding="utf-8"))
         told = {name: kept[name] for name in KEPT}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, *UNFIT):
         raise DataError(f"{directory / PAGE} cannot be read; remove it for a report from the metrics alone") from None
     lines = Lines()
     lines.recall(directory / METRICS, METRICS_BYTES_MAX)

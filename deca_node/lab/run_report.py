@@ -4,7 +4,6 @@ Each party has its own node's folder and nobody else's, so one folder is enough;
 or folders that were sent) every node is a line in the charts.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from deca_node.daemon.directory import METRICS
 from deca_node.lab.metrics import Metrics, read_metrics
 from deca_node.lab.report import Tile, curves, facts, tiles, write_page
 from deca_node.protocol.errors import DataError
+from deca_node.protocol.jsons import UNFIT, parse
 
 VALUE_LENGTH_MAX = 200
 LEFT_OUT = "absent"
@@ -39,9 +39,9 @@ def agreed(directory: Path) -> dict[str, str]:
     """What a node agreed on with the others, by name. Nothing where it was killed while it wrote that down: its metrics
     are worth a report all the same."""
     try:
-        run = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+        run = parse((directory / "run.json").read_text(encoding="utf-8"))
         return {"fingerprint": str(run["fingerprint"]), **{k: str(v) for k, v in run["agreement"].items()}}
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, *UNFIT):
         return {}
 
 

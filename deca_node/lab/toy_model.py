@@ -23,6 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from deca_node.lab.texts import Corpus, neutral_text, records
 from deca_node.numerics.model import save_model
+from deca_node.protocol.jsons import UNFIT, parse
 
 END_OF_TEXT = "<|endoftext|>"
 RECIPE_FILE = "toy_model.json"
@@ -171,10 +172,10 @@ def _facts(recipe: Recipe) -> dict[str, object]:
 
 def _already_made(directory: Path, facts: dict[str, object]) -> ToyModel | None:
     try:
-        made = json.loads((directory / RECIPE_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        made = parse((directory / RECIPE_FILE).read_text(encoding="utf-8"))
+        return ToyModel(directory, cached=True, **made["result"]) if made["facts"] == facts else None
+    except (FileNotFoundError, *UNFIT):
         return None
-    return ToyModel(directory, cached=True, **made["result"]) if made.get("facts") == facts else None
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from typing import Any
 from deca_node.numerics.durable import OLD, PARTIAL, remove, sum_file, tidy, write_file
 from deca_node.numerics.options import Note
 from deca_node.protocol.errors import StorageError
+from deca_node.protocol.jsons import UNFIT
 from deca_node.protocol.run import Agreement, mismatch
 from deca_node.protocol.schedule import Step
 
@@ -197,7 +198,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise DamagedError(f"{path} cannot be read: {problem.strerror}") from None
     try:
         return _parse(data, folder)
-    except (ValueError, TypeError, KeyError, RecursionError) as problem:
+    except (RecursionError, *UNFIT) as problem:
         first = next(iter(str(problem).splitlines()), type(problem).__name__)
         raise DamagedError(f"{path} is damaged: {first[:200]}") from None
 
@@ -277,7 +278,7 @@ def _set_aside(folder: Path) -> None:
 
 
 def _parse(data: bytes, folder: Path) -> Manifest:
-    """Raises ValueError, TypeError, KeyError or RecursionError where the bytes are no manifest of this folder."""
+    """Raises RecursionError or one of UNFIT where the bytes are no manifest of this folder."""
     if len(data) > MANIFEST_BYTES_MAX:
         raise ValueError(f"it is longer than {MANIFEST_BYTES_MAX:,} bytes")
     content = _object(json.loads(data, parse_constant=_no_number))

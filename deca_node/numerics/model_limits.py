@@ -36,7 +36,8 @@ def check_parts(raw: dict[str, Any], folder: Path) -> None:
 
 
 def meta_model(config: PreTrainedConfig, folder: Path, head: Head | None) -> PreTrainedModel:
-    """The model that a config describes, with ``head`` a classifier, on torch's meta device, where tensors have shapes and no storage."""
+    """The model that a config describes, with ``head`` a classifier: on torch's meta device, where tensors have shapes
+    and no storage."""
     try:
         with torch.device("meta"):
             model: PreTrainedModel = auto_class(head).from_config(config, trust_remote_code=False)

@@ -13,6 +13,9 @@ from typing import Any
 
 from deca_node.protocol.errors import SettingsError
 
+WHOLE_MAX = 2**53
+"""Every whole number up to this one is a float as well, and none that anybody means is greater."""
+
 
 def setting(
     default: Any,
@@ -45,6 +48,8 @@ def check_limits(settings: Any) -> None:
 def _check_range(name: str, value: Any, low: float | None, high: float | None) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
+    if isinstance(value, int) and abs(value) > WHOLE_MAX:
+        raise SettingsError(f"{name} is a whole number beyond 2^53, and none is meant to be")
     if not math.isfinite(value):
         raise SettingsError(f"{name} = {value} is not a finite number")
     if low is not None and value < low:
