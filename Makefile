@@ -2,10 +2,11 @@
 
 PYTHON ?= python3
 TORCH ?= auto
+MINUTES ?= 10
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo testbed test simulate test-slow check check-image format bench bench-convergence-quick proto docs clean
+.PHONY: help setup demo testbed test simulate fuzz test-slow check check-image format bench bench-convergence-quick proto docs clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +45,10 @@ check: setup ## Format, lint, types, import arrow, freshness of generated files
 	$(BIN)/python tools/write_monitoring.py --check
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/python -m pytest -q -m "not slow" tests/deploy -n logical --maxprocesses 8
+
+fuzz: setup ## Fuzz every decoder: TARGET=name for one of them, MINUTES=10 for each; Linux only
+	@$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/python -m pip install -q --no-deps -c constraints.txt atheris
+	$(BIN)/python -m tests.fuzz $(TARGET) --minutes $(MINUTES)
 
 check-image: ## Run the container image's install steps in a clean environment, and two nodes in it
 	docker/check_install.sh cpu

@@ -174,9 +174,10 @@ def normalized(requirement: str) -> str:
 
 
 def dependencies() -> tuple[list[str], list[str]]:
-    """Names of the run-time and of the development dependencies in pyproject.toml."""
+    """Names of the run-time and of the development dependencies in pyproject.toml, fuzzing among the latter."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    development = project["optional-dependencies"]["dev"]
+    extras = project["optional-dependencies"]
+    development = extras["dev"] + extras["fuzz"]
     return [normalized(line) for line in project["dependencies"]], [normalized(line) for line in development]
 
 

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from deca_node.numerics.durable import write_file
 from deca_node.protocol.errors import SettingsError, StorageError, TrainerError
+from deca_node.protocol.jsons import UNFIT, parse
 
 LEDGER = "privacy.json"
 NOT_INSTALLED = (
@@ -53,9 +54,9 @@ class Ledger:
         self.entries: tuple[Entry, ...] = ()
         try:
             if self._path.exists():
-                spent = json.loads(self._path.read_text(encoding="utf-8"))["spent"]
+                spent = parse(self._path.read_text(encoding="utf-8"))["spent"]
                 self.entries = tuple((float(sigma), float(q), int(steps)) for sigma, q, steps in spent)
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+        except (OSError, *UNFIT) as problem:
             raise StorageError(
                 f"{self._path} cannot be read ({problem}), so nobody knows how much privacy is spent; bring the file "
                 "back, or remove it if nothing was ever sent from these records"
