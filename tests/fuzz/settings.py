@@ -255,7 +255,7 @@ def _lines() -> list[bytes]:
     frame = FrameId("north", FrameKind.UPDATE, 3, 4)
     said = (
         e.HalfStepped(Step(3, 4), frame, {"loss": 2.5}),
-        e.Mixed(Step(3, 4), {}, (("south", "sent NaN"),)),
+        e.Mixed(Step(3, 4), {}, (e.Refused("south", "not-finite", "sent NaN"),)),
         e.TrainerFailed("out of memory", 11),
         c.Mix(Step(3, 4), (c.Flow("south", frame, frame),), fold=True),
         messages.Note("loading"),
