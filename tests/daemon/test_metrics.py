@@ -127,6 +127,8 @@ LINES_OF_THE_PAGE = {
 FACTS_OF_THE_PAGE = {
     "train_loss": "deca_train_loss",
     "heldout_loss": "deca_heldout_loss",
+    "heldout_accuracy": "deca_heldout_accuracy",
+    "heldout_macro_f1": "deca_heldout_macro_f1",
     "consensus_distance": "deca_consensus_distance",
     "steps_per_second": "deca_steps_per_second",
     "remaining_seconds": "deca_remaining_seconds",
