@@ -49,7 +49,7 @@ def append_checked(head: bytes, checksum_at: int, data: memoryview) -> bytes:
     if COMPILED is None or data.readonly or len(data) <= LONG_BYTES:
         return b"".join((_stamped(head, checksum_at, checksum(data)), data))
     # A bytes object that nobody else knows yet may be written to: CPython makes them so itself.
-    message = _new_bytes(None, len(head) + len(data))
+    message: bytes = _new_bytes(None, len(head) + len(data))
     address = _address_of_bytes(message)
     source = ctypes.c_char.from_buffer(data)
     found = COMPILED(address + len(head), ctypes.addressof(source), len(data))
