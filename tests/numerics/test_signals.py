@@ -8,6 +8,7 @@ import itertools
 import math
 import struct
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -326,8 +327,8 @@ def test_a_late_ratio_meets_a_group_that_woke_up(monkeypatch: pytest.MonkeyPatch
 class Unlifted(Correction):
     """Without the last of the equations."""
 
-    def __init__(self, moved: Sequence[Moved], share: float, counts: Counts, device: torch.device) -> None:
-        super().__init__(moved, share, counts, device)
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
         self._unit = 0.0
 
 
