@@ -14,6 +14,7 @@ with a NUL byte). Names that end in ``.gz`` are read through gzip. Blank lines a
 A complaint names file and line and says what is wrong, but never quotes the record: it may be private.
 """
 
+import abc
 import codecs
 import gzip
 import json
@@ -115,7 +116,7 @@ class BadRecords:
             self.sentences.append(str(error))
 
 
-class Reader(Generic[Kind]):
+class Reader(abc.ABC, Generic[Kind]):
     """Iterates over the records of a file or folder, and knows how far it has come (in bytes, for progress)."""
 
     def __init__(self, path: Path, bad: BadRecords) -> None:
@@ -132,13 +133,13 @@ class Reader(Generic[Kind]):
         """Bytes read so far of ``bytes_total``, as they lie on disk."""
         return self._bytes_before + (self._open.tell() if self._open else 0)
 
+    @abc.abstractmethod
     def parse(self, line: bytes, source: Source) -> Kind:
         """One line of JSON as a record. Raises DataError that names the source and what is wrong with the line."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def whole(self, source: Source, text: str) -> Kind:
         """A text file as a record. Raises DataError where there is no such record."""
-        raise NotImplementedError
 
     def __iter__(self) -> Iterator[Kind]:
         for path in self._files:
