@@ -27,6 +27,7 @@ from deca_node.daemon.health import Health
 from deca_node.daemon.logs import log, say
 from deca_node.daemon.peers import Address, parse_address
 from deca_node.daemon.place import Place, read_seeds
+from deca_node.daemon.process import return_memory
 from deca_node.daemon.refusals import Refusals
 from deca_node.daemon.security import Security
 from deca_node.daemon.seeds import watch_seeds
@@ -45,6 +46,8 @@ from deca_node.protocol.quarantine import QuarantineRules
 from deca_node.protocol.run import Agreement, RunSettings
 
 DAY_SECONDS = 86_400.0
+MEMORY_SECONDS = 15.0
+"""Free memory goes back to the system this often."""
 FAREWELL_SECONDS = 0.5
 """How long the news that this node leaves for good may take to go out."""
 
@@ -116,6 +119,7 @@ class Network:
         self.swim.tell(talk.Started(()))
         self._begin(watch_seeds(lambda: self._seeds, lambda found: self.swim.tell(talk.SeedsChanged(found))))
         self._begin(self._warn_daily())
+        self._begin(self._return_memory())
 
     async def close(self, *, leaving: bool) -> None:
         """Send what is queued, and go: for good (``leaving``), or just away."""
@@ -216,6 +220,11 @@ class Network:
             if warning:
                 log.warning("%s", warning)
             await asyncio.sleep(DAY_SECONDS)
+
+    async def _return_memory(self) -> None:
+        while True:
+            await asyncio.sleep(MEMORY_SECONDS)
+            return_memory()
 
     def _begin(self, work: "Coroutine[None, None, None]") -> None:
         task = asyncio.ensure_future(work)

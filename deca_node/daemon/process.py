@@ -8,6 +8,7 @@ module that was imported, finds nothing, and keeps the peers waiting meanwhile.
 import ctypes
 import gc
 import sys
+from collections.abc import Callable
 
 MMAP_THRESHOLD_BYTES = 32 << 20
 """Below this size memory comes from the heap, not from a mapping of its own."""
@@ -21,11 +22,23 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 def settle_memory() -> None:
     """Keep freed buffers for the next ones, and what is loaded now out of garbage collections."""
-    if sys.platform == "linux":
-        # Other C libraries have no mallopt, or one that does nothing: then all stays as it was.
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
-            mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
+    mallopt = _of_libc("mallopt")
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
     gc.collect()
     gc.freeze()
+
+
+def return_memory() -> None:
+    """Give what is free back to the system, as after a thousand callers at once: now and then, since the threshold
+    keeps it for the buffers of updates. Takes a few milliseconds at most."""
+    malloc_trim = _of_libc("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+def _of_libc(name: str) -> Callable[..., int] | None:
+    """A function of glibc; None where the C library is another one, which then does as it always does."""
+    function: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+    return function

@@ -55,9 +55,10 @@ RUN: dict[str, Any] = {
     "batch_size": 2,
     "learning_rate": 1e-4,
     "topology": "full",
+    "signal": "none",
 }
 NODE = {"open_timeout_seconds": 2, "step_timeout_seconds": 2, "quarantine_seconds": 2, "wait_for": 2}
-GROWTH_BYTES_MAX = 48 << 20
+GROWTH_BYTES_MAX = 24 << 20
 """Of the daemon's memory over one attempt: what gRPC keeps for its connections, and no more."""
 STREAMS = 10_000
 
@@ -140,9 +141,10 @@ def undisturbed(live: Live) -> Iterator[None]:
     before, memory = live.steps(), resident_bytes(live.north.process.pid)
     yield
     until(lambda: live.steps() > before + 2, "steps after the attempt")
+    # What is free goes back to the system every 15 s.
+    until(lambda: resident_bytes(live.north.process.pid) - memory < GROWTH_BYTES_MAX, "the memory of before", 40)
     grown = resident_bytes(live.north.process.pid) - memory
     log.info("steps %d, memory %+.1f MiB", live.steps() - before, grown / 2**20)
-    assert grown < GROWTH_BYTES_MAX
     look(live.north, lambda status: any(p.name == "south" and p.state == "up" for p in status.peers), "south")
 
 
@@ -322,7 +324,13 @@ async def beyond_its_end(hostile: Member, live: Live) -> None:
 
 
 async def bad_checksum(hostile: Member, live: Live) -> None:
-    whole = bytearray(chunk(hostile, bytes(100), 100))
+    """A piece of the update that north waits for; of others it would not even look at the sum."""
+    asked: asyncio.Queue[tuple[FrameId, int]] = asyncio.Queue()
+    hostile.update = lambda theirs, content: asked.put_nowait((theirs, len(content)))
+    async with asyncio.timeout(60):
+        theirs, nbytes = await asked.get()
+    frame = FrameId(hostile.name, FrameKind.UPDATE, theirs.activation, theirs.inner)
+    whole = bytearray(wire.encode_chunk(frame, 0, nbytes, memoryview(bytes(nbytes))))
     whole[-1] ^= 1
     await hostile.raw("north", bytes(whole))
 
@@ -495,23 +503,25 @@ def test_ten_thousand_idle_streams(live: Live, connections: int) -> None:
         asyncio.run(flood(live, connections))
 
 
-def test_half_open_connections(live: Live) -> None:
-    """Fifteen hundred that say nothing, or half a greeting of TLS, and never more: those beyond the limit are closed at
-    once, the others after 10 s."""
+def hold_half_open(live: Live) -> None:
+    """Fifteen hundred connections that say nothing, or half a greeting of TLS, until they are closed from there."""
     hello_begun = b"\x16\x03\x01\x02\x00\x01\x00"
+    held = [half_open(live.port, hello_begun if number % 2 else b"") for number in range(1500)]
+    began = time.monotonic()
+    until(lambda: any(map(is_closed, held)), "the first to be closed", 60)
+    log.info("%d closed after %.1f s", sum(map(is_closed, held)), time.monotonic() - began)
+    until(lambda: all(map(is_closed, held)), "all of them to be closed", 60)
+    log.info("all closed after %.1f s", time.monotonic() - began)
+    for each in held:
+        each.close()
+
+
+def test_half_open_connections(live: Live) -> None:
+    """Never more of them than the limit: those beyond it are closed at once, the others after 10 s. What gRPC takes for
+    a connection it keeps for the next: a second time costs nothing."""
+    hold_half_open(live)
     with undisturbed(live):
-        held = [half_open(live.port, hello_begun if number % 2 else b"") for number in range(1500)]
-
-        def closed() -> bool:
-            return all(map(is_closed, held))
-
-        began = time.monotonic()
-        until(lambda: any(map(is_closed, held)), "the first to be closed", 60)
-        log.info("%d closed after %.1f s", sum(map(is_closed, held)), time.monotonic() - began)
-        until(closed, "all of them to be closed", 60)
-        log.info("all closed after %.1f s", time.monotonic() - began)
-        for each in held:
-            each.close()
+        hold_half_open(live)
 
 
 def is_closed(connection: Any) -> bool:
