@@ -17,6 +17,7 @@ import psutil
 
 from bench.exchange.meter import Meter, Usage
 from bench.exchange.party import Job
+from bench.exchange.trust import certify
 from bench.harness import ROOT
 
 START_SECONDS_MAX = 120.0
@@ -32,7 +33,8 @@ class PartyFailedError(Exception):
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way to exchange. ``environment`` is "" for our own; ``one_process``: it starts its nodes by itself."""
+    """One way to exchange. ``environment`` is "" for our own; ``one_process``: it starts its nodes by itself.
+    ``mutual_tls``: its nodes have certificates, and show them."""
 
     name: str
     label: str
@@ -40,6 +42,7 @@ class Contestant:
     option: str = ""
     environment: str = ""
     one_process: bool = False
+    mutual_tls: bool = False
     exchanges: int = 3
 
 
@@ -79,6 +82,8 @@ def make_jobs(folder: Path, contents: Sequence[str], elements: int, contestant: 
     """A job per node; a node's neighbours are those beside it on the ring."""
     count = len(contents)
     peers = tuple(("127.0.0.1", port) for port in free_ports(2 * count))
+    if contestant.mutual_tls:
+        certify(folder, [str(party) for party in range(count)])
     return [
         Job(
             socket=str(folder / "parent"),
@@ -89,6 +94,7 @@ def make_jobs(folder: Path, contents: Sequence[str], elements: int, contestant: 
             elements=elements,
             folder=str(folder),
             option=contestant.option,
+            certificates=str(folder) if contestant.mutual_tls else "",
         )
         for party in range(1 if contestant.one_process else count)
     ]

@@ -24,7 +24,8 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Job:
-    """What a party is told at its start. ``peers`` has an address (host, port) per party, ``contents`` a file."""
+    """What a party is told at its start. ``peers`` has an address (host, port) per party, ``contents`` a file;
+    ``certificates`` is a folder of :mod:`bench.exchange.trust`, or empty."""
 
     socket: str
     party: int
@@ -34,6 +35,7 @@ class Job:
     elements: int
     folder: str
     option: str
+    certificates: str = ""
 
     @classmethod
     def read(cls, text: str) -> "Job":

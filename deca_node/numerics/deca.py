@@ -178,9 +178,11 @@ def mix(x_half: Tensor, edges: Iterable[tuple[float, Tensor]], gamma_c: float) -
     x+ = sum_j w_ij x_half,j. ``edges`` yields (w_ij, e_ij) once per flow, late ones included; each
     e_ij is read before the next is asked for, so an edge may appear again with its next value.
     """
-    E = torch.zeros_like(x_half)
+    E: Tensor | None = None
     for w, e in edges:
-        E.add_(e, alpha=gamma_c * w)
+        E = e * (gamma_c * w) if E is None else E.add_(e, alpha=gamma_c * w)
+    if E is None:
+        return x_half, torch.zeros_like(x_half)
     return x_half + E, E
 
 

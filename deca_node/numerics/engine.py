@@ -330,9 +330,12 @@ class BlockEngine:
         x_plus, E = deca.mix(x, edges, self.gamma_c)
         x.copy_(x_plus)
         differences = self.public.differences(flows, piece.start, piece.stop)
-        for e in differences:
-            sums.add("disagreement_rms", e)
-        sums.add("consensus_distance", to_neighbourhood_mean(differences))
+        squares = [sums.add("disagreement_rms", e) for e in differences]
+        if len(differences) == 1:
+            # Halfway to the only neighbour.
+            sums.add_square("consensus_distance", squares[0] / 4, E.numel())
+        else:
+            sums.add("consensus_distance", to_neighbourhood_mean(differences))
         sums.add("flow_rms", E)
         return E
 
@@ -359,12 +362,15 @@ class BlockEngine:
         if h is not None:
             sums.add("h_rms", h)
         sums.add("m_rms", moments.m)
-        sums.add("sqrt_v_rms", moments.v.sqrt())
+        sums.add_square("sqrt_v_rms", moments.v.sum().double(), moments.v.numel())
 
     def _keep(self, piece: Slice, moments: deca.Moments) -> None:
         assert self.moments is not None
         for whole, part in zip(self.moments, moments, strict=True):
-            whole[piece.start : piece.stop] = part
+            here = whole[piece.start : piece.stop]
+            # What a fold left alone is there already.
+            if here.data_ptr() != part.data_ptr():
+                here.copy_(part)
 
     def _check_finite(self, what: str, value: float, step: int) -> None:
         if not math.isfinite(value):
@@ -382,11 +388,17 @@ class _Squares:
         self._sums: dict[str, Tensor] = {}
         self._elements: dict[str, int] = {}
 
-    def add(self, name: str, x: Tensor) -> None:
+    def add(self, name: str, x: Tensor) -> Tensor:
+        """Returns what x adds."""
+        return self.add_square(name, _square(x), x.numel())
+
+    def add_square(self, name: str, square: Tensor, elements: int) -> Tensor:
+        """The sum of squares of so many elements, float64 []."""
         if name not in self._sums:
             self._sums[name] = torch.zeros((), dtype=torch.float64, device=self._device)
-        self._sums[name] += _square(x)
-        self._elements[name] = self._elements.get(name, 0) + x.numel()
+        self._sums[name] += square
+        self._elements[name] = self._elements.get(name, 0) + elements
+        return square
 
     def roots(self) -> Figures:
         """The RMS of everything that was added, by name."""

@@ -8,6 +8,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,12 @@ import uvloop
 
 from bench.exchange import content, party
 from bench.exchange.party import Job
+from bench.exchange.trust import FEDERATION, files_of
 from deca_node.daemon.arena import Arena, FrameStore, shared_file
+from deca_node.daemon.credentials import NodeCredentials
 from deca_node.daemon.endpoint import Endpoint
 from deca_node.daemon.greeting import Identity
+from deca_node.daemon.identity import Doorman, NameLists
 from deca_node.daemon.peers import Address
 from deca_node.daemon.process import settle_memory
 from deca_node.daemon.session import FrameRules
@@ -116,7 +120,13 @@ class Ours:
         arena = Arena(shared_file(), self._codes.nbytes, (HELD_MAX + 1) * (len(job.neighbours) + 1))
         self._store = FrameStore(arena)
         peers = {name(peer): Address(*job.peers[peer]) for peer in job.neighbours}
-        self._endpoint = Endpoint(Address(*job.peers[job.party]))
+        address = Address(*job.peers[job.party])
+        if job.certificates:
+            files = files_of(Path(job.certificates), name(job.party))
+            credentials, doorman = NodeCredentials(files), Doorman(FEDERATION, NameLists(None, None), lambda *_: None)
+            self._endpoint = Endpoint(address, credentials.for_endpoint(), doorman.verify)
+        else:
+            self._endpoint = Endpoint(address)
         identity = Identity(name(job.party), job.party, lambda: -1)
         self._transport = Transport(identity, self._endpoint, self._events.put_nowait)
         await self._endpoint.start()
