@@ -5,8 +5,9 @@ that burns a core at lower priority, hand each other frames without a pause. Mea
 link and, as the alternative without one, as small messages on the exchange stream itself; and a meter sees how late
 the event loop wakes whom it promised to wake.
 
-Three arms: at rest; frames at 1 Gbit/s each way, as over a common link; and frames as fast as the two can, which on
-few cores is as fast as four processes that compete for them let each other.
+Four arms: at rest; the trainers alone, which shows what the machine's own scheduler costs; frames at 1 Gbit/s each way,
+as over a common link; and frames as fast as the two can, which on few cores is as fast as four processes that compete
+for them let each other. In each, a process that does nothing but sleep tells how late the scheduler wakes anybody.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvloop
 from rich.console import Console
@@ -50,9 +51,30 @@ FRAME_BYTES = 32 * MIB
 WARM_UP_SECONDS = 2.0
 PING_SECONDS = 0.02
 TARGET_SECONDS = 0.005
-LOADS: dict[str, float | None] = {"at rest": None, "1 Gbit/s": 125e6, "all it can": 0.0}
-"""Bytes per second each way; 0: no limit."""
+
+
+class Load(NamedTuple):
+    """Whether a trainer burns beside each node, and the bytes per second each way (0: no limit, None: no frames)."""
+
+    trainers: bool
+    bytes_per_second: float | None
+
+
+LOADS = {
+    "at rest": Load(trainers=False, bytes_per_second=None),
+    "trainers alone": Load(trainers=True, bytes_per_second=None),
+    "1 Gbit/s": Load(trainers=True, bytes_per_second=125e6),
+    "all it can": Load(trainers=True, bytes_per_second=0.0),
+}
 BURN = "import os\nos.nice(5)\nwhile True: pass"
+SLEEP = """
+import json, sys, time
+late, end = [], time.monotonic() + float(sys.argv[1])
+while (due := time.monotonic() + 0.02) < end:
+    time.sleep(0.02)
+    late.append(time.monotonic() - due)
+print(json.dumps(late))
+"""
 
 
 def main() -> None:
@@ -75,10 +97,14 @@ def arm(name: str, seconds: float) -> list[Row]:
     """Two fresh processes with a burning one beside each under load; the worse of the two for every figure."""
     ports = free_ports(2)
     jobs = [{"index": index, "ports": ports, "load": name, "seconds": seconds} for index in range(2)]
-    burning = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(2 * (LOADS[name] is not None))]
+    burning = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(2 * LOADS[name].trainers)]
     try:
         commands = [[sys.executable, "-m", "bench.latency", "--party", json.dumps(job)] for job in jobs]
         parties = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for command in commands]
+        # Beside the parties once they have warmed up.
+        time.sleep(WARM_UP_SECONDS)
+        sleeper = [sys.executable, "-c", SLEEP, str(seconds)]
+        late = json.loads(subprocess.run(sleeper, stdout=subprocess.PIPE, text=True, check=True).stdout)
         answers = [party.communicate(timeout=120 + 3 * seconds)[0] for party in parties]
     finally:
         for process in burning:
@@ -88,10 +114,13 @@ def arm(name: str, seconds: float) -> list[Row]:
         raise SystemExit("a party failed; its own words are above")
     reports = [json.loads(answer.splitlines()[-1]) for answer in answers]
     rate = sum(report["received_bytes"] for report in reports) / seconds / 1e9
-    return [
-        {"load": name, "what": kind, "gigabytes_per_second": rate, **worse(*(report[kind] for report in reports))}
-        for kind in ("control ping", "exchange ping", "event-loop lag")
-    ]
+    kinds = ("control ping", "exchange ping", "event-loop lag")
+    figures = {kind: worse(*(report[kind] for report in reports)) for kind in kinds}
+    scheduler = Window(len(late))
+    for each in late:
+        scheduler.add(each)
+    figures["a sleeper's lag"] = asdict(scheduler.figures())
+    return [{"load": name, "what": kind, "gigabytes_per_second": rate, **found} for kind, found in figures.items()]
 
 
 def worse(left: Row, right: Row) -> Row:
@@ -127,7 +156,7 @@ class Party:
         self._name, self._peer = NAMES[job["index"]], NAMES[1 - job["index"]]
         own, peer = (Address("127.0.0.1", job["ports"][index]) for index in (job["index"], 1 - job["index"]))
         self._own, self._there = own, peer
-        self._rate = LOADS[job["load"]]
+        self._rate = LOADS[job["load"]].bytes_per_second
         self._round_trips = Window(100_000)
         self._asked: dict[int, float] = {}
         self._received = 0

@@ -2,14 +2,16 @@
 
 Real nodes, each in a network namespace of its own, over lines of 100 Mbit/s with a round trip of 40 ms
 (:mod:`bench.links.wire`). The batch is chosen so that a step takes about as long as its int4 update takes on that
-line. Then the same steps run in three ways, in turn: every node by itself (compute alone, all nodes at the same time,
-so that they share the machine as they do in the other two), with ``overlap``, and in ``lockstep``. Compared are medians
-of the seconds from step to step, in the blocks that are decoder layers, the first steps of each visit left out. Of
-these ``waiting_seconds`` passed with neither gradient nor encoding nor mixing: what the line costs, and what another
-program that takes the processor away changes least.
+line. Then the same steps run in several ways, in turn: every node by itself (compute alone, all nodes at the same time,
+so that they share the machine as they do in the others), and for each codec with ``overlap`` and in ``lockstep``.
+Trainers have a share of a core each (:mod:`bench.links.share`). Compared are the seconds from step to step, in the
+blocks that are decoder layers, the first steps of each visit left out. Of these ``waiting_seconds`` passed with neither
+gradient nor encoding nor mixing: what the line costs, and what another program that takes the processor away changes
+least.
 """
 
 import argparse
+import itertools
 import json
 import math
 import signal
@@ -29,7 +31,7 @@ from deca_node.lab.processes import LocalNodes, NodeProcess
 from deca_node.protocol.sizes import STATE_BYTES, frame_framing_bytes
 
 ALONE = "alone"
-ARMS = (ALONE, "overlap", "lockstep")
+EXCHANGES = ("overlap", "lockstep")
 PORT = 4700
 SKIPPED_STEPS = 3
 """Of each visit: the keyframe and TCP's slow start fall into them."""
@@ -57,6 +59,10 @@ def main() -> None:
     options.add_argument("--hidden", type=int, default=768, help="width of the model")
     options.add_argument("--steps", type=int, default=20, help="gradient steps per visit")
     options.add_argument("--repeats", type=int, default=3, help="turns")
+    options.add_argument(
+        "--codecs", nargs="+", default=["int4", "int8"], help="steps are as long as the first's updates"
+    )
+    options.add_argument("--signal", default="none", help="what travels beside updates: none, v or mv")
     options.add_argument("--share", type=float, default=0.8, help="of a core for each trainer; 0: no limit")
     arguments = options.parse_args()
     if arguments.quick:
@@ -72,8 +78,11 @@ def main() -> None:
         return
     found = summary(rows)
     show(found, bench)
-    job = {name: getattr(arguments, name) for name in ("nodes", "mbit", "rtt_ms", "hidden", "steps", "repeats")}
-    job |= {"share": arguments.share, "frame_bytes": bench.frame_bytes, "mtu_bytes": MTU_BYTES}
+    job = {
+        name: getattr(arguments, name)
+        for name in ("nodes", "mbit", "rtt_ms", "hidden", "steps", "repeats", "codecs", "signal", "share")
+    }
+    job |= {"frame_bytes": bench.frame_bytes, "mtu_bytes": MTU_BYTES}
     line = {"transfer_seconds": round(bench.transfer_seconds, 4), "packets_lost": wire.lost}
     path = write_results("links", arguments, {"job": job, **line, **found, "turns": rows})
     Console().print(f"written to {path}")
@@ -92,6 +101,8 @@ class Bench:
         self.names = [f"node-{number + 1}" for number in range(arguments.nodes)]
         self._prepare()
         self.batch: int = arguments.batch or FIRST_BATCH
+        self.arms = [ALONE, *(f"{exchange} {codec}" for codec in arguments.codecs for exchange in EXCHANGES)]
+        self._runs = itertools.count(1)
 
     @property
     def transfer_seconds(self) -> float:
@@ -106,13 +117,13 @@ class Bench:
         rows = []
         for turn in range(self.arguments.repeats):
             rows.append(self._fitted(turn))
-            # Alone once more between the others: what a machine does changes within a minute.
-            rows += [self._row(turn, arm) for arm in ("overlap", ALONE, "lockstep")]
+            # Alone once more among the others: what a machine does changes within a minute.
+            rows += [self._row(turn, arm) for arm in (self.arms[1], ALONE, *self.arms[2:])]
         return rows
 
     def _fitted(self, turn: int) -> Row:
-        """Compute alone, with as many sequences as make a step take as long as its update on the line, or hardly longer.
-        Found anew in each turn: a machine is not always as fast."""
+        """Compute alone, with so many sequences that a step takes as long as its update on the line, or hardly longer.
+        Their number is found anew in each turn: a machine is not always as fast."""
         for _ in range(FITTINGS_MAX):
             row = self._row(turn, ALONE)
             share = row["step_seconds"] / self.transfer_seconds
@@ -123,15 +134,17 @@ class Bench:
         return row
 
     def _row(self, turn: int, arm: str) -> Row:
-        steps = self.run(arm, self.batch, f"{turn}-{arm}-{self.batch}")
+        steps = self.run(arm, self.batch)
         names = ("step_seconds", *WORK, "waiting_seconds")
-        medians = {name: statistics.median(step.get(name, 0.0) for step in steps) for name in names}
-        print(f"turn {turn + 1}, {arm}, batch {self.batch}: {1000 * medians['step_seconds']:.0f} ms a step", flush=True)
-        rounded = {name: round(value, 4) for name, value in medians.items()}
-        return {"turn": turn, "arm": arm, "batch": self.batch, **rounded}
+        found = {name: statistics.median(step.get(name, 0.0) for step in steps) for name in names}
+        found["step_seconds_mean"] = statistics.mean(step["step_seconds"] for step in steps)
+        print(f"turn {turn + 1}, {arm}, batch {self.batch}: {1000 * found['step_seconds']:.0f} ms a step", flush=True)
+        return {"turn": turn, "arm": arm, "batch": self.batch, **{name: round(found[name], 4) for name in found}}
 
-    def run(self, arm: str, batch: int, label: str) -> list[Row]:
+    def run(self, arm: str, batch: int) -> list[Row]:
         """One run of all nodes; what each wrote down about every step that counts."""
+        exchange, codec = ("lockstep", "int4") if arm == ALONE else arm.split()
+        label = f"{next(self._runs)}-{exchange}"
         settings = {
             "rounds": 1,
             "inner_steps": self.arguments.steps,
@@ -141,9 +154,9 @@ class Bench:
             "batch_size": batch,
             "learning_rate": 1e-5,
             "topology": "full",
-            "codec": "int4",
-            "signal": "none",
-            "exchange": "lockstep" if arm == ALONE else arm,
+            "codec": codec,
+            "signal": self.arguments.signal,
+            "exchange": exchange,
         }
         run = self.folder / f"{label}.toml"
         run.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))
@@ -196,36 +209,42 @@ def layer_steps(directory: Path) -> list[Row]:
 
 def summary(rows: list[Row]) -> Row:
     """Medians over the turns; ratios are taken within each turn."""
-    turns = range(rows[-1]["turn"] + 1)
-    by_arm = {
-        arm: [
-            statistics.mean(r["step_seconds"] for r in rows if (r["turn"], r["arm"]) == (turn, arm)) for turn in turns
-        ]
-        for arm in ARMS
-    }
-    ratios = {arm: [mine / alone for mine, alone in zip(by_arm[arm], by_arm[ALONE], strict=True)] for arm in ARMS[1:]}
-    waiting = {arm: statistics.median(row["waiting_seconds"] for row in rows if row["arm"] == arm) for arm in ARMS}
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
     return {
-        "step_seconds": {arm: round(statistics.median(values), 4) for arm, values in by_arm.items()},
-        "waiting_seconds": {arm: round(seconds, 4) for arm, seconds in waiting.items()},
-        "over_alone": {arm: round(statistics.median(values), 3) for arm, values in ratios.items()},
-        "over_alone_all": {arm: [round(value, 3) for value in values] for arm, values in ratios.items()},
+        "step_seconds": {arm: round(statistics.median(_by_turn(rows, arm, "step_seconds")), 4) for arm in arms},
+        "waiting_seconds": {arm: round(statistics.median(_by_turn(rows, arm, "waiting_seconds")), 4) for arm in arms},
+        "over_alone": {arm: round(statistics.median(_over_alone(rows, arm, "step_seconds")), 3) for arm in arms},
+        "mean_over_alone": {
+            arm: round(statistics.median(_over_alone(rows, arm, "step_seconds_mean")), 3) for arm in arms
+        },
+        "over_alone_all": {arm: [round(r, 3) for r in _over_alone(rows, arm, "step_seconds")] for arm in arms},
     }
+
+
+def _by_turn(rows: list[Row], arm: str, figure: str) -> list[float]:
+    turns = range(rows[-1]["turn"] + 1)
+    return [statistics.mean(r[figure] for r in rows if (r["turn"], r["arm"]) == (turn, arm)) for turn in turns]
+
+
+def _over_alone(rows: list[Row], arm: str, figure: str) -> list[float]:
+    alone = _by_turn(rows, ALONE, figure)
+    return [mine / its for mine, its in zip(_by_turn(rows, arm, figure), alone, strict=True)]
 
 
 def show(found: Row, bench: Bench) -> None:
     """Print the table."""
     given = bench.arguments
     table = Table(
-        title=f"{given.nodes} nodes, {given.mbit:g} Mbit/s, {given.rtt_ms:g} ms round trip, int4",
-        caption=f"An update of {bench.frame_bytes / 1e6:.1f} MB takes {1000 * bench.transfer_seconds:.0f} ms on the "
-        f"line. The aim for overlap is {TARGET_RATIO} times compute alone.",
+        title=f"{given.nodes} nodes, {given.mbit:g} Mbit/s, {given.rtt_ms:g} ms round trip",
+        caption=f"An update in int4 of {bench.frame_bytes / 1e6:.1f} MB takes "
+        f"{1000 * bench.transfer_seconds:.0f} ms on the line. The aim for overlap with it is {TARGET_RATIO} times "
+        "compute alone. Milliseconds are medians over steps.",
     )
-    for heading in ("steps", "ms per step", "of them waiting", "over compute alone"):
+    for heading in ("steps", "ms per step", "of them waiting", "over compute alone", "in the mean"):
         table.add_column(heading, justify="left" if heading == "steps" else "right")
     for arm, seconds in found["step_seconds"].items():
-        waiting, ratio = 1000 * found["waiting_seconds"][arm], found["over_alone"].get(arm, 1.0)
-        table.add_row(arm, f"{1000 * seconds:.0f}", f"{waiting:.0f}", f"{ratio:.2f}")
+        ratios = [f"{found[name][arm]:.2f}" for name in ("over_alone", "mean_over_alone")]
+        table.add_row(arm, f"{1000 * seconds:.0f}", f"{1000 * found['waiting_seconds'][arm]:.0f}", *ratios)
     Console().print(table)
 
 

@@ -23,8 +23,8 @@ TUN = Path("/dev/net/tun")
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 
 MTU_BYTES = 18_000
-"""Larger than on any line, as a network card hands packets over that it has joined: 700 a second per 100 Mbit/s, so that
-Python takes little of the processor from what is measured."""
+"""Larger than on any line, as a network card hands packets over that it has joined: 700 a second per 100 Mbit/s, so
+that Python takes little of the processor from what is measured."""
 
 QUEUE_SECONDS = 0.1
 """How much may wait for a line; ordinary routers let as much or more."""

@@ -32,7 +32,7 @@ from deca_node.daemon.donations import (
     read_offer,
 )
 from deca_node.daemon.donor import DESCRIBE
-from deca_node.daemon.haul import BROKEN, Haul, Waits, in_a_line
+from deca_node.daemon.haul import BROKEN, Blame, Haul, Waits, in_a_line
 from deca_node.daemon.incoming import JOURNAL, Part
 from deca_node.daemon.peers import Address
 from deca_node.daemon.pieces import Item
@@ -64,17 +64,24 @@ class Fetcher:
     """The getting side. ``channel_for`` opens a channel to a donor by name and address, with the node's certificates;
     ``name`` is what this node calls itself there.
 
-    ``traffic`` counts what came, over all fetches (see :class:`Haul`).
+    ``traffic`` counts what came, over all fetches (see :class:`Haul`); ``blame`` hears of donors that broke the rules.
     """
 
     def __init__(
-        self, directory: Path, channel_for: ChannelFor, note: Note, waits: Waits | None = None, name: str = ""
+        self,
+        directory: Path,
+        channel_for: ChannelFor,
+        note: Note,
+        waits: Waits | None = None,
+        name: str = "",
+        blame: Blame = lambda _donor, _problem: None,
     ) -> None:
         self._incoming = directory / INCOMING
         self._channel_for = channel_for
         self._note = note
         self._waits = waits or Waits()
         self._name = name
+        self._blame = blame
         self.traffic: Counter[str] = Counter()
 
     async def describe(self, donors: Mapping[str, Address]) -> tuple[dict[str, Offer], dict[str, str]]:
@@ -173,7 +180,8 @@ class Fetcher:
                 parts[item] = await asyncio.to_thread(Part, errand.folder, item, label)
         mine = {item: parts[item] for item in plan.items}
         await asyncio.to_thread(_check_room, errand.folder, sum(p.missing_bytes for p in mine.values()))
-        haul = Haul(mine, wanted, channels, self._name, errand.fingerprint, self.traffic, self._note, self._waits)
+        about = (self._name, errand.fingerprint)
+        haul = Haul(mine, wanted, channels, *about, self.traffic, self._note, self._waits, self._blame)
         lacking = await haul.run()
         distrusted |= haul.distrusted
         return lacking

@@ -8,7 +8,7 @@ the others. When no worker can do more the haul is over, whether or not everythi
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,9 @@ from deca_node.numerics.options import Note
 from deca_node.protocol.errors import WireError
 
 _END: Any = getattr(grpc.aio, "EOF")  # noqa: B009 - what a read gives at a stream's end; the stubs do not know it
+
+Blame = Callable[[str, WireError], None]
+"""What to do about a donor that broke the rules."""
 
 BROKEN = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
 """What a call raises that does not end well."""
@@ -68,7 +71,8 @@ class Haul:
     know this node by ``name``.
 
     ``traffic`` counts ``bytes`` (also by donor, ``bytes_from.NAME``) and ``pieces`` that came, pieces that were
-    ``refused``, ``bytes_resent`` that were here already, ``donors_lost`` and ``busy`` answers.
+    ``refused``, ``bytes_resent`` that were here already, ``donors_lost`` and ``busy`` answers. ``blame`` hears of every
+    donor that sent what is refused.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Haul:
         traffic: Counter[str],
         note: Note,
         waits: Waits,
+        blame: Blame,
     ) -> None:
         self._parts = parts
         self._copies = copies
@@ -90,6 +95,7 @@ class Haul:
         self._traffic = traffic
         self._note = note
         self._waits = waits
+        self._blame = blame
         self._pool = Pool({item: part.missing for item, part in parts.items()}, copies)
         self._unsound: list[Item] = []
         self._stirred = asyncio.Event()
@@ -138,7 +144,7 @@ class Haul:
                     if self._pool.got(item):
                         await self._finish(item)
         except WireError as problem:
-            self._distrust(donor, item, str(problem))
+            self._distrust(donor, item, problem)
         except (*BROKEN, TimeoutError) as problem:
             return self._failed(donor, item, problem, record)
         finally:
@@ -216,11 +222,12 @@ class Haul:
         self._note(f"{donor} is no donor any more: {reason}", "warning")
         return 0.0
 
-    def _distrust(self, donor: str, item: Item, sentence: str) -> None:
+    def _distrust(self, donor: str, item: Item, problem: WireError) -> None:
         self._traffic["refused"] += 1
         self.distrusted.add((donor, item))
         self._pool.withdraw(donor, item)
-        self._note(f"{donor} is not asked for {item} again: {sentence}", "warning")
+        self._note(f"{donor} is not asked for {item} again: {problem}", "warning")
+        self._blame(donor, problem)
 
     # --- what the others want to know ---------------------------------------------------------------
 

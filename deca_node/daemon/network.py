@@ -107,7 +107,7 @@ class Network:
             (Throttle(settings.transfer_upload * 1e6 / 8), throttle),
             self._verify_asker,
         )
-        self.fetcher = Fetcher(directory, self.endpoint.channel, say, name=place.name)
+        self.fetcher = Fetcher(directory, self.endpoint.channel, say, name=place.name, blame=self.refusals.blame)
         self.health = Health()
         self.endpoint.add(*self.donor.handlers(), self.health.handlers())
 

@@ -110,6 +110,7 @@ class Town:
 
     path: Path
     notes: list[str] = field(default_factory=list)
+    blamed: list[tuple[str, str]] = field(default_factory=list)
     donors: dict[str, Donor] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     killed: asyncio.Future[None] | None = None
@@ -139,7 +140,10 @@ class Town:
             self.notes.append(sentence)
 
         door = Endpoint(Address("127.0.0.1", 0))
-        return Fetcher(self.path / "late", door.channel, note, waits, name)
+        def blame(donor: str, problem: WireError) -> None:
+            self.blamed.append((donor, problem.reason))
+
+        return Fetcher(self.path / "late", door.channel, note, waits, name, blame)
 
     async def fetch(self, fetcher: Fetcher, at_least: int = 1, have: Mapping[str, int] | None = None) -> Fetched:
         expected = {block: SIZES[block] for block in ("embedding", "layers.0", "layers.1", "head")}
@@ -273,6 +277,7 @@ def test_a_damaged_piece_is_refused_and_comes_from_another(tmp_path: Path) -> No
             with pytest.raises(TransferError, match="nobody could give block embedding of activation 4"):
                 await there.fetch(fetcher)
             assert fetcher.traffic["refused"] == 1 and there.said("north is not asked", "piece 1", "damaged")
+            assert there.blamed == [("north", "checksum")]
             await there.add("south")
             assert read(await there.fetch(fetcher)) == whole()
             assert fetcher.traffic["bytes_resent"] == 0

@@ -1,7 +1,7 @@
 """This project: its Transport and Session over grpc.aio, its shared memory, its codecs.
 
-What the trainer does in a node (encode an update, absorb the neighbour's) and what the daemon does (send,
-receive) happen here in one process, one after the other. ``option`` names the codec.
+What the trainer does in a node (encode an update, absorb the neighbour's) happens here on a thread of its own, what the
+daemon does (send, receive) on the loop: in one process, but neither keeps the other waiting. ``option`` names the codec.
 """
 
 import asyncio
@@ -155,14 +155,14 @@ class Ours:
 
     async def _exchange(self) -> None:
         assert self._ours
-        self._codes.encode(self._store.view(self._ours))
+        await asyncio.to_thread(self._codes.encode, self._store.view(self._ours))
         for peer in self._job.neighbours:
             self._transport.send_frame(name(peer), self._ours)
         for _ in self._job.neighbours:
             event = await self._events.get()
             assert isinstance(event, e.UpdateReceived), event
             self._theirs[int(event.peer)] = event.update
-            self._codes.absorb(int(event.peer), self._store.view(event.update))
+            await asyncio.to_thread(self._codes.absorb, int(event.peer), self._store.view(event.update))
 
     def check(self) -> float:
         """The worst of the neighbours' updates."""

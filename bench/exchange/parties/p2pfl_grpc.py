@@ -3,12 +3,20 @@
 These are the calls its own gossip makes, without the pauses that gossip puts between them.
 """
 
+import os
 import queue
+import sys
 import threading
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from p2pfl.settings import Settings
+# It makes a folder of logs where it is started, and fails where another one does so at the same moment.
+FOLDER = Path(sys.argv[1]).with_suffix("")
+FOLDER.mkdir()
+os.chdir(FOLDER)
+
+from p2pfl.settings import Settings  # noqa: E402
 
 # The loggers read these when they are imported; Ray would start a cluster to collect log lines.
 Settings.general.DISABLE_RAY = True
