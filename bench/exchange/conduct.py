@@ -21,7 +21,7 @@ from bench.exchange.trust import certify
 from bench.harness import ROOT
 
 START_SECONDS_MAX = 120.0
-EXCHANGE_SECONDS_MAX = 300.0
+EXCHANGE_SECONDS_MAX = 120.0
 END_SECONDS = 10.0
 
 Answer = dict[str, Any]

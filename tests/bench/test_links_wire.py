@@ -43,8 +43,8 @@ def test_both_ways_of_a_line_are_as_fast(wire: Wire) -> None:
 def test_what_does_not_fit_the_queue_is_lost(wire: Wire) -> None:
     a, b, _ = wire.lines
     sent = [wire._arrival(a, b, 10_000, now=5.0) for _ in range(20)]
-    assert [arrival is None for arrival in sent] == [False] * 5 + [True] * 15
-    assert wire.lost == 15 and QUEUE_SECONDS == 0.05
+    assert [arrival is None for arrival in sent] == [False] * 10 + [True] * 10
+    assert wire.lost == 10 and QUEUE_SECONDS == 0.1
     assert wire._arrival(a, b, 10_000, now=6.0) is not None
 
 

@@ -140,6 +140,7 @@ class Town:
             self.notes.append(sentence)
 
         door = Endpoint(Address("127.0.0.1", 0))
+
         def blame(donor: str, problem: WireError) -> None:
             self.blamed.append((donor, problem.reason))
 

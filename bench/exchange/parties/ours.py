@@ -1,7 +1,8 @@
 """This project: its Transport and Session over grpc.aio, its shared memory, its codecs.
 
-What the trainer does in a node (encode an update, absorb the neighbour's) happens here on a thread of its own, what the
-daemon does (send, receive) on the loop: in one process, but neither keeps the other waiting. ``option`` names the codec.
+What the trainer does in a node (encode an update, absorb the neighbour's) happens here on a thread of its own, what
+the daemon does (send, receive) on the loop: in one process, but neither keeps the other waiting. ``option`` names the
+codec.
 """
 
 import asyncio

@@ -30,7 +30,7 @@ from p2pfl.learning.frameworks.p2pfl_model import P2PFLModel  # noqa: E402
 from bench.exchange import content  # noqa: E402
 from bench.exchange.party import Job, main  # noqa: E402
 
-ARRIVE_SECONDS_MAX = 240.0
+ARRIVE_SECONDS_MAX = 100.0
 COMPRESSION = {"ptq": {"dtype": "int8"}}
 
 
