@@ -12,6 +12,10 @@ SUITES = (
     "bench.latency",
     "bench.probes",
     "bench.slow_neighbour",
+    "bench.links",
+    "bench.scale",
+    "bench.hostile",
+    "bench.privacy",
 )
 
 

@@ -181,8 +181,7 @@ def mix(x_half: Tensor, edges: Iterable[tuple[float, Tensor]], gamma_c: float) -
     E: Tensor | None = None
     for w, e in edges:
         E = e * (gamma_c * w) if E is None else E.add_(e, alpha=gamma_c * w)
-    if E is None:
-        return x_half, torch.zeros_like(x_half)
+    E = torch.zeros_like(x_half) if E is None else E
     return x_half + E, E
 
 

@@ -25,6 +25,7 @@ from deca_node.numerics.flows import KEYFRAME_CODEC, Flow, Origin, PublicCopies,
 from deca_node.numerics.norms import Norms
 from deca_node.numerics.quantize import CODECS, Codec, slice_elements
 from deca_node.numerics.signals import Correction, Moved
+from deca_node.numerics.squares import Squares, square
 from deca_node.numerics.updates import Exchanged, Layout, State
 from deca_node.protocol.errors import TrainerError, WireError
 from deca_node.protocol.run import RunSettings
@@ -216,7 +217,7 @@ class BlockEngine:
             self.norms.take_checked()
         codes = [one.flow for one in exchanged]
         correction = self._correction(exchanged if fold else ())
-        sums = _Squares(self.flat.master.device)
+        sums = Squares(self.flat.master.device)
         left = self._left(codes)
         for piece in self._slices:
             E = self._flow(piece, codes, left, sums) if codes else None
@@ -295,7 +296,7 @@ class BlockEngine:
         x = self.flat.master
         if self.moments is None:
             self.moments = deca.Moments(torch.zeros_like(x), torch.zeros_like(x))
-        sums = _Squares(x.device)
+        sums = Squares(x.device)
         squares = torch.zeros(len(self.flat.spans), dtype=torch.float64, device=x.device)
         for piece in self._slices:
             here = slice(piece.start, piece.stop)
@@ -303,7 +304,7 @@ class BlockEngine:
             x_half, half = deca.half_step(self.hyper, self.counts, x[here], moments, grad[here], gamma=gamma)
             sums.add("x_step_rms", x_half - x[here])
             if self.hyper.discrepancy == "rms":
-                squares[piece.tensor] += _square(deca.preconditioner(self.hyper, self.counts, half))
+                squares[piece.tensor] += square(deca.preconditioner(self.hyper, self.counts, half))
             x[here] = x_half
             self._keep(piece, half)
         sizes = [span.stop - span.start for span in self.flat.spans]
@@ -320,7 +321,7 @@ class BlockEngine:
         known = (edge.distances for edge in self.public.edges.values() if edge.distances is not None)
         return self.clip.radii(known, sizes).shares(distances)
 
-    def _flow(self, piece: Slice, flows: Sequence[Flow], left: Tensor | None, sums: "_Squares") -> Tensor:
+    def _flow(self, piece: Slice, flows: Sequence[Flow], left: Tensor | None, sums: Squares) -> Tensor:
         """Mix one slice; returns E, what the flows added to it."""
         assert self.public is not None, "flows need open edges"
         x = self.flat.master[piece.start : piece.stop]
@@ -333,7 +334,7 @@ class BlockEngine:
         squares = [sums.add("disagreement_rms", e) for e in differences]
         if len(differences) == 1:
             # Halfway to the only neighbour.
-            sums.add_square("consensus_distance", squares[0] / 4, E.numel())
+            sums.add_sum("consensus_distance", squares[0] / 4, E.numel())
         else:
             sums.add("consensus_distance", to_neighbourhood_mean(differences))
         sums.add("flow_rms", E)
@@ -350,7 +351,7 @@ class BlockEngine:
         device = self.flat.master.device
         return Correction(tuple(newest.values()), self.gamma_c, self.counts, device, self.clip, self.hyper.epsilon)
 
-    def _fold(self, piece: Slice, E: Tensor | None, correction: Correction, sums: "_Squares") -> None:
+    def _fold(self, piece: Slice, E: Tensor | None, correction: Correction, sums: Squares) -> None:
         assert self.moments is not None and self.flat.grad is not None
         here = slice(piece.start, piece.stop)
         half = deca.Moments(*(t[here] for t in self.moments))
@@ -362,7 +363,7 @@ class BlockEngine:
         if h is not None:
             sums.add("h_rms", h)
         sums.add("m_rms", moments.m)
-        sums.add_square("sqrt_v_rms", moments.v.sum().double(), moments.v.numel())
+        sums.add_sum("sqrt_v_rms", moments.v.sum().double(), moments.v.numel())
 
     def _keep(self, piece: Slice, moments: deca.Moments) -> None:
         assert self.moments is not None
@@ -378,33 +379,3 @@ class BlockEngine:
                 f"the {what} of block {self.flat.block.name} at inner step {step} is {value}: training has diverged; "
                 "a lower learning_rate is the usual cure"
             )
-
-
-class _Squares:
-    """Sums of squares by name, kept on the device so that a slice costs no wait for it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._sums: dict[str, Tensor] = {}
-        self._elements: dict[str, int] = {}
-
-    def add(self, name: str, x: Tensor) -> Tensor:
-        """Returns what x adds."""
-        return self.add_square(name, _square(x), x.numel())
-
-    def add_square(self, name: str, square: Tensor, elements: int) -> Tensor:
-        """The sum of squares of so many elements, float64 []."""
-        if name not in self._sums:
-            self._sums[name] = torch.zeros((), dtype=torch.float64, device=self._device)
-        self._sums[name] += square
-        self._elements[name] = self._elements.get(name, 0) + elements
-        return square
-
-    def roots(self) -> Figures:
-        """The RMS of everything that was added, by name."""
-        return {name: math.sqrt(total.item() / self._elements[name]) for name, total in self._sums.items()}
-
-
-def _square(x: Tensor) -> Tensor:
-    """Sum of squares, as a float64 scalar on the device."""
-    return torch.dot(x, x).double()

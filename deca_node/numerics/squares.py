@@ -1,0 +1,36 @@
+"""Sums of squares, slice by slice, for figures that are an RMS over a whole block."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class Squares:
+    """Sums of squares by name, kept on the device so that a slice costs no wait for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._sums: dict[str, Tensor] = {}
+        self._elements: dict[str, int] = {}
+
+    def add(self, name: str, x: Tensor) -> Tensor:
+        """Add those of x, float32 [n]; returns their sum, float64 []."""
+        return self.add_sum(name, square(x), x.numel())
+
+    def add_sum(self, name: str, total: Tensor, elements: int) -> Tensor:
+        """Add what the squares of so many elements come to, float64 []; returns it."""
+        if name not in self._sums:
+            self._sums[name] = torch.zeros((), dtype=torch.float64, device=self._device)
+        self._sums[name] += total
+        self._elements[name] = self._elements.get(name, 0) + elements
+        return total
+
+    def roots(self) -> dict[str, float]:
+        """The RMS of everything that was added, by name."""
+        return {name: math.sqrt(total.item() / self._elements[name]) for name, total in self._sums.items()}
+
+
+def square(x: Tensor) -> Tensor:
+    """Sum of squares of x, float32 [n], as a float64 scalar on its device."""
+    return torch.dot(x, x).double()
