@@ -59,9 +59,7 @@ def main() -> None:
     options.add_argument("--hidden", type=int, default=768, help="width of the model")
     options.add_argument("--steps", type=int, default=20, help="gradient steps per visit")
     options.add_argument("--repeats", type=int, default=3, help="turns")
-    options.add_argument(
-        "--codecs", nargs="+", default=["int4", "int8"], help="steps are as long as the first's updates"
-    )
+    options.add_argument("--codecs", nargs="+", default=["int4", "int8"], help="of updates")
     options.add_argument("--signal", default="none", help="what travels beside updates: none, v or mv")
     options.add_argument("--share", type=float, default=0.8, help="of a core for each trainer; 0: no limit")
     arguments = options.parse_args()
@@ -124,10 +122,10 @@ class Bench:
     def _fitted(self, turn: int) -> Row:
         """Compute alone, with so many sequences that a step takes as long as its update on the line, or hardly longer.
         Their number is found anew in each turn: a machine is not always as fast."""
-        for _ in range(FITTINGS_MAX):
+        for left in reversed(range(FITTINGS_MAX)):
             row = self._row(turn, ALONE)
             share = row["step_seconds"] / self.transfer_seconds
-            if self.arguments.batch or LONGER[0] <= share <= LONGER[1]:
+            if self.arguments.batch or LONGER[0] <= share <= LONGER[1] or not left:
                 break
             print("  not as long as an update: once more with another batch", flush=True)
             self.batch = max(1, math.ceil(self.batch * statistics.mean(LONGER) / share - 0.5))
