@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deca_node.daemon.peers import Address, parse_address
+from deca_node.daemon.scheduling import PRIORITIES
 from deca_node.protocol.errors import DataError, ModelError, SettingsError, StorageError
 from deca_node.protocol.settings import check_limits, setting
 
@@ -81,8 +82,11 @@ class NodeSettings:
 
     device: str = setting("auto", "Where to train: auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.")
     threads: int = setting(0, "Threads of the trainer on the CPU; 0 takes one per core.", unit="threads", low=0)
-    trainer_nice: int = setting(
-        5, "By how much the trainer yields to the network: its niceness, above the node's own.", low=0, high=19
+    trainer_priority: str = setting(
+        "idle",
+        "How far the trainer gives way to the network, and to others on its cores: it has the time nobody else wants "
+        "(idle), is nicer by 5 (low), or takes its share (normal).",
+        choices=PRIORITIES,
     )
     micro_batch: int = setting(
         0, "Sequences per forward pass, for small memories; 0 takes the whole batch at once.", unit="sequences", low=0

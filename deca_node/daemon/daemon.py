@@ -112,7 +112,7 @@ class Daemon:
         try:
             await self._network.start()
             await self._door.open(self._directory, self._event_log, http, self._settings.http_token)
-            await self._trainer.start(self._setup(), self._settings.trainer_nice)
+            await self._trainer.start(self._setup(), self._settings.trainer_priority)
             watches += [asyncio.ensure_future(work) for work in self._keep_up()]
             await self._loop()
             self._telemetry.sample(self._door.status())
@@ -245,7 +245,7 @@ class Daemon:
         """Another trainer in place of one that died; it is told how the memory is cut before any command."""
 
         async def restart() -> None:
-            await self._trainer.start(self._setup(), self._settings.trainer_nice)
+            await self._trainer.start(self._setup(), self._settings.trainer_priority)
             self._trainer.send(self._shape)
 
         if self._end is None:

@@ -11,6 +11,7 @@ from deca_node.daemon.directory import SETTINGS, finished, node_directory
 from deca_node.daemon.logs import log, set_up_logging
 from deca_node.daemon.place import Place
 from deca_node.daemon.process import settle_memory
+from deca_node.daemon.scheduling import answer_promptly
 from deca_node.daemon.security import Security
 from deca_node.daemon.settings_sources import Loaded, as_document
 from deca_node.numerics.durable import write_file
@@ -22,6 +23,7 @@ def run_node(loaded: Loaded, place: Place, security: Security) -> int:
     Raises DecaError for what is found before the node takes part in anything.
     """
     settle_memory()
+    answer_promptly()
     set_up_logging(loaded.node.log_level, loaded.node.log_format, place.name)
     with (
         node_directory(Path(loaded.node.dir)) as directory,

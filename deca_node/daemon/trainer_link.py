@@ -1,7 +1,6 @@
 """The daemon's end of its trainer: spawn it, send commands, hear events, notice its death."""
 
 import asyncio
-import contextlib
 import os
 import socket
 import sys
@@ -9,6 +8,7 @@ from collections.abc import Callable
 
 from deca_node.daemon import messages
 from deca_node.daemon.arena import shared_file
+from deca_node.daemon.scheduling import give_way
 from deca_node.numerics.options import TrainerOptions
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import TrainerError
@@ -30,7 +30,7 @@ class TrainerLink:
         self._task: asyncio.Task[None] | None = None
         self._ending = False
 
-    async def start(self, setup: TrainerOptions, nice: int) -> None:
+    async def start(self, setup: TrainerOptions, priority: str) -> None:
         """Spawn the process and send it what it needs to load; after a death, another one."""
         await self._end()
         self._ending = False
@@ -45,9 +45,7 @@ class TrainerLink:
                 pass_fds=descriptors,
                 stdin=asyncio.subprocess.DEVNULL,
             )
-        with contextlib.suppress(PermissionError, AttributeError, ProcessLookupError):
-            # Lower priority keeps the network's answers prompt while training takes every core.
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, os.getpriority(os.PRIO_PROCESS, 0) + nice)
+        give_way(self._process.pid, priority)
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_MAX)
         self._writer.write(messages.encode(setup))
         self._task = asyncio.ensure_future(self._listen(reader))

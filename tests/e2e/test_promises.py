@@ -84,7 +84,7 @@ def test_any_order_of_start_leads_to_one_view(testbed: Testbed) -> None:
     (testbed.folder / "peers.txt").write_text("".join(known))
     ports = [seed, *free_ports(7)]
     order = [*random.Random(0).sample(range(1, 8), 7), 0]
-    flags = {"wait_for": 8, "wait": 0, "trainer_nice": 19}
+    flags = {"wait_for": 8, "wait": 0}
     nodes = [testbed.start(f"node{i}", listen=f"{LOOPBACK}:{ports[i]}", **flags) for i in order]
     started = seconds_until(lambda: all(states(node) for node in nodes), "all doors to open")
     seconds = seconds_until(lambda: one_view(nodes), "one view")
