@@ -73,6 +73,15 @@ def write_results(name: str, arguments: argparse.Namespace, content: Row) -> Pat
     return path
 
 
+def own_cores(node: int, nodes: int) -> set[int]:
+    """A node's share of the cores that this process may use: nobody else's, as if each had a machine of its own, unless
+    there are more nodes than cores."""
+    cores = sorted(os.sched_getaffinity(0))
+    if nodes > len(cores):
+        return {cores[node % len(cores)]}
+    return set(cores[node * len(cores) // nodes : (node + 1) * len(cores) // nodes])
+
+
 def machine_facts() -> Row:
     """What of the machine the figures depend on."""
     return {

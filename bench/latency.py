@@ -1,13 +1,14 @@
 """``python -m bench.latency``: how long a node takes to answer while it sends and receives as fast as it can.
 
-Two processes, each with a node's network (one port, one exchange stream, one control link) and a trainer beside it
-that burns a core at lower priority, hand each other frames without a pause. Meanwhile pings travel over the control
-link and, as the alternative without one, as small messages on the exchange stream itself; and a meter sees how late
-the event loop wakes whom it promised to wake.
+Two processes, each with a node's network (one port, one exchange stream, one control link) and beside it a process
+that burns a core at a trainer's priority, hand each other frames without a pause. Meanwhile pings travel over the
+control link and, as the alternative without one, as small messages on the exchange stream itself; and a meter sees how
+late the event loop wakes whom it promised to wake.
 
-Four arms: at rest; the trainers alone, which shows what the machine's own scheduler costs; frames at 1 Gbit/s each way,
-as over a common link; and frames as fast as the two can, which on few cores is as fast as four processes that compete
-for them let each other. In each, a process that does nothing but sleep tells how late the scheduler wakes anybody.
+At rest; the trainers alone, which shows what the machine's own scheduler costs; frames at 1 Gbit/s each way, as over a
+common link; and frames as fast as the two can. Each node, its trainer included, has its own half of the cores, as it
+would have a machine of its own; in the last two arms the two nodes share all cores. In each arm a process that does
+nothing but sleep tells how late the scheduler wakes anybody.
 """
 
 import argparse
@@ -27,15 +28,17 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench.harness import MIB, ROOT, Row, parser, write_results
+from bench.harness import MIB, ROOT, Row, own_cores, parser, write_results
 from deca_node.daemon import control_session
 from deca_node.daemon.arena import Arena, FrameStore, shared_file
+from deca_node.daemon.config import NodeSettings
 from deca_node.daemon.control import ControlLinks
 from deca_node.daemon.endpoint import Endpoint
 from deca_node.daemon.greeting import Identity
 from deca_node.daemon.meters import LagMeter, Window
 from deca_node.daemon.peers import Address
 from deca_node.daemon.process import settle_memory
+from deca_node.daemon.scheduling import answer_promptly, give_way
 from deca_node.daemon.session import FrameRules
 from deca_node.daemon.throttle import Throttle
 from deca_node.daemon.transport import Transport
@@ -54,10 +57,12 @@ TARGET_SECONDS = 0.005
 
 
 class Load(NamedTuple):
-    """Whether a trainer burns beside each node, and the bytes per second each way (0: no limit, None: no frames)."""
+    """Whether a trainer burns beside each node, the bytes per second each way (0: no limit, None: no frames), and
+    whether each node has cores of its own."""
 
     trainers: bool
     bytes_per_second: float | None
+    cores_apart: bool = True
 
 
 LOADS = {
@@ -65,8 +70,10 @@ LOADS = {
     "trainers alone": Load(trainers=True, bytes_per_second=None),
     "1 Gbit/s": Load(trainers=True, bytes_per_second=125e6),
     "all it can": Load(trainers=True, bytes_per_second=0.0),
+    "1 Gbit/s, cores shared": Load(trainers=True, bytes_per_second=125e6, cores_apart=False),
+    "all it can, cores shared": Load(trainers=True, bytes_per_second=0.0, cores_apart=False),
 }
-BURN = "import os\nos.nice(5)\nwhile True: pass"
+BURN = "while True: pass"
 SLEEP = """
 import json, sys, time
 late, end = [], time.monotonic() + float(sys.argv[1])
@@ -95,12 +102,18 @@ def main() -> None:
 
 def arm(name: str, seconds: float) -> list[Row]:
     """Two fresh processes with a burning one beside each under load; the worse of the two for every figure."""
+    load = LOADS[name]
     ports = free_ports(2)
     jobs = [{"index": index, "ports": ports, "load": name, "seconds": seconds} for index in range(2)]
-    burning = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(2 * LOADS[name].trainers)]
+    burning = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(2 * load.trainers)]
+    for trainer in burning:
+        give_way(trainer.pid, NodeSettings().trainer_priority)
     try:
         commands = [[sys.executable, "-m", "bench.latency", "--party", json.dumps(job)] for job in jobs]
         parties = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for command in commands]
+        for processes in (burning, parties) if load.cores_apart else ():
+            for index, process in enumerate(processes):
+                os.sched_setaffinity(process.pid, own_cores(index, 2))
         # Beside the parties once they have warmed up.
         time.sleep(WARM_UP_SECONDS)
         sleeper = [sys.executable, "-c", SLEEP, str(seconds)]
@@ -165,6 +178,7 @@ class Party:
     async def life(self) -> Row:
         """Meet, warm up, measure, and stay a little longer for the other one."""
         settle_memory()
+        answer_promptly()
         control_session.PING_SECONDS = PING_SECONDS  # far more often than a node does, so that there is a p99
         self._start()
         await self._endpoint.start()

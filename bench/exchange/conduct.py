@@ -18,7 +18,7 @@ import psutil
 from bench.exchange.meter import Meter, Usage
 from bench.exchange.party import Job
 from bench.exchange.trust import certify
-from bench.harness import ROOT
+from bench.harness import ROOT, own_cores
 
 START_SECONDS_MAX = 120.0
 EXCHANGE_SECONDS_MAX = 120.0
@@ -113,12 +113,19 @@ class Parties:
             path.write_text(json.dumps(asdict(job)), encoding="utf-8")
             command = [str(python), "-m", f"bench.exchange.parties.{contestant.module}", str(path)]
             with self._log.open("ab") as log:
-                settings = environment_of(len(job.contents), folder)
-                self._processes.append(
-                    subprocess.Popen(
-                        command, cwd=folder, env=settings, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-                    )
+                nodes = 1 if contestant.one_process else len(job.contents)
+                cores = own_cores(job.party, nodes)
+                process = subprocess.Popen(
+                    command,
+                    cwd=folder,
+                    env=environment_of(len(job.contents), folder),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
                 )
+                # Before it has threads; they and its children inherit it.
+                os.sched_setaffinity(process.pid, cores)
+                self._processes.append(process)
         self._meter = Meter(process.pid for process in self._processes)
 
     def meet(self, listener: socket.socket) -> None:
@@ -190,7 +197,7 @@ class Parties:
 
 
 def environment_of(nodes: int, folder: Path) -> dict[str, str]:
-    """Every node gets its share of the cores, and threads that wait sleep."""
+    """No more threads than a node has cores, and threads that wait sleep."""
     threads = str(max(1, (psutil.cpu_count(logical=False) or 1) // nodes))
     settings = {"PYTHONPATH": str(ROOT), "HOME": str(folder), "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     return os.environ | settings | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}

@@ -13,9 +13,9 @@ from deca_node.daemon.checked_copy import CHECKSUM_BYTES, append_checked, copy_c
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.frames import FrameId, FrameKind
-from deca_node.protocol.sizes import CHUNK_BYTES
+from deca_node.protocol.sizes import CHUNK_BYTES_MAX
 
-MESSAGE_BYTES_MAX = CHUNK_BYTES + 4096
+MESSAGE_BYTES_MAX = CHUNK_BYTES_MAX + 4096
 """Nothing longer is read from a peer."""
 
 _KINDS = {FrameKind.KEYFRAME: pb.FRAME_KIND_KEYFRAME, FrameKind.UPDATE: pb.FRAME_KIND_UPDATE}

@@ -26,6 +26,7 @@ from deca_node.daemon.greeting import Identity
 from deca_node.daemon.identity import Doorman, NameLists
 from deca_node.daemon.peers import Address
 from deca_node.daemon.process import settle_memory
+from deca_node.daemon.scheduling import answer_promptly
 from deca_node.daemon.session import FrameRules
 from deca_node.daemon.transport import Transport
 from deca_node.numerics import native
@@ -190,6 +191,7 @@ def main() -> None:
     """The loop runs on the main thread, as in a node, and never pauses: one end may have all that it waits for
     while it still has something to send. The parent's words come to a thread beside it."""
     settle_memory()
+    answer_promptly()
     # The cores are shared with the other nodes.
     torch.set_num_threads(1)
     loop = uvloop.new_event_loop()
