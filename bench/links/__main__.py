@@ -4,10 +4,12 @@ Real nodes, each in a network namespace of its own, over lines of 100 Mbit/s wit
 (:mod:`bench.links.wire`). The batch is chosen so that a step takes about as long as its int4 update takes on that
 line. Then the same steps run in several ways, in turn: every node by itself (compute alone, all nodes at the same time,
 so that they share the machine as they do in the others), and for each codec with ``overlap`` and in ``lockstep``.
-Trainers have a share of a core each (:mod:`bench.links.share`). Compared are the seconds from step to step, in the
-blocks that are decoder layers, the first steps of each visit left out. Of these ``waiting_seconds`` passed with neither
-gradient nor encoding nor mixing: what the line costs, and what another program that takes the processor away changes
-least.
+Trainers have a share of a core each (:mod:`bench.links.share`).
+
+Compared are the seconds from step to step, in the blocks that are decoder layers, the first steps of each visit left
+out. A visit has 48 steps, as in the paper; in the last of them an update has nothing to hide behind, which the mean
+shows and the median does not. Of the seconds, ``waiting_seconds`` passed with neither gradient nor encoding nor
+mixing: what the line costs, and what another program that takes the processor away changes least.
 """
 
 import argparse
@@ -44,7 +46,7 @@ FIRST_BATCH = 6
 LONGER = (1.0, 1.15)
 """How long a step may take beside its update's time on the line."""
 
-FITTINGS_MAX = 5
+FITTINGS_MAX, FITTING_STEPS = 5, 10
 INT4_BITS = 4.5
 RUN_SECONDS_MAX = 900.0
 
@@ -57,7 +59,7 @@ def main() -> None:
     options.add_argument("--mbit", type=float, default=100.0, help="of each line, each way")
     options.add_argument("--rtt-ms", type=float, default=40.0, help="round trip between any two nodes")
     options.add_argument("--hidden", type=int, default=768, help="width of the model")
-    options.add_argument("--steps", type=int, default=20, help="gradient steps per visit")
+    options.add_argument("--steps", type=int, default=48, help="gradient steps per visit")
     options.add_argument("--repeats", type=int, default=3, help="turns")
     options.add_argument("--codecs", nargs="+", default=["int4", "int8"], help="of updates")
     options.add_argument("--signal", default="none", help="what travels beside updates: none, v or mv")
@@ -114,38 +116,37 @@ class Bench:
         """One row per turn and arm, in turn, so that what else the machine does falls on all arms alike."""
         rows = []
         for turn in range(self.arguments.repeats):
-            rows.append(self._fitted(turn))
+            self._fit()
             # Alone once more among the others: what a machine does changes within a minute.
-            rows += [self._row(turn, arm) for arm in (self.arms[1], ALONE, *self.arms[2:])]
+            rows += [self._row(turn, arm) for arm in (ALONE, self.arms[1], ALONE, *self.arms[2:])]
         return rows
 
-    def _fitted(self, turn: int) -> Row:
-        """Compute alone, with so many sequences that a step takes as long as its update on the line, or hardly longer.
-        Their number is found anew in each turn: a machine is not always as fast."""
-        for left in reversed(range(FITTINGS_MAX)):
-            row = self._row(turn, ALONE)
-            share = row["step_seconds"] / self.transfer_seconds
-            if self.arguments.batch or LONGER[0] <= share <= LONGER[1] or not left:
+    def _fit(self) -> None:
+        """Find with how many sequences a step alone takes as long as its update on the line, or hardly longer: anew in
+        each turn, since a machine is not always as fast."""
+        for _ in range(0 if self.arguments.batch else FITTINGS_MAX):
+            steps = self.run(ALONE, self.batch, FITTING_STEPS)
+            share = statistics.median(step["step_seconds"] for step in steps) / self.transfer_seconds
+            if LONGER[0] <= share <= LONGER[1]:
                 break
-            print("  not as long as an update: once more with another batch", flush=True)
+            print(f"  with {self.batch} sequences a step takes {share:.2f} of an update; once more", flush=True)
             self.batch = max(1, math.ceil(self.batch * statistics.mean(LONGER) / share - 0.5))
-        return row
 
     def _row(self, turn: int, arm: str) -> Row:
-        steps = self.run(arm, self.batch)
+        steps = self.run(arm, self.batch, self.arguments.steps)
         names = ("step_seconds", *WORK, "waiting_seconds")
         found = {name: statistics.median(step.get(name, 0.0) for step in steps) for name in names}
         found["step_seconds_mean"] = statistics.mean(step["step_seconds"] for step in steps)
         print(f"turn {turn + 1}, {arm}, batch {self.batch}: {1000 * found['step_seconds']:.0f} ms a step", flush=True)
         return {"turn": turn, "arm": arm, "batch": self.batch, **{name: round(found[name], 4) for name in found}}
 
-    def run(self, arm: str, batch: int) -> list[Row]:
+    def run(self, arm: str, batch: int, inner_steps: int) -> list[Row]:
         """One run of all nodes; what each wrote down about every step that counts."""
         exchange, codec = ("lockstep", "int4") if arm == ALONE else arm.split()
         label = f"{next(self._runs)}-{exchange}"
         settings = {
             "rounds": 1,
-            "inner_steps": self.arguments.steps,
+            "inner_steps": inner_steps,
             "flush_mixes": 1,
             "final_flush_mixes": 3,
             "sequence_length": self.arguments.length,
