@@ -1,8 +1,9 @@
-"""How the daemon's own process holds memory, set once before it has threads.
+"""How a node's processes hold memory, set once: in the daemon before it has threads, in its trainer before it trains.
 
-A node takes and returns buffers of a megabyte or two, thousands of times per update. Out of the box glibc gives such
-memory back to the system and asks for it again, page by page; and a full garbage collection walks through every
-module that was imported, finds nothing, and keeps the peers waiting meanwhile.
+A daemon takes and returns buffers of half a megabyte or two, thousands of times per update, a trainer the activations
+of every step. Out of the box glibc gives such memory back to the system and asks for it again, page by page; and a full
+garbage collection walks through every module that was imported, a quarter of a second with torch, finds nothing, and
+keeps the peers waiting meanwhile.
 """
 
 import ctypes

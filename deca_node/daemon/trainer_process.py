@@ -6,7 +6,6 @@ If it dies the node lives; if the node dies the socket ends, and so does this pr
 """
 
 import contextlib
-import gc
 import os
 import signal
 import socket
@@ -16,6 +15,7 @@ from io import RawIOBase
 
 from deca_node.daemon import messages
 from deca_node.daemon.arena import Arena
+from deca_node.daemon.process import settle_memory
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import DecaError, TrainerError
 from deca_node.protocol.frames import FrameId
@@ -74,9 +74,7 @@ def _serve(stream: RawIOBase, frames: ArenaFrames) -> None:
 
     trainer = Trainer.load(options, frames.view, note)
     stream.write(messages.encode(trainer.ready()))
-    # A full collection takes a quarter of a second with torch loaded, and finds nothing of it to free.
-    gc.collect()
-    gc.freeze()
+    settle_memory()
     for line in lines:
         envelope = messages.decode(line)
         if isinstance(envelope.body, messages.ArenaShape):

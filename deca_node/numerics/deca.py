@@ -171,8 +171,10 @@ def half_step(
     return x.sub(direction(hyper, counts, half), alpha=gamma), half
 
 
-def mix(x_half: Tensor, edges: Iterable[tuple[float, Tensor]], gamma_c: float) -> tuple[Tensor, Tensor]:
-    """x+ = x_half + E with E = gamma_c sum_j w_ij e_ij; returns (x+, E).
+def mix(
+    x_half: Tensor, edges: Iterable[tuple[float, Tensor]], gamma_c: float, out: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """x+ = x_half + E with E = gamma_c sum_j w_ij e_ij; returns (x+, E). x+ goes to ``out``, which may be x_half.
 
     With e_ij = x_half,j - x_half,i, gamma_c = 1 and rows of W that sum to 1 this is the paper's
     x+ = sum_j w_ij x_half,j. ``edges`` yields (w_ij, e_ij) once per flow, late ones included; each
@@ -182,7 +184,7 @@ def mix(x_half: Tensor, edges: Iterable[tuple[float, Tensor]], gamma_c: float) -
     for w, e in edges:
         E = e * (gamma_c * w) if E is None else E.add_(e, alpha=gamma_c * w)
     E = torch.zeros_like(x_half) if E is None else E
-    return x_half + E, E
+    return torch.add(x_half, E, out=out), E
 
 
 def discrepancy(

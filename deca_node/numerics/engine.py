@@ -328,8 +328,7 @@ class BlockEngine:
         edges = self.public.advance(flows, piece.start, piece.stop)
         if left is not None:
             edges = clipping.clipped(edges, left[:, piece.tensor].tolist())
-        x_plus, E = deca.mix(x, edges, self.gamma_c)
-        x.copy_(x_plus)
+        _, E = deca.mix(x, edges, self.gamma_c, out=x)
         differences = self.public.differences(flows, piece.start, piece.stop)
         squares = [sums.add("disagreement_rms", e) for e in differences]
         if len(differences) == 1:
