@@ -63,7 +63,7 @@ def main() -> None:
     options.add_argument("--repeats", type=int, default=3, help="turns")
     options.add_argument("--codecs", nargs="+", default=["int4", "int8"], help="of updates")
     options.add_argument("--signal", default="none", help="what travels beside updates: none, v or mv")
-    options.add_argument("--share", type=float, default=0.8, help="of a core for each trainer; 0: no limit")
+    options.add_argument("--share", type=float, default=0.7, help="of a core for each trainer; 0: no limit")
     arguments = options.parse_args()
     if arguments.quick:
         arguments.hidden, arguments.steps, arguments.repeats, arguments.batch = 128, 6, 1, 1
