@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.latency import LOADS
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -17,6 +19,7 @@ def test_pings_beside_the_frames_are_faster_than_among_them(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "latency-quick.json").read_text())
     rows = {(row["load"], row["what"]): row for row in content["rows"]}
-    assert len(rows) == 16
+    assert {load for load, _ in rows} == set(LOADS)
+    assert len(rows) == 4 * len(LOADS)
     assert rows["all it can", "control ping"]["gigabytes_per_second"] > 0
     assert rows["all it can", "control ping"]["p50"] < rows["all it can", "exchange ping"]["p50"]
