@@ -106,9 +106,9 @@ def arm(name: str, seconds: float) -> list[Row]:
     ports = free_ports(2)
     jobs = [{"index": index, "ports": ports, "load": name, "seconds": seconds} for index in range(2)]
     burning = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(2 * load.trainers)]
-    for trainer in burning:
-        give_way(trainer.pid, NodeSettings().trainer_priority)
     try:
+        for trainer in burning:
+            give_way(trainer.pid, NodeSettings().trainer_priority)
         commands = [[sys.executable, "-m", "bench.latency", "--party", json.dumps(job)] for job in jobs]
         parties = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for command in commands]
         for processes in (burning, parties) if load.cores_apart else ():

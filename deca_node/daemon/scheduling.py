@@ -1,8 +1,8 @@
 """Who gets a core first: the network's threads, which a peer waits for, before the trainer, which nobody does.
 
-A trainer takes every core it is given, and never sleeps. Linux lets even a nice one finish its time slice, four
-milliseconds on many machines, before a thread of the network that was woken runs; one of the idle class gives way at
-once. The network's threads also wait for each other, so their own slices are short. Neither needs a privilege.
+A trainer takes every core it is given, and never sleeps. Beside a nice one a thread of the network that was woken
+still waits up to milliseconds for its core, beside one of the idle class hardly ever (docs/LOG.md). The network's
+threads also wait for each other, so their own slices are short. Neither needs a privilege.
 
 Sources: sched(7), sched_setattr(2); for what a slice means, the kernel's documentation of its EEVDF scheduler.
 """
@@ -31,8 +31,9 @@ def give_way(pid: int, priority: str) -> None:
     own = os.getpriority(os.PRIO_PROCESS, 0)
     niceness = min(own + {"idle": NICENESS_MAX, "low": NICENESS_LOW, "normal": 0}[priority], NICENESS_MAX)
     if sys.platform == "linux":
-        # A slice is inherited, and outlives the change to the idle class: the system's own comes back before it.
-        _set_slice(pid, niceness, 0)
+        if _ordinary():
+            # A slice is inherited, and outlives the change to the idle class: the system's own comes back before it.
+            _set_slice(pid, niceness, 0)
         if priority == "idle":
             with contextlib.suppress(OSError):
                 os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
@@ -43,9 +44,14 @@ def give_way(pid: int, priority: str) -> None:
 def answer_promptly() -> bool:
     """Have this thread, and all that it starts from now on, wait for a core less long and keep it less long at a time;
     whether the system could do that. To be called before there are other threads."""
-    if sys.platform != "linux" or os.sched_getscheduler(0) != os.SCHED_OTHER:
-        return False  # somebody has chosen for us
+    if sys.platform != "linux" or not _ordinary():
+        return False
     return _set_slice(0, os.getpriority(os.PRIO_PROCESS, 0), SLICE_NANOSECONDS)
+
+
+def _ordinary() -> bool:
+    """Whether nobody has chosen another class for this node, which then stays as it is, its trainer's too."""
+    return os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def _set_slice(pid: int, niceness: int, nanoseconds: int) -> bool:

@@ -33,6 +33,19 @@ child.kill()
 child.wait()
 """
 
+CHOSEN = """
+import os, subprocess, sys
+from deca_node.daemon.scheduling import answer_promptly, give_way
+
+os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+changed = answer_promptly()
+child = subprocess.Popen(["sleep", "60"])
+give_way(child.pid, sys.argv[1])
+print(int(changed), os.sched_getscheduler(0), os.sched_getscheduler(child.pid))
+child.kill()
+child.wait()
+"""
+
 
 @pytest.mark.parametrize("priority", PRIORITIES)
 def test_a_process_stands_back_as_far_as_it_is_told(priority: str) -> None:
@@ -50,6 +63,12 @@ def test_a_process_stands_back_as_far_as_it_is_told(priority: str) -> None:
         process.kill()
         process.wait()
     assert found == expected[priority]
+
+
+@pytest.mark.parametrize(("priority", "policy"), [("normal", os.SCHED_BATCH), ("idle", os.SCHED_IDLE)])
+def test_a_class_that_somebody_chose_for_the_node_is_kept(priority: str, policy: int) -> None:
+    done = subprocess.run([sys.executable, "-c", CHOSEN, priority], capture_output=True, text=True, check=True)
+    assert [int(word) for word in done.stdout.split()] == [False, os.SCHED_BATCH, policy]
 
 
 def test_a_process_that_has_ended_is_no_error() -> None:

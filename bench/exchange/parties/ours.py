@@ -192,7 +192,7 @@ def main() -> None:
     while it still has something to send. The parent's words come to a thread beside it."""
     settle_memory()
     answer_promptly()
-    # The cores are shared with the other nodes.
+    # For the codec, however many cores the node has.
     torch.set_num_threads(1)
     loop = uvloop.new_event_loop()
 
