@@ -80,6 +80,16 @@ class Hyper:
         return self.discrepancy != "none" and self.h_into in ("both", "v")
 
     @property
+    def moves_moments(self) -> bool:
+        """Whether a fold changes the moments; ``none`` leaves both."""
+        return self.into_m or self.into_v
+
+    @property
+    def needs_E(self) -> bool:
+        """Whether h depends on what flowed."""
+        return self.discrepancy not in ("none", "decay-only")
+
+    @property
     def h_holds_gradient(self) -> bool:
         """Whether h contains m^ itself, so that it counts as gradient in an exact bias correction."""
         return self.discrepancy in GRADIENT_UNITS and self.h_part == "full"
@@ -182,7 +192,8 @@ def mix(
     """
     E: Tensor | None = None
     for w, e in edges:
-        E = e * (gamma_c * w) if E is None else E.add_(e, alpha=gamma_c * w)
+        # Each product is rounded before it is added, which add's alpha leaves to the processor.
+        E = e * (gamma_c * w) if E is None else E.add_(e * (gamma_c * w))
     E = torch.zeros_like(x_half) if E is None else E
     return torch.add(x_half, E, out=out), E
 

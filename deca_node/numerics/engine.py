@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from deca_node.numerics import clipping, deca
 from deca_node.numerics.blocks import Block, FlatBlock, Span
-from deca_node.numerics.flows import KEYFRAME_CODEC, Flow, Origin, PublicCopies, to_neighbourhood_mean, write_keyframe
+from deca_node.numerics.flows import KEYFRAME_CODEC, Flow, Origin, PublicCopies, write_keyframe
+from deca_node.numerics.mixing import Mixing
 from deca_node.numerics.norms import Norms
 from deca_node.numerics.quantize import CODECS, Codec, slice_elements
 from deca_node.numerics.signals import Correction, Moved
@@ -97,6 +98,7 @@ class BlockEngine:
         self._unfolded = False
         self._scales = torch.zeros(0)
         self._figures: Figures = {}
+        self._half_figures: Figures = {}
 
     @classmethod
     def of(cls, model: nn.Module, block: Block, settings: RunSettings, origin: Origin) -> "BlockEngine":
@@ -219,15 +221,19 @@ class BlockEngine:
         correction = self._correction(exchanged if fold else ())
         sums = Squares(self.flat.master.device)
         left = self._left(codes)
+        mixing = Mixing(self.public, codes, self.gamma_c) if self.public is not None and codes else None
+        folds = fold and (self.hyper.moves_moments or correction.factors is not None)
         for piece in self._slices:
-            E = self._flow(piece, codes, left, sums) if codes else None
-            if fold:
+            E = self._flow(piece, mixing, left)
+            if folds:
                 self._fold(piece, E, correction, sums)
         if fold:
             self.counts = deca.folded_counts(self.hyper, self.counts)
             self._unfolded = False
         self.flat.publish()
-        figures = sums.roots()
+        # Moments that a fold leaves alone were measured when the half step made them.
+        figures = sums.roots() | (self._half_figures if fold and not folds else {})
+        figures |= mixing.figures() if mixing is not None else {}
         self._figures |= figures
         if left is not None:
             figures |= clipping.figures([flow.peer for flow in codes], left)
@@ -296,7 +302,7 @@ class BlockEngine:
         x = self.flat.master
         if self.moments is None:
             self.moments = deca.Moments(torch.zeros_like(x), torch.zeros_like(x))
-        sums = Squares(x.device)
+        sums, halves = Squares(x.device), Squares(x.device)
         squares = torch.zeros(len(self.flat.spans), dtype=torch.float64, device=x.device)
         for piece in self._slices:
             here = slice(piece.start, piece.stop)
@@ -307,9 +313,18 @@ class BlockEngine:
                 squares[piece.tensor] += square(deca.preconditioner(self.hyper, self.counts, half))
             x[here] = x_half
             self._keep(piece, half)
+            _measure(half, halves)
         sizes = [span.stop - span.start for span in self.flat.spans]
         self._scales = (squares / squares.new_tensor(sizes)).sqrt_().to(x.dtype)
+        self._half_figures = halves.roots()
         return sums.roots()
+
+    def _flow(self, piece: Slice, mixing: Mixing | None, left: Tensor | None) -> Tensor | None:
+        """Mix one slice; returns E, what the flows added to it, where something did and the fold needs it."""
+        if mixing is None:
+            return None
+        x, shares = self.flat.master[piece.start : piece.stop], None if left is None else left[:, piece.tensor].tolist()
+        return mixing.apply(x, piece.start, shares, needs_E=self.hyper.needs_E)
 
     def _left(self, flows: Sequence[Flow]) -> Tensor | None:
         """What clipping leaves of each flow, [flows, tensors]; None where flows count in full."""
@@ -320,24 +335,6 @@ class BlockEngine:
         distances = self.public.measure(flows, self._slices, len(sizes))
         known = (edge.distances for edge in self.public.edges.values() if edge.distances is not None)
         return self.clip.radii(known, sizes).shares(distances)
-
-    def _flow(self, piece: Slice, flows: Sequence[Flow], left: Tensor | None, sums: Squares) -> Tensor:
-        """Mix one slice; returns E, what the flows added to it."""
-        assert self.public is not None, "flows need open edges"
-        x = self.flat.master[piece.start : piece.stop]
-        edges = self.public.advance(flows, piece.start, piece.stop)
-        if left is not None:
-            edges = clipping.clipped(edges, left[:, piece.tensor].tolist())
-        _, E = deca.mix(x, edges, self.gamma_c, out=x)
-        differences = self.public.differences(flows, piece.start, piece.stop)
-        squares = [sums.add("disagreement_rms", e) for e in differences]
-        if len(differences) == 1:
-            # Halfway to the only neighbour.
-            sums.add_sum("consensus_distance", squares[0] / 4, E.numel())
-        else:
-            sums.add("consensus_distance", to_neighbourhood_mean(differences))
-        sums.add("flow_rms", E)
-        return E
 
     def _correction(self, exchanged: Sequence[Exchanged]) -> Correction:
         """From the newest signal of every edge; flows come in step order."""
@@ -361,8 +358,7 @@ class BlockEngine:
         self._keep(piece, moments)
         if h is not None:
             sums.add("h_rms", h)
-        sums.add("m_rms", moments.m)
-        sums.add_sum("sqrt_v_rms", moments.v.sum().double(), moments.v.numel())
+        _measure(moments, sums)
 
     def _keep(self, piece: Slice, moments: deca.Moments) -> None:
         assert self.moments is not None
@@ -378,3 +374,8 @@ class BlockEngine:
                 f"the {what} of block {self.flat.block.name} at inner step {step} is {value}: training has diverged; "
                 "a lower learning_rate is the usual cure"
             )
+
+
+def _measure(moments: deca.Moments, sums: Squares) -> None:
+    sums.add("m_rms", moments.m)
+    sums.add_sum("sqrt_v_rms", moments.v.sum().double(), moments.v.numel())

@@ -153,19 +153,6 @@ class PublicCopies:
                 e.add_(q_j.sub_(ours[id(flow.ours)]))
             yield self.edges[flow.peer].weight, e
 
-    def differences(self, flows: Sequence[Flow], start: int, stop: int) -> list[Tensor]:
-        """e_ij of every edge that these flows advanced, elements [start, stop): the disagreement with each
-        neighbour that was heard. What an edge nobody hears holds is out of date."""
-        return [self.edges[peer].e[start:stop] for peer in dict.fromkeys(flow.peer for flow in flows)]
-
-
-def to_neighbourhood_mean(differences: Sequence[Tensor]) -> Tensor:
-    """sum_j e_ij / (d + 1): how far the mean over a node and its d neighbours lies from the node."""
-    total = differences[0].clone()
-    for e in differences[1:]:
-        total.add_(e)
-    return total.div_(len(differences) + 1)
-
 
 def _slices(x: Tensor) -> Iterator[tuple[int, int]]:
     """Cache-sized slices that begin at group boundaries of every codec."""

@@ -1,8 +1,9 @@
-"""The int8, int4 and topk codecs of :mod:`deca_node.numerics.quantize`, compiled: the same bits, several times faster.
+"""The int8, int4 and topk codecs of :mod:`deca_node.numerics.quantize`, and mixing by them, compiled: the same bits,
+several times faster.
 
-Installing the package builds ``codec.c`` where there is a C compiler, and goes on without it where there is
-none; ``tools/build_native.py`` builds it into a checkout. Nothing is compiled here. The library is plain C and
-knows no Python: setuptools builds it the way it builds extension modules, so the import system knows its file,
+Installing the package builds ``codec.c`` and ``mixing.c`` where there is a C compiler, and goes on without them where
+there is none; ``tools/build_native.py`` builds them into a checkout. Nothing is compiled here. The library is plain C
+and knows no Python: setuptools builds it the way it builds extension modules, so the import system knows its file,
 but it is ctypes that loads and calls it, which lets other threads run meanwhile.
 
 Every function below does its work and returns True (or what it found), or returns False (None) and leaves it to
@@ -14,7 +15,7 @@ torch refuses with words.
 import ctypes
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -24,20 +25,38 @@ from torch import Tensor
 LIBRARY = "deca_node.numerics._codec"
 """Where the import system looks for the library."""
 
-INTERFACE = 2
+INTERFACE = 3
 """What ``deca_codec_interface()`` of a library that fits returns."""
 
 CODECS = ("int8", "int4", "topk")
 
-_FLOATS, _CODES = torch.float32, torch.uint8
-_VERBS: Mapping[str, tuple[torch.dtype | None, ...]] = {
+
+class _Flow(ctypes.Structure):
+    """As mixing.c lays it out, which says what the fields are."""
+
+    _fields_ = (
+        ("theirs", ctypes.c_void_p),
+        ("theirs_bytes", ctypes.c_size_t),
+        ("ours", ctypes.c_void_p),
+        ("ours_bytes", ctypes.c_size_t),
+        ("e", ctypes.c_void_p),
+        ("n", ctypes.c_size_t),
+        ("share", ctypes.c_float),
+        ("last", ctypes.c_uint32),
+    )
+
+
+_FLOATS, _DOUBLES, _CODES = torch.float32, torch.float64, torch.uint8
+_VERBS: Mapping[str, tuple[torch.dtype | type[_Flow] | None, ...]] = {
     "encode": (_FLOATS, _CODES),
     "encode_difference": (_FLOATS, _FLOATS, _CODES),
     "decode": (_CODES, None, _FLOATS),
     "add_difference": (_CODES, _CODES, None, _FLOATS),
     "largest": (_CODES, None, _FLOATS),
+    "mix": (_Flow, None, _FLOATS, _FLOATS, _DOUBLES),
 }
-"""The arguments of each kernel: a tensor's dtype (in C a pointer and a length), or None for a number."""
+"""The arguments of each kernel: the dtype of a tensor or what an array is of (in C a pointer and a length), or None for
+a number."""
 
 Kernels = Mapping[tuple[str, str], Callable[..., bool]]
 """C functions by codec and verb."""
@@ -104,22 +123,62 @@ def measure(codec: str, codes: Tensor, elements: int) -> tuple[float, float] | N
     return largest, rms
 
 
-def _call(codec: str, verb: str, *arguments: Tensor | int) -> bool:
+class Flows:
+    """Flows for :meth:`mix`, looked at once for all slices of a block."""
+
+    def __init__(self, table: "ctypes.Array[_Flow]", tensors: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """As :meth:`of` makes it."""
+        self._table = table
+        self._tensors = tensors
+        """Kept, since the table has their addresses only."""
+
+    @classmethod
+    def of(cls, flows: Sequence[tuple[Tensor, Tensor, Tensor]]) -> "Flows | None":
+        """``flows`` are (codes q_j, codes q_i, e_ij), of the whole block each; those of one edge have the same e_ij.
+        None where torch has to do it."""
+        dtypes = (_CODES, _CODES, _FLOATS)
+        if not all(_fits(tensor, dtype) for flow in flows for tensor, dtype in zip(flow, dtypes, strict=True)):
+            return None
+        edges = [e.data_ptr() for _, _, e in flows]
+        table = (_Flow * len(flows))()
+        for i, flow in enumerate(flows):
+            raw = [number for tensor in flow for number in (tensor.data_ptr(), tensor.numel())]
+            table[i] = _Flow(*raw, 0.0, edges[i] not in edges[i + 1 :])
+        return cls(table, flows)
+
+    def mix(self, codec: str, shares: Sequence[float], start: int, x: Tensor, E: Tensor, squares: Tensor) -> bool:
+        """e_ij += q_j - q_i and x += E = sum of share e_ij, for as many elements from ``start`` on as x (float32) has.
+
+        A flow with a share of 0 moves its e_ij only. E takes what x took, or has no elements. To ``squares`` (float64
+        [3]) are added the sums of squares over every edge's e_ij, over the sum of these, over E.
+        """
+        for flow, share in zip(self._table, shares, strict=True):
+            flow.share = share
+        return _call(codec, "mix", self._table, start, x, E, squares)
+
+
+def _call(codec: str, verb: str, *arguments: "Tensor | ctypes.Array[_Flow] | int") -> bool:
     kernel = KERNELS.get((codec, verb))
     if kernel is None:
         return False
     raw: list[int] = []
-    for argument, dtype in zip(arguments, _VERBS[verb], strict=True):
+    for argument, kind in zip(arguments, _VERBS[verb], strict=True):
         if isinstance(argument, int):
             raw.append(argument)
-        elif argument.is_cpu and argument.dtype == dtype and argument.is_contiguous():
+        elif isinstance(argument, ctypes.Array):
+            raw += (ctypes.addressof(argument), len(argument))
+        elif _fits(argument, kind):
             raw += (argument.data_ptr(), argument.numel())
         else:
             return False
     return kernel(*raw)
 
 
-def _kinds(argument: torch.dtype | None) -> tuple[Any, ...]:
+def _fits(tensor: Tensor, dtype: object) -> bool:
+    return tensor.is_cpu and tensor.dtype == dtype and tensor.is_contiguous()
+
+
+def _kinds(argument: object) -> tuple[Any, ...]:
     return (ctypes.c_size_t,) if argument is None else (ctypes.c_void_p, ctypes.c_size_t)
 
 

@@ -1,4 +1,4 @@
-"""codec.c by itself: a C program in which the sanitizers watch every access, with libFuzzer's own loop.
+"""codec.c and mixing.c by themselves: a C program whose every access sanitizers watch, with libFuzzer's own loop.
 
 The loop is the static library that atheris brings along, so that a C compiler is all it takes.
 """

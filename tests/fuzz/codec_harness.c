@@ -1,6 +1,7 @@
-/* libFuzzer's door to codec.c: bytes become one call of one kernel, on arrays of exactly the lengths that are said.
+/* libFuzzer's door to codec.c and mixing.c: bytes become calls of one codec's kernels, on arrays of exactly the lengths
+ * that are said.
  *
- * codec.c is compiled into this file with AddressSanitizer and UndefinedBehaviorSanitizer, so that a byte read or
+ * Both are compiled into this file with AddressSanitizer and UndefinedBehaviorSanitizer, so that a byte read or
  * written beyond an array, a shift too far or an overflow ends the run. Each array is allocated by itself, at an odd
  * address where codes may lie at one. Beside that, promises are checked: what `largest` finds sound decodes to
  * numbers within its bound, what `encode` writes is sound, and lengths that do not fit are refused.
@@ -13,6 +14,7 @@
 
 #define VERSIONS /* one version of each kernel: the choice among several is made before sanitizers are up */
 #include "../../deca_node/numerics/codec.c"
+#include "../../deca_node/numerics/mixing.c"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,10 +28,11 @@ typedef struct {
     bool (*decode)(const uint8_t *, size_t, size_t, float *, size_t);
     bool (*add_difference)(const uint8_t *, size_t, const uint8_t *, size_t, size_t, float *, size_t);
     bool (*largest)(const uint8_t *, size_t, size_t, float *, size_t);
+    bool (*mix)(const Flow *, size_t, size_t, float *, size_t, float *, size_t, double *, size_t);
 } Kernels;
 
 #define OF(name) deca_##name##_encode, deca_##name##_encode_difference, deca_##name##_decode,                        \
-                 deca_##name##_add_difference, deca_##name##_largest
+                 deca_##name##_add_difference, deca_##name##_largest, deca_##name##_mix
 
 typedef struct {
     const uint8_t *at;
@@ -107,6 +110,25 @@ static void fuzz_encode(const Kernels *k, Bytes *bytes, size_t n, size_t lie) {
     free(whole);
 }
 
+/* Two flows of one edge, the second of which undoes what the first did to e, and with the same share takes x on. */
+static void fuzz_mix(const Kernels *k, const uint8_t *theirs, const uint8_t *ours, size_t nbytes, size_t n, size_t start,
+                     size_t length) {
+    float *e = calloc(n + 1, sizeof *e), *x = calloc(length + 1, sizeof *x), *E = calloc(length + 1, sizeof *E);
+    e = realloc(e, n * sizeof *e + 1);
+    x = realloc(x, length * sizeof *x + 1);
+    E = realloc(E, length * sizeof *E + 1);
+    const Flow flows[] = {{theirs, nbytes, ours, nbytes, e, n, 0.5f, 0}, {ours, nbytes, theirs, nbytes, e, n, 0.25f, 1}};
+    double sums[SUMS] = {0};
+    const bool fits = k->mix(flows, 2, start, x, length, E, length, sums, SUMS);
+    check(fits == (holds(k->codec, nbytes, start, length) && start + length <= n), "mix took or refused what it must not");
+    for (size_t i = 0; fits && i < length; i++)
+        check(memcmp(x + i, E + i, sizeof *x) == 0 || E[i] == 0.0f || isnan(E[i]), "x took something else than E");
+    check(!k->mix(flows, 2, start, x, length, E, length + 1, sums, SUMS), "an E of another length was taken");
+    free(e);
+    free(x);
+    free(E);
+}
+
 static void fuzz_decode(const Kernels *k, Bytes *bytes, size_t n, size_t start, size_t length, size_t lie) {
     const size_t nbytes = bytes_of(k->codec, n) + lie;
     uint8_t *whole_j, *whole_i, *theirs = codes_of(bytes, nbytes, &whole_j), *ours = codes_of(bytes, nbytes, &whole_i);
@@ -116,6 +138,7 @@ static void fuzz_decode(const Kernels *k, Bytes *bytes, size_t n, size_t start, 
     check(fits == k->add_difference(theirs, nbytes, ours, nbytes, start, y, length), "two kernels that disagree");
     if (!lie) check(fits || start + length > n, "decode refused what lies within");
     if (!lie) check_decoded(k, theirs, nbytes, n);
+    fuzz_mix(k, theirs, ours, nbytes, n, start, length);
     float bound;
     check(!lie || !k->largest(theirs, nbytes, n, &bound, 1), "a length that does not fit was taken");
     free(y);

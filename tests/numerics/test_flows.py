@@ -14,7 +14,6 @@ from deca_node.numerics.flows import (
     Flow,
     Origin,
     PublicCopies,
-    to_neighbourhood_mean,
     write_keyframe,
 )
 from deca_node.numerics.quantize import CACHE_ELEMENTS, CODECS, Codec
@@ -255,10 +254,3 @@ def test_a_malformed_keyframe_or_update_is_refused_before_anything_moves() -> No
         net.public[0].open("5", 0.5, theirs[:-1], net.updates[0][0])
     assert torch.equal(net.public[0].edges["1"].e, e)
     assert "5" not in net.public[0].edges
-
-
-def test_distance_to_the_neighbourhood_mean() -> None:
-    """sum_j e_ij / (d + 1) is the mean over a node and its neighbours, seen from the node."""
-    x = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
-    expected = x.mean(dim=0) - x[0]
-    torch.testing.assert_close(to_neighbourhood_mean([x[j] - x[0] for j in (1, 2, 3)]), expected)

@@ -1,0 +1,105 @@
+/* Mixing in one pass: what flows brought moves the differences of their edges and the parameters.
+ *
+ *     for every flow, in order     e_ij += q_j - q_i      E += share e_ij
+ *                                  x    += E
+ *
+ * Every array is read and written once, where one pass per flow and operation would fetch each from memory
+ * several times. What deca.py and flows.py say of it in torch is what comes out here, bit for bit; only the sums of
+ * squares, which are figures for people, may be rounded otherwise.
+ */
+
+#include "groups.h"
+
+/* As native.py lays it out. Several flows may be of one edge, and then have one e. */
+typedef struct {
+    const uint8_t *theirs; /* codes of the whole block */
+    size_t theirs_bytes;
+    const uint8_t *ours;
+    size_t ours_bytes;
+    float *e; /* e_ij of the whole block */
+    size_t n;
+    float share;   /* gamma_c w_ij; of a flow without a share x takes nothing */
+    uint32_t last; /* whether no other flow of its edge comes behind it */
+} Flow;
+
+enum { LANES = 16 };
+
+/* A sum of squares as the processor adds it, in as many sums as fit a vector. */
+typedef struct {
+    float lanes[LANES];
+} Squares;
+
+INLINE void add_squares(Squares *sum, const float *x, size_t width) {
+    size_t i = 0;
+    for (; i + LANES <= width; i += LANES)
+        for (size_t k = 0; k < LANES; k++) sum->lanes[k] += x[i + k] * x[i + k];
+    for (size_t k = 0; i + k < width; k++) sum->lanes[k] += x[i + k] * x[i + k];
+}
+
+INLINE double total(const Squares *sum) {
+    double all = 0.0;
+    for (size_t k = 0; k < LANES; k++) all += (double)sum->lanes[k];
+    return all;
+}
+
+INLINE bool flows_fit(Codec codec, const Flow *flows, size_t count, size_t start, size_t n) {
+    for (const Flow *flow = flows; flow < flows + count; flow++)
+        if (!holds(codec, flow->theirs_bytes, start, n) || !holds(codec, flow->ours_bytes, start, n) || start + n > flow->n)
+            return false;
+    return true;
+}
+
+enum { OF_EACH, OF_SUM, OF_FLOW, SUMS };
+
+/* Elements [start, start + n) of the block: x are those alone, and so is E, if there is one. To sums are added the
+ * squares of every edge's e, of the sum of these, and of E. */
+INLINE bool mix(Codec codec, const Flow *flows, size_t count, size_t start, float *restrict x, size_t n,
+                float *restrict E, size_t n_E, double *sums, size_t n_sums) {
+    if (!flows_fit(codec, flows, count, start, n) || (n_E && n_E != n) || n_sums != SUMS) return false;
+    float q_j[GROUP_MAX], q_i[GROUP_MAX], added[GROUP_MAX], e_sum[GROUP_MAX];
+    Squares of_each = {{0}}, of_sum = {{0}}, of_flow = {{0}};
+    for (const size_t stop = start + n; start < stop;) {
+        const size_t g = start / codec.group, first = g * codec.group, end = smaller(stop, first + codec.group);
+        const size_t lead = start - first, width = end - start;
+        bool any = false;
+        ask_ahead(x, codec.group, FAR_BYTES);
+        memset(added, 0, width * sizeof *added);
+        memset(e_sum, 0, width * sizeof *e_sum);
+        for (const Flow *flow = flows; flow < flows + count; flow++) {
+            float *restrict e = flow->e + start;
+            const float share = flow->share;
+            ask_ahead(e, codec.group, FAR_BYTES);
+            decode_group(codec, flow->theirs, flow->theirs_bytes, g, q_j);
+            if (flow == flows || flow->ours != flow[-1].ours) decode_group(codec, flow->ours, flow->ours_bytes, g, q_i);
+            for (size_t i = 0; i < width; i++) e[i] += q_j[lead + i] - q_i[lead + i];
+            if (share != 0.0f && !any) /* the first is not added to zero, which would make 0.0 of -0.0 */
+                for (size_t i = 0; i < width; i++) added[i] = e[i] * share;
+            else if (share != 0.0f)
+                for (size_t i = 0; i < width; i++) added[i] += e[i] * share;
+            any = any || share != 0.0f;
+            if (!flow->last) continue;
+            add_squares(&of_each, e, width);
+            for (size_t i = 0; i < width; i++) e_sum[i] += e[i];
+        }
+        for (size_t i = 0; i < width; i++) x[i] += added[i];
+        add_squares(&of_sum, e_sum, width);
+        add_squares(&of_flow, added, width);
+        if (n_E) memcpy(E, added, width * sizeof *added), E += width;
+        x += width;
+        start = end;
+    }
+    sums[OF_EACH] += total(&of_each);
+    sums[OF_SUM] += total(&of_sum);
+    sums[OF_FLOW] += total(&of_flow);
+    return true;
+}
+
+#define MIX(name, codec)                                                                                            \
+    VERSIONS bool deca_##name##_mix(const Flow *flows, size_t count, size_t start, float *x, size_t n, float *E,     \
+                                    size_t n_E, double *sums, size_t n_sums) {                                \
+        return mix(codec, flows, count, start, x, n, E, n_E, sums, n_sums);                                   \
+    }
+
+MIX(int8, INT8)
+MIX(int4, INT4)
+MIX(topk, TOPK)

@@ -1,0 +1,24 @@
+"""Compiled codecs for the tests that compare them with torch."""
+
+import shutil
+
+import pytest
+
+from deca_node.numerics import native
+from deca_node.numerics.native import Kernels
+from tests.numerics.compiled import COMPILER, NO_COMPILER, build
+
+
+@pytest.fixture(scope="session", params=["", "-DVERSIONS="], ids=["version-per-processor", "plain-version"])
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where there is a compiler, the build has to work."""
+    if shutil.which(COMPILER) is None:
+        pytest.skip(NO_COMPILER)
+    done = build(tmp_path_factory.mktemp("native"), request.param)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def kernels(library: str) -> Kernels:
+    return native.load(library)
