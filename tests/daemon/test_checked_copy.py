@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deca_node.daemon import checked_copy
-from tests.numerics.test_native import COMPILER, NO_COMPILER, ROOT
+from tests.numerics.compiled import COMPILER, NO_COMPILER, ROOT
 
 HEAD = bytes(range(20))
 LENGTHS = [0, 1, 17, 240, 241, 255, 256, 257, 1023, 1024, 1025, 1088, 2047, 2048, 2049, 70_001]

@@ -20,7 +20,7 @@ from torch import Tensor
 from deca_node.numerics import flows, fused, native
 from deca_node.numerics.flows import Flow, PublicCopies
 from deca_node.numerics.quantize import CODECS, FLOAT_MAX, FLOAT_TINY, Codec, NotFiniteError
-from tests.numerics.test_native import any_codes, any_floats, half_steps, public_copies
+from tests.numerics.compiled import any_codes, any_floats, half_steps, public_copies
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")]
 
