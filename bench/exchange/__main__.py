@@ -32,6 +32,7 @@ CONTESTANTS = (
     Contestant("flwr", "Flower", "flower", environment="flwr", one_process=True, exchanges=1),
     Contestant("ours-fp32", "deca-node, fp32", "ours", option="fp32"),
     Contestant("ours-int8", "deca-node, int8", "ours", option="int8"),
+    Contestant("ours-int8-mix", "deca-node, int8, mixed", "ours", option="int8+mix"),
     Contestant("ours-int4", "deca-node, int4", "ours", option="int4"),
     Contestant("ours-fp32-mtls", "deca-node, fp32, mTLS", "ours", option="fp32", mutual_tls=True),
     Contestant("ours-int8-mtls", "deca-node, int8, mTLS", "ours", option="int8", mutual_tls=True),

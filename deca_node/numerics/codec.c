@@ -12,28 +12,19 @@ int deca_codec_interface(void) { return 3; }
 INLINE bool encode(Codec codec, const float *restrict x, size_t n, uint8_t *restrict out, size_t nbytes) {
     if (bytes_of(codec, n) != nbytes) return false;
     for (; n >= codec.group; n -= codec.group, x += codec.group, out += row_bytes(codec, codec.group)) {
-        ask_ahead(x, codec.group, NEAR_BYTES);
-        if (!encode_group(codec, x, codec.group, out, NULL)) return false;
+        if (!encode_group(codec, x, NULL, codec.group, out)) return false;
     }
-    return n == 0 || encode_group(codec, x, n, out, NULL);
-}
-
-INLINE bool encode_difference_group(Codec codec, const float *restrict x, float *restrict x_hat, size_t width,
-                                    uint8_t *restrict row) {
-    float difference[GROUP_MAX], q[GROUP_MAX];
-    for (size_t i = 0; i < width; i++) difference[i] = x[i] - x_hat[i];
-    if (!encode_group(codec, difference, width, row, q)) return false;
-    for (size_t i = 0; i < width; i++) x_hat[i] += q[i];
-    return true;
+    return n == 0 || encode_group(codec, x, NULL, n, out);
 }
 
 INLINE bool encode_difference(Codec codec, const float *restrict x, size_t n, float *restrict x_hat, size_t n_hat,
                               uint8_t *restrict out, size_t nbytes) {
     if (n_hat != n || bytes_of(codec, n) != nbytes) return false;
-    for (; n >= codec.group; n -= codec.group, x += codec.group, x_hat += codec.group, out += row_bytes(codec, codec.group)) {
-        if (!encode_difference_group(codec, x, x_hat, codec.group, out)) return false;
+    const size_t group = codec.group;
+    for (; n >= group; n -= group, x += group, x_hat += group, out += row_bytes(codec, group)) {
+        if (!encode_group(codec, x, x_hat, codec.group, out)) return false;
     }
-    return n == 0 || encode_difference_group(codec, x, x_hat, n, out);
+    return n == 0 || encode_group(codec, x, x_hat, n, out);
 }
 
 INLINE bool decode(Codec codec, const uint8_t *restrict bytes, size_t nbytes, size_t start, float *restrict y,
@@ -41,9 +32,14 @@ INLINE bool decode(Codec codec, const uint8_t *restrict bytes, size_t nbytes, si
     if (!holds(codec, nbytes, start, n)) return false;
     float q[GROUP_MAX];
     for (const size_t stop = start + n; start < stop;) {
-        const size_t g = start / codec.group, first = g * codec.group, end = smaller(stop, first + codec.group);
-        decode_group(codec, bytes, nbytes, g, q);
-        for (size_t i = start - first; i < end - first; i++) *y++ = q[i];
+        const size_t end = end_of_group(codec, start, stop), g = start / codec.group, lead = start % codec.group;
+        if (whole_and_dense(codec, start, end)) {
+            decode_group(codec, bytes, nbytes, g, y);
+        } else {
+            decode_group(codec, bytes, nbytes, g, q);
+            for (size_t i = 0; i < end - start; i++) y[i] = q[lead + i];
+        }
+        y += end - start;
         start = end;
     }
     return true;
@@ -52,13 +48,11 @@ INLINE bool decode(Codec codec, const uint8_t *restrict bytes, size_t nbytes, si
 INLINE bool add_difference(Codec codec, const uint8_t *restrict theirs, size_t nbytes_j, const uint8_t *restrict ours,
                            size_t nbytes_i, size_t start, float *restrict e, size_t n) {
     if (!holds(codec, nbytes_j, start, n) || !holds(codec, nbytes_i, start, n)) return false;
-    float q_j[GROUP_MAX], q_i[GROUP_MAX];
     for (const size_t stop = start + n; start < stop;) {
-        const size_t g = start / codec.group, first = g * codec.group, end = smaller(stop, first + codec.group);
-        ask_ahead(e, codec.group, FAR_BYTES);
-        decode_group(codec, theirs, nbytes_j, g, q_j);
-        decode_group(codec, ours, nbytes_i, g, q_i);
-        for (size_t i = start - first; i < end - first; i++) *e++ += q_j[i] - q_i[i];
+        const size_t end = end_of_group(codec, start, stop);
+        ask_ahead(e, codec.group);
+        add_group(codec, theirs, nbytes_j, ours, nbytes_i, start, end, e);
+        e += end - start;
         start = end;
     }
     return true;
@@ -74,7 +68,7 @@ INLINE bool largest(Codec codec, const uint8_t *restrict bytes, size_t nbytes, s
     double squares = 0.0;
     for (size_t width; n > 0; n -= width, bytes += row_bytes(codec, codec.group)) {
         width = smaller(n, codec.group);
-        __builtin_prefetch((const void *)((uintptr_t)bytes + FAR_BYTES));
+        __builtin_prefetch((const void *)((uintptr_t)bytes + AHEAD_BYTES));
         const uint32_t found = checked_scale(codec, bytes, width);
         most = found > most ? found : most;
         float scale;

@@ -85,60 +85,108 @@ INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 /* --- one group ------------------------------------------------------------------------------------- */
 
+/* Loops go straight from one of the caller's arrays to another. On the stack between them, numbers would at some
+ * addresses wait for others whose addresses end in the same twelve bits, for twice the time in all. */
+
+/* Element i of what is encoded: x, or x - x_hat where there is an x_hat. */
+INLINE float element(const float *x, const float *x_hat, size_t i) { return x_hat ? x[i] - x_hat[i] : x[i]; }
+
 /* The largest magnitude as its bits. Bits of magnitudes are ordered as the magnitudes are, and a NaN
  * stands above infinity, which no comparison of floats would give. */
-INLINE uint32_t largest_bits(const float *x, size_t width) {
+INLINE uint32_t largest_bits(const float *x, const float *x_hat, size_t width) {
     int32_t largest = 0;
     for (size_t i = 0; i < width; i++) {
+        const float value = element(x, x_hat, i);
         int32_t bits;
-        memcpy(&bits, x + i, sizeof bits);
+        memcpy(&bits, &value, sizeof bits);
         bits &= 0x7fffffff;
         largest = bits > largest ? bits : largest;
     }
     return (uint32_t)largest;
 }
 
-INLINE void pack(Codec codec, const float *codes, size_t width, uint8_t *restrict bytes) {
-    if (codec.codes_per_byte == 1) {
-        for (size_t i = 0; i < width; i++) bytes[i] = (uint8_t)(int32_t)codes[i];
-        return;
-    }
-    const size_t half = (width + 1) / 2;
-    for (size_t b = 0; b < half; b++) bytes[b] = (uint8_t)((int32_t)codes[b] + 16 * (int32_t)codes[half + b] + 136);
+/* How x is divided into codes; clamped: only then is there anything beyond q. */
+typedef struct {
+    float scale, inverse;
+    bool clamped;
+} Division;
+
+/* A code with ROUNDER added to it. */
+INLINE float rounded(Codec codec, Division by, float value) {
+    const float code = value * by.inverse + ROUNDER, most = ROUNDER + codec.q, least = ROUNDER - codec.q;
+    if (!by.clamped) return code;
+    return code > most ? most : code < least ? least : code;
 }
 
-/* Encode x into scale and codes; decoded, if there is one, takes what they stand for. False if x is not finite. */
-INLINE bool encode_values(Codec codec, const float *restrict x, size_t width, uint8_t *restrict row,
-                          float *restrict decoded) {
+/* Bits of which the lowest are the code's own. */
+INLINE uint32_t code_bits(float code) {
+    uint32_t bits;
+    memcpy(&bits, &code, sizeof bits);
+    return bits;
+}
+
+/* Write the codes of x, or of x - x_hat, which x_hat then takes up. */
+INLINE void write_codes(Codec codec, Division by, const float *restrict x, float *restrict x_hat, size_t width,
+                        uint8_t *restrict codes) {
+    if (codec.codes_per_byte == 1) {
+        for (size_t i = 0; i < width; i++) {
+            const float code = rounded(codec, by, element(x, x_hat, i));
+            codes[i] = (uint8_t)code_bits(code);
+            if (x_hat) x_hat[i] += (code - ROUNDER) * by.scale;
+        }
+        return;
+    }
+    const size_t half = (width + 1) / 2, pairs = width / 2;
+    for (size_t b = 0; b < pairs; b++) {
+        const float low = rounded(codec, by, element(x, x_hat, b));
+        const float high = rounded(codec, by, element(x, x_hat, half + b));
+        codes[b] = (uint8_t)(code_bits(low) + 16u * code_bits(high) + 136u);
+        if (x_hat) x_hat[b] += (low - ROUNDER) * by.scale, x_hat[half + b] += (high - ROUNDER) * by.scale;
+    }
+    if (pairs < half) { /* An odd width lacks one high nibble. */
+        const float low = rounded(codec, by, element(x, x_hat, pairs));
+        codes[pairs] = (uint8_t)(code_bits(low) + 136u);
+        if (x_hat) x_hat[pairs] += (low - ROUNDER) * by.scale;
+    }
+}
+
+/* Encode x, or the difference to x_hat, into scale and codes. False, and nothing done, if it is not finite. */
+INLINE bool encode_values(Codec codec, const float *restrict x, float *restrict x_hat, size_t width,
+                          uint8_t *restrict row) {
     const float scale_max = FLT_MAX / (codec.q + 1.0f);
-    const uint32_t bits = largest_bits(x, width);
+    const uint32_t bits = largest_bits(x, x_hat, width);
     if (bits >= INFINITY_BITS) return false;
-    float largest, codes[GROUP_MAX + 1];
+    float largest;
     memcpy(&largest, &bits, sizeof largest);
     const float wanted = largest / codec.q, at_least = wanted < FLT_MIN ? FLT_MIN : wanted;
     const float scale = at_least > scale_max ? scale_max : at_least, inverse = 1.0f / scale;
-    for (size_t i = 0; i < width; i++) codes[i] = (x[i] * inverse + ROUNDER) - ROUNDER;
-    if (wanted > scale_max) /* Only then is there anything beyond q. */
-        for (size_t i = 0; i < width; i++)
-            codes[i] = codes[i] > codec.q ? codec.q : codes[i] < -codec.q ? -codec.q : codes[i];
-    codes[width] = 0.0f; /* the high nibble that an odd width lacks */
     memcpy(row, &scale, SCALE_BYTES);
-    pack(codec, codes, width, row + SCALE_BYTES);
-    for (size_t i = 0; decoded && i < width; i++) decoded[i] = codes[i] * scale;
+    if (wanted > scale_max)
+        write_codes(codec, (Division){scale, inverse, true}, x, x_hat, width, row + SCALE_BYTES);
+    else
+        write_codes(codec, (Division){scale, inverse, false}, x, x_hat, width, row + SCALE_BYTES);
     return true;
+}
+
+INLINE float scale_of(const uint8_t *row) {
+    float scale;
+    memcpy(&scale, row, SCALE_BYTES);
+    return scale;
+}
+
+/* Code number b of a row, as a number; of int4 from the low nibble or from the high one. */
+INLINE float code_at(Codec codec, const uint8_t *row, size_t b, bool high) {
+    const uint8_t code = row[SCALE_BYTES + b];
+    if (codec.codes_per_byte == 1) return (float)(int8_t)code;
+    return (float)((int32_t)(high ? code >> 4 : code & 15) - 8);
 }
 
 /* Decode scale and so many bytes of codes; an odd width of int4 gives one element more. */
 INLINE void decode_values(Codec codec, const uint8_t *restrict row, size_t bytes, float *restrict x) {
-    float scale;
-    memcpy(&scale, row, SCALE_BYTES);
-    const uint8_t *codes = row + SCALE_BYTES;
-    if (codec.codes_per_byte == 1) {
-        for (size_t i = 0; i < bytes; i++) x[i] = (float)(int8_t)codes[i] * scale;
-        return;
-    }
-    for (size_t b = 0; b < bytes; b++) x[b] = (float)((int32_t)(codes[b] & 15) - 8) * scale;
-    for (size_t b = 0; b < bytes; b++) x[bytes + b] = (float)((int32_t)(codes[b] >> 4) - 8) * scale;
+    const float scale = scale_of(row);
+    for (size_t b = 0; b < bytes; b++) x[b] = code_at(codec, row, b, false) * scale;
+    if (codec.codes_per_byte == 2)
+        for (size_t b = 0; b < bytes; b++) x[bytes + b] = code_at(codec, row, b, true) * scale;
 }
 
 /* --- one group of which little is sent --------------------------------------------------------------- */
@@ -169,7 +217,7 @@ INLINE bool select_largest(const float *restrict x, size_t width, size_t count, 
     int32_t magnitudes[GROUP_MAX];
     memcpy(magnitudes, x, width * sizeof *x);
     for (size_t i = 0; i < width; i++) magnitudes[i] &= 0x7fffffff;
-    const uint32_t largest = largest_bits(x, width);
+    const uint32_t largest = largest_bits(x, NULL, width);
     if (largest >= INFINITY_BITS) return false;
     const int32_t least = least_sent(magnitudes, width, count, (int32_t)largest);
     size_t equal = count - count_from(magnitudes, width, least + 1), n = 0;
@@ -206,18 +254,14 @@ INLINE bool places_rise(const uint8_t *bytes, size_t count, size_t width) {
     return true;
 }
 
-INLINE bool encode_sparse(Codec codec, const float *restrict x, size_t width, uint8_t *restrict row,
-                          float *restrict decoded) {
+INLINE bool encode_sparse(Codec codec, const float *restrict x, size_t width, uint8_t *restrict row) {
     const size_t count = sent(codec, width);
     uint16_t places[GROUP_MAX];
-    float kept[GROUP_MAX], values[GROUP_MAX];
+    float kept[GROUP_MAX];
     if (!select_largest(x, width, count, places)) return false;
     for (size_t i = 0; i < count; i++) kept[i] = x[places[i]];
-    if (!encode_values(codec, kept, count, row, values)) return false;
+    if (!encode_values(codec, kept, NULL, count, row)) return false;
     pack_places(places, count, row + SCALE_BYTES + count);
-    if (!decoded) return true;
-    memset(decoded, 0, width * sizeof *decoded);
-    for (size_t i = 0; i < count; i++) decoded[places[i]] = values[i];
     return true;
 }
 
@@ -233,18 +277,24 @@ INLINE void decode_sparse(Codec codec, const uint8_t *restrict row, size_t bytes
 
 /* --- any group --------------------------------------------------------------------------------------- */
 
-/* Encode x into row; decoded, if there is one, takes what row stands for. False if x is not finite. */
-INLINE bool encode_group(Codec codec, const float *restrict x, size_t width, uint8_t *restrict row,
-                         float *restrict decoded) {
-    if (codec.every > 1) return encode_sparse(codec, x, width, row, decoded);
-    return encode_values(codec, x, width, row, decoded);
-}
-
 INLINE void decode_row(Codec codec, const uint8_t *restrict row, size_t bytes, float *restrict x) {
     if (codec.every > 1)
         decode_sparse(codec, row, bytes, x);
     else
         decode_values(codec, row, bytes, x);
+}
+
+/* Encode x, or the difference to x_hat, which x_hat then takes up. False, and nothing done, if it is not finite. */
+INLINE bool encode_group(Codec codec, const float *restrict x, float *restrict x_hat, size_t width,
+                         uint8_t *restrict row) {
+    if (codec.every == 1) return encode_values(codec, x, x_hat, width, row);
+    if (!x_hat) return encode_sparse(codec, x, width, row);
+    float difference[GROUP_MAX], q[GROUP_MAX];
+    for (size_t i = 0; i < width; i++) difference[i] = x[i] - x_hat[i];
+    if (!encode_sparse(codec, difference, width, row)) return false;
+    decode_sparse(codec, row, row_bytes(codec, width) - SCALE_BYTES, q);
+    for (size_t i = 0; i < width; i++) x_hat[i] += q[i];
+    return true;
 }
 
 /* Decode group number g of a whole buffer, the last of which may be shorter. */
@@ -254,6 +304,36 @@ INLINE void decode_group(Codec codec, const uint8_t *restrict bytes, size_t nbyt
         decode_row(codec, bytes + g * whole, whole - SCALE_BYTES, x);
     else
         decode_row(codec, bytes + g * whole, left - SCALE_BYTES, x);
+}
+
+/* Where the group of element start ends, or stop. */
+INLINE size_t end_of_group(Codec codec, size_t start, size_t stop) {
+    return smaller(stop, (start / codec.group + 1) * codec.group);
+}
+
+/* Whether [start, end) is a whole group, every element of which has a code. */
+INLINE bool whole_and_dense(Codec codec, size_t start, size_t end) {
+    return codec.every == 1 && end - start == codec.group;
+}
+
+/* e += q_j - q_i for elements [start, end) of one group; e are those alone. */
+INLINE void add_group(Codec codec, const uint8_t *theirs, size_t theirs_bytes, const uint8_t *ours, size_t ours_bytes,
+                      size_t start, size_t end, float *restrict e) {
+    const size_t g = start / codec.group, lead = start % codec.group;
+    if (whole_and_dense(codec, start, end)) {
+        const size_t codes = codec.group / codec.codes_per_byte, first = g * row_bytes(codec, codec.group);
+        const uint8_t *row_j = theirs + first, *row_i = ours + first;
+        const float scale_j = scale_of(row_j), scale_i = scale_of(row_i);
+        for (size_t b = 0; b < codes; b++)
+            e[b] += code_at(codec, row_j, b, false) * scale_j - code_at(codec, row_i, b, false) * scale_i;
+        for (size_t b = 0; codec.codes_per_byte == 2 && b < codes; b++)
+            e[codes + b] += code_at(codec, row_j, b, true) * scale_j - code_at(codec, row_i, b, true) * scale_i;
+        return;
+    }
+    float q_j[GROUP_MAX], q_i[GROUP_MAX];
+    decode_group(codec, theirs, theirs_bytes, g, q_j);
+    decode_group(codec, ours, ours_bytes, g, q_i);
+    for (size_t i = 0; i < end - start; i++) e[i] += q_j[lead + i] - q_i[lead + i];
 }
 
 /* Whether an encoder writes such codes: never -q - 1, which is -128 or a nibble of 0. */
@@ -281,15 +361,14 @@ INLINE uint32_t checked_scale(Codec codec, const uint8_t *row, size_t width) {
 
 /* --- memory ahead -------------------------------------------------------------------------------------- */
 
-enum { CACHE_LINE = 64, NEAR_BYTES = 512, FAR_BYTES = 2048 };
+enum { CACHE_LINE = 64, AHEAD_BYTES = 2048 };
 
-/* Ask for what stands a little behind a group: the loops above go over each group twice, from which the processor
- * by itself does not learn to read ahead. A hint only, so it may lie beyond the end. How far ahead was measured
- * for each kernel: encoding gains half as much again, where 2 KiB ahead takes that away; differences are encoded
- * fastest without. */
-INLINE void ask_ahead(const float *x, size_t width, size_t ahead) {
+/* Ask for what stands a little behind a group, where several arrays are gone through at once, from which the processor
+ * by itself learns too late to read ahead. A hint only, so it may lie beyond the end. It was measured for each kernel:
+ * encoding and decoding are fastest without. */
+INLINE void ask_ahead(const float *x, size_t width) {
     for (size_t at = 0; at < width * sizeof *x; at += CACHE_LINE)
-        __builtin_prefetch((const void *)((uintptr_t)x + ahead + at));
+        __builtin_prefetch((const void *)((uintptr_t)x + AHEAD_BYTES + at));
 }
 
 #endif

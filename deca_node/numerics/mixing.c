@@ -43,10 +43,12 @@ INLINE double total(const Squares *sum) {
 }
 
 INLINE bool flows_fit(Codec codec, const Flow *flows, size_t count, size_t start, size_t n) {
-    for (const Flow *flow = flows; flow < flows + count; flow++)
-        if (!holds(codec, flow->theirs_bytes, start, n) || !holds(codec, flow->ours_bytes, start, n) || start + n > flow->n)
-            return false;
-    return true;
+    bool fit = true;
+    for (const Flow *flow = flows; flow < flows + count; flow++) {
+        fit = fit && holds(codec, flow->theirs_bytes, start, n) && holds(codec, flow->ours_bytes, start, n);
+        fit = fit && start + n <= flow->n;
+    }
+    return fit;
 }
 
 enum { OF_EACH, OF_SUM, OF_FLOW, SUMS };
@@ -56,22 +58,19 @@ enum { OF_EACH, OF_SUM, OF_FLOW, SUMS };
 INLINE bool mix(Codec codec, const Flow *flows, size_t count, size_t start, float *restrict x, size_t n,
                 float *restrict E, size_t n_E, double *sums, size_t n_sums) {
     if (!flows_fit(codec, flows, count, start, n) || (n_E && n_E != n) || n_sums != SUMS) return false;
-    float q_j[GROUP_MAX], q_i[GROUP_MAX], added[GROUP_MAX], e_sum[GROUP_MAX];
     Squares of_each = {{0}}, of_sum = {{0}}, of_flow = {{0}};
+    float added[GROUP_MAX], e_sum[GROUP_MAX];
     for (const size_t stop = start + n; start < stop;) {
-        const size_t g = start / codec.group, first = g * codec.group, end = smaller(stop, first + codec.group);
-        const size_t lead = start - first, width = end - start;
+        const size_t end = end_of_group(codec, start, stop), width = end - start;
         bool any = false;
-        ask_ahead(x, codec.group, FAR_BYTES);
+        ask_ahead(x, codec.group);
         memset(added, 0, width * sizeof *added);
         memset(e_sum, 0, width * sizeof *e_sum);
         for (const Flow *flow = flows; flow < flows + count; flow++) {
             float *restrict e = flow->e + start;
             const float share = flow->share;
-            ask_ahead(e, codec.group, FAR_BYTES);
-            decode_group(codec, flow->theirs, flow->theirs_bytes, g, q_j);
-            if (flow == flows || flow->ours != flow[-1].ours) decode_group(codec, flow->ours, flow->ours_bytes, g, q_i);
-            for (size_t i = 0; i < width; i++) e[i] += q_j[lead + i] - q_i[lead + i];
+            ask_ahead(e, codec.group);
+            add_group(codec, flow->theirs, flow->theirs_bytes, flow->ours, flow->ours_bytes, start, end, e);
             if (share != 0.0f && !any) /* the first is not added to zero, which would make 0.0 of -0.0 */
                 for (size_t i = 0; i < width; i++) added[i] = e[i] * share;
             else if (share != 0.0f)

@@ -1,8 +1,8 @@
 """This project: its Transport and Session over grpc.aio, its shared memory, its codecs.
 
-What the trainer does in a node (encode an update, absorb the neighbour's) happens here on a thread of its own, what
+What the trainer does in a node (encode an update, take up the neighbour's) happens here on a thread of its own, what
 the daemon does (send, receive) on the loop: in one process, but neither keeps the other waiting. ``option`` names the
-codec.
+codec; with ``+mix`` numbers are not only decoded, as everybody else here does, but mixed into ours.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from deca_node.daemon.scheduling import answer_promptly
 from deca_node.daemon.session import FrameRules
 from deca_node.daemon.transport import Transport
 from deca_node.numerics import native
-from deca_node.numerics.quantize import CACHE_ELEMENTS, CODECS
+from deca_node.numerics.quantize import CACHE_ELEMENTS, CODECS, Codec
 from deca_node.protocol import events as e
 from deca_node.protocol.frames import FrameId, FrameKind
 from deca_node.protocol.run import Agreement
@@ -39,19 +39,17 @@ HELD_MAX = 4
 
 
 class Codes:
-    """The trainer's part: our numbers into a frame, a neighbour's frame added to what we have of it."""
+    """The trainer's part: our numbers into a frame, numbers out of a neighbour's frame."""
 
-    def __init__(self, job: Job) -> None:
-        self._codec = CODECS[job.option]
+    def __init__(self, job: Job, codec: Codec) -> None:
+        self._codec = codec
         self._own = torch.from_numpy(content.read(job.contents[job.party]))
         self._ours = torch.empty(0, dtype=torch.uint8)
-        self._differences = {peer: torch.zeros_like(self._own) for peer in job.neighbours}
-        self.nbytes = self._codec.nbytes(job.elements)
+        self._arrived = {peer: torch.zeros_like(self._own) for peer in job.neighbours}
+        self.nbytes = codec.nbytes(job.elements)
 
     def prepare(self, frame: memoryview) -> None:
-        """Before the exchange: begin at zero again."""
-        for difference in self._differences.values():
-            difference.zero_()
+        """Nothing: the buffers are used again."""
 
     def encode(self, frame: memoryview) -> None:
         """Our numbers as codes."""
@@ -59,20 +57,46 @@ class Codes:
         self._codec.encode(self._own, self._ours)
 
     def absorb(self, peer: int, frame: memoryview) -> None:
-        """Check a neighbour's codes, decode them, and take them up as a trainer does: e += q_j - q_i."""
-        theirs, e = torch.frombuffer(frame, dtype=torch.uint8), self._differences[peer]
-        self._codec.largest(theirs, e.numel())
-        for start in range(0, e.numel(), CACHE_ELEMENTS):
-            stop = min(start + CACHE_ELEMENTS, e.numel())
-            if not native.add_difference(self._codec.name, theirs, self._ours, start, e[start:stop]):
-                q_j, q_i = (self._codec.decode(codes, start, stop) for codes in (theirs, self._ours))
-                e[start:stop].add_(q_j.sub_(q_i))
+        """Check a neighbour's codes, and decode them."""
+        theirs, elements = torch.frombuffer(frame, dtype=torch.uint8), self._own.numel()
+        self._codec.largest(theirs, elements)
+        if not native.decode(self._codec.name, theirs, 0, self._arrived[peer]):
+            for start in range(0, elements, CACHE_ELEMENTS):
+                stop = min(start + CACHE_ELEMENTS, elements)
+                self._arrived[peer][start:stop] = self._codec.decode(theirs, start, stop)
 
     def arrived(self, peer: int, frame: memoryview) -> content.Floats:
         """What came of a neighbour's numbers."""
-        numbers: content.Floats = (
-            self._codec.decode(self._ours, 0, self._own.numel()).add_(self._differences[peer]).numpy()
-        )
+        numbers: content.Floats = self._arrived[peer].numpy()
+        return numbers
+
+
+class Mixed(Codes):
+    """All that a trainer does: e += q_j - q_i, and x moves by its share of e."""
+
+    def __init__(self, job: Job, codec: Codec) -> None:
+        super().__init__(job, codec)
+        self._x = torch.zeros_like(self._own)
+        self._squares = torch.zeros(3, dtype=torch.float64)
+
+    def prepare(self, frame: memoryview) -> None:
+        """Begin at zero again."""
+        for difference in self._arrived.values():
+            difference.zero_()
+
+    def absorb(self, peer: int, frame: memoryview) -> None:
+        """Check a neighbour's codes, and mix."""
+        theirs, e = torch.frombuffer(frame, dtype=torch.uint8), self._arrived[peer]
+        self._codec.largest(theirs, e.numel())
+        flows = native.Flows.of([(theirs, self._ours, e)])
+        share, no_E = 0.5 / len(self._arrived), torch.empty(0)
+        done = flows is not None and flows.mix(self._codec.name, [share], 0, self._x, no_E, self._squares)
+        assert done, "mixing is measured compiled; build it with tools/build_native.py"
+
+    def arrived(self, peer: int, frame: memoryview) -> content.Floats:
+        """A neighbour's numbers: ours as they were sent, and the difference."""
+        ours = self._codec.decode(self._ours, 0, self._own.numel())
+        numbers: content.Floats = ours.add_(self._arrived[peer]).numpy()
         return numbers
 
 
@@ -105,7 +129,10 @@ class Ours:
     def __init__(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
         self._job = job
         self._loop = loop
-        self._codes: Codes | RawBytes = RawBytes(job) if job.option == "fp32" else Codes(job)
+        codec, _, mix = job.option.partition("+")
+        self._codes: Codes | RawBytes = (
+            RawBytes(job) if codec == "fp32" else (Mixed if mix else Codes)(job, CODECS[codec])
+        )
         self._inner = 0
         self._ours: FrameId | None = None
         self._theirs: dict[int, FrameId] = {}
@@ -152,7 +179,7 @@ class Ours:
         self._codes.prepare(self._store.reserve(self._ours, self._codes.nbytes))
 
     def exchange(self) -> None:
-        """Encode once, send to all, absorb each as it comes."""
+        """Encode once, send to all, take up each as it comes."""
         self._run(self._exchange())
 
     async def _exchange(self) -> None:
