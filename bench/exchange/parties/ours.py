@@ -6,6 +6,7 @@ codec; with ``+mix`` numbers are not only decoded, as everybody else here does, 
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine
 from importlib.metadata import version
@@ -218,6 +219,8 @@ def main() -> None:
     """The loop runs on the main thread, as in a node, and never pauses: one end may have all that it waits for
     while it still has something to send. The parent's words come to a thread beside it."""
     settle_memory()
+    # As a trainer does.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     answer_promptly()
     # For the codec, however many cores the node has.
     torch.set_num_threads(1)
