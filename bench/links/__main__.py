@@ -46,7 +46,13 @@ FIRST_BATCH = 6
 LONGER = (1.0, 1.15)
 """How long a step may take beside its update's time on the line."""
 
+FITS = (0.95, 1.2)
+"""The same of a turn that counts: while it lasts the machine may become faster or slower."""
+
 FITTINGS_MAX, FITTING_STEPS = 5, 10
+TURNS_MAX = 2
+"""Times as many turns as were asked for, until so many of them count."""
+
 INT4_BITS = 4.5
 RUN_SECONDS_MAX = 900.0
 
@@ -76,7 +82,7 @@ def main() -> None:
     except NotPermittedError as error:
         Console().print(f"bench.links is skipped: {error}; run it as root on Linux, with iproute2 and /dev/net/tun")
         return
-    found = summary(rows)
+    found = summary(rows, bench.counted(rows))
     show(found, bench)
     job = {
         name: getattr(arguments, name)
@@ -84,6 +90,7 @@ def main() -> None:
     }
     job |= {"frame_bytes": bench.frame_bytes, "mtu_bytes": MTU_BYTES}
     line = {"transfer_seconds": round(bench.transfer_seconds, 4), "packets_lost": wire.lost}
+    line |= {"counted_turns": bench.counted(rows)}
     path = write_results("links", arguments, {"job": job, **line, **found, "turns": rows})
     Console().print(f"written to {path}")
 
@@ -114,12 +121,20 @@ class Bench:
 
     def measure(self) -> list[Row]:
         """One row per turn and arm, in turn, so that what else the machine does falls on all arms alike."""
-        rows = []
-        for turn in range(self.arguments.repeats):
+        rows: list[Row] = []
+        for turn in range(TURNS_MAX * self.arguments.repeats):
             self._fit()
             # Alone once more among the others: what a machine does changes within a minute.
             rows += [self._row(turn, arm) for arm in (ALONE, self.arms[1], ALONE, *self.arms[2:])]
+            if len(self.counted(rows)) == self.arguments.repeats:
+                break
         return rows
+
+    def counted(self, rows: list[Row]) -> list[int]:
+        """The turns in which a step alone took about as long as its update on the line; with ``--batch`` all."""
+        alone = _by_turn(rows, ALONE, "step_seconds")
+        fit = [bool(self.arguments.batch) or FITS[0] <= each / self.transfer_seconds <= FITS[1] for each in alone]
+        return [turn for turn, fits in enumerate(fit) if fits]
 
     def _fit(self) -> None:
         """Find with how many sequences a step alone takes as long as its update on the line, or hardly longer: anew in
@@ -206,17 +221,23 @@ def layer_steps(directory: Path) -> list[Row]:
     ]
 
 
-def summary(rows: list[Row]) -> Row:
-    """Medians over the turns; ratios are taken within each turn."""
+def summary(rows: list[Row], counted: list[int]) -> Row:
+    """Medians over the turns that count, all if none does; ratios are taken within each turn."""
     arms = list(dict.fromkeys(row["arm"] for row in rows))
+    over_alone = {
+        name: {arm: _over_alone(rows, arm, name) for arm in arms} for name in ("step_seconds", "step_seconds_mean")
+    }
+
+    def median(by_turn: list[float], digits: int) -> float:
+        return round(statistics.median([by_turn[turn] for turn in counted] or by_turn), digits)
+
     return {
-        "step_seconds": {arm: round(statistics.median(_by_turn(rows, arm, "step_seconds")), 4) for arm in arms},
-        "waiting_seconds": {arm: round(statistics.median(_by_turn(rows, arm, "waiting_seconds")), 4) for arm in arms},
-        "over_alone": {arm: round(statistics.median(_over_alone(rows, arm, "step_seconds")), 3) for arm in arms},
-        "mean_over_alone": {
-            arm: round(statistics.median(_over_alone(rows, arm, "step_seconds_mean")), 3) for arm in arms
-        },
-        "over_alone_all": {arm: [round(r, 3) for r in _over_alone(rows, arm, "step_seconds")] for arm in arms},
+        "step_seconds": {arm: median(_by_turn(rows, arm, "step_seconds"), 4) for arm in arms},
+        "waiting_seconds": {arm: median(_by_turn(rows, arm, "waiting_seconds"), 4) for arm in arms},
+        "over_alone": {arm: median(over_alone["step_seconds"][arm], 3) for arm in arms},
+        "mean_over_alone": {arm: median(over_alone["step_seconds_mean"][arm], 3) for arm in arms},
+        "over_alone_all": {arm: [round(r, 3) for r in over_alone["step_seconds"][arm]] for arm in arms},
+        "mean_over_alone_all": {arm: [round(r, 3) for r in over_alone["step_seconds_mean"][arm]] for arm in arms},
     }
 
 
@@ -237,7 +258,8 @@ def show(found: Row, bench: Bench) -> None:
         title=f"{given.nodes} nodes, {given.mbit:g} Mbit/s, {given.rtt_ms:g} ms round trip",
         caption=f"An update in int4 of {bench.frame_bytes / 1e6:.1f} MB takes "
         f"{1000 * bench.transfer_seconds:.0f} ms on the line. The aim for overlap with it is {TARGET_RATIO} times "
-        "compute alone. Milliseconds are medians over steps.",
+        "compute alone. Milliseconds are medians over steps, ratios medians over turns in which a step alone takes "
+        "about as long as its update.",
     )
     for heading in ("steps", "ms per step", "of them waiting", "over compute alone", "in the mean"):
         table.add_column(heading, justify="left" if heading == "steps" else "right")

@@ -34,11 +34,23 @@ def test_ratios_are_taken_within_a_turn() -> None:
             row(0, "overlap int4", 1.2, 1.3),
             row(1, ALONE, 2.0, 2.0),
             row(1, "overlap int4", 2.2, 3.0),
-        ]
+        ],
+        counted=[0, 1],
     )
     assert found["over_alone_all"] == {ALONE: [1.0, 1.0], "overlap int4": [1.2, 1.1]}
     assert found["over_alone"]["overlap int4"] == 1.15
     assert found["mean_over_alone"]["overlap int4"] == pytest.approx(1.4)
+
+
+def test_turns_in_which_the_machine_changed_are_told_of_and_do_not_count() -> None:
+    rows = [
+        row(turn, arm, seconds, seconds)
+        for turn, ours in enumerate((1.1, 1.9, 1.2))
+        for arm, seconds in ((ALONE, 1.0), ("overlap int4", ours))
+    ]
+    assert summary(rows, counted=[0, 2])["over_alone"]["overlap int4"] == 1.15
+    assert summary(rows, counted=[])["over_alone"]["overlap int4"] == 1.2
+    assert summary(rows, counted=[0, 2])["over_alone_all"]["overlap int4"] == [1.1, 1.9, 1.2]
 
 
 @pytest.fixture
