@@ -94,9 +94,9 @@ INLINE bool mix(Codec codec, const Flow *flows, size_t count, size_t start, floa
 }
 
 #define MIX(name, codec)                                                                                            \
-    VERSIONS bool deca_##name##_mix(const Flow *flows, size_t count, size_t start, float *x, size_t n, float *E,     \
-                                    size_t n_E, double *sums, size_t n_sums) {                                \
-        return mix(codec, flows, count, start, x, n, E, n_E, sums, n_sums);                                   \
+    VERSIONS bool deca_##name##_mix(const Flow *flows, size_t count, size_t start, float *x, size_t n, float *E,    \
+                                    size_t n_E, double *sums, size_t n_sums) {                                      \
+        return mix(codec, flows, count, start, x, n, E, n_E, sums, n_sums);                                         \
     }
 
 MIX(int8, INT8)

@@ -14,17 +14,16 @@ class Squares:
         self._sums: dict[str, Tensor] = {}
         self._elements: dict[str, int] = {}
 
-    def add(self, name: str, x: Tensor) -> Tensor:
-        """Add those of x, float32 [n]; returns their sum, float64 []."""
-        return self.add_sum(name, square(x), x.numel())
+    def add(self, name: str, x: Tensor) -> None:
+        """Add those of x, float32 [n]."""
+        self.add_sum(name, square(x), x.numel())
 
-    def add_sum(self, name: str, total: Tensor, elements: int) -> Tensor:
-        """Add what the squares of so many elements come to, float64 []; returns it."""
+    def add_sum(self, name: str, total: Tensor, elements: int) -> None:
+        """Add what the squares of so many elements come to, float64 []."""
         if name not in self._sums:
             self._sums[name] = torch.zeros((), dtype=torch.float64, device=self._device)
         self._sums[name] += total
         self._elements[name] = self._elements.get(name, 0) + elements
-        return total
 
     def roots(self) -> dict[str, float]:
         """The RMS of everything that was added, by name."""
