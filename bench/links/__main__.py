@@ -4,8 +4,8 @@ Real nodes, each in a network namespace of its own, over lines of 100 Mbit/s wit
 (:mod:`bench.links.wire`). The batch is chosen so that a step takes about as long as its int4 update takes on that
 line. Then the same steps run in several ways, in turn: every node by itself (compute alone, all nodes at the same time,
 so that they share the machine as they do in the others), and for each codec with ``overlap`` and in ``lockstep``.
-Every node has cores of its own where there are enough, and its trainer a share of one (:mod:`bench.links.share`). A turn
-counts if a step alone took about as long as its update; the others are told of as well.
+Every node has cores of its own where there are enough, and its trainer a share of one (:mod:`bench.links.share`). A
+turn counts if a step alone took about as long as its update; the others are told of as well.
 
 Compared are the seconds from step to step, in the blocks that are decoder layers, the first steps of each visit left
 out. A visit has 48 steps, as in the paper; in the last of them an update has nothing to hide behind, which the mean
