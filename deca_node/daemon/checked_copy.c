@@ -11,15 +11,9 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "../numerics/versions.h"
+
 #if defined(__GNUC__) && defined(__SIZEOF_INT128__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-
-#if !defined(VERSIONS) && defined(__x86_64__) && defined(__GLIBC__) && (!defined(__clang__) || __clang_major__ >= 14)
-#define VERSIONS __attribute__((target_clones("avx512f", "avx2", "default")))
-#elif !defined(VERSIONS)
-#define VERSIONS
-#endif
-
-#define INLINE static inline __attribute__((always_inline))
 
 #ifdef __clang__
 #define SWAP_PAIRS(x) __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6)

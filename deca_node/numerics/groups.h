@@ -19,6 +19,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "versions.h"
+
 #ifdef __clang__
 #pragma STDC FP_CONTRACT OFF
 #endif
@@ -28,15 +30,6 @@
 #endif
 
 _Static_assert(FLT_EVAL_METHOD == 0, "float arithmetic must not carry extra digits");
-
-/* One version of each kernel per kind of processor, chosen when the library is loaded. That takes glibc. */
-#if !defined(VERSIONS) && defined(__x86_64__) && defined(__GLIBC__) && (!defined(__clang__) || __clang_major__ >= 14)
-#define VERSIONS __attribute__((target_clones("avx512f", "avx2", "default")))
-#elif !defined(VERSIONS)
-#define VERSIONS
-#endif
-
-#define INLINE static inline __attribute__((always_inline))
 
 /* Always a constant where it is passed, so that every loop is compiled for one codec and one width. */
 typedef struct {
