@@ -1,11 +1,17 @@
 """``python -m bench.links``: does the exchange hide behind compute on an ordinary line?
 
 Real nodes, each in a network namespace of its own, over lines of 100 Mbit/s with a round trip of 40 ms
-(:mod:`bench.links.wire`). The batch is chosen so that a step takes about as long as its int4 update takes on that
-line. Then the same steps run in several ways, in turn: every node by itself (compute alone, all nodes at the same time,
-so that they share the machine as they do in the others), and for each codec with ``overlap`` and in ``lockstep``.
-Every node has cores of its own where there are enough, and its trainer a share of one (:mod:`bench.links.share`). A
-turn counts if a step alone took about as long as its update; the others are told of as well.
+(:mod:`bench.links.wire`). The same steps run in several ways, in turn: every node by itself (compute alone, all nodes
+at the same time, so that they share the machine as they do in the others), and for each codec with ``overlap`` and in
+``lockstep``. Every node has cores of its own where there are enough.
+
+Gradient and half step take as long as an int4 update takes on the line, by the clock, as an accelerator's would: they
+are computed on the processor, from a batch that leaves time to spare, and then wait (``bench/links/pace``). So neither
+other programs nor the two nodes on one machine decide how long compute alone takes. With ``--pace-ms 0`` it takes what
+it takes.
+
+Nodes know their line: ``max_upload`` is 0.95 of its rate, so that nothing queues before it. What that is worth the last
+arm shows, ``unlimited``: TCP then fills the line's queue, and acknowledgements of what comes wait behind what goes.
 
 Compared are the seconds from step to step, in the blocks that are decoder layers, the first steps of each visit left
 out. A visit has 48 steps, as in the paper; in the last of them an update has nothing to hide behind, which the mean
@@ -16,7 +22,6 @@ mixing: what the line costs, and what another program that takes the processor a
 import argparse
 import itertools
 import json
-import math
 import os
 import signal
 import statistics
@@ -29,13 +34,13 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.harness import Row, own_cores, parser, write_results
-from bench.links.share import Share
 from bench.links.wire import HEADERS_BYTES, MTU_BYTES, NotPermittedError, Wire
 from deca_node.lab.processes import LocalNodes, NodeProcess
 from deca_node.protocol.sizes import STATE_BYTES, frame_framing_bytes
 
 ALONE = "alone"
 EXCHANGES = ("overlap", "lockstep")
+UNLIMITED = "unlimited"
 PORT = 4700
 SKIPPED_STEPS = 3
 """Of each visit: the keyframe and TCP's slow start fall into them."""
@@ -44,16 +49,10 @@ WORK = ("compute_seconds", "encode_seconds", "mix_seconds")
 """Of a step: a gradient and its half step, codes for neighbours, flows and the fold."""
 
 TARGET_RATIO = 1.15
-FIRST_BATCH = 13
-LONGER = (1.02, 1.14)
-"""How long a step may take beside its update's time on the line."""
+SLOWER_MAX = 1.1
+"""Times its pace a step alone may take; else the machine is too slow for the batch."""
 
-FITS = (0.95, 1.2)
-"""The same of a turn that counts: while it lasts the machine may become faster or slower."""
-
-FITTINGS_MAX, FITTING_STEPS = 5, 10
-TURNS_MAX = 2
-"""Times as many turns as were asked for, until so many of them count."""
+PACE = Path(__file__).parent / "pace"
 
 INT4_BITS = 4.5
 RUN_SECONDS_MAX = 900.0
@@ -62,7 +61,7 @@ RUN_SECONDS_MAX = 900.0
 def main() -> None:
     """Measure, print the table and write ``links.json``."""
     options = parser("Step time over ordinary lines, against compute alone.")
-    options.set_defaults(threads=1, batch=0, length=16)
+    options.set_defaults(threads=1, batch=4, length=16)
     options.add_argument("--nodes", type=int, default=2, help="how many nodes, all neighbours of each other")
     options.add_argument("--mbit", type=float, default=100.0, help="of each line, each way")
     options.add_argument("--rtt-ms", type=float, default=40.0, help="round trip between any two nodes")
@@ -71,7 +70,10 @@ def main() -> None:
     options.add_argument("--repeats", type=int, default=3, help="turns")
     options.add_argument("--codecs", nargs="+", default=["int4", "int8"], help="of updates")
     options.add_argument("--signal", default="none", help="what travels beside updates: none, v or mv")
-    options.add_argument("--share", type=float, default=0.7, help="of a core for each trainer; 0: no limit")
+    options.add_argument("--upload", type=float, default=0.95, help="max_upload, of the line's rate; 0: no limit")
+    options.add_argument(
+        "--pace-ms", type=float, help="of a gradient; 0: as long as it takes (default: an int4 update on the line)"
+    )
     arguments = options.parse_args()
     if arguments.quick:
         arguments.hidden, arguments.steps, arguments.repeats, arguments.batch = 128, 6, 1, 1
@@ -84,15 +86,26 @@ def main() -> None:
     except NotPermittedError as error:
         Console().print(f"bench.links is skipped: {error}; run it as root on Linux, with iproute2 and /dev/net/tun")
         return
-    found = summary(rows, bench.counted(rows))
+    found = summary(rows)
     show(found, bench)
     job = {
         name: getattr(arguments, name)
-        for name in ("nodes", "mbit", "rtt_ms", "hidden", "steps", "repeats", "codecs", "signal", "share")
+        for name in (
+            "nodes",
+            "mbit",
+            "rtt_ms",
+            "hidden",
+            "steps",
+            "repeats",
+            "codecs",
+            "signal",
+            "upload",
+            "batch",
+            "length",
+        )
     }
-    job |= {"frame_bytes": bench.frame_bytes, "mtu_bytes": MTU_BYTES}
+    job |= {"frame_bytes": bench.frame_bytes, "mtu_bytes": MTU_BYTES, "pace_seconds": round(bench.pace_seconds, 4)}
     line = {"transfer_seconds": round(bench.transfer_seconds, 4), "packets_lost": wire.lost}
-    line |= {"counted_turns": bench.counted(rows)}
     path = write_results("links", arguments, {"job": job, **line, **found, "turns": rows})
     Console().print(f"written to {path}")
 
@@ -109,8 +122,8 @@ class Bench:
         self.folder, self.wire, self.arguments = folder, wire, arguments
         self.names = [f"node-{number + 1}" for number in range(arguments.nodes)]
         self._prepare()
-        self.batch: int = arguments.batch or FIRST_BATCH
         self.arms = [ALONE, *(f"{exchange} {codec}" for codec in arguments.codecs for exchange in EXCHANGES)]
+        self.arms += [f"{self.arms[1]} {UNLIMITED}"] if arguments.upload else []
         self._runs = itertools.count(1)
 
     @property
@@ -121,74 +134,57 @@ class Bench:
         neighbours = len(self.names) - 1
         return 8 * neighbours * nbytes / self.wire.bits_per_second + self.wire.seconds_one_way
 
+    @property
+    def pace_seconds(self) -> float:
+        """How long a gradient takes by the clock; 0: as long as it takes."""
+        given = self.arguments.pace_ms
+        return self.transfer_seconds if given is None else given / 1000
+
     def measure(self) -> list[Row]:
         """One row per turn and arm, in turn, so that what else the machine does falls on all arms alike."""
-        rows: list[Row] = []
-        for turn in range(TURNS_MAX * self.arguments.repeats):
-            self._fit()
-            # Alone once more among the others: what a machine does changes within a minute.
-            rows += [self._row(turn, arm) for arm in (ALONE, self.arms[1], ALONE, *self.arms[2:])]
-            if len(self.counted(rows)) == self.arguments.repeats:
-                break
-        return rows
-
-    def counted(self, rows: list[Row]) -> list[int]:
-        """The turns in which a step alone took about as long as its update on the line; with ``--batch`` all."""
-        alone = _by_turn(rows, ALONE, "step_seconds")
-        fit = [bool(self.arguments.batch) or FITS[0] <= each / self.transfer_seconds <= FITS[1] for each in alone]
-        return [turn for turn, fits in enumerate(fit) if fits]
-
-    def _fit(self) -> None:
-        """Find with how many sequences a step alone takes as long as its update on the line, or hardly longer: anew in
-        each turn, since a machine is not always as fast."""
-        for _ in range(0 if self.arguments.batch else FITTINGS_MAX):
-            steps = self.run(ALONE, self.batch, FITTING_STEPS)
-            share = statistics.median(step["step_seconds"] for step in steps) / self.transfer_seconds
-            if LONGER[0] <= share <= LONGER[1]:
-                break
-            print(f"  with {self.batch} sequences a step takes {share:.2f} of an update; once more", flush=True)
-            self.batch = max(1, math.ceil(self.batch * statistics.mean(LONGER) / share - 0.5))
+        # Alone once more among the others: what a machine does changes within a minute.
+        arms = (ALONE, self.arms[1], ALONE, *self.arms[2:])
+        return [self._row(turn, arm) for turn in range(self.arguments.repeats) for arm in arms]
 
     def _row(self, turn: int, arm: str) -> Row:
-        steps = self.run(arm, self.batch, self.arguments.steps)
+        steps = self.run(arm)
         names = ("step_seconds", *WORK, "waiting_seconds")
         found = {name: statistics.median(step.get(name, 0.0) for step in steps) for name in names}
         found["step_seconds_mean"] = statistics.mean(step["step_seconds"] for step in steps)
         step, compute, waiting = (1000 * found[f"{name}_seconds"] for name in ("step", "compute", "waiting"))
         print(
-            f"turn {turn + 1}, {arm}, batch {self.batch}: {step:.0f} ms a step, {compute:.0f} of them computing, "
-            f"{waiting:.0f} waiting",
+            f"turn {turn + 1}, {arm}: {step:.0f} ms a step, {compute:.0f} of them computing, {waiting:.0f} waiting",
             flush=True,
         )
-        return {"turn": turn, "arm": arm, "batch": self.batch, **{name: round(found[name], 4) for name in found}}
+        return {"turn": turn, "arm": arm, **{name: round(found[name], 4) for name in found}}
 
-    def run(self, arm: str, batch: int, inner_steps: int) -> list[Row]:
+    def run(self, arm: str) -> list[Row]:
         """One run of all nodes; what each wrote down about every step that counts."""
-        exchange, codec = ("lockstep", "int4") if arm == ALONE else arm.split()
+        exchange, codec, *unlimited = ("lockstep", "int4") if arm == ALONE else arm.split()
         label = f"{next(self._runs)}-{exchange}"
         settings = {
             "rounds": 1,
-            "inner_steps": inner_steps,
+            "inner_steps": self.arguments.steps,
             "flush_mixes": 1,
             "final_flush_mixes": 3,
             "sequence_length": self.arguments.length,
-            "batch_size": batch,
+            "batch_size": self.arguments.batch,
             "learning_rate": 1e-5,
             "topology": "full",
             "codec": codec,
             "signal": self.arguments.signal,
             "exchange": exchange,
         }
+        upload = 0.0 if unlimited else self.arguments.upload * self.arguments.mbit
         run = self.folder / f"{label}.toml"
         run.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))
-        with Share(self.arguments.share) as share, LocalNodes() as nodes:
+        with LocalNodes() as nodes:
             for number in range(len(self.names)):
-                nodes.nodes.append(self._start(number, arm == ALONE, run, self.folder / label))
-            share.limit(nodes.nodes)
+                nodes.nodes.append(self._start(number, arm == ALONE, upload, run, self.folder / label))
             nodes.wait(RUN_SECONDS_MAX)
             return [line for node in nodes.nodes for line in layer_steps(node.directory)]
 
-    def _start(self, number: int, alone: bool, run: Path, folder: Path) -> NodeProcess:
+    def _start(self, number: int, alone: bool, upload: float, run: Path, folder: Path) -> NodeProcess:
         line, name = self.wire.lines[number], self.names[number]
         folder.mkdir(exist_ok=True)
         peers = folder / (f"peers-{name}.txt" if alone else "peers.txt")
@@ -196,16 +192,29 @@ class Bench:
         peers.write_text("".join(f"{self.names[i]}@{self.wire.lines[i].address}:{PORT}\n" for i in listed))
         flags = {"--name": name, "--dir": folder / name, "--peers": peers, "--run": run}
         flags |= {"--model": self.folder / "model", "--data": self.folder / f"{name}.jsonl"}
-        flags |= {"--threads": self.arguments.threads, "--eval-sequences": 1}
+        flags |= {"--threads": self.arguments.threads, "--eval-sequences": 1, "--max-upload": upload}
         words = [str(word) for pair in flags.items() for word in pair]
         command = ["ip", "netns", "exec", line.namespace, sys.executable, "-m", "deca_node", "start"]
         log = folder / f"{name}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [*command, "--insecure", "--insecure", *words], stdin=subprocess.DEVNULL, stdout=out, stderr=out
+                [*command, "--insecure", "--insecure", *words],
+                env=os.environ | self._paced(),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
             )
         os.sched_setaffinity(process.pid, own_cores(number, len(self.names)))
         return NodeProcess(name, folder / name, log, process)
+
+    def _paced(self) -> dict[str, str]:
+        """What a trainer finds in its environment, so that its gradients take their time."""
+        if not self.pace_seconds:
+            return {}
+        # It imports torch before the trainer can say how many threads it is to have.
+        threads = {"OMP_NUM_THREADS": str(self.arguments.threads)}
+        path = os.pathsep.join(filter(None, (str(PACE), os.environ.get("PYTHONPATH"))))
+        return {"PYTHONPATH": path, "LINKS_PACE_SECONDS": str(self.pace_seconds), **threads}
 
     def _prepare(self) -> None:
         """In a process of its own: this one imports no torch, so that it takes nothing from what it measures."""
@@ -229,15 +238,15 @@ def layer_steps(directory: Path) -> list[Row]:
     ]
 
 
-def summary(rows: list[Row], counted: list[int]) -> Row:
-    """Medians over the turns that count, all if none does; ratios are taken within each turn."""
+def summary(rows: list[Row]) -> Row:
+    """Medians over turns; ratios are taken within each turn."""
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     over_alone = {
         name: {arm: _over_alone(rows, arm, name) for arm in arms} for name in ("step_seconds", "step_seconds_mean")
     }
 
     def median(by_turn: list[float], digits: int) -> float:
-        return round(statistics.median([by_turn[turn] for turn in counted] or by_turn), digits)
+        return round(statistics.median(by_turn), digits)
 
     return {
         "step_seconds": {arm: median(_by_turn(rows, arm, "step_seconds"), 4) for arm in arms},
@@ -266,8 +275,7 @@ def show(found: Row, bench: Bench) -> None:
         title=f"{given.nodes} nodes, {given.mbit:g} Mbit/s, {given.rtt_ms:g} ms round trip",
         caption=f"An update in int4 of {bench.frame_bytes / 1e6:.1f} MB takes "
         f"{1000 * bench.transfer_seconds:.0f} ms on the line. The aim for overlap with it is {TARGET_RATIO} times "
-        "compute alone. Milliseconds are medians over steps, ratios medians over turns in which a step alone takes "
-        "about as long as its update.",
+        "compute alone. Milliseconds are medians over steps, ratios medians over turns.",
     )
     for heading in ("steps", "ms per step", "of them waiting", "over compute alone", "in the mean"):
         table.add_column(heading, justify="left" if heading == "steps" else "right")
@@ -275,6 +283,9 @@ def show(found: Row, bench: Bench) -> None:
         ratios = [f"{found[name][arm]:.2f}" for name in ("over_alone", "mean_over_alone")]
         table.add_row(arm, f"{1000 * seconds:.0f}", f"{1000 * found['waiting_seconds'][arm]:.0f}", *ratios)
     Console().print(table)
+    alone, pace = found["step_seconds"][ALONE], bench.pace_seconds
+    if pace and alone > SLOWER_MAX * pace:
+        print(f"A step alone took {alone / pace:.2f} times its pace: this machine needs a smaller --batch.")
 
 
 if __name__ == "__main__":
