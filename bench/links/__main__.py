@@ -7,8 +7,8 @@ at the same time, so that they share the machine as they do in the others), and 
 
 Gradient and half step take as long as an int4 update takes on the line, by the clock, as an accelerator's would: they
 are computed on the processor, from a batch that leaves time to spare, and then wait (``bench/links/pace``). So neither
-other programs nor the two nodes on one machine decide how long compute alone takes. With ``--pace-ms 0`` it takes what
-it takes.
+other programs nor the two nodes on one machine decide how long compute alone takes. With ``--pace-ms 0`` they take
+what they take.
 
 Nodes know their line: ``max_upload`` is 0.95 of its rate, so that nothing queues before it. What that is worth the last
 arm shows, ``unlimited``: TCP then fills the line's queue, and acknowledgements of what comes wait behind what goes.
@@ -72,7 +72,9 @@ def main() -> None:
     options.add_argument("--signal", default="none", help="what travels beside updates: none, v or mv")
     options.add_argument("--upload", type=float, default=0.95, help="max_upload, of the line's rate; 0: no limit")
     options.add_argument(
-        "--pace-ms", type=float, help="of a gradient; 0: as long as it takes (default: an int4 update on the line)"
+        "--pace-ms",
+        type=float,
+        help="of a gradient and half step; 0: as they come (default: an int4 update on the line)",
     )
     arguments = options.parse_args()
     if arguments.quick:
@@ -88,22 +90,8 @@ def main() -> None:
         return
     found = summary(rows)
     show(found, bench)
-    job = {
-        name: getattr(arguments, name)
-        for name in (
-            "nodes",
-            "mbit",
-            "rtt_ms",
-            "hidden",
-            "steps",
-            "repeats",
-            "codecs",
-            "signal",
-            "upload",
-            "batch",
-            "length",
-        )
-    }
+    names = ("nodes", "mbit", "rtt_ms", "hidden", "steps", "repeats", "codecs", "signal", "upload", "batch", "length")
+    job = {name: getattr(arguments, name) for name in names}
     job |= {"frame_bytes": bench.frame_bytes, "mtu_bytes": MTU_BYTES, "pace_seconds": round(bench.pace_seconds, 4)}
     line = {"transfer_seconds": round(bench.transfer_seconds, 4), "packets_lost": wire.lost}
     path = write_results("links", arguments, {"job": job, **line, **found, "turns": rows})
@@ -136,7 +124,7 @@ class Bench:
 
     @property
     def pace_seconds(self) -> float:
-        """How long a gradient takes by the clock; 0: as long as it takes."""
+        """How long gradient and half step take by the clock; 0: as long as they take."""
         given = self.arguments.pace_ms
         return self.transfer_seconds if given is None else given / 1000
 
@@ -208,7 +196,7 @@ class Bench:
         return NodeProcess(name, folder / name, log, process)
 
     def _paced(self) -> dict[str, str]:
-        """What a trainer finds in its environment, so that its gradients take their time."""
+        """What a trainer finds in its environment, so that its steps take their time."""
         if not self.pace_seconds:
             return {}
         # It imports torch before the trainer can say how many threads it is to have.

@@ -20,5 +20,5 @@ def test_codec_compares_three_ways(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "codec-quick.json").read_text())
     assert {row["way"] for row in content["rows"]} == {"compiled", "torch, slices", "torch, whole"}
-    assert {row["codec"] for row in content["rows"]} == {"int8", "int4"}
+    assert {row["codec"] for row in content["rows"]} == {"int8", "int4", "topk"}
     assert all(row["gb_per_second"] > 0 for row in content["rows"])

@@ -1,13 +1,19 @@
 """``bench.links``: what it makes of the runs, and the pace of its trainers."""
 
+import json
 import runpy
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from bench.links.__main__ import ALONE, PACE, summary
+from bench.links.wire import NotPermittedError, check_permitted
 from deca_node.numerics.engine import BlockEngine
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def row(turn: int, arm: str, seconds: float, mean: float) -> dict[str, object]:
@@ -45,3 +51,18 @@ def test_a_paced_step_computes_and_then_waits_for_what_is_left(
     runpy.run_path(str(Path(PACE) / "sitecustomize.py"))["_install"]()
     assert BlockEngine.half_step(None, 0.5) == {"loss": 0.5}  # type: ignore[arg-type, call-arg]
     assert slept == [pytest.approx(left)]
+
+
+@pytest.mark.slow
+def test_steps_keep_their_pace_and_overlap_hides_the_line(tmp_path: Path) -> None:
+    try:
+        check_permitted()
+    except NotPermittedError as error:
+        pytest.skip(str(error))
+    command = [sys.executable, "-m", "bench.links", "--quick", "--codecs", "int4", "--results", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "links-quick.json").read_text())
+    assert list(found["over_alone"]) == [ALONE, "overlap int4", "lockstep int4", "overlap int4 unlimited"]
+    assert found["step_seconds"][ALONE] >= found["job"]["pace_seconds"]
+    assert found["over_alone"]["overlap int4"] < found["over_alone"]["lockstep int4"]
