@@ -17,8 +17,8 @@ from deca_node.protocol.schedule import Schedule, Step
 
 CHUNK_BYTES = 512 << 10
 """Payload of one message that we send. A ping waits for the one that is being handed over, so it is small: 1 MiB is
-some 7 % faster on cores of its own and costs a third more of wait, 2 MiB are a fifth faster where nodes share their
-cores and cost twice the wait."""
+some 7 % faster for int8 on cores of its own, 2 MiB are a fifth faster where nodes share their cores, and a ping under
+full load then takes more than 5 ms (docs/LOG.md)."""
 
 CHUNK_BYTES_MAX = 2 << 20
 """Payload of the largest that we take."""

@@ -48,7 +48,7 @@ def test_a_paced_step_computes_and_then_waits_for_what_is_left(
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(time, "sleep", slept.append)
     monkeypatch.setenv("LINKS_PACE_SECONDS", "0.35")
-    runpy.run_path(str(Path(PACE) / "sitecustomize.py"))["_install"]()
+    runpy.run_path(str(PACE / "sitecustomize.py"))["_install"]()
     assert BlockEngine.half_step(None, 0.5) == {"loss": 0.5}  # type: ignore[arg-type, call-arg]
     assert slept == [pytest.approx(left)]
 
