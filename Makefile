@@ -28,7 +28,7 @@ test: check ## All quick checks and all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow" tests/e2e
 
 simulate: setup ## Ten thousand storms: small clusters in which everything goes wrong that can
-	$(BIN)/python -m deca_node.lab.storms --seeds 10000 --processes 2
+	$(BIN)/python -m deca_node.lab.sim.storms --seeds 10000 --processes 2
 
 test-slow: setup ## The slow tests
 	$(BIN)/python -m pytest -m slow
@@ -73,6 +73,6 @@ docs: setup ## Generate docs/CONFIGURATION.md, docs/METRICS.md and docs/CLI.md f
 	$(BIN)/python tools/write_monitoring.py
 
 clean: ## Remove .venv, build products and caches
-	rm -rf .venv build dist *.egg-info deca_node/numerics/_codec*.so
+	rm -rf .venv build dist *.egg-info deca_node/numerics/codecs/_codec*.so
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

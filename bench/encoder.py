@@ -20,15 +20,15 @@ import torch
 from rich.console import Console
 
 from bench.harness import Row, parser, write_results
-from deca_node.lab.cluster import Cluster
-from deca_node.lab.seats import FrameBook, seats
-from deca_node.lab.texts import packages, records, standard_library
-from deca_node.lab.weather import Weather
-from deca_node.numerics.options import TrainerOptions
+from deca_node.lab.demo.texts import packages, records, standard_library
+from deca_node.lab.sim.cluster import Cluster
+from deca_node.lab.sim.seats import FrameBook, seats
+from deca_node.lab.sim.weather import Weather
 from deca_node.numerics.trainer import Trainer
-from deca_node.protocol.node import Node
-from deca_node.protocol.patience import Patience
-from deca_node.protocol.run import RunSettings
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.node.node import Node
+from deca_node.protocol.options import TrainerOptions
+from deca_node.protocol.visit.waits import Patience
 
 NAMES = ("a", "b", "c", "d")
 CONCENTRATION = 0.25

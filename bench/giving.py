@@ -17,14 +17,14 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.harness import Row, parser, write_results
-from deca_node.daemon.endpoint import Endpoint
-from deca_node.daemon.fetcher import Fetcher
-from deca_node.daemon.peers import Address
-from deca_node.lab.inputs import make_inputs
-from deca_node.lab.processes import LOOPBACK, LocalNodes, NodeProcess, free_ports
-from deca_node.lab.toy_model import Recipe
-from deca_node.numerics.manifest import newest_manifest
-from deca_node.protocol.run import Agreement
+from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.transfer.fetcher import Fetcher
+from deca_node.daemon.wire.endpoint import Endpoint
+from deca_node.lab.demo.inputs import make_inputs
+from deca_node.lab.demo.toy_model import Recipe
+from deca_node.lab.rigs.processes import LOOPBACK, LocalNodes, NodeProcess, free_ports
+from deca_node.protocol.agreed.run import Agreement
+from deca_node.storage.manifest import newest_manifest
 
 NAME = "donor"
 POLL_SECONDS = 0.5

@@ -29,23 +29,23 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.harness import MIB, ROOT, Row, own_cores, parser, write_results
-from deca_node.daemon import control_session
-from deca_node.daemon.arena import Arena, FrameStore, shared_file
-from deca_node.daemon.config import NodeSettings
-from deca_node.daemon.control import ControlLinks
-from deca_node.daemon.endpoint import Endpoint
-from deca_node.daemon.greeting import Identity
-from deca_node.daemon.meters import LagMeter, Window
-from deca_node.daemon.peers import Address
-from deca_node.daemon.process import settle_memory
-from deca_node.daemon.scheduling import answer_promptly, give_way
-from deca_node.daemon.session import FrameRules
-from deca_node.daemon.throttle import Throttle
-from deca_node.daemon.transport import Transport
+from deca_node.daemon.links import control_session
+from deca_node.daemon.links.control import ControlLinks
+from deca_node.daemon.links.greeting import Identity
+from deca_node.daemon.links.session import FrameRules
+from deca_node.daemon.links.transport import Transport
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
+from deca_node.daemon.trainer.memory import settle_memory
+from deca_node.daemon.trainer.priority import answer_promptly, give_way
+from deca_node.daemon.wire.endpoint import Endpoint
+from deca_node.daemon.wire.meters import LagMeter, Window
+from deca_node.daemon.wire.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
-from deca_node.protocol.frames import FrameId, FrameKind
-from deca_node.protocol.run import Agreement
+from deca_node.protocol.agreed.frames import FrameId, FrameKind
+from deca_node.protocol.agreed.run import Agreement
 
 NAMES = ("north", "south")
 HELD_MAX = 4

@@ -20,10 +20,10 @@ from rich.table import Table
 
 from bench.harness import Row, parser, write_results
 from bench.served import Served, start_pair
-from deca_node.cli.door import Door, read
-from deca_node.daemon.status import Status, Verb
-from deca_node.lab.processes import LocalNodes
-from deca_node.lab.toy_model import Recipe
+from deca_node.cli.client import Door, read
+from deca_node.daemon.status.facts import Status, Verb
+from deca_node.lab.demo.toy_model import Recipe
+from deca_node.lab.rigs.processes import LocalNodes
 
 BUSY = {"--inner-steps": 20, "--sequence-length": 128, "--batch-size": 4}
 RECIPE = Recipe(hidden=128, layers=4, steps=1)

@@ -17,9 +17,9 @@ from rich.console import Console
 
 from bench.harness import MIB, Row, parser, write_results
 from bench.served import Served, start_pair
-from deca_node.cli.door import Door
-from deca_node.lab.processes import LocalNodes
-from deca_node.lab.toy_model import Recipe
+from deca_node.cli.client import Door
+from deca_node.lab.demo.toy_model import Recipe
+from deca_node.lab.rigs.processes import LocalNodes
 
 SLOW = {"--max-upload": 0.4, "--inner-steps": 20, "--sequence-length": 16, "--batch-size": 1, "--codec": "int8"}
 """So little bandwidth that a step takes about a second: the machine is free for others, and the run lasts."""

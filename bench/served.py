@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from deca_node.lab.inputs import make_inputs
-from deca_node.lab.processes import LOOPBACK, LocalNodes, NodeProcess, free_ports, write_peers
-from deca_node.lab.toy_model import Recipe
+from deca_node.lab.demo.inputs import make_inputs
+from deca_node.lab.demo.toy_model import Recipe
+from deca_node.lab.rigs.processes import LOOPBACK, LocalNodes, NodeProcess, free_ports, write_peers
 
 NAMES = ("north", "south")
 START_SECONDS = 900.0

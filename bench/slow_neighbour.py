@@ -18,10 +18,10 @@ import psutil
 from rich.console import Console
 
 from bench.harness import MIB, Row, parser, write_results
-from deca_node.lab.inputs import make_inputs
-from deca_node.lab.processes import LOOPBACK, LocalNodes, NodeProcess, free_ports
-from deca_node.lab.proxy import Faults, Proxy
-from deca_node.lab.toy_model import Recipe
+from deca_node.lab.demo.inputs import make_inputs
+from deca_node.lab.demo.toy_model import Recipe
+from deca_node.lab.rigs.processes import LOOPBACK, LocalNodes, NodeProcess, free_ports
+from deca_node.lab.rigs.proxy import Faults, Proxy
 
 OTHERS, SLOW = ("a", "b", "c"), "z"
 ARMS = ("without", "with")

@@ -28,14 +28,14 @@ import psutil
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from deca_node.numerics.batches import Batch
-from deca_node.numerics.blocks import Block, partition
+from deca_node.numerics.data.batches import Batch
 from deca_node.numerics.engine import BlockEngine, Neighbour
-from deca_node.numerics.flows import KEYFRAME_CODEC, Flow
-from deca_node.numerics.model import count_parameters, model_bytes
-from deca_node.numerics.objective import backward
-from deca_node.numerics.start_values import StartValues, nothing
-from deca_node.protocol.run import RunSettings
+from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, Flow
+from deca_node.numerics.learning.loss import backward
+from deca_node.numerics.model.blocks import Block, partition
+from deca_node.numerics.model.load import count_parameters, model_bytes
+from deca_node.numerics.saving.start_values import StartValues, nothing
+from deca_node.protocol.agreed.run import RunSettings
 
 SIZES: dict[str, dict[str, int]] = {
     "full": {"vocab_size": 32_000, "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12},

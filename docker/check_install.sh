@@ -88,7 +88,7 @@ printf 'north@127.0.0.1:%s\neast@127.0.0.1:%s\n' "$(port)" "$(port)" > "$work/pe
 say "certificates and inputs, as the one-shot services make them"
 (inside sh "$repository/docker/make_certificates.sh" "$work/authority" "$work/certs" testbed.example north east) \
     > "$work/certificates.log" 2>&1 || fail "certificates"
-(inside python -m deca_node.lab.inputs "$work/inputs" --steps 20 north east) > "$work/inputs.log" 2>&1 || fail "inputs"
+(inside python -m deca_node.lab.demo.inputs "$work/inputs" --steps 20 north east) > "$work/inputs.log" 2>&1 || fail "inputs"
 
 start() { # NAME: sets $node to its process id
     (inside deca-node start --name "$1" --run "$work/run.toml" --peers "$work/peers.txt" --model "$work/inputs/model" \

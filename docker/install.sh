@@ -34,7 +34,7 @@ deca-node)
     pip --constraint constraints.txt .
     # Without a compiler the codec would be left out without a word; in an image it belongs.
     "$folder/bin/python" -c "import glob, sys, sysconfig
-sys.exit(not glob.glob(sysconfig.get_path('purelib') + '/deca_node/numerics/_codec*.so'))" ||
+sys.exit(not glob.glob(sysconfig.get_path('purelib') + '/deca_node/numerics/codecs/_codec*.so'))" ||
         { echo "the codec was not compiled; is there a C compiler?" >&2; exit 1; }
     # Nothing is installed into a finished image.
     "$folder/bin/python" -m pip --disable-pip-version-check --no-input uninstall --yes pip

@@ -111,7 +111,7 @@ def test_what_is_not_pure_is_found(source: str) -> None:
     assert list(impurities(ast.parse(source)))
 
 
-@pytest.mark.parametrize("source", ["import random\nrng = random.Random(seed)", "import deca_node.protocol.run"])
+@pytest.mark.parametrize("source", ["import random\nrng = random.Random(seed)", "import deca_node.protocol.agreed.run"])
 def test_what_is_pure_passes(source: str) -> None:
     assert list(impurities(ast.parse(source))) == []
 
@@ -216,7 +216,7 @@ OURS = re.compile(
 as the reason of something else."""
 PIECE_LETTERS_MIN = 9
 EDGES = " .,/\"'"
-ELSEWHERE = {"deca_node/daemon/arena.py", "deca_node/protocol/profiles.py"}
+ELSEWHERE = {"deca_node/daemon/trainer/arena.py", "deca_node/protocol/membership/profiles.py"}
 """Books and constants that are wrong only where the program is: their errors are internal ones (code 70)."""
 
 

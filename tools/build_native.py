@@ -14,13 +14,13 @@ from pathlib import Path
 from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARY = Path("deca_node", "numerics", "_codec")
+LIBRARY = Path("deca_node", "numerics", "codecs", "_codec")
 
 
 def main() -> None:
     """Build, and say where the library lies."""
     parser = argparse.ArgumentParser(description="Build the compiled codecs.")
-    parser.add_argument("--into", type=Path, default=ROOT, help="folder that takes deca_node/numerics/_codec...")
+    parser.add_argument("--into", type=Path, default=ROOT, help="folder that takes deca_node/numerics/codecs/_codec...")
     into = parser.parse_args().into.resolve()
     before = {path: path.stat().st_mtime_ns for path in libraries(into)}
     os.chdir(ROOT)

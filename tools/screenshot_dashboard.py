@@ -17,9 +17,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from deca_node.lab import demo
-from deca_node.lab.browser import Page, Window, chromium, new_page
-from deca_node.lab.processes import LOOPBACK, LocalNodes, free_ports
+from deca_node.lab.demo import demo
+from deca_node.lab.rigs.browser import Page, Window, chromium, new_page
+from deca_node.lab.rigs.processes import LOOPBACK, LocalNodes, free_ports
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 RUN = dataclasses.replace(demo.RUN, rounds=6, inner_steps=20, sequence_length=64, final_flush_mixes=8)

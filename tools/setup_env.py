@@ -21,7 +21,7 @@ VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "set-up-stamp"
 CONSTRAINTS = ROOT / "constraints.txt"
-COMPILED = tuple(ROOT / "deca_node" / name for name in ("numerics/codec.c", "daemon/checked_copy.c"))
+COMPILED = tuple(ROOT / "deca_node" / name for name in ("numerics/codecs/codec.c", "daemon/wire/checked_copy.c"))
 PYTHON_MIN = (3, 11)
 
 NO_CPU_BUILD = """

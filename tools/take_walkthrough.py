@@ -19,10 +19,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from deca_node.daemon.settings_sources import changed_as_toml
-from deca_node.lab import testbed
-from deca_node.lab.browser import BrowserError, Page, Window, chromium, new_page
-from deca_node.lab.processes import LOOPBACK
+from deca_node.daemon.settings.sources import changed_as_toml
+from deca_node.lab.demo import testbed
+from deca_node.lab.rigs.browser import BrowserError, Page, Window, chromium, new_page
+from deca_node.lab.rigs.processes import LOOPBACK
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 FOLDER = Path("deca-testbed")

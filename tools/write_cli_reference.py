@@ -14,24 +14,24 @@ import click
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from deca_node.cli.main import COMMANDS, look_up  # noqa: E402  (the tool runs from a checkout that is not installed)
 from deca_node.cli.options import SettingsCommand  # noqa: E402
-from deca_node.cli.peer_rates import TopRow  # noqa: E402
 from deca_node.cli.variables import own_flags  # noqa: E402
-from deca_node.daemon import status  # noqa: E402
-from deca_node.daemon.findings import Finding  # noqa: E402
-from deca_node.numerics.evaluated import Evaluation  # noqa: E402
+from deca_node.cli.verb_table import COMMANDS, look_up  # noqa: E402  (the tool runs from a checkout that is not installed)
+from deca_node.cli.views.rates import TopRow  # noqa: E402
+from deca_node.daemon.diagnosis.findings import Finding  # noqa: E402
+from deca_node.daemon.status import facts  # noqa: E402
+from deca_node.numerics.learning.result import Evaluation  # noqa: E402
 
 PAGE = ROOT / "docs" / "CLI.md"
 INTRODUCTION = ROOT / "tools" / "cli_reference_head.md"
 FACTS = (
-    status.Status,
-    status.Position,
-    status.PeerRow,
-    status.CheckpointRow,
-    status.Spread,
-    status.Histogram,
-    status.MemberRow,
+    facts.Status,
+    facts.Position,
+    facts.PeerRow,
+    facts.CheckpointRow,
+    facts.Spread,
+    facts.Histogram,
+    facts.MemberRow,
     TopRow,
     Finding,
     Evaluation,

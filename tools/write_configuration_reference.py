@@ -7,8 +7,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from deca_node.cli.reference import table  # noqa: E402  (the tool runs from a checkout that is not installed)
-from deca_node.daemon.config import NodeSettings  # noqa: E402
-from deca_node.protocol.run import RunSettings  # noqa: E402
+from deca_node.daemon.settings.node_settings import NodeSettings  # noqa: E402
+from deca_node.protocol.agreed.run import RunSettings  # noqa: E402
 
 PAGE = ROOT / "docs" / "CONFIGURATION.md"
 

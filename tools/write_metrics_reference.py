@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from deca_node.daemon.metrics import METRICS  # noqa: E402  (the tool runs from a checkout that is not installed)
+from deca_node.daemon.status.metrics import METRICS  # noqa: E402  (the tool runs from a checkout that is not installed)
 
 PAGE = ROOT / "docs" / "METRICS.md"
 

@@ -20,9 +20,9 @@ from rich.table import Table
 from torch import Tensor
 
 from bench.harness import MIB, Row, parser, write_results
-from deca_node.numerics import native, quantize
-from deca_node.numerics.flows import KEYFRAME_CODEC, Flow, PublicCopies
-from deca_node.numerics.quantize import CODECS, Codec
+from deca_node.numerics.codecs import formats, native
+from deca_node.numerics.codecs.formats import CODECS, Codec
+from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, Flow, PublicCopies
 
 BUILT = native.KERNELS
 FLOAT_BYTES = 4
@@ -78,21 +78,21 @@ class Work:
 
     def slices(self) -> Iterator[tuple[int, int]]:
         """As the engine cuts a block."""
-        size = quantize.slice_elements(torch.device("cpu"))
+        size = formats.slice_elements(torch.device("cpu"))
         return ((start, min(start + size, self.elements)) for start in range(0, self.elements, size))
 
 
 @contextmanager
 def way(name: str, elements: int) -> Iterator[None]:
     """Let the codecs work in one of the three ways."""
-    before = native.KERNELS, quantize.CACHE_ELEMENTS
+    before = native.KERNELS, formats.CACHE_ELEMENTS
     native.KERNELS = BUILT if name == "compiled" else {}
     if name == "torch, whole":
-        quantize.CACHE_ELEMENTS = elements
+        formats.CACHE_ELEMENTS = elements
     try:
         yield
     finally:
-        native.KERNELS, quantize.CACHE_ELEMENTS = before
+        native.KERNELS, formats.CACHE_ELEMENTS = before
 
 
 WAYS = ("compiled", "torch, slices", "torch, whole")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from deca_node.lab.texts import Corpus, records
+from deca_node.lab.demo.texts import Corpus, records
 from deca_node.protocol.errors import DataError
 
 SPLITS = ("train", "validation", "test")

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from deca_node.numerics.blocks import Block
 from deca_node.numerics.engine import BlockEngine, Neighbour
-from deca_node.numerics.flows import KEYFRAME_CODEC, Flow
-from deca_node.protocol.mixing import metropolis
-from deca_node.protocol.topology import Graph
+from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, Flow
+from deca_node.numerics.model.blocks import Block
+from deca_node.protocol.agreed.topology import Graph
+from deca_node.protocol.agreed.weights import metropolis
 
 
 class Vectors(nn.Module):

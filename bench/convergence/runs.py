@@ -29,18 +29,18 @@ from bench.convergence.edges import Edges, Vectors, state_bytes
 from bench.convergence.stack import Shape, Weights, logits, losses
 from bench.convergence.tasks import Task, dealt, taken
 from deca_node.numerics import deca
-from deca_node.numerics.batches import Batch, Batches, make_batch
-from deca_node.numerics.blocks import Block, Span, partition, spans
+from deca_node.numerics.codecs.formats import CODECS
+from deca_node.numerics.data.batches import Batch, Batches, make_batch
+from deca_node.numerics.data.packing import Sequences
 from deca_node.numerics.engine import BlockEngine
-from deca_node.numerics.model import model_bytes
-from deca_node.numerics.objective import shares
-from deca_node.numerics.packing import Sequences
-from deca_node.numerics.quantize import CODECS
+from deca_node.numerics.learning.loss import shares
+from deca_node.numerics.model.blocks import Block, Span, partition, spans
+from deca_node.numerics.model.load import model_bytes
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.schedule import Schedule, Step
+from deca_node.protocol.agreed.topology import Graph, graph
+from deca_node.protocol.agreed.weights import matrix
 from deca_node.protocol.errors import TrainerError
-from deca_node.protocol.mixing import matrix
-from deca_node.protocol.run import RunSettings
-from deca_node.protocol.schedule import Schedule, Step
-from deca_node.protocol.topology import Graph, graph
 
 ALPHA = 0.25
 """Of the Dirichlet distribution, as in the paper."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig
 
-from deca_node.numerics.batches import IGNORED
+from deca_node.numerics.data.batches import IGNORED
 
 Weights = Mapping[str, Tensor]
 """Parameters by their names in transformers' Llama, float32 [n, *shape]."""

@@ -12,9 +12,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.harness import ROOT
-from deca_node.lab.toy_model import Recipe, make_toy_model
-from deca_node.numerics.classifier import Head
-from deca_node.numerics.model import load_model, parameter_hash
+from deca_node.lab.demo.toy_model import Recipe, make_toy_model
+from deca_node.numerics.model.classifier import Head
+from deca_node.numerics.model.load import load_model, parameter_hash
 
 FOLDER = ROOT / "build" / "convergence" / "start"
 

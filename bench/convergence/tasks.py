@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from bench.convergence.corpora import LANGUAGE, SOURCES, SPLITS, digest, pieces
-from deca_node.numerics.packing import Sequences, permutation
+from deca_node.numerics.data.packing import Sequences, permutation
 
 QUESTION = "\n# "
 LETTERS = "ABCDEFGH"

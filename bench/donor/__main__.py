@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.harness import MIB, ROOT, Row, parser, write_results
-from deca_node.daemon.endpoint import Endpoint
-from deca_node.daemon.fetcher import Fetcher
-from deca_node.daemon.peers import Address
-from deca_node.numerics import manifest as m
-from deca_node.protocol.run import Agreement
-from deca_node.protocol.schedule import Step
+from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.transfer.fetcher import Fetcher
+from deca_node.daemon.wire.endpoint import Endpoint
+from deca_node.protocol.agreed.run import Agreement
+from deca_node.protocol.agreed.schedule import Step
+from deca_node.storage import manifest as m
 
 RUN = Agreement({"run_name": "bench"})
 BLOCKS = 8

@@ -10,11 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-from deca_node.daemon.donor import Donor
-from deca_node.daemon.endpoint import Endpoint
-from deca_node.daemon.peers import Address
-from deca_node.daemon.throttle import Throttle
-from deca_node.numerics.manifest import newest_manifest
+from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.transfer.donor import Donor
+from deca_node.daemon.wire.endpoint import Endpoint
+from deca_node.daemon.wire.throttle import Throttle
+from deca_node.storage.manifest import newest_manifest
 
 BEAT_SECONDS = 0.005
 

@@ -3,8 +3,8 @@
 import datetime as dt
 from pathlib import Path
 
-from deca_node.daemon import authority, enrolment
-from deca_node.daemon.certificates import NodeId, TlsFiles, fingerprint_of
+from deca_node.daemon.security import authority, enrolment
+from deca_node.daemon.security.certificates import NodeId, TlsFiles, fingerprint_of
 
 FEDERATION = "bench.example"
 

@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from bench.hostile.attacks import HostileTrainer
-from deca_node.lab.cluster import Cluster
-from deca_node.lab.inputs import make_inputs
-from deca_node.lab.seats import FrameBook, seats
-from deca_node.lab.texts import private_corpora
-from deca_node.lab.toy_model import Recipe
-from deca_node.numerics.batches import heldout_batches
-from deca_node.numerics.model import LoadedModel, load_model
-from deca_node.numerics.objective import evaluate
-from deca_node.numerics.options import TrainerOptions
-from deca_node.numerics.packing import PackedData, load_dataset
+from deca_node.lab.demo.inputs import make_inputs
+from deca_node.lab.demo.texts import private_corpora
+from deca_node.lab.demo.toy_model import Recipe
+from deca_node.lab.sim.cluster import Cluster
+from deca_node.lab.sim.seats import FrameBook, seats
+from deca_node.numerics.data.batches import heldout_batches
+from deca_node.numerics.data.packing import PackedData, load_dataset
+from deca_node.numerics.learning.loss import evaluate
+from deca_node.numerics.model.load import LoadedModel, load_model
 from deca_node.numerics.trainer import Trainer
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
-from deca_node.protocol.node import Node
-from deca_node.protocol.patience import Patience
-from deca_node.protocol.run import RunSettings
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.node.node import Node
+from deca_node.protocol.options import TrainerOptions
+from deca_node.protocol.visit.waits import Patience
 
 NODES = 8
 EVAL_SEQUENCES = 16

@@ -14,12 +14,12 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from bench.harness import Row, parser, write_results
-from deca_node.numerics.blocks import Block
-from deca_node.numerics.clipping import Clip
+from deca_node.numerics.codecs.formats import CODECS
 from deca_node.numerics.deca import Hyper
 from deca_node.numerics.engine import BlockEngine, Neighbour
-from deca_node.numerics.flows import KEYFRAME_CODEC, Flow
-from deca_node.numerics.quantize import CODECS
+from deca_node.numerics.exchange.clipping import Clip
+from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, Flow
+from deca_node.numerics.model.blocks import Block
 
 ROWS = 1024
 CLIP = Clip(1, 5.0, 1e-3, 3.0)

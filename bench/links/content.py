@@ -4,9 +4,9 @@ import json
 import sys
 from pathlib import Path
 
-from deca_node.lab.texts import private_corpora, write_corpus
-from deca_node.lab.toy_model import Recipe, make_toy_model
-from deca_node.numerics.shapes import meta_model, model_shape
+from deca_node.lab.demo.texts import private_corpora, write_corpus
+from deca_node.lab.demo.toy_model import Recipe, make_toy_model
+from deca_node.numerics.forecast.shapes import meta_model, model_shape
 
 CORPUS_BYTES = 400_000
 HEAD_WIDTH = 64

@@ -19,7 +19,7 @@ from rich.table import Table
 from bench.harness import ROOT, Row, parser, write_results
 from bench.hostile import cells
 from bench.hostile.cells import RUN, Cell
-from deca_node.numerics.privacy import Privacy
+from deca_node.numerics.learning.privacy import Privacy
 
 NOISES: tuple[float | None, ...] = (None, 0.5, 1.0)
 """dp_noise; None is a run without it, in which records are packed."""

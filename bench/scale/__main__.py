@@ -21,12 +21,12 @@ from rich.table import Table
 from bench.harness import ROOT, Row, parser, write_results
 from bench.scale.picture import draw
 from bench.scale.simulate import left_per_mix, simulate, weights
-from deca_node.numerics.shapes import meta_model, model_shape
-from deca_node.protocol import cost
-from deca_node.protocol.cost import Case, Machine, Mixing, ModelShape
-from deca_node.protocol.mixing import FLUSH_TOLERANCE
-from deca_node.protocol.run import RunSettings
-from deca_node.protocol.topology import graph
+from deca_node.numerics.forecast.shapes import meta_model, model_shape
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.topology import graph
+from deca_node.protocol.agreed.weights import FLUSH_TOLERANCE
+from deca_node.protocol.planning import case as cost
+from deca_node.protocol.planning.case import Case, Machine, Mixing, ModelShape
 
 SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
 GRAPHS: Mapping[str, Mapping[str, Any]] = {

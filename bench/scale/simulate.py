@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from deca_node.numerics import deca
+from deca_node.numerics.codecs.formats import CODECS, Codec
 from deca_node.numerics.deca import Counts, Hyper, Moments
-from deca_node.numerics.quantize import CODECS, Codec
-from deca_node.protocol.mixing import metropolis
-from deca_node.protocol.run import RunSettings
-from deca_node.protocol.schedule import Schedule, Step
-from deca_node.protocol.topology import Graph, graph
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.schedule import Schedule, Step
+from deca_node.protocol.agreed.topology import Graph, graph
+from deca_node.protocol.agreed.weights import metropolis
 
 ELEMENTS = 256
 BLOCKS = 2

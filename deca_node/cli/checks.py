@@ -11,21 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deca_node.daemon.config import check_paths, check_plaintext, check_required, settle
-from deca_node.daemon.findings import Finding, Verdict, failed, passed, skipped, warned
-from deca_node.daemon.peers import Address, parse_address, read_peers
-from deca_node.daemon.place import Place, find_place
-from deca_node.daemon.settings_sources import Loaded
-from deca_node.protocol.cost import Case, Machine, ModelShape, memory
-from deca_node.protocol.disk import folder_bytes
+from deca_node.daemon.diagnosis.findings import Finding, Verdict, failed, passed, skipped, warned
+from deca_node.daemon.settings.node_settings import check_paths, check_plaintext, check_required, settle
+from deca_node.daemon.settings.own_address import Place, find_place
+from deca_node.daemon.settings.peers_file import Address, parse_address, read_peers
+from deca_node.daemon.settings.sources import Loaded
+from deca_node.protocol.agreed.run import Agreement, mismatch, settings_fields
+from deca_node.protocol.agreed.topology import check_edges
 from deca_node.protocol.errors import DataError, DecaError, ModelError
-from deca_node.protocol.run import Agreement, mismatch, settings_fields
-from deca_node.protocol.topology import check_edges
-from deca_node.protocol.units import bytes_text
+from deca_node.protocol.planning.case import Case, Machine, ModelShape, memory
+from deca_node.protocol.planning.disk import folder_bytes
+from deca_node.protocol.planning.units import bytes_text
 
 if TYPE_CHECKING:
-    from deca_node.daemon.probe import Probed
-    from deca_node.daemon.security import Security
+    from deca_node.daemon.diagnosis.probe import Probed
+    from deca_node.daemon.security.security import Security
 
 DAY_SECONDS = 86_400.0
 MEMORY_SHARE_MAX = 0.9
@@ -96,7 +96,7 @@ class Checkup:
         yield passed("settings", f"the run is {loaded.run.run_name}; {given} settings are given, the others defaults")
 
     def _certificates(self) -> Iterator[Finding]:
-        from deca_node.daemon.security import Security
+        from deca_node.daemon.security.security import Security
 
         security = Security(self._settled.node)
         self._security = security
@@ -135,13 +135,13 @@ class Checkup:
     # --- this machine -----------------------------------------------------------------------------------
 
     def _listen(self) -> Iterator[Finding]:
-        from deca_node.daemon.preflight import check_port
+        from deca_node.daemon.diagnosis.preflight import check_port
 
         assert self._place is not None
         yield self._unless_it_runs(check_port("listen", self._place.listen, "--listen"))
 
     def _http(self) -> Iterator[Finding]:
-        from deca_node.daemon.preflight import check_port
+        from deca_node.daemon.diagnosis.preflight import check_port
 
         if self._settled.node.http:
             yield self._unless_it_runs(check_port("http", parse_address(self._settled.node.http), "--http"))
@@ -154,20 +154,20 @@ class Checkup:
         return found
 
     def _folder(self) -> Iterator[Finding]:
-        from deca_node.daemon.preflight import check_folder
+        from deca_node.daemon.diagnosis.preflight import check_folder
 
         found = check_folder(Path(self._settled.node.dir), self._settled.run)
         self._running = "process" in found.facts
         yield found
 
     def _disk(self) -> Iterator[Finding]:
-        from deca_node.daemon.preflight import check_disk
+        from deca_node.daemon.diagnosis.preflight import check_disk
 
         assert self._case is not None
         yield check_disk(Path(self._settled.node.dir or "deca-data"), folder_bytes(self._case))
 
     def _clock(self) -> Iterator[Finding]:
-        from deca_node.daemon.preflight import check_clock
+        from deca_node.daemon.diagnosis.preflight import check_clock
 
         node = self._loaded.node if self._loaded else None
         named = [node.peers, node.data, f"{node.model}/config.json"] if node else []
@@ -177,7 +177,7 @@ class Checkup:
     # --- data and model -----------------------------------------------------------------------------------
 
     def _data(self) -> Iterator[Finding]:
-        from deca_node.numerics.data_check import look_through
+        from deca_node.numerics.forecast.data_check import look_through
 
         node = self._settled.node
         labels = self._labels()
@@ -206,7 +206,7 @@ class Checkup:
         run, folder = self._settled.run, Path(self._settled.node.model).expanduser()
         if run.task != "classification" or run.label_names:
             return run.label_names
-        from deca_node.numerics.model_files import read_json
+        from deca_node.storage.model_files import read_json
 
         try:
             found = read_json(folder / "config.json", "")["id2label"]
@@ -218,10 +218,10 @@ class Checkup:
         loaded = self._settled
         check_paths(dataclasses.replace(loaded.node, dir=""))
         self.say("model (torch is being imported)")
-        from deca_node.numerics.classifier import labels_of, of_head
-        from deca_node.numerics.fitting import dtypes_text, misfits, named
-        from deca_node.numerics.model_files import read_headers
-        from deca_node.numerics.shapes import model_shape, planned_model
+        from deca_node.numerics.forecast.fitting import dtypes_text, misfits, named
+        from deca_node.numerics.forecast.shapes import model_shape, planned_model
+        from deca_node.numerics.model.classifier import labels_of, of_head
+        from deca_node.storage.model_files import read_headers
 
         model = planned_model(loaded.node.model, loaded.run)
         shape = model_shape(model, loaded.run.block_layers, loaded.node.model)
@@ -253,7 +253,7 @@ class Checkup:
         self._case = Case.of(loaded.run, shape, names, machine)
 
     def _memory(self) -> Iterator[Finding]:
-        from deca_node.numerics.fitting import free_memory
+        from deca_node.numerics.forecast.fitting import free_memory
 
         assert self._case is not None
         device, free = free_memory(self._settled.node.device)
@@ -278,10 +278,10 @@ class Checkup:
             yield passed("memory", says, **facts)
 
     def _load(self) -> Iterator[Finding]:
-        from deca_node.numerics.classifier import Head
-        from deca_node.numerics.model import check_sequence_length, load_model, parameter_hash
-        from deca_node.numerics.options import TrainerOptions
-        from deca_node.numerics.tasks import load_data, told
+        from deca_node.numerics.learning.tasks import load_data, told
+        from deca_node.numerics.model.classifier import Head
+        from deca_node.numerics.model.load import check_sequence_length, load_model, parameter_hash
+        from deca_node.protocol.options import TrainerOptions
 
         run, node, began = self._settled.run, self._settled.node, time.monotonic()
         self.say("load: the model")
@@ -307,7 +307,7 @@ class Checkup:
     # --- peers ---------------------------------------------------------------------------------------------
 
     def _peers(self) -> Iterator[Finding]:
-        from deca_node.daemon.probe import probe_all
+        from deca_node.daemon.diagnosis.probe import probe_all
 
         assert self._place is not None and self._security is not None
         targets = self._targets(self._place)

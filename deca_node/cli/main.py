@@ -4,7 +4,6 @@ Nothing but click is imported here. A verb's module is imported when the verb is
 ``deca-node --help`` answers at once on a machine where importing torch takes ten seconds.
 """
 
-import importlib
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,45 +14,11 @@ from click.shell_completion import CompletionItem
 
 from deca_node import __version__
 from deca_node.cli.invocation import Invocation, debug_option
-from deca_node.cli.variables import name_variables
+from deca_node.cli.verb_table import COMMANDS, look_up
 from deca_node.protocol.errors import DecaError
 
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
-
-COMMANDS = {
-    "start": ("deca_node.cli.start:start", "Run this machine's node of a training run."),
-    "join": ("deca_node.cli.join:join", "Take over a run from a member, and take part in it."),
-    "status": ("deca_node.cli.status:status", "Show where the node stands; --watch keeps looking."),
-    "top": ("deca_node.cli.top:top", "Show the peers live, sorted as you like."),
-    "members": ("deca_node.cli.admin:members", "Show who takes part in the run."),
-    "events": ("deca_node.cli.admin:events", "Show the node's newest log lines."),
-    "pause": ("deca_node.cli.admin:pause", "Stop training for a while, and stay."),
-    "resume": ("deca_node.cli.admin:resume", "Go on after a pause."),
-    "checkpoint": ("deca_node.cli.admin:checkpoint", "Write a checkpoint now."),
-    "stop": ("deca_node.cli.admin:stop", "End the node in good order; a later start goes on."),
-    "leave": ("deca_node.cli.admin:leave", "Leave the run for good."),
-    "export": ("deca_node.cli.export:export", "Make an ordinary checkpoint of the model so far."),
-    "eval": ("deca_node.cli.eval:evaluation", "Measure a model on a file: loss, perplexity, accuracy."),
-    "report": ("deca_node.cli.report:report", "Write a report with the curves of a run."),
-    "demo": ("deca_node.cli.demo:demo", "Watch several nodes train together on this machine."),
-    "doctor": ("deca_node.cli.doctor:doctor", "Check before a start that it would work."),
-    "plan": ("deca_node.cli.plan:plan", "Show what a run will cost before it starts."),
-    "cert": ("deca_node.cli.cert:cert", "Make, exchange and check certificates."),
-    "config": ("deca_node.cli.config:config", "Show where every setting comes from, or print a template."),
-    "debug": ("deca_node.cli.debug:debug", "Gather what an error report needs, without secrets."),
-    "completion": ("deca_node.cli.completion:completion", "Let the shell complete verbs, flags and files."),
-    "version": ("deca_node.cli.version:version", "Print the versions that a bug report needs."),
-}
-
-
-def look_up(verb: str) -> click.Command | None:
-    """Import a verb; None for a name that is not in the table."""
-    if verb not in COMMANDS:
-        return None
-    module, _, attribute = COMMANDS[verb][0].partition(":")
-    command: click.Command = getattr(importlib.import_module(module), attribute)
-    return name_variables(command, verb)
 
 
 class LazyGroup(click.Group):

@@ -14,9 +14,10 @@ import click
 from click.core import ParameterSource
 
 from deca_node.cli.variables import without_verbs_own
-from deca_node.daemon.config import NodeSettings
-from deca_node.daemon.settings_sources import Loaded, SettingsKind, flag_of, load_settings
-from deca_node.protocol.run import RunSettings
+from deca_node.cli.verb_table import COMMANDS, look_up
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.sources import Loaded, SettingsKind, flag_of, load_settings
+from deca_node.protocol.agreed.run import RunSettings
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -70,8 +71,6 @@ def load(ctx: click.Context) -> Loaded:
     """Both configurations, from the flags given in ``ctx``, the environment, the two files and the defaults."""
     names = [field.name for kind in (RunSettings, NodeSettings) for field in _fields(kind)]
     flags = {name: ctx.params[name] for name in names if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-    from deca_node.cli.main import COMMANDS, look_up
-
     environ = without_verbs_own(os.environ, COMMANDS, look_up)
     return load_settings(flags, environ, _file(ctx, "run"), _file(ctx, "node"))
 

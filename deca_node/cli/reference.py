@@ -8,7 +8,7 @@ import json
 import textwrap
 from typing import Any
 
-from deca_node.daemon.settings_sources import FILES, TYPE_WORDS, SettingsKind, flag_of, variable_of
+from deca_node.daemon.settings.sources import FILES, TYPE_WORDS, SettingsKind, flag_of, variable_of
 
 _PREAMBLE = """\
 # {file} for deca-node: {idea}

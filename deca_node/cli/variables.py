@@ -1,6 +1,6 @@
 """Every flag has a variable: ``DECA_`` and the setting's name, or ``DECA_``, the verb's name and the flag's.
 
-Settings are read by :mod:`deca_node.daemon.settings_sources`, which refuses a ``DECA_*`` that it does not know. The
+Settings are read by :mod:`deca_node.daemon.settings.sources`, which refuses a ``DECA_*`` that it does not know. The
 verbs' own flags are read by click; their variables are given out here, when a verb is looked up, so that none can be
 forgotten: ``--last`` of ``events`` is ``DECA_EVENTS_LAST``, ``--days`` of ``cert init`` ``DECA_CERT_INIT_DAYS``. A flag
 that names its variable itself (``--dir`` of a node: ``DECA_DIR``) keeps it.

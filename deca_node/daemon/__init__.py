@@ -2,7 +2,7 @@
 
 import os
 
-from deca_node.daemon import tls_only_13
+from deca_node.daemon.security import tls_only_13
 
 # The trainer is spawned, not forked into; gRPC's handlers for forks have nothing to do here but to warn.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

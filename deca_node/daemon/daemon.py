@@ -11,33 +11,33 @@ from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deca_node.daemon import messages
-from deca_node.daemon.arena import Arena, FrameStore
-from deca_node.daemon.config import NodeSettings
-from deca_node.daemon.directory import write_run
-from deca_node.daemon.door import Door
+from deca_node.daemon.administration import Door
 from deca_node.daemon.event_log import EventLog
-from deca_node.daemon.last_page import LastPage
+from deca_node.daemon.links.session import FrameRules
 from deca_node.daemon.logs import Whereabouts, log, say
 from deca_node.daemon.network import Network
-from deca_node.daemon.peers import parse_address
-from deca_node.daemon.place import Place
-from deca_node.daemon.security import Security
-from deca_node.daemon.session import FrameRules
-from deca_node.daemon.telemetry import Telemetry
-from deca_node.daemon.tensorboard import TensorBoard
-from deca_node.daemon.trainer_link import TrainerLink
+from deca_node.daemon.security.security import Security
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.own_address import Place
+from deca_node.daemon.settings.peers_file import parse_address
+from deca_node.daemon.status.journal import Telemetry
+from deca_node.daemon.status.tensorboard import TensorBoard
+from deca_node.daemon.trainer import messages
+from deca_node.daemon.trainer.arena import Arena, FrameStore
+from deca_node.daemon.trainer.link import TrainerLink
+from deca_node.daemon.web.page_file import LastPage
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
-from deca_node.numerics.options import TrainerOptions
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
+from deca_node.protocol.agreed.frames import FrameId, FrameKind
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import PeersError, WireError
-from deca_node.protocol.exchange import frames_held_max
-from deca_node.protocol.frames import FrameId, FrameKind
-from deca_node.protocol.node import Node, Phase
-from deca_node.protocol.patience import Patience
-from deca_node.protocol.run import RunSettings
-from deca_node.protocol.schedule import Step
+from deca_node.protocol.node.node import Node, Phase
+from deca_node.protocol.options import TrainerOptions
+from deca_node.protocol.visit.edges import frames_held_max
+from deca_node.protocol.visit.waits import Patience
+from deca_node.storage.folder import write_run
 
 AWAITS_SECONDS = 10.0
 """How often a node that waits says for whom."""

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from deca_node.protocol.node import Node
+from deca_node.protocol.node.node import Node
 
 log = logging.getLogger("deca")
 

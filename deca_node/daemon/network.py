@@ -17,33 +17,33 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 
-from deca_node.daemon.config import NodeSettings
-from deca_node.daemon.control import ControlLinks
-from deca_node.daemon.donor import Donor
-from deca_node.daemon.endpoint import Context, Endpoint
-from deca_node.daemon.fetcher import Fetcher
-from deca_node.daemon.greeting import Identity
-from deca_node.daemon.health import Health
+from deca_node.daemon.links.conduct import Refusals
+from deca_node.daemon.links.control import ControlLinks
+from deca_node.daemon.links.greeting import Identity
+from deca_node.daemon.links.membership import Swim
+from deca_node.daemon.links.transport import Transport
 from deca_node.daemon.logs import log, say
-from deca_node.daemon.peers import Address, parse_address
-from deca_node.daemon.place import Place, read_seeds
-from deca_node.daemon.process import return_memory
-from deca_node.daemon.refusals import Refusals
-from deca_node.daemon.security import Security
-from deca_node.daemon.seeds import watch_seeds
-from deca_node.daemon.settings_sources import run_as_toml
-from deca_node.daemon.shelf import held_versions
-from deca_node.daemon.swim import Swim
-from deca_node.daemon.throttle import Throttle
-from deca_node.daemon.transport import Transport
+from deca_node.daemon.security.security import Security
+from deca_node.daemon.settings.lookup import watch_seeds
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.own_address import Place, read_seeds
+from deca_node.daemon.settings.peers_file import Address, parse_address
+from deca_node.daemon.settings.sources import run_as_toml
+from deca_node.daemon.trainer.memory import return_memory
+from deca_node.daemon.transfer.donor import Donor
+from deca_node.daemon.transfer.fetcher import Fetcher
+from deca_node.daemon.transfer.stock import held_versions
+from deca_node.daemon.wire.endpoint import Context, Endpoint
+from deca_node.daemon.wire.health import Health
+from deca_node.daemon.wire.throttle import Throttle
 from deca_node.protocol import events as e
-from deca_node.protocol import talk
+from deca_node.protocol.agreed.run import Agreement, RunSettings
 from deca_node.protocol.errors import DecaError, WireError
-from deca_node.protocol.members import MemberFacts, draw_boot
-from deca_node.protocol.membership import Membership
-from deca_node.protocol.profiles import PROFILES
+from deca_node.protocol.membership import messages
+from deca_node.protocol.membership.facts import MemberFacts, draw_boot
+from deca_node.protocol.membership.membership import Membership
+from deca_node.protocol.membership.profiles import PROFILES
 from deca_node.protocol.quarantine import QuarantineRules
-from deca_node.protocol.run import Agreement, RunSettings
 
 DAY_SECONDS = 86_400.0
 MEMORY_SECONDS = 15.0
@@ -74,7 +74,7 @@ class Network:
         self._tell = tell
         self._lost_name = lost_name
         self._agreement: Agreement | None = None
-        self._view = talk.Changed({})
+        self._view = messages.Changed({})
         self._addresses: dict[str, Address] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._seeds = place.seeds
@@ -116,8 +116,8 @@ class Network:
     async def start(self) -> None:
         """Answer callers, and look for members. Raises AddressError where the address cannot be taken."""
         await self.endpoint.start()
-        self.swim.tell(talk.Started(()))
-        self._begin(watch_seeds(lambda: self._seeds, lambda found: self.swim.tell(talk.SeedsChanged(found))))
+        self.swim.tell(messages.Started(()))
+        self._begin(watch_seeds(lambda: self._seeds, lambda found: self.swim.tell(messages.SeedsChanged(found))))
         self._begin(self._warn_daily())
         self._begin(self._return_memory())
 
@@ -127,7 +127,7 @@ class Network:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if leaving:
-            self.swim.tell(talk.Leave())
+            self.swim.tell(messages.Leave())
             await asyncio.sleep(FAREWELL_SECONDS)
         self.swim.close()
         self.donor.close()
@@ -151,7 +151,7 @@ class Network:
 
     # --- members ------------------------------------------------------------------------------------
 
-    def view_changed(self, view: talk.Changed) -> None:
+    def view_changed(self, view: messages.Changed) -> None:
         """Who takes part has changed."""
         self._view = view
         self._apply_view()
@@ -163,7 +163,7 @@ class Network:
         may_dial = self.security.may_dial
         self._addresses = {name: parse_address(address) for name, address in addresses.items() if may_dial(address)}
         self.transport.set_peers(self._addresses)
-        self._tell(e.MembersChanged(talk.Changed(known).ready_from))
+        self._tell(e.MembersChanged(messages.Changed(known).ready_from))
 
     def _verify_asker(self, context: Context | None, name: str) -> None:
         """Is a caller that wants block versions who it says it is, and welcome? Raises WireError."""
@@ -184,7 +184,7 @@ class Network:
 
     def announce(self, activation: int) -> None:
         """From when on this node counts in the graph."""
-        self.swim.tell(talk.SetReady(activation))
+        self.swim.tell(messages.SetReady(activation))
 
     def _drop(self, name: str, why: str) -> None:
         """A list was changed, and this member is not welcome any more."""
@@ -240,7 +240,7 @@ class Network:
 
 
 def fetch_report(traffic: "Counter[str]", seconds: float) -> str:
-    """What a fetch took, in words; ``traffic`` counts as :class:`~deca_node.daemon.haul.Haul` does."""
+    """What a fetch took, in words; ``traffic`` counts as :class:`~deca_node.daemon.transfer.download.Haul` does."""
     donors = sorted(kind.removeprefix("bytes_from.") for kind in traffic if kind.startswith("bytes_from."))
     given = f"{traffic['bytes']:,} bytes from {', '.join(donors)}" if donors else "nothing that was not here already"
     lost = f"; donors lost: {traffic['donors_lost']}" if traffic["donors_lost"] else ""

@@ -7,14 +7,14 @@ from pathlib import Path
 import uvloop
 
 from deca_node.daemon.daemon import Daemon
-from deca_node.daemon.directory import SETTINGS, finished, node_directory
 from deca_node.daemon.logs import log, set_up_logging
-from deca_node.daemon.place import Place
-from deca_node.daemon.process import settle_memory
-from deca_node.daemon.scheduling import answer_promptly
-from deca_node.daemon.security import Security
-from deca_node.daemon.settings_sources import Loaded, as_document
-from deca_node.numerics.durable import write_file
+from deca_node.daemon.security.security import Security
+from deca_node.daemon.settings.own_address import Place
+from deca_node.daemon.settings.sources import Loaded, as_document
+from deca_node.daemon.trainer.memory import settle_memory
+from deca_node.daemon.trainer.priority import answer_promptly
+from deca_node.storage.durable import write_file
+from deca_node.storage.folder import SETTINGS, finished, node_directory
 
 
 def run_node(loaded: Loaded, place: Place, security: Security) -> int:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from deca_node.protocol.run import RunSettings
+from deca_node.protocol.agreed.run import RunSettings
 
 GRADIENT_UNITS = frozenset({"precond", "rms", "trivial"})
 """Signals that are measured in units of the gradient; the others are parameter differences."""

@@ -19,17 +19,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from deca_node.numerics import clipping, deca
-from deca_node.numerics.blocks import Block, FlatBlock, Span
-from deca_node.numerics.flows import KEYFRAME_CODEC, Flow, Origin, PublicCopies, write_keyframe
-from deca_node.numerics.mixing import Mixing
-from deca_node.numerics.norms import Norms
-from deca_node.numerics.quantize import CODECS, Codec, slice_elements
-from deca_node.numerics.signals import Correction, Moved
-from deca_node.numerics.squares import Squares, square
-from deca_node.numerics.updates import Exchanged, Layout, State
+from deca_node.numerics import deca
+from deca_node.numerics.codecs.formats import CODECS, Codec, slice_elements
+from deca_node.numerics.exchange import clipping
+from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, Flow, Origin, PublicCopies, write_keyframe
+from deca_node.numerics.exchange.frames import Exchanged, Layout, State
+from deca_node.numerics.exchange.mix import Mixing
+from deca_node.numerics.exchange.norms import Norms
+from deca_node.numerics.exchange.signals import Correction, Moved
+from deca_node.numerics.exchange.squares import Squares, square
+from deca_node.numerics.model.blocks import Block, FlatBlock, Span
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import TrainerError, WireError
-from deca_node.protocol.run import RunSettings
 
 Figures = dict[str, float]
 """Figures of one step for metrics; every ``_rms`` is over all elements of the block."""

@@ -14,32 +14,33 @@ import torch
 from torch import Tensor
 
 from deca_node.numerics import deca
-from deca_node.numerics.batches import Batches, make_batch
-from deca_node.numerics.blocks import Block, partition
-from deca_node.numerics.checkpoints import Checkpoints, Moving, place_of, restore_place, restore_rng, rng_states
-from deca_node.numerics.classifier import Head
-from deca_node.numerics.deltas import apply_delta, check_delta
+from deca_node.numerics.codecs.formats import CODECS
+from deca_node.numerics.data.batches import Batches, make_batch
+from deca_node.numerics.device import choose_device
 from deca_node.numerics.engine import BlockEngine, Neighbour, Refused
-from deca_node.numerics.flows import KEYFRAME_CODEC, Flow
-from deca_node.numerics.manifest import START, StoredActive, newest_sound
-from deca_node.numerics.model import LoadedModel, check_sequence_length, load_model, parameter_hash, save_model
-from deca_node.numerics.norms import Norms
-from deca_node.numerics.objective import backward
-from deca_node.numerics.options import Note, TrainerOptions
-from deca_node.numerics.privacy import Privacy
-from deca_node.numerics.quantize import CODECS
-from deca_node.numerics.start_values import StartValues, nothing
-from deca_node.numerics.tasks import Data, judge, load_data, told
-from deca_node.numerics.tensor_files import read_tensors
-from deca_node.numerics.trace import Trace
-from deca_node.numerics.updates import Layout
+from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, Flow
+from deca_node.numerics.exchange.frames import Layout
+from deca_node.numerics.exchange.norms import Norms
+from deca_node.numerics.learning.loss import backward
+from deca_node.numerics.learning.privacy import Privacy
+from deca_node.numerics.learning.tasks import Data, judge, load_data, told
+from deca_node.numerics.model.blocks import Block, partition
+from deca_node.numerics.model.classifier import Head
+from deca_node.numerics.model.load import LoadedModel, check_sequence_length, load_model, parameter_hash, save_model
+from deca_node.numerics.saving.checkpoints import Checkpoints, Moving, place_of, restore_place, restore_rng, rng_states
+from deca_node.numerics.saving.deltas import apply_delta, check_delta
+from deca_node.numerics.saving.start_values import StartValues, nothing
+from deca_node.numerics.saving.tensor_files import read_tensors
+from deca_node.numerics.saving.trace import Trace
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
-from deca_node.protocol.errors import ModelError, StorageError, TrainerError, WireError
-from deca_node.protocol.frames import FrameId
-from deca_node.protocol.run import ModelFacts, agree
-from deca_node.protocol.schedule import Schedule, Step
-from deca_node.protocol.sizes import FrameSizes
+from deca_node.protocol.agreed.frames import FrameId
+from deca_node.protocol.agreed.run import ModelFacts, agree
+from deca_node.protocol.agreed.schedule import Schedule, Step
+from deca_node.protocol.agreed.sizes import FrameSizes
+from deca_node.protocol.errors import ModelError, StorageError, WireError
+from deca_node.protocol.options import Note, TrainerOptions
+from deca_node.storage.manifest import START, StoredActive, newest_sound
 
 Frames = Callable[[FrameId], memoryview]
 """The bytes of a frame, writable."""
@@ -340,13 +341,3 @@ def _turn_on_checkpointing(loaded: LoadedModel) -> None:
 
 def _reasons(refused: Refused) -> tuple[e.Refused, ...]:
     return tuple(e.Refused(peer, problem.reason, str(problem)) for peer, problem in refused.items())
-
-
-def choose_device(wanted: str) -> torch.device:
-    """``auto`` takes a GPU where there is one. Raises TrainerError where the wanted one is not there."""
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(wanted)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise TrainerError(f"device = {wanted!r}, but torch sees {torch.cuda.device_count()} CUDA devices here")
-    return device

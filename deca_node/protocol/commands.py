@@ -6,10 +6,10 @@ The second goes to the network, the third to the daemon itself, the last to the 
 
 from dataclasses import dataclass
 
-from deca_node.protocol.frames import FrameId
-from deca_node.protocol.run import Agreement
-from deca_node.protocol.schedule import Activation, Step
-from deca_node.protocol.versions import Delta
+from deca_node.protocol.agreed.frames import FrameId
+from deca_node.protocol.agreed.run import Agreement
+from deca_node.protocol.agreed.schedule import Activation, Step
+from deca_node.protocol.agreed.versions import Delta
 
 # --- to the trainer ---------------------------------------------------------------------------------
 

@@ -41,6 +41,14 @@ class Held:
     sentence: str
 
 
+@dataclass(frozen=True)
+class Quarantined:
+    """A peer that is let be until ``until`` (unix seconds), and why, in words."""
+
+    until: float
+    why: str
+
+
 @dataclass
 class _Record:
     offences: int = 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deca_node.numerics import native
+from deca_node.numerics.codecs import native
 
 ROOT = Path(__file__).resolve().parents[2]
 

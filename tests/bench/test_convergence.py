@@ -20,13 +20,13 @@ from bench.convergence.start import RECIPE, start_model
 from bench.convergence.summary import Results, summarize
 from bench.convergence.sweep import OutOfTimeError, Sweep, best_on_grid
 from bench.convergence.verdicts import verdicts
-from deca_node.numerics.batches import IGNORED, Batches
+from deca_node.numerics.data.batches import IGNORED, Batches
+from deca_node.numerics.data.packing import Sequences
 from deca_node.numerics.deca import Hyper
-from deca_node.numerics.objective import nll_sum
-from deca_node.numerics.options import TrainerOptions
-from deca_node.numerics.packing import Sequences
-from deca_node.protocol.mixing import matrix
-from deca_node.protocol.run import RunSettings
+from deca_node.numerics.learning.loss import nll_sum
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.weights import matrix
+from deca_node.protocol.options import TrainerOptions
 from tests.numerics.test_trainer_cluster import (
     LENGTH,
     NAMES,

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from bench.convergence import public
-from deca_node.numerics.records import Source, parse_record
+from deca_node.numerics.data.records import Source, parse_record
 from deca_node.protocol.errors import DataError
 
 ROWS = {

@@ -10,9 +10,9 @@ import torch
 from bench.scale.__main__ import GRAPHS, SIMULATED, home, model, named, settings_of
 from bench.scale.picture import draw
 from bench.scale.simulate import left_per_mix, simulate, weights
-from deca_node.protocol.mixing import contraction, matrix
-from deca_node.protocol.run import RunSettings
-from deca_node.protocol.topology import graph
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.topology import graph
+from deca_node.protocol.agreed.weights import contraction, matrix
 
 RUN = RunSettings(**SIMULATED, topology="ring", codec="fp32", seed=3)
 

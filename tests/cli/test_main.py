@@ -76,7 +76,7 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     first, later = (set(line.split()) for line in done.stdout.splitlines() if line.startswith(("FIRST", "LATER")))
-    assert first & {"deca_node.daemon", "deca_node.cli.start", "asyncio", "rich"} == set()
+    assert first & {"deca_node.daemon", "deca_node.cli.verbs.start", "asyncio", "rich"} == set()
     assert later & {"torch", "transformers", "grpc", "google.protobuf", "pydantic", "plotly", "numpy", "rich"} == set()
 
 
@@ -87,7 +87,7 @@ def test_versions(deca: Deca) -> None:
 
 
 def test_a_package_that_is_not_installed_is_said_to_be_so(deca: Deca, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deca_node.cli.version.PACKAGES", ("no-such-package",))
+    monkeypatch.setattr("deca_node.cli.verbs.version.PACKAGES", ("no-such-package",))
     assert re.search(r"^no-such-package +not installed$", deca("version").out, re.MULTILINE)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import click
 import pytest
 
-from deca_node.cli.main import COMMANDS, look_up
 from deca_node.cli.variables import WITHOUT, own_flags, variables_of
-from deca_node.daemon.config import NodeSettings
-from deca_node.daemon.settings_sources import FILE_VARIABLES, variable_of
-from deca_node.protocol.run import RunSettings
+from deca_node.cli.verb_table import COMMANDS, look_up
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.sources import FILE_VARIABLES, variable_of
+from deca_node.protocol.agreed.run import RunSettings
 
 Deca = Callable[..., Any]
 SHARED = {"DECA_DIR", "DECA_DEBUG", *FILE_VARIABLES}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from deca_node.daemon import authority, enrolment
-from deca_node.daemon.certificates import NodeId, TlsFiles, fingerprint_of
+from deca_node.daemon.security import authority, enrolment
+from deca_node.daemon.security.certificates import NodeId, TlsFiles, fingerprint_of
 
 
 @dataclass

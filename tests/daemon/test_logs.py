@@ -11,9 +11,9 @@ from deca_node.daemon.event_log import EventLog
 from deca_node.daemon.logs import JsonFormatter, Whereabouts, log, say
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
-from deca_node.protocol.frames import FrameId, FrameKind
-from deca_node.protocol.schedule import Step
-from tests.daemon.test_status_book import Desk
+from deca_node.protocol.agreed.frames import FrameId, FrameKind
+from deca_node.protocol.agreed.schedule import Step
+from tests.daemon.status.test_book import Desk
 
 
 @pytest.fixture

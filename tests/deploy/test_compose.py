@@ -15,10 +15,10 @@ import yaml
 from compose_spec import PyCompose
 
 from deca_node import __version__
-from deca_node.cli.start import start
-from deca_node.daemon.certificates import TlsFiles, read_material
-from deca_node.daemon.config import NodeSettings
-from deca_node.daemon.peers import read_peers
+from deca_node.cli.verbs.start import start
+from deca_node.daemon.security.certificates import TlsFiles, read_material
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.peers_file import read_peers
 from tests.deploy.manifests import ROOT
 
 DOCKER = ROOT / "docker"

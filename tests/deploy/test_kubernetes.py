@@ -17,9 +17,9 @@ import pytest
 from click import Context
 
 from deca_node import __version__
-from deca_node.cli.start import start
-from deca_node.daemon.certificates import NodeId, read_secret
-from deca_node.daemon.config import NodeSettings
+from deca_node.cli.verbs.start import start
+from deca_node.daemon.security.certificates import NodeId, read_secret
+from deca_node.daemon.settings.node_settings import NodeSettings
 from tests.deploy.manifests import (
     DEPLOY,
     KUBECTL,
@@ -380,7 +380,7 @@ def test_a_node_accepts_the_key_that_its_pod_copies(file: str, tmp_path: Path) -
 
 def test_run_files_load() -> None:
     """Every run.toml here has known settings with allowed values."""
-    from deca_node.daemon.settings_sources import load_settings
+    from deca_node.daemon.settings.sources import load_settings
 
     files = [*DEPLOY.rglob("run.toml"), *(ROOT / "docker").rglob("run.toml")]
     assert len(files) == 3

@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from deca_node.cli.main import main
-from deca_node.daemon import authority, enrolment
-from deca_node.daemon.certificates import NodeId, fingerprint_of
-from deca_node.lab.processes import LOOPBACK, LocalNodes, NodeProcess, free_ports
+from deca_node.daemon.security import authority, enrolment
+from deca_node.daemon.security.certificates import NodeId, fingerprint_of
+from deca_node.lab.rigs.processes import LOOPBACK, LocalNodes, NodeProcess, free_ports
 from tests.deploy.manifests import DEPLOY, Object
 from tests.e2e.testbed import Testbed, make_tiny_model, until
 

@@ -11,8 +11,8 @@ import promql_parser
 import pytest
 import yaml
 
-from deca_node.daemon.metrics import METRICS
-from deca_node.protocol.standing import Phase
+from deca_node.daemon.status.metrics import METRICS
+from deca_node.protocol.node.state import Phase
 from tests.deploy.manifests import DEPLOY, ROOT
 
 DASHBOARD = DEPLOY / "components" / "monitoring" / "dashboard.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deca_node.cli.start import start
+from deca_node.cli.verbs.start import start
 from deca_node.protocol import errors
 from tests.deploy.manifests import ROOT
 

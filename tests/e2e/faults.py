@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from deca_node.cli.door import Door, read
-from deca_node.daemon.status import MemberRow
-from deca_node.lab.processes import LocalNodes, NodeProcess
+from deca_node.cli.client import Door, read
+from deca_node.daemon.status.facts import MemberRow
+from deca_node.lab.rigs.processes import LocalNodes, NodeProcess
 from deca_node.protocol.errors import NoAnswerError
 from tests.e2e.testbed import DEADLINE_SECONDS, metrics, until
 

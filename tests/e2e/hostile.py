@@ -16,21 +16,21 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from deca_node.daemon.arena import Arena, FrameStore, shared_file
-from deca_node.daemon.certificates import TlsFiles
-from deca_node.daemon.config import NodeSettings
-from deca_node.daemon.endpoint import Stream
+from deca_node.daemon.links.session import FrameRules
 from deca_node.daemon.network import Network
-from deca_node.daemon.place import find_place
-from deca_node.daemon.security import Security
-from deca_node.daemon.session import FrameRules
+from deca_node.daemon.security.certificates import TlsFiles
+from deca_node.daemon.security.security import Security
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.own_address import find_place
+from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
+from deca_node.daemon.wire.endpoint import Stream
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
-from deca_node.lab.processes import LOOPBACK, free_ports
+from deca_node.lab.rigs.processes import LOOPBACK, free_ports
 from deca_node.protocol import events as e
-from deca_node.protocol.frames import FrameId, FrameKind
-from deca_node.protocol.run import Agreement, RunSettings
-from deca_node.protocol.schedule import Schedule, Step
-from deca_node.protocol.sizes import FrameSizes
+from deca_node.protocol.agreed.frames import FrameId, FrameKind
+from deca_node.protocol.agreed.run import Agreement, RunSettings
+from deca_node.protocol.agreed.schedule import Schedule, Step
+from deca_node.protocol.agreed.sizes import FrameSizes
 
 HELD_MAX = 8
 Update = Callable[[FrameId, bytes], bytes | None]

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import pytest
 
 from bench.links.wire import Line, NotPermittedError, Wire
-from deca_node.lab.processes import LOOPBACK, NodeProcess, free_ports
+from deca_node.lab.rigs.processes import LOOPBACK, NodeProcess, free_ports
 from tests.e2e.testbed import Testbed
 
 PORT = 7001

@@ -6,8 +6,8 @@ import urllib.request
 from collections.abc import Callable
 
 from deca_node.cli.main import main
-from deca_node.daemon.status import Status
-from deca_node.lab.processes import LOOPBACK, free_ports
+from deca_node.daemon.status.facts import Status
+from deca_node.lab.rigs.processes import LOOPBACK, free_ports
 from deca_node.protocol.errors import NoAnswerError
 from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, ask, look
 

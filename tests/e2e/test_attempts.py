@@ -23,23 +23,24 @@ import grpc
 import grpc.aio
 import pytest
 
-from deca_node.cli.door import Door, read
-from deca_node.daemon import greeting, wire
-from deca_node.daemon.certificates import TlsFiles
-from deca_node.daemon.credentials import NodeCredentials, tls_reason
-from deca_node.daemon.endpoint import Endpoint, StreamBrokenError, _Dialled
-from deca_node.daemon.greeting import Identity
-from deca_node.daemon.pairing import NONE
-from deca_node.daemon.peers import Address
-from deca_node.daemon.status import MemberRow, Status
-from deca_node.daemon.transport import METHOD
+from deca_node.cli.client import Door, read
+from deca_node.daemon.links import greeting
+from deca_node.daemon.links.greeting import Identity
+from deca_node.daemon.links.pairing import NONE
+from deca_node.daemon.links.transport import METHOD
+from deca_node.daemon.security.certificates import TlsFiles
+from deca_node.daemon.security.credentials import NodeCredentials, tls_reason
+from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.status.facts import MemberRow, Status
+from deca_node.daemon.wire import framing
+from deca_node.daemon.wire.endpoint import Endpoint, StreamBrokenError, _Dialled
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
-from deca_node.lab.processes import NodeProcess
-from deca_node.protocol.frames import FrameId, FrameKind
-from deca_node.protocol.members import BOOT_MAX
-from deca_node.protocol.run import Agreement, RunSettings
+from deca_node.lab.rigs.processes import NodeProcess
+from deca_node.protocol.agreed.frames import FrameId, FrameKind
+from deca_node.protocol.agreed.run import Agreement, RunSettings
+from deca_node.protocol.membership.facts import BOOT_MAX
 from tests.daemon.conftest import Federation
-from tests.daemon.test_credentials import answered, context_of, issue
+from tests.daemon.security.test_credentials import answered, context_of, issue
 from tests.e2e.hostile import Http2, Member, half_open, magnified, member, resident_bytes
 from tests.e2e.testbed import Testbed, look, make_tiny_model, until
 
@@ -306,7 +307,7 @@ async def message_far_too_large(hostile: Member, live: Live) -> None:
 
 def chunk(hostile: Member, data: bytes, total: int, offset: int = 0) -> bytes:
     frame = FrameId(hostile.name, FrameKind.UPDATE, 0, 0)
-    return wire.encode_chunk(frame, offset, total, memoryview(data))
+    return framing.encode_chunk(frame, offset, total, memoryview(data))
 
 
 async def frame_too_large(hostile: Member, live: Live) -> None:
@@ -330,7 +331,7 @@ async def bad_checksum(hostile: Member, live: Live) -> None:
     async with asyncio.timeout(60):
         theirs, nbytes = await asked.get()
     frame = FrameId(hostile.name, FrameKind.UPDATE, theirs.activation, theirs.inner)
-    whole = bytearray(wire.encode_chunk(frame, 0, nbytes, memoryview(bytes(nbytes))))
+    whole = bytearray(framing.encode_chunk(frame, 0, nbytes, memoryview(bytes(nbytes))))
     whole[-1] ^= 1
     await hostile.raw("north", bytes(whole))
 
@@ -413,7 +414,7 @@ def test_a_replayed_update(live: Live) -> None:
                 # North is at its next update, so it has mixed the one before.
                 if sent and sent[-1][0].activation == theirs.activation:
                     before, nbytes = sent[-1]
-                    replayed.append(wire.encode_chunk(before, 0, nbytes, memoryview(bytes(nbytes))))
+                    replayed.append(framing.encode_chunk(before, 0, nbytes, memoryview(bytes(nbytes))))
                 sent.append((FrameId("again", FrameKind.UPDATE, theirs.activation, theirs.inner), len(content)))
                 return bytes(len(content))
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deca_node.lab.processes import LOOPBACK, NodeProcess, free_ports
-from deca_node.lab.proxy import Faults, Proxy
+from deca_node.lab.rigs.processes import LOOPBACK, NodeProcess, free_ports
+from deca_node.lab.rigs.proxy import Faults, Proxy
 from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, largest_difference, metrics
 
 

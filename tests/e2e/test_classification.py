@@ -7,10 +7,17 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from deca_node.lab.processes import NodeProcess
-from deca_node.lab.run_report import read_node, write_run_report
+from deca_node.lab.report.run_report import read_node, write_run_report
+from deca_node.lab.rigs.processes import NodeProcess
 from tests.e2e.testbed import Testbed, largest_difference, look, metrics, until
-from tests.numerics.labelled_runs import LABELS, bert, learnable_records, word_tokenizer, write_model, write_records
+from tests.numerics.learning.labelled_runs import (
+    LABELS,
+    bert,
+    learnable_records,
+    word_tokenizer,
+    write_model,
+    write_records,
+)
 
 NAMES = ("a", "b", "c")
 FLAGS = {"task": "classification", "labels": ", ".join(LABELS), "sequence_length": 16}

@@ -11,23 +11,23 @@ from statistics import median
 import pytest
 
 from deca_node.cli.main import main
-from deca_node.daemon.dashboard import add_dashboard
 from deca_node.daemon.event_log import EventLog
-from deca_node.daemon.history import POINTS_MAX, History
-from deca_node.daemon.http import Server, application
-from deca_node.daemon.http_guard import guard
-from deca_node.daemon.peers import Address
-from deca_node.daemon.status import MemberRow, PeerRow, Spread
-from deca_node.lab.browser import BrowserError, Page, Window, chromium, new_page
-from deca_node.lab.processes import LOOPBACK, free_ports
+from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.status.facts import MemberRow, PeerRow, Spread
+from deca_node.daemon.status.history import POINTS_MAX, History
+from deca_node.daemon.web.dashboard import add_dashboard
+from deca_node.daemon.web.guard import guard
+from deca_node.daemon.web.server import Server, application
+from deca_node.lab.rigs.browser import BrowserError, Page, Window, chromium, new_page
+from deca_node.lab.rigs.processes import LOOPBACK, free_ports
 from deca_node.protocol import events as e
-from deca_node.protocol.frames import FrameId, FrameKind
-from deca_node.protocol.node import Node
-from deca_node.protocol.patience import Patience
-from deca_node.protocol.run import ModelFacts, RunSettings
-from deca_node.protocol.schedule import Step
-from deca_node.protocol.sizes import FrameSizes
-from tests.daemon.fake_door import STATUS, FakeDoor
+from deca_node.protocol.agreed.frames import FrameId, FrameKind
+from deca_node.protocol.agreed.run import ModelFacts, RunSettings
+from deca_node.protocol.agreed.schedule import Step
+from deca_node.protocol.agreed.sizes import FrameSizes
+from deca_node.protocol.node.node import Node
+from deca_node.protocol.visit.waits import Patience
+from tests.daemon.web.fake_door import STATUS, FakeDoor
 from tests.e2e.faults import figure
 from tests.e2e.testbed import Testbed, look, metrics
 

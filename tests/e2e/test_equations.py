@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM
 
-from deca_node.lab.processes import NodeProcess
-from deca_node.numerics.blocks import partition
+from deca_node.lab.rigs.processes import NodeProcess
+from deca_node.numerics.model.blocks import partition
 from tests.e2e.testbed import Testbed
 from tests.numerics.reference import Array, Method, full, metropolis, ring, simulate
 

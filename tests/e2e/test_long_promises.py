@@ -11,9 +11,9 @@ from statistics import fmean
 
 import pytest
 
-from deca_node.lab.processes import NodeProcess
-from deca_node.lab.texts import private_corpora, write_corpus
-from deca_node.lab.toy_model import Recipe, make_toy_model
+from deca_node.lab.demo.texts import private_corpora, write_corpus
+from deca_node.lab.demo.toy_model import Recipe, make_toy_model
+from deca_node.lab.rigs.processes import NodeProcess
 from tests.e2e.faults import (
     all_see,
     allow,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deca_node.lab.processes import LOOPBACK, NodeProcess, free_ports
+from deca_node.lab.rigs.processes import LOOPBACK, NodeProcess, free_ports
 from tests.e2e.faults import (
     SmallDisk,
     all_see,

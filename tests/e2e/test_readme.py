@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deca_node.lab.processes import LOOPBACK, free_ports
+from deca_node.lab.rigs.processes import LOOPBACK, free_ports
 from tests.e2e.testbed import Testbed, largest_of
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deca_node.lab.processes import NodeProcess
+from deca_node.lab.rigs.processes import NodeProcess
 from tests.e2e.faults import processes_of, steps_done
 from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, ask, final_parameters, largest_difference, look, metrics, until
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from deca_node.numerics.shapes import meta_model, model_shape
-from deca_node.protocol.cost import Case, planned_bytes
-from deca_node.protocol.run import RunSettings
+from deca_node.numerics.forecast.shapes import meta_model, model_shape
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.planning.case import Case, planned_bytes
 from tests.e2e.testbed import Testbed, final_parameters, largest_difference, metrics
 
 # 2 layers, an embedding and a head: four blocks.

@@ -3,7 +3,7 @@
 import signal
 import socket
 
-from deca_node.lab.processes import LOOPBACK
+from deca_node.lab.rigs.processes import LOOPBACK
 from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, metrics, until
 
 

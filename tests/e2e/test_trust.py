@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deca_node.cli.main import main
-from deca_node.lab.processes import LOOPBACK, free_ports
+from deca_node.lab.rigs.processes import LOOPBACK, free_ports
 from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, ask, largest_difference, look, metrics, until
 
 

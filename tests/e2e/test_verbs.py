@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from deca_node.cli.main import main
-from deca_node.daemon.preflight import folder_size
-from deca_node.lab.processes import LOOPBACK, free_ports
+from deca_node.daemon.diagnosis.preflight import folder_size
+from deca_node.lab.rigs.processes import LOOPBACK, free_ports
 from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, ask, look
 
 LONG = {"--rounds": "500", "--inner-steps": "8"}

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from deca_node.cli.door import Door, read
+from deca_node.cli.client import Door, read
 from deca_node.cli.main import main
-from deca_node.daemon.status import Status
-from deca_node.lab.processes import LOOPBACK, LocalNodes, NodeProcess, free_ports, write_peers
+from deca_node.daemon.status.facts import Status
+from deca_node.lab.rigs.processes import LOOPBACK, LocalNodes, NodeProcess, free_ports, write_peers
 from deca_node.protocol.errors import NoAnswerError
 
 WORDS = ["the", "a", "node", "peer", "block", "step", "round", "flow", "graph", "edge", "of", "to"]

@@ -13,8 +13,8 @@
  */
 
 #define VERSIONS /* one version of each kernel: the choice among several is made before sanitizers are up */
-#include "../../deca_node/numerics/codec.c"
-#include "../../deca_node/numerics/mixing.c"
+#include "../../deca_node/numerics/codecs/codec.c"
+#include "../../deca_node/numerics/codecs/mixing.c"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,17 +2,17 @@
 
 from collections import Counter, deque
 
-from deca_node.daemon.control import VERSION, ControlLinks
-from deca_node.daemon.control_session import ControlSession, read_control
-from deca_node.daemon.greeting import Identity
-from deca_node.daemon.membership_wire import decode_packet, encode_packet
-from deca_node.daemon.meters import Window
-from deca_node.daemon.peers import parse_address
+from deca_node.daemon.links.control import VERSION, ControlLinks
+from deca_node.daemon.links.control_session import ControlSession, read_control
+from deca_node.daemon.links.greeting import Identity
+from deca_node.daemon.settings.peers_file import parse_address
+from deca_node.daemon.wire.meters import Window
+from deca_node.daemon.wire.packets import decode_packet, encode_packet
 from deca_node.daemon.wire_pb import control_pb2 as pb
 from deca_node.daemon.wire_pb import exchange_pb2
-from deca_node.protocol import talk
-from deca_node.protocol.gossip import Rumour
-from deca_node.protocol.members import MemberFacts, MemberState
+from deca_node.protocol.membership import messages as talk
+from deca_node.protocol.membership.facts import MemberFacts, MemberState
+from deca_node.protocol.membership.rumours import Rumour
 from tests.fuzz.decoders import Choices, Decoder, Finding, piece
 from tests.fuzz.streams import NoEndpoint, Script, in_loop, live
 

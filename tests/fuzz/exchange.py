@@ -3,20 +3,20 @@
 import os
 from collections import Counter
 
-from deca_node.daemon import wire
-from deca_node.daemon.arena import Arena, FrameStore, shared_file
-from deca_node.daemon.greeting import PROTOCOL_VERSION, Identity
-from deca_node.daemon.outbox import Shared
-from deca_node.daemon.peers import Address
-from deca_node.daemon.session import FrameRules, Session
-from deca_node.daemon.throttle import Throttle
-from deca_node.daemon.transport import Transport
+from deca_node.daemon.links.greeting import PROTOCOL_VERSION, Identity
+from deca_node.daemon.links.outbox import Shared
+from deca_node.daemon.links.session import FrameRules, Session
+from deca_node.daemon.links.transport import Transport
+from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
+from deca_node.daemon.wire import framing
+from deca_node.daemon.wire.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
-from deca_node.protocol.frames import FrameId, FrameKind
-from deca_node.protocol.run import ModelFacts, RunSettings, agree
-from deca_node.protocol.schedule import Schedule
-from deca_node.protocol.sizes import FrameSizes
+from deca_node.protocol.agreed.frames import FrameId, FrameKind
+from deca_node.protocol.agreed.run import ModelFacts, RunSettings, agree
+from deca_node.protocol.agreed.schedule import Schedule
+from deca_node.protocol.agreed.sizes import FrameSizes
 from tests.fuzz import control
 from tests.fuzz.decoders import Choices, Decoder, Finding, Target, piece
 from tests.fuzz.streams import NoEndpoint, Script, in_loop, live
@@ -38,7 +38,7 @@ def _store() -> FrameStore:
 
 
 def _chunk(frame: FrameId, offset: int = 0, data: bytes = bytes(FRAME_BYTES), total: int = FRAME_BYTES) -> bytes:
-    return wire.encode_chunk(frame, offset, total, memoryview(data))
+    return framing.encode_chunk(frame, offset, total, memoryview(data))
 
 
 def messages() -> list[bytes]:
@@ -105,7 +105,7 @@ def _mended(choices: Choices) -> bytes:
     kind = FrameKind.KEYFRAME if choices.number() % 2 else FrameKind.UPDATE
     frame = FrameId("south", kind, choices.number(), choices.number())
     offset, total, data = choices.number(), choices.number(), choices.piece()
-    return wire.encode_chunk(frame, offset, total, memoryview(data))
+    return framing.encode_chunk(frame, offset, total, memoryview(data))
 
 
 def _release_oldest(store: FrameStore) -> None:
@@ -172,7 +172,7 @@ def _mismatch(data: bytes) -> None:
 TARGET = Target(
     "exchange",
     (
-        Decoder("message", wire.decode, messages),
+        Decoder("message", framing.decode, messages),
         Decoder("session", session, _sessions),
         Decoder("greeting", greeting, _greetings),
         Decoder("agreement", _mismatch, lambda: [b"\6rounds\1" + b"9" + b"\1x\1y"]),

@@ -7,13 +7,13 @@ but it must not fall over, nor keep more than its limits.
 from collections.abc import Sequence
 from random import Random
 
-from deca_node.daemon.membership_wire import decode_packet, encode_packet
-from deca_node.protocol import talk
+from deca_node.daemon.wire.packets import decode_packet, encode_packet
 from deca_node.protocol.errors import WireError
-from deca_node.protocol.gossip import Rumour
-from deca_node.protocol.members import BOOT_MAX, INCARNATION_MAX, MemberFacts, MemberState
-from deca_node.protocol.membership import Membership
-from deca_node.protocol.profiles import LAN
+from deca_node.protocol.membership import messages
+from deca_node.protocol.membership.facts import BOOT_MAX, INCARNATION_MAX, MemberFacts, MemberState
+from deca_node.protocol.membership.membership import Membership
+from deca_node.protocol.membership.profiles import LAN
+from deca_node.protocol.membership.rumours import Rumour
 from tests.fuzz import control
 from tests.fuzz.decoders import Choices, Finding, piece
 
@@ -27,31 +27,31 @@ def drive(data: bytes) -> None:
     """One byte for what happens, and more where it has contents."""
     choices = Choices(data)
     machine = Membership(control.A, LAN, Random(1), frozenset(NAMES) if choices.number() % 4 == 0 else None)
-    now, out = 0.0, list[talk.MembershipCommand]()
-    out += machine.handle(talk.Started(("b.example:7001",)), now)
+    now, out = 0.0, list[messages.MembershipCommand]()
+    out += machine.handle(messages.Started(("b.example:7001",)), now)
     for _ in range(EVENTS_MAX):
         if not choices or machine.ended:
             break
         what = choices.number() % 8
-        event: talk.MembershipEvent = talk.DeadlinePassed()
+        event: messages.MembershipEvent = messages.DeadlinePassed()
         if what == 0:
             now += choices.number() / 16
         elif what == 1:
             now = max(now, machine.next_deadline() or now)
         elif what == 2:
-            event = talk.SendFailed(_address(choices.number()))
+            event = messages.SendFailed(_address(choices.number()))
         elif what == 3:
             event = _received(choices.piece())
         else:
-            event = talk.PacketReceived(_packet(choices))
+            event = messages.PacketReceived(_packet(choices))
         out += machine.handle(event, now)
     check(machine, out)
 
 
-def check(machine: Membership, out: Sequence[talk.MembershipCommand]) -> None:
+def check(machine: Membership, out: Sequence[messages.MembershipCommand]) -> None:
     """Whatever is to be sent can be, and nothing piles up."""
     for command in out:
-        if isinstance(command, talk.Send):
+        if isinstance(command, messages.Send):
             decode_packet(encode_packet(command.packet))
     alarms = machine._circle.alarms
     if len(alarms._heap) > HEAP_PER_ALARM * len(alarms) + 100:
@@ -60,36 +60,36 @@ def check(machine: Membership, out: Sequence[talk.MembershipCommand]) -> None:
         raise Finding(f"a backlog of {machine.backlog} over {len(machine.members)} members")
 
 
-def _received(data: bytes) -> talk.MembershipEvent:
+def _received(data: bytes) -> messages.MembershipEvent:
     try:
-        return talk.PacketReceived(decode_packet(data))
+        return messages.PacketReceived(decode_packet(data))
     except WireError:
-        return talk.DeadlinePassed()
+        return messages.DeadlinePassed()
 
 
-def _packet(choices: Choices) -> talk.Packet:
+def _packet(choices: Choices) -> messages.Packet:
     sender, count = _facts(choices), choices.number() % 4
     rumours = tuple(Rumour(_facts(choices), choices.of("", *NAMES)) for _ in range(count))
     name, seq = choices.of(*NAMES), choices.number()
     match choices.number() % 8:
         case 0:
-            body: talk.Body = talk.Ping(seq, name)
+            body: messages.Body = messages.Ping(seq, name)
         case 1:
-            body = talk.PingReq(seq, name, _address(seq))
+            body = messages.PingReq(seq, name, _address(seq))
         case 2:
-            body = talk.Ack(seq)
+            body = messages.Ack(seq)
         case 3:
-            body = talk.Nack(seq)
+            body = messages.Nack(seq)
         case 4:
             members = tuple(_facts(choices) for _ in range(seq % 4))
-            body = talk.PushPull(seq, members, wants_reply=bool(seq & 8))
+            body = messages.PushPull(seq, members, wants_reply=bool(seq & 8))
         case 5:
-            body = talk.Gossip()
+            body = messages.Gossip()
         case 6:
-            body = talk.Taken(_facts(choices))
+            body = messages.Taken(_facts(choices))
         case _:
-            body = talk.Claim(seq % 3, _boot(choices.number()))
-    return talk.Packet(sender, body, rumours)
+            body = messages.Claim(seq % 3, _boot(choices.number()))
+    return messages.Packet(sender, body, rumours)
 
 
 def _facts(choices: Choices) -> MemberFacts:

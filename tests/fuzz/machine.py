@@ -7,16 +7,16 @@ that fails here is one that a peer can make fail.
 from collections import deque
 from collections.abc import Callable
 
-from deca_node.lab.seats import FrameBook
+from deca_node.lab.sim.seats import FrameBook
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
-from deca_node.protocol.exchange import frames_held_max
-from deca_node.protocol.frames import FrameId, FrameKind
-from deca_node.protocol.node import Node, Phase
-from deca_node.protocol.patience import Patience
-from deca_node.protocol.run import ModelFacts, RunSettings
-from deca_node.protocol.schedule import Step
-from deca_node.protocol.sizes import FrameSizes
+from deca_node.protocol.agreed.frames import FrameId, FrameKind
+from deca_node.protocol.agreed.run import ModelFacts, RunSettings
+from deca_node.protocol.agreed.schedule import Step
+from deca_node.protocol.agreed.sizes import FrameSizes
+from deca_node.protocol.node.node import Node, Phase
+from deca_node.protocol.visit.edges import frames_held_max
+from deca_node.protocol.visit.waits import Patience
 from tests.fuzz.decoders import Choices, Finding
 
 NBYTES = 4

@@ -14,28 +14,30 @@ from typing import Any
 
 from aiohttp import web
 
-from deca_node.daemon import authority, enrolment, messages, place
-from deca_node.daemon import certificates as certs
-from deca_node.daemon.admin import AdminSocket
-from deca_node.daemon.config import NodeSettings
-from deca_node.daemon.dashboard import add_dashboard
 from deca_node.daemon.event_log import EventLog
-from deca_node.daemon.history import History
-from deca_node.daemon.http import application, log
-from deca_node.daemon.http_guard import guard, read_token
-from deca_node.daemon.identity import peer_identity, read_list
-from deca_node.daemon.peers import own_line, parse_address, read_peers
-from deca_node.daemon.settings_sources import load_settings, run_as_toml
+from deca_node.daemon.security import authority, enrolment
+from deca_node.daemon.security import certificates as certs
+from deca_node.daemon.security.doorman import peer_identity, read_list
+from deca_node.daemon.settings import own_address
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.peers_file import own_line, parse_address, read_peers
+from deca_node.daemon.settings.sources import load_settings, run_as_toml
+from deca_node.daemon.status.history import History
+from deca_node.daemon.trainer import messages
+from deca_node.daemon.web.admin_socket import AdminSocket
+from deca_node.daemon.web.dashboard import add_dashboard
+from deca_node.daemon.web.guard import guard, read_token
+from deca_node.daemon.web.server import application, log
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
+from deca_node.protocol.agreed.frames import FrameId, FrameKind
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import DecaError
-from deca_node.protocol.frames import FrameId, FrameKind
-from deca_node.protocol.jsons import UNFIT
-from deca_node.protocol.node import Node
-from deca_node.protocol.patience import Patience
-from deca_node.protocol.run import RunSettings
-from deca_node.protocol.schedule import Step
-from tests.daemon.fake_door import FakeDoor
+from deca_node.protocol.node.node import Node
+from deca_node.protocol.visit.waits import Patience
+from deca_node.storage.jsons import UNFIT
+from tests.daemon.web.fake_door import FakeDoor
 from tests.fuzz.decoders import Decoder, Finding, Target
 from tests.fuzz.scratch import file, fresh
 from tests.fuzz.streams import in_loop
@@ -58,7 +60,7 @@ def _run_file(data: bytes) -> None:
 
 def _node_file(data: bytes) -> None:
     node = load_settings({}, {}, None, file("node.toml", data)).node
-    place.find_place(NodeSettings(name="north", listen=node.listen or "127.0.0.1:7001", join=node.join))
+    own_address.find_place(NodeSettings(name="north", listen=node.listen or "127.0.0.1:7001", join=node.join))
 
 
 def _environment(data: bytes) -> None:

@@ -12,24 +12,24 @@ from typing import Any
 import torch
 from transformers import LlamaConfig
 
-from deca_node.cli.export import start_model
-from deca_node.daemon.directory import agreed_fields
-from deca_node.daemon.history import History
-from deca_node.lab.live import last_step
-from deca_node.lab.metrics import read_metrics
-from deca_node.lab.run_report import read_node
-from deca_node.numerics import manifest as m
-from deca_node.numerics.classifier import Head
-from deca_node.numerics.model import _check_weights, _read_config, _read_tokenizer
-from deca_node.numerics.model_files import read_headers
-from deca_node.numerics.records import BadRecords, RecordReader
-from deca_node.numerics.shapes import meta_model, model_shape
-from deca_node.numerics.tensor_files import copy_into, read_tensors, write_tensors
+from deca_node.cli.verbs.export import start_model
+from deca_node.daemon.status.history import History
+from deca_node.lab.demo.live import last_step
+from deca_node.lab.report.metrics import read_metrics
+from deca_node.lab.report.run_report import read_node
+from deca_node.numerics.data.records import BadRecords, RecordReader
+from deca_node.numerics.forecast.shapes import meta_model, model_shape
+from deca_node.numerics.model.classifier import Head
+from deca_node.numerics.model.load import _check_weights, _read_config, _read_tokenizer
+from deca_node.numerics.saving.tensor_files import copy_into, read_tensors, write_tensors
+from deca_node.protocol.agreed.run import ModelFacts, RunSettings, agree
+from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import ModelError
-from deca_node.protocol.node import Node
-from deca_node.protocol.patience import Patience
-from deca_node.protocol.run import ModelFacts, RunSettings, agree
-from deca_node.protocol.schedule import Step
+from deca_node.protocol.node.node import Node
+from deca_node.protocol.visit.waits import Patience
+from deca_node.storage import manifest as m
+from deca_node.storage.folder import agreed_fields
+from deca_node.storage.model_files import read_headers
 from tests.fuzz.decoders import Decoder, Finding, Target
 from tests.fuzz.scratch import file, fresh, scratch
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deca_node.daemon import wire
-from deca_node.daemon.control_session import MESSAGE_BYTES_MAX, read_control
-from deca_node.daemon.donations import read_offer
-from deca_node.daemon.membership_wire import PACKET_BYTES_MAX, decode_packet
+from deca_node.daemon.links.control_session import MESSAGE_BYTES_MAX, read_control
+from deca_node.daemon.transfer.offers import read_offer
+from deca_node.daemon.wire import framing
+from deca_node.daemon.wire.packets import PACKET_BYTES_MAX, decode_packet
 from deca_node.daemon.wire_pb import transfer_pb2
 from deca_node.protocol.errors import WireError
 from tests.fuzz.decoders import Decoder, survive
@@ -82,9 +82,9 @@ NUMBER = b"\xff" * 9 + b"\x01"
 """2^64 - 1 as protobuf writes it."""
 
 LIES = {
-    "a chunk that says it is endless": (wire.decode, b"\x32" + NUMBER + b"\x3a" + NUMBER),
-    "a frame that says it is endless": (wire.decode, b"\x32\x0e\x28" + NUMBER + b"\x3a\x00\x00"),
-    "a frame with an endless field": (wire.decode, b"\x0a\xff\xff\xff\xff\x07" + b"x" * 50),
+    "a chunk that says it is endless": (framing.decode, b"\x32" + NUMBER + b"\x3a" + NUMBER),
+    "a frame that says it is endless": (framing.decode, b"\x32\x0e\x28" + NUMBER + b"\x3a\x00\x00"),
+    "a frame with an endless field": (framing.decode, b"\x0a\xff\xff\xff\xff\x07" + b"x" * 50),
     "a control message beyond the limit": (read_control, b"\x22" + b"\xff" * MESSAGE_BYTES_MAX),
     "a packet beyond the limit": (decode_packet, b"\x0a" + b"\xff" * PACKET_BYTES_MAX),
     "a packet full of empty rumours": (decode_packet, b"\x12\x00" * (PACKET_BYTES_MAX // 2)),

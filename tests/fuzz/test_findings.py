@@ -11,27 +11,27 @@ from random import Random
 import pytest
 from transformers import LlamaConfig
 
-from deca_node.daemon import authority, enrolment
-from deca_node.daemon import certificates as certs
-from deca_node.daemon.directory import agreed_fields
-from deca_node.daemon.greeting import RefusedError
-from deca_node.daemon.incoming import FORMAT, JOURNAL, PART, Part
-from deca_node.daemon.membership_wire import encode_packet
-from deca_node.daemon.pieces import PIECE_BYTES, Item
-from deca_node.daemon.settings_sources import FILE_BYTES_MAX, load_settings
+from deca_node.daemon.links.greeting import RefusedError
+from deca_node.daemon.security import authority, enrolment
+from deca_node.daemon.security import certificates as certs
+from deca_node.daemon.settings.sources import FILE_BYTES_MAX, load_settings
+from deca_node.daemon.transfer.partial_file import FORMAT, JOURNAL, PART, Part
+from deca_node.daemon.transfer.pieces import PIECE_BYTES, Item
+from deca_node.daemon.wire.packets import encode_packet
 from deca_node.daemon.wire_pb import control_pb2, exchange_pb2
-from deca_node.lab.metrics import read_metrics
-from deca_node.numerics.manifest import DamagedError, read_manifest
-from deca_node.numerics.model import load_model
-from deca_node.numerics.model_limits import PARTS_MAX, check_size
-from deca_node.protocol import talk
-from deca_node.protocol.circle import STALE_MIN, STALE_SHARE_MAX, Alarms
+from deca_node.lab.report.metrics import read_metrics
+from deca_node.numerics.model.limits import PARTS_MAX, check_size
+from deca_node.numerics.model.load import load_model
+from deca_node.protocol.agreed.run import Agreement, mismatch
 from deca_node.protocol.errors import ModelError, SettingsError
-from deca_node.protocol.jsons import parse
-from deca_node.protocol.members import BOOT_MAX, INCARNATION_MAX, MemberFacts, MemberState
-from deca_node.protocol.membership import Membership
-from deca_node.protocol.profiles import LAN
-from deca_node.protocol.run import Agreement, mismatch
+from deca_node.protocol.membership import messages
+from deca_node.protocol.membership.facts import BOOT_MAX, INCARNATION_MAX, MemberFacts, MemberState
+from deca_node.protocol.membership.membership import Membership
+from deca_node.protocol.membership.profiles import LAN
+from deca_node.protocol.membership.view import STALE_MIN, STALE_SHARE_MAX, Alarms
+from deca_node.storage.folder import agreed_fields
+from deca_node.storage.jsons import parse
+from deca_node.storage.manifest import DamagedError, read_manifest
 from tests.fuzz import control, settings, storage
 from tests.fuzz.decoders import Finding
 
@@ -42,12 +42,12 @@ NOW = dt.datetime.now(dt.UTC)
 # --- membership --------------------------------------------------------------------------------------
 
 
-def told(own: MemberFacts, about: MemberFacts) -> tuple[Membership, list[talk.MembershipCommand]]:
+def told(own: MemberFacts, about: MemberFacts) -> tuple[Membership, list[messages.MembershipCommand]]:
     """A member that has heard from b what b believes of it."""
     machine = Membership(own, LAN, Random(1))
-    machine.handle(talk.Started(()), 0.0)
-    packet = talk.Packet(control.B, talk.Ping(1, own.name), (control.Rumour(about),))
-    return machine, machine.handle(talk.PacketReceived(packet), 1.0)
+    machine.handle(messages.Started(()), 0.0)
+    packet = messages.Packet(control.B, messages.Ping(1, own.name), (control.Rumour(about),))
+    return machine, machine.handle(messages.PacketReceived(packet), 1.0)
 
 
 def test_a_lie_of_the_greatest_incarnation_is_refuted_and_what_is_said_can_be_sent() -> None:
@@ -55,8 +55,8 @@ def test_a_lie_of_the_greatest_incarnation_is_refuted_and_what_is_said_can_be_se
     about = replace(control.A, incarnation=INCARNATION_MAX, state=MemberState.DEAD)
     machine, commands = told(control.A, about)
     assert machine.own.newer_than(about) and machine.own.state is MemberState.ALIVE
-    assert [encode_packet(command.packet) for command in commands if isinstance(command, talk.Send)]
-    machine.handle(talk.SetReady(5), 2.0)
+    assert [encode_packet(command.packet) for command in commands if isinstance(command, messages.Send)]
+    machine.handle(messages.SetReady(5), 2.0)
     assert machine.own.ready_from == 5 and machine.own.incarnation <= INCARNATION_MAX
 
 
@@ -64,7 +64,7 @@ def test_a_lie_that_nothing_can_outdo_is_counted_and_no_more() -> None:
     own = replace(control.A, boot=BOOT_MAX)
     machine, commands = told(own, replace(own, incarnation=INCARNATION_MAX, state=MemberState.DEAD))
     assert machine.counters["boots_exhausted"] == 1 and machine.own == own
-    assert [encode_packet(command.packet) for command in commands if isinstance(command, talk.Send)]
+    assert [encode_packet(command.packet) for command in commands if isinstance(command, messages.Send)]
 
 
 def test_alarms_that_are_moved_again_and_again_take_no_memory() -> None:
@@ -224,6 +224,6 @@ def test_what_is_no_http_leaves_no_traceback_in_the_log(caplog: pytest.LogCaptur
 
 def test_the_harness_notices_a_mistake_of_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the two tests above mean something."""
-    monkeypatch.setattr("deca_node.daemon.http_guard.hmac.compare_digest", lambda *_: 1 / 0)
+    monkeypatch.setattr("deca_node.daemon.web.guard.hmac.compare_digest", lambda *_: 1 / 0)
     with pytest.raises(Finding, match="500"):
         settings._http(b"\2GET /v1/status HTTP/1.1\r\nHost: 10.0.0.5\r\nAuthorization: Bearer x\r\n\r\n")

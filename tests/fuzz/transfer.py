@@ -7,16 +7,18 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from deca_node.daemon import incoming, pieces
-from deca_node.daemon.donations import check_run, check_start, check_versions, choose, choose_start, read_offer
-from deca_node.daemon.donor import Donor
-from deca_node.daemon.haul import _parsed
-from deca_node.daemon.incoming import FORMAT, JOURNAL, PART, Part
-from deca_node.daemon.pieces import PIECE_BYTES, Item
-from deca_node.daemon.settings_sources import load_settings, run_as_toml
+from deca_node.daemon.settings.sources import load_settings, run_as_toml
+from deca_node.daemon.transfer import partial_file, pieces
+from deca_node.daemon.transfer.donor import Donor
+from deca_node.daemon.transfer.download import _parsed
+from deca_node.daemon.transfer.offers import check_run, check_start, check_versions, choose, choose_start, read_offer
+from deca_node.daemon.transfer.partial_file import FORMAT, JOURNAL, PART, Part
+from deca_node.daemon.transfer.pieces import PIECE_BYTES, Item
 from deca_node.daemon.wire_pb import transfer_pb2 as pb
-from deca_node.numerics.durable import write_file
-from deca_node.numerics.manifest import (
+from deca_node.protocol.agreed.run import ModelFacts, RunSettings, agree
+from deca_node.protocol.agreed.schedule import Step
+from deca_node.storage.durable import write_file
+from deca_node.storage.manifest import (
     Manifest,
     Place,
     StoredBlock,
@@ -26,8 +28,6 @@ from deca_node.numerics.manifest import (
     value_name,
     write_manifest,
 )
-from deca_node.protocol.run import ModelFacts, RunSettings, agree
-from deca_node.protocol.schedule import Step
 from tests.fuzz.decoders import Choices, Decoder, Finding, Target, piece
 from tests.fuzz.scratch import file, fresh
 from tests.fuzz.streams import in_loop
@@ -103,11 +103,11 @@ def _arrivals(data: bytes) -> None:
 @contextlib.contextmanager
 def _small_pieces() -> Iterator[None]:
     kept = pieces.PIECE_BYTES
-    pieces.PIECE_BYTES = incoming.PIECE_BYTES = SMALL
+    pieces.PIECE_BYTES = partial_file.PIECE_BYTES = SMALL
     try:
         yield
     finally:
-        pieces.PIECE_BYTES = incoming.PIECE_BYTES = kept
+        pieces.PIECE_BYTES = partial_file.PIECE_BYTES = kept
 
 
 def _arrive(data: bytes) -> None:

@@ -9,14 +9,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from deca_node.numerics import signals
-from deca_node.numerics.blocks import Block
+from deca_node.numerics.codecs.formats import CODECS, Codec
 from deca_node.numerics.deca import Counts, Moments
-from deca_node.numerics.deltas import apply_delta, check_delta
-from deca_node.numerics.flows import KEYFRAME_CODEC, Flow, PublicCopies
-from deca_node.numerics.quantize import CODECS, Codec
-from deca_node.numerics.start_values import nothing
-from deca_node.numerics.updates import Layout, State
+from deca_node.numerics.exchange import signals
+from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, Flow, PublicCopies
+from deca_node.numerics.exchange.frames import Layout, State
+from deca_node.numerics.model.blocks import Block
+from deca_node.numerics.saving.deltas import apply_delta, check_delta
+from deca_node.numerics.saving.start_values import nothing
 from tests.fuzz.decoders import Choices, Decoder, Finding, Target
 from tests.fuzz.scratch import file
 

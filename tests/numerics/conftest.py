@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from deca_node.numerics import native
-from deca_node.numerics.native import Kernels
-from tests.numerics.compiled import COMPILER, NO_COMPILER, build
+from deca_node.numerics.codecs import native
+from deca_node.numerics.codecs.native import Kernels
+from tests.numerics.codecs.compiled import COMPILER, NO_COMPILER, build
 
 
 @pytest.fixture(scope="session", params=["", "-DVERSIONS="], ids=["version-per-processor", "plain-version"])

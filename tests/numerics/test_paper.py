@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deca_node.numerics import deca
 from deca_node.numerics.deca import Counts, Hyper, Moments
-from deca_node.protocol.run import RunSettings
+from deca_node.protocol.agreed.run import RunSettings
 from tests.numerics import reference
 from tests.numerics.reference import Array, Method, State
 

@@ -15,22 +15,22 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from deca_node.lab.cluster import Cluster
-from deca_node.lab.seats import FrameBook, seats
-from deca_node.lab.weather import Cut, Weather
-from deca_node.numerics import signals
-from deca_node.numerics.model import LoadedModel
-from deca_node.numerics.options import TrainerOptions
-from deca_node.numerics.packing import DataSummary, PackedData, Sequences
-from deca_node.numerics.quantize import CODECS
-from deca_node.numerics.tasks import Data
+from deca_node.lab.sim.cluster import Cluster
+from deca_node.lab.sim.seats import FrameBook, seats
+from deca_node.lab.sim.weather import Cut, Weather
+from deca_node.numerics.codecs.formats import CODECS
+from deca_node.numerics.data.packing import DataSummary, PackedData, Sequences
+from deca_node.numerics.exchange import signals
+from deca_node.numerics.learning.tasks import Data
+from deca_node.numerics.model.load import LoadedModel
 from deca_node.numerics.trainer import Trainer
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
-from deca_node.protocol.node import Node
-from deca_node.protocol.patience import Patience
-from deca_node.protocol.run import RunSettings
-from deca_node.protocol.schedule import Activation, Step
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.schedule import Activation, Step
+from deca_node.protocol.node.node import Node
+from deca_node.protocol.options import TrainerOptions
+from deca_node.protocol.visit.waits import Patience
 from tests.numerics import reference
 from tests.numerics.reference import Array, Method
 

@@ -20,21 +20,21 @@ import uvloop
 from bench.exchange import content, party
 from bench.exchange.party import Job
 from bench.exchange.trust import FEDERATION, files_of
-from deca_node.daemon.arena import Arena, FrameStore, shared_file
-from deca_node.daemon.credentials import NodeCredentials
-from deca_node.daemon.endpoint import Endpoint
-from deca_node.daemon.greeting import Identity
-from deca_node.daemon.identity import Doorman, NameLists
-from deca_node.daemon.peers import Address
-from deca_node.daemon.process import settle_memory
-from deca_node.daemon.scheduling import answer_promptly
-from deca_node.daemon.session import FrameRules
-from deca_node.daemon.transport import Transport
-from deca_node.numerics import native
-from deca_node.numerics.quantize import CACHE_ELEMENTS, CODECS, Codec
+from deca_node.daemon.links.greeting import Identity
+from deca_node.daemon.links.session import FrameRules
+from deca_node.daemon.links.transport import Transport
+from deca_node.daemon.security.credentials import NodeCredentials
+from deca_node.daemon.security.doorman import Doorman, NameLists
+from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
+from deca_node.daemon.trainer.memory import settle_memory
+from deca_node.daemon.trainer.priority import answer_promptly
+from deca_node.daemon.wire.endpoint import Endpoint
+from deca_node.numerics.codecs import native
+from deca_node.numerics.codecs.formats import CACHE_ELEMENTS, CODECS, Codec
 from deca_node.protocol import events as e
-from deca_node.protocol.frames import FrameId, FrameKind
-from deca_node.protocol.run import Agreement
+from deca_node.protocol.agreed.frames import FrameId, FrameKind
+from deca_node.protocol.agreed.run import Agreement
 
 HELD_MAX = 4
 

@@ -1,0 +1,126 @@
+"""How a verb reaches the node that runs in a folder: HTTP over the socket that the node keeps there."""
+
+import contextlib
+import http.client
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from deca_node.daemon.status.facts import SOCKET, Verb
+from deca_node.daemon.web import unix_socket
+from deca_node.protocol.errors import DecaError, NoAnswerError, SettingsError
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+Fact = TypeVar("Fact")
+
+NODES = Path("deca-data")
+"""Where nodes have their folders unless they are told otherwise."""
+ANSWER_SECONDS = 10.0
+QUIET_SECONDS = 60.0
+"""A node that is listened to says at least an empty line more often than that."""
+
+
+def dir_option(function: Decorated) -> Decorated:
+    """``--dir DIR``: which node."""
+    option = click.option(
+        "--dir",
+        "directory",
+        envvar="DECA_DIR",
+        type=click.Path(path_type=Path),
+        help="The node's folder.  [default: the only one below ./deca-data]",
+    )
+    return option(function)
+
+
+def json_option(function: Decorated) -> Decorated:
+    """``--json``: for programs."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def find_directory(given: Path | None) -> Path:
+    """The folder that was given, or the only node's folder below ./deca-data. Raises SettingsError."""
+    if given is not None:
+        return given.expanduser()
+    found = sorted(lock.parent for lock in NODES.glob("*/lock"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise SettingsError(f"there is no node's folder below ./{NODES}; say where it is with --dir or DECA_DIR")
+    names = ", ".join(str(folder) for folder in found)
+    raise SettingsError(f"there are {len(found)} nodes below ./{NODES}: {names}; say which with --dir or DECA_DIR")
+
+
+class Door:
+    """The node in ``directory``. Every method raises NoAnswerError where none answers."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def get(self, path: str) -> bytes:
+        """What the node says to this path."""
+        with self._call("GET", path) as response:
+            return response.read()
+
+    def ask(self, verb: Verb) -> str:
+        """Pass a request on; returns the node's sentence. Raises DecaError with its sentence where it refuses."""
+        with self._call("POST", f"/v1/{verb}") as response:
+            sentence = str(json.loads(response.read())["sentence"])
+            if response.status != http.HTTPStatus.OK:
+                raise DecaError(sentence)
+            return sentence
+
+    def lines(self, path: str) -> Iterator[str]:
+        """What the node says, line by line, until it ends."""
+        with self._call("GET", path, QUIET_SECONDS) as response:
+            while line := response.readline():
+                if text := line.decode().rstrip("\n"):
+                    yield text
+
+    @contextlib.contextmanager
+    def _call(self, method: str, path: str, seconds: float = ANSWER_SECONDS) -> Iterator[http.client.HTTPResponse]:
+        if not self._directory.is_dir():
+            raise NoAnswerError(f"there is no folder {self._directory}")
+        connection = _Connection(self._directory / SOCKET, seconds)
+        try:
+            connection.request(method, path)
+            with connection.getresponse() as response:
+                yield response
+        except TimeoutError:
+            raise NoAnswerError(f"the node in {self._directory} does not answer within {seconds:g} s") from None
+        except PermissionError:
+            raise NoAnswerError(
+                f"the node in {self._directory} is another user's, and answers to that one only"
+            ) from None
+        except (OSError, http.client.HTTPException):
+            raise NoAnswerError(self._nobody()) from None
+        finally:
+            connection.close()
+
+    def _nobody(self) -> str:
+        final = self._directory / "final"
+        if final.is_dir():
+            return f"no node runs in {self._directory}: its run is complete, and the tuned model is in {final}"
+        return f"no node runs in {self._directory}; start it with deca-node start --dir {self._directory}"
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path, seconds: float) -> None:
+        super().__init__("node", timeout=seconds)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock: socket.socket = unix_socket.connect(self._path, self.timeout or ANSWER_SECONDS)
+
+
+def read(kind: type[Fact], text: bytes) -> Fact:
+    """A fact as the node wrote it. Raises NoAnswerError where it was written by a node of another version."""
+    import pydantic
+
+    try:
+        return pydantic.TypeAdapter(kind).validate_json(text)
+    except pydantic.ValidationError:
+        raise NoAnswerError("the node speaks of itself in another version's terms; use its own deca-node") from None

@@ -1,0 +1,46 @@
+"""``deca-node join``: take over a run from a member, and take part in it."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import click
+
+from deca_node.cli.invocation import debug_option
+from deca_node.cli.options import SettingsCommand, load, settings_options
+from deca_node.cli.verbs.start import launch
+
+
+@click.command(
+    cls=SettingsCommand,
+    epilog="""\b
+Examples:
+  Take the settings and the start model from the member at that address:
+    deca-node join north.example:7001 --name east --listen 0.0.0.0:7001 --advertise east.example:7001 --data east.jsonl
+  The model is on this machine already:
+    deca-node join north.example:7001 --name east --listen 10.0.0.7:7001 --model ./Qwen2.5-0.5B --data east.jsonl
+
+What was taken over stays in the node's folder; after that `deca-node join` with the same flags goes on from there.
+""",
+)
+@click.argument("members", nargs=-1, required=True, metavar="HOST:PORT...")
+@settings_options
+@debug_option
+@click.pass_context
+def join(ctx: click.Context, /, members: tuple[str, ...], **_flags: Any) -> None:
+    """Join a run that others have begun, from any member's address.
+
+    The node adopts the run's settings, gets what was trained so far from several members at once, and takes part
+    from the next block on.
+    """
+    loaded = load(ctx)
+    node = dataclasses.replace(loaded.node, join=",".join([*loaded.node.seeds, *members]))
+
+    from deca_node.daemon.transfer.adoption import adopt_run
+
+    def note(sentence: str, level: str = "info") -> None:
+        # The node's own log begins with the node.
+        click.echo(sentence if level == "info" else f"{level}: {sentence}", err=True)
+
+    adopt = functools.partial(adopt_run, note=note)
+    ctx.exit(launch(dataclasses.replace(loaded, node=node), adopt))

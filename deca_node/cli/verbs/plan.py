@@ -1,0 +1,145 @@
+"""``deca-node plan``: what a run will cost, before it starts.
+
+The reckoning is :mod:`deca_node.protocol.planning.case`'s. Here the question is put together from flags and files;
+which change would help most is :mod:`deca_node.cli.views.advice`, and how all of it is laid out
+:mod:`deca_node.cli.views.plan`.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deca_node.cli.invocation import debug_option
+from deca_node.cli.options import SettingsCommand, load, settings_options
+from deca_node.cli.views.advice import advise
+from deca_node.cli.views.plan import answer, print_tables
+from deca_node.daemon.settings.node_settings import expanded_path
+from deca_node.daemon.settings.peers_file import read_peers
+from deca_node.daemon.settings.sources import Loaded
+from deca_node.protocol.errors import SettingsError
+from deca_node.protocol.planning import case as cost
+from deca_node.protocol.planning.case import Case, Machine, ModelShape
+
+NODES_MAX = 128
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)(?:/s)?")
+
+
+class Quantity(click.ParamType[float]):
+    """A number above zero with its unit, as in ``100Mbit``; converted to the unit whose factor is 1."""
+
+    def __init__(self, name: str, units: Mapping[str, float]) -> None:
+        self.name = name
+        self._units = units
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the text; fails in words that list the units."""
+        found = _NUMBER.fullmatch(str(value).strip())
+        number = float(found[1]) * self._units.get(found[2], 0.0) if found else 0.0
+        if not number:
+            units = ", ".join(self._units)
+            self.fail(f"{value!r} is no {self.name}; write a number above zero and one of {units}", param, ctx)
+        return number
+
+
+BANDWIDTH = Quantity("bandwidth", {"kbit": 1e3, "Mbit": 1e6, "Gbit": 1e9, "kB": 8e3, "MB": 8e6, "GB": 8e9})
+LATENCY = Quantity("latency", {"us": 1e-6, "ms": 1e-3, "s": 1.0})
+MEMORY = Quantity("memory", {"MB": 1e6, "GB": 1e9, "TB": 1e12, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40})
+
+
+@click.command(
+    cls=SettingsCommand,
+    epilog="""\b
+Examples:
+  Eight hospitals, a card of 24 GB each, over ordinary lines:
+    deca-node plan --model ./Qwen2.5-3B --nodes 8 --memory 24GB --bandwidth 100Mbit --latency 20ms
+  A run as its files describe it, with the step time that a trial has shown:
+    deca-node plan --run run.toml --peers peers.txt --model ./Qwen2.5-3B --step-seconds 1.4
+  What would int4 and a ring change?
+    deca-node plan --model ./Qwen2.5-3B --nodes 8 --codec int4 --topology ring
+  For machines, all bytes exact:
+    deca-node plan --model ./Qwen2.5-3B --nodes 8 --json | jq .traffic.nodes
+
+Only the model's config.json is read, and nothing is fetched. Every run setting counts, whichever way it is
+given; of the node's settings model, peers, micro_batch, gradient_checkpointing and device do.
+""",
+)
+@click.option("--nodes", type=click.IntRange(1, NODES_MAX), help="How many nodes.  [default: the lines of --peers]")
+@click.option("--bandwidth", type=BANDWIDTH, default="100Mbit", show_default=True, help="Of one node, each way.")
+@click.option("--latency", type=LATENCY, default="20ms", show_default=True, help="From node to node: half a ping.")
+@click.option(
+    "--step-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help="What a gradient step takes, in the mean over the blocks; compute_seconds in metrics.jsonl.  "
+    "[default: an estimate from --tflops]",
+)
+@click.option(
+    "--tflops",
+    type=click.FloatRange(min=0, min_open=True),
+    default=20.0,
+    show_default=True,
+    help="Arithmetic that a node keeps up, in 10^12 operations per second; a guess unless --step-seconds is given.",
+)
+@click.option(
+    "--memory", type=MEMORY, help="What a node has to train in, as in 24GB; CUDA itself takes about 1 GB more."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with exact numbers, instead of tables.")
+@settings_options
+@debug_option
+@click.pass_context
+def plan(ctx: click.Context, /, as_json: bool, **flags: Any) -> None:
+    """Show what a run will cost before it starts: memory, bytes and time, and which setting to change first.
+
+    Bytes are exact, but for the headers of gRPC and below; memory for activations and all times are estimates.
+    """
+    loaded = load(ctx)
+    members = _members(loaded, flags["nodes"])
+    model, one_layer = _shapes(loaded)
+    case = _case(loaded, members, model, flags)
+    document = answer(case, advise(case, one_layer))
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+    else:
+        print_tables(document)
+
+
+# --- the question -----------------------------------------------------------------------------------
+
+
+def _members(loaded: Loaded, nodes: int | None) -> tuple[str, ...]:
+    if nodes is not None:
+        return tuple(f"node-{number:0{len(str(nodes))}d}" for number in range(1, nodes + 1))
+    peers = Path(expanded_path(loaded.node.peers))
+    if loaded.sources["peers"].where == "default" and not peers.exists():
+        raise SettingsError("how many nodes will there be? give --nodes, or --peers with a file that names them")
+    return read_peers(peers).names
+
+
+def _shapes(loaded: Loaded) -> tuple[ModelShape, ModelShape]:
+    """The model as the run cuts it, and cut at every layer."""
+    source, settings = loaded.node.model, loaded.run
+    if not source:
+        raise SettingsError("model is not set; give --model, DECA_MODEL, or model in node.toml")
+    from deca_node.numerics.forecast.shapes import model_shape, planned_model
+
+    model = planned_model(source, settings)
+    return model_shape(model, settings.block_layers, source), model_shape(model, 1, source)
+
+
+def _case(loaded: Loaded, members: tuple[str, ...], model: ModelShape, flags: Mapping[str, Any]) -> Case:
+    machine = Machine(
+        bits_per_second=flags["bandwidth"],
+        latency_seconds=flags["latency"],
+        flops_per_second=1e12 * flags["tflops"],
+        memory_bytes=flags["memory"],
+        micro_batch=loaded.node.micro_batch,
+        gradient_checkpointing=loaded.node.gradient_checkpointing,
+        one_memory=loaded.node.device == "cpu",
+    )
+    case = Case.of(loaded.run, model, members, machine)
+    if flags["step_seconds"] is None:
+        return case
+    return case.on(flops_per_second=cost.flops_per_second(case, flags["step_seconds"]))

@@ -1,0 +1,42 @@
+"""``deca-node report``: one HTML file that tells how a run went, from the folders of its nodes."""
+
+from pathlib import Path
+
+import click
+
+from deca_node.cli.client import find_directory
+from deca_node.cli.invocation import debug_option
+
+REPORT = "report.html"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  deca-node report
+  deca-node report deca-data/north
+  deca-node report deca-data/* --out both.html
+"""
+)
+@click.argument("directories", metavar="[DIR]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), help=f"The file to write.  [default: {REPORT} in the first DIR]"
+)
+@debug_option
+def report(directories: tuple[Path, ...], out: Path | None) -> None:
+    """Write a report of the nodes in these folders, as one file that opens in any browser without a network.
+
+    Of one node it is the page that the node itself shows, as it stood: members, blocks and rounds, curves, peers,
+    events. Of several it is a comparison: losses, consensus, bytes, and what they agreed on. Without a folder it takes
+    the only one below ./deca-data. The nodes may be running.
+    """
+    folders = directories or (find_directory(None),)
+    path = out or folders[0] / REPORT
+    from deca_node.lab.report.page_report import has_page, write_page_report
+    from deca_node.lab.report.run_report import read_node, write_run_report
+
+    if len(folders) == 1 and has_page(folders[0]):
+        write_page_report(path, folders[0])
+    else:
+        write_run_report(path, [read_node(folder) for folder in folders])
+    click.echo(f"Report: {path}")

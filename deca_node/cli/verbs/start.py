@@ -1,0 +1,77 @@
+"""``deca-node start``: check everything at the door, then hand over to the daemon."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from deca_node.cli.invocation import debug_option
+from deca_node.cli.options import SettingsCommand, load, settings_options
+from deca_node.daemon.settings.node_settings import check_paths, check_plaintext, check_required, settle
+from deca_node.daemon.settings.own_address import Place, find_place
+from deca_node.daemon.settings.sources import Loaded
+from deca_node.protocol.agreed.topology import check_edges
+
+if TYPE_CHECKING:
+    from deca_node.daemon.security.security import Security
+
+
+@click.command(
+    cls=SettingsCommand,
+    epilog="""\b
+Examples:
+  Two nodes on one machine, each in its own terminal:
+    deca-node start --insecure --name north --model ./Qwen2.5-0.5B --data north.jsonl
+    deca-node start --insecure --name south --model ./Qwen2.5-0.5B --data south.jsonl
+  On a network without certificates, with settings from files:
+    deca-node start --insecure --insecure --run run.toml --config node.toml
+  The same through the environment:
+    DECA_INSECURE=2 DECA_MODEL=./Qwen2.5-0.5B DECA_DATA=notes.jsonl deca-node start
+
+The first source that has a value wins: a flag, a DECA_* variable, a file, the default. Exit codes are
+in docs/EXIT_CODES.md; `deca-node config --show` takes the same flags and says where each value comes from.
+""",
+)
+@settings_options
+@debug_option
+@click.pass_context
+def start(ctx: click.Context, /, **_flags: Any) -> None:
+    """Run this machine's node of a training run, until the run is finished or the node is stopped.
+
+    The node finds its own line in the peers file, waits for the others, and trains with them. The tuned
+    model ends up in the node's folder as an ordinary Hugging Face checkpoint.
+    """
+    ctx.exit(launch(load(ctx)))
+
+
+Adopt = Callable[[Loaded, Place, "Security"], Loaded]
+"""Takes over a run from its members, before the rest is checked."""
+
+
+def launch(loaded: Loaded, adopt: Adopt | None = None) -> int:
+    """Check everything at the door, then run the node; returns its exit code. Raises DecaError.
+
+    Whether peers may be spoken to at all is settled before ``adopt`` speaks to any.
+    """
+    from deca_node.daemon.security.security import Security
+
+    check_required(loaded.node, "data" if adopt else "model", "data")
+    security = Security(loaded.node)
+    place = find_place(loaded.node, security.certified_name)
+    notice = ""
+    if not security.certified_name:
+        notice = f"warning: {check_plaintext(loaded.node.insecure, place.listen.host, place.hosts)}"
+    loaded = dataclasses.replace(loaded, node=settle(loaded.node, place.name, place.listen))
+    if adopt:
+        loaded = adopt(loaded, place, security)
+    check_edges(place.expected, loaded.run)
+    check_paths(loaded.node)
+    if notice:
+        click.echo(notice, err=True)
+
+    from deca_node.daemon.supervise import run_node
+
+    return run_node(loaded, place, security)

@@ -1,0 +1,162 @@
+"""``deca-node top``: the peers of a running node, live, in the order that one asks for with a key."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import select
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from deca_node.cli.client import Door, dir_option, find_directory, json_option, read
+from deca_node.cli.invocation import debug_option
+from deca_node.cli.views.rates import ORDERS, TopRow, ordered, top_rows
+from deca_node.daemon.status.facts import MemberRow, Status
+from deca_node.protocol.errors import NoAnswerError
+
+QUIT, REVERSE = "q", "R"
+
+
+@dataclass
+class View:
+    """What the keys change."""
+
+    sort: str
+    reverse: bool
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at the node."""
+
+    status: Status
+    members: list[MemberRow]
+
+    @classmethod
+    def at(cls, door: Door) -> Look:
+        """Raises NoAnswerError."""
+        status = read(Status, door.get("/v1/status"))
+        return cls(status, read(list[MemberRow], door.get("/v1/members")))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  deca-node top
+  deca-node top --sort rtt
+  deca-node top --once --sort out
+  deca-node top --json | jq '.peers[] | {name, received_bytes_per_second}'
+
+Keys: n name, s state, r round trip, b how far behind, i bytes in, o bytes out, w last refusal; R turns the order
+round, q ends. The same once more turns it round as well.
+"""
+)
+@dir_option
+@click.option("--sort", type=click.Choice(list(ORDERS)), default="name", show_default=True, help="What to sort by.")
+@click.option("--reverse", is_flag=True, help="The other way round.")
+@click.option(
+    "--every", default=1.0, show_default=True, type=click.FloatRange(min=0.1), help="Seconds between two looks."
+)
+@click.option("--once", is_flag=True, help="Look twice, for the rates, print, and end; without a terminal always.")
+@json_option
+@debug_option
+def top(directory: Path | None, sort: str, reverse: bool, every: float, once: bool, as_json: bool) -> None:
+    """Show the peers of this machine's node, live: state, round trip, how far behind, bytes per second, last refusal.
+
+    Exits with 12 where no node answers.
+    """
+    door, view = Door(find_directory(directory)), View(sort, reverse)
+    before = Look.at(door)
+    if once or as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        time.sleep(every)
+        now = Look.at(door)
+        rows = ordered(top_rows(before.status, now.status, now.members), sort, reverse)
+        if as_json:
+            click.echo(json.dumps(document(now.status, rows)))
+        else:
+            _print(now.status, rows, view)
+        return
+    try:
+        with _keys() as pressed:
+            _live(door, before, view, every, pressed)
+    except NoAnswerError:
+        click.echo("the node has ended", err=True)
+    except KeyboardInterrupt:
+        click.echo("", err=True)
+
+
+def document(status: Status, rows: list[TopRow]) -> dict[str, object]:
+    """The rows as JSON has them."""
+    return {
+        "time": status.time,
+        "name": status.name,
+        "phase": status.phase,
+        "awaits": status.awaits,
+        "peers": [dataclasses.asdict(row) for row in rows],
+    }
+
+
+def obey(view: View, key: str) -> bool:
+    """What a key does to the view; whether to go on."""
+    for sort, order in ORDERS.items():
+        if key == order.key:
+            view.reverse = not view.reverse if view.sort == sort else False
+            view.sort = sort
+    if key == REVERSE:
+        view.reverse = not view.reverse
+    return key != QUIT
+
+
+def _live(door: Door, before: Look, view: View, every: float, pressed: Callable[[float], str]) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    from deca_node.cli.views.top import top_view
+
+    now, due = before, time.monotonic()
+    with Live(console=Console(highlight=False), auto_refresh=False, screen=True) as live:
+        while True:
+            rows = ordered(top_rows(before.status, now.status, now.members), view.sort, view.reverse)
+            live.update(top_view(now.status, rows, view.sort, view.reverse), refresh=True)
+            due = max(due, time.monotonic() - every)
+            key = pressed(max(due + every - time.monotonic(), 0.0))
+            if key:
+                if not obey(view, key):
+                    return
+            else:
+                before, now, due = now, Look.at(door), due + every
+
+
+@contextmanager
+def _keys() -> Iterator[Callable[[float], str]]:
+    """Keys as they are pressed, without Enter: waits so many seconds for one, and gives an empty text for none."""
+    import termios
+    import tty
+
+    terminal = sys.stdin.fileno()
+    as_it_was = termios.tcgetattr(terminal)
+
+    def pressed(seconds: float) -> str:
+        ready, _, _ = select.select([terminal], [], [], seconds)
+        return os.read(terminal, 1).decode(errors="replace") if ready else ""
+
+    try:
+        tty.setcbreak(terminal)
+        yield pressed
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, as_it_was)
+
+
+def _print(status: Status, rows: list[TopRow], view: View) -> None:
+    from rich.console import Console
+
+    from deca_node.cli.views.top import top_view
+
+    Console(highlight=False).print(top_view(status, rows, view.sort, view.reverse))

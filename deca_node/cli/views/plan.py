@@ -1,0 +1,146 @@
+"""A plan as JSON has it, and as tables."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from deca_node.cli.views.advice import Advice, in_words
+from deca_node.protocol.planning import case as cost
+from deca_node.protocol.planning.case import Case
+from deca_node.protocol.planning.units import bytes_text, seconds_text
+
+
+def answer(case: Case, advice: Advice) -> dict[str, Any]:
+    """The whole plan as JSON has it: exact numbers, with their units in the names."""
+    modes = {mode: cost.with_exchange(case, mode) for mode in ("lockstep", "overlap")}
+    times = {mode: cost.run_seconds(changed) for mode, changed in modes.items()}
+    peak, limit = cost.peak_memory(case), case.machine.memory_bytes
+    flush = range(len(case.schedule))[-case.schedule.blocks :]
+    return {
+        "settings": dataclasses.asdict(case.settings),
+        "machine": dataclasses.asdict(case.machine),
+        "model": {
+            "name": case.model.name,
+            "parameters": case.model.elements,
+            "bytes_per_parameter": case.dtype_bytes,
+        },
+        "mixing": {**dataclasses.asdict(case.mixing), "left_per_step": advice.now.left_per_step},
+        "memory": {**dataclasses.asdict(peak), "fits": None if limit is None else peak.total_bytes <= limit},
+        "traffic": {name: _traffic(sent) for name, sent in cost.planned_bytes(case).items()},
+        "time": {mode: _time(seconds) for mode, seconds in times.items()},
+        "final_flush": {
+            "mixes": case.final_flush_mixes,
+            "sent_bytes_max": cost.edge_traffic(case, flush).total_bytes * case.mixing.degree_max,
+            "seconds": cost.final_flush_seconds(case),
+        },
+        "blocks": _blocks(case, modes),
+        "advice": {**dataclasses.asdict(advice), "sentence": in_words(case, advice)},
+    }
+
+
+def _traffic(sent: cost.Traffic) -> dict[str, int]:
+    """One node's, in the whole run; it receives as much as it sends."""
+    return {**dataclasses.asdict(sent), "sent_bytes": sent.total_bytes, "received_bytes": sent.total_bytes}
+
+
+def _time(seconds: cost.Seconds) -> dict[str, Any]:
+    named = {f"{part}_seconds": value for part, value in dataclasses.asdict(seconds).items()}
+    return {**named, "bound_by": seconds.bound_by}
+
+
+def _blocks(case: Case, modes: Mapping[str, Case]) -> list[dict[str, Any]]:
+    schedule, steps = case.schedule, case.settings.inner_steps
+    first_visit = {int(schedule[index].block): index for index in range(schedule.blocks)}
+    return [
+        {
+            **dataclasses.asdict(cost.memory(case, block)),
+            "parameters": block.elements,
+            "keyframe_bytes": block.frame_bytes[cost.KEYFRAME_CODEC],
+            "update_bytes": cost.update_bytes(case, block),
+            "signal_bytes": block.signal_bytes[case.settings.signal],
+            "visit_bytes": cost.edge_traffic(case, [first_visit[number]]).total_bytes,
+            "compute_seconds_per_step": cost.gradient_seconds(case, block).compute / steps,
+            "transfer_seconds_per_exchange": cost.gradient_seconds(case, block).transfer / cost.exchanges(case),
+            **{f"{mode}_seconds_per_step": cost.gradient_seconds(c, block).total / steps for mode, c in modes.items()},
+        }
+        for number, block in enumerate(case.model.blocks)
+    ]
+
+
+Column = tuple[str, Callable[[Any], str], str]
+"""Its heading, how its cells are written, and which key of a block's row it shows."""
+
+_TABLES: Mapping[str, tuple[Column, ...]] = {
+    "Memory while a block is active (activations: an estimate)": (
+        ("parameters", "{:,}".format, "parameters"),
+        ("model", bytes_text, "model_bytes"),
+        ("optimizer and exchange", bytes_text, "state_bytes"),
+        ("activations", bytes_text, "activation_bytes"),
+        ("total", bytes_text, "total_bytes"),
+    ),
+    "Traffic with one neighbour, each way": (
+        ("keyframe", bytes_text, "keyframe_bytes"),
+        ("update", bytes_text, "update_bytes"),
+        ("moment signal", bytes_text, "signal_bytes"),
+        ("visit", bytes_text, "visit_bytes"),
+    ),
+    "Time (an estimate)": (
+        ("compute per step", seconds_text, "compute_seconds_per_step"),
+        ("transfer per exchange", seconds_text, "transfer_seconds_per_exchange"),
+        ("step in lockstep", seconds_text, "lockstep_seconds_per_step"),
+        ("step with overlap", seconds_text, "overlap_seconds_per_step"),
+    ),
+}
+
+
+def print_tables(plan: Mapping[str, Any]) -> None:
+    """Of equal blocks in a row the lowest stands for all: it needs most memory and most compute."""
+    runs = [list(run) for _, run in itertools.groupby(plan["blocks"], key=lambda row: row["parameters"])]
+    named = [(run[0]["block"] + (f" to {run[-1]['block']}" if len(run) > 1 else ""), run[0]) for run in runs]
+    for (title, columns), note in zip(_TABLES.items(), _notes(plan), strict=True):
+        cells = [(name, *(form(row[key]) for _, form, key in columns)) for name, row in named]
+        _print_table(title, ("block", *(heading for heading, _, _ in columns)), cells, note)
+    changes = [
+        (a["change"], seconds_text(a["run_seconds"]), bytes_text(a["memory_bytes"]), f"{a['left_per_step']:.1%}")
+        for a in (plan["advice"]["now"], *plan["advice"]["alternatives"])
+    ]
+    sentence = f"[bold]{plan['advice']['sentence']}[/bold]"
+    _print_table("After one change", ("change", "run", "memory", "disagreement left by a step"), changes, sentence)
+
+
+def _notes(plan: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What stands under each of the tables."""
+    memory, machine, mixing, flush, time = (plan[k] for k in ("memory", "machine", "mixing", "final_flush", "time"))
+    limit = machine["memory_bytes"]
+    fits = "" if limit is None else f", {'within' if memory['fits'] else 'MORE THAN'} the {bytes_text(limit)} there are"
+    counted = "counted in" if machine["one_memory"] else "not counted in"
+    least, most = (op(node["sent_bytes"] for node in plan["traffic"].values()) for op in (min, max))
+    lockstep, overlap = (seconds_text(time[mode]["total_seconds"]) for mode in ("lockstep", "overlap"))
+    return (
+        f"The peak is {bytes_text(memory['total_bytes'])}, with {memory['block']}{fits}. Frames take "
+        f"{bytes_text(memory['frames_bytes'])} of shared memory on the host, {counted}.",
+        f"In the whole run a node with {mixing['degree_min']} to {mixing['degree_max']} neighbours sends "
+        f"{bytes_text(least)} to {bytes_text(most)} and receives as much. Up to {bytes_text(flush['sent_bytes_max'])} "
+        f"of it is the final flush, {flush['mixes']} mixes per block.",
+        f"The whole run takes {lockstep} in lockstep, {overlap} with overlap: at {machine['bits_per_second'] / 1e6:,g} "
+        f"Mbit/s each way, {seconds_text(machine['latency_seconds'])} one way, "
+        f"{machine['flops_per_second'] / 1e12:,.3g} TFLOP/s. "
+        f"As planned, {seconds_text(flush['seconds'])} are the final flush.\n"
+        f"Graph: {mixing['edges']} edges, spectral gap {mixing['spectral_gap']:.3f}. A mix leaves "
+        f"{mixing['left_per_mix']:.1%} of a disagreement, {mixing['mixes_to_agree']} mixes leave 0.01%.",
+    )
+
+
+def _print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], note: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"{note}\n")

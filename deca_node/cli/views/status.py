@@ -1,0 +1,156 @@
+"""A node's status on a terminal: a few lines of facts, and a table of peers.
+
+Peers' names and sentences come from elsewhere; what could move the cursor or change the terminal is taken out of them.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from deca_node.daemon.status.facts import CheckpointRow, MemberRow, PeerRow, Position, Spread, Status
+
+STATE_STYLES = {"up": "green", "alive": "green", "suspect": "yellow", "refused": "red", "dead": "red"}
+STATE_STYLES |= {"quarantined": "red"}
+
+BOOT_DIGITS = 8
+"""Enough to tell two starts of a node apart; ``--json`` has the whole number."""
+
+
+def status_view(status: Status) -> Group:
+    """The whole status."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for label, text in _facts(status):
+        facts.add_row(label, plain(text))
+    return Group(facts, _peers(status.peers), *_troubles(status.peers, status.time)) if status.peers else Group(facts)
+
+
+def members_view(members: Sequence[MemberRow]) -> Group:
+    """Everybody whom the membership knows, and whom of them this node lets be."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("member", "address", "state", "counts from", "boot", "incarnation"):
+        table.add_column(heading, overflow="fold")
+    for member in members:
+        since = "not yet" if member.ready_from < 0 else f"activation {member.ready_from}"
+        state = _state(member.state)
+        facts = (since, f"{member.boot:x}"[-BOOT_DIGITS:], str(member.incarnation))
+        table.add_row(plain(member.name), plain(member.address), state, *facts)
+    held = [plain(f"  {member.name} is in quarantine {member.quarantine}") for member in members if member.quarantine]
+    return Group(table, *held)
+
+
+def plain(text: str) -> Text:
+    """Text without control characters, and without markup."""
+    return Text("".join(letter if letter.isprintable() else "�" for letter in text))
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: 3 d 4 h, 5 min 6 s, 12 ms."""
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    left = round(seconds)
+    for unit, size, finer, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if left >= size:
+            rest = left % size // part
+            return f"{left // size} {unit}" + (f" {rest} {finer}" if rest else "")
+    return f"{left} s"
+
+
+def _facts(status: Status) -> Iterator[tuple[str, str]]:
+    fingerprint = f", fingerprint {status.fingerprint[:16]}" if status.fingerprint else ""
+    yield "node", f"{status.name}, up for {duration(status.uptime_seconds)} (deca-node {status.version})"
+    yield "run", f"{status.run}{fingerprint}"
+    stage = f" ({status.stage})" if status.stage else ""
+    yield "phase", f"{status.phase}{stage}, waiting for {status.awaits}"
+    if status.position:
+        yield "position", _position(status.position)
+    if status.steps_per_second is not None:
+        left = "" if status.remaining_seconds is None else f", about {duration(status.remaining_seconds)} to go"
+        yield "pace", f"{status.steps_per_second:.3g} steps/s{left}"
+    if losses := list(_losses(status)):
+        yield "loss", ", ".join(losses)
+    if (epsilon := status.figures.get("privacy_epsilon")) is not None:
+        yield "privacy", f"epsilon {epsilon:.3g} spent at delta {status.figures.get('privacy_delta'):g}, for one record"
+    if status.consensus_distance is not None:
+        yield "consensus", f"distance {status.consensus_distance:.2e}"
+    yield "checkpoint", _checkpoint(status.checkpoint)
+    if status.members:
+        yield "members", ", ".join(f"{count} {state}" for state, count in sorted(status.members.items()))
+    if gone := [peer.name for peer in status.peers if peer.member == "dead"]:
+        yield "gone", f"{', '.join(gone)}: given up, and nobody waits for it; visits go on among the others"
+    if status.loop_lag:
+        yield "network", f"event loop late by {_spread(status.loop_lag)} (p50 / p99)"
+    if status.refusals:
+        yield "refused", ", ".join(f"{count} for {reason}" for reason, count in sorted(status.refusals.items()))
+    if status.warning:
+        yield "warning", status.warning
+
+
+def _position(at: Position) -> str:
+    where = f"round {at.round}/{at.rounds}" if at.round <= at.rounds else "final flush"
+    done = 100 * at.done / at.total if at.total else 100.0
+    block = f"block {at.block}/{at.blocks} ({at.block_name})"
+    return f"{where}, {block}, step {at.step}/{at.steps}; {at.done} of {at.total} steps, {done:.1f} %"
+
+
+def _losses(status: Status) -> Iterator[str]:
+    if status.train_loss is not None:
+        yield f"{status.train_loss:.4f} in training"
+    if status.heldout_loss is not None:
+        yield f"{status.heldout_loss:.4f} held out ({status.heldout_when})"
+    if status.heldout_accuracy is not None and status.heldout_macro_f1 is not None:
+        yield f"accuracy {status.heldout_accuracy:.3f}, macro-F1 {status.heldout_macro_f1:.3f}"
+
+
+def _checkpoint(row: CheckpointRow) -> str:
+    failed = f"; {row.failures} could not be written, the last one because: {row.failure}" if row.failures else ""
+    if row.age_seconds is None:
+        return f"none yet since this start{failed}"
+    return f"at activation {row.activation} step {row.step}, {duration(row.age_seconds)} ago{failed}"
+
+
+def _peers(peers: Iterable[PeerRow]) -> Table:
+    """Narrow enough for eighty columns; addresses stand beside what is wrong with them, and in the list of members."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("peer", overflow="fold")
+    for heading in ("state", "edge"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("behind", "rtt p50 / p99", "sent", "received"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for peer in peers:
+        edge = peer.edge or ("none now" if peer.neighbour else "no neighbour")
+        behind = "" if peer.behind is None else str(peer.behind)
+        rtt = _spread(peer.rtt) if peer.rtt else ""
+        sent, received = (size_text(sum(kinds.values())) for kinds in (peer.sent_bytes, peer.received_bytes))
+        table.add_row(plain(peer.name), _state(peer.state), edge, behind, rtt, sent, received)
+    return table
+
+
+def _troubles(peers: Iterable[PeerRow], now: float) -> Iterator[Text]:
+    for peer in peers:
+        if peer.why and peer.state != "up":
+            yield plain(f"  {peer.name} at {peer.address}: {peer.why.removeprefix(f'{peer.name} is ')}")
+        if peer.refusal and peer.refused is not None:
+            ago = duration(max(now - peer.refused, 0.0))
+            yield plain(f"  {peer.name} was last refused {ago} ago: {peer.refusal}")
+
+
+def _state(state: str) -> Text:
+    return Text(plain(state).plain, style=STATE_STYLES.get(state, ""))
+
+
+def _spread(spread: Spread) -> str:
+    return f"{spread.p50 * 1000:.1f} / {spread.p99 * 1000:.1f} ms"
+
+
+def size_text(nbytes: float) -> str:
+    """Bytes in binary units: 5.0 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if nbytes < 1024:
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1024
+    return f"{nbytes:.1f} TiB"

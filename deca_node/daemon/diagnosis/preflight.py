@@ -1,0 +1,187 @@
+"""Is this machine ready for a node? Its folder, its disk, its ports, its clock. Nothing is changed and nothing is left.
+
+What a start would refuse is found by the start's own functions, so that the two cannot differ; what it would find
+out hours later, such as a disk that fills up, is reckoned here.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from deca_node.daemon.diagnosis.findings import Finding, failed, passed, warned
+from deca_node.daemon.settings.peers_file import Address
+from deca_node.protocol.agreed.run import RunSettings, settings_fields
+from deca_node.protocol.planning.units import bytes_text
+from deca_node.storage.folder import finished
+from deca_node.storage.manifest import DamagedError, checkpoints, read_manifest
+
+TRIAL_BYTES = 32 << 20
+"""Written and made durable to see how fast the disk is."""
+SLOW_BYTES_PER_SECOND = 20e6
+CLOCK_GRACE_SECONDS = 60.0
+
+
+# --- the folder --------------------------------------------------------------------------------------
+
+
+def check_folder(directory: Path, settings: RunSettings) -> Finding:
+    """Would a node of this run find its folder in order? Raises StorageError as a start would."""
+    check = "folder"
+    existing = existing_part(directory)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return failed(check, f"{existing} may not be written by this user", "correct its permissions, or another --dir")
+    if pid := _held_by(directory / "lock"):
+        says = f"a node runs in {directory} (process {pid})"
+        return warned(check, says, "nothing, if it is the one you mean", process=pid)
+    if finished(directory, settings):
+        do = "nothing, or another --dir for another run: a start here exits at once"
+        return warned(check, f"the run is complete in {directory}", do)
+    found = checkpoints(directory)
+    if not found:
+        return passed(check, f"{directory} is free for a new run")
+    return _check_checkpoint(found[0], settings)
+
+
+def _check_checkpoint(newest: Path, settings: RunSettings) -> Finding:
+    check = "folder"
+    try:
+        manifest = read_manifest(newest)
+    except DamagedError as problem:
+        return warned(check, f"{problem}", "nothing: a start goes back to the checkpoint before it; look at the disk")
+    fields = manifest.agreement.fields
+    differing = [name for name, value in settings_fields(settings).items() if fields.get(name) != value]
+    if differing:
+        says = f"cannot go on from {newest}: the run differs in {', '.join(differing[:5])}"
+        return failed(check, says, "the settings it was made with, or another --dir")
+    at = manifest.position
+    return passed(check, f"a start goes on from activation {at.activation} step {at.inner}", activation=at.activation)
+
+
+def _held_by(lock: Path) -> str:
+    """The process that holds the folder, or an empty text; the lock is let go of at once."""
+    try:
+        with lock.open("r", encoding="ascii") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read(20).strip() or "unknown"
+    except OSError:
+        pass
+    return ""
+
+
+def existing_part(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there."""
+    path = path.absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+# --- the disk ----------------------------------------------------------------------------------------
+
+
+def check_disk(directory: Path, parts: Mapping[str, int]) -> Finding:
+    """Will everything that the node is going to write fit, and how fast is the disk? ``parts`` are bytes by what they
+    are for."""
+    check, existing = "disk", existing_part(directory)
+    needed, there = sum(parts.values()), folder_size(directory)
+    free, more = shutil.disk_usage(existing).free, max(needed - there, 0)
+    speed = write_speed(existing, min(TRIAL_BYTES, free // 2))
+    facts = {"needed_bytes": needed, "present_bytes": there, "free_bytes": free, "parts_bytes": dict(parts)}
+    facts |= {"write_bytes_per_second": speed}
+    for_checkpoints = parts.get("checkpoints", 0) + parts.get("blocks", 0) + parts.get("start", 0)
+    says = (
+        f"{bytes_text(more)} still to be written to {directory}, {bytes_text(free)} free, {bytes_text(speed)}/s "
+        f"(of {bytes_text(needed)} in all {bytes_text(for_checkpoints)} are for checkpoints)"
+    )
+    if more > free:
+        return failed(check, says, f"make room for {bytes_text(more - free)} more, or another --dir", **facts)
+    if speed < SLOW_BYTES_PER_SECOND:
+        seconds = parts.get("checkpoints", 0) / 2 / max(speed, 1.0)
+        return warned(check, says, f"a faster disk: one checkpoint within a visit takes {seconds:.0f} s here", **facts)
+    return passed(check, says, **facts)
+
+
+def write_speed(folder: Path, nbytes: int) -> float:
+    """Bytes per second until they are durable; 0 where not one could be written. The file is removed again."""
+    began = time.monotonic()
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            chunk = os.urandom(1 << 20)
+            for start in range(0, nbytes, len(chunk)):
+                file.write(chunk[: nbytes - start])
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        return 0.0
+    return nbytes / max(time.monotonic() - began, 1e-6)
+
+
+def folder_size(folder: Path) -> int:
+    """What the files below a folder take; those that vanish meanwhile count nothing."""
+    total = 0
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        with contextlib.suppress(OSError):
+            total += path.lstat().st_size
+    return total
+
+
+# --- ports -------------------------------------------------------------------------------------------
+
+
+def check_port(check: str, address: Address, flag: str) -> Finding:
+    """Can this address be listened on?"""
+    try:
+        _listen(address)
+    except OSError as problem:
+        says = f"cannot listen on {address}: {problem.strerror or problem}"
+        return failed(check, says, f"stop what listens there, or another {flag}")
+    return passed(check, f"{address} is free")
+
+
+def _listen(address: Address) -> None:
+    family, kind, number, _, where = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, number) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        trial.bind(where)
+        trial.listen(1)
+
+
+# --- the clock ---------------------------------------------------------------------------------------
+
+
+def check_clock(now: float, files: Iterable[Path], offsets: Mapping[str, float]) -> Finding:
+    """Is this clock likely to be right? ``now`` is its time in unix seconds, ``files`` are some that must have been
+    written before, and ``offsets`` says by how many seconds peers' clocks are ahead of it."""
+    check, dates = "clock", list(_dates(files))
+    newest = max(dates, default=(now, ""))
+    facts = {"offsets_seconds": dict(offsets)}
+    if newest[0] > now + CLOCK_GRACE_SECONDS:
+        says = f"this clock says {stamp(now)}, and {newest[1]} was written on {stamp(newest[0])}"
+        return failed(check, says, "set the clock: certificates are checked against it", **facts)
+    if not offsets:
+        return passed(check, f"{stamp(now)}; no peer told its own", **facts)
+    name, furthest = max(offsets.items(), key=lambda item: abs(item[1]))
+    if abs(furthest) > CLOCK_GRACE_SECONDS:
+        where = "ahead of" if furthest > 0 else "behind"
+        says = f"{stamp(now)}; the clock of {name} is {abs(furthest):,.0f} s {where} this one"
+        return warned(check, says, "set the clock that is wrong: certificates are checked against it", **facts)
+    return passed(check, f"{stamp(now)}; the furthest peer is {abs(furthest):.1f} s off ({name})", **facts)
+
+
+def _dates(files: Iterable[Path]) -> Iterator[tuple[float, str]]:
+    for path in files:
+        with contextlib.suppress(OSError):
+            yield path.stat().st_mtime, str(path)
+
+
+def stamp(unix_seconds: float) -> str:
+    """A date for people, in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(unix_seconds))

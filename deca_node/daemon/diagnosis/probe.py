@@ -1,0 +1,365 @@
+"""Is a peer there, and would it talk to this node? Asked step by step, so that what fails is told apart.
+
+::
+
+    lookup     its host has an address
+    connect    something listens there: a dead host does not answer, a live one without a node refuses
+    tls        it shows the certificate of the node that was meant, and takes this node's
+    greeting   it is a node of the same protocol, lets this one in, and says what it takes part in
+
+Nothing of it disturbs a node that trains: the last step is the question that late nodes ask of donors. Every peer has
+the same few seconds for all of it, and peers are asked side by side.
+"""
+
+import asyncio
+import dataclasses
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from deca_node.daemon.security.certificates import CertificateError, facts_of, parse_certificates
+from deca_node.daemon.security.security import Security
+from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.transfer.donor import DESCRIBE, PROTOCOL_VERSION
+from deca_node.daemon.transfer.download import in_a_line
+from deca_node.daemon.transfer.offers import Offer, read_offer
+from deca_node.daemon.wire.endpoint import Endpoint
+from deca_node.daemon.wire_pb import transfer_pb2 as pb
+from deca_node.protocol.errors import WireError
+
+SIDE_BY_SIDE = 16
+"""So many peers are asked at one time."""
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"
+"""How every HTTP/2 client begins, with settings that are all at their defaults."""
+SETTINGS_FRAME, FRAME_HEADER_BYTES = 4, 9
+"""How every HTTP/2 server begins: the type stands in the fourth byte of the frame's header."""
+
+Result = TypeVar("Result")
+
+
+class Stage(StrEnum):
+    """How far a probe came, in this order."""
+
+    LOOKUP = "lookup"
+    CONNECT = "connect"
+    TLS = "tls"
+    GREETING = "greeting"
+    DONE = "done"
+
+
+class Kind(StrEnum):
+    """What stood in the way, for whoever has to do something about it."""
+
+    NONE = ""
+    NAME = "name"
+    NOBODY = "nobody"
+    SILENT = "silent"
+    UNTRUSTED = "untrusted"
+    UNWELCOME = "unwelcome"
+    OTHER_NODE = "other-node"
+    PLAINTEXT = "plaintext"
+    NO_NODE = "no-node"
+    LOADING = "loading"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """What became of one probe. ``stage`` is the one that failed, or ``DONE``; ``kind`` and ``problem`` say why;
+    ``seconds`` is how long all of it took. ``clock_ahead_seconds`` is how far the peer's clock is ahead of this one,
+    to within half of ``seconds``; ``expires`` when its certificate does, in unix seconds."""
+
+    name: str
+    address: str
+    stage: Stage
+    kind: Kind = Kind.NONE
+    problem: str = ""
+    seconds: float = 0.0
+    clock_ahead_seconds: float | None = None
+    expires: float | None = None
+    offer: Offer | None = None
+
+
+class _Failure(Exception):
+    def __init__(self, stage: Stage, kind: Kind, problem: str) -> None:
+        super().__init__(problem)
+        self.stage, self.kind = stage, kind
+
+
+async def probe_all(
+    targets: Sequence[tuple[str, Address]],
+    own: str,
+    security: Security,
+    seconds_max: float,
+    heard: Callable[[Probed], None] = lambda _: None,
+) -> list[Probed]:
+    """Probe every (name, address), an empty name standing for whoever is there; ``own`` is this node's name. ``heard``
+    takes each as it comes; they are returned in the order of ``targets``."""
+    seats = asyncio.Semaphore(SIDE_BY_SIDE)
+
+    async def one(name: str, address: Address) -> Probed:
+        async with seats:
+            probed = await probe(name, address, own, security, seconds_max)
+        heard(probed)
+        return probed
+
+    return list(await asyncio.gather(*(one(name, address) for name, address in targets)))
+
+
+async def probe(name: str, address: Address, own: str, security: Security, seconds_max: float) -> Probed:
+    """Probe one peer, in ``seconds_max`` at most."""
+    began = time.monotonic()
+    work = _Probe(name, address, own, security)
+    try:
+        async with asyncio.timeout(seconds_max):
+            found = await work.run()
+    except TimeoutError:
+        kind = Kind.NAME if work.stage is Stage.LOOKUP else Kind.SILENT
+        words = {Stage.LOOKUP: f"the name {address.host} was not looked up", Stage.CONNECT: "no answer to a connection"}
+        says = f"{words.get(work.stage, 'connected, and then no answer')} within {seconds_max:g} s"
+        found = Probed(name=name, address=str(address), stage=work.stage, kind=kind, problem=says)
+    except _Failure as failure:
+        found = Probed(name=name, address=str(address), stage=failure.stage, kind=failure.kind, problem=str(failure))
+    expires = found.expires if found.expires is not None else work.expires
+    return dataclasses.replace(found, seconds=time.monotonic() - began, expires=expires)
+
+
+class _Probe:
+    """One probe under way: ``stage`` is what it is at."""
+
+    def __init__(self, name: str, address: Address, own: str, security: Security) -> None:
+        self._name, self._address, self._own, self._security = name, address, own, security
+        self.stage = Stage.LOOKUP
+        self.expires: float | None = None
+
+    async def run(self) -> Probed:
+        where = await self._look_up()
+        self.stage = Stage.CONNECT
+        connected = await self._connect(where)
+        self.stage = Stage.TLS
+        with connected:
+            await self._hear_first_words(connected, where)
+        self.stage = Stage.GREETING
+        return await self._ask()
+
+    # --- name and connection ------------------------------------------------------------------------
+
+    async def _look_up(self) -> list[tuple[Any, ...]]:
+        host, port = self._address
+        try:
+            return await _aside(lambda: list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+        except (OSError, UnicodeError) as problem:
+            why = getattr(problem, "strerror", None) or problem
+            raise _Failure(Stage.LOOKUP, Kind.NAME, f"the name {host} has no address: {why}") from None
+
+    async def _connect(self, found: Sequence[tuple[Any, ...]]) -> socket.socket:
+        """A connection to the first of the addresses that answers."""
+        problem: OSError = OSError("no address")
+        for family, kind, number, _, where in found:
+            made = socket.socket(family, kind, number)
+            made.setblocking(False)
+            try:
+                await asyncio.get_running_loop().sock_connect(made, where)
+            except BaseException as error:
+                made.close()
+                if not isinstance(error, OSError):
+                    raise
+                problem = error
+            else:
+                return made
+        if isinstance(problem, ConnectionRefusedError):
+            raise _Failure(Stage.CONNECT, Kind.NOBODY, "the host answers, and nothing listens at this port")
+        raise _Failure(Stage.CONNECT, Kind.SILENT, f"no connection: {problem.strerror or problem}")
+
+    # --- TLS, or plaintext ---------------------------------------------------------------------------
+
+    async def _hear_first_words(self, connected: socket.socket, where: Sequence[tuple[Any, ...]]) -> None:
+        """Shake hands as both sides of a run do, and wait for the first words of HTTP/2: only they say that the other
+        side has taken this node's certificate."""
+        context = self._security.probe_context()
+        target = self._security.target_name(self._name)
+        try:
+            reader, writer = await asyncio.open_connection(
+                sock=connected, ssl=context, server_hostname=target if context else None
+            )
+        except ssl.SSLCertVerificationError as problem:
+            raise await self._distrusted(problem, where) from None
+        except (ssl.SSLError, OSError) as problem:
+            raise _tls_failure(problem) from None
+        try:
+            self._note_certificate(writer)
+            writer.write(PREFACE)
+            first = await reader.readexactly(FRAME_HEADER_BYTES)
+        except ssl.SSLError as problem:
+            raise _refused_by_peer(problem) from None
+        except (OSError, asyncio.IncompleteReadError):
+            raise _hung_up(secure=context is not None) from None
+        finally:
+            writer.transport.abort()
+        if first[3] != SETTINGS_FRAME:
+            raise _not_http2(first)
+
+    def _note_certificate(self, writer: asyncio.StreamWriter) -> None:
+        shown = writer.get_extra_info("ssl_object")
+        if shown is not None and (der := shown.getpeercert(True)):
+            self.expires = _facts(der)[1]
+
+    async def _distrusted(self, problem: ssl.SSLCertVerificationError, where: Sequence[tuple[Any, ...]]) -> _Failure:
+        """The peer's certificate is not what it should be: ask once more, only to see whose it is."""
+        whose = ""
+        context = self._security.probe_context()
+        if context is not None:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            with await self._connect(where) as again:
+                try:
+                    _, writer = await asyncio.open_connection(sock=again, ssl=context, server_hostname="")
+                    der = writer.get_extra_info("ssl_object").getpeercert(True)
+                    writer.transport.abort()
+                    whose, self.expires = _facts(der or b"")
+                except (OSError, ValueError):
+                    pass
+        shown = f"; it shows the certificate of {whose}" if whose else ""
+        if problem.verify_code in (62, 64):
+            return _Failure(
+                Stage.TLS, Kind.OTHER_NODE, f"whoever answers there is another node than {self._name}{shown}"
+            )
+        words = problem.verify_message or str(problem)
+        return _Failure(Stage.TLS, Kind.UNTRUSTED, f"its certificate is not accepted here: {words}{shown}")
+
+    # --- the greeting ---------------------------------------------------------------------------------
+
+    async def _ask(self) -> Probed:
+        endpoint = Endpoint(self._address, self._security.credentials, self._security.verify)
+        request = pb.DescribeRequest(name=self._own).SerializeToString()
+        async with endpoint.channel(self._name, self._address) as channel:
+            # Without serializers messages are bytes; the stubs insist on them.
+            call: Any = channel.unary_unary
+            sent = time.time()
+            try:
+                message = await call(DESCRIBE)(request)
+            except grpc.aio.AioRpcError as refusal:
+                raise _no_description(refusal) from None
+            heard = time.time()
+        return self._described(message, (sent + heard) / 2)
+
+    def _described(self, message: bytes, now: float) -> Probed:
+        said = pb.Description()
+        try:
+            offer = read_offer(self._name or str(self._address), message)
+            said.ParseFromString(message)
+        except WireError as problem:
+            raise _Failure(Stage.GREETING, Kind.NO_NODE, str(problem)) from None
+        if said.protocol != PROTOCOL_VERSION:
+            words = f"it speaks protocol {said.protocol}, this node {PROTOCOL_VERSION}"
+            raise _Failure(Stage.GREETING, Kind.NO_NODE, words)
+        return Probed(
+            name=self._name,
+            address=str(self._address),
+            stage=Stage.DONE,
+            clock_ahead_seconds=said.time - now if said.time else None,
+            offer=offer,
+        )
+
+
+def _no_description(refusal: grpc.aio.AioRpcError) -> _Failure:
+    words = in_a_line(refusal)
+    match refusal.code():
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return _Failure(Stage.GREETING, Kind.UNWELCOME, f"it does not let this node in: {words}")
+        case grpc.StatusCode.UNAVAILABLE if "loading" in words:
+            return _Failure(Stage.GREETING, Kind.LOADING, "it is there, and still loading its model")
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return _Failure(Stage.GREETING, Kind.LOADING, f"it is there, and busy: {words}")
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return _Failure(Stage.GREETING, Kind.NO_NODE, "what answers there is no deca-node, or of another version")
+    return _Failure(Stage.GREETING, Kind.NO_NODE, f"it does not greet: {words}")
+
+
+# --- what TLS says ------------------------------------------------------------------------------------
+
+_ALERTS = {
+    "CERTIFICATE_REQUIRED": "it wants a certificate, and got none",
+    "CERTIFICATE_EXPIRED": "this node's certificate has expired, by its clock",
+    "UNKNOWN_CA": "none of its authorities vouches for this node's certificate",
+    "BAD_CERTIFICATE": "it takes this node's certificate for a bad one",
+    "CERTIFICATE_UNKNOWN": "it does not accept this node's certificate",
+    "DECRYPT_ERROR": "it could not check this node's certificate",
+}
+
+
+def _tls_failure(problem: Exception) -> _Failure:
+    """The handshake did not come about."""
+    reason = getattr(problem, "reason", None) or str(problem)
+    if any(words in reason for words in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER")):
+        return _Failure(Stage.TLS, Kind.PLAINTEXT, "it speaks plaintext, and this node TLS")
+    if any(words in reason for words in _ALERTS):
+        return _refused_by_peer(problem)
+    if isinstance(problem, ConnectionError) or "EOF" in reason:
+        return _Failure(Stage.TLS, Kind.PLAINTEXT, "it hung up on TLS: it speaks plaintext, or is no node")
+    return _Failure(Stage.TLS, Kind.UNTRUSTED, f"no TLS handshake: {reason}")
+
+
+def _refused_by_peer(problem: Exception) -> _Failure:
+    reason = getattr(problem, "reason", None) or str(problem)
+    words = next((said for alert, said in _ALERTS.items() if alert in reason), reason)
+    return _Failure(Stage.TLS, Kind.UNWELCOME, f"it refuses this node's certificate: {words}")
+
+
+def _hung_up(*, secure: bool) -> _Failure:
+    if secure:
+        words = "it hung up after the handshake: it does not accept this node's certificate; its own log says why"
+        return _Failure(Stage.TLS, Kind.UNWELCOME, words)
+    return _Failure(Stage.TLS, Kind.PLAINTEXT, "it hung up on plaintext: it speaks TLS, or is no node")
+
+
+def _not_http2(first: bytes) -> _Failure:
+    if first[:2] == b"\x15\x03":
+        return _Failure(Stage.TLS, Kind.PLAINTEXT, "it speaks TLS, and this node plaintext")
+    return _Failure(Stage.TLS, Kind.NO_NODE, "what answers there is another program, and no deca-node")
+
+
+def _facts(der: bytes) -> tuple[str, float | None]:
+    """Whose certificate it is, as far as it can be told, and when it expires in unix seconds."""
+    try:
+        leaf = parse_certificates(ssl.DER_cert_to_PEM_cert(der).encode(), "its certificate")[0]
+    except CertificateError:
+        return "", None
+    expires = leaf.not_valid_after_utc.timestamp()
+    try:
+        return facts_of(leaf, "its certificate").id.uri, expires
+    except CertificateError:
+        return leaf.subject.rfc4514_string(), expires
+
+
+async def _aside(work: Callable[[], Result]) -> Result:
+    """Run something that blocks, and may go on for ever: in a thread that nobody waits for at the end."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def settle(result: Result | None, problem: BaseException | None) -> None:
+        if future.done():
+            return
+        if problem is not None:
+            future.set_exception(problem)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def body() -> None:
+        try:
+            result = work()
+        except (OSError, UnicodeError) as problem:
+            found: tuple[Result | None, BaseException | None] = (None, problem)
+        else:
+            found = (result, None)
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, *found)
+
+    threading.Thread(target=body, daemon=True).start()
+    return await future

@@ -1,0 +1,80 @@
+"""What this node has refused, counted by reason, and whom it lets be for having offended again and again.
+
+One book for all services, since a peer that breaks the rules of one is not to be trusted with another. The records are
+:mod:`deca_node.protocol.quarantine`; here they meet the clock, the counters and the log.
+"""
+
+import datetime as dt
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from deca_node.daemon.logs import say
+from deca_node.protocol.errors import WireError
+from deca_node.protocol.quarantine import Held, Quarantine, Quarantined, QuarantineRules
+from deca_node.protocol.refusals import SILENT, is_offence, label
+
+
+class Refusals:
+    """``on_quarantine(peer, sentence)`` is called when a peer is put in quarantine; whoever holds its streams ends
+    them. ``clock`` is monotonic, ``wall`` gives unix seconds."""
+
+    def __init__(
+        self,
+        rules: QuarantineRules | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        """Refusals by reason."""
+        self.quarantines = 0
+        """How often a peer was put in quarantine."""
+        self.on_quarantine: Callable[[str, str], None] = lambda _peer, _why: None
+        self._quarantine = Quarantine(rules)
+        self._clock = clock
+        self._wall = wall
+
+    def count(self, reason: str) -> None:
+        """Something was refused, and nobody is to answer for it."""
+        if reason not in SILENT:
+            self.counts[label(reason)] += 1
+
+    def blame(self, peer: str, problem: WireError) -> None:
+        """A peer sent what is refused: count it, and hold it against the peer where it is an offence."""
+        self.count(problem.reason)
+        held = self._quarantine.offended(peer, problem.reason, str(problem), self._clock())
+        if held is None:
+            if is_offence(problem.reason):
+                say(f"{peer} broke the rules ({problem.reason}): {problem}", "warning", peer=peer)
+            return
+        self.quarantines += 1
+        why = self._said(held)
+        say(f"{peer} is in quarantine {why}", "warning", peer=peer)
+        self.on_quarantine(peer, f"in quarantine {why}")
+
+    def check(self, peer: str) -> None:
+        """Is this peer welcome? Raises WireError("quarantined")."""
+        if held := self._quarantine.held(peer, self._clock()):
+            raise WireError("quarantined", f"{peer} is in quarantine here {self._said(held)}")
+
+    def is_held(self, peer: str) -> bool:
+        """Whether a peer is in quarantine."""
+        return self._quarantine.held(peer, self._clock()) is not None
+
+    def held(self) -> Mapping[str, Quarantined]:
+        """Everybody who is in quarantine."""
+        found = self._quarantine.all_held(self._clock())
+        return {peer: Quarantined(self._unix(held), self._said(held)) for peer, held in found.items()}
+
+    def _said(self, held: Held) -> str:
+        until = dt.datetime.fromtimestamp(self._unix(held), dt.UTC).strftime("%H:%M:%S UTC")
+        again = f", the {_ordinal(held.times)} time" if held.times > 1 else ""
+        return f"until {until}{again}, last for {held.reason}: {held.sentence}"
+
+    def _unix(self, held: Held) -> float:
+        return self._wall() + held.until - self._clock()
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"

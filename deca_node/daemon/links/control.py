@@ -1,0 +1,375 @@
+"""Control links: one small stream to each peer that has something to be told, over a connection of its own.
+
+Membership speaks through these, and they measure how far away a peer is. A link is made by whoever sends first
+and serves both directions; of two that cross, both ends keep the same. What is sent is a datagram: it may be lost
+with its stream, and the oldest gives way where too many wait. Who may call is membership's to say.
+
+A peer is known here by its name and its address: two processes under one name are two, until membership has
+decided which of them may keep it.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from deca_node.daemon.links.conduct import Refusals
+from deca_node.daemon.links.control_session import ControlSession, read_control
+from deca_node.daemon.links.greeting import Identity, RefusedError, check_addressee
+from deca_node.daemon.links.pairing import Pair, StreamNumber
+from deca_node.daemon.settings.peers_file import NAME, parse_address
+from deca_node.daemon.wire.endpoint import Endpoint, Stream, StreamBrokenError, surface
+from deca_node.daemon.wire.meters import Figures, Window
+from deca_node.daemon.wire_pb import control_pb2 as pb
+from deca_node.daemon.wire_pb import exchange_pb2
+from deca_node.protocol.errors import DecaError, WireError
+
+VERSION = 1
+SERVICE = "deca.v1.Control"
+METHOD = f"/{SERVICE}/Stream"
+
+GREETING_SECONDS = 5.0
+PACKET_BYTES_MAX = 60 << 10
+PACKETS_QUEUED_MAX = 128
+ADDRESS_LENGTH_MAX = 300
+LINKS_MAX = 1024
+ROUND_TRIPS_KEPT = 600
+FLUSH_SECONDS = 1.0
+
+
+class Place(NamedTuple):
+    """Where a peer is: its name, empty where only the address is known, and HOST:PORT."""
+
+    name: str
+    address: str
+
+
+@dataclass
+class _Link:
+    place: Place
+    pair: Pair
+    traffic: Counter[str]
+    queue: deque[bytes] = field(default_factory=deque)
+    rtt: Window = field(default_factory=lambda: Window(ROUND_TRIPS_KEPT))
+    session: ControlSession | None = None
+    dialling: "asyncio.Task[None] | None" = None
+    up: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class ControlLinks:
+    """The control links of one node. ``on_packet(name, address, payload)`` takes what comes in, ``on_progress(name,
+    activation)`` where a peer stands, and ``on_fail(name, address)`` hears that a peer cannot be reached; the name is
+    empty where it is not known. ``admits`` says who may call at all; ``book`` counts what is refused. Who is in
+    quarantine may speak here all the same: whether it lives is everybody's concern. Registers itself at
+    ``endpoint``."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        endpoint: Endpoint,
+        on_packet: Callable[[str, str, bytes], None],
+        on_progress: Callable[[str, int], None],
+        on_fail: Callable[[str, str], None],
+        admits: Callable[[str], bool] = lambda _: True,
+        clock: Callable[[], float] = time.perf_counter,
+        book: Refusals | None = None,
+    ) -> None:
+        self._identity = identity
+        self._endpoint = endpoint
+        self._on_packet = on_packet
+        self._on_progress = on_progress
+        self._on_fail = on_fail
+        self._admits = admits
+        self._clock = clock
+        self._numbers = itertools.count(1)
+        self._links: dict[Place, _Link] = {}
+        self._known_as: dict[Place, Place] = {}
+        self._traffic: dict[str, Counter[str]] = {}
+        self._greetings = 0
+        self._closing = False
+        self._book = book or Refusals()
+        self.refusals = self._book.counts
+        endpoint.add_streams(SERVICE, {"Stream": self._answer})
+
+    # --- what the daemon asks for -------------------------------------------------------------------
+
+    def send(self, name: str, address: str, payload: bytes) -> None:
+        """Send a packet, over a new stream if there is none. ``name`` may be empty where only the address is known.
+        Nothing is promised: where it fails, ``on_fail`` hears of it later, or nobody."""
+        assert len(payload) <= PACKET_BYTES_MAX, "the sender knows the limit"
+        if self._closing:
+            return
+        link = self._link(self._known(Place(name, address)))
+        self._enqueue(link, payload)
+        if link.session is None and link.dialling is None:
+            self._dial(link)
+
+    def drop(self, name: str, why: str) -> None:
+        """End every link to a peer; it may call again if ``admits`` says so."""
+        for link in [link for place, link in self._links.items() if place.name == name]:
+            link.queue.clear()
+            if link.session:
+                link.session.end(why)
+
+    def rtt(self) -> dict[str, Figures]:
+        """Round trips to every peer there is a link to, over the last ten minutes, in seconds."""
+        return {place.name: link.rtt.figures() for place, link in self._links.items() if link.session}
+
+    def traffic(self) -> Mapping[str, Counter[str]]:
+        """By peer since the start: bytes ``sent.packet``, ``received.ping``, ..., and packets ``dropped``. What is
+        returned goes on counting, and peers appear in it."""
+        return self._traffic
+
+    async def close(self) -> None:
+        """Give what is queued a moment to go out, then end every stream."""
+        self._closing = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_SECONDS):
+                while any(link.queue and link.session for link in self._links.values()):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        dials = [link.dialling for link in self._links.values() if link.dialling]
+        for link in list(self._links.values()):
+            if link.session:
+                link.session.end("this node ends")
+        for dial in dials:
+            dial.cancel()
+        await asyncio.gather(*dials, return_exceptions=True)
+
+    # --- links --------------------------------------------------------------------------------------
+
+    def _link(self, place: Place) -> _Link:
+        link = self._links.get(place)
+        if link is None:
+            own = Place(self._identity.name, self._identity.address)
+            pair = Pair(self._identity.boot, self._numbers, leads=own < place)
+            traffic = self._traffic.setdefault(place.name, Counter()) if place.name else Counter()
+            link = self._links[place] = _Link(place, pair, traffic)
+        return link
+
+    def _known(self, place: Place) -> Place:
+        """Where we got when we last dialled this, or who has called from there."""
+        if place in self._known_as or place.name:
+            return self._known_as.get(place, place)
+        callers = (other for other, link in self._links.items() if other.address == place.address and link.session)
+        return next(callers, place)
+
+    def _enqueue(self, link: _Link, payload: bytes) -> None:
+        link.queue.append(payload)
+        if len(link.queue) > PACKETS_QUEUED_MAX:
+            link.queue.popleft()
+            link.traffic["dropped"] += 1
+        if link.session:
+            link.session.stir()
+
+    def _forget_if_idle(self, link: _Link) -> None:
+        """Nothing is known of a peer that there is nothing to do with."""
+        if link.session is None and link.dialling is None and not link.queue:
+            if self._links.get(link.place) is link:
+                del self._links[link.place]
+            for place in [place for place, other in self._known_as.items() if other == link.place]:
+                del self._known_as[place]
+
+    def _resolve(self, dialled: _Link, greeting: pb.ControlFrame.Greeting) -> _Link:
+        """The link of whom we have really reached: seeds are known by address only, and some addresses are aliases."""
+        place = Place(greeting.name, greeting.address or dialled.place.address)
+        if place == dialled.place:
+            return dialled
+        link = self._link(place)
+        self._known_as[dialled.place] = place
+        while dialled.queue:
+            self._enqueue(link, dialled.queue.popleft())
+        return link
+
+    # --- dialling -----------------------------------------------------------------------------------
+
+    def _dial(self, link: _Link) -> None:
+        link.dialling = asyncio.ensure_future(self._dialled(link))
+        link.dialling.add_done_callback(surface)
+        link.dialling.add_done_callback(lambda _: self._dial_over(link))
+
+    async def _dialled(self, link: _Link) -> None:
+        """One attempt, and the whole session if it succeeds."""
+        try:
+            async with self._endpoint.dial(link.place.name, link.place.address, METHOD) as stream:
+                reached, number = await self._greet(link, stream)
+                if number:
+                    await self._hold(reached, number, stream)
+                    return
+            # This stream was one too many: the one that stays is there, or is about to be.
+            async with asyncio.timeout(GREETING_SECONDS):
+                await reached.up.wait()
+        except (TimeoutError, StreamBrokenError, RefusedError, DecaError):
+            link.queue.clear()
+            if not self._closing:
+                self._on_fail(link.place.name, link.place.address)
+
+    async def _greet(self, link: _Link, stream: Stream) -> tuple[_Link, StreamNumber | None]:
+        """The link of whom was reached, and the number of the stream; None where it is another stream that stays."""
+        async with asyncio.timeout(GREETING_SECONDS):
+            await stream.write(self._greeting(link))
+            try:
+                greeting = self._checked(await stream.read(), stream)
+            except WireError as problem:
+                await self._refuse(stream, problem)
+                raise
+            reached = self._resolve(link, greeting)
+            if self._endpoint.secure and not link.place.name:
+                # Some member is there, but TLS has not checked which: call again, by the name that we were told.
+                if reached.session is None and reached.dialling is None:
+                    self._dial(reached)
+                return reached, None
+            try:
+                return reached, await self._number(reached, greeting, stream)
+            except (WireError, RefusedError) as problem:
+                if problem.reason == "duplicate":
+                    return reached, None
+                raise
+
+    def _dial_over(self, link: _Link) -> None:
+        link.dialling = None
+        if link.queue and link.session is None and not self._closing:
+            self._dial(link)
+        self._forget_if_idle(link)
+
+    # --- answering ----------------------------------------------------------------------------------
+
+    async def _answer(self, stream: Stream) -> None:
+        try:
+            link, number = await self._greet_caller(stream)
+        except (StreamBrokenError, RefusedError):
+            return
+        except TimeoutError:
+            slow = f"the greeting did not end within {GREETING_SECONDS:g} s"
+            await self._refuse(stream, WireError("slow", slow))
+            return
+        except WireError as problem:
+            await self._refuse(stream, problem)
+            return
+        await self._hold(link, number, stream)
+
+    async def _greet_caller(self, stream: Stream) -> tuple[_Link, StreamNumber]:
+        if self._closing or self._greetings + len(self._links) >= LINKS_MAX:
+            raise WireError("busy", f"{self._identity.name} has {len(self._links)} links")
+        self._greetings += 1
+        try:
+            async with asyncio.timeout(GREETING_SECONDS):
+                greeting = self._checked(await stream.read(), stream)
+                link = self._link(Place(greeting.name, greeting.address))
+                try:
+                    await stream.write(self._greeting(link))
+                    if self._endpoint.secure and not greeting.to:
+                        raise WireError("again", f"this is {self._identity.name}: call again by that name")
+                    return link, await self._number(link, greeting, stream)
+                finally:
+                    self._forget_if_idle(link)
+        finally:
+            self._greetings -= 1
+
+    # --- greeting -----------------------------------------------------------------------------------
+
+    def _greeting(self, link: _Link) -> bytes:
+        own, ended = self._identity, link.pair.ended
+        greeting = pb.ControlFrame.Greeting(
+            protocol=VERSION,
+            name=own.name,
+            to=link.place.name,
+            boot=own.boot,
+            address=own.address,
+            ended=exchange_pb2.Ended(boot=ended.boot, number=ended.number),
+        )
+        return pb.ControlFrame(greeting=greeting).SerializeToString()
+
+    def _checked(self, message: bytes | None, stream: Stream) -> pb.ControlFrame.Greeting:
+        greeting = _expect(message, "greeting").greeting
+        own = self._identity.name
+        check_addressee(own, greeting.protocol, VERSION, greeting.to or own)
+        if greeting.boot == self._identity.boot:
+            raise WireError("self", "this is the node itself")
+        if not (NAME.fullmatch(greeting.name) and _could_be_dialled(greeting.address)):
+            raise WireError("malformed", "a name or an address that cannot be one")
+        stream.verify(greeting.name)
+        if not self._admits(greeting.name):
+            raise WireError("stranger", f"{own} knows no member {greeting.name!r}")
+        return greeting
+
+    async def _number(self, link: _Link, greeting: pb.ControlFrame.Greeting, stream: Stream) -> StreamNumber:
+        """As for the exchange's streams."""
+        if link.pair.leads:
+            ended = StreamNumber(greeting.ended.boot, greeting.ended.number)
+            if number := link.pair.take(greeting.boot, ended):
+                return number
+        else:
+            number = StreamNumber(greeting.boot, _expect(await stream.read(), "taken").taken.number)
+            if link.pair.follow(number):
+                return number
+        raise WireError("duplicate", f"{self._identity.name} has another stream with {greeting.name}")
+
+    async def _refuse(self, stream: Stream, problem: WireError) -> None:
+        self._book.count(problem.reason)
+        await self._say_refused(stream, problem)
+
+    async def _say_refused(self, stream: Stream, problem: WireError) -> None:
+        if problem.reason == "refused":
+            return
+        refusal = exchange_pb2.Refusal(reason=problem.reason, sentence=str(problem))
+        with contextlib.suppress(StreamBrokenError):
+            await stream.write(pb.ControlFrame(refusal=refusal).SerializeToString())
+
+    # --- a session's life ---------------------------------------------------------------------------
+
+    async def _hold(self, link: _Link, number: StreamNumber, stream: Stream) -> None:
+        """From the moment at which the stream was taken to its end. Nothing is awaited before the session stands."""
+        if link.session:
+            link.session.end("another stream took its place")
+        name, address = link.place
+        # It may have been forgotten, as idle, while it was greeted.
+        self._links[link.place] = link
+        session = link.session = ControlSession(
+            stream,
+            link.queue,
+            self._identity.position,
+            lambda payload: self._on_packet(name, address, payload),
+            lambda activation: self._on_progress(name, activation),
+            link.traffic,
+            link.rtt,
+            self._clock,
+        )
+        link.up.set()
+        taken = exchange_pb2.Taken(number=number.number)
+        try:
+            await session.run(pb.ControlFrame(taken=taken) if link.pair.leads else None)
+        except WireError as problem:
+            self._book.blame(name, problem)
+            await self._say_refused(stream, problem)
+        finally:
+            link.pair.end(number)
+            if link.session is session:
+                link.session = None
+                link.up.clear()
+            if not link.dialling:
+                self._dial_over(link)
+
+
+def _could_be_dialled(address: str) -> bool:
+    """Whether it is HOST:PORT, or empty: it goes to gRPC as it is, which knows other kinds of target as well."""
+    try:
+        return not address or (len(address) <= ADDRESS_LENGTH_MAX and bool(parse_address(address)))
+    except ValueError:
+        return False
+
+
+def _expect(message: bytes | None, body: str) -> pb.ControlFrame:
+    """A message of the greeting. Raises RefusedError where it is a Refusal, WireError where it is anything else."""
+    if message is None:
+        raise StreamBrokenError("the other end closed its stream")
+    frame = read_control(message)
+    kind = frame.WhichOneof("body")
+    if kind == "refusal":
+        raise RefusedError(frame.refusal)
+    if kind != body:
+        raise WireError("unexpected", f"a {kind} instead of a {body}")
+    return frame

@@ -1,0 +1,97 @@
+"""Membership in real time: packets from the control links, deadlines from the event loop's clock.
+
+The state machine (:mod:`deca_node.protocol.membership.membership`) decides; here its commands are performed at once,
+within the call that caused them, so that nothing it says is ever late.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from deca_node.daemon.links.conduct import Refusals
+from deca_node.daemon.logs import say
+from deca_node.daemon.wire.packets import decode_packet, encode_packet
+from deca_node.protocol.commands import Report
+from deca_node.protocol.errors import WireError
+from deca_node.protocol.membership import messages
+from deca_node.protocol.membership.membership import Membership
+
+
+class Hears(Protocol):
+    """Whom news of the membership concern."""
+
+    def view_changed(self, view: messages.Changed) -> None:
+        """Who takes part has changed, or an address, or from when on somebody counts."""
+
+    def name_taken(self, sentence: str) -> None:
+        """Another process holds this node's name: this one must end."""
+
+
+class Swim:
+    """``send(name, address, payload)`` sends a datagram, as it were; its failure comes back through :meth:`failed`."""
+
+    def __init__(
+        self,
+        membership: Membership,
+        send: Callable[[str, str, bytes], None],
+        hears: Hears,
+        book: Refusals | None = None,
+    ) -> None:
+        self.membership = membership
+        self.lost: dict[str, str] = {}
+        """Members that were given up, and why, until they show themselves."""
+        self._book = book or Refusals()
+        self._send = send
+        self._hears = hears
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def tell(self, event: messages.MembershipEvent) -> None:
+        """Something happened; what follows from it is done before this returns."""
+        loop = asyncio.get_running_loop()
+        for command in self.membership.handle(event, loop.time()):
+            self._perform(command)
+        self._set_alarm(loop)
+
+    def packet(self, name: str, payload: bytes) -> None:
+        """A packet came in from ``name``. One that is malformed, or says that it is somebody else's, is counted, and
+        that is all."""
+        try:
+            packet = decode_packet(payload)
+            if packet.sender.name != name:
+                raise WireError("forged", f"{name} sent a packet in the name of {packet.sender.name}")
+        except WireError as problem:
+            self._book.blame(name, problem)
+            return
+        self.tell(messages.PacketReceived(packet))
+
+    def failed(self, address: str) -> None:
+        """What was to go to this address could not."""
+        self.tell(messages.SendFailed(address))
+
+    def close(self) -> None:
+        """No more alarms."""
+        if self._alarm:
+            self._alarm.cancel()
+
+    def _set_alarm(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.close()
+        deadline = self.membership.next_deadline()
+        if deadline is not None and not self.membership.ended:
+            self._alarm = loop.call_at(deadline, self.tell, messages.DeadlinePassed())
+
+    def _perform(self, command: messages.MembershipCommand) -> None:
+        match command:
+            case messages.Send():
+                self._send(command.name, command.address, encode_packet(command.packet))
+            case messages.Changed():
+                self._hears.view_changed(command)
+            case messages.MemberUp() | messages.MemberLeft():
+                self.lost.pop(command.name, None)
+                say(command.sentence, peer=command.name)
+            case messages.MemberDown():
+                self.lost[command.name] = command.sentence
+                say(command.sentence, "warning", peer=command.name)
+            case messages.NameTaken():
+                self._hears.name_taken(command.sentence)
+            case Report():
+                say(command.sentence, command.level, peer=command.about)

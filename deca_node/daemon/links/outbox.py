@@ -1,0 +1,197 @@
+"""What goes out over one stream, in the order in which it was given, as far as the peer has room for it.
+
+Frames wait for the peer's credit, and small messages wait behind them, because the stream's order is a promise
+of the protocol. Only our own credit to the peer overtakes: two ends that wait for each other's would wait for ever.
+Nothing is committed before it can be sent, so that what has become useless can be taken back: the updates of an
+edge that was closed, an offer that a newer one replaces. What then still piles up has a limit.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deca_node.daemon.links.turns import Turns
+from deca_node.daemon.trainer.arena import FrameStore
+from deca_node.daemon.wire.chunks import Chunks
+from deca_node.daemon.wire.endpoint import Stream
+from deca_node.daemon.wire.throttle import Throttle
+from deca_node.daemon.wire_pb import exchange_pb2 as pb
+from deca_node.protocol.agreed.frames import FrameId, FrameKind
+from deca_node.protocol.agreed.sizes import CHUNK_BYTES
+
+MESSAGES_QUEUED_MAX = 1000
+"""Small messages that wait for one peer; beyond, it is taken for one that reads nothing any more."""
+
+
+class Shared:
+    """What all streams of a node share: the frames, their chunks, the limit on what is sent, and the loop's turns."""
+
+    def __init__(self, store: FrameStore, throttle: Throttle) -> None:
+        self.store = store
+        self.throttle = throttle
+        self.chunks = Chunks(store)
+        self.turns = Turns()
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """An Open and its keyframe, which are sent together or not at all."""
+
+    opening: pb.Frame
+    keyframe: FrameId
+
+
+_Item = pb.Frame | FrameId | _Offer
+
+
+class Outbox:
+    """The queue of one stream. ``frames_max`` frames may wait in it; ``traffic`` counts bytes by kind."""
+
+    def __init__(self, stream: Stream, shared: Shared, traffic: Counter[str], frames_max: int) -> None:
+        self._stream = stream
+        self._shared = shared
+        self._store = shared.store
+        self._traffic = traffic
+        self._frames_max = frames_max
+        self._queue: deque[_Item] = deque()
+        self._offered: FrameId | None = None
+        self._begun = 0
+        self._credit = 0
+        self._granted = self._granted_told = 0
+        self._stirred = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    # --- the queue ----------------------------------------------------------------------------------
+
+    def say(self, message: pb.Frame) -> None:
+        """Queue a small message."""
+        self._put(message)
+
+    def offer(self, opening: pb.Open, keyframe: FrameId) -> None:
+        """Queue an Open and its keyframe, in place of those that still wait."""
+        # The core may have meant the stream before this one, and say it again once it hears of this one.
+        if keyframe == self._offered:
+            return
+        self._take_back(lambda item: isinstance(item, _Offer))
+        self._store.hold(keyframe)
+        self._put(_Offer(pb.Frame(open=opening), keyframe))
+
+    def send(self, frame: FrameId) -> None:
+        """Queue an update; its slot is held until it is on its way."""
+        self._store.hold(frame)
+        self._put(frame)
+
+    def forget(self, activation: int, applied: int) -> None:
+        """An edge was closed: take back what waits for it and lies past what it still owes."""
+        self._take_back(lambda item: _past(item, activation, applied))
+
+    def overfull(self) -> bool:
+        """Whether more waits than a peer that reads would ever let pile up."""
+        frames = sum(_frame_of(item) is not None for item in self._queue)
+        return frames > self._frames_max or len(self._queue) - frames > MESSAGES_QUEUED_MAX
+
+    async def flush(self) -> None:
+        """Wait until everything queued is on its way."""
+        await self._idle.wait()
+
+    def discard(self) -> None:
+        """The stream is over: let go of all that waits."""
+        self._take_back(lambda _: True)
+        self._idle.set()
+
+    def _put(self, item: _Item) -> None:
+        self._queue.append(item)
+        self._idle.clear()
+        self._stirred.set()
+
+    def _take_back(self, useless: Callable[[_Item], bool]) -> None:
+        kept: deque[_Item] = deque()
+        for item in self._queue:
+            if not useless(item):
+                kept.append(item)
+            elif frame := _frame_of(item):
+                self._store.unhold(frame)
+        self._queue = kept
+
+    # --- credit -------------------------------------------------------------------------------------
+
+    def credit(self, frames: int) -> None:
+        """The peer has room for so many frames, all that were begun counted in."""
+        self._credit = max(self._credit, frames)
+        self._stirred.set()
+
+    def grant(self, frames: int) -> None:
+        """Tell the peer, before all else, how many frames it may send."""
+        self._granted = frames
+        self._stirred.set()
+
+    # --- writing ------------------------------------------------------------------------------------
+
+    async def run(self, first: pb.Frame | None) -> None:
+        """Send ``first`` and what is queued, for ever; raises what the stream raises."""
+        if first:
+            await self._write(first)
+        while True:
+            await self._grant_if_due()
+            if self._queue and self._may_begin(self._queue[0]):
+                await self._write(self._queue.popleft())
+                continue
+            if not self._queue:
+                self._idle.set()
+            await self._stirred.wait()
+            self._stirred.clear()
+
+    def _may_begin(self, item: _Item) -> bool:
+        return _frame_of(item) is None or self._begun < self._credit
+
+    async def _write(self, item: _Item) -> None:
+        if isinstance(item, pb.Frame):
+            await self._write_counted("control", item.SerializeToString())
+            return
+        frame = item.keyframe if isinstance(item, _Offer) else item
+        self._begun += 1
+        try:
+            if isinstance(item, _Offer):
+                self._offered = frame
+                await self._write_counted("control", item.opening.SerializeToString())
+            await self._write_chunks(frame)
+        finally:
+            self._store.unhold(frame)
+
+    async def _write_chunks(self, frame: FrameId) -> None:
+        _, nbytes = self._store.slot(frame)
+        for offset in range(0, nbytes, CHUNK_BYTES):
+            await self._shared.throttle.take(min(CHUNK_BYTES, nbytes - offset))
+            await self._shared.turns.take()
+            message = self._shared.chunks.message(frame, offset)
+            # gRPC copies it, and often sends it, before it returns.
+            await self._shared.turns.take()
+            await self._write_counted(frame.kind, message)
+            await self._grant_if_due()
+
+    async def _grant_if_due(self) -> None:
+        if self._granted > self._granted_told:
+            self._granted_told = self._granted
+            message = pb.Frame(credit=pb.Credit(frames=self._granted))
+            await self._write_counted("control", message.SerializeToString())
+
+    async def _write_counted(self, kind: str, message: bytes) -> None:
+        await self._stream.write(message)
+        self._traffic[f"sent.{kind}"] += len(message)
+
+
+def _frame_of(item: _Item) -> FrameId | None:
+    if isinstance(item, _Offer):
+        return item.keyframe
+    return item if isinstance(item, FrameId) else None
+
+
+def _past(item: _Item, activation: int, applied: int) -> bool:
+    """Whether nobody needs this once the edge of an activation is closed after ``applied``."""
+    frame = _frame_of(item)
+    if frame is None or frame.activation != activation:
+        return False
+    # An offer that still waits belongs to an edge that never opened at the other end.
+    return frame.kind is FrameKind.KEYFRAME or frame.inner > applied

@@ -1,0 +1,238 @@
+"""One live stream to one peer: what is queued goes out in order, what comes in becomes events.
+
+A frame that the peer sends is put together directly in its slot of shared memory, and is an event once it
+is whole; if the stream breaks before, the slot is free again and nobody ever saw it. The peer sends no more
+frames than it was granted, and is granted a new one whenever the core has let go of an old one.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deca_node.daemon.links.greeting import words_of
+from deca_node.daemon.links.outbox import Outbox, Shared
+from deca_node.daemon.links.turns import LARGE_BYTES
+from deca_node.daemon.wire import framing
+from deca_node.daemon.wire.endpoint import Stream, StreamBrokenError
+from deca_node.daemon.wire_pb import exchange_pb2 as pb
+from deca_node.protocol import events as e
+from deca_node.protocol.agreed.frames import FrameId, FrameKind
+from deca_node.protocol.agreed.schedule import Step
+from deca_node.protocol.errors import WireError
+
+
+@dataclass(frozen=True)
+class FrameRules:
+    """What frames may a peer send? ``nbytes`` says what a frame of a kind must measure at a step (None: the
+    run has no such frame), ``held_max`` how many of one peer's frames are held at most, and ``edge`` whether
+    a peer may share an edge with this node in an activation."""
+
+    nbytes: Callable[[FrameKind, Step], int | None]
+    held_max: int
+    edge: Callable[[str, int], bool]
+
+
+@dataclass
+class _Incoming:
+    frame: FrameId
+    total: int
+    view: memoryview
+    received: int = 0
+
+
+class Session:
+    """A greeted peer on a live stream. ``tell`` takes the events, ``traffic`` counts bytes by kind."""
+
+    def __init__(
+        self,
+        peer: str,
+        stream: Stream,
+        shared: Shared,
+        rules: FrameRules,
+        tell: Callable[[e.NetworkEvent], None],
+        traffic: Counter[str],
+    ) -> None:
+        self.peer = peer
+        self._stream = stream
+        self._store = shared.store
+        self._turns = shared.turns
+        self._rules = rules
+        self._tell = tell
+        self._traffic = traffic
+        self._out = Outbox(stream, shared, traffic, rules.held_max)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._why: str | None = None
+        self._open: pb.Open | None = None
+        self._incoming: _Incoming | None = None
+        self._begun = self._granted = 0
+        self._received: set[FrameId] = set()
+        self._freed = asyncio.Event()
+        self._grant()
+
+    # --- life ---------------------------------------------------------------------------------------
+
+    async def run(self, first: pb.Frame | None = None) -> str:
+        """Read and write, ``first`` before all else, until the stream ends or breaks; returns why, in words. Raises
+        WireError where the peer breaks the rules. Nothing is told any more once :meth:`end` was called."""
+        try:
+            if self._why is None:
+                self._tasks = [asyncio.ensure_future(self._out.run(first)), asyncio.ensure_future(self._read_all())]
+                await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            return self._why or self._outcome()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._out.discard()
+
+    def end(self, why: str) -> None:
+        """Let the stream go, from this moment on."""
+        self._why = self._why or why
+        for task in self._tasks:
+            task.cancel()
+
+    def _outcome(self) -> str:
+        problems = [task.exception() for task in self._tasks if task.done() and not task.cancelled()]
+        # A broken rule says more than that the stream broke after it.
+        for problem in sorted(filter(None, problems), key=lambda problem: isinstance(problem, StreamBrokenError)):
+            if isinstance(problem, StreamBrokenError):
+                return str(problem)
+            raise problem
+        return "the peer closed its stream"
+
+    # --- out ----------------------------------------------------------------------------------------
+
+    def send(self, message: pb.Frame) -> None:
+        """Queue a small message."""
+        self._out.say(message)
+        self._end_if_overfull()
+
+    def send_open(self, opening: pb.Open, keyframe: FrameId) -> None:
+        """Queue an Open and its keyframe. They replace an offer that was queued before and still waits."""
+        self._out.offer(opening, keyframe)
+        self._end_if_overfull()
+
+    def send_frame(self, frame: FrameId) -> None:
+        """Queue a whole frame; its slot is held until it is on its way."""
+        self._out.send(frame)
+        self._end_if_overfull()
+
+    def forget(self, activation: int, applied: int) -> None:
+        """Take back what is queued for an activation and past what an edge that was closed still owes."""
+        self._out.forget(activation, applied)
+
+    async def flush(self) -> None:
+        """Wait until everything queued is on its way."""
+        await self._out.flush()
+
+    def _end_if_overfull(self) -> None:
+        # Updates must not be skipped: both ends would go on with different edges. So the whole link is lost,
+        # which both ends know how to take.
+        if self._out.overfull():
+            self.end("it takes nothing: too much is queued for it")
+
+    # --- in -----------------------------------------------------------------------------------------
+
+    def freed(self, frame: FrameId) -> None:
+        """The slot of some frame is free again."""
+        self._freed.set()
+        if frame.sender == self.peer:
+            self._received.discard(frame)
+            self._grant()
+
+    def _grant(self) -> None:
+        """Every slot that the peer's frames may take and do not, is the peer's to fill."""
+        granted = self._begun + self._rules.held_max - self._store.held_from(self.peer)
+        if granted > self._granted:
+            self._granted = granted
+            self._out.grant(granted)
+
+    async def _read_all(self) -> None:
+        """Turn what comes in into events until the stream ends."""
+        try:
+            while (message := await self._stream.read()) is not None:
+                if len(message) >= LARGE_BYTES:
+                    await self._turns.take()
+                body = framing.decode(message)
+                kind = body.kind if isinstance(body, framing.Chunk) else "control"
+                self._traffic[f"received.{kind}"] += len(message)
+                if isinstance(body, framing.Chunk):
+                    await self._take_chunk(body)
+                else:
+                    self._take_message(body)
+        finally:
+            if self._incoming:
+                self._store.release(self._incoming.frame)
+                self._incoming = None
+
+    def _take_message(self, frame: pb.Frame) -> None:
+        match frame.WhichOneof("body"):
+            case "open":
+                self._take_open(frame.open)
+            case "close":
+                close = frame.close
+                self._tell(e.CloseReceived(self.peer, close.activation, close.applied, close.reason[:500]))
+            case "credit":
+                self._out.credit(frame.credit.frames)
+            case "bye":
+                self._tell(e.ByeReceived(self.peer))
+            case "refusal":
+                raise WireError("refused", words_of(frame.refusal))
+            case other:
+                raise WireError("unexpected", f"a {other} in the middle of a session")
+
+    def _take_open(self, opening: pb.Open) -> None:
+        if self._open is not None:
+            raise WireError("unexpected", "an Open before the keyframe of the last one was complete")
+        self._expect(FrameKind.KEYFRAME, Step(opening.activation, 0), opening.keyframe_bytes)
+        self._open = opening
+
+    async def _take_chunk(self, chunk: framing.Chunk) -> None:
+        if self._incoming is None:
+            self._incoming = await self._begin(chunk)
+        incoming = self._incoming
+        if chunk.frame(self.peer) != incoming.frame or chunk.offset != incoming.received or not chunk.data:
+            raise WireError("gap", f"a chunk at {chunk.offset} of {chunk.frame(self.peer)}, in the middle of another")
+        chunk.copy_to(incoming.view[chunk.offset : chunk.offset + len(chunk.data)])
+        incoming.received += len(chunk.data)
+        if incoming.received == incoming.total:
+            self._incoming = None
+            self._complete(incoming.frame)
+
+    async def _begin(self, chunk: framing.Chunk) -> _Incoming:
+        frame = chunk.frame(self.peer)
+        self._expect(chunk.kind, Step(chunk.activation, chunk.inner), chunk.total)
+        keyframe = chunk.kind is FrameKind.KEYFRAME
+        if keyframe and (self._open is None or self._open.activation != chunk.activation):
+            raise WireError("unexpected", "a keyframe without its Open")
+        if frame in self._received:
+            raise WireError("replay", f"{frame} was sent before and is still held")
+        if self._begun >= self._granted:
+            raise WireError("flood", f"more than the {self._granted} frames that were granted")
+        # Held from an earlier stream: the core was told that this broke, and will let go. The slots of others
+        # are not the peer's fault either. In both cases it waits, and the stream with it.
+        while frame in self._store or not self._store.has_room():
+            self._freed.clear()
+            await self._freed.wait()
+        self._begun += 1
+        self._received.add(frame)
+        return _Incoming(frame, chunk.total, self._store.reserve(frame, chunk.total))
+
+    def _expect(self, kind: FrameKind, step: Step, nbytes: int) -> None:
+        if not self._rules.edge(self.peer, step.activation):
+            raise WireError("no-edge", f"a {kind} from {self.peer}, which shares no edge with this node")
+        expected = self._rules.nbytes(kind, step)
+        where = f"inner step {step.inner} of activation {step.activation}"
+        if expected is None:
+            raise WireError("size", f"this run has no {kind} at {where}")
+        if nbytes != expected:
+            raise WireError("size", f"a {kind} of {nbytes} bytes for {where}, which takes {expected}")
+
+    def _complete(self, frame: FrameId) -> None:
+        if frame.kind is FrameKind.UPDATE:
+            self._tell(e.UpdateReceived(self.peer, frame))
+            return
+        opening, self._open = self._open, None
+        assert opening is not None
+        self._tell(e.OpenReceived(self.peer, opening.activation, opening.degree, frame))

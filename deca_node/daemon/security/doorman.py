@@ -1,0 +1,169 @@
+"""The doorman: does the caller's certificate say what the caller says, and is that name welcome?
+
+TLS has checked by then that one of our authorities vouches for the certificate. It has not checked whose it is: a
+member could say another member's name. So every Hello is held against the certificate of its connection, and
+against two lists, allowed and denied, that may change while the node runs.
+
+Where this node called, TLS itself compared the certificate with the name that was called, and grpc shows no more of
+it; then the lists know the name only.
+"""
+
+import datetime as dt
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deca_node.daemon.security import certificates as certs
+from deca_node.daemon.security.certificates import CertificateError, NodeId
+from deca_node.daemon.settings.peers_file import NAME
+from deca_node.protocol.errors import SettingsError, WireError
+
+AuthContext = Mapping[str, Iterable[bytes]]
+
+SEEN_MAX = 4096
+"""Names that are remembered for the next change of the lists."""
+
+_FINGERPRINT = re.compile(r"sha256:[0-9A-Fa-f:]+")
+
+
+@dataclass(frozen=True)
+class PeerIdentity:
+    """Who a connection's certificate says its bearer is."""
+
+    id: NodeId
+    fingerprint: str
+    not_after: dt.datetime
+
+
+def peer_identity(auth_context: AuthContext, now: dt.datetime) -> PeerIdentity:
+    """The caller's identity. Raises WireError("identity"), or "expired" where a certificate has run out meanwhile.
+
+    The certificate itself is read, not the names that grpc lists beside it: among those a DNS name that looks
+    like a URI cannot be told from a URI. A resumed TLS session is not verified again, so dates are.
+    """
+    pem = list(auth_context.get("x509_pem_cert", ()))
+    if len(pem) != 1:
+        raise WireError("identity", "the connection carries no certificate")
+    try:
+        leaf = certs.parse_certificates(pem[0], "the caller's certificate")[0]
+        facts = certs.facts_of(leaf, "the caller's certificate")
+    except CertificateError as error:
+        raise WireError("identity", str(error)) from error
+    if now > facts.not_after:
+        raise WireError("expired", f"the certificate of {facts.id.name} expired on {certs.stamp(facts.not_after)}")
+    return PeerIdentity(facts.id, facts.fingerprint, facts.not_after)
+
+
+@dataclass(frozen=True)
+class NameList:
+    """Names of nodes and fingerprints of certificates, from a file with one of them per line."""
+
+    entries: frozenset[str]
+
+    def has(self, name: str, fingerprint: str) -> bool:
+        """Whether the name or the fingerprint (hexadecimal, or empty where it is not known) is listed."""
+        return name in self.entries or (bool(fingerprint) and f"sha256:{fingerprint}" in self.entries)
+
+
+def read_list(path: Path) -> NameList:
+    """Read a list of names and ``sha256:`` fingerprints; ``#`` begins a comment. Raises SettingsError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SettingsError(f"the list {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"the list {path} is not UTF-8 text") from error
+    lines = [(number, line.partition("#")[0].strip()) for number, line in enumerate(text.splitlines(), start=1)]
+    return NameList(frozenset(_entry(entry, f"{path} line {number}") for number, entry in lines if entry))
+
+
+def _entry(text: str, where: str) -> str:
+    if _FINGERPRINT.fullmatch(text):
+        try:
+            return f"sha256:{certs.parse_fingerprint(text)}"
+        except CertificateError as error:
+            raise SettingsError(f"{where}: {error}") from error
+    if not NAME.fullmatch(text):
+        raise SettingsError(f"{where}: {text!r} is neither a node's name nor sha256: and a fingerprint")
+    return text
+
+
+class NameLists:
+    """Who may come in: everybody on the allow-list (everybody at all without one) who is not on the deny-list."""
+
+    def __init__(self, allow: Path | None, deny: Path | None) -> None:
+        """Read both lists. Raises SettingsError."""
+        self._paths = (allow, deny)
+        self._allow: NameList | None = None
+        self._deny: NameList | None = None
+        self.reload()
+
+    def reload(self) -> None:
+        """Read both files again. Raises SettingsError where one is malformed; then both stay as they were."""
+        self._allow, self._deny = [read_list(path) if path else None for path in self._paths]
+
+    def refusal(self, name: str, fingerprint: str = "") -> WireError | None:
+        """Why this name, or this certificate of it, is not welcome; None where it is."""
+        if self._deny is not None and self._deny.has(name, fingerprint):
+            return WireError("denied", f"{name} is on this node's deny-list")
+        if self._allow is not None and not self._allow.has(name, fingerprint):
+            return WireError("not-allowed", f"{name} is not on this node's allow-list")
+        return None
+
+
+class Doorman:
+    """Checks the name in every Hello, and remembers who came in, so that a changed list reaches them too."""
+
+    def __init__(self, federation: str | None, lists: NameLists, on_unwelcome: Callable[[str, str], None]) -> None:
+        """``federation`` is that of this node's own certificate; None stands for plaintext, without certificates.
+
+        ``on_unwelcome(name, sentence)`` is called for each name that a reload has made unwelcome; whoever holds
+        its sessions ends them.
+        """
+        self._federation = federation
+        self._lists = lists
+        self._on_unwelcome = on_unwelcome
+        self._seen: dict[str, str] = {}
+
+    def verify(self, context: Any, claimed_name: str) -> None:
+        """Check a Hello. ``context`` is grpc's ServicerContext for a caller, None for a peer that was called.
+
+        Raises WireError: "identity" for a name that is not the certificate's, "expired", "denied", "not-allowed".
+        """
+        fingerprint = ""
+        if self._federation is not None and context is not None:
+            bearer = peer_identity(context.auth_context(), dt.datetime.now(dt.UTC))
+            self._check_name(bearer.id, claimed_name, self._federation)
+            fingerprint = bearer.fingerprint
+        refusal = self._lists.refusal(claimed_name, fingerprint)
+        if refusal is not None:
+            raise refusal
+        self._remember(claimed_name, fingerprint)
+
+    def _remember(self, name: str, fingerprint: str) -> None:
+        known = self._seen.pop(name, "")
+        self._seen[name] = fingerprint or known
+        # With certificates there are no more names than members; in plaintext anybody may think of one.
+        while len(self._seen) > SEEN_MAX:
+            del self._seen[next(iter(self._seen))]
+
+    def reload(self) -> list[str]:
+        """Read the lists again, and return the names that are unwelcome from now on. Raises SettingsError."""
+        self._lists.reload()
+        gone = []
+        for name, fingerprint in list(self._seen.items()):
+            refusal = self._lists.refusal(name, fingerprint)
+            if refusal is not None:
+                del self._seen[name]
+                self._on_unwelcome(name, str(refusal))
+                gone.append(name)
+        return gone
+
+    @staticmethod
+    def _check_name(bearer: NodeId, claimed_name: str, federation: str) -> None:
+        if bearer.federation != federation:
+            raise WireError("identity", f"the certificate is of the federation {bearer.federation}, not {federation}")
+        if bearer.name != claimed_name:
+            raise WireError("identity", f"the certificate is that of {bearer.name}, and the Hello says {claimed_name}")

@@ -1,0 +1,150 @@
+"""Who may come in, and how that is proven: with certificates, or in plaintext where the user said so.
+
+With certificates TLS proves who speaks, and every name that is said is held against its certificate; without, a name
+is what a peer says it is. In both cases the lists say who is welcome.
+"""
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deca_node.daemon.security.certificates import TlsFiles
+from deca_node.daemon.security.credentials import NodeCredentials
+from deca_node.daemon.security.doorman import Doorman, NameLists
+from deca_node.daemon.security.enrolment import how_to_begin, installed
+from deca_node.daemon.settings.node_settings import NodeSettings, expanded_path, is_loopback
+from deca_node.daemon.settings.peers_file import parse_address
+from deca_node.daemon.wire.endpoint import Credentials
+from deca_node.protocol.errors import SettingsError
+
+CERTIFICATES = "deca-certs"
+"""Where a node's certificates lie unless settings say otherwise, from the working directory."""
+
+CALLERS_KEPT = 4096
+
+
+class Security:
+    """Made from the settings. ``on_unwelcome(name, sentence)`` is called for members whom a reload makes unwelcome.
+
+    Raises CertificateError or SettingsError where files cannot be used.
+    """
+
+    def __init__(self, settings: NodeSettings) -> None:
+        self.on_unwelcome: Callable[[str, str], None] = lambda _name, _why: None
+        self._loopback_only = settings.insecure == 1
+        self._lists = NameLists(_path(settings.allow), _path(settings.deny))
+        self._node: NodeCredentials | None = None
+        self._callers = Recent(CALLERS_KEPT)
+        self._files = _files(settings)
+        if self._files:
+            self._node = NodeCredentials(self._files)
+        federation = self._node.id.federation if self._node else None
+        self._doorman = Doorman(federation, self._lists, self._unwelcome)
+
+    @property
+    def certified_name(self) -> str:
+        """The name in this node's certificate; empty without one."""
+        return self._node.id.name if self._node else ""
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """What the endpoint needs; None for plaintext."""
+        return self._node.for_endpoint() if self._node else None
+
+    @property
+    def expires_in_seconds(self) -> float | None:
+        """How long the certificate in use is still valid; None without one."""
+        return self._node.expires_in_seconds if self._node else None
+
+    @property
+    def files(self) -> TlsFiles | None:
+        """Where the certificate in use lies; None for plaintext."""
+        return self._files
+
+    @property
+    def handshakes(self) -> int | None:
+        """How many callers have begun a TLS handshake with this node; None in plaintext."""
+        return self._node.handshakes if self._node else None
+
+    @property
+    def callers(self) -> int | None:
+        """On how many connections a caller said who it is; None in plaintext. What is missing to ``handshakes`` failed
+        its handshake, or kept silent."""
+        return self._callers.seen if self._node else None
+
+    def target_name(self, peer: str) -> str:
+        """The DNS name in the certificate of whoever answers as ``peer`` (empty: any member); empty in plaintext."""
+        return self._node.target_name(peer) if self._node else ""
+
+    def probe_context(self) -> ssl.SSLContext | None:
+        """For looking at a peer's side of TLS with Python's own, which tells more than gRPC's; None for plaintext."""
+        if self._node is None or self._files is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.set_alpn_protocols(["h2"])
+        context.load_verify_locations(cadata=self._node.current().authorities.decode())
+        context.load_cert_chain(self._files.cert, self._files.key)
+        return context
+
+    def warning(self) -> str | None:
+        """What is to be said about the certificate, if anything: that it runs out soon."""
+        return self._node.warning() if self._node else None
+
+    def verify(self, context: Any, claimed_name: str) -> None:
+        """Is the other end of a connection who it says it is, and welcome? Raises WireError."""
+        if context is not None:
+            self._callers.note(context.peer())
+        self._doorman.verify(context, claimed_name)
+
+    def may_dial(self, address: str) -> bool:
+        """Whether this node may speak to HOST:PORT: in plaintext that was allowed once, within this machine only."""
+        return not self._loopback_only or is_loopback(parse_address(address).host)
+
+    def welcome(self, name: str) -> bool:
+        """Whether the lists let this name in."""
+        return self._lists.refusal(name) is None
+
+    def _unwelcome(self, name: str, why: str) -> None:
+        self.on_unwelcome(name, why)
+
+    def reload(self) -> None:
+        """Read the lists again. Raises SettingsError where one is malformed; then both stay as they were."""
+        self._doorman.reload()
+
+
+class Recent:
+    """Counts what is new among names that come again and again; remembers so many of them."""
+
+    def __init__(self, kept: int) -> None:
+        self.seen = 0
+        self._kept = kept
+        self._names: dict[str, None] = {}
+
+    def note(self, name: str) -> None:
+        """Here it is, for the first time or once more."""
+        if name in self._names:
+            del self._names[name]
+        else:
+            self.seen += 1
+        self._names[name] = None
+        if len(self._names) > self._kept:
+            del self._names[next(iter(self._names))]
+
+
+def _files(settings: NodeSettings) -> TlsFiles | None:
+    """The certificate to use: the one that is named, or what `deca-node cert install` left in this folder."""
+    if settings.tls_cert:
+        return TlsFiles(*(Path(expanded_path(p)) for p in (settings.tls_cert, settings.tls_key, settings.tls_ca)))
+    if settings.insecure:
+        return None
+    found = installed(Path(CERTIFICATES), settings.name)
+    if found is None:
+        raise SettingsError(how_to_begin(settings.name))
+    return found
+
+
+def _path(text: str) -> Path | None:
+    return Path(expanded_path(text)) if text else None

@@ -1,0 +1,352 @@
+"""The node's own settings, and the checks at the door.
+
+What all nodes must agree on stands in ``run.toml`` (:class:`~deca_node.protocol.agreed.run.RunSettings`); what
+concerns one machine only stands in ``node.toml``, here. Nobody else ever sees these values, and two
+nodes of one run may differ in every one of them.
+
+The checks run once, before anything is started: whatever a person can still put right is refused here
+in a sentence, and what follows need not ask again.
+"""
+
+import dataclasses
+import ipaddress
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from deca_node.daemon.settings.peers_file import Address, parse_address
+from deca_node.protocol.agreed.settings import check_limits, setting
+from deca_node.protocol.errors import DataError, ModelError, SettingsError, StorageError
+
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
+TRAINER_PRIORITIES = ("idle", "low", "normal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSettings:
+    """``node.toml``: this machine's own affair.
+
+    Paths are taken from the working directory; ``~`` is the home folder.
+    """
+
+    name: str = setting(
+        "", "This node's name; empty takes it from its certificate, or from its line of the peers file, by the address."
+    )
+    listen: str = setting(
+        "",
+        "Address to listen on; empty takes this node's own line of the peers file. "
+        "0.0.0.0:PORT and [::]:PORT listen on every address.",
+        unit="host:port",
+    )
+    advertise: str = setting(
+        "",
+        "Address under which the others reach this node; empty takes its line of the peers file, or the one it "
+        "listens on.",
+        unit="host:port",
+    )
+    peers: str = setting("peers.txt", "The peers file: one host:port or name@host:port per line.", unit="path")
+    join: str = setting(
+        "",
+        "Addresses of members to begin with, besides the peers file or instead of it; a host name may stand for "
+        "many addresses, and is looked up again and again.",
+        unit="host:port, host:port, ...",
+    )
+    membership: str = setting(
+        "gossip",
+        "Who may take part: whoever knows a member and agrees on the run (gossip), or just the names in the peers "
+        "file (static).",
+        choices=("gossip", "static"),
+    )
+    network: str = setting(
+        "lan",
+        "How patient membership is with members that do not answer: one site, far apart, or one machine.",
+        choices=("lan", "wan", "local"),
+    )
+    wait_for: int = setting(
+        0,
+        "How many nodes, this one included, must have met before the run begins; 0 takes the number of lines in the "
+        "peers file.",
+        unit="nodes",
+        low=0,
+    )
+    model: str = setting("", "Folder of a Hugging Face checkpoint, or the id of one on the hub.", unit="path or hub id")
+    data: str = setting(
+        "", "This node's private records, a file or a folder. They never leave this machine.", unit="path"
+    )
+    dir: str = setting(
+        "", "Folder for metrics, starting values and the tuned model; empty takes ./deca-data/NAME.", unit="path"
+    )
+
+    device: str = setting("auto", "Where to train: auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.")
+    threads: int = setting(0, "Threads of the trainer on the CPU; 0 takes one per core.", unit="threads", low=0)
+    trainer_priority: str = setting(
+        "idle",
+        "How far the trainer gives way to the network, and to others on its cores: it has the time nobody else wants "
+        "(idle), is nicer by 5 (low), or takes its share (normal).",
+        choices=TRAINER_PRIORITIES,
+    )
+    micro_batch: int = setting(
+        0, "Sequences per forward pass, for small memories; 0 takes the whole batch at once.", unit="sequences", low=0
+    )
+    gradient_checkpointing: bool = setting(False, "Compute activations twice instead of keeping them: slower, smaller.")
+
+    holdout: float = setting(
+        0.1, "Share of this node's records that is held out to measure the loss.", low=0.0, high=0.9
+    )
+    eval_every: str = setting("round", "When the held-out loss is measured.", choices=("round", "activation", "never"))
+    eval_sequences: int = setting(64, "Held-out sequences per measurement, at most.", unit="sequences", low=1)
+    checkpoint_every: int = setting(
+        0,
+        "Steps from one checkpoint to the next within a visit of a block; 0 writes them at the end of visits only.",
+        unit="steps",
+        low=0,
+    )
+    bad_records: str = setting(
+        "stop", "What a malformed record does: stop the node, or be skipped and counted.", choices=("stop", "skip")
+    )
+
+    dp_noise: float = setting(
+        0.0,
+        "Differential privacy of this node's records: standard deviation of the noise in every gradient, in units of "
+        "dp_clip; 0: none. It needs the extra deca-node[privacy]; a record is a sequence of its own then.",
+        low=0.0,
+        high=1e4,
+    )
+    dp_clip: float = setting(
+        1.0, "Under dp_noise, the norm to which each record's gradient of the active block is cut.", low=1e-12
+    )
+    dp_delta: float = setting(
+        1e-5,
+        "Under dp_noise, the chance with which epsilon may fail to hold; well below 1 / records.",
+        low=1e-12,
+        high=0.5,
+    )
+    dp_epsilon: float = setting(
+        0.0, "Under dp_noise, the most epsilon that may be spent in this folder; 0 sets no limit.", low=0.0
+    )
+
+    wait_seconds: float = setting(
+        0.0, "How long to wait for the expected peers before the run begins; 0 waits for ever.", unit="seconds", low=0.0
+    )
+    open_timeout_seconds: float = setting(
+        120.0,
+        "The longest that an activation waits for a neighbour's keyframe; less once it was seen how long they take.",
+        unit="seconds",
+        low=0.1,
+    )
+    step_timeout_seconds: float = setting(
+        120.0,
+        "The longest that a step waits for a neighbour's update; less once it was seen how long updates take.",
+        unit="seconds",
+        low=0.1,
+    )
+    finish_timeout_seconds: float = setting(
+        60.0, "How long a finished node stays to let its neighbours finish.", unit="seconds", low=0.0
+    )
+    after_run: str = setting(
+        "exit",
+        "What a node does whose run is complete: exit, or stay to give its blocks to late nodes and to be looked at, "
+        "until it is told to stop.",
+        choices=("exit", "stay"),
+    )
+
+    max_upload: float = setting(
+        0.0, "The most that this node sends to all peers together; 0 sets no limit.", unit="Mbit/s", low=0.0
+    )
+
+    transfer_upload: float = setting(
+        200.0,
+        "The most that this node sends to late nodes that fetch the model from it, within max_upload; 0 sets no limit.",
+        unit="Mbit/s",
+        low=0.0,
+    )
+    share_model: bool = setting(
+        True, "Give the start model's files to a newcomer that asks for them (deca-node join); only members can ask."
+    )
+    http: str = setting(
+        "",
+        "Address for the dashboard, /metrics, /livez, /readyz and /v1/status, to be read only; empty: none.",
+        unit="host:port",
+    )
+    http_token: str = setting(
+        "",
+        "File with the token that the dashboard and /v1 ask for; empty: loopback needs none, other addresses tell "
+        "neither. none lets everybody read. The probes and /metrics never ask.",
+        unit="path",
+    )
+    tls_cert: str = setting("", "This node's certificate and what leads to the authority, PEM.", unit="path")
+    tls_key: str = setting("", "The certificate's private key, PEM, mode 0600.", unit="path")
+    tls_ca: str = setting("", "Certificates of the authorities whose nodes are members, PEM.", unit="path")
+    allow: str = setting(
+        "",
+        "File with the names or sha256: fingerprints that may take part; empty: all that the authorities vouch for.",
+        unit="path",
+    )
+    deny: str = setting("", "File with the names or sha256: fingerprints that may not take part.", unit="path")
+
+    norm_limit: float = setting(
+        1000.0,
+        "Refuse a neighbour's keyframe or update whose norm is more than so many times that of this node's own and of "
+        "the other neighbours' in the visit, or of all the way that a block can have gone; 0 refuses none.",
+        unit="times",
+        low=0.0,
+    )
+    quarantine_seconds: float = setting(
+        60.0,
+        "For how long a peer that has broken the rules three times is let be; each time twice as long, up to an hour; "
+        "0: never.",
+        unit="seconds",
+        low=0.0,
+    )
+
+    insecure: int = setting(
+        0,
+        "Speak plaintext: given once (1) within this machine only, twice (2) on any network, for all to read.",
+        low=0,
+        high=2,
+    )
+    trace: bool = setting(
+        False, "Write every step's gradient and parameters into DIR/trace, to check a small run against the equations."
+    )
+    metrics_every: float = setting(
+        60.0,
+        "From one line of all metrics in DIR/metrics.jsonl to the next; 0 writes one at the end only. Steps and "
+        "evaluations have lines of their own.",
+        unit="seconds",
+        low=0.0,
+    )
+    tensorboard: str = setting(
+        "",
+        "Folder for TensorBoard's files, one below it per node; empty: none. Needs the extra deca-node[tensorboard].",
+        unit="path",
+    )
+    log_level: str = setting("info", "The least that is logged.", choices=("debug", "info", "warning", "error"))
+    log_format: str = setting(
+        "text",
+        "Log lines for people, or JSON with node, round, block, step and peer for machines.",
+        choices=("text", "json"),
+    )
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+        if not DEVICE.fullmatch(self.device):
+            raise SettingsError(f"device = {self.device!r} is none of auto, cpu, cuda and cuda:N")
+        for name in ("listen", "advertise", "http"):
+            _checked_address(name, getattr(self, name))
+        for seed in self.seeds:
+            _checked_address("join", seed)
+        tls = [name for name in ("tls_cert", "tls_key", "tls_ca") if getattr(self, name)]
+        if tls and len(tls) < 3:
+            raise SettingsError(f"{' and '.join(tls)} alone will not do: tls_cert, tls_key and tls_ca belong together")
+        if self.dp_epsilon and not self.dp_noise:
+            raise SettingsError(
+                f"dp_epsilon = {self.dp_epsilon:g} limits what private gradients spend, but dp_noise = 0 makes none: "
+                "give dp_noise, or leave dp_epsilon out"
+            )
+        if tls and self.insecure:
+            raise SettingsError("insecure and tls_cert contradict each other; leave one out")
+
+    @property
+    def listen_address(self) -> Address | None:
+        """``listen``, taken apart; None where it is left to the peers file."""
+        return parse_address(self.listen) if self.listen else None
+
+    @property
+    def advertise_address(self) -> Address | None:
+        """``advertise``, taken apart; None where it follows from the rest."""
+        return parse_address(self.advertise) if self.advertise else None
+
+    @property
+    def seeds(self) -> tuple[str, ...]:
+        """The addresses in ``join``."""
+        return tuple(part.strip() for part in self.join.split(",") if part.strip())
+
+
+def _checked_address(name: str, text: str) -> None:
+    try:
+        if text:
+            parse_address(text)
+    except ValueError as error:
+        raise SettingsError(f"{name} = {error}") from error
+
+
+def expanded_path(path: str) -> str:
+    """``path`` with a leading ``~`` as the home folder. Raises SettingsError where there is no such home."""
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def settle(node: NodeSettings, name: str, listen: Address) -> NodeSettings:
+    """Fill in the name and address that were found, and expand ``~`` in paths."""
+    model = expanded_path(node.model) if node.model.startswith("~") else node.model
+    return dataclasses.replace(
+        node,
+        name=name,
+        listen=str(listen),
+        dir=expanded_path(node.dir) if node.dir else str(Path("deca-data") / name),
+        data=expanded_path(node.data),
+        model=model,
+    )
+
+
+def check_required(node: NodeSettings, *names: str) -> None:
+    """Refuse to start where one of these settings is empty. Raises SettingsError."""
+    for name in names:
+        if not getattr(node, name):
+            raise SettingsError(f"{name} is not set; give --{name}, DECA_{name.upper()}, or {name} in node.toml")
+
+
+def check_paths(node: NodeSettings) -> None:
+    """Refuse paths that cannot work. Raises ModelError, DataError or StorageError."""
+    _check_model(node.model)
+    data = Path(node.data)
+    if not data.exists():
+        raise DataError(f"there is no data at {data}")
+    if not os.access(data, os.R_OK):
+        raise DataError(f"the data at {data} may not be read by this user")
+    if Path(node.dir).exists() and not Path(node.dir).is_dir():
+        raise StorageError(f"{node.dir} is to be this node's folder, but a file is there")
+
+
+def check_plaintext(insecure: int, listen: str, peers: Iterable[str]) -> str:
+    """Whether plaintext is allowed between these hosts; the answer is what to tell the user.
+
+    Given once, ``--insecure`` keeps everything within this machine: it neither listens on nor dials
+    anything but loopback. Given twice it goes anywhere. Raises SettingsError.
+    """
+    if insecure >= 2:
+        return f"listening on {listen} in plaintext: anyone on the path can read and change what the nodes exchange"
+    if not is_loopback(listen):
+        raise SettingsError(
+            f"with one --insecure a node listens on loopback only, and {listen} is not; "
+            "give --insecure twice to speak plaintext on any network"
+        )
+    for host in peers:
+        if not is_loopback(host):
+            raise SettingsError(
+                f"with one --insecure a node dials loopback only, and the peer at {host} is not; "
+                "give --insecure twice to speak plaintext on any network"
+            )
+    return f"listening on {listen} in plaintext, within this machine only"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is certain to stay within this machine. Names other than localhost are not: they may change."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_model(model: str) -> None:
+    path = Path(model)
+    if path.exists() or model.startswith((".", "/")):
+        if not path.is_dir():
+            raise ModelError(f"there is no folder {model}; a model is a folder with config.json and *.safetensors")
+    elif not HUB_ID.fullmatch(model):
+        raise ModelError(f"there is no folder {model}, and it is not the id of a model on the hub (ORG/NAME)")

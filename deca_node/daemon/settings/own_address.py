@@ -1,0 +1,102 @@
+"""A node's place among the others: its name, where it listens, where it is dialled, and whom it calls first.
+
+All of it follows from the settings, the peers file and the certificate::
+
+    name        --name, or the certificate's, or that of this node's own line of the peers file
+    listen      --listen, or the own line's address
+    advertise   --advertise, or the own line's address, or what it listens on
+    seeds       the peers file's other lines, and --join
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deca_node.daemon.settings.node_settings import NodeSettings, expanded_path
+from deca_node.daemon.settings.peers_file import (
+    WILDCARDS,
+    Address,
+    Peer,
+    Peers,
+    check_name,
+    host_is_local,
+    own_line,
+    parse_address,
+    read_peers,
+)
+from deca_node.protocol.errors import PeersError, SettingsError
+
+
+@dataclass(frozen=True)
+class Place:
+    """See above. ``expected`` holds the names in the peers file, ``allowed`` those that may take part (None: whoever
+    agrees), ``wait_for`` how many nodes make a beginning."""
+
+    name: str
+    listen: Address
+    advertise: Address
+    seeds: tuple[Address, ...]
+    expected: frozenset[str]
+    allowed: frozenset[str] | None
+    wait_for: int
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Every host that this node knows beforehand that it will dial."""
+        return tuple(dict.fromkeys(seed.host for seed in self.seeds))
+
+
+def find_place(node: NodeSettings, certified: str = "") -> Place:
+    """The place of a node with these settings; ``certified`` is the name in its certificate, if it has one.
+
+    Raises PeersError or SettingsError, in words that name the way out.
+    """
+    if certified and node.name and node.name != certified:
+        raise SettingsError(f"name = {node.name!r}, but the certificate {node.tls_cert} is that of {certified!r}")
+    name = certified or node.name
+    peers = _read(node)
+    own = _own(node, name, peers)
+    listen = node.listen_address or own.address
+    advertise = node.advertise_address or own.address
+    if advertise.host in WILDCARDS:
+        raise SettingsError(f"nobody can dial {advertise}: give the address under which others reach it as --advertise")
+    joined = [parse_address(seed) for seed in node.seeds]
+    names = {peer.name for peer in peers or ()} | {own.name}
+    return Place(
+        name=own.name,
+        listen=listen,
+        advertise=advertise,
+        seeds=tuple(dict.fromkeys([p.address for p in peers or () if p.name != own.name] + joined)),
+        expected=frozenset(names),
+        allowed=frozenset(names) if node.membership == "static" else None,
+        wait_for=node.wait_for or (len(names) if peers else 2 if joined else 1),
+    )
+
+
+def read_seeds(node: NodeSettings, place: Place) -> tuple[Address, ...]:
+    """The seeds as the peers file has them now. Raises PeersError."""
+    peers = _read(node)
+    joined = [parse_address(seed) for seed in node.seeds]
+    return tuple(dict.fromkeys([p.address for p in peers or () if p.name != place.name] + joined))
+
+
+def _read(node: NodeSettings) -> Peers | None:
+    """The peers file. It may be missing only where --join says whom to call, or nobody is to be called at all."""
+    path = Path(expanded_path(node.peers))
+    if not path.exists() and node.membership == "gossip" and (node.join or node.wait_for == 1):
+        return None
+    return read_peers(path)
+
+
+def _own(node: NodeSettings, name: str, peers: Peers | None) -> Peer:
+    """This node's own line; without one, what the settings say, if strangers may take part at all."""
+    listed = peers is not None and (not name or name in peers.names)
+    at = node.advertise_address or node.listen_address
+    if peers is not None and (listed or node.membership == "static" or at is None):
+        try:
+            return own_line(peers, name, node.listen_address, host_is_local)
+        except PeersError:
+            if node.membership == "static" or at is None or name:
+                raise
+    if at is None:
+        raise SettingsError("this node has no line in the peers file: say where it listens with --listen")
+    return Peer(check_name(name) if name else str(at), at.host, at.port, 0)

@@ -1,0 +1,245 @@
+"""The peers file: who takes part, one line each, the same file on every machine.
+
+::
+
+    # name@host:port, or host:port alone; then the address is the name
+    north@10.0.0.5:7001
+    south@10.0.0.6:7001     # the second ward
+    [2001:db8::7]:7001
+
+A name has letters, digits and ``. _ : - [ ]``, begins with a letter, a digit or ``[``, and has at most
+128 characters: it names folders, metrics and frames. Since all nodes share one file, each has to find
+out which line is its own; :func:`own_line` does that, and asks where it cannot be told.
+"""
+
+import ipaddress
+import re
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from deca_node.protocol.agreed.settings import nearest
+from deca_node.protocol.errors import PeersError
+
+NAME = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{0,127}")
+HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})")
+WILDCARDS = ("0.0.0.0", "::")
+
+
+class Address(NamedTuple):
+    """Where a node listens: a host name or address (IPv6 without brackets), and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One line of the peers file; ``line`` counts from 1."""
+
+    name: str
+    host: str
+    port: int
+    line: int
+
+    @property
+    def address(self) -> Address:
+        """Where this peer is dialled."""
+        return Address(self.host, self.port)
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The whole file, in its own order. Names and addresses are unique."""
+
+    path: str
+    lines: tuple[Peer, ...]
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(self.lines)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every member's name, in the order of the file."""
+        return tuple(peer.name for peer in self.lines)
+
+    def others(self, own: Peer) -> tuple[Peer, ...]:
+        """Everybody but ``own``."""
+        return tuple(peer for peer in self.lines if peer != own)
+
+
+def read_peers(path: Path) -> Peers:
+    """Read and parse a peers file. Raises PeersError."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise PeersError(f"the peers file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise PeersError(f"the peers file {path} is not UTF-8 text") from error
+    return parse_peers(text, str(path))
+
+
+def parse_peers(text: str, path: str) -> Peers:
+    """Parse the text of a peers file; ``path`` only serves the sentences. Raises PeersError."""
+    peers = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        entry = line.partition("#")[0].strip()
+        if entry:
+            try:
+                peers.append(_parse_entry(entry, number))
+            except ValueError as error:
+                raise PeersError(f"{path} line {number}: {error}") from error
+    if not peers:
+        raise PeersError(f"{path} names no peers; write one host:port or name@host:port per line")
+    _refuse_duplicates(peers, path)
+    return Peers(path, tuple(peers))
+
+
+def parse_address(text: str) -> Address:
+    """``host:port`` or ``[IPv6]:port``. Raises ValueError with a sentence."""
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or (text.startswith("[") and not bracketed):
+        raise ValueError(f"{text!r} has no port; write host:port")
+    if ":" in host and not bracketed:
+        raise ValueError(f"{text!r} has several colons; write an IPv6 address in brackets, as in [::1]:7001")
+    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+        raise ValueError(f"{text!r}: port {port!r} is not a number from 1 to 65535")
+    return Address(_parse_ipv6(host[1:-1]) if bracketed else _parse_host(host, text), int(port))
+
+
+def own_line(peers: Peers, name: str, listen: Address | None, is_local: Callable[[str], bool]) -> Peer:
+    """Which line of the file is this node's own.
+
+    ``name`` (if not empty) decides; else the line that equals ``listen``; else the only line whose host is
+    an address of this machine, as told by ``is_local``. A wildcard ``listen`` leaves its port to go by.
+    Raises PeersError, in words that name the way out.
+    """
+    if name:
+        return _line_named(peers, name)
+    if listen and listen.host not in WILDCARDS:
+        return _line_at(peers, listen)
+    local = [peer for peer in peers if (not listen or peer.port == listen.port) and is_local(peer.host)]
+    if len(local) == 1:
+        return local[0]
+    if local:
+        raise PeersError(
+            f"{len(local)} lines of {peers.path} are addresses of this machine: {_listed(local)}; "
+            "say which one this node is with --name or --listen"
+        )
+    port = f" with port {listen.port}" if listen else ""
+    raise PeersError(
+        f"no line of {peers.path}{port} is an address of this machine; add this node's own line to the file, "
+        "or say which line it is with --name"
+    )
+
+
+def check_name(name: str) -> str:
+    """A name that is in no file. Raises PeersError where it could not be in one."""
+    try:
+        return _checked_name(name)
+    except ValueError as error:
+        raise PeersError(str(error)) from None
+
+
+def host_is_local(host: str) -> bool:
+    """Whether ``host`` is, or resolves to, an address of this machine; loopback counts.
+
+    Asked of the kernel by binding a throwaway socket: it refuses every address that is not its own. A
+    host that does not resolve is somebody else's, who may not be up yet.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError):
+        return False
+    return any(_can_bind(family, address) for family, _, _, _, address in found)
+
+
+def _can_bind(family: int, address: tuple[object, ...]) -> bool:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind(address)
+    except OSError:
+        return False
+    return True
+
+
+def _parse_entry(entry: str, line: int) -> Peer:
+    name, at, text = entry.rpartition("@")
+    address = parse_address(text)
+    if address.host in WILDCARDS:
+        raise ValueError(f"nobody can dial {text!r}; write the address under which the others reach this peer")
+    if at:
+        _checked_name(name)
+    if not at and not NAME.fullmatch(str(address)):
+        raise ValueError(f"{text!r} is too long or too odd to be a name as well; write name@host:port")
+    return Peer(name or str(address), address.host, address.port, line)
+
+
+def _checked_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is not a peer's name; use letters, digits and . _ : - [ ], a letter or digit first, "
+            "and at most 128 in all"
+        )
+    return name
+
+
+def _parse_host(host: str, text: str) -> str:
+    if not host:
+        raise ValueError(f"{text!r} has no host; write host:port")
+    if not HOST.fullmatch(host):
+        raise ValueError(f"{text!r}: {host!r} is not a host name or address")
+    return host.lower()
+
+
+def _parse_ipv6(text: str) -> str:
+    try:
+        return ipaddress.IPv6Address(text).compressed
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IPv6 address") from None
+
+
+def _refuse_duplicates(peers: Sequence[Peer], path: str) -> None:
+    names: dict[str, int] = {}
+    addresses: dict[Address, int] = {}
+    for peer in peers:
+        if peer.address in addresses:
+            raise PeersError(
+                f"{path} line {peer.line}: the address {peer.address} stands on line {addresses[peer.address]} already"
+            )
+        if peer.name in names:
+            raise PeersError(
+                f"{path} line {peer.line}: the name {peer.name!r} stands on line {names[peer.name]} already"
+            )
+        names[peer.name] = addresses[peer.address] = peer.line
+
+
+def _line_named(peers: Peers, name: str) -> Peer:
+    for peer in peers:
+        if peer.name == name:
+            return peer
+    raise PeersError(f"{peers.path} has no peer named {name!r}{nearest(name, peers.names)}")
+
+
+def _line_at(peers: Peers, listen: Address) -> Peer:
+    for peer in peers:
+        if peer.address == listen:
+            return peer
+    raise PeersError(
+        f"{peers.path} has no line {listen}, where this node is to listen; "
+        "add it to the file, or say which line is this node's own with --name"
+    )
+
+
+def _listed(peers: Sequence[Peer], count_max: int = 8) -> str:
+    lines = [f"line {p.line} ({p.name})" for p in peers[:count_max]]
+    return ", ".join([*lines, "..."] if len(peers) > count_max else lines)

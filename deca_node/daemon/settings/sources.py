@@ -1,0 +1,225 @@
+"""Where each setting's value comes from: flag, environment, file or default, the first that has one.
+
+Both kinds of settings are read alike, and never mixed: a key of ``run.toml`` in ``node.toml`` is refused,
+and so is the reverse. Each value remembers its source, so that ``deca-node config --show`` can say it and
+a refusal can name the place that has to be changed.
+"""
+
+import dataclasses
+import json
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.settings import check_names, nearest
+from deca_node.protocol.errors import SettingsError
+
+Kind = TypeVar("Kind", RunSettings, NodeSettings)
+SettingsKind = type[RunSettings] | type[NodeSettings]
+
+FILES: Mapping[SettingsKind, str] = {RunSettings: "run.toml", NodeSettings: "node.toml"}
+FILE_VARIABLES = ("DECA_RUN_FILE", "DECA_NODE_FILE")
+"""Where the two files are."""
+SWITCHES = ("DECA_NATIVE", "DECA_DEBUG")
+"""Variables that are read elsewhere: ``DECA_NATIVE=0`` turns the compiled codec off, ``DECA_DEBUG=1`` shows the
+traceback of an error."""
+FILE_BYTES_MAX = 1 << 18
+TYPE_WORDS: Mapping[Any, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+# Kubernetes puts these into every container that starts after a service whose name begins with "deca".
+_SERVICE_LINK = re.compile(r"DECA(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_[A-Z0-9_]+)?)")
+_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One setting's value, and where it was found.
+
+    ``where`` is ``--rounds``, ``DECA_ROUNDS``, ``run.toml:rounds`` or ``default``.
+    """
+
+    value: Any
+    where: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Both configurations, and the source of every setting by its name (names are unique across the two)."""
+
+    run: RunSettings
+    node: NodeSettings
+    sources: Mapping[str, Source]
+
+
+def load_settings(
+    flags: Mapping[str, Any], environ: Mapping[str, str], run_file: Path | None, node_file: Path | None
+) -> Loaded:
+    """Put both configurations together. Raises SettingsError naming the place that is wrong.
+
+    ``flags`` holds only what was given on the command line, by setting name, as text or as its own type.
+    A file that is None is not read. A variable that is empty counts as not set.
+    """
+    _refuse_unknown_variables(environ)
+    run = _sources(RunSettings, flags, environ, _read_file(run_file, RunSettings, NodeSettings))
+    node = _sources(NodeSettings, flags, environ, _read_file(node_file, NodeSettings, RunSettings))
+    return Loaded(_build(RunSettings, run), _build(NodeSettings, node), run | node)
+
+
+def as_document(loaded: Loaded) -> dict[str, dict[str, dict[str, Any]]]:
+    """Every setting with its value, its unit and its source, for JSON."""
+    return {
+        name: {
+            field.name: {
+                "value": getattr(settings, field.name),
+                "unit": field.metadata["unit"],
+                "where": loaded.sources[field.name].where,
+            }
+            for field in dataclasses.fields(settings)
+        }
+        for name, settings in (("run", loaded.run), ("node", loaded.node))
+    }
+
+
+def run_as_toml(run: RunSettings) -> str:
+    """The text of a run.toml with every setting in it, for a newcomer to adopt."""
+    return "".join(f"{name} = {_toml(getattr(run, name))}\n" for name in setting_names(RunSettings))
+
+
+def changed_as_toml(settings: RunSettings | NodeSettings) -> str:
+    """The text of a run.toml or node.toml with what differs from the defaults."""
+    plain = type(settings)()
+    changed = {name: getattr(settings, name) for name in setting_names(type(settings))}
+    return "".join(f"{name} = {_toml(value)}\n" for name, value in changed.items() if value != getattr(plain, name))
+
+
+def _toml(value: Any) -> str:
+    # JSON's strings, numbers and booleans are TOML's too.
+    return json.dumps(value, ensure_ascii=False)
+
+
+def setting_names(kind: SettingsKind) -> list[str]:
+    """The names of a kind's settings, in the order they are written."""
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def flag_of(name: str) -> str:
+    """``inner_steps`` is ``--inner-steps`` on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """``inner_steps`` is ``DECA_INNER_STEPS`` in the environment."""
+    return "DECA_" + name.upper()
+
+
+def _sources(
+    kind: SettingsKind, flags: Mapping[str, Any], environ: Mapping[str, str], file: Mapping[str, Source]
+) -> dict[str, Source]:
+    sources = {}
+    for field in dataclasses.fields(kind):
+        flag, variable = flag_of(field.name), variable_of(field.name)
+        if field.name in flags:
+            sources[field.name] = Source(_typed(field, flags[field.name], flag), flag)
+        elif environ.get(variable):
+            sources[field.name] = Source(_typed(field, environ[variable], variable), variable)
+        elif field.name in file:
+            sources[field.name] = file[field.name]
+        else:
+            sources[field.name] = Source(field.default, "default")
+    return sources
+
+
+def _read_file(path: Path | None, kind: SettingsKind, other: SettingsKind) -> dict[str, Source]:
+    if path is None:
+        return {}
+    table = _read_toml(path)
+    _refuse_foreign_keys(table, path, kind, other)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    return {
+        name: Source(_typed(fields[name], value, f"{path}:{name}", from_text=False), f"{path}:{name}")
+        for name, value in table.items()
+    }
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    """The file's table. It may come from a member of the run, so that nothing in it is taken for granted."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+        if len(data) > FILE_BYTES_MAX:
+            raise SettingsError(f"{path} is longer than {FILE_BYTES_MAX:,} bytes; no settings are")
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path} is not UTF-8 text") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    except (ValueError, RecursionError):
+        raise SettingsError(f"{path} is not valid TOML: it is nested too deeply, or has a number too long") from None
+
+
+def _refuse_foreign_keys(table: Mapping[str, Any], path: Path, kind: SettingsKind, other: SettingsKind) -> None:
+    why = "is this node's own affair" if other is NodeSettings else "must be equal on all nodes"
+    for name, value in table.items():
+        if name in setting_names(other):
+            raise SettingsError(f"{path}: {name!r} belongs to {FILES[other]}, because it {why}")
+        if isinstance(value, dict):
+            raise SettingsError(f"{path}: [{name}] is a table; settings stand at the top, without tables")
+    check_names(table, setting_names(kind), str(path))
+
+
+def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    known = [variable_of(name) for kind in FILES for name in setting_names(kind)] + [*FILE_VARIABLES, *SWITCHES]
+    for name in environ:
+        if name.startswith("DECA_") and name not in known and not _SERVICE_LINK.fullmatch(name):
+            raise SettingsError(f"the environment sets {name}, which is no setting{nearest(name, known)}")
+
+
+def _typed(field: "dataclasses.Field[Any]", value: Any, where: str, from_text: bool = True) -> Any:
+    """``value`` in the field's type. Text is read only where all there is is text: not in TOML, which has types."""
+    reader: Callable[[str], Any] = _boolean if field.type is bool else field.type  # type: ignore[assignment]
+    try:
+        if isinstance(value, str) and from_text:
+            return reader(value)
+        if type(value) is int and field.type is float:
+            return float(value)
+    except (ValueError, OverflowError):
+        pass
+    if type(value) is not field.type:
+        raise SettingsError(f"{where} must be {TYPE_WORDS[field.type]}, got {_brief(value)}")
+    return value
+
+
+def _brief(value: Any, length_max: int = 200) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        text = "a number of very many digits"
+    return text if len(text) <= length_max else text[: length_max - 1] + "…"
+
+
+def _boolean(text: str) -> bool:
+    try:
+        return _BOOLEANS[text.strip().lower()]
+    except KeyError:
+        raise ValueError(text) from None
+
+
+def _build(kind: type[Kind], sources: Mapping[str, Source]) -> Kind:
+    try:
+        return kind(**{name: source.value for name, source in sources.items()})
+    except SettingsError as error:
+        raise SettingsError(str(error) + _origins(str(error), sources)) from error
+
+
+def _origins(sentence: str, sources: Mapping[str, Source]) -> str:
+    """Where the settings that a refusal speaks of (as in ``rounds = 0``) were given."""
+    named = [name for name in sources if re.search(rf"(?<!\w){name} <?=", sentence)]
+    given = [f"{name} comes from {sources[name].where}" for name in named if sources[name].where != "default"]
+    return f" ({', '.join(given)})" if given else ""

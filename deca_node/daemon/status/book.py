@@ -1,0 +1,309 @@
+"""Keeps book of what happens at a node, and turns it into a :class:`~deca_node.daemon.status.facts.Status` when asked.
+
+Like telemetry it only watches: every event before the node takes it in, and every command that the node gives. What
+others know better (bytes, addresses, round trips) is asked of them at the moment of asking.
+"""
+
+import time
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from deca_node import __version__
+from deca_node.daemon.status.facts import CheckpointRow, Histogram, MemberRow, PeerRow, Position, Spread, Status
+from deca_node.daemon.status.history import History
+from deca_node.daemon.status.last_refusals import LastRefusals
+from deca_node.protocol import commands as c
+from deca_node.protocol import events as e
+from deca_node.protocol.agreed.schedule import Ordinal, Step
+from deca_node.protocol.node.node import Node, Phase
+from deca_node.protocol.quarantine import Quarantined
+from deca_node.protocol.visit.edges import NOTHING, EdgeState
+
+PACE_SECONDS, PACE_STEPS_MIN, PACE_STEPS_MAX = 60.0, 100, 1000
+"""The pace is taken over the last minute: over the last hundred steps where those took longer, and over the last
+thousand where they were quicker."""
+
+STEP_SECONDS_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+NOT_READY = frozenset({Phase.LOADING, Phase.GATHERING, Phase.FETCHING, Phase.AWAITING_TURN, Phase.DONE})
+"""Phases in which a node does not take part in the run: it has not joined yet, is catching up, or has ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Whom to ask for what the node itself does not know; each may be left out."""
+
+    addresses: Callable[[], Mapping[str, str]] = dict
+    traffic: Callable[[], Mapping[str, Mapping[str, int]]] = dict
+    """Bytes by peer and kind: ``sent.update``, ``received.keyframe``, ..."""
+    problems: Callable[[], Mapping[str, str]] = dict
+    """Why there is no session, by peer."""
+    refusals: Callable[[], Mapping[str, int]] = dict
+    """What was refused, by reason."""
+    quarantines: Callable[[], int] = lambda: 0
+    quarantined: Callable[[], Mapping[str, Quarantined]] = dict
+    """Who is in quarantine."""
+    tls_handshakes: Callable[[], int | None] = lambda: None
+    tls_callers: Callable[[], int | None] = lambda: None
+    rtt: Callable[[], Mapping[str, Spread]] = dict
+    members: Callable[[], Sequence[MemberRow]] = tuple
+    lag: Callable[[], Spread | None] = lambda: None
+    """How late the event loop runs what is due."""
+    certificate_expires: Callable[[], float | None] = lambda: None
+    """In unix seconds; None without certificates."""
+
+
+class StatusBook:
+    """What one node has seen. ``clock`` is monotonic, ``wall`` gives unix seconds."""
+
+    def __init__(
+        self,
+        node: Node,
+        sources: Sources,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._node = node
+        self._sources = sources
+        self._clock = clock
+        self._wall = wall
+        self.history = History(node, sources.traffic, clock, wall)
+        self._born = clock()
+        self._fingerprint = ""
+        self._block_names: tuple[str, ...] = ()
+        self._times: deque[tuple[float, Ordinal]] = deque(maxlen=PACE_STEPS_MAX + 1)
+        self._step_seconds = Histogram(STEP_SECONDS_BOUNDS, (0,) * len(STEP_SECONDS_BOUNDS))
+        self._half: Mapping[str, float] = {}
+        self._figures: Mapping[str, float] = {}
+        self._heldout: e.Evaluated | None = None
+        self._checkpoint = CheckpointRow()
+        self._refused: dict[str, str] = {}
+        self._last_refusals = LastRefusals(wall)
+        self._progress: dict[str, int] = {}
+        self._warning = ""
+        self._graph_key: tuple[int, tuple[str, ...]] | None = None
+        self._near: frozenset[str] = frozenset()
+
+    # --- watching -----------------------------------------------------------------------------------
+
+    def observe(self, event: e.Event) -> None:
+        """An event, before the node takes it in."""
+        self.history.observe(event)
+        self._last_refusals.observe(event)
+        match event:
+            case e.TrainerReady():
+                self._block_names = event.model.block_names
+                self._times.clear()
+            case e.HalfStepped():
+                self._half = event.scalars
+            case e.Mixed():
+                self._mixed(event)
+            case e.Evaluated():
+                self._heldout = event
+            case e.Checkpointed() | e.CheckpointFailed():
+                self._checkpointed(event)
+            case e.Adopted() | e.PauseRequested() | e.ResumeRequested():
+                # What comes next says nothing about the pace of what came before.
+                self._times.clear()
+            case _:
+                self._observe_peer(event)
+
+    def perform(self, command: c.Command) -> None:
+        """A command, as it is performed."""
+        self._last_refusals.perform(command)
+        match command:
+            case c.Meet():
+                self._fingerprint = command.agreement.fingerprint
+            case c.Report(level="warning" | "error"):
+                self._warning = command.sentence
+
+    def _observe_peer(self, event: e.Event) -> None:
+        match event:
+            case e.PeerUp():
+                self._refused.pop(event.peer, None)
+                self._progress[event.peer] = event.activation
+            case e.PeerDown():
+                self._progress.pop(event.peer, None)
+            case e.PeerProgress():
+                self._progress[event.peer] = event.activation
+            case e.PeerRefused():
+                self._refused[event.peer] = event.sentence
+
+    def _mixed(self, event: e.Mixed) -> None:
+        now, ordinal = self._clock(), self._node.schedule.ordinal(event.step)
+        if self._times and self._times[-1][1] + 1 == ordinal:
+            self._step_seconds = _with(self._step_seconds, now - self._times[-1][0])
+        self._times.append((now, ordinal))
+        while len(self._times) > PACE_STEPS_MIN + 1 and now - self._times[0][0] > PACE_SECONDS:
+            self._times.popleft()
+        waited = self.history.waited
+        self._figures = {**self._half, **event.scalars, **({} if waited is None else {"wait_seconds": waited})}
+        self._half = {}
+
+    def _checkpointed(self, event: e.Checkpointed | e.CheckpointFailed) -> None:
+        failures = self._checkpoint.failures
+        if isinstance(event, e.CheckpointFailed):
+            self._checkpoint = replace(self._checkpoint, failures=failures + 1, failure=event.sentence)
+            return
+        at = event.position
+        self._checkpoint = CheckpointRow(
+            activation=at.activation, step=at.inner, path=event.path, written=self._wall(), failures=failures
+        )
+
+    def look(self) -> None:
+        """Take note of what is over before anybody asks: to be called every second or so."""
+        self._last_refusals.look(self._sources.problems())
+
+    # --- telling ------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether the node takes part in the run now."""
+        return bool(self._fingerprint) and self._node.phase not in NOT_READY
+
+    def status(self) -> Status:
+        """The node now."""
+        node, figures, position = self._node, self._figures, self._position()
+        rate = self._rate()
+        visiting = node.phase is Phase.VISITING and node.visit is not None
+        return Status(
+            version=__version__,
+            time=self._wall(),
+            name=node.name,
+            run=node.settings.run_name,
+            fingerprint=self._fingerprint,
+            phase=node.phase.value,
+            stage=node.visit.phase.value if visiting and node.visit else "",
+            started=bool(self._fingerprint),
+            ready=self.ready,
+            awaits=node.awaits(),
+            uptime_seconds=self._clock() - self._born,
+            position=position,
+            steps_per_second=rate,
+            remaining_seconds=(position.total - position.done) / rate if position and rate else None,
+            train_loss=figures.get("loss"),
+            heldout_loss=self._heldout.loss if self._heldout else None,
+            heldout_when=self._heldout.when if self._heldout else "",
+            heldout_accuracy=self._heldout.scalars.get("accuracy") if self._heldout else None,
+            heldout_macro_f1=self._heldout.scalars.get("macro_f1") if self._heldout else None,
+            consensus_distance=figures.get("consensus_distance"),
+            figures=figures,
+            step_seconds=self._step_seconds,
+            peers=self._peers(),
+            members=Counter(member.state for member in self._sources.members()),
+            checkpoint=self._aged(self._checkpoint),
+            loop_lag=self._sources.lag(),
+            certificate_expires=self._sources.certificate_expires(),
+            counters=dict(node.counters),
+            refusals=dict(self._sources.refusals()),
+            quarantines=self._sources.quarantines(),
+            tls_handshakes=self._sources.tls_handshakes(),
+            tls_callers=self._sources.tls_callers(),
+            warning=self._warning,
+        )
+
+    def _position(self) -> Position | None:
+        """None before the model is loaded."""
+        if not self._fingerprint:
+            return None
+        schedule, at = self._node.schedule, self._node.at
+        assert at is not None, "the schedule is known"
+        last = schedule[len(schedule) - 1]
+        if at.activation > last.index:
+            at = Step(last.index, last.steps)
+        activation = schedule[at.activation]
+        return Position(
+            round=activation.round + 1,
+            rounds=self._node.settings.rounds,
+            block=activation.block + 1,
+            blocks=schedule.blocks,
+            block_name=self._block_names[activation.block],
+            step=at.inner,
+            steps=activation.steps,
+            activation=activation.index,
+            activations=len(schedule),
+            done=schedule.ordinal(at),
+            total=schedule.ordinal(Step(last.index, last.steps)),
+        )
+
+    def _rate(self) -> float | None:
+        """Steps per second up to now, so that a node that waits is seen to slow down; None where it does not train."""
+        if len(self._times) < 2 or self._node.phase in NOT_READY | {Phase.PAUSED, Phase.STAYING}:
+            return None
+        (since, first), (_, newest) = self._times[0], self._times[-1]
+        seconds = self._clock() - since
+        return (newest - first) / seconds if seconds > 0 else None
+
+    def _aged(self, row: CheckpointRow) -> CheckpointRow:
+        if row.written is None:
+            return row
+        return replace(row, age_seconds=max(self._wall() - row.written, 0.0))
+
+    def _peers(self) -> tuple[PeerRow, ...]:
+        addresses, traffic = self._sources.addresses(), self._sources.traffic()
+        problems, rtt = self._sources.problems(), self._sources.rtt()
+        self._last_refusals.look(problems)
+        neighbours, quarantined = self._neighbours(), self._sources.quarantined()
+        said = {member.name: member.state for member in self._sources.members()}
+        names = {*addresses, *traffic, *self._node.up, *self._node.members} - {self._node.name}
+        return tuple(
+            PeerRow(
+                name=name,
+                address=addresses.get(name, ""),
+                state="quarantined" if name in quarantined else self._state(name),
+                member=said.get(name, ""),
+                neighbour=name in neighbours,
+                edge=self._edge(name),
+                behind=self._behind(name),
+                activation=self._progress.get(name),
+                refusal=last.sentence if (last := self._last_refusals.of(name)) else "",
+                refused=last.time if last else None,
+                rtt=rtt.get(name),
+                sent_bytes=_kinds(traffic.get(name, {}), "sent."),
+                received_bytes=_kinds(traffic.get(name, {}), "received."),
+                why=self._why(name, quarantined, problems),
+                quarantined_until=quarantined[name].until if name in quarantined else None,
+            )
+            for name in sorted(names)
+        )
+
+    def _why(self, peer: str, quarantined: Mapping[str, Quarantined], problems: Mapping[str, str]) -> str:
+        if peer in quarantined:
+            return f"in quarantine {quarantined[peer].why}"
+        return self._refused.get(peer) or problems.get(peer, "")
+
+    def _neighbours(self) -> frozenset[str]:
+        """Drawn anew only where the graph may be another: with hundreds of members that takes milliseconds."""
+        key = (self._node.next.activation, self._node.members)
+        if self._graph_key != key:
+            self._graph_key, self._near = key, self._node.graph(key[0])[self._node.name]
+        return self._near
+
+    def _state(self, peer: str) -> str:
+        if peer in self._node.up:
+            return "up"
+        return "refused" if peer in self._refused else "down"
+
+    def _edge(self, peer: str) -> str:
+        edge = self._node.visit.exchange.edges.get(peer) if self._node.visit else None
+        return edge.state.value if edge else ""
+
+    def _behind(self, peer: str) -> int | None:
+        """By how many exchanges an open edge is behind this node's own newest update."""
+        exchange = self._node.visit.exchange if self._node.visit else None
+        edge = exchange.edges.get(peer) if exchange else None
+        if exchange is None or edge is None or edge.state is not EdgeState.OPEN or exchange.encoded == NOTHING:
+            return None
+        return max(exchange.behind(edge, exchange.encoded), 0)
+
+
+def _with(histogram: Histogram, value: float) -> Histogram:
+    first = bisect_left(histogram.bounds, value)
+    counts = tuple(count + (i >= first) for i, count in enumerate(histogram.counts))
+    return Histogram(histogram.bounds, counts, histogram.count + 1, histogram.sum + value)
+
+
+def _kinds(traffic: Mapping[str, int], prefix: str) -> dict[str, int]:
+    return {kind.removeprefix(prefix): nbytes for kind, nbytes in traffic.items() if kind.startswith(prefix)}

@@ -1,0 +1,110 @@
+"""The daemon's end of its trainer: spawn it, send commands, hear events, notice its death."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Callable
+
+from deca_node.daemon.trainer import messages
+from deca_node.daemon.trainer.arena import shared_file
+from deca_node.daemon.trainer.priority import give_way
+from deca_node.protocol import events as e
+from deca_node.protocol.errors import TrainerError
+from deca_node.protocol.options import TrainerOptions
+from deca_node.storage.jsons import UNFIT
+
+LINE_BYTES_MAX = 1 << 20
+END_SECONDS = 5.0
+
+
+class TrainerLink:
+    """A trainer in a process of its own. ``tell`` takes its events, ``note`` what it says while it loads."""
+
+    def __init__(self, tell: Callable[[e.TrainerEvent], None], note: Callable[[messages.Note], None]) -> None:
+        self.memory = shared_file()
+        self._tell = tell
+        self._note = note
+        self._process: asyncio.subprocess.Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._ending = False
+
+    async def start(self, setup: TrainerOptions, priority: str) -> None:
+        """Spawn the process and send it what it needs to load; after a death, another one."""
+        await self._end()
+        self._ending = False
+        ours, theirs = socket.socketpair()
+        with theirs:
+            descriptors = (theirs.fileno(), self.memory)
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "deca_node.daemon.trainer.child",
+                *map(str, descriptors),
+                pass_fds=descriptors,
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        give_way(self._process.pid, priority)
+        reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_MAX)
+        self._writer.write(messages.encode(setup))
+        self._task = asyncio.ensure_future(self._listen(reader))
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, once started."""
+        return self._process.pid if self._process else None
+
+    def send(self, body: object, slots: messages.Slots | None = None) -> None:
+        """One command, with the places of the frames it names. To a dead trainer nothing is sent: its death is
+        told as an event."""
+        if self._writer and not self._writer.is_closing():
+            self._writer.write(messages.encode(body, slots))
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        """Pass on what it says, until its last word or its death; only one of the two is told."""
+        try:
+            while line := await reader.readline():
+                body = messages.decode(line).body
+                if isinstance(body, messages.Note):
+                    self._note(body)
+                else:
+                    self._tell(body)
+                if isinstance(body, e.TrainerFailed):
+                    return
+        except ConnectionError:
+            pass
+        except UNFIT as problem:
+            self._tell(e.TrainerFailed(f"the trainer said what nobody understands: {problem}", TrainerError.exit_code))
+            return
+        assert self._process is not None
+        code = await self._process.wait()
+        if not self._ending:
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+            advice = " (out of memory?)" if code == -9 else ""
+            self._tell(e.TrainerFailed(f"the trainer process {how}{advice}", TrainerError.exit_code, died=True))
+
+    async def dismiss(self) -> None:
+        """End the process; the shared memory stays."""
+        await self._end()
+
+    async def close(self) -> None:
+        """End the process, and let the shared memory go."""
+        await self._end()
+        os.close(self.memory)
+
+    async def _end(self) -> None:
+        """First by the end of its socket, then by force."""
+        self._ending = True
+        if self._writer:
+            self._writer.close()
+        if self._process and self._process.returncode is None:
+            try:
+                async with asyncio.timeout(END_SECONDS):
+                    await self._process.wait()
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)

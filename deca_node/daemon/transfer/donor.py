@@ -1,0 +1,262 @@
+"""Giving block versions and the start model to late nodes, without ever getting in the way of training.
+
+Giving is a courtesy with limits: a few askers at a time and one stream each, an upload limit of its own beside the
+node's, and files are read and hashed in threads. Whoever asks too much is told so and comes again.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, cast
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from deca_node.daemon.transfer.pieces import START, Item, piece_count, piece_span
+from deca_node.daemon.transfer.stock import Goods, Shelf, Stock
+from deca_node.daemon.wire.endpoint import Context, Handler, Verify
+from deca_node.daemon.wire.throttle import Throttle
+from deca_node.daemon.wire_pb import transfer_pb2 as pb
+from deca_node.protocol.agreed.run import Agreement
+from deca_node.protocol.errors import WireError
+from deca_node.storage.manifest import DamagedError
+
+PROTOCOL_VERSION = 1
+SERVICE = "deca.v1.Transfer"
+DESCRIBE = f"/{SERVICE}/Describe"
+FETCH = f"/{SERVICE}/Fetch"
+
+FETCHES_MAX = 4
+DESCRIBES_MAX = 16
+REQUEST_PIECES_MAX = 64
+NAME_LENGTH_MAX = 200
+WRITE_SECONDS_MAX = 60.0
+"""An asker that takes no piece for so long gives its seat up."""
+
+Result = TypeVar("Result")
+Request = TypeVar("Request", pb.DescribeRequest, pb.FetchRequest)
+
+
+class Donor:
+    """One node's giving side. ``position`` says on which activation it works, ``agreement`` what it agreed on (None:
+    still loading), ``settings`` is the run's in TOML; ``throttles`` are taken from before each piece goes out, in this
+    order; ``verify`` is asked about every caller, as for a Hello (None: everybody is welcome).
+
+    ``served`` counts ``pieces``, ``bytes`` and ``refused`` requests.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        position: Callable[[], int],
+        agreement: Callable[[], Agreement | None],
+        settings: str,
+        model_folder: Path | None = None,
+        throttles: Sequence[Throttle] = (),
+        verify: Verify | None = None,
+        fetches_max: int = FETCHES_MAX,
+    ) -> None:
+        self._shelf = Shelf(directory, model_folder)
+        self._position = position
+        self._agreement = agreement
+        self._settings = settings
+        self._throttles = throttles
+        self._verify = verify
+        self._fetches = _Seats(fetches_max)
+        self._describes = _Seats(DESCRIBES_MAX)
+        self._hashing = asyncio.Lock()
+        self._jobs: dict[object, asyncio.Task[Any]] = {}
+        self.served: Counter[str] = Counter()
+
+    def handlers(self) -> tuple[Handler, ...]:
+        """For the node's server: :meth:`Endpoint.add` takes them."""
+        # Without serializers messages are bytes; the stubs insist on them.
+        unary, stream = (
+            cast(Any, f) for f in (grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler)
+        )
+        methods = {"Describe": unary(self._describe), "Fetch": stream(self._fetch)}
+        return (grpc.method_handlers_generic_handler(SERVICE, methods),)
+
+    def close(self) -> None:
+        """Give no more: what is being hashed is given up. Open streams end with the server."""
+        self._shelf.close()
+
+    # --- what there is ------------------------------------------------------------------------------
+
+    async def _describe(self, message: bytes, context: Context) -> bytes:
+        request = await self._admitted(pb.DescribeRequest(), message, context)
+        agreement = await self._agreed(context)
+        async with self._seat(self._describes, context):
+            stock = await asyncio.to_thread(self._shelf.stock)
+            self._shelf.forget_all_but(stock)
+            start = await self._start(context) if request.start else {}
+        return self._description(agreement, stock, start).SerializeToString()
+
+    def _description(self, agreement: Agreement, stock: Stock, start: "dict[Item, Goods]") -> pb.Description:
+        return pb.Description(
+            protocol=PROTOCOL_VERSION,
+            run_name=agreement.fields.get("run_name", ""),
+            fingerprint=agreement.fingerprint,
+            agreement=dict(agreement.fields),
+            settings=self._settings,
+            position=self._position(),
+            boundary=stock.boundary,
+            versions=[
+                pb.Version(block=item.name, activation=item.activation, bytes=item.nbytes, sha256=goods.sha256)
+                for item, goods in stock.deltas.items()
+            ],
+            shares_start=self._shelf.shares_start,
+            start=[pb.StartFile(name=i.name, bytes=i.nbytes, sha256=goods.sha256) for i, goods in start.items()],
+            time=time.time(),
+        )
+
+    async def _start(self, context: Context) -> dict[Item, Goods]:
+        try:
+            return dict(await self._once("start", self._shelf.start))
+        except OSError as problem:
+            await self._refuse(context, grpc.StatusCode.DATA_LOSS, f"the start model cannot be read: {problem}")
+
+    # --- giving it ----------------------------------------------------------------------------------
+
+    async def _fetch(self, message: bytes, context: Context) -> None:
+        request = await self._admitted(pb.FetchRequest(), message, context)
+        agreement = await self._agreed(context)
+        if request.fingerprint != agreement.fingerprint:
+            sentence = f"this node takes part in the run {agreement.fingerprint[:12]}, not {request.fingerprint[:12]!r}"
+            await self._refuse(context, grpc.StatusCode.FAILED_PRECONDITION, sentence)
+        async with self._seat(self._fetches, context):
+            item, goods = await self._asked_for(request, context)
+            await self._check_pieces(item, request.pieces, context)
+            with await self._opened(item, goods, context) as file:
+                sums = await self._sums(item, goods, context)
+                for index in request.pieces:
+                    await self._give(file.fileno(), item, index, sums[index], context)
+
+    async def _give(self, file: int, item: Item, index: int, sha256: bytes, context: Context) -> None:
+        start, nbytes = piece_span(item.nbytes, index)
+        data = await asyncio.to_thread(os.pread, file, nbytes, start)
+        for throttle in self._throttles:
+            await throttle.take(len(data))
+        message = pb.Piece(index=index, sha256=sha256, data=data).SerializeToString()
+        async with asyncio.timeout(WRITE_SECONDS_MAX):
+            await context.write(message)
+        self.served["pieces"] += 1
+        self.served["bytes"] += len(data)
+
+    async def _asked_for(self, request: pb.FetchRequest, context: Context) -> tuple[Item, Goods]:
+        """The item of our own tables that the request means; what it says is only looked up in them."""
+        if request.WhichOneof("item") == "version":
+            version = request.version
+            item, sha256 = Item(version.activation, version.block, version.bytes), version.sha256
+            goods = (await asyncio.to_thread(self._shelf.stock)).deltas.get(item)
+        else:
+            item, sha256 = Item(START, request.start.name, request.start.bytes), request.start.sha256
+            goods = (await self._start(context)).get(item)
+        if goods is None or goods.sha256 != sha256:
+            await self._refuse(context, grpc.StatusCode.NOT_FOUND, f"this node has no such copy of {_brief(item)}")
+        return item, goods
+
+    async def _opened(self, item: Item, goods: Goods, context: Context) -> Any:
+        """The file, open: from now on it may be deleted without harm to this request."""
+        try:
+            return await asyncio.to_thread(goods.path.open, "rb")
+        except OSError:
+            await self._refuse(context, grpc.StatusCode.NOT_FOUND, f"this node has {item} no more")
+
+    async def _sums(self, item: Item, goods: Goods, context: Context) -> tuple[bytes, ...]:
+        try:
+            return await self._once((item, goods), self._shelf.sums, item, goods)
+        except DamagedError as problem:
+            await self._refuse(context, grpc.StatusCode.DATA_LOSS, str(problem))
+        except OSError:
+            await self._refuse(context, grpc.StatusCode.NOT_FOUND, f"this node has {item} no more")
+
+    async def _once(self, key: object, work: Callable[..., Result], *args: object) -> Result:
+        """Hash something, one at a time, and once for all who wait for it, whoever of them goes away meanwhile."""
+
+        async def job() -> Result:
+            async with self._hashing:
+                return await asyncio.to_thread(work, *args)
+
+        def done(task: "asyncio.Task[Result]") -> None:
+            del self._jobs[key]
+            if not task.cancelled():
+                task.exception()  # those who waited have it; it may be that there are none
+
+        if key not in self._jobs:
+            self._jobs[key] = asyncio.create_task(job())
+            self._jobs[key].add_done_callback(done)
+        return cast(Result, await asyncio.shield(self._jobs[key]))
+
+    # --- refusing -----------------------------------------------------------------------------------
+
+    async def _admitted(self, request: Request, message: bytes, context: Context) -> Request:
+        try:
+            request.ParseFromString(message)
+        except DecodeError:
+            await self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the request is malformed")
+        try:
+            if self._verify:
+                self._verify(context, request.name[:NAME_LENGTH_MAX])
+        except WireError as problem:
+            await self._refuse(context, grpc.StatusCode.PERMISSION_DENIED, str(problem))
+        return request
+
+    async def _agreed(self, context: Context) -> Agreement:
+        agreement = self._agreement()
+        if agreement is None:
+            await self._refuse(context, grpc.StatusCode.UNAVAILABLE, "this node is still loading its model")
+        return agreement
+
+    async def _check_pieces(self, item: Item, pieces: Sequence[int], context: Context) -> None:
+        if not 0 < len(pieces) <= REQUEST_PIECES_MAX or max(pieces) >= piece_count(item.nbytes):
+            sentence = f"ask for 1 to {REQUEST_PIECES_MAX} of the {piece_count(item.nbytes)} pieces of {item}"
+            await self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, sentence)
+
+    @contextlib.asynccontextmanager
+    async def _seat(self, seats: "_Seats", context: Context) -> AsyncIterator[None]:
+        caller = _caller(context)
+        if not seats.take(caller):
+            sentence = f"this node serves {seats.seats} others, or this caller already; ask again later"
+            await self._refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, sentence)
+        try:
+            yield
+        finally:
+            seats.leave(caller)
+
+    async def _refuse(self, context: Context, code: grpc.StatusCode, sentence: str) -> NoReturn:
+        self.served["refused"] += 1
+        await context.abort(code, sentence)
+
+
+class _Seats:
+    """So many callers at a time, each of them once."""
+
+    def __init__(self, seats: int) -> None:
+        self.seats = seats
+        self._taken: set[str] = set()
+
+    def take(self, caller: str) -> bool:
+        if caller in self._taken or len(self._taken) >= self.seats:
+            return False
+        self._taken.add(caller)
+        return True
+
+    def leave(self, caller: str) -> None:
+        self._taken.discard(caller)
+
+
+def _caller(context: Context) -> str:
+    """Who asks: the names in its certificate, or without one its connection."""
+    identities = context.peer_identities()
+    return " ".join(sorted(i.decode(errors="replace") for i in identities)) if identities else str(context.peer())
+
+
+def _brief(item: Item) -> str:
+    """What somebody else called it."""
+    return repr(str(item)[:200])

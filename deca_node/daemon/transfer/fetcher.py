@@ -1,0 +1,259 @@
+"""Catching up: a late node gets from several donors what was trained without it, or the start model itself.
+
+All donors are asked what they have; those of this run that are far enough are believed as far as the run's own
+sizes go. Then the files come in pieces, from all of them at once (:mod:`deca_node.daemon.transfer.download`). Where
+a donor
+dies its share goes to the others; where a version is gone from all of them (they train on meanwhile, and keep two
+checkpoints) they are asked again and that block alone begins anew. What has come lies in ``incoming/`` and is
+still good after a crash.
+"""
+
+import asyncio
+import contextlib
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.transfer.donor import DESCRIBE
+from deca_node.daemon.transfer.download import BROKEN, Blame, Haul, Waits, in_a_line
+from deca_node.daemon.transfer.offers import (
+    Offer,
+    Plan,
+    TransferError,
+    check_run,
+    check_start,
+    check_versions,
+    choose,
+    choose_start,
+    copies_of,
+    read_offer,
+)
+from deca_node.daemon.transfer.partial_file import JOURNAL, Part
+from deca_node.daemon.transfer.pieces import Item
+from deca_node.daemon.wire_pb import transfer_pb2 as pb
+from deca_node.protocol.agreed.run import Agreement
+from deca_node.protocol.agreed.versions import BlockVersion, Delta
+from deca_node.protocol.errors import DecaError, StorageError
+from deca_node.protocol.events import Fetched
+from deca_node.protocol.options import Note
+from deca_node.storage.durable import PARTIAL, sync_folder
+
+INCOMING = "incoming"
+
+ChannelFor = Callable[[str, Address], grpc.aio.Channel]
+
+
+@dataclass(frozen=True)
+class _Errand:
+    """What to get: which offers are good (``check`` raises DecaError for others), what of them is wanted, where to."""
+
+    check: Callable[[Offer], None]
+    choose: Callable[[Collection[Offer]], Plan]
+    start: bool
+    folder: Path
+    fingerprint: str
+
+
+class Fetcher:
+    """The getting side. ``channel_for`` opens a channel to a donor by name and address, with the node's certificates;
+    ``name`` is what this node calls itself there.
+
+    ``traffic`` counts what came, over all fetches (see :class:`Haul`); ``blame`` hears of donors that broke the rules.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        channel_for: ChannelFor,
+        note: Note,
+        waits: Waits | None = None,
+        name: str = "",
+        blame: Blame = lambda _donor, _problem: None,
+    ) -> None:
+        self._incoming = directory / INCOMING
+        self._channel_for = channel_for
+        self._note = note
+        self._waits = waits or Waits()
+        self._name = name
+        self._blame = blame
+        self.traffic: Counter[str] = Counter()
+
+    async def describe(self, donors: Mapping[str, Address]) -> tuple[dict[str, Offer], dict[str, str]]:
+        """What donors of any run offer, and why the others offer nothing, by name: for one that would join."""
+        async with self._channels(donors) as channels:
+            return await self._ask_all(channels, lambda offer: None, start=False)
+
+    async def fetch(
+        self,
+        donors: Mapping[str, Address],
+        at_least: int,
+        have: Mapping[str, int],
+        agreement: Agreement,
+        expected: Mapping[str, int],
+    ) -> Fetched:
+        """Get the newest version of every block, unless ``have`` (activation by block) is as new.
+
+        ``at_least`` is the activation that donors must have reached, ``expected`` the bytes of each block's delta
+        in this run. Raises TransferError where nobody can give it, StorageError where it cannot be written.
+        """
+
+        def check(offer: Offer) -> None:
+            check_run(offer, agreement)
+            check_versions(offer, expected)
+
+        def pick(offers: Collection[Offer]) -> Plan:
+            return choose(offers, at_least, have)
+
+        plan = await self._get(donors, _Errand(check, pick, False, self._incoming, agreement.fingerprint))
+        await asyncio.to_thread(_remove_all_but, self._incoming, {item.file for item in plan.items})
+        deltas = (Delta(BlockVersion(i.name, i.activation), str(self._incoming / i.file)) for i in plan.items)
+        return Fetched(plan.target, tuple(sorted(deltas, key=lambda delta: delta.version)))
+
+    async def fetch_start(
+        self, donors: Mapping[str, Address], into: Path, agreement: Agreement, bytes_max: int
+    ) -> None:
+        """Get the start model of a run: the folder ``into`` appears once all of its files are there.
+
+        ``bytes_max`` is the most that it may take. Raises as ``fetch`` does. Whether it is the model that was agreed
+        on is for the trainer to say, which hashes it.
+        """
+        if await asyncio.to_thread(into.exists):
+            raise StorageError(f"{into} is there already; name a folder that is not, for the start model")
+
+        def check(offer: Offer) -> None:
+            check_run(offer, agreement)
+            check_start(offer, bytes_max)
+
+        aside = into.with_name(into.name + PARTIAL)
+        plan = await self._get(donors, _Errand(check, choose_start, True, aside, agreement.fingerprint))
+        await asyncio.to_thread(_publish, aside, into, {item.file for item in plan.items})
+
+    def clear(self) -> None:
+        """Delete what was fetched: it has been adopted."""
+        shutil.rmtree(self._incoming, ignore_errors=True)
+
+    # --- until it is all there ----------------------------------------------------------------------
+
+    async def _get(self, donors: Mapping[str, Address], errand: _Errand) -> Plan:
+        """Attempt after attempt, as long as each brings something; a few in vain are forgiven."""
+        plan, lacking, vain = None, list[Item](), 0
+        parts: dict[Item, Part] = {}
+        distrusted: set[tuple[str, Item]] = set()
+        async with self._channels(donors) as channels:
+            while True:
+                before = self.traffic["bytes"]
+                offers, problems = await self._ask_all(channels, errand.check, errand.start)
+                copies = {name: copies_of(offer, distrusted) for name, offer in offers.items()}
+                try:
+                    if plan is None or not _can_go_on(lacking, copies):
+                        plan = errand.choose(offers.values())
+                    lacking = await self._haul(plan, copies, channels, errand, parts, distrusted)
+                    if not lacking:
+                        return plan
+                    sentence = f"nobody could give {_listed(lacking)}"
+                except TransferError as problem:
+                    sentence = str(problem)
+                vain = 0 if self.traffic["bytes"] > before else vain + 1
+                if vain >= self._waits.failures_max:
+                    raise TransferError("; ".join([sentence, *(f"{n}: {why}" for n, why in sorted(problems.items()))]))
+                await asyncio.sleep(self._waits.pause(max(vain, 1)))
+
+    async def _haul(
+        self,
+        plan: Plan,
+        copies: Mapping[str, Mapping[Item, bytes]],
+        channels: Mapping[str, grpc.aio.Channel],
+        errand: _Errand,
+        parts: dict[Item, Part],
+        distrusted: set[tuple[str, Item]],
+    ) -> list[Item]:
+        wanted = {name: {i: s for i, s in offered.items() if plan.takes(i, s)} for name, offered in copies.items()}
+        for item in plan.items:
+            if item not in parts:
+                label = plan.copies[item].hex() if errand.start else errand.fingerprint
+                parts[item] = await asyncio.to_thread(Part, errand.folder, item, label)
+        mine = {item: parts[item] for item in plan.items}
+        await asyncio.to_thread(_check_room, errand.folder, sum(p.missing_bytes for p in mine.values()))
+        about = (self._name, errand.fingerprint)
+        haul = Haul(mine, wanted, channels, *about, self.traffic, self._note, self._waits, self._blame)
+        lacking = await haul.run()
+        distrusted |= haul.distrusted
+        return lacking
+
+    # --- asking -------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _channels(self, donors: Mapping[str, Address]) -> AsyncIterator[Mapping[str, grpc.aio.Channel]]:
+        channels = {name: self._channel_for(name, address) for name, address in donors.items()}
+        try:
+            yield channels
+        finally:
+            await asyncio.gather(*(channel.close(None) for channel in channels.values()))
+
+    async def _ask_all(
+        self, channels: Mapping[str, grpc.aio.Channel], check: Callable[[Offer], None], start: bool
+    ) -> tuple[dict[str, Offer], dict[str, str]]:
+        """The offers that pass, and for the other donors a sentence each."""
+        answers = await asyncio.gather(*(self._ask(name, channel, check, start) for name, channel in channels.items()))
+        offers = {answer.donor: answer for answer in answers if isinstance(answer, Offer)}
+        problems = {name: answer for name, answer in zip(channels, answers, strict=True) if isinstance(answer, str)}
+        for name, problem in sorted(problems.items()):
+            self._note(f"{name} is no donor: {problem}")
+        return offers, problems
+
+    async def _ask(
+        self, name: str, channel: grpc.aio.Channel, check: Callable[[Offer], None], start: bool
+    ) -> Offer | str:
+        request = pb.DescribeRequest(name=self._name, start=start).SerializeToString()
+        seconds = self._waits.hash if start else self._waits.describe
+        ask: Any = channel.unary_unary
+        try:
+            offer = read_offer(name, await ask(DESCRIBE)(request, timeout=seconds))
+            check(offer)
+        except (DecaError, *BROKEN) as problem:
+            return in_a_line(problem)
+        return offer
+
+
+def _can_go_on(lacking: Collection[Item], copies: Mapping[str, Mapping[Item, bytes]]) -> bool:
+    """Whether everything that an earlier attempt left over can still be had: then its plan stands, and so does
+    all that came for it."""
+    return all(any(item in offered for offered in copies.values()) for item in lacking)
+
+
+def _listed(items: Collection[Item], count_max: int = 4) -> str:
+    names = [str(item) for item in items]
+    return ", ".join(names[:count_max]) + (f" and {len(names) - count_max} more" if len(names) > count_max else "")
+
+
+def _check_room(folder: Path, nbytes: int) -> None:
+    free = shutil.disk_usage(folder).free if folder.exists() else nbytes
+    if nbytes > free:
+        raise StorageError(f"{nbytes:,} bytes are still to come into {folder}, where {free:,} are free; make room")
+
+
+def _remove_all_but(folder: Path, files: Collection[str]) -> None:
+    """Parts of versions that a newer plan did not want, and files of other runs."""
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.name.removesuffix(JOURNAL) not in files:
+            path.unlink(missing_ok=True)
+
+
+def _publish(aside: Path, into: Path, files: Collection[str]) -> None:
+    """Rename the finished folder; only then do the journals go, without which its files would not be known as whole."""
+    try:
+        aside.mkdir(parents=True, exist_ok=True)
+        aside.rename(into)
+        sync_folder(into.parent)
+        for path in into.iterdir():
+            if path.name not in files:
+                path.unlink()
+    except OSError as problem:
+        raise StorageError(f"cannot put the start model into {into}: {problem.strerror}") from None

@@ -1,0 +1,133 @@
+"""What this node has to give to late ones: the block versions of its checkpoints, and the start model.
+
+A checkpoint's manifest is the table of contents: nothing is served that it does not name, and nothing under a name
+of the asker's choosing. Before the first piece of a file goes out the whole of it is read once and held against
+the manifest's sum, so that a damaged disk is found here, and not by whoever trains with the block. Everything here
+reads files and blocks: it belongs into threads, and whoever calls it sees to it that one file is hashed at a time.
+"""
+
+import contextlib
+import hashlib
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deca_node.daemon.transfer.pieces import PIECE_BYTES, START, Item
+from deca_node.storage.manifest import KEPT, DamagedError, checkpoints, newest_manifest, read_manifest
+
+START_FILE = re.compile(
+    r"(generation_)?config\.json|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json"
+    r"|model[A-Za-z0-9._-]{0,100}\.safetensors|model\.safetensors\.index\.json|merges\.txt|vocab\.txt"
+    r"|(tokenizer|spiece|sentencepiece\.bpe)\.model|chat_template\.(json|jinja)"
+)
+"""Files that a model and its tokenizer are loaded from, by name: what else lies in the folder is nobody's business,
+and nothing among them can be run."""
+
+NOWHERE = -1
+"""The boundary of a node without a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Goods:
+    """A file as it should be: where it lies, and its SHA-256."""
+
+    path: Path
+    sha256: bytes
+
+
+@dataclass(frozen=True)
+class Stock:
+    """The block versions of the checkpoints that are kept. ``boundary`` is the newest one's activation: with the
+    start model its versions are the whole model as it stood before that activation."""
+
+    boundary: int = NOWHERE
+    deltas: Mapping[Item, Goods] = field(default_factory=dict)
+
+
+class Shelf:
+    """Reads what ``directory``, a node's folder, has to give, and the start model in ``model_folder`` (None: it is
+    not given)."""
+
+    def __init__(self, directory: Path, model_folder: Path | None) -> None:
+        self._directory = directory
+        self._model_folder = model_folder
+        self._sums: dict[tuple[Item, bytes], tuple[bytes, ...]] = {}
+        self._start: dict[Item, Goods] | None = None
+        self._closing = threading.Event()
+
+    @property
+    def shares_start(self) -> bool:
+        """Whether the start model is given."""
+        return self._model_folder is not None
+
+    def close(self) -> None:
+        """Give up what is being hashed: a model takes many seconds, and the process cannot end before its threads."""
+        self._closing.set()
+
+    def stock(self) -> Stock:
+        """The block versions there are now. A checkpoint that is being written or pruned is not there."""
+        manifests = []
+        with contextlib.suppress(OSError):
+            for folder in checkpoints(self._directory)[:KEPT]:
+                with contextlib.suppress(DamagedError):
+                    manifests.append(read_manifest(folder))
+        deltas = {
+            Item(block.activation, name, block.delta.bytes): Goods(
+                self._directory / block.delta.file, bytes.fromhex(block.delta.sha256)
+            )
+            # The oldest first: where a version was frozen twice, the newer checkpoint says what lies there.
+            for manifest in reversed(manifests)
+            for name, block in manifest.blocks.items()
+        }
+        return Stock(manifests[0].position.activation if manifests else NOWHERE, deltas)
+
+    def start(self) -> Mapping[Item, Goods]:
+        """The start model's files, hashed at the first call. Raises OSError."""
+        if self._model_folder is None:
+            return {}
+        if self._start is None:
+            paths = sorted(p for p in self._model_folder.iterdir() if START_FILE.fullmatch(p.name) and p.is_file())
+            self._start = dict(self._hashed(path) for path in paths)
+        return self._start
+
+    def sums(self, item: Item, goods: Goods) -> tuple[bytes, ...]:
+        """The SHA-256 of every piece of a file whose whole was found right. Raises DamagedError, or OSError where
+        it is gone."""
+        key = (item, goods.sha256)
+        if key not in self._sums:
+            whole, pieces = self._sum_pieces(goods.path)
+            if whole != goods.sha256:
+                raise DamagedError(f"{item} is damaged on this donor's disk: its SHA-256 differs")
+            self._sums[key] = pieces
+        return self._sums[key]
+
+    def forget_all_but(self, stock: Stock) -> None:
+        """Drop the sums of versions that are gone."""
+        for key in list(self._sums):
+            if key[0].activation != START and key[0] not in stock.deltas:
+                self._sums.pop(key, None)
+
+    def _hashed(self, path: Path) -> tuple[Item, Goods]:
+        whole, pieces = self._sum_pieces(path)
+        item = Item(START, path.name, path.stat().st_size)
+        self._sums[item, whole] = pieces
+        return item, Goods(path, whole)
+
+    def _sum_pieces(self, path: Path) -> tuple[bytes, tuple[bytes, ...]]:
+        """The SHA-256 of a file, and of each of its pieces."""
+        whole, pieces = hashlib.sha256(), []
+        with path.open("rb") as file:
+            while data := file.read(PIECE_BYTES):
+                if self._closing.is_set():
+                    raise InterruptedError("this node is stopping")
+                whole.update(data)
+                pieces.append(hashlib.sha256(data).digest())
+        return whole.digest(), tuple(pieces)
+
+
+def held_versions(directory: Path) -> dict[str, int]:
+    """The activation of every block version that this node's own newest checkpoint holds, by block."""
+    manifest = newest_manifest(directory)
+    return {name: block.activation for name, block in manifest.blocks.items()} if manifest else {}

@@ -1,0 +1,60 @@
+"""What the node's page shows, kept in the node's folder: for a report when there is no node left to ask.
+
+Written now and then and at the end, aside and then renamed. Lines over steps are not in it: they are in
+``metrics.jsonl`` anyway.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from deca_node.daemon.event_log import EventLog
+from deca_node.daemon.status.book import StatusBook
+from deca_node.daemon.status.facts import MemberRow, Status, to_json
+from deca_node.daemon.web.dashboard import EVENTS_MAX, shown_event
+from deca_node.storage.durable import write_file
+
+PAGE = "page.json"
+EVERY_SECONDS = 10.0
+
+
+class LastPage:
+    """``DIR/page.json``: status, members, map and events as the page asks for them, by these names."""
+
+    def __init__(
+        self,
+        directory: Path,
+        status: Callable[[], Status],
+        members: Callable[[], Sequence[MemberRow]],
+        book: StatusBook,
+        events: EventLog,
+    ) -> None:
+        self._path = directory / PAGE
+        self._status = status
+        self._members = members
+        self._book = book
+        self._events = events
+
+    async def write_every(self, seconds: float = EVERY_SECONDS) -> None:
+        """Until it is cancelled."""
+        while True:
+            await asyncio.sleep(seconds)
+            await self.write()
+
+    async def write(self) -> None:
+        """As it is now. A disk that is full is told of elsewhere; then what was written before stands."""
+        text = self._text()
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(write_file, self._path, [text.encode()])
+
+    def _text(self) -> str:
+        events = [event for line in self._events.last(EVENTS_MAX) if (event := shown_event(line))]
+        parts = {
+            "status": to_json(self._status()),
+            "members": to_json(list(self._members())),
+            "map": to_json(self._book.history.map()),
+            "events": json.dumps(events, separators=(",", ":")),
+        }
+        return "{" + ",\n".join(f'"{name}":{part}' for name, part in parts.items()) + "}\n"

@@ -1,0 +1,187 @@
+"""What a node tells over HTTP: whether it lives, whether it takes part, its status and its metrics. Nothing here
+changes anything; what does is for the socket in the node's own folder (:mod:`deca_node.daemon.web.admin_socket`).
+
+::
+
+    /livez       200 as long as the event loop answers; the trainer's state does not matter
+    /startupz    200 once the model is loaded
+    /readyz      200 while the node takes part in the run, else 503 with the reason
+    /metrics     for Prometheus
+    /v1/status   everything about the node, as JSON
+    /v1/members  everybody whom the membership knows, as JSON
+
+The page at ``/`` and what it draws from is :mod:`deca_node.daemon.web.dashboard`; who may read what on a port is
+:mod:`deca_node.daemon.web.guard`.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from prometheus_client.aiohttp import make_aiohttp_handler
+
+from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.status.facts import NodeDoor, to_json
+from deca_node.daemon.status.metrics import registry
+from deca_node.daemon.web import unix_socket
+from deca_node.protocol.errors import AddressError
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+BODY_BYTES_MAX = 4096
+CONNECTIONS_MAX = 64
+REQUEST_SECONDS = 10.0
+"""A connection on which no whole request has come by then is cut, however busily it sends."""
+IDLE_SECONDS = 30.0
+ANSWER_SECONDS = 120.0
+"""And one that has not taken its answer, or completed another request, so long after the last."""
+PATROL_SECONDS = 1.0
+SHUTDOWN_SECONDS = 1.0
+
+
+def application(door: NodeDoor) -> web.Application:
+    """Everything that may be read."""
+    app = web.Application(client_max_size=BODY_BYTES_MAX)
+    app.add_routes([web.get(path, handler) for path, handler in _reading(door).items()])
+    return app
+
+
+def json_response(text: str, status: int = 200) -> web.Response:
+    """An answer that is JSON already."""
+    return web.Response(text=text + "\n", status=status, content_type="application/json")
+
+
+def _reading(door: NodeDoor) -> dict[str, Handler]:
+    async def live(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def started(_: web.Request) -> web.Response:
+        status = door.status()
+        return _probe(status.started, f"{status.phase}: {status.awaits}")
+
+    async def ready(_: web.Request) -> web.Response:
+        status = door.status()
+        return _probe(status.ready, f"{status.phase}: {status.awaits}")
+
+    async def status(_: web.Request) -> web.Response:
+        return json_response(to_json(door.status()))
+
+    async def members(_: web.Request) -> web.Response:
+        return json_response(to_json(list(door.members())))
+
+    return {
+        "/livez": live,
+        "/startupz": started,
+        "/readyz": ready,
+        "/metrics": make_aiohttp_handler(registry(door.status)),
+        "/v1/status": status,
+        "/v1/members": members,
+    }
+
+
+def _probe(good: bool, why_not: str) -> web.Response:
+    return web.Response(text="ok\n" if good else why_not + "\n", status=200 if good else 503)
+
+
+class _Strangers(logging.Filter):
+    """Whoever sends what is no HTTP has got an answer that says so. In the log it is a line for those who look for it,
+    and no traceback: everybody who reaches the port could write as many as there is room for."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let everything else pass, which is a mistake of this program's."""
+        problem = record.exc_info[1] if record.exc_info else None
+        if not isinstance(problem, HttpProcessingError):
+            return True
+        log.debug("over HTTP came what is no request: %s", " ".join(str(problem).split())[:200])
+        return False
+
+
+log = logging.getLogger("deca.http")
+log.addFilter(_Strangers())
+
+
+class Server:
+    """An application behind a listening socket of either kind."""
+
+    def __init__(self, app: web.Application) -> None:
+        self._runner = web.AppRunner(
+            app, access_log=None, logger=log, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=SHUTDOWN_SECONDS
+        )
+        self._server: asyncio.AbstractServer | None = None
+        self._last: dict[asyncio.BaseTransport, float] = {}
+        """When the last request on a connection was handled; infinity while it is."""
+        self._patrol: asyncio.Task[None] | None = None
+        app.middlewares.insert(0, self._noted)
+
+    async def listen_tcp(self, address: Address) -> Address:
+        """Listen at ``address``; port 0 takes a free one. Returns what was taken. Raises AddressError."""
+        await self._begin()
+        try:
+            server = await asyncio.get_running_loop().create_server(self._protocol, address.host, address.port)
+        except OSError as problem:
+            raise AddressError(
+                f"cannot answer HTTP at {address}: {problem.strerror or problem}; "
+                "stop what listens there, or choose another --http"
+            ) from None
+        self._server = server
+        host, port = server.sockets[0].getsockname()[:2]
+        return Address(host, port)
+
+    async def listen_unix(self, path: Path) -> None:
+        """Listen at ``path``, for this user only. Raises OSError."""
+        bound = unix_socket.bind(path)
+        await self._begin()
+        self._server = await asyncio.get_running_loop().create_unix_server(self._protocol, sock=bound)
+
+    async def close(self) -> None:
+        """End listening, and every connection."""
+        if self._patrol:
+            self._patrol.cancel()
+        if self._server:
+            self._server.close()
+        await self._runner.cleanup()
+
+    async def _begin(self) -> None:
+        await self._runner.setup()
+        self._patrol = asyncio.ensure_future(self._cut_the_slow())
+
+    @web.middleware
+    async def _noted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        transport = request.transport
+        if transport is None:
+            return await handler(request)
+        self._last[transport] = math.inf
+        try:
+            return await handler(request)
+        finally:
+            self._last[transport] = asyncio.get_running_loop().time()
+
+    async def _cut_the_slow(self) -> None:
+        """Nobody holds a connection by sending a request letter by letter, or by not taking the answer."""
+        clock, since = asyncio.get_running_loop().time, dict[asyncio.BaseTransport, float]()
+        while True:
+            await asyncio.sleep(PATROL_SECONDS)
+            assert self._runner.server is not None
+            open_now = {each.transport for each in self._runner.server.connections if each.transport}
+            since = {transport: since.get(transport, clock()) for transport in open_now}
+            self._last = {transport: at for transport, at in self._last.items() if transport in open_now}
+            for transport in open_now:
+                asked = self._last.get(transport)
+                end = since[transport] + REQUEST_SECONDS if asked is None else asked + ANSWER_SECONDS
+                if clock() > end:
+                    transport.abort()
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        """For a new connection; one too many is turned away."""
+        server = self._runner.server
+        assert server is not None
+        return server() if len(server.connections) < CONNECTIONS_MAX else _TurnedAway()
+
+
+class _TurnedAway(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()

@@ -1,0 +1,36 @@
+"""Chunks on their way out: hashed and framed once for all neighbours that are sent the same frame at about the same
+time. One who lags far behind the others has its chunks made once more."""
+
+from collections import OrderedDict
+
+from deca_node.daemon.trainer.arena import FrameStore
+from deca_node.daemon.wire import framing
+from deca_node.protocol.agreed.frames import FrameId
+from deca_node.protocol.agreed.sizes import CHUNK_BYTES
+
+CHUNKS_KEPT = 8
+
+
+class Chunks:
+    """The messages of the frames in ``store``; the newest few that somebody else will want are kept."""
+
+    def __init__(self, store: FrameStore) -> None:
+        self._store = store
+        self._kept: OrderedDict[tuple[FrameId, int], bytes] = OrderedDict()
+
+    def message(self, frame: FrameId, offset: int) -> bytes:
+        """The chunk of a held frame that begins at ``offset``, as a message."""
+        message = self._kept.get((frame, offset))
+        if message is None:
+            view = self._store.view(frame)
+            message = framing.encode_chunk(frame, offset, len(view), view[offset : offset + CHUNK_BYTES])
+            if self._store.senders(frame) > 1:
+                self._kept[frame, offset] = message
+            if len(self._kept) > CHUNKS_KEPT:
+                self._kept.popitem(last=False)
+        return message
+
+    def forget(self, frame: FrameId) -> None:
+        """The frame's slot is free: a frame that gets the same name later may hold other bytes."""
+        for key in [key for key in self._kept if key[0] == frame]:
+            del self._kept[key]

@@ -1,0 +1,144 @@
+"""Membership packets as bytes. ``proto/deca/v1/membership.proto`` is the truth about fields.
+
+Whatever comes in is checked here, once: behind this door names, addresses and numbers are within their limits.
+"""
+
+from google.protobuf.message import DecodeError
+
+from deca_node.daemon.settings.peers_file import NAME, parse_address
+from deca_node.daemon.wire_pb import membership_pb2 as pb
+from deca_node.protocol.errors import WireError
+from deca_node.protocol.membership import messages
+from deca_node.protocol.membership.facts import BOOT_MAX, MemberFacts, MemberState
+from deca_node.protocol.membership.naming import FRESH
+from deca_node.protocol.membership.rumours import Rumour
+
+PACKET_BYTES_MAX = 32_768
+"""Nothing longer is read. What is sent has at most push_pull_bytes_max and rumour_bytes_max, with the one rumour that
+tells a member what is believed of it."""
+RUMOURS_MAX = 256
+MEMBERS_MAX = 1024
+ADDRESS_LENGTH_MAX = 270
+SEQ_MAX = 2**63 - 1
+
+
+def encode_packet(packet: messages.Packet) -> bytes:
+    """One packet."""
+    message = pb.MembershipPacket(
+        sender=_facts_out(packet.sender),
+        rumours=[pb.MemberRumour(facts=_facts_out(rumour.facts), accuser=rumour.accuser) for rumour in packet.rumours],
+    )
+    match packet.body:
+        case messages.Ping(seq, target):
+            message.ping.CopyFrom(pb.MembershipPacket.Ping(seq=seq, target=target))
+        case messages.PingReq(seq, target, address):
+            message.ping_req.CopyFrom(pb.MembershipPacket.PingReq(seq=seq, target=target, address=address))
+        case messages.Ack(seq):
+            message.ack.CopyFrom(pb.MembershipPacket.Ack(seq=seq))
+        case messages.Nack(seq):
+            message.nack.CopyFrom(pb.MembershipPacket.Nack(seq=seq))
+        case messages.PushPull(seq, members, wants_reply):
+            listed = [_facts_out(facts) for facts in members]
+            push_pull = pb.MembershipPacket.PushPull(seq=seq, members=listed, wants_reply=wants_reply)
+            message.push_pull.CopyFrom(push_pull)
+        case messages.Gossip():
+            message.gossip.SetInParent()
+        case messages.Taken(holder):
+            message.taken.CopyFrom(pb.MembershipPacket.Taken(holder=_facts_out(holder)))
+        case messages.Claim(rank, started):
+            message.claim.CopyFrom(pb.MembershipPacket.Claim(rank=rank, started=started))
+    return message.SerializeToString()
+
+
+def decode_packet(data: bytes) -> messages.Packet:
+    """One packet from a peer. Raises WireError("size" or "malformed") where it breaks the rules."""
+    if len(data) > PACKET_BYTES_MAX:
+        raise WireError("size", f"a membership packet of {len(data)} bytes; at most {PACKET_BYTES_MAX} are taken")
+    message = pb.MembershipPacket()
+    try:
+        message.ParseFromString(data)
+    except DecodeError as problem:
+        raise WireError("malformed", f"not a MembershipPacket: {problem}") from None
+    if len(message.rumours) > RUMOURS_MAX:
+        raise WireError("size", f"a membership packet with {len(message.rumours)} rumours")
+    return messages.Packet(_facts_in(message.sender), _body_in(message), tuple(map(_rumour_in, message.rumours)))
+
+
+def _body_in(message: pb.MembershipPacket) -> messages.Body:
+    match message.WhichOneof("body"):
+        case "ping":
+            return messages.Ping(_seq(message.ping.seq), _name(message.ping.target))
+        case "ping_req":
+            asked = message.ping_req
+            return messages.PingReq(_seq(asked.seq), _name(asked.target), _address(asked.address))
+        case "ack":
+            return messages.Ack(_seq(message.ack.seq))
+        case "nack":
+            return messages.Nack(_seq(message.nack.seq))
+        case "push_pull":
+            return _push_pull_in(message.push_pull)
+        case "gossip":
+            return messages.Gossip()
+        case "taken":
+            return messages.Taken(_facts_in(message.taken.holder))
+        case "claim":
+            return _claim_in(message.claim)
+        case _:
+            raise WireError("malformed", "a membership packet that says nothing known")
+
+
+def _push_pull_in(message: pb.MembershipPacket.PushPull) -> messages.PushPull:
+    if len(message.members) > MEMBERS_MAX:
+        raise WireError("size", f"a list of {len(message.members)} members in one packet")
+    return messages.PushPull(_seq(message.seq), tuple(map(_facts_in, message.members)), message.wants_reply)
+
+
+def _claim_in(message: pb.MembershipPacket.Claim) -> messages.Claim:
+    if message.rank > FRESH or message.started > BOOT_MAX:
+        raise WireError("malformed", f"a claim of rank {message.rank} and boot {message.started}")
+    return messages.Claim(message.rank, message.started)
+
+
+def _rumour_in(message: pb.MemberRumour) -> Rumour:
+    return Rumour(_facts_in(message.facts), _name(message.accuser) if message.accuser else "")
+
+
+def _facts_in(message: pb.MemberFacts) -> MemberFacts:
+    name = _name(message.name)
+    if message.boot > BOOT_MAX or message.ready_from < -1 or message.state > MemberState.LEFT:
+        raise WireError("malformed", f"facts of {name} with a number that is out of bounds")
+    state = MemberState(message.state)
+    return MemberFacts(name, _address(message.address), message.boot, message.incarnation, state, message.ready_from)
+
+
+def _facts_out(facts: MemberFacts) -> pb.MemberFacts:
+    return pb.MemberFacts(
+        name=facts.name,
+        address=facts.address,
+        boot=facts.boot,
+        incarnation=facts.incarnation,
+        state=pb.MemberState.Name(facts.state),
+        ready_from=facts.ready_from,
+    )
+
+
+def _name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise WireError("malformed", f"{name[:140]!r} is not a member's name")
+    return name
+
+
+def _address(address: str) -> str:
+    if len(address) > ADDRESS_LENGTH_MAX:
+        raise WireError("malformed", "an address that is too long")
+    try:
+        parse_address(address)
+    except ValueError as problem:
+        raise WireError("malformed", str(problem)) from None
+    return address
+
+
+def _seq(seq: int) -> int:
+    if seq > SEQ_MAX:
+        raise WireError("malformed", f"a question numbered {seq}")
+    return seq

@@ -1,0 +1,212 @@
+"""The demo's course: a toy model, private texts, each node alone, all nodes together, and what came of it.
+
+Everything trained here is trained by ``deca-node start`` in processes of its own, once per node with a peers
+file that names nobody else, and once with one that names them all; so the demo is also what a person would do
+by hand in as many terminals, and it leaves the folder from which to do it again.
+"""
+
+import os
+import platform
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerBase
+
+from deca_node import __version__
+from deca_node.daemon.settings.sources import changed_as_toml
+from deca_node.lab.demo.texts import private_corpora, write_corpus
+from deca_node.lab.demo.toy_model import Progress, Recipe, ToyModel, make_toy_model
+from deca_node.lab.report.result import DemoReport, NodeResult
+from deca_node.lab.rigs.processes import LocalNodes, NodeProcess, write_peers
+from deca_node.numerics.data.batches import heldout_batches
+from deca_node.numerics.data.packing import PackedData, load_dataset
+from deca_node.numerics.learning.loss import evaluate
+from deca_node.numerics.model.load import load_model
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.schedule import Schedule
+from deca_node.protocol.agreed.topology import graph
+from deca_node.protocol.agreed.weights import flush_mixes
+from deca_node.protocol.options import TrainerOptions
+from deca_node.storage.folder import METRICS
+
+CORPUS_BYTES = 200_000
+EVAL_SEQUENCES = 32
+RUN_SECONDS_MAX = 900.0
+
+RECIPE = Recipe()
+RUN = RunSettings(
+    run_name="demo",
+    rounds=2,
+    inner_steps=24,
+    sequence_length=128,
+    batch_size=4,
+    learning_rate=2e-3,
+    lr_schedule="cosine",
+    topology="ring",
+)
+"""Found by trial to show an effect within a minute on two cores; what it shows is measured in every demo anew."""
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """Where the demo takes place and of what size it is."""
+
+    directory: Path
+    nodes: int = 4
+    run: RunSettings = RUN
+    recipe: Recipe = RECIPE
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the nodes: what they are private about."""
+        return tuple(corpus.name for corpus in private_corpora(self.nodes))
+
+
+def prepare(plan: DemoPlan, progress: Progress) -> ToyModel:
+    """Make the model, the private texts, the run's settings and both kinds of peers files."""
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    model = make_toy_model(plan.directory / "model", plan.recipe, progress)
+    (plan.directory / "data").mkdir(exist_ok=True)
+    for corpus in private_corpora(plan.nodes):
+        write_corpus(corpus, _data(plan, corpus.name), limit_bytes=CORPUS_BYTES, seed=plan.run.seed)
+    write_peers(plan.directory / "peers.txt", plan.names)
+    for name in plan.names:
+        write_peers(plan.directory / f"peers-{name}-alone.txt", [name])
+    (plan.directory / "run.toml").write_text(changed_as_toml(plan.run), encoding="utf-8")
+    return model
+
+
+def start(plan: DemoPlan, nodes: LocalNodes, *, together: bool) -> None:
+    """Start one process per node, with each other or each on its own."""
+    for name in plan.names:
+        nodes.start(name, directory_of(plan, name, together=together), flags(plan, name, together=together))
+
+
+def steps_in_all(plan: DemoPlan, *, together: bool) -> int:
+    """Steps of the whole run on one node, mixes included (which a node on its own skips)."""
+    names = plan.names if together else plan.names[:1]
+    flush = flush_mixes(graph(names, plan.run), plan.run)
+    schedule = Schedule(plan.run, plan.recipe.layers + 1, flush)
+    return sum(schedule[i].steps for i in range(len(schedule)))
+
+
+def directory_of(plan: DemoPlan, name: str, *, together: bool) -> Path:
+    """The folder of one node's run."""
+    return plan.directory / ("together" if together else "alone") / name
+
+
+def flags(plan: DemoPlan, name: str, *, together: bool) -> dict[str, object]:
+    """What ``deca-node start`` is told, beside its name and folder."""
+    peers = "peers.txt" if together else f"peers-{name}-alone.txt"
+    return {
+        "--insecure": True,
+        "--peers": plan.directory / peers,
+        "--run": plan.directory / "run.toml",
+        "--model": plan.directory / "model",
+        "--data": _data(plan, name),
+        "--threads": 1,
+        "--eval-sequences": EVAL_SEQUENCES,
+    }
+
+
+def by_hand(plan: DemoPlan) -> list[str]:
+    """The commands that run the same again, one per terminal."""
+    commands = []
+    for name in plan.names:
+        words = ["deca-node", "start", "--name", name, "--dir", str(plan.directory / "by-hand" / name)]
+        for flag, value in flags(plan, name, together=True).items():
+            words += [flag] if value is True else [flag, str(value)]
+        commands.append(shlex.join(words))
+    return commands
+
+
+def wait(nodes: LocalNodes, tick: Callable[[Sequence[NodeProcess]], None]) -> None:
+    """Until all nodes have finished. Raises LocalRunError with a node's log where one fails."""
+    nodes.wait(RUN_SECONDS_MAX, lambda: tick(nodes.nodes))
+
+
+# --- what came of it ----------------------------------------------------------------------------------
+
+
+def outcome(plan: DemoPlan, model: ToyModel, seconds: float, tick: Callable[[str], None]) -> DemoReport:
+    """Measure the starting model, each node alone and each after the common run, over every node's held-out text.
+
+    A text's held-out part is the same for all: its own node has never trained on it, alone or together. ``tick``
+    hears which model is being measured; ``seconds`` is what the demo took so far.
+    """
+    tokenizer = load_model(str(plan.directory / "model")).tokenizer
+    heldout = [_heldout(plan, name, tokenizer) for name in plan.names]
+
+    def losses(label: str, folder: Path) -> tuple[float, ...]:
+        tick(label)
+        tuned = load_model(str(folder)).model
+        batches = (heldout_batches(data, plan.run.batch_size, EVAL_SEQUENCES) for data in heldout)
+        return tuple(evaluate(tuned, each, torch.device("cpu"))[0] for each in batches)
+
+    start = losses("the starting model", plan.directory / "model")
+    nodes = []
+    for name in plan.names:
+        alone, together = (directory_of(plan, name, together=both) for both in (False, True))
+        nodes.append(
+            NodeResult(
+                name=name,
+                corpus=name,
+                alone=losses(f"{name} alone", alone / "final"),
+                together=losses(f"{name} together", together / "final"),
+                metrics=together / METRICS,
+            )
+        )
+    return DemoReport(
+        title=f"{plan.nodes} nodes, one model",
+        facts=_facts(plan, model, seconds),
+        start=start,
+        nodes=tuple(nodes),
+        parameter_difference_max=largest_difference(plan),
+    )
+
+
+def largest_difference(plan: DemoPlan) -> float:
+    """The largest difference between any parameter of any two nodes' final models."""
+    paths = [directory_of(plan, name, together=True) / "final" / "model.safetensors" for name in plan.names]
+    copies = [load_file(path) for path in paths]
+    spread = (torch.stack([copy[name] for copy in copies]).float() for name in copies[0])
+    return max(float((each.amax(0) - each.amin(0)).max()) for each in spread)
+
+
+def _facts(plan: DemoPlan, model: ToyModel, seconds: float) -> tuple[tuple[str, str], ...]:
+    run = plan.run
+    blocks = plan.recipe.layers + 1
+    return (
+        (
+            "model",
+            f"Llama architecture, {model.parameters:,} parameters in {blocks} blocks, first trained on neutral text",
+        ),
+        ("private texts", f"one package of the standard library each: {', '.join(plan.names)}"),
+        ("gradient steps", f"{run.rounds * blocks * run.inner_steps} on every node, alone and together"),
+        ("rounds, inner steps", f"{run.rounds}, {run.inner_steps}"),
+        ("batch", f"{run.batch_size} sequences of {run.sequence_length} tokens"),
+        ("step size", f"{run.learning_rate:g}, {run.lr_schedule}"),
+        ("discrepancy signal", f"{run.discrepancy} into {run.h_into}, beta1 = {run.beta1:g}"),
+        ("graph, codec", f"{run.topology}, {run.codec}, {run.exchange}"),
+        ("time", f"{seconds:.0f} s on {os.cpu_count()} cores, model and data included"),
+        ("versions", f"deca-node {__version__}, torch {torch.__version__}, Python {platform.python_version()}"),
+    )
+
+
+def _heldout(plan: DemoPlan, name: str, tokenizer: PreTrainedTokenizerBase) -> PackedData:
+    options = TrainerOptions(name=name, settings=plan.run, directory="")
+    return load_dataset(
+        _data(plan, name),
+        tokenizer,
+        sequence_length=plan.run.sequence_length,
+        holdout=options.holdout,
+        seed=options.seed,
+    )
+
+
+def _data(plan: DemoPlan, name: str) -> Path:
+    return plan.directory / "data" / f"{name}.jsonl"

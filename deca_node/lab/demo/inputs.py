@@ -1,0 +1,48 @@
+"""What a testbed trains with, made from nothing: one toy model for all, and private records for each.
+
+::
+
+    python -m deca_node.lab.demo.inputs FOLDER NAME...
+
+    FOLDER/model/            a small model and its tokenizer, an ordinary checkpoint
+    FOLDER/data/NAME.jsonl   text that only NAME holds: a package of the standard library
+
+Containers run this once before their nodes start. What is complete already is left as it is.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from deca_node.lab.demo.texts import private_corpora, write_corpus
+from deca_node.lab.demo.toy_model import Recipe, ToyModel, make_toy_model
+
+CORPUS_BYTES = 200_000
+
+
+def make_inputs(folder: Path, names: Sequence[str], recipe: Recipe | None = None, seed: int = 0) -> ToyModel:
+    """Make the model and the records of the nodes ``names``; equal arguments give equal files on equal machines.
+
+    Raises DataError where this Python carries too little text for so many nodes, StorageError where the model
+    cannot be written.
+    """
+    data = folder / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    for name, corpus in zip(names, private_corpora(len(names)), strict=True):
+        write_corpus(corpus, data / f"{name}.jsonl", limit_bytes=CORPUS_BYTES, seed=seed)
+    return make_toy_model(folder / "model", recipe)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--steps", default=Recipe().steps, show_default=True, help="Steps of the model's first training.")
+def main(folder: Path, names: tuple[str, ...], steps: int) -> None:
+    """Make a toy model and private records for the nodes NAME..., in FOLDER."""
+    model = make_inputs(folder, names, Recipe(steps=steps))
+    click.echo(f"{model.path}: {model.parameters:,} parameters; {folder / 'data'}: records of {', '.join(names)}")
+
+
+if __name__ == "__main__":
+    main()

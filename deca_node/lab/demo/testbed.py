@@ -1,0 +1,116 @@
+"""A testbed to play with: four nodes on this machine that train a toy model, each with its page, until Ctrl-C.
+
+::
+
+    FOLDER/run.toml                   what all agree on
+    FOLDER/peers.txt                  where each is reached
+    FOLDER/NAME.toml, NAME.log        one node's own settings, and what it said
+    FOLDER/NAME/                      its folder
+    FOLDER/model, FOLDER/data/        what is trained, and on what
+
+Every node is `deca-node start --run FOLDER/run.toml --config FOLDER/NAME.toml` and nothing else, so a person can kill
+one and bring it back with that line, from any terminal.
+"""
+
+import dataclasses
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.sources import changed_as_toml
+from deca_node.lab.demo import demo
+from deca_node.lab.demo.inputs import make_inputs
+from deca_node.lab.rigs.processes import (
+    LOOPBACK,
+    TICK_SECONDS,
+    LocalNodes,
+    NodeProcess,
+    free_ports,
+    is_free,
+    write_peers,
+)
+from deca_node.protocol.agreed.run import RunSettings
+
+NAMES = ("north", "east", "south", "west")
+HTTP_PORT = 9641
+"""The first node's page; the others' follow, where these ports are free."""
+STOP_SECONDS = 60.0
+
+RUN = dataclasses.replace(demo.RUN, run_name="testbed", rounds=20, inner_steps=20, sequence_length=64)
+RECIPE = dataclasses.replace(demo.RECIPE, steps=10, hidden=64, layers=6)
+"""Small, and hardly trained beforehand, so that there is something to see; a run of some minutes."""
+
+
+@dataclass(frozen=True)
+class Testbed:
+    """Where it is, and at which ports of this machine the nodes show their pages."""
+
+    folder: Path
+    ports: Sequence[int]
+
+    def page(self, name: str) -> str:
+        """The address of a node's page."""
+        return f"http://{LOOPBACK}:{self.ports[NAMES.index(name)]}/"
+
+    def command(self, name: str) -> str:
+        """What starts one node, from the working directory."""
+        return f"deca-node start --run {self.folder / 'run.toml'} --config {self.folder / f'{name}.toml'}"
+
+
+def prepare(folder: Path, run: RunSettings = RUN) -> Testbed:
+    """Make everything that is not there already, so that a testbed that was stopped goes on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = make_inputs(folder, NAMES, RECIPE).path
+    peers, run_file = folder / "peers.txt", folder / "run.toml"
+    if not peers.exists():
+        write_peers(peers, NAMES)
+    if not run_file.exists():
+        run_file.write_text(changed_as_toml(run), encoding="utf-8")
+    usual = range(HTTP_PORT, HTTP_PORT + len(NAMES))
+    ports = list(usual) if all(map(is_free, usual)) else free_ports(len(NAMES))
+    for name, port in zip(NAMES, ports, strict=True):
+        settings = NodeSettings(
+            name=name,
+            dir=str(folder / name),
+            peers=str(peers),
+            model=str(model),
+            data=str(folder / "data" / f"{name}.jsonl"),
+            insecure=1,
+            network="local",
+            threads=1,
+            checkpoint_every=10,
+            http=f"{LOOPBACK}:{port}",
+            after_run="stay",
+        )
+        (folder / f"{name}.toml").write_text(changed_as_toml(settings), encoding="utf-8")
+    return Testbed(folder, ports)
+
+
+def start(testbed: Testbed, nodes: LocalNodes) -> None:
+    """Start all of them."""
+    for name in NAMES:
+        flags = {"--run": testbed.folder / "run.toml", "--config": testbed.folder / f"{name}.toml"}
+        nodes.start(name, testbed.folder / name, flags)
+
+
+def watch(nodes: LocalNodes, told: Callable[[NodeProcess, int], None]) -> None:
+    """Until none of the processes is left; ``told`` hears of each that ends, with its exit code."""
+    left = list(nodes.nodes)
+    while left:
+        time.sleep(TICK_SECONDS)
+        for node in left[:]:
+            if (code := node.process.poll()) is not None:
+                left.remove(node)
+                told(node, code)
+
+
+def stop(nodes: LocalNodes) -> None:
+    """Ask those that are left to stop, as SIGTERM does, and wait until they have written where they stand."""
+    left = [node for node in nodes.nodes if node.process.poll() is None]
+    for node in left:
+        node.process.send_signal(signal.SIGTERM)
+    for node in left:
+        node.process.wait(STOP_SECONDS)

@@ -1,0 +1,186 @@
+"""The report's charts: one function per question, each from plain numbers to one Plotly figure.
+
+Colour follows the node and stays the same in every chart. Backgrounds are transparent and text has no
+colour of its own here: the page's style sheet gives both, so that one file serves light and dark screens.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import accumulate
+
+import plotly.graph_objects as go
+
+from deca_node.lab.report.metrics import Metrics, StepFigures
+from deca_node.lab.report.result import Row
+
+# Okabe and Ito's palette, which most kinds of colour blindness can tell apart; black and yellow are left out
+# because they vanish on one of the two backgrounds.
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+DASHES = ("solid", "dash", "dot")
+KIND_COLOURS = {"start": "#7a808a", "alone": "#b36200", "together": "#0072b2"}  # dark enough for white figures
+
+SMOOTHING_STEPS = 16
+"""Steps in the running mean of the training loss; one batch alone says little."""
+
+HEIGHT = 340
+"""Pixels; the width is the page's."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One node's metrics, and what its lines look like."""
+
+    name: str
+    metrics: Metrics
+    colour: str
+    dash: str
+
+
+Values = Callable[[StepFigures], float | None]
+
+
+def curves(named: Iterable[tuple[str, Metrics]]) -> list[Curve]:
+    """Give every node its colour; a seventh node starts over with dashes."""
+    return [
+        Curve(name, metrics, COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)])
+        for i, (name, metrics) in enumerate(named)
+    ]
+
+
+def mean_losses(table: Sequence[Row]) -> go.Figure:
+    """Bars: the mean loss over everybody's text of every single model, with a line at the starting model's."""
+    shown = [row for row in table if not row.average]
+    bars = go.Bar(
+        x=[row.mean for row in shown],
+        y=[escape(row.label) for row in shown],
+        orientation="h",
+        marker={"color": [KIND_COLOURS[row.kind] for row in shown]},
+        text=[f"{row.mean:.3f}" for row in shown],
+        textposition="inside",
+        insidetextanchor="end",
+        textfont={"color": "white"},
+        hovertemplate="%{y}: %{x:.4f}<extra></extra>",
+    )
+    figure = _figure("mean loss, nats per token", "", height=90 + 28 * len(shown))
+    figure.add_trace(bars)
+    figure.add_vline(x=shown[0].mean, line={"color": KIND_COLOURS["start"], "width": 1, "dash": "dash"})
+    figure.update_yaxes(autorange="reversed", showgrid=False, ticksuffix=" ")
+    figure.update_xaxes(rangemode="tozero", showgrid=True)
+    return figure
+
+
+def training_loss(nodes: Sequence[Curve]) -> go.Figure:
+    """Each batch's loss, faint, and its running mean."""
+    figure = _figure("step", _loss_unit(nodes))
+    for node in nodes:
+        steps = [step for step in node.metrics.steps if step.loss is not None]
+        losses = [step.loss for step in steps if step.loss is not None]
+        x = [step.ordinal for step in steps]
+        figure.add_trace(_line(node, x, losses, opacity=0.2, width=1, showlegend=False, hoverinfo="skip"))
+        figure.add_trace(_line(node, x, running_mean(losses, SMOOTHING_STEPS)))
+    return _with_rounds(figure, nodes)
+
+
+def heldout_loss(nodes: Sequence[Curve]) -> go.Figure:
+    """Each node's loss on its own held-out text, whenever it was measured."""
+    figure = _figure("step", _loss_unit(nodes))
+    for node in nodes:
+        evaluations = node.metrics.evaluations
+        x, y = [each.ordinal for each in evaluations], [each.loss for each in evaluations]
+        when = [escape(each.when) for each in evaluations]
+        line = _line(node, x, y, mode="lines+markers", customdata=when, hovertemplate="%{customdata}: %{y:.4f}")
+        figure.add_trace(line)
+    return _with_rounds(figure, nodes)
+
+
+def heldout_shares(nodes: Sequence[Curve]) -> go.Figure:
+    """Each classifier's accuracy on its own held-out records, and, thinner, its macro-F1."""
+    figure = _figure("step", "share")
+    for node in nodes:
+        measured = [each for each in node.metrics.evaluations if each.accuracy is not None]
+        x = [each.ordinal for each in measured]
+        accuracy = [each.accuracy for each in measured if each.accuracy is not None]
+        f1 = [each.macro_f1 for each in measured if each.macro_f1 is not None]
+        figure.add_trace(_line(node, x, accuracy, mode="lines+markers", hovertemplate="accuracy %{y:.3f}"))
+        figure.add_trace(_line(node, x, f1, width=1, showlegend=False, hovertemplate="macro-F1 %{y:.3f}"))
+    figure.update_yaxes(range=[0, 1])
+    return _with_rounds(figure, nodes)
+
+
+def consensus_distance(nodes: Sequence[Curve]) -> go.Figure:
+    """How far each node is from the mean of itself and its neighbours, on a logarithmic scale."""
+    figure = _figure("step", "RMS distance of a parameter")
+    _add_lines(figure, nodes, lambda step: step.consensus_distance or None)  # a logarithm has no place for zero
+    figure.update_yaxes(type="log", exponentformat="power", dtick=1)
+    return _with_rounds(figure, nodes)
+
+
+def bytes_sent(nodes: Sequence[Curve]) -> go.Figure:
+    """Everything each node has sent since its start."""
+    figure = _figure("step", "sent, MiB")
+    _add_lines(figure, nodes, lambda step: step.bytes_sent / 2**20)
+    figure.update_yaxes(rangemode="tozero")
+    return _with_rounds(figure, nodes)
+
+
+def running_mean(values: Sequence[float], width: int) -> list[float]:
+    """The mean of each value and up to ``width`` - 1 before it."""
+    sums = [0.0, *accumulate(values)]
+    firsts = (max(0, end - width) for end in range(1, len(sums)))
+    return [(sums[end] - sums[first]) / (end - first) for end, first in enumerate(firsts, start=1)]
+
+
+def _loss_unit(nodes: Iterable[Curve]) -> str:
+    classifies = any(each.accuracy is not None for node in nodes for each in node.metrics.evaluations)
+    return f"loss, nats per {'record' if classifies else 'token'}"
+
+
+def _add_lines(figure: go.Figure, nodes: Iterable[Curve], value: Values) -> None:
+    for node in nodes:
+        points = [(step.ordinal, y) for step in node.metrics.steps if (y := value(step)) is not None]
+        figure.add_trace(_line(node, [x for x, _ in points], [y for _, y in points]))
+
+
+def _line(node: Curve, x: Sequence[float], y: Sequence[float], *, width: float = 2, **looks: object) -> go.Scatter:
+    line = {"color": node.colour, "dash": node.dash, "width": width}
+    # Plotly reads a few HTML tags in names, so they are escaped here like everywhere else on the page.
+    name = escape(node.name)
+    return go.Scatter(**{"x": x, "y": y, "name": name, "legendgroup": name, "mode": "lines", "line": line, **looks})
+
+
+def _with_rounds(figure: go.Figure, nodes: Sequence[Curve]) -> go.Figure:
+    """Thin upright lines where rounds begin; and room for the legend, which on a phone holds two or three in a line."""
+    figure.update_layout(height=HEIGHT + 12 * max(0, len(nodes) - 4))
+    line = {"width": 1, "dash": "dot", "color": KIND_COLOURS["start"]}
+    place = {"yref": "paper", "y": 1, "yanchor": "bottom", "xanchor": "left", "font_size": 11}
+    for first, label in _round_starts(nodes):
+        figure.add_vline(x=first, line=line, annotation={"text": label, **place})
+    return figure
+
+
+def _round_starts(nodes: Sequence[Curve]) -> Iterator[tuple[int, str]]:
+    """The first ordinal of every round, and the round's name; a round without gradients is the final flush."""
+    steps = [step for node in nodes for step in node.metrics.steps]
+    for number in sorted({step.round for step in steps}):
+        of_round = [step for step in steps if step.round == number]
+        trained = any(step.loss is not None for step in of_round)
+        yield min(step.ordinal for step in of_round), f"round {number + 1}" if trained else "flush"
+
+
+def _figure(x_title: str, y_title: str, height: int = HEIGHT) -> go.Figure:
+    figure = go.Figure()
+    figure.update_layout(
+        template=go.layout.Template(),
+        height=height,
+        margin={"l": 8, "r": 8, "t": 28, "b": 8},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 13},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
+        hovermode="x",
+        modebar={"bgcolor": "rgba(0,0,0,0)"},
+    )
+    figure.update_xaxes(title=x_title, automargin=True, showgrid=False, zeroline=False)
+    figure.update_yaxes(title=y_title, automargin=True, zeroline=False)
+    return figure

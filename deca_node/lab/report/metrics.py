@@ -1,0 +1,111 @@
+"""Read back what a node wrote down while it ran: ``metrics.jsonl``, one JSON object per line.
+
+A report may be made of a node that was killed, or of one that a newer version ran. So lines of unknown
+kinds are passed over, and lines cut short are counted instead of believed or refused.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deca_node.protocol.errors import DataError
+from deca_node.storage.jsons import UNFIT, parse
+
+
+@dataclass(frozen=True)
+class StepFigures:
+    """One step of one node.
+
+    ``loss`` is that of the step's batch in nats per token, None in a mix without a gradient. The two
+    distances are root mean squares over the elements of the block in training: to the mean of the node and
+    its neighbours, and to each neighbour; None where nothing was exchanged. Bytes are cumulative.
+    """
+
+    time: float
+    round: int
+    block: int
+    inner: int
+    ordinal: int
+    loss: float | None
+    consensus_distance: float | None
+    disagreement: float | None
+    bytes_sent: int
+    bytes_received: int
+    step_seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The mean loss over a node's own held-out text, nats per token, before step ``ordinal``. A classifier's is per
+    record, and there are shares of it, from 0 to 1."""
+
+    time: float
+    when: str
+    ordinal: int
+    loss: float
+    accuracy: float | None = None
+    macro_f1: float | None = None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """All that one node wrote, in the order it was written; ``unreadable`` counts lines that were cut short."""
+
+    steps: tuple[StepFigures, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    unreadable: int = 0
+
+
+def read_metrics(path: Path) -> Metrics:
+    """Read one node's ``metrics.jsonl``. Raises DataError where there is no such file."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise DataError(f"the metrics in {path} cannot be read: {error.strerror or error}") from error
+    steps: list[StepFigures] = []
+    evaluations: list[Evaluation] = []
+    unreadable = 0
+    for line in lines:
+        try:
+            facts = parse(line)
+            match facts["kind"]:
+                case "step":
+                    steps.append(_step(facts))
+                case "eval":
+                    evaluations.append(_evaluation(facts))
+        except UNFIT:
+            unreadable += 1
+    return Metrics(tuple(steps), tuple(evaluations), unreadable)
+
+
+def _step(facts: Mapping[str, Any]) -> StepFigures:
+    return StepFigures(
+        time=float(facts["time"]),
+        round=int(facts["round"]),
+        block=int(facts["block"]),
+        inner=int(facts["inner"]),
+        ordinal=int(facts["ordinal"]),
+        loss=_optional(facts, "loss"),
+        consensus_distance=_optional(facts, "consensus_distance"),
+        disagreement=_optional(facts, "disagreement_rms"),
+        bytes_sent=int(facts["bytes_sent"]),
+        bytes_received=int(facts["bytes_received"]),
+        step_seconds=float(facts["step_seconds"]),
+    )
+
+
+def _evaluation(facts: Mapping[str, Any]) -> Evaluation:
+    return Evaluation(
+        time=float(facts["time"]),
+        when=str(facts["when"]),
+        ordinal=int(facts["ordinal"]),
+        loss=float(facts["loss"]),
+        accuracy=_optional(facts, "accuracy"),
+        macro_f1=_optional(facts, "macro_f1"),
+    )
+
+
+def _optional(facts: Mapping[str, Any], name: str) -> float | None:
+    value = facts.get(name)
+    return None if value is None else float(value)

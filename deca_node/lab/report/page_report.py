@@ -1,0 +1,66 @@
+"""The page of a node as it stood, in one file: the same page that the node serves, with the answers inside it.
+
+It needs nothing beside itself, asks nobody, and forbids itself to. What it tells comes from the node's folder: status,
+members, map and events as the node kept them last, and the lines over steps from ``metrics.jsonl``, which knows every
+step up to the end.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from deca_node.daemon.status.facts import to_json
+from deca_node.daemon.status.history import Lines
+from deca_node.daemon.web import dashboard
+from deca_node.daemon.web.page_file import PAGE
+from deca_node.lab.report.report import POLICY, write_text
+from deca_node.lab.report.run_report import agreed
+from deca_node.protocol.errors import DataError
+from deca_node.storage.folder import METRICS
+from deca_node.storage.jsons import UNFIT, parse
+
+KEPT = ("status", "members", "map", "events")
+METRICS_BYTES_MAX = 1 << 30
+"""More than this of the end of metrics.jsonl is not read."""
+
+
+def has_page(directory: Path) -> bool:
+    """Whether the node in this folder kept its page; one that was killed at its very beginning did not."""
+    return (directory / PAGE).exists()
+
+
+def write_page_report(path: Path, directory: Path) -> None:
+    """Write the page of the node in ``directory``. Raises DataError where what it kept cannot be read, StorageError
+    where the report cannot be written."""
+    try:
+        kept = parse((directory / PAGE).read_text(encoding="utf-8"))
+        told = {name: kept[name] for name in KEPT}
+    except (OSError, *UNFIT):
+        raise DataError(f"{directory / PAGE} cannot be read; remove it for a report from the metrics alone") from None
+    lines = Lines()
+    lines.recall(directory / METRICS, METRICS_BYTES_MAX)
+    told |= {"history": json.loads(to_json(lines.points())), "agreed": agreed(directory)}
+    write_text(path, page_with(told))
+
+
+def page_with(told: dict[str, Any]) -> str:
+    """The node's page with what it would ask for in it."""
+    folder = Path(dashboard.__file__).parent
+    page = (folder / "dashboard.html").read_text(encoding="utf-8")
+    style = (folder / "dashboard.css").read_text(encoding="utf-8")
+    code = (folder / "dashboard.js").read_text(encoding="utf-8")
+    drawing = dashboard.plotly_js().read_text(encoding="utf-8")
+    # Within a script no text may look like its end, and names come from elsewhere.
+    answers = json.dumps(told, separators=(",", ":")).replace("<", "\\u003c")
+    parts = {
+        '<meta charset="utf-8">': '<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+        '<link rel="stylesheet" href="/dashboard.css">': f"<style>\n{style}</style>",
+        '<script src="/plotly.js" defer></script>': f"<script>{drawing}</script>",
+        '<script src="/dashboard.js" defer></script>': "",
+        "</body>": f'<script id="told" type="application/json">{answers}</script>\n<script>{code}</script>\n</body>',
+    }
+    for there, instead in parts.items():
+        assert page.count(there) == 1, f"the page has one {there}"
+        page = page.replace(there, instead)
+    return page

@@ -1,0 +1,92 @@
+"""The report of a run that is under way or over, from what its nodes wrote down: no model is loaded for it.
+
+Each party has its own node's folder and nobody else's, so one folder is enough; with several (a run on one machine,
+or folders that were sent) every node is a line in the charts.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deca_node.lab.report.metrics import Metrics, read_metrics
+from deca_node.lab.report.report import Tile, curves, facts, tiles, write_page
+from deca_node.protocol.errors import DataError
+from deca_node.storage.folder import METRICS
+from deca_node.storage.jsons import UNFIT, parse
+
+VALUE_LENGTH_MAX = 200
+LEFT_OUT = "absent"
+
+
+@dataclass(frozen=True)
+class NodeRecord:
+    """What one node's folder tells: its metrics, and what it agreed on with the others, by name."""
+
+    name: str
+    metrics: Metrics
+    agreed: Mapping[str, str]
+
+
+def read_node(directory: Path) -> NodeRecord:
+    """Read a node's folder, running or not. Raises DataError where it holds no metrics."""
+    metrics = read_metrics(directory / METRICS)
+    if not metrics.steps and not metrics.evaluations:
+        raise DataError(f"the node in {directory} has not trained yet; there is nothing to report")
+    return NodeRecord(directory.absolute().name, metrics, agreed(directory))
+
+
+def agreed(directory: Path) -> dict[str, str]:
+    """What a node agreed on with the others, by name. Nothing where it was killed while it wrote that down: its metrics
+    are worth a report all the same."""
+    try:
+        run = parse((directory / "run.json").read_text(encoding="utf-8"))
+        return {"fingerprint": str(run["fingerprint"]), **{k: str(v) for k, v in run["agreement"].items()}}
+    except (OSError, *UNFIT):
+        return {}
+
+
+def write_run_report(path: Path, nodes: Sequence[NodeRecord]) -> None:
+    """Write the report as one HTML file. Raises StorageError where it cannot be written."""
+    names = sorted({node.agreed.get("run_name", "deca") for node in nodes})
+    who = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
+    write_page(path, f"Run {', '.join(names)}: {who}", _body(nodes))
+
+
+def _body(nodes: Sequence[NodeRecord]) -> Iterator[str]:
+    yield tiles(_numbers(nodes))
+    yield from curves([(node.name, node.metrics) for node in nodes])
+    yield facts("What the nodes agreed on", _agreed(nodes))
+
+
+def _numbers(nodes: Sequence[NodeRecord]) -> Iterator[Tile]:
+    """The held-out loss at first and at last, and how far the nodes are; means over nodes."""
+    measured = [node.metrics.evaluations for node in nodes if node.metrics.evaluations]
+    if measured:
+        yield "", f"{_mean(each[0].loss for each in measured):.3f}", "held-out loss at first"
+        yield "together", f"{_mean(each[-1].loss for each in measured):.3f}", "held-out loss at last"
+    shares = [[a.accuracy for a in each if a.accuracy is not None] for each in measured]
+    if any(shares):
+        yield "", f"{_mean(each[0] for each in shares if each):.3f}", "held-out accuracy at first"
+        yield "together", f"{_mean(each[-1] for each in shares if each):.3f}", "held-out accuracy at last"
+    stepped = [node.metrics.steps for node in nodes if node.metrics.steps]
+    if stepped:
+        yield "", str(max(steps[-1].ordinal for steps in stepped) + 1), "steps done"
+        sent = sum(steps[-1].bytes_sent for steps in stepped) / 2**20
+        yield "", f"{sent:,.1f}", "MiB sent" if len(nodes) == 1 else "MiB sent by all"
+
+
+def _agreed(nodes: Sequence[NodeRecord]) -> Iterator[tuple[str, str]]:
+    """One line per field; where nodes differ, because they were of different runs, who has what."""
+    for field in sorted({field for node in nodes for field in node.agreed}):
+        values = {node.name: _brief(node.agreed.get(field, LEFT_OUT)) for node in nodes}
+        same = len(set(values.values())) == 1
+        yield field, next(iter(values.values())) if same else ", ".join(f"{v} ({name})" for name, v in values.items())
+
+
+def _brief(value: str) -> str:
+    return value if len(value) <= VALUE_LENGTH_MAX else value[: VALUE_LENGTH_MAX - 1] + "…"
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return sum(numbers) / len(numbers)

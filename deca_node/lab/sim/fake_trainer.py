@@ -1,0 +1,303 @@
+"""A trainer of a few lines and a few numbers, which dies, returns from its disk, and takes over what others have.
+
+The arithmetic is that of compressed averaging in full: a public copy x^, differences e_ij, a coarse
+quantizer, gamma_c and w_ij. Instead of Adam every gradient pulls a node toward a place of its own, so that
+nodes disagree and the audit knows by how much each has moved itself.
+"""
+
+import random
+from dataclasses import dataclass, field
+
+from deca_node.lab.sim.audit import BLOCKS, ELEMENTS, FRAME_BYTES, Audit, HalfFlow, Vector, plus
+from deca_node.lab.sim.cluster import Cluster
+from deca_node.lab.sim.seats import FrameBook, Seat
+from deca_node.lab.sim.weather import Weather
+from deca_node.protocol import commands as c
+from deca_node.protocol import events as e
+from deca_node.protocol.agreed.frames import FrameId
+from deca_node.protocol.agreed.run import ModelFacts, RunSettings
+from deca_node.protocol.agreed.schedule import Schedule, Step
+from deca_node.protocol.agreed.sizes import FrameSizes
+from deca_node.protocol.agreed.versions import BlockVersion, Delta
+from deca_node.protocol.node.node import Node
+from deca_node.protocol.visit.edges import EdgeState
+from deca_node.protocol.visit.waits import Patience
+
+LEVELS = 7
+"""The quantizer has 15 levels: 4 bits."""
+
+PULL = 0.2
+
+NOT_VISITED = -1
+BLOCK_NAMES = tuple(f"layers.{i}" for i in range(BLOCKS))
+
+
+def quantized(x: Vector) -> Vector:
+    """Q(x): every element to the nearest of 15 levels between -max|x| and max|x|."""
+    scale = max(map(abs, x)) / LEVELS
+    return [round(value / scale) * scale for value in x] if scale else [0.0] * len(x)
+
+
+@dataclass
+class _Edge:
+    weight: float
+    e: Vector
+    applied: int = -1
+    """Index of the last exchange whose flow was applied."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A checkpoint: every block's values, and those that its last visit ended with; of the active one both differ."""
+
+    position: Step
+    x: tuple[tuple[float, ...], ...]
+    frozen: tuple[tuple[float, ...], ...]
+    versions: tuple[int, ...]
+    """The activation at whose end each block was frozen."""
+
+
+@dataclass
+class _Visit:
+    """The active block's state; all of it but ``gradients`` ends with the process."""
+
+    block: int
+    gradients: int = 0
+    unfolded: bool = False
+    x_hat: Vector = field(default_factory=list)
+    edges: dict[str, _Edge] = field(default_factory=dict)
+    encoded: list[int] = field(default_factory=list)
+
+
+class FakeTrainer:
+    """One node's end of the arithmetic. It asserts that it is asked for the right things in the right order."""
+
+    def __init__(self, name: str, settings: RunSettings, frames: FrameBook, audit: Audit) -> None:
+        rng = random.Random(f"{name}:{settings.seed}")
+        self.name = name
+        self.x0 = [[0.0] * ELEMENTS for _ in range(BLOCKS)]
+        self.x = [list(x) for x in self.x0]
+        self.frames = frames
+        self.disk: list[_Kept] = []
+        """Checkpoints, the newest last; at most two."""
+        self._places = [[rng.gauss(0, 1) for _ in range(ELEMENTS)] for _ in range(BLOCKS)]
+        self._settings = settings
+        self._schedule = Schedule(settings, BLOCKS, final_flush_mixes=1)
+        self._audit = audit
+        self._visit: _Visit | None = None
+        self._activation = 0
+        """The activation that is visited, or will be next."""
+        self._frozen = [list(x) for x in self.x0]
+        self._versions = [NOT_VISITED] * BLOCKS
+        audit.join(self)
+
+    # --- life ---------------------------------------------------------------------------------------
+
+    def ready(self) -> e.TrainerReady:
+        """Equal at all nodes, as it must be, but for the position."""
+        facts = ModelFacts("0" * 64, BLOCK_NAMES, (ELEMENTS,) * BLOCKS)
+        sizes = (FRAME_BYTES,) * BLOCKS
+        position = self.disk[-1].position if self.disk else Step(0, 0)
+        return e.TrainerReady(facts, FrameSizes(sizes, sizes, (0,) * BLOCKS), position)
+
+    def restart(self) -> None:
+        """All that is not on the disk is lost."""
+        before, self._visit = self.x, None
+        if not self.disk:
+            self.x, self._frozen = [list(x) for x in self.x0], [list(x) for x in self.x0]
+            self._versions, self._activation = [NOT_VISITED] * BLOCKS, 0
+        else:
+            kept = self.disk[-1]
+            self.x, self._frozen = [list(x) for x in kept.x], [list(x) for x in kept.frozen]
+            self._versions, self._activation = list(kept.versions), kept.position.activation
+            if kept.position.inner:
+                gradients = min(kept.position.inner, self._settings.inner_steps)
+                self._visit = _Visit(self._schedule[self._activation].block, gradients)
+        self._audit.jumped(before, self.x)
+
+    def give(self) -> e.Fetched | None:
+        """The frozen blocks of the newest checkpoint."""
+        if not self.disk:
+            return None
+        kept, deltas = self.disk[-1], []
+        for name, x, version in zip(BLOCK_NAMES, kept.frozen, kept.versions, strict=True):
+            if version != NOT_VISITED:
+                path = f"{len(self._audit.given)}:{self.name}/{name}"
+                self._audit.given[path] = list(x)
+                deltas.append(Delta(BlockVersion(name, version), path))
+        return e.Fetched(kept.position.activation, tuple(deltas))
+
+    # --- commands -----------------------------------------------------------------------------------
+
+    def obey(self, command: c.TrainerCommand) -> e.TrainerEvent:
+        """Do what is asked."""
+        match command:
+            case c.Activate():
+                return self._activate(command)
+            case c.Connect():
+                return self._connect(command)
+            case c.HalfStep():
+                return self._half_step(command)
+            case c.Mix():
+                return self._mix(command)
+            case c.Freeze():
+                return self._freeze(command)
+            case c.Evaluate(when):
+                return e.Evaluated(when, 1.0, 1)
+            case c.Save(name):
+                assert self._visit is None
+                return e.Saved(name)
+            case c.Checkpoint():
+                return self._checkpoint(command)
+            case c.Adopt():
+                return self._adopt(command)
+
+    @property
+    def _active(self) -> _Visit:
+        assert self._visit is not None, "no block is active"
+        return self._visit
+
+    def _activate(self, command: c.Activate) -> e.Activated:
+        assert self._visit is None, "a block is activated before the last one was frozen"
+        assert command.activation.index == self._activation, "activations are visited in order, each once"
+        self._visit = _Visit(command.activation.block)
+        block = self._visit.block
+        if command.keyframe:
+            self._write(command.keyframe, quantized(plus(self.x[block], self.x0[block], -1.0)))
+        return e.Activated(command.activation.index)
+
+    def _connect(self, command: c.Connect) -> e.Connected:
+        ours = self._sound(command.ours)[1] if command.ours else [0.0] * ELEMENTS
+        self._active.x_hat = plus(self.x0[self._active.block], ours)
+        refused = []
+        for near in command.neighbours:
+            theirs = self._read(near.keyframe)
+            if theirs:
+                self._active.edges[near.peer] = _Edge(near.weight, plus(theirs[1], ours, -1.0))
+            else:
+                refused.append(e.Refused(near.peer, "not-finite", "its keyframe is malformed"))
+        assert sum(near.weight for near in command.neighbours) < 1 + 1e-9, "what is left to self is not negative"
+        return e.Connected(command.activation, tuple(refused))
+
+    def _half_step(self, command: c.HalfStep) -> e.HalfStepped:
+        visit = self._active
+        assert not visit.unfolded and command.step.activation == self._activation
+        x = self.x[visit.block]
+        if command.gradient:
+            assert command.step.inner == visit.gradients < self._settings.inner_steps, "every step is taken once"
+            pull = [PULL * (place - value) for place, value in zip(self._places[visit.block], x, strict=True)]
+            x = self.x[visit.block] = plus(x, pull)
+            self._audit.moved(visit.block, pull)
+            visit.gradients += 1
+            visit.unfolded = True
+        if command.update:
+            q = quantized(plus(x, visit.x_hat, -1.0))
+            visit.x_hat = plus(visit.x_hat, q)
+            self._write(command.update, q)
+            visit.encoded.append(command.update.inner)
+        return e.HalfStepped(command.step, command.update)
+
+    def _mix(self, command: c.Mix) -> e.Mixed:
+        visit = self._active
+        assert command.fold == visit.unfolded, "h is folded once after each gradient"
+        visit.unfolded = False
+        bad = {flow.peer for flow in command.flows if not self._read(flow.theirs)}
+        for peer in bad:
+            del visit.edges[peer]
+        for flow in command.flows:
+            if flow.peer not in bad:
+                self._flow(visit, flow)
+        words = ("not-finite", "its update is malformed")
+        return e.Mixed(command.step, refused=tuple(e.Refused(peer, *words) for peer in sorted(bad)))
+
+    def _flow(self, visit: _Visit, flow: c.Flow) -> None:
+        """e_ij += q_j - q_i, x_i += gamma_c w_ij e_ij."""
+        edge = visit.edges[flow.peer]
+        edge.applied += 1
+        assert flow.theirs.inner == flow.ours.inner == visit.encoded[edge.applied], "flows are applied once, in order"
+        (theirs, q_theirs), (ours, q_ours) = self._sound(flow.theirs), self._sound(flow.ours)
+        edge.e = plus(edge.e, plus(q_theirs, q_ours, -1.0))
+        amount = [self._settings.flow_share * edge.weight * value for value in edge.e]
+        self.x[visit.block] = plus(self.x[visit.block], amount)
+        ends = (min(self.name, flow.theirs.sender), max(self.name, flow.theirs.sender))
+        self._audit.flowed(HalfFlow(visit.block, amount, flow.theirs.activation, ends), theirs, ours)
+
+    def _freeze(self, command: c.Freeze) -> e.Frozen:
+        assert not self._active.unfolded and command.activation == self._activation
+        self._end_visit()
+        self._activation += 1
+        return e.Frozen(command.activation)
+
+    def _end_visit(self) -> None:
+        block, self._visit = self._active.block, None
+        self._frozen[block], self._versions[block] = self.x[block], self._activation
+
+    def _checkpoint(self, command: c.Checkpoint) -> e.Checkpointed:
+        position = command.position
+        assert (self._visit is not None) == (position.inner > 0), "a block is active within an activation only"
+        assert position.activation == self._activation and not (self._visit and self._visit.unfolded)
+        frozen = tuple(map(tuple, self._frozen))
+        kept = _Kept(position, tuple(map(tuple, self.x)), frozen, tuple(self._versions))
+        self.disk = [*self.disk[-1:], kept]
+        return e.Checkpointed(position, f"checkpoints/{position.activation}-{position.inner}")
+
+    def _adopt(self, command: c.Adopt) -> e.Adopted:
+        assert command.position > Step(self._activation, 0) and command.position.inner == 0, "nobody goes back"
+        if self._visit:
+            self._end_visit()
+        before, self.x = self.x, list(self.x)
+        for delta in command.deltas:
+            block = BLOCK_NAMES.index(delta.version.block)
+            self.x[block] = self._frozen[block] = self._audit.given[delta.path]
+            self._versions[block] = delta.version.activation
+        self._audit.jumped(before, self.x)
+        self._activation = command.position.activation
+        return e.Adopted(command.position)
+
+    def _write(self, frame: FrameId, x: Vector) -> None:
+        self.frames.view(frame)[:] = self._audit.frame(x)
+
+    def _read(self, frame: FrameId) -> tuple[int, Vector] | None:
+        return self._audit.read(bytes(self.frames.view(frame)))
+
+    def _sound(self, frame: FrameId) -> tuple[int, Vector]:
+        found = self._read(frame)
+        assert found, f"{frame} is not what its sender wrote"
+        return found
+
+
+def check_pace(node: Node) -> None:
+    """No end of an open edge goes further ahead of the other than the run allows."""
+    visit = node.visit
+    if visit is None or not visit.exchanging or visit.exchange.encoded < 0:
+        return
+    for edge in visit.exchange.edges.values():
+        if edge.state is EdgeState.OPEN:
+            ahead = visit.exchange.behind(edge, visit.exchange.encoded)
+            assert ahead <= node.settings.late_steps + 1, f"{node.name} is {ahead} exchanges ahead of {edge.peer}"
+
+
+def fake_cluster(
+    seed: int, names: tuple[str, ...], settings: RunSettings, patience: Patience, weather: Weather
+) -> tuple[Cluster, Audit]:
+    """A cluster of fake trainers whose rules are checked after every event."""
+    audit = Audit()
+    trainers: dict[str, FakeTrainer] = {}
+
+    def seat(name: str) -> Seat:
+        return Seat(Node(name, names, settings, patience), trainers[name], trainers[name].frames)
+
+    def revive(name: str, empty: bool) -> Seat:
+        trainer = trainers[name]
+        trainer.frames = FrameBook()
+        trainer.disk = [] if empty else trainer.disk
+        trainer.restart()
+        return seat(name)
+
+    def watch(node: Node) -> None:
+        audit.check()
+        check_pace(node)
+
+    for name in names:
+        trainers[name] = FakeTrainer(name, settings, FrameBook(), audit)
+    return Cluster({name: seat(name) for name in names}, weather, seed, watch, revive), audit

@@ -1,0 +1,163 @@
+"""What every codec has in common: how a slice of numbers is written, read and checked. The formats themselves are in
+:mod:`deca_node.numerics.codecs.formats`."""
+
+import math
+import sys
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from deca_node.numerics.codecs import native
+from deca_node.protocol.errors import TrainerError, WireError
+
+CACHE_ELEMENTS = 1 << 17
+"""Elements handled at a time on a CPU: half a megabyte of float32, which stays in a core's own cache."""
+
+ACCELERATOR_ELEMENTS = 1 << 24
+"""The same where every call is a kernel launch: large enough to hide it, small beside a block."""
+
+FLOAT_MAX = torch.finfo(torch.float32).max
+FLOAT_TINY = torch.finfo(torch.float32).tiny
+BFLOAT_MAX = torch.finfo(torch.bfloat16).max
+
+assert sys.byteorder == "little", "the wire format is little-endian, and codecs reinterpret memory in place"
+
+
+class Measure(NamedTuple):
+    """How much a buffer of codes says: a magnitude that nothing in it exceeds, and a norm.
+
+    ``rms`` is the root mean square over all elements, where codes have scales of the largest that an element of its
+    group may have: for what an encoder wrote that is at least the RMS itself, and at most the root of the group's size
+    times it. So it follows from the scales alone, and a sender cannot hide anything from it.
+    """
+
+    largest: float
+    rms: float
+
+
+class Part(NamedTuple):
+    """The same of one part of a buffer: ``squares`` is the sum over its elements."""
+
+    largest: float
+    squares: float
+
+
+class NotFiniteError(TrainerError):
+    """Numbers to be sent are NaN or infinite; ``index`` is the first of them."""
+
+    def __init__(self, codec: str, index: int, value: float) -> None:
+        super().__init__(
+            f"the {codec} codec refuses element {index} of this block, which is {value}: training has diverged; "
+            "a lower learning_rate is the usual cure"
+        )
+        self.index = index
+
+
+def slice_elements(device: torch.device) -> int:
+    """Elements to handle at a time on ``device``; a multiple of every codec's group."""
+    return CACHE_ELEMENTS if device.type == "cpu" else ACCELERATOR_ELEMENTS
+
+
+class Codec(ABC):
+    """One way to write float32 numbers.
+
+    ``contraction`` bounds ``|x - decode(encode(x))| / |x|`` in the 2-norm over any one group, save where
+    numbers are so small (below 1e-35) that float32 itself runs out of digits.
+    """
+
+    name: str
+    group: int
+    bits_per_element: float
+    contraction: float
+
+    @abstractmethod
+    def nbytes(self, elements: int) -> int:
+        """Bytes that ``elements`` numbers take; where element ``elements`` begins, if that starts a group."""
+
+    def encode(self, x: Tensor, out: Tensor, offset: int = 0) -> None:
+        """Write ``x`` (float32 [n]) into ``out`` (uint8 [nbytes(n)], any device).
+
+        ``offset`` is the position of x[0] in the block, for the message of the NotFiniteError raised
+        where x holds NaN or infinity; ``out`` then holds nothing of use.
+        """
+        assert x.dtype == torch.float32 and x.dim() == 1 and out.dtype == torch.uint8
+        assert out.numel() == self.nbytes(x.numel()), f"{out.numel()} bytes for {x.numel()} elements of {self.name}"
+        if native.encode(self.name, x, out):
+            return
+        target = out if out.device == x.device else torch.empty_like(out, device=x.device)
+        size = slice_elements(x.device)
+        for start in range(0, x.numel(), size):
+            part = x[start : start + size]
+            first = self.nbytes(start)
+            if not self._encode(part, target[first : first + self.nbytes(part.numel())]):
+                index = int((~part.isfinite()).nonzero()[0])
+                raise NotFiniteError(self.name, offset + start + index, part[index].item())
+        if target is not out:
+            out.copy_(target)
+
+    def decode(self, codes: Tensor, start: int, stop: int, device: torch.device | None = None) -> Tensor:
+        """Elements [start, stop) of a whole buffer ``codes`` (uint8), as a new float32 tensor on ``device``."""
+        device = device or codes.device
+        if device.type == "cpu":
+            x = torch.empty(stop - start, dtype=torch.float32)
+            if native.decode(self.name, codes, start, x):
+                return x
+        lead = start % self.group
+        last = -(-stop // self.group) * self.group
+        part = codes[self.nbytes(start - lead) : min(self.nbytes(last), codes.numel())]
+        return self._decode(part.to(device))[lead : lead + stop - start]
+
+    def largest(self, codes: Tensor, elements: int, sender: str = "a peer") -> float:
+        """Check a received buffer; returns a magnitude that nothing in it exceeds when decoded. Raises as
+        :meth:`measure` does."""
+        return self.measure(codes, elements, sender).largest
+
+    def measure(self, codes: Tensor, elements: int, sender: str = "a peer") -> Measure:
+        """Check a received buffer, and see how much it says.
+
+        Raises WireError where the length is not that of ``elements`` numbers (``bad-length``), where a scale
+        or a number is negative where it cannot be, NaN or infinite (``not-finite``), where a code is none that
+        an encoder writes (``bad-codes``), or where the places of topk are not rising or not within their group
+        (``bad-places``).
+        """
+        expected = self.nbytes(elements)
+        if codes.dtype != torch.uint8 or codes.numel() != expected:
+            raise WireError(
+                "bad-length",
+                f"{sender} sent {codes.numel()} bytes of {self.name} for {elements} elements, which take {expected}",
+            )
+        compiled = native.measure(self.name, codes, elements)
+        return self._checked(codes, elements, sender) if compiled is None else Measure(*compiled)
+
+    def _checked(self, codes: Tensor, elements: int, sender: str) -> Measure:
+        """:meth:`measure` of a buffer that has the right length."""
+        found = [self._measure(codes[a:b]) for a, b in self._byte_slices(elements)]
+        # Each by itself, since Python's max() may pass a NaN over.
+        if not all(math.isfinite(part.largest) for part in found):
+            raise WireError("not-finite", f"{sender} sent {self.name} codes that do not stand for finite numbers")
+        if not all(self._fit(codes[a:b]) for a, b in self._byte_slices(elements)):
+            raise WireError("bad-codes", f"{sender} sent {self.name} codes that no encoder writes")
+        squares = sum(part.squares for part in found)
+        return Measure(max((part.largest for part in found), default=0.0), math.sqrt(squares / max(elements, 1)))
+
+    def _fit(self, codes: Tensor) -> bool:
+        """Whether an encoder may have written these codes."""
+        return True
+
+    def _byte_slices(self, elements: int) -> list[tuple[int, int]]:
+        starts = range(0, elements, CACHE_ELEMENTS)
+        return [(self.nbytes(a), self.nbytes(min(a + CACHE_ELEMENTS, elements))) for a in starts]
+
+    @abstractmethod
+    def _encode(self, x: Tensor, out: Tensor) -> bool:
+        """Encode one slice; False where it is not finite."""
+
+    @abstractmethod
+    def _decode(self, codes: Tensor) -> Tensor:
+        """Decode whole groups, the last of which may be short; may return a few elements too many."""
+
+    @abstractmethod
+    def _measure(self, codes: Tensor) -> Part:
+        """Of whole groups; the largest is NaN or infinity where they are malformed."""

@@ -1,0 +1,262 @@
+"""Labelled records: read, turned into tokens, split. One record is one row; nothing is packed.
+
+::
+
+    {"text": "The stay was short.", "label": "neutral"}
+    {"text": "A man sleeps.", "text_pair": "Somebody is awake.", "label": 2}
+
+A label is the name of one of the run's labels, or its number, counted from 0. Of a pair the tokenizer makes what it
+makes of pairs; one that knows no separator gets a newline between the two. What is longer than ``sequence_length``
+tokens is cut, in a pair the longer text first, and counted. A share of the records is held out, at least one.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deca_node.numerics.data.packing import Progress, permutation
+from deca_node.numerics.data.records import BadRecords, Reader, Source, filled, json_type, parse_object, some_keys
+from deca_node.numerics.data.tokenizing import Ids, runs
+from deca_node.protocol.agreed.settings import nearest
+from deca_node.protocol.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_FORMATS = 'under task = classification a record needs "text" and "label"'
+LABELS_TOLD_MAX = 8
+"""How many labels a complaint lists."""
+
+
+@dataclass(frozen=True)
+class LabelledRecord:
+    """A text, or a pair of texts, and the number of its label."""
+
+    source: Source
+    text: str
+    pair: str | None
+    label: int
+
+    @property
+    def characters(self) -> int:
+        """Length of both texts."""
+        return len(self.text) + len(self.pair or "")
+
+
+class LabelledReader(Reader[LabelledRecord]):
+    """Iterates over the labelled records of a file or folder; ``labels`` are all there may be, by their numbers."""
+
+    def __init__(self, path: Path, bad: BadRecords, labels: Sequence[str]) -> None:
+        super().__init__(path, bad)
+        self._labels = labels
+
+    def parse(self, line: bytes, source: Source) -> LabelledRecord:
+        """One line of JSON. Raises DataError that names the source and what is wrong with the line."""
+        value = parse_object(line, source, _FORMATS)
+        for key in ("text", "label"):
+            if key not in value:
+                raise DataError(f"{source}: {_FORMATS}, but the keys are {some_keys(value)}")
+        pair = filled(value, "text_pair", source) if value.get("text_pair") is not None else None
+        text = filled(value, "text", source)
+        return LabelledRecord(source, text, pair, label_number(value["label"], self._labels, source))
+
+    def whole(self, source: Source, text: str) -> LabelledRecord:
+        """A plain text has no label."""
+        raise DataError(f"{source}: a text file has no labels; {_FORMATS}, one per line of a .jsonl file")
+
+
+def label_number(value: Any, labels: Sequence[str], source: Source) -> int:
+    """The number of a label that is given by name or by number. Raises DataError where it is neither."""
+    if isinstance(value, str):
+        if value in labels:
+            return labels.index(value)
+        raise DataError(f'{source}: "label" is none of the run\'s labels{_some(labels)}{nearest(value, labels)}')
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise DataError(f'{source}: "label" must be a name or a whole number, not {_kind(value)}{_some(labels)}')
+    if str(value) in labels and labels.index(str(value)) != value:
+        raise DataError(
+            f'{source}: "label" is a number, and there are labels that are called by another one\'s number; '
+            f'write it as a string, as in "{labels[0]}"'
+        )
+    if not 0 <= value < len(labels):
+        raise DataError(f'{source}: "label" is no number from 0 to {len(labels) - 1}{_some(labels)}')
+    return value
+
+
+def _kind(value: Any) -> str:
+    return "a fraction" if isinstance(value, float) else json_type(value)
+
+
+def _some(labels: Sequence[str]) -> str:
+    more = ", …" if len(labels) > LABELS_TOLD_MAX else ""
+    return f" ({', '.join(labels[:LABELS_TOLD_MAX])}{more})"
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Records as tokens: record k has those from ``starts[k]`` to ``starts[k + 1]``, int64 [records + 1].
+
+    ``ids`` int32 [n]; ``types`` int8 [n], which text of a pair a token is of; ``labels`` int64 [records]. ``pad`` is
+    the token that fills up a row.
+    """
+
+    ids: Ids
+    types: NDArray[np.int8]
+    starts: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    pad: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: NDArray[np.int64]) -> "Examples":
+        """These records, in this order."""
+        lengths = self.starts[rows + 1] - self.starts[rows]
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        places = np.arange(starts[-1]) + np.repeat(self.starts[rows] - starts[:-1], lengths)
+        return Examples(self.ids[places], self.types[places], starts, self.labels[rows], self.pad)
+
+
+@dataclass(frozen=True)
+class LabelledSummary:
+    """What became of the data; ``counts`` says how many records each label has, by its number."""
+
+    records: int
+    skipped: int
+    skipped_sentences: tuple[str, ...]
+    tokens: int
+    cut: int
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledData:
+    """The node's labelled records, ready for :mod:`deca_node.numerics.data.batches`."""
+
+    train: Examples
+    heldout: Examples
+    labels: tuple[str, ...]
+    summary: LabelledSummary
+
+
+def load_labelled(
+    path: str | Path,
+    tokenizer: "PreTrainedTokenizerBase",
+    labels: Sequence[str],
+    *,
+    sequence_length: int,
+    pad: int | None = None,
+    holdout: float = 0.1,
+    seed: int = 0,
+    bad_records: str = "stop",
+    progress: Progress | None = None,
+) -> LabelledData:
+    """Read, tokenize and split a file or folder. The same arguments and data give the same records.
+
+    ``holdout`` is the share of records to hold out, below 1; ``pad`` the token that the model takes for padding, if
+    it is not the tokenizer's own. Raises DataError where the data cannot be used, and where a record is bad unless
+    ``bad_records`` is "skip".
+    """
+    assert 0 <= holdout < 1 and bad_records in ("stop", "skip"), "the node's configuration checks its settings"
+    path = Path(path)
+    bad = BadRecords(skip=bad_records == "skip")
+    reader = LabelledReader(path, bad, labels)
+    pad = (tokenizer.pad_token_id if pad is None else pad) or 0
+    rows = _RowTokenizer(tokenizer, sequence_length, bad)
+    for records in runs(reader, lambda record: record.characters):
+        rows.add(records)
+        if progress:
+            progress(reader.bytes_done, reader.bytes_total)
+    if not rows.labels:
+        skipped = f" ({bad.count:,} bad ones were left out; the first: {bad.sentences[0]})" if bad.count else ""
+        raise DataError(f"{path}: there are no usable records{skipped}; give at least one text with its label")
+    examples = rows.examples(pad)
+    held = _held_out(path, len(examples), holdout, seed)
+    summary = LabelledSummary(
+        records=len(examples),
+        skipped=bad.count,
+        skipped_sentences=tuple(bad.sentences),
+        tokens=len(examples.ids),
+        cut=rows.cut,
+        counts=tuple(int(n) for n in np.bincount(examples.labels, minlength=len(labels))),
+    )
+    train, heldout = (examples.take(np.flatnonzero(mask)) for mask in (~held, held))
+    return LabelledData(train, heldout, tuple(labels), summary)
+
+
+def _held_out(path: Path, records: int, holdout: float, seed: int) -> NDArray[np.bool_]:
+    """Which records are held out, bool [records]."""
+    held = np.zeros(records, np.bool_)
+    if not holdout:
+        return held
+    if records < 2:
+        raise DataError(f"{path}: there is one record, but 2 are needed: one to train on and one to hold out")
+    count = min(max(round(records * holdout), 1), records - 1)
+    held[permutation(records, f"{seed}:heldout")[:count]] = True
+    return held
+
+
+Row = tuple[Ids, NDArray[np.int8]]
+"""A record's tokens, and which text of a pair each is of."""
+
+
+class _RowTokenizer:
+    """Collects records as rows of tokens, as the tokenizer hands them to its model, and no longer than allowed."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", length_max: int, bad: BadRecords) -> None:
+        # A tokenizer remembers to cut, and would be saved so beside the tuned model.
+        self._tokenizer = copy.deepcopy(tokenizer)
+        self._length_max = length_max
+        self._bad = bad
+        self._joint = "" if tokenizer.sep_token_id is not None else "\n"
+        self._rows: list[Row] = []
+        self.labels: list[int] = []
+        self.cut = 0
+
+    def add(self, records: Sequence[LabelledRecord]) -> None:
+        """Tokenize the records that are not bad, in order. A tokenizer takes either texts or pairs in one call."""
+        rows: dict[int, Row] = {}
+        for paired in (False, True):
+            places = [k for k, record in enumerate(records) if (record.pair is not None) == paired]
+            rows |= zip(places, self._fitting([records[k] for k in places]), strict=True)
+        for k, record in enumerate(records):
+            if len(rows[k][0]):
+                self._rows.append(rows[k])
+                self.labels.append(record.label)
+            else:
+                self._bad.add(DataError(f"{record.source}: the tokenizer makes no tokens of it"))
+
+    def examples(self, pad: int) -> Examples:
+        """All that was collected."""
+        starts = np.cumsum([0, *(len(ids) for ids, _ in self._rows)], dtype=np.int64)
+        ids, types = (np.concatenate(column) for column in zip(*self._rows, strict=True))
+        return Examples(ids, types, starts, np.array(self.labels, np.int64), pad)
+
+    def _fitting(self, records: Sequence[LabelledRecord]) -> list[Row]:
+        """Rows of texts, or of pairs; those that turn out too long are made once more."""
+        rows = self._tokenized(records, cut=False)
+        long = [k for k, (ids, _) in enumerate(rows) if len(ids) > self._length_max]
+        for k, row in zip(long, self._tokenized([records[k] for k in long], cut=True), strict=True):
+            rows[k] = row
+        self.cut += len(long)
+        return rows
+
+    def _tokenized(self, records: Sequence[LabelledRecord], cut: bool) -> list[Row]:
+        if not records:
+            return []
+        pairs = [record.pair for record in records if record.pair is not None]
+        out = self._tokenizer(
+            [record.text + self._joint if pairs else record.text for record in records],
+            pairs or None,
+            truncation=cut,
+            max_length=self._length_max if cut else None,
+            return_token_type_ids=True,
+            verbose=False,
+        )
+        columns = zip(out["input_ids"], out["token_type_ids"], strict=True)
+        return [(np.array(ids, np.int32), np.array(types, np.int8)) for ids, types in columns]

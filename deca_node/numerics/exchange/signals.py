@@ -1,0 +1,224 @@
+"""Moment-discrepancy signals: what tells neighbours' moments apart, in a byte per 256 elements.
+
+Where nodes see different data their second moments differ, and then their preconditioned steps have no common
+fixed point (Chen et al., arXiv 2109.03194). So an update may bring along what its sender's moments look like
+after the half step, and both ends of an edge draw theirs together, after the fold::
+
+    v-signal   v~ = mean of v_half over each group of 256 elements of the block's vector
+               float32 L, the largest log2 v~ | one byte c per group: v~ = 2^(L - 40 (255 - c) / 254), c = 0: v~ = 0
+    m-signal   m~ = m_half in int8 codes
+
+    v+ <- v+ (1 + gamma_c sum_j w_ij b(v~_j / v~_i))       b(r) = max(min(r - 1, 3), -3 r), b = 0 where v~_i = 0
+    m+ <- m+ +    gamma_c sum_j w_ij (m~_j - m~_i)
+    v+ <- max(v+, gamma_c sum_j w_ij (m~_j - m~_i)^2 c2 / c1^2)                     only with an m-signal
+
+Without its bounds b(r) = r - 1 is gossip of the group means: what one end gains, w_ij (v~_j - v~_i), the other
+loses. But a group that (nearly) never gets a gradient on one node, such as the embedding of a token that is
+not in its data, takes without limit and cannot grow by what it takes: where v~_i = 0 there is no shape
+to scale. The rich side would lose a share of its v at every exchange, for nothing, until its steps blow up; and
+a ratio of 10^16, applied to a v that meanwhile took up a gradient, is a v of 10^16. So an edge moves at most three
+times what its poorer end has: 3 min(v~_i, v~_j), seen alike from both ends. What is gained is still what is
+lost, and since sum_j w_ij <= 1, v never changes by more than a factor of 4 at once.
+
+No factor makes anything of v = 0, though, and an m that came from elsewhere divided by sqrt(0) + eps is a step
+without measure: m mixed without v diverges, and in such coordinates v is not mixed. Hence the last line: v
+is at least the spread of the neighbours' m around ours, in the units of v (c1 and c2 are the bias corrections). By
+Jensen's inequality the square of what m gained is not above that sum, so what an exchange adds to m^ / sqrt(v^) is
+at most 1. Where all nodes agree nothing is lifted.
+
+With ``robust = clip`` a neighbour may be hostile. b is bounded as it is, but one that claims too much at every
+exchange would raise v by a factor of 1 + 3 w_ij each time. So of d signals b counts as if it were not beyond the
+(f+1)-th smallest and the (f+1)-th largest of its group: then an honest neighbour is at least as far out. With fewer
+than 2 f + 1 signals nothing is corrected. And (m~_j - m~_i) counts within +- clip_radius c1 (sqrt(v / c2) + eps)
+element by element, that many steps; so the last line lifts v to no more than about clip_radius^2 of itself.
+
+Both ends compare codes of one and the same exchange, so a late edge is as consistent as one in time; of several
+late ones the newest counts. gamma_c damps what is late here as it does in the mixing of x. v, not the
+bias-corrected v^, is what is compared: at one step the correction is the same on all nodes.
+"""
+
+import math
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from deca_node.numerics.codecs.formats import CODECS, NotFiniteError
+from deca_node.numerics.deca import Counts, Moments
+from deca_node.numerics.exchange.clipping import Clip
+from deca_node.protocol.errors import WireError
+
+V_GROUP = 256
+OCTAVES = 40.0
+"""The range of the v-signal: a group whose mean lies further below the largest counts as zero."""
+
+CODE_OCTAVES = OCTAVES / 254
+"""From one code to the next: a factor of 1.115 in v, of 1.056 in the step."""
+
+POORER_SHARE_MAX = 3.0
+"""An edge moves at most so many times what its poorer end has."""
+
+M_CODEC = CODECS["int8"]
+
+_HEADER = struct.Struct("<f")
+_LOG2_MIN, _LOG2_MAX = -150.0, 128.0
+"""Of float32 numbers, denormals included."""
+
+
+class Moved(NamedTuple):
+    """The newest signals of one edge: its w_ij, and both ends' codes of the same exchange (uint8, whole buffers).
+
+    m is None where only v is exchanged.
+    """
+
+    weight: float
+    v_theirs: Tensor
+    v_ours: Tensor
+    m_theirs: Tensor | None
+    m_ours: Tensor | None
+
+
+# --- the codec of v ---------------------------------------------------------------------------------
+
+
+def v_nbytes(elements: int) -> int:
+    """Bytes of the v-signal: 0.4 % of what int8 takes for the parameters."""
+    return _HEADER.size + -(-elements // V_GROUP)
+
+
+def encode_v(v: Tensor, out: Tensor) -> None:
+    """Write the v-signal of ``v`` (float32 [n], not negative) into ``out`` (uint8 [v_nbytes(n)]).
+
+    Raises NotFiniteError where a mean is NaN or infinite, as it is above 1e36, where 256 of them overflow.
+    """
+    means = group_means(v)
+    largest = means.amax().item()
+    if not math.isfinite(largest):
+        index = V_GROUP * int((~means.isfinite()).nonzero()[0])
+        raise NotFiniteError("v-signal", index, largest)
+    if largest <= 0.0:
+        out.zero_()
+        return
+    top = math.log2(largest)
+    out[: _HEADER.size] = torch.frombuffer(bytearray(_HEADER.pack(top)), dtype=torch.uint8)
+    codes = means.log2_().sub_(top).div_(CODE_OCTAVES).add_(255.0).round_().clamp_(0.0, 255.0)
+    out[_HEADER.size :] = codes.to(torch.uint8)
+
+
+def check_v(codes: Tensor, elements: int, sender: str) -> None:
+    """Raise WireError where ``codes`` are not a v-signal of ``elements`` numbers."""
+    if codes.numel() != v_nbytes(elements):
+        words = f"{sender} sent {codes.numel()} bytes of v-signal for {elements} elements"
+        raise WireError("bad-length", f"{words}, which take {v_nbytes(elements)}")
+    # Written so that a NaN, which fails every comparison, is refused.
+    if not _LOG2_MIN <= _top(codes) <= _LOG2_MAX:
+        raise WireError("not-finite", f"{sender} sent a v-signal whose largest mean is no finite number")
+
+
+def decode_v(codes: Tensor, device: torch.device) -> Tensor:
+    """log2 of the group means, float32 [groups] on ``device``; minus infinity where a mean counts as zero."""
+    c = codes[_HEADER.size :].to(device).float()
+    logs = (c - 255.0).mul_(CODE_OCTAVES).add_(_top(codes))
+    return logs.masked_fill_(c == 0.0, -math.inf)
+
+
+def rms_v(codes: Tensor) -> float:
+    """The root of the mean second moment, over groups: a size in units of the gradient."""
+    logs = decode_v(codes, codes.device).double()
+    return math.sqrt(torch.exp2(logs).mean().item()) if logs.numel() else 0.0
+
+
+def group_means(v: Tensor) -> Tensor:
+    """Means over groups of 256, float32 [groups]; the last group may be shorter."""
+    whole = v.numel() // V_GROUP * V_GROUP
+    means = v[:whole].view(-1, V_GROUP).mean(1)
+    return means if whole == v.numel() else torch.cat((means, v[whole:].mean().view(1)))
+
+
+def _top(codes: Tensor) -> float:
+    return float(_HEADER.unpack(bytes(codes[: _HEADER.size].tolist()))[0])
+
+
+# --- what the signals do ----------------------------------------------------------------------------
+
+
+def bounded(r: Tensor) -> Tensor:
+    """b(r) = max(min(r - 1, 3), -3 r) for ratios r >= 0, infinity included: r - 1 where r is in [1/4, 4]."""
+    return torch.maximum((r - 1.0).clamp_(max=POORER_SHARE_MAX), -POORER_SHARE_MAX * r)
+
+
+class Correction:
+    """What the newest signals of all edges make of the moments that are carried on; one for every fold.
+
+    ``share`` is gamma_c, and ``counts`` are those of the half step. ``factors`` (float32 [groups]) is what v is
+    multiplied with. ``clip`` and ``epsilon`` bound what hostile neighbours can do; see the module's docstring.
+    """
+
+    def __init__(
+        self,
+        moved: Sequence[Moved],
+        share: float,
+        counts: Counts,
+        device: torch.device,
+        clip: Clip | None = None,
+        epsilon: float = 0.0,
+    ) -> None:
+        if clip is not None and clip.neighbours and not clip.trusts(len(moved)):
+            moved = ()
+        self._moved = moved
+        self._share = share
+        self._counts = counts
+        self._clip = clip
+        self._epsilon = epsilon
+        self._unit = counts.c2 / counts.c1**2 if moved else 0.0
+        self.factors: Tensor | None = None
+        for edge, b in zip(moved, self._drawn(device), strict=True):
+            self.factors = torch.ones_like(b) if self.factors is None else self.factors
+            self.factors.add_(b, alpha=share * edge.weight)
+
+    def _drawn(self, device: torch.device) -> Sequence[Tensor]:
+        """b(v~_j / v~_i) of every edge; with a clip none lies beyond the (f+1)-th from either end."""
+        found = []
+        for edge in self._moved:
+            ours, theirs = decode_v(edge.v_ours, device), decode_v(edge.v_theirs, device)
+            found.append(bounded((theirs - ours).exp2_()).masked_fill_(ours == -math.inf, 0.0))
+        if self._clip is None or not self._clip.neighbours or not found:
+            return found
+        f, ordered = self._clip.neighbours, torch.stack(found).sort(dim=0).values
+        return [torch.minimum(torch.maximum(b, ordered[f]), ordered[-1 - f]) for b in found]
+
+    def apply(self, moments: Moments, start: int, stop: int) -> Moments:
+        """Elements [start, stop) of the moments after the fold, corrected."""
+        if self.factors is None:
+            return moments
+        groups = self.factors[start // V_GROUP : -(-stop // V_GROUP)].repeat_interleave(V_GROUP)
+        lead = start % V_GROUP
+        scaled = Moments(moments.m, moments.v * groups[lead : lead + stop - start])
+        if not any(edge.m_ours is not None for edge in self._moved):
+            return scaled
+        return self._mixed(scaled, self._reach(moments.v), start, stop)
+
+    def _reach(self, v: Tensor) -> Tensor | None:
+        """How far a neighbour's m counts from ours, clip_radius steps of c1 (sqrt(v / c2) + eps); None: however far."""
+        if self._clip is None:
+            return None
+        steps = (v / self._counts.c2).sqrt_().add_(self._epsilon)
+        return steps.mul_(self._clip.radius * self._counts.c1)
+
+    def _mixed(self, moments: Moments, reach: Tensor | None, start: int, stop: int) -> Moments:
+        m, spread = moments.m.clone(), torch.zeros_like(moments.v)
+        ours: dict[int, Tensor] = {}
+        for edge in self._moved:
+            if edge.m_theirs is None or edge.m_ours is None:
+                continue
+            if id(edge.m_ours) not in ours:
+                ours[id(edge.m_ours)] = M_CODEC.decode(edge.m_ours, start, stop, m.device)
+            # Subtracted before it is scaled: so both ends' differences are opposite bit for bit.
+            difference = M_CODEC.decode(edge.m_theirs, start, stop, m.device).sub_(ours[id(edge.m_ours)])
+            if reach is not None:
+                difference = torch.minimum(torch.maximum(difference, -reach), reach)
+            m.add_(difference, alpha=self._share * edge.weight)
+            spread.addcmul_(difference, difference, value=self._share * edge.weight * self._unit)
+        return Moments(m, torch.maximum(moments.v, spread))

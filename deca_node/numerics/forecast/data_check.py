@@ -1,0 +1,46 @@
+"""A look through a node's data before the start: how many records of which kind, and which of them are bad. No torch,
+and no tokenizer, so that it takes no longer than reading."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deca_node.numerics.data.labelled import LabelledReader, LabelledRecord
+from deca_node.numerics.data.records import BadRecords, ChatRecord, CompletionRecord, RecordReader, TextRecord
+
+KINDS = {TextRecord: "texts", CompletionRecord: "completions", ChatRecord: "chats", LabelledRecord: "labelled records"}
+RECORDS_BETWEEN_REPORTS = 1000
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """``kinds`` counts good records by kind; ``sentences`` are about the first few of the ``bad`` ones, and each names
+    its file and line."""
+
+    kinds: dict[str, int]
+    characters: int
+    bad: int
+    sentences: tuple[str, ...]
+
+    @property
+    def records(self) -> int:
+        """Good ones."""
+        return sum(self.kinds.values())
+
+
+def look_through(
+    path: Path, report: Callable[[int, int], None] = lambda done, total: None, labels: Sequence[str] = ()
+) -> DataCheck:
+    """Read all of it, as labelled records where there are ``labels``; ``report`` hears bytes done and in all now and
+    then. Raises DataError where it cannot be read."""
+    bad = BadRecords(skip=True)
+    reader = LabelledReader(path, bad, labels) if labels else RecordReader(path, bad)
+    kinds: Counter[str] = Counter()
+    characters = 0
+    for number, record in enumerate(reader):
+        kinds[KINDS.get(type(record), "records")] += 1
+        characters += record.characters
+        if number % RECORDS_BETWEEN_REPORTS == 0:
+            report(reader.bytes_done, reader.bytes_total)
+    return DataCheck(dict(kinds), characters, bad.count, tuple(bad.sentences))

@@ -1,0 +1,94 @@
+"""Would a model's files make the model, and would the model fit? Judged from headers and shapes, before it is loaded.
+
+The model is built on torch's meta device (:mod:`deca_node.numerics.forecast.shapes`), where it takes no memory, and
+each of its parameters is held against what the weight files' headers say.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from deca_node.numerics.device import choose_device
+from deca_node.storage.model_files import StoredTensor
+
+CGROUP = Path("/sys/fs/cgroup")
+NAMED_MAX = 3
+"""So many parameters are named in a complaint; the others are counted."""
+
+
+def misfits(model: nn.Module, stored: Mapping[str, StoredTensor]) -> tuple[list[str], list[str]]:
+    """Parameters for which the files have a tensor of another shape, and those for which they have none, in words.
+
+    Checkpoints of some architectures leave out or add the name of the inner model in front; either is found.
+    """
+    short = {_short(name, model): tensor for name, tensor in stored.items()}
+    wrong, missing = [], []
+    for name, parameter in model.named_parameters():
+        tensor = stored.get(name) or short.get(_short(name, model))
+        if tensor is None:
+            missing.append(name)
+        elif tensor.shape != tuple(parameter.shape):
+            wrong.append(f"{name} is {list(tensor.shape)} where config.json makes it {list(parameter.shape)}")
+    return wrong, missing
+
+
+def dtypes_text(stored: Mapping[str, StoredTensor]) -> str:
+    """What the numbers are stored as, the most frequent first: ``BF16`` or ``F32, F16``."""
+    counts = Counter(dict.fromkeys({tensor.dtype for tensor in stored.values()}, 0))
+    for tensor in stored.values():
+        counts[tensor.dtype] += tensor.elements
+    return ", ".join(dtype for dtype, _ in counts.most_common())
+
+
+def named(items: list[str]) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(items) - NAMED_MAX} more" if len(items) > NAMED_MAX else ""
+    return "; ".join(items[:NAMED_MAX]) + more
+
+
+def free_memory(wanted: str) -> tuple[str, int | None]:
+    """The device that a node with ``device = wanted`` takes, and its free bytes (None: nobody says).
+
+    Raises TrainerError where there is no such device.
+    """
+    device = choose_device(wanted)
+    if device.type == "cuda":
+        index = device.index or 0
+        return f"cuda:{index}", torch.cuda.mem_get_info(index)[0]
+    return "cpu", _free_ram()
+
+
+def _short(name: str, model: nn.Module) -> str:
+    return name.removeprefix(f"{getattr(model, 'base_model_prefix', '')}.")
+
+
+def _free_ram() -> int | None:
+    """What the system could still give, within the container's limit where there is one."""
+    found = [free for free in (_available(Path("/proc/meminfo")), _left_of_limit(CGROUP)) if free is not None]
+    if found:
+        return min(found)
+    # Elsewhere than on Linux: all there is, used or not.
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _available(meminfo: Path) -> int | None:
+    try:
+        lines = meminfo.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _left_of_limit(cgroup: Path) -> int | None:
+    """Of the container's limit (version 2 of control groups): what is in use and could be dropped counts as free."""
+    try:
+        limit = (cgroup / "memory.max").read_text(encoding="ascii").strip()
+        used = int((cgroup / "memory.current").read_text(encoding="ascii"))
+        stat = dict(line.split() for line in (cgroup / "memory.stat").read_text(encoding="ascii").splitlines())
+    except (OSError, ValueError):
+        return None
+    return None if limit == "max" else max(int(limit) - used + int(stat.get("inactive_file", 0)), 0)

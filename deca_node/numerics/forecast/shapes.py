@@ -1,0 +1,134 @@
+"""What a model would be like in memory, from its config.json alone.
+
+The model is built on torch's meta device, where tensors have shapes and no storage, and is cut into blocks by
+the very function that cuts the real one. So the plan of an 8B model takes a second and no weights, and its
+blocks are those of the run.
+"""
+
+from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from deca_node.numerics.codecs.formats import CODECS
+from deca_node.numerics.exchange.frames import signal_nbytes
+from deca_node.numerics.model import limits
+from deca_node.numerics.model.blocks import Block, decoder_layers, partition
+from deca_node.numerics.model.classifier import CLASSIFIER, Head
+from deca_node.numerics.model.load import _quiet, _read_config, positions_max
+from deca_node.protocol.agreed.run import SIGNALS, RunSettings
+from deca_node.protocol.errors import ModelError
+from deca_node.protocol.planning.case import BlockShape, ModelShape
+from deca_node.storage.model_files import brief
+
+INNER_WIDTHS = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
+"""What architectures call the width between the two matrices of a feed-forward layer."""
+
+
+def meta_model(source: str, sequence_length: int, head: Head | None = None) -> PreTrainedModel:
+    """The model of a local folder, or of a hub id whose config.json is in the local cache, without its weights: a
+    causal language model, or with ``head`` a classifier.
+
+    A config that names no dtype counts as float32. Nothing is fetched. Raises ModelError, also where the model
+    has no positions for ``sequence_length`` tokens.
+    """
+    folder = _local_folder(source)
+    with _quiet():
+        config = _read_config(folder, head)
+        _check_positions(config, sequence_length, folder)
+        return limits.meta_model(config, folder, head)
+
+
+def planned_model(source: str, settings: RunSettings) -> PreTrainedModel:
+    """The model of a run with these settings; see :func:`meta_model`."""
+    return meta_model(source, settings.sequence_length, Head.of(settings))
+
+
+def model_shape(model: PreTrainedModel, block_layers: int, name: str = "") -> ModelShape:
+    """The blocks of a model and the widths that memory depends on. Raises ModelError where it cannot be cut."""
+    config = model.config.get_text_config()
+    return ModelShape(
+        name=name,
+        blocks=_block_shapes(model, partition(model, block_layers)),
+        dtype_bytes=next(model.parameters()).element_size(),
+        layers=len(decoder_layers(model)),
+        hidden=config.hidden_size,
+        intermediate=_inner_width(config),
+        # Of a classifier's logits too little is kept to count; each token has at most one per label.
+        vocabulary=model.config.num_labels if type(model).__name__.endswith(CLASSIFIER) else config.vocab_size,
+    )
+
+
+def _local_folder(source: str) -> Path:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists() or source.startswith((".", "/", "~")):
+        raise ModelError(f"there is no folder {source!r} to read a model from")
+    try:
+        found = try_to_load_from_cache(source, "config.json")
+    except ValueError as error:  # not an id at all
+        raise ModelError(f"{source!r} is no folder here, and no id on the hub either: {brief(error)}") from error
+    if not isinstance(found, str):
+        raise ModelError(
+            f"{source!r} is no folder here, and its config.json is not in the Hugging Face cache; a plan needs "
+            f"no more than that file: hf download {source} config.json"
+        )
+    return Path(found).parent
+
+
+def _check_positions(config: PreTrainedConfig, sequence_length: int, folder: Path) -> None:
+    limit = positions_max(config)
+    if limit is not None and sequence_length > limit:
+        raise ModelError(
+            f"sequence_length = {sequence_length} is more than the {limit} positions of the model in {folder}; "
+            f"set it to {limit} or less"
+        )
+
+
+def _block_shapes(model: PreTrainedModel, blocks: tuple[Block, ...]) -> tuple[BlockShape, ...]:
+    """Bottom up, as the blocks are. The head's matrix multiplies on top, wherever a tied one belongs."""
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    layer_of = _layer_of_each_parameter(model)
+    head = _head_parameters(model)
+    head_elements = sum(sizes[name] for name in head)
+    shapes: list[BlockShape] = []
+    for block in reversed(blocks):
+        inside = [name for name in block.parameters if name in layer_of]
+        layers = len({layer_of[name] for name in inside})
+        multiplied = sum(sizes[name] for name in inside)
+        shape = BlockShape(
+            name=block.name,
+            elements=block.elements,
+            largest_tensor=max(sizes[name] for name in block.parameters),
+            layers=layers,
+            layers_from=layers + (shapes[-1].layers_from if shapes else 0),
+            multiplied=multiplied + sum(sizes[name] for name in head & set(block.parameters)),
+            multiplied_from=multiplied + (shapes[-1].multiplied_from if shapes else head_elements),
+            frame_bytes={name: codec.nbytes(block.elements) for name, codec in CODECS.items()},
+            signal_bytes={signal: signal_nbytes(block.elements, signal) for signal in SIGNALS},
+        )
+        shapes.append(shape)
+    return tuple(reversed(shapes))
+
+
+def _layer_of_each_parameter(model: PreTrainedModel) -> dict[str, int]:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        names[id(parameter)]: number
+        for number, layer in enumerate(decoder_layers(model))
+        for parameter in layer.parameters()
+        if id(parameter) in names
+    }
+
+
+def _head_parameters(model: PreTrainedModel) -> set[str]:
+    """Names of what turns hidden states into logits; a tied matrix under its first name."""
+    head = model.get_output_embeddings()
+    own = {id(parameter) for parameter in head.parameters()} if head is not None else set()
+    return {name for name, parameter in model.named_parameters() if id(parameter) in own}
+
+
+def _inner_width(config: PreTrainedConfig) -> int:
+    named = (getattr(config, name, None) for name in INNER_WIDTHS)
+    return int(next((width for width in named if width), 4 * config.hidden_size))

@@ -1,0 +1,285 @@
+"""How good a model is on a file of records: three kinds of question, by what the model is and what the records are.
+
+::
+
+    language model, texts, completions, chats    mean loss per token, and perplexity, its exponential
+    classifier, labelled records                 mean loss per record, accuracy, macro-F1
+    language model, labelled records             the same, with each label as the completion of the text
+
+For the last the prompt is made of the text, and the answer is the label that the model finds likeliest: whose tokens,
+with the end of the text after them, have the smallest sum of losses. Its loss is that of the right label among all
+labels, softmax over their likelihoods, so that it compares with a classifier's.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deca_node.numerics.data.batches import IGNORED, LabelledBatch, ordered_batches
+from deca_node.numerics.data.labelled import load_labelled
+from deca_node.numerics.data.packing import load_dataset
+from deca_node.numerics.data.records import (
+    BadRecords,
+    CompletionRecord,
+    Reader,
+    Source,
+    filled,
+    json_type,
+    parse_object,
+)
+from deca_node.numerics.data.tokenizing import RecordTokenizer, Tokens
+from deca_node.numerics.device import choose_device
+from deca_node.numerics.learning.loss import classify, evaluate, shares
+from deca_node.numerics.learning.result import Evaluation
+from deca_node.numerics.model.classifier import CLASSIFIER, Head
+from deca_node.numerics.model.load import LoadedModel
+from deca_node.protocol.errors import DataError
+from deca_node.storage.model_files import read_json
+
+TEXT, PAIR = "{text}", "{text_pair}"
+PROMPT = f"{TEXT}\n"
+"""What a label completes, unless somebody says otherwise; of a pair the second text follows on a line of its own."""
+LABELS_MAX = 100
+"""A language model is asked once per record and label."""
+
+Report = Callable[[int, int], None]
+"""Called with (done, total) sequences or records."""
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What to ask with: ``length`` tokens per sequence at most, ``batch_size`` sequences at a time; ``labels`` are all
+    there may be (none: those in the data), ``prompt`` what a language model completes with a label."""
+
+    data: Path
+    length: int
+    batch_size: int = 8
+    device: torch.device
+    bad_records: str = "stop"
+    labels: tuple[str, ...] = ()
+    prompt: str = ""
+
+
+def own_head(source: str) -> Head | None:
+    """What to load a checkpoint with: as a classifier with its own labels, if it is one; else None. The model need not
+    lie in a folder here; then it counts as a language model."""
+    path = Path(source).expanduser() / "config.json"
+    if not path.is_file():
+        return None
+    architectures = read_json(path, "").get("architectures") or ()
+    return Head((), 0) if any(str(name).endswith(CLASSIFIER) for name in architectures) else None
+
+
+def evaluate_model(loaded: LoadedModel, question: Question, report: Report = lambda done, total: None) -> Evaluation:
+    """Judge a model that lies on ``question.device``. Raises DataError where the data cannot be used."""
+    if loaded.labels:
+        return _classifier(loaded, question, report)
+    if question.labels or _has_labels(question.data):
+        return _labels(loaded, question, report)
+    return _language_model(loaded, question, report)
+
+
+def _language_model(loaded: LoadedModel, question: Question, report: Report) -> Evaluation:
+    packed = load_dataset(
+        question.data,
+        loaded.tokenizer,
+        sequence_length=question.length,
+        holdout=0.0,
+        bad_records=question.bad_records,
+    )
+    batches = reporting(ordered_batches(packed.train, question.batch_size), len(packed.train), report)
+    loss, counted = evaluate(loaded.model, batches, question.device)
+    return Evaluation(
+        kind="language-model",
+        loss=loss,
+        counted=counted,
+        records=packed.summary.records,
+        skipped=packed.summary.skipped,
+        perplexity=math.exp(loss) if loss < math.log(np.finfo(float).max) else math.inf,
+    )
+
+
+def _classifier(loaded: LoadedModel, question: Question, report: Report) -> Evaluation:
+    data = load_labelled(
+        question.data,
+        loaded.tokenizer,
+        loaded.labels,
+        sequence_length=question.length,
+        pad=loaded.model.config.get_text_config().pad_token_id,
+        holdout=0.0,
+        bad_records=question.bad_records,
+    )
+    batches = reporting(ordered_batches(data.train, question.batch_size), len(data.train), report)
+    labelled = (batch for batch in batches if isinstance(batch, LabelledBatch))
+    scores = classify(loaded.model, labelled, question.device, len(loaded.labels))
+    return Evaluation(
+        kind="classifier",
+        loss=scores.loss,
+        counted=scores.count,
+        records=data.summary.records,
+        skipped=data.summary.skipped,
+        cut=data.summary.cut,
+        accuracy=scores.scalars["accuracy"],
+        macro_f1=scores.scalars["macro_f1"],
+        labels=loaded.labels,
+    )
+
+
+def reporting(batches: Iterable[Item], total: int, report: Report) -> Iterator[Item]:
+    """The same batches; ``report`` hears of each when the next is asked for."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch.input_ids)  # type: ignore[attr-defined]
+        report(done, total)
+
+
+# --- labels as completions ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A text, or a pair of texts, and what its label is called."""
+
+    source: Source
+    text: str
+    pair: str | None
+    label: str
+
+    @property
+    def characters(self) -> int:
+        return len(self.text) + len(self.pair or "")
+
+    def prompt(self, template: str) -> str:
+        template = template or (f"{TEXT}\n{PAIR}\n" if self.pair is not None else PROMPT)
+        # One after the other, since a text may hold what looks like a place for the other.
+        before, _, after = template.partition(TEXT)
+        return before.replace(PAIR, self.pair or "") + self.text + after.replace(PAIR, self.pair or "")
+
+
+class _NamedReader(Reader[_Named]):
+    def parse(self, line: bytes, source: Source) -> _Named:
+        formats = 'labelled records need "text" and "label"'
+        value = parse_object(line, source, formats)
+        if "label" not in value or "text" not in value:
+            raise DataError(f"{source}: {formats} in every line")
+        label = value["label"]
+        if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
+            raise DataError(f'{source}: "label" must be a name or a whole number, not {json_type(label)}')
+        pair = filled(value, "text_pair", source) if value.get("text_pair") is not None else None
+        return _Named(source, filled(value, "text", source), pair, str(label))
+
+    def whole(self, source: Source, text: str) -> _Named:
+        raise DataError(f"{source}: a text file has no labels")
+
+
+class _LabelSeeker(Reader[bool]):
+    """Says of each line whether it has a label."""
+
+    def parse(self, line: bytes, source: Source) -> bool:
+        return "label" in parse_object(line, source, "")
+
+    def whole(self, source: Source, text: str) -> bool:
+        return False
+
+
+def _has_labels(data: Path) -> bool:
+    """Whether the first record there is has a label."""
+    return next(iter(_LabelSeeker(data, BadRecords(skip=True))), False)
+
+
+def _labels(loaded: LoadedModel, question: Question, report: Report) -> Evaluation:
+    bad = BadRecords(skip=question.bad_records == "skip")
+    records = list(_NamedReader(question.data, bad))
+    labels = question.labels or tuple(sorted({record.label for record in records}))
+    _check_labels(question.data, records, labels)
+    rows = _Rows(loaded, labels, question.length)
+    table = torch.zeros(len(labels), len(labels), dtype=torch.int64)
+    total = 0.0
+    for number, record in enumerate(records, start=1):
+        losses = rows.losses(record, question)
+        right = labels.index(record.label)
+        total -= float(torch.log_softmax(-losses, dim=0)[right])
+        table[right, int(losses.argmin())] += 1
+        report(number, len(records))
+    found = shares(table)
+    return Evaluation(
+        kind="labels",
+        loss=total / len(records),
+        counted=len(records),
+        records=len(records),
+        skipped=bad.count,
+        cut=rows.cut,
+        accuracy=found["accuracy"],
+        macro_f1=found["macro_f1"],
+        labels=labels,
+    )
+
+
+def _check_labels(data: Path, records: Sequence[_Named], labels: Sequence[str]) -> None:
+    if not records:
+        raise DataError(f"{data}: there are no usable records; give at least one text with its label")
+    unknown = sorted({record.label for record in records} - set(labels))
+    if unknown:
+        raise DataError(f"{data}: the label {unknown[0][:100]!r} is none of {', '.join(labels[:8])}")
+    if not 2 <= len(labels) <= LABELS_MAX:
+        says = f"{data}: there are {len(labels)} labels, and 2 to {LABELS_MAX} can be told apart"
+        raise DataError(f"{says}; name them with --labels where the data has not all of them")
+
+
+class _Rows:
+    """A record with every label, as rows of tokens; what is too long loses its beginning, and is counted once."""
+
+    def __init__(self, loaded: LoadedModel, labels: Sequence[str], length: int) -> None:
+        self._model = loaded.model
+        self._tokenizer = RecordTokenizer(loaded.tokenizer, BadRecords(skip=False))
+        self._labels = labels
+        self._length = length
+        self.cut = 0
+
+    def losses(self, record: _Named, question: Question) -> Tensor:
+        """The sum of the losses of each label's tokens, float32 [labels]."""
+        prompt = record.prompt(question.prompt)
+        rows = self._tokenizer.encode([CompletionRecord(record.source, prompt, label) for label in self._labels])
+        self.cut += any(len(row.ids) > self._length for row in rows)
+        starts = range(0, len(rows), question.batch_size)
+        parts = [self._of(rows[start : start + question.batch_size], question.device) for start in starts]
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def _of(self, rows: Sequence[Tokens], device: torch.device) -> Tensor:
+        longest = min(max(len(row.ids) for row in rows), self._length)
+        ids = torch.zeros(len(rows), longest, dtype=torch.int64)
+        labels = torch.full_like(ids, IGNORED)
+        for number, row in enumerate(rows):
+            kept, trained = row.ids[-longest:], row.trained[-longest:]
+            ids[number, : len(kept)] = torch.from_numpy(kept.astype(np.int64))
+            labels[number, : len(kept)][torch.from_numpy(trained)] = ids[number, : len(kept)][torch.from_numpy(trained)]
+        was_training = self._model.training
+        self._model.eval()
+        found = row_losses(self._model, ids.to(device), labels.to(device)).cpu()
+        self._model.train(was_training)
+        return found
+
+
+def row_losses(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
+    """Sum of the next-token losses of each row where ``labels`` (int64 [b, L]) are not ignored; float32 [b]."""
+    logits = model(input_ids=input_ids, use_cache=False).logits[:, :-1].float()
+    losses = nn.functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), labels[:, 1:].reshape(-1), ignore_index=IGNORED, reduction="none"
+    )
+    return losses.view(len(input_ids), -1).sum(dim=1)
+
+
+def device_and_threads(device: str, threads: int | None) -> torch.device:
+    """The device that ``device`` asks for, and so many threads on the CPU. Raises TrainerError."""
+    if threads:
+        torch.set_num_threads(threads)
+    return choose_device(device)

@@ -1,0 +1,115 @@
+"""What the model is tuned for: the mean negative log-likelihood, in nats, of the tokens that count or of the labels."""
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deca_node.numerics.data.batches import IGNORED, AnyBatch, LabelledBatch
+
+
+@dataclass(frozen=True)
+class Scores:
+    """``loss`` in nats per token or record, over ``count`` of them. ``scalars`` has a classifier's shares, from 0 to 1:
+    ``accuracy``, and ``macro_f1``, which counts every label that occurs alike."""
+
+    loss: float
+    count: int
+    scalars: Mapping[str, float] = field(default_factory=dict)
+
+
+def nll_sum(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
+    """Sum of the next-token losses where ``labels`` (int64 [b, L]) are not ignored; a float32 scalar."""
+    logits = model(input_ids=input_ids, use_cache=False).logits[:, :-1]
+    targets = labels[:, 1:]
+    return nn.functional.cross_entropy(
+        logits.float().reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORED, reduction="sum"
+    )
+
+
+def class_logits(model: nn.Module, batch: LabelledBatch, device: torch.device) -> Tensor:
+    """What the model says of each record, float32 [b, labels]."""
+    inputs: dict[str, Any] = {
+        "input_ids": batch.input_ids.to(device),
+        "attention_mask": batch.attention_mask.to(device),
+    }
+    if (getattr(model.config, "type_vocab_size", None) or 0) > 1:
+        inputs["token_type_ids"] = batch.token_type_ids.to(device)
+    # Decoders would keep keys and values for a continuation that never comes; encoders know no such thing.
+    if "use_cache" in inspect.signature(model.forward).parameters:
+        inputs["use_cache"] = False
+    logits: Tensor = model(**inputs).logits
+    return logits.float()
+
+
+def backward(model: nn.Module, batch: AnyBatch, micro_batch: int, device: torch.device) -> float:
+    """Backward passes for the gradient of the batch's mean loss, ``micro_batch`` sequences at a time (0: all).
+
+    Every token or record weighs the same, however the batch is cut. Returns the mean loss, in nats per token or record.
+    """
+    counted = max(batch.predicted, 1)
+    total = 0.0
+    for part in batch.split(micro_batch or len(batch.input_ids)):
+        loss = _batch_nll(model, part, device) / counted
+        loss.backward()
+        total += float(loss.detach())
+    return total
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: Iterable[AnyBatch], device: torch.device) -> tuple[float, int]:
+    """Mean loss over all tokens or records that count in ``batches``, in nats, and how many there are."""
+    total, counted = 0.0, 0
+    with _judging(model):
+        for batch in batches:
+            total += float(_batch_nll(model, batch, device))
+            counted += batch.predicted
+    return total / max(counted, 1), counted
+
+
+@torch.no_grad()
+def classify(model: nn.Module, batches: Iterable[LabelledBatch], device: torch.device, labels: int) -> Scores:
+    """How well the model sorts the records of ``batches`` into ``labels`` labels."""
+    total, table = 0.0, torch.zeros(labels, labels, dtype=torch.int64)
+    with _judging(model):
+        for batch in batches:
+            logits = class_logits(model, batch, device).cpu()
+            total += float(nn.functional.cross_entropy(logits, batch.labels, reduction="sum"))
+            cells = batch.labels * labels + logits.argmax(dim=1)
+            table += torch.bincount(cells, minlength=labels * labels).view(labels, labels)
+    count = int(table.sum())
+    return Scores(total / max(count, 1), count, shares(table) if count else {})
+
+
+def shares(table: Tensor) -> dict[str, float]:
+    """Accuracy and macro-F1 of a table of counts, int64 [true label, said label], with one record at least.
+
+    F1 of a label is 2 hits / (records of it + times said); the mean is over labels with a record, or said of one.
+    """
+    hits = table.diagonal()
+    occurring = table.sum(dim=1) + table.sum(dim=0)
+    f1 = 2.0 * hits[occurring > 0] / occurring[occurring > 0]
+    return {"accuracy": float(hits.sum() / table.sum()), "macro_f1": float(f1.mean())}
+
+
+def _batch_nll(model: nn.Module, batch: AnyBatch, device: torch.device) -> Tensor:
+    """Sum of the losses of everything that counts in the batch; a float32 scalar."""
+    if isinstance(batch, LabelledBatch):
+        logits = class_logits(model, batch, device)
+        return nn.functional.cross_entropy(logits, batch.labels.to(device), reduction="sum")
+    return nll_sum(model, batch.input_ids.to(device), batch.labels.to(device))
+
+
+@contextmanager
+def _judging(model: nn.Module) -> Iterator[None]:
+    """Dropout is off meanwhile."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

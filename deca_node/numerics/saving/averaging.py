@@ -1,0 +1,183 @@
+"""The mean of several copies of one model, made from their files, a slice of a tensor at a time.
+
+While members disagree their mean is better than any of them, and after a run was cut short it is what the final flush
+would have come to. Nothing is loaded as a model: names, types and shapes are compared in the files' headers, then every
+tensor is read in slices from all copies at once, added up in float64 and written rounded to its own type. So memory
+stays at a few slices, whatever the model's size.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from deca_node.protocol.errors import MismatchError, StorageError
+from deca_node.storage.durable import PARTIAL, swap_folder, sync_folder, write_file
+from deca_node.storage.model_files import StoredTensor, read_header, read_headers, read_json, weight_files
+
+SLICE_ELEMENTS = 1 << 20
+"""So many numbers of each copy are in memory at a time, or one row where rows are longer."""
+UNLIKE = {"transformers_version", "_name_or_path"}
+"""What may differ between two config.json of one model."""
+FLOATS = ("F64", "F32", "F16", "BF16")
+Report = Callable[[int, int], None]
+"""Called with (done, total) in numbers averaged."""
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """``distance`` is the consensus distance of the copies: the root mean square, over all numbers and copies, of a
+    copy's distance from the mean; ``tensors`` were averaged, ``elements`` numbers in all."""
+
+    copies: int
+    tensors: int
+    elements: int
+    distance: float
+
+
+def average(copies: Sequence[Path], out: Path, report: Report = lambda done, total: None) -> Averaged:
+    """Write the mean of ``copies``, folders of Hugging Face checkpoints, to the new folder ``out``.
+
+    What is no weight (config, tokenizer) is taken from the first. Raises MismatchError where they are not copies of
+    one model, ModelError where one is damaged, StorageError where ``out`` cannot be written.
+    """
+    stored = [read_headers(folder) for folder in copies]
+    for folder, tensors in zip(copies[1:], stored[1:], strict=True):
+        _check_alike(copies[0], stored[0], folder, tensors)
+        _check_same_files(copies[0], folder)
+    aside = out.with_name(f".{out.name}{PARTIAL}")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        with contextlib.ExitStack() as stack:
+            mean = _Mean(stored, stack, report)
+            for path in weight_files(copies[0]):
+                mean.write(path, aside / path.name)
+        _copy_the_rest(copies[0], aside)
+        sync_folder(aside)
+        swap_folder(aside, out)
+    except OSError as problem:
+        raise StorageError(f"the mean cannot be written to {out}: {problem.strerror or problem}") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return mean.outcome(len(copies))
+
+
+# --- are they copies of one model? ----------------------------------------------------------------------
+
+
+def _check_alike(
+    first: Path, ours: Mapping[str, StoredTensor], other: Path, theirs: Mapping[str, StoredTensor]
+) -> None:
+    if odd := sorted(ours.keys() ^ theirs.keys()):
+        has, lacks = (first, other) if odd[0] in ours else (other, first)
+        more = f", and {len(odd) - 1} more differ" if len(odd) > 1 else ""
+        raise MismatchError(f"{has} has a tensor {odd[0]}, and {lacks} has none{more}: not copies of one model")
+    for name, tensor in ours.items():
+        kinds = [f"{t.dtype} {list(t.shape)}" for t in (tensor, theirs[name])]
+        if kinds[0] != kinds[1]:
+            raise MismatchError(f"{name} is {kinds[0]} in {first} and {kinds[1]} in {other}: not copies of one model")
+
+
+def _check_same_files(first: Path, other: Path) -> None:
+    """The same architecture, and the same tokenizer where there is one in both."""
+    ours, theirs = (read_json(folder / "config.json", f"{folder} holds no config.json") for folder in (first, other))
+    for key in sorted((ours.keys() | theirs.keys()) - UNLIKE):
+        if ours.get(key) != theirs.get(key):
+            raise MismatchError(f"{key} in config.json differs between {first} and {other}: not copies of one model")
+    sums = [_sum(folder / "tokenizer.json") for folder in (first, other)]
+    if None not in sums and sums[0] != sums[1]:
+        raise MismatchError(f"tokenizer.json differs between {first} and {other}: not copies of one model")
+
+
+def _sum(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+# --- the mean -------------------------------------------------------------------------------------------
+
+
+class _Mean:
+    """Reads the copies side by side; each tensor through the file that holds it in that copy."""
+
+    def __init__(self, stored: Sequence[Mapping[str, StoredTensor]], stack: contextlib.ExitStack, report: Report):
+        self._stored = stored
+        self._stack = stack
+        self._report = report
+        self._open: dict[Path, safe_open] = {}
+        self._total = sum(tensor.elements for tensor in stored[0].values())
+        self._done = self._tensors = 0
+        self._squares = 0.0
+
+    def write(self, layout: Path, out: Path) -> None:
+        """Write the tensors of the file ``layout``, in its order and with its header, averaged."""
+        tensors = read_header(layout)
+        with layout.open("rb") as file:
+            head = file.read(8)
+            header = file.read(int.from_bytes(head, "little"))
+        begin = {name: entry["data_offsets"][0] for name, entry in json.loads(header).items() if name in tensors}
+        write_file(out, self._chunks([head, header], sorted(tensors, key=begin.__getitem__)))
+
+    def outcome(self, copies: int) -> Averaged:
+        """What became of it."""
+        distance = math.sqrt(self._squares / max(self._done * copies, 1))
+        return Averaged(copies, self._tensors, self._done, distance)
+
+    def _chunks(self, front: Sequence[bytes], names: Sequence[str]) -> Iterator[bytes | memoryview]:
+        yield from front
+        for name in names:
+            tensor = self._stored[0][name]
+            for start, stop in _rows(tensor.shape):
+                yield self._mean_of(name, tensor, start, stop).contiguous().reshape(-1).view(torch.uint8).numpy().data
+            self._tensors += 1
+            self._done += tensor.elements
+            self._report(self._done, self._total)
+
+    def _mean_of(self, name: str, tensor: StoredTensor, start: int, stop: int) -> Tensor:
+        parts = [self._read(stored[name].file, name, start, stop, bool(tensor.shape)) for stored in self._stored]
+        if tensor.dtype not in FLOATS:
+            if any(not torch.equal(parts[0], part) for part in parts[1:]):
+                raise MismatchError(f"{name} holds {tensor.dtype} numbers that differ: they have no mean")
+            return parts[0]
+        wide = [part.to(torch.float64) for part in parts]
+        mean = sum(wide[1:], wide[0].clone()) / len(wide)
+        if not bool(torch.isfinite(mean).all()):
+            raise MismatchError(f"{name} holds numbers that are not finite in one of the copies: they have no mean")
+        self._squares += sum(float((part - mean).square().sum()) for part in wide)
+        return mean.to(parts[0].dtype)
+
+    def _read(self, path: Path, name: str, start: int, stop: int, has_rows: bool) -> Tensor:
+        try:
+            if path not in self._open:
+                self._open[path] = self._stack.enter_context(safe_open(path, framework="pt"))
+            file = self._open[path]
+            found: Tensor = file.get_slice(name)[start:stop] if has_rows else file.get_tensor(name)
+        except SafetensorError as problem:
+            raise StorageError(f"{path} cannot be read: {problem}") from None
+        return found
+
+
+def _rows(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Ranges of the first dimension, each of about ``SLICE_ELEMENTS`` numbers; one of no meaning for a scalar."""
+    if not shape:
+        yield 0, 1
+        return
+    step = max(SLICE_ELEMENTS // max(math.prod(shape[1:]), 1), 1)
+    for start in range(0, shape[0], step):
+        yield start, min(start + step, shape[0])
+
+
+def _copy_the_rest(source: Path, target: Path) -> None:
+    weights = {path.name for path in weight_files(source)}
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.name not in weights and path.suffix != ".safetensors":
+            with path.open("rb") as file:
+                write_file(target / path.name, iter(lambda: file.read(1 << 20), b""))

@@ -1,0 +1,87 @@
+"""A block version as a file that travels: Q8(x - x0), the keyframe codec's bytes and nothing else.
+
+Donors serve these files to nodes that were away or come late. x is what the model holds once the block is frozen, in
+the model's dtype. Both directions go a segment at a time: a segment is whole groups of the codec, so the file is
+what one encoding of the whole block would be, and no vector of the block's size is made.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, Origin
+from deca_node.numerics.model.blocks import Block, origin_from, spans
+from deca_node.numerics.saving.tensor_files import block_tensors
+from deca_node.protocol.errors import StorageError, WireError
+
+SEGMENT_ELEMENTS = 1 << 20
+assert SEGMENT_ELEMENTS % KEYFRAME_CODEC.group == 0
+
+
+class Segment(NamedTuple):
+    """Elements [start, stop) of the block's vector, and their codes (uint8)."""
+
+    start: int
+    stop: int
+    codes: Tensor
+
+
+@torch.no_grad()
+def delta_chunks(model: nn.Module, block: Block, origin: Origin) -> Iterator[memoryview]:
+    """The bytes of the block's delta file. Raises NotFiniteError where the block has diverged."""
+    parameters = block_tensors(model, block)
+    values = origin_from(spans(model, block), parameters.__getitem__)
+    for start, stop in _segments(block):
+        x = values(start, stop)
+        out = torch.empty(KEYFRAME_CODEC.nbytes(stop - start), dtype=torch.uint8)
+        KEYFRAME_CODEC.encode(x - origin(start, stop).to(x.device), out, start)
+        yield out.numpy().data
+
+
+@torch.no_grad()
+def check_delta(path: Path, model: nn.Module, block: Block) -> None:
+    """Read it once without using it. Raises WireError where it is no delta of this block; StorageError where it
+    cannot be read."""
+    largest = min(torch.finfo(tensor.dtype).max for tensor in block_tensors(model, block).values()) / 2
+    for segment in _read(path, block):
+        if KEYFRAME_CODEC.largest(segment.codes, segment.stop - segment.start, str(path)) > largest:
+            raise WireError("not-finite", f"{path} holds numbers that block {block.name} cannot take up")
+
+
+@torch.no_grad()
+def apply_delta(path: Path, model: nn.Module, block: Block, origin: Origin) -> None:
+    """Make the frozen block x0 + delta, in the model's dtype. Raises as :func:`check_delta` does for a bad length."""
+    parameters, layout = block_tensors(model, block), spans(model, block)
+    for start, stop, codes in _read(path, block):
+        x = KEYFRAME_CODEC.decode(codes, 0, stop - start).add_(origin(start, stop))
+        for span in layout:
+            first, last = max(start, span.start), min(stop, span.stop)
+            if first < last:
+                flat = parameters[span.name].view(-1)
+                flat[first - span.start : last - span.start].copy_(x[first - start : last - start])
+
+
+def _segments(block: Block) -> Iterator[tuple[int, int]]:
+    return (
+        (start, min(start + SEGMENT_ELEMENTS, block.elements)) for start in range(0, block.elements, SEGMENT_ELEMENTS)
+    )
+
+
+def _read(path: Path, block: Block) -> Iterator[Segment]:
+    """Length first, so that memory is taken for what fits only."""
+    expected = KEYFRAME_CODEC.nbytes(block.elements)
+    try:
+        if path.stat().st_size != expected:
+            words = f"{path} has {path.stat().st_size:,} bytes, and a delta of block {block.name} has {expected:,}"
+            raise WireError("bad-length", words)
+        with path.open("rb") as file:
+            for start, stop in _segments(block):
+                codes = bytearray(KEYFRAME_CODEC.nbytes(stop - start))
+                if file.readinto(codes) != len(codes):
+                    raise WireError("bad-length", f"{path} became shorter while it was read")
+                yield Segment(start, stop, torch.frombuffer(codes, dtype=torch.uint8))
+    except OSError as problem:
+        raise StorageError(f"{path} cannot be read: {problem.strerror}") from None

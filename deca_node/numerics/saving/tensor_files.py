@@ -1,0 +1,69 @@
+"""Safetensors files, written one tensor at a time and durably, with their sums; and read back into tensors.
+
+The library's own writer takes all tensors as bytes at once, which for a block's master and moments is a second copy
+of them. The format is an eight-byte length, a JSON header and the bytes of the tensors, one after another
+(https://huggingface.co/docs/safetensors), so that it can as well be written as it comes.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from deca_node.numerics.model.blocks import Block
+from deca_node.protocol.errors import StorageError
+from deca_node.storage.durable import Sum, write_file
+
+DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Sum:
+    """Write named tensors, whole or not at all. Raises OSError."""
+    return write_file(path, _chunks(tensors))
+
+
+def read_tensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    """The named tensors, on the CPU, one at a time; their memory is the file's until they are copied.
+
+    Raises StorageError where the file cannot be read or lacks one.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in names:
+                yield name, file.get_tensor(name)
+    except (OSError, SafetensorError) as problem:
+        raise StorageError(f"{path} cannot be read: {problem}") from None
+
+
+def block_tensors(model: nn.Module, block: Block) -> dict[str, Tensor]:
+    """The block's parameters as they are in the model, not copied."""
+    parameters = dict(model.named_parameters())
+    return {name: parameters[name].detach() for name in block.parameters}
+
+
+def copy_into(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Fill these tensors from the file that has them by the same names. Raises StorageError."""
+    for name, found in read_tensors(path, tensors):
+        mine = tensors[name]
+        if found.shape != mine.shape or found.dtype != mine.dtype:
+            kinds = (f"{t.dtype} {list(t.shape)}".removeprefix("torch.") for t in (found, mine))
+            raise StorageError(f"{path} holds {name} as {' where the model has '.join(kinds)}")
+        mine.copy_(found)
+
+
+def _chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    # Wide elements first: then each tensor begins at a multiple of its element's size.
+    ordered = sorted(tensors.items(), key=lambda item: -item[1].element_size())
+    header, offset = {}, 0
+    for name, tensor in ordered:
+        end = offset + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for _, tensor in ordered:
+        yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -1,0 +1,119 @@
+r"""When is which block trained? Everybody works on the same block at a time.
+
+A run is a line of activations (visits of one block): ``rounds`` times every block in the agreed order,
+and then one more round, the flush, in which every block is mixed without gradients until all copies
+agree::
+
+    round 0              round 1              ...  flush
+    [b0][b1][b2]...      [b0][b1][b2]...           [b0][b1][b2]...
+     \__ one activation: R inner steps with a gradient, then a few mixes without
+"""
+
+import random
+from dataclasses import dataclass
+from typing import NewType
+
+from deca_node.protocol.agreed.run import RunSettings
+
+Round = NewType("Round", int)
+Block = NewType("Block", int)
+Inner = NewType("Inner", int)
+Ordinal = NewType("Ordinal", int)
+"""Position of a step in the whole run, counting from 0."""
+
+
+@dataclass(frozen=True, order=True)
+class Step:
+    """One inner step of one activation. Ordered by time; ``activation`` counts visits from 0."""
+
+    activation: int
+    inner: int
+
+
+@dataclass(frozen=True)
+class Activation:
+    """One visit of one block: ``inner_steps`` steps with a gradient, then ``flush_mixes`` without."""
+
+    index: int
+    round: Round
+    block: Block
+    inner_steps: int
+    flush_mixes: int
+
+    @property
+    def steps(self) -> int:
+        """Inner steps and flush mixes together."""
+        return self.inner_steps + self.flush_mixes
+
+
+class Schedule:
+    """The run's activations, addressable by index, and the arithmetic between step and ordinal."""
+
+    def __init__(self, settings: RunSettings, blocks: int, final_flush_mixes: int) -> None:
+        self._settings = settings
+        self.blocks = blocks
+        self._final_flush_mixes = final_flush_mixes
+        self._orders = [self._order(r) for r in range(settings.rounds)] + [list(range(blocks))]
+
+    def __len__(self) -> int:
+        return (self._settings.rounds + 1) * self.blocks
+
+    def __getitem__(self, index: int) -> Activation:
+        if not 0 <= index < len(self):
+            raise IndexError(f"activation {index} of {len(self)}")
+        round_, position = divmod(index, self.blocks)
+        block = Block(self._orders[round_][position])
+        if round_ == self._settings.rounds:
+            return Activation(index, Round(round_), block, 0, self._final_flush_mixes)
+        return Activation(index, Round(round_), block, self._settings.inner_steps, self._settings.flush_mixes)
+
+    @property
+    def gradient_steps(self) -> int:
+        """Optimizer steps of the whole run on one node: T * B * R."""
+        return self._settings.rounds * self.blocks * self._settings.inner_steps
+
+    def gradient_ordinal(self, step: Step) -> int:
+        """How many optimizer steps came before ``step``; what the learning-rate schedule runs over."""
+        return step.activation * self._settings.inner_steps + step.inner
+
+    def ordinal(self, step: Step) -> Ordinal:
+        """Position of ``step`` in the run, flush mixes counted."""
+        per_activation = self._settings.inner_steps + self._settings.flush_mixes
+        trained = self._settings.rounds * self.blocks
+        if step.activation < trained:
+            return Ordinal(step.activation * per_activation + step.inner)
+        return Ordinal(trained * per_activation + (step.activation - trained) * self._final_flush_mixes + step.inner)
+
+    def step(self, ordinal: Ordinal) -> Step:
+        """The inverse of :meth:`ordinal`."""
+        per_activation = self._settings.inner_steps + self._settings.flush_mixes
+        trained = self._settings.rounds * self.blocks * per_activation
+        if ordinal < trained:
+            return Step(*divmod(ordinal, per_activation))
+        activation, inner = divmod(ordinal - trained, self._final_flush_mixes)
+        return Step(self._settings.rounds * self.blocks + activation, inner)
+
+    def mixes(self, step: Step) -> bool:
+        """Whether updates are exchanged at ``step``: every tau-th, the last with a gradient, and every flush mix."""
+        activation = self[step.activation]
+        if step.inner >= activation.inner_steps - 1:
+            return True
+        return (step.inner + 1) % self._settings.mix_every == 0
+
+    def signals(self, step: Step) -> bool:
+        """Whether the update of ``step`` carries a moment signal: at the first exchange of a visit and every N-th
+        after it. Never at the last with a gradient, after which the moments end, nor in flush mixes."""
+        if self._settings.signal == "none" or not self.mixes(step):
+            return False
+        exchange = step.inner // self._settings.mix_every
+        last = self[step.activation].inner_steps - 1
+        return step.inner < last and exchange % self._settings.signal_every == 0
+
+    def _order(self, round_: int) -> list[int]:
+        order = list(range(self.blocks))
+        if self._settings.block_order == "backward":
+            order.reverse()
+        elif self._settings.block_order == "shuffled":
+            rng = random.Random(f"{self._settings.seed}:block-order:{round_}")
+            order.sort(key=lambda _: rng.random())
+        return order

@@ -1,0 +1,220 @@
+"""Who is whose neighbour? Every node computes the same graph from the same member names.
+
+Names are sorted first, so the order of the peers file does not matter. Members come and go, so every graph here is
+defined for any number of them; where the textbook one is not, the nearest that is::
+
+    ring            i - i+1                                        two neighbours each
+    exponential     i - i+1, i+2, i+4, i+8 ... round the ring       up to 2 log2 n
+    torus           rows x columns, both wrap round                 four; a ring where n is prime
+    hypercube       i - j where one bit of the number differs       log2 n; where n is no power of two, the
+                                                                    corners from n on are left out
+    full            every pair                                      n - 1
+    edges           the pairs that the run's settings list          as listed
+    erdos-renyi     every pair with the same chance, redrawn until connected
+    random-regular  ``degree`` each, wired at random, connected
+
+Why an incomplete hypercube is connected: clearing a bit of a corner's number gives a smaller number, which is there.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import combinations
+
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.errors import SettingsError
+
+Graph = dict[str, frozenset[str]]
+"""Each member's neighbours; symmetric, no self-loops."""
+
+Pairs = Iterable[tuple[int, int]]
+"""Edges between the numbers of sorted names; a pair may come twice, or join a number with itself."""
+
+DRAWS_MAX = 10_000
+"""Erdős-Rényi graphs are redrawn until connected; past this many draws the edge probability is at fault."""
+
+_DRAWN = ("erdos-renyi", "random-regular")
+
+SWAPS_PER_EDGE = 10
+"""After so many exchanges of ends per edge nothing is left to see of the lattice that wiring began with."""
+
+
+def graph(members: Iterable[str], settings: RunSettings, activation: int = 0) -> Graph:
+    """The neighbours of every member during one activation; graphs drawn at random change every
+    ``redraw_every`` activations. The answer is remembered, and not to be changed.
+
+    An explicit list of edges is taken as far as its members are there; :func:`check_edges` is stricter. Raises
+    SettingsError where an erdos-renyi graph of this size and probability is never connected.
+    """
+    draw = activation // settings.redraw_every if settings.redraw_every else 0
+    return _graph(tuple(sorted(members)), settings, draw if settings.topology in _DRAWN else 0)
+
+
+@lru_cache(maxsize=64)
+def _graph(names: Sequence[str], settings: RunSettings, draw: int) -> Graph:
+    if settings.topology == "edges":
+        listed = {pair for text in settings.edges.split() if (pair := next(_splits(text, names), None))}
+        return _joined(names, ((names.index(a), names.index(b)) for a, b in listed))
+    if settings.topology == "erdos-renyi":
+        return _erdos_renyi(names, settings, draw)
+    if settings.topology == "random-regular":
+        return _random_regular(names, settings, draw)
+    return _joined(names, _FIXED[settings.topology](len(names)))
+
+
+def check_edges(members: Iterable[str], settings: RunSettings) -> None:
+    """Raise SettingsError where ``edges`` do not fit the members the run begins with: an edge to nobody, one that
+    can be read in two ways, or a graph in several parts. Other topologies fit always."""
+    if settings.topology != "edges":
+        return
+    names = sorted(members)
+    for text in settings.edges.split():
+        readings = list(_splits(text, names))
+        if not readings:
+            raise SettingsError(f"edges: {text!r} does not join two members by their names, as in {_example(names)!r}")
+        if len(readings) > 1:
+            first, second = (" with ".join(reading) for reading in readings[:2])
+            raise SettingsError(f"edges: {text!r} may join {first} or {second}; give a node another name")
+    found = graph(names, settings)
+    if not connected(found):
+        apart = ", ".join(sorted(set(names) - _reached(found, names[0])))
+        raise SettingsError(f"edges: no path leads from {names[0]} to {apart}, so they would never agree")
+
+
+def connected(graph: Graph) -> bool:
+    """Whether every member can be reached from every other."""
+    return not graph or len(_reached(graph, min(graph))) == len(graph)
+
+
+def _reached(graph: Graph, start: str) -> set[str]:
+    seen: set[str] = set()
+    border = [start]
+    while border:
+        name = border.pop()
+        if name not in seen:
+            seen.add(name)
+            border.extend(graph[name] - seen)
+    return seen
+
+
+def _joined(names: Sequence[str], pairs: Pairs) -> Graph:
+    neighbours: dict[str, set[str]] = {name: set() for name in names}
+    for i, j in pairs:
+        if i != j:
+            neighbours[names[i]].add(names[j])
+            neighbours[names[j]].add(names[i])
+    return {name: frozenset(near) for name, near in neighbours.items()}
+
+
+# --- regular shapes ---------------------------------------------------------------------------------
+
+
+def _ring(count: int) -> Pairs:
+    return ((i, (i + 1) % count) for i in range(count))
+
+
+def _exponential(count: int) -> Pairs:
+    return ((i, (i + (1 << k)) % count) for i in range(count) for k in range((count - 1).bit_length()))
+
+
+def _torus(count: int) -> Pairs:
+    """Number i stands in row i // columns; as square as the divisors of the count allow."""
+    rows = max((d for d in range(1, count + 1) if count % d == 0 and d * d <= count), default=1)
+    columns = count // rows
+    for i in range(count):
+        row, column = divmod(i, columns)
+        yield i, row * columns + (column + 1) % columns
+        yield i, (row + 1) % rows * columns + column
+
+
+def _hypercube(count: int) -> Pairs:
+    bits = range((count - 1).bit_length() if count else 0)
+    return ((i, i | 1 << k) for i in range(count) for k in bits if i | 1 << k < count)
+
+
+def _full(count: int) -> Pairs:
+    return combinations(range(count), 2)
+
+
+_FIXED: dict[str, Callable[[int], Pairs]] = {
+    "ring": _ring,
+    "exponential": _exponential,
+    "torus": _torus,
+    "hypercube": _hypercube,
+    "full": _full,
+}
+
+
+# --- drawn at random --------------------------------------------------------------------------------
+
+
+def _erdos_renyi(names: Sequence[str], settings: RunSettings, draw: int) -> Graph:
+    """Every pair has its own dice, thrown with the two names alone: nodes that differ about a third member for a while
+    still agree on this edge."""
+    probability = settings.edge_probability
+    for attempt in range(DRAWS_MAX):
+        dice = f"{settings.seed}:{draw}:{attempt}"
+        chances = ((pair, _chance(dice, names[pair[0]], names[pair[1]])) for pair in _full(len(names)))
+        drawn = _joined(names, (pair for pair, chance in chances if chance < probability))
+        if connected(drawn):
+            return drawn
+    raise SettingsError(
+        f"edge_probability = {probability}: no connected graph of {len(names)} nodes in {DRAWS_MAX} draws; "
+        "raise it, or choose topology = 'ring'"
+    )
+
+
+def _chance(dice: str, a: str, b: str) -> float:
+    """Evenly between 0 and 1; the same for the same dice and names everywhere."""
+    digest = hashlib.blake2b(f"{dice}:{a}\0{b}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def _random_regular(names: Sequence[str], settings: RunSettings, draw: int) -> Graph:
+    """Begin with a ring joined to its nearest, then let pairs of edges exchange their ends, which keeps every
+    degree. Where there are too few nodes all are joined; where nodes times degree is odd, one has one fewer."""
+    rng = random.Random(f"{settings.seed}:random-regular:{len(names)}:{draw}")
+    count = len(names)
+    if count - 1 <= settings.degree:
+        return _joined(names, _full(count))
+    edges = list(_lattice(count, settings.degree))
+    while True:
+        _rewire(edges, SWAPS_PER_EDGE * len(edges), rng)
+        drawn = _joined(names, edges)
+        if connected(drawn):
+            return drawn
+
+
+def _lattice(count: int, degree: int) -> Iterator[tuple[int, int]]:
+    """Each number with the ``degree`` // 2 that follow it; for an odd degree also with the one opposite."""
+    yield from ((i, (i + k) % count) for i in range(count) for k in range(1, degree // 2 + 1))
+    if degree % 2:
+        yield from ((i, i + count // 2) for i in range(count // 2))
+
+
+def _rewire(edges: list[tuple[int, int]], swaps: int, rng: random.Random) -> None:
+    """So many times make a-b, c-d into a-d, c-b, unless that joins a number with itself or two numbers twice."""
+    there = {frozenset(edge) for edge in edges}
+    for _ in range(swaps):
+        first, second = rng.sample(range(len(edges)), 2)
+        (a, b), (c, d) = edges[first], edges[second][:: rng.choice((1, -1))]
+        if a != d and c != b and frozenset((a, d)) not in there and frozenset((c, b)) not in there:
+            there -= {frozenset((a, b)), frozenset((c, d))}
+            there |= {frozenset((a, d)), frozenset((c, b))}
+            edges[first], edges[second] = (a, d), (c, b)
+
+
+# --- listed -----------------------------------------------------------------------------------------
+
+
+def _splits(text: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Every way to read ``a-b`` as two different members; names may hold hyphens themselves."""
+    for at, letter in enumerate(text):
+        a, b = text[:at], text[at + 1 :]
+        if letter == "-" and a != b and a in names and b in names:
+            yield a, b
+
+
+def _example(names: Sequence[str]) -> str:
+    return "-".join(names[:2]) if len(names) > 1 else "a-b"

@@ -1,0 +1,400 @@
+"""Who takes part? Everybody keeps a list, everybody checks on everybody, and news travel like rumours.
+
+SWIM (Das, Gupta, Motivala, DSN 2002) with Lifeguard (Dadgar et al., 2018, arXiv 1707.00788), as a state machine:
+packets, failures and time go in, packets and reports come out::
+
+                 .---------- refuted by itself, in a greater incarnation ----------.
+                 v                                                                 |
+    (unknown) -> ALIVE -- a probe failed, somewhere --> SUSPECT -- T(C) passed --> DEAD -- a day --> (unknown)
+                   '------- it says so itself -------> LEFT
+
+A suspected member is still one of the view. The parts are: :mod:`~deca_node.protocol.membership.probing` (is it
+there?),
+:mod:`~deca_node.protocol.membership.suspicion` (when to give up), :mod:`~deca_node.protocol.membership.rumours`
+(telling),
+:mod:`~deca_node.protocol.membership.contacts` (seeds and the dead) and :mod:`~deca_node.protocol.membership.naming`
+(whose name it is).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from random import Random
+from typing import Any, ClassVar
+
+from deca_node.protocol.commands import Report
+from deca_node.protocol.membership import messages
+from deca_node.protocol.membership.contacts import Contacts
+from deca_node.protocol.membership.facts import MemberFacts, MemberState
+from deca_node.protocol.membership.naming import FRESH, Naming
+from deca_node.protocol.membership.probing import Prober
+from deca_node.protocol.membership.profiles import Profile
+from deca_node.protocol.membership.suspicion import Suspicion
+from deca_node.protocol.membership.view import AlarmKey, Circle
+
+FAREWELLS_MAX = 32
+"""Members who hear from a leaving one itself; the others hear it from them."""
+REFUSED_NAMED_MAX = 64
+"""Refused names that are reported, each once; all are counted."""
+
+
+class Membership:
+    """One member. ``handle`` takes an event and the time; the commands it returns are to be performed in order.
+    ``next_deadline`` is when DeadlinePassed is due, in the clock of ``now``.
+
+    With ``allowed`` the membership is static: other names are refused, and none of these is ever forgotten.
+    """
+
+    def __init__(self, own: MemberFacts, profile: Profile, rng: Random, allowed: frozenset[str] | None = None) -> None:
+        self.ended = False
+        self._circle = Circle(own, profile, rng)
+        self._allowed = allowed
+        self._prober = Prober(self._circle, self._accuse)
+        self._contacts = Contacts(self._circle, keep=allowed is not None)
+        self._naming = Naming(self._circle, self._accept, self._announce, self._lose)
+        self._suspicions: dict[str, Suspicion] = {}
+        self._refused: set[str] = set()
+        self._had_company = False
+        self._view_changed = False
+
+    # --- the two doors, and what is to be seen ------------------------------------------------------
+
+    def handle(self, event: messages.MembershipEvent, now: float) -> list[messages.MembershipCommand]:
+        """Take in one fact; returns what is to be done about it, in order. After the end: nothing."""
+        if self.ended:
+            return []
+        self._make_up_for_sleep(now)
+        self._HANDLERS[type(event)](self, event, now)
+        while (key := self._circle.alarms.pop_due(now)) is not None:
+            self._ring(key, now)
+        if self._view_changed and not self.ended:
+            self._view_changed = False
+            self._circle.say(messages.Changed(self.view()))
+        out, self._circle.out = self._circle.out, []
+        return out
+
+    def next_deadline(self) -> float | None:
+        """When this member is to act by itself."""
+        return self._circle.alarms.next()
+
+    @property
+    def own(self) -> MemberFacts:
+        """This member as it presents itself."""
+        return self._circle.own
+
+    @property
+    def members(self) -> Mapping[str, MemberFacts]:
+        """All others that are known, in whatever state."""
+        return self._circle.members
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """What was counted, by name."""
+        return self._circle.counters
+
+    @property
+    def health_score(self) -> int:
+        """Lifeguard's local health: 0 is healthy; what is greater stretches this member's patience."""
+        return self._circle.health.score
+
+    @property
+    def backlog(self) -> int:
+        """How much is under way here: alarms that are set and rumours still to be told. It stays in proportion to
+        the members."""
+        return len(self._circle.alarms) + len(self._circle.rumours)
+
+    def view(self) -> dict[str, MemberFacts]:
+        """Everybody alive or suspected, this member included."""
+        return {self.own.name: self.own, **self._circle.up}
+
+    # --- events -------------------------------------------------------------------------------------
+
+    def _started(self, event: messages.Started, now: float) -> None:
+        circle, profile = self._circle, self._circle.profile
+        self._naming.begin(now)
+        self._view_changed = True
+        circle.alarms.set(("probe", ""), now + circle.rng.uniform(0.0, profile.probe_interval))
+        circle.alarms.set(("push-pull", ""), now + circle.jitter(profile.push_pull_interval))
+        self._contacts.set_seeds(event.seeds, now)
+
+    def _seeds_changed(self, event: messages.SeedsChanged, now: float) -> None:
+        self._contacts.set_seeds(event.seeds, now)
+
+    def _set_ready(self, event: messages.SetReady, now: float) -> None:
+        if event.activation != self.own.ready_from:
+            self._naming.renew(replace(self.own, ready_from=event.activation), now)
+
+    def _send_failed(self, event: messages.SendFailed, now: float) -> None:
+        self._circle.counters["sends_failed"] += 1
+        self._prober.failed(event.address, now)
+        self._naming.failed(event.address, now)
+
+    def _deadline_passed(self, event: messages.DeadlinePassed, now: float) -> None:
+        """What is due is done after every event."""
+
+    def _leave(self, event: messages.Leave, now: float) -> None:
+        self._farewell()
+
+    def _packet_received(self, event: messages.PacketReceived, now: float) -> None:
+        packet, sender = event.packet, event.packet.sender
+        if sender.name == self.own.name:
+            self._namesake_spoke(packet, now)
+            return
+        if not self._admits(sender.name):
+            return
+        was_dead = self._state(sender.name) is MemberState.DEAD
+        self._learn(sender, now)
+        for rumour in packet.rumours:
+            if not self.ended:
+                self._learn(rumour.facts, now, rumour.accuser)
+        if self.ended:
+            return
+        answered = self._BODIES[type(packet.body)](self, sender, packet.body, now)
+        if was_dead and self._state(sender.name) is MemberState.ALIVE:
+            self._contacts.compare(sender)
+        elif not answered:
+            self._tell_if_behind(sender)
+
+    def _tell_if_behind(self, sender: MemberFacts) -> None:
+        """A sender that is believed dead, or whose boot is past, does not know it; an answer would have told it."""
+        held = self._circle.members.get(sender.name)
+        if held is not None and held.newer_than(sender):
+            self._circle.send(sender, messages.Gossip())
+
+    def _namesake_spoke(self, packet: messages.Packet, now: float) -> None:
+        if isinstance(packet.body, messages.Claim):
+            self._naming.claim_received(packet.sender, packet.body, now)
+            return
+        if packet.sender.boot == self.own.boot and isinstance(packet.body, messages.PushPull):
+            self._contacts.seed_answered(packet.body.seq, self.own.name)
+        self._naming.met_namesake(packet.sender, now)
+
+    # --- bodies: True where the sender was answered -------------------------------------------------
+
+    def _ping(self, sender: MemberFacts, body: messages.Ping, now: float) -> bool:
+        self._prober.ping_received(sender, body)
+        return True
+
+    def _ping_req(self, sender: MemberFacts, body: messages.PingReq, now: float) -> bool:
+        self._prober.ping_req_received(sender, body, now)
+        return False
+
+    def _ack(self, sender: MemberFacts, body: messages.Ack, now: float) -> bool:
+        self._prober.ack_received(sender, body)
+        self._naming.answered(body.seq, sender, now)
+        return False
+
+    def _nack(self, sender: MemberFacts, body: messages.Nack, now: float) -> bool:
+        self._prober.nack_received(sender, body)
+        return False
+
+    def _push_pull(self, sender: MemberFacts, body: messages.PushPull, now: float) -> bool:
+        for facts in body.members:
+            if self.ended:
+                return True
+            self._learn_from_list(facts, sender.name, now)
+        if body.wants_reply:
+            self._contacts.answer(sender, body.seq)
+        else:
+            self._contacts.seed_answered(body.seq, sender.name)
+        return body.wants_reply
+
+    def _gossip(self, sender: MemberFacts, body: messages.Gossip, now: float) -> bool:
+        return False
+
+    def _taken(self, sender: MemberFacts, body: messages.Taken, now: float) -> bool:
+        self._naming.taken_received(body.holder, now)
+        return True
+
+    def _claim(self, sender: MemberFacts, body: messages.Claim, now: float) -> bool:
+        # Meant for another process, which once had this address.
+        return True
+
+    # --- news ---------------------------------------------------------------------------------------
+
+    def _learn_from_list(self, facts: MemberFacts, source: str, now: float) -> None:
+        """A list tells of deaths that may be long past or another side's view: here they are suspicions only, so
+        that two halves that meet again do not bury each other's members first."""
+        if facts.state is MemberState.DEAD and facts.name != self.own.name:
+            self._learn(replace(facts, state=MemberState.SUSPECT), now, source)
+        else:
+            self._learn(facts, now)
+
+    def _learn(self, facts: MemberFacts, now: float, accuser: str = "") -> None:
+        held = self._circle.members.get(facts.name)
+        if held is facts and not accuser:
+            return
+        if facts.name == self.own.name:
+            self._naming.hear_of_self(facts, now)
+        elif held is None:
+            self._learn_new(facts, now, accuser)
+        elif facts.boot > held.boot and held.present:
+            self._naming.challenge(held, facts, now)
+        elif facts.state is MemberState.SUSPECT and held.boot == facts.boot and held.present:
+            self._suspect(held, facts, accuser, now)
+        elif facts.newer_than(held):
+            self._accept(facts, now, accuser)
+
+    def _learn_new(self, facts: MemberFacts, now: float, accuser: str) -> None:
+        if facts.state is MemberState.DEAD or not self._admits(facts.name):
+            return
+        if len(self._circle.members) >= self._circle.profile.members_max:
+            self._circle.counters["members_over_limit"] += 1
+            return
+        self._accept(facts, now, accuser)
+
+    def _suspect(self, held: MemberFacts, facts: MemberFacts, accuser: str, now: float) -> None:
+        """An accusation: the first begins the suspicion, independent ones shorten it."""
+        if facts.incarnation < held.incarnation:
+            return
+        if held.state is MemberState.ALIVE or facts.incarnation > held.incarnation:
+            self._accept(facts, now, accuser)
+            return
+        suspicion = self._suspicions[held.name]
+        if accuser and suspicion.confirm(accuser):
+            self._circle.tell(held, now, accuser)
+            self._circle.alarms.set(("suspicion", held.name), suspicion.deadline)
+
+    def _accuse(self, name: str, now: float) -> None:
+        """This member's own probe failed."""
+        held = self._circle.up[name]
+        self._suspect(held, replace(held, state=MemberState.SUSPECT), self.own.name, now)
+
+    def _give_up(self, name: str, now: float) -> None:
+        """T(C) has passed without a word from the suspected."""
+        held = self._circle.members[name]
+        self._accept(replace(held, state=MemberState.DEAD), now, self.own.name)
+
+    def _accept(self, facts: MemberFacts, now: float, accuser: str = "") -> None:
+        """Believe it, act on it, pass it on."""
+        circle, before = self._circle, self._circle.members.get(facts.name)
+        if facts.present and not circle.up and self._had_company:
+            self._naming.returned(now)
+        circle.put(facts)
+        circle.tell(facts, now, accuser)
+        self._had_company |= facts.present
+        suspicion = self._suspicions.pop(facts.name, None)
+        circle.alarms.cancel(("suspicion", facts.name))
+        self._contacts.settle(facts.name)
+        if facts.state is MemberState.SUSPECT:
+            circle.counters["suspicions"] += 1
+            begun = self._suspicions[facts.name] = Suspicion.begin(now, circle.size, circle.profile, accuser)
+            circle.alarms.set(("suspicion", facts.name), begun.deadline)
+            self._contacts.doubt(facts.name, now)
+        elif facts.state is MemberState.DEAD:
+            self._contacts.bury(facts.name, now)
+        self._note_change(before, facts, suspicion)
+
+    def _announce(self, own: MemberFacts, now: float) -> None:
+        """This member presents itself anew."""
+        self._view_changed |= own.boot != self.own.boot or own.ready_from != self.own.ready_from
+        self._circle.own = own
+        self._circle.tell(own, now)
+
+    # --- reports ------------------------------------------------------------------------------------
+
+    def _note_change(self, before: MemberFacts | None, facts: MemberFacts, suspicion: Suspicion | None) -> None:
+        was_present = before is not None and before.present
+        if facts.present and not was_present:
+            self._prober.add(facts.name)
+            come = "has joined" if before is None else "is back"
+            self._circle.say(messages.MemberUp(facts.name, f"{facts.name} at {facts.address} {come}"))
+        elif facts.present and before is not None and facts.boot != before.boot:
+            sentence = f"{facts.name} has started anew, at {facts.address}"
+            self._circle.say(messages.MemberUp(facts.name, sentence))
+        elif was_present and facts.state is MemberState.DEAD:
+            self._circle.say(messages.MemberDown(facts.name, _why_down(facts.name, suspicion)))
+        elif was_present and facts.state is MemberState.LEFT:
+            self._circle.say(messages.MemberLeft(facts.name, f"{facts.name} has left for good"))
+        self._view_changed |= facts.present != was_present
+        if before is not None and facts.present:
+            seen = (before.address, before.boot, before.ready_from)
+            self._view_changed |= seen != (facts.address, facts.boot, facts.ready_from)
+
+    def _admits(self, name: str) -> bool:
+        if self._allowed is None or name in self._allowed:
+            return True
+        self._circle.counters["names_refused"] += 1
+        if name not in self._refused and len(self._refused) < REFUSED_NAMED_MAX:
+            self._refused.add(name)
+            sentence = f"{name} is not in the peers file, and the membership is static: refused"
+            self._circle.say(Report("refused", sentence, "warning", name))
+        return False
+
+    def _state(self, name: str) -> MemberState | None:
+        held = self._circle.members.get(name)
+        return None if held is None else held.state
+
+    # --- the end ------------------------------------------------------------------------------------
+
+    def _lose(self, sentence: str, now: float) -> None:
+        """Another process keeps the name. Whoever was let in says goodbye, so that the other's news win again."""
+        if self._naming.rank(now) != FRESH:
+            self._farewell()
+        self._end()
+        self._circle.say(messages.NameTaken(sentence))
+
+    def _farewell(self) -> None:
+        self._circle.own = replace(self.own, state=MemberState.LEFT)
+        for member in self._circle.some(FAREWELLS_MAX):
+            self._circle.send(member, messages.Gossip())
+        self._end()
+
+    def _end(self) -> None:
+        self.ended = True
+        self._circle.alarms.clear()
+
+    # --- time ---------------------------------------------------------------------------------------
+
+    def _make_up_for_sleep(self, now: float) -> None:
+        """Where this process stood still, nobody else is at fault: everything gets as much time again, and the
+        answers that have piled up are heard first."""
+        deadline = self._circle.alarms.next()
+        if deadline is None or now - deadline <= self._circle.profile.oversleep:
+            return
+        self._circle.counters["overslept"] += 1
+        self._circle.health.worsen()
+        self._circle.alarms.shift(now - deadline + self._circle.profile.probe_interval)
+        for suspicion in self._suspicions.values():
+            suspicion.start += now - deadline + self._circle.profile.probe_interval
+        if now - deadline > self._circle.profile.suspicion_factor * self._circle.profile.probe_interval:
+            self._naming.returned(now)
+
+    def _ring(self, key: AlarmKey, now: float) -> None:
+        kind, what = key
+        match kind:
+            case "suspicion":
+                self._give_up(what, now)
+            case "gossip":
+                self._circle.gossip(now)
+            case "probe" | "indirect" | "nack" | "relay":
+                self._prober.ring(kind, what, now)
+            case "seed" | "doubt" | "retry" | "push-pull":
+                self._contacts.ring(kind, what, now)
+            case _:
+                self._naming.ring(kind, what, now)
+
+    _HANDLERS: ClassVar[dict[type, Callable[["Membership", Any, float], None]]] = {
+        messages.Started: _started,
+        messages.PacketReceived: _packet_received,
+        messages.SendFailed: _send_failed,
+        messages.SeedsChanged: _seeds_changed,
+        messages.SetReady: _set_ready,
+        messages.Leave: _leave,
+        messages.DeadlinePassed: _deadline_passed,
+    }
+    _BODIES: ClassVar[dict[type, Callable[["Membership", MemberFacts, Any, float], bool]]] = {
+        messages.Ping: _ping,
+        messages.PingReq: _ping_req,
+        messages.Ack: _ack,
+        messages.Nack: _nack,
+        messages.PushPull: _push_pull,
+        messages.Gossip: _gossip,
+        messages.Taken: _taken,
+        messages.Claim: _claim,
+    }
+
+
+def _why_down(name: str, suspicion: Suspicion | None) -> str:
+    if suspicion is None:
+        return f"{name} is given up: another member says that it does not answer"
+    return f"{name} is given up: it did not answer {', '.join(sorted(suspicion.accusers))}"

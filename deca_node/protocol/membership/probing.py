@@ -1,0 +1,175 @@
+"""Whether the others are there: one member after the other is asked, and nobody is accused on one ear's word.
+
+The protocol of SWIM (Das, Gupta, Motivala: "SWIM: Scalable Weakly-consistent Infection-style Process Group
+Membership Protocol", DSN 2002, sections 3.1 and 4.3), with the nacks and the local health of Lifeguard::
+
+    ping target ---- ack -------------------------------------------> it is there
+        '-- timeout --> ask k others to ping it -- ack via one ------> it is there
+                             '-- end of the interval ----------------> accuse it
+
+Targets are taken in the order of a list that is shuffled anew whenever it has been gone through, so that every
+member is asked within two rounds. The local health score falls by one at every answer and rises by one at every
+probe that failed, and by one for each of the k others that did not even say that it had heard nothing. (Only whom
+nobody suspects is asked, and counts so: the other half of a broken network says nothing about this node's health.)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from deca_node.protocol.membership.facts import MemberFacts
+from deca_node.protocol.membership.messages import Ack, Nack, Ping, PingReq
+from deca_node.protocol.membership.view import Circle
+
+NACK_SHARE = 0.8
+"""Of the time that an asked member has, how much passes before it says that it heard nothing."""
+RELAYS_MAX = 256
+"""Questions of others that are under way at once."""
+
+
+@dataclass
+class _Probe:
+    seq: int
+    target: MemberFacts
+    relays: set[str] = field(default_factory=set)
+    silent: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class _Relay:
+    """Someone's PingReq ``seq``; ``asker`` waits for the answer."""
+
+    asker: MemberFacts
+    seq: int
+
+
+class Prober:
+    """Asks, is asked, and calls ``accuse(name)`` about whom nobody could reach."""
+
+    def __init__(self, circle: Circle, accuse: Callable[[str, float], None]) -> None:
+        self._circle = circle
+        self._accuse = accuse
+        self._round: list[str] = []
+        self._probe: _Probe | None = None
+        self._relays: dict[int, _Relay] = {}
+
+    def add(self, name: str) -> None:
+        """A new member takes its turn in this round, at a place drawn by lot."""
+        self._round.insert(self._circle.rng.randint(0, len(self._round)), name)
+
+    def ring(self, kind: str, what: str, now: float) -> None:
+        """An alarm of this part."""
+        match kind:
+            case "probe":
+                self.tick(now)
+            case "indirect":
+                self.ask_others(now)
+            case "nack":
+                self.say_nack(int(what))
+            case _:
+                self.drop_relay(int(what))
+
+    # --- asking -------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """End the probe before, and begin the next."""
+        self._conclude(now)
+        circle, multiplier = self._circle, self._circle.health.multiplier
+        target = self._next_target()
+        if target is not None:
+            self._probe = _Probe(circle.next_seq(), target)
+            circle.send(target, Ping(self._probe.seq, target.name))
+            circle.alarms.set(("indirect", ""), now + circle.profile.probe_timeout * multiplier)
+        circle.alarms.set(("probe", ""), now + circle.profile.probe_interval * multiplier)
+
+    def ask_others(self, now: float) -> None:
+        """The target did not answer in time: let others try."""
+        circle, probe = self._circle, self._probe
+        circle.alarms.cancel(("indirect", ""))
+        if probe is None or probe.relays:
+            return
+        for relay in circle.trusted(circle.profile.indirect_probes, but=probe.target.name):
+            probe.relays.add(relay.name)
+            probe.silent.add(relay.name)
+            circle.send(relay, PingReq(probe.seq, probe.target.name, probe.target.address))
+
+    def failed(self, address: str, now: float) -> None:
+        """Nobody answers at an address: no need to wait out the timeout."""
+        if self._probe is not None and self._probe.target.address == address:
+            self.ask_others(now)
+
+    def _next_target(self) -> MemberFacts | None:
+        up = self._circle.up
+        if not self._round:
+            self._round = sorted(up)
+            self._circle.rng.shuffle(self._round)
+        while self._round:
+            target = up.get(self._round.pop())
+            if target is not None:
+                return target
+        return None
+
+    def _conclude(self, now: float) -> None:
+        probe, self._probe = self._probe, None
+        self._circle.alarms.cancel(("indirect", ""))
+        if probe is None or probe.target.name not in self._circle.up:
+            return
+        self._circle.counters["probes_failed"] += 1
+        trusted = [name for name in probe.silent if self._circle.trusts(name)]
+        self._circle.health.worsen(1 + len(trusted))
+        self._accuse(probe.target.name, now)
+
+    # --- answers ------------------------------------------------------------------------------------
+
+    def ack_received(self, sender: MemberFacts, body: Ack) -> None:
+        """An answer to this node's own probe, or to one that it makes for another."""
+        probe = self._probe
+        if probe is not None and body.seq == probe.seq:
+            if sender.name == probe.target.name or sender.name in probe.relays:
+                self._probe = None
+                self._circle.alarms.cancel(("indirect", ""))
+                self._circle.health.recover()
+            return
+        relay = self._relays.get(body.seq)
+        if relay is not None:
+            self._end_relay(body.seq)
+            self._circle.send(relay.asker, Ack(relay.seq))
+
+    def nack_received(self, sender: MemberFacts, body: Nack) -> None:
+        """Another could not reach the target either, but hears this node."""
+        if self._probe is not None and body.seq == self._probe.seq:
+            self._probe.silent.discard(sender.name)
+
+    # --- asked by others ----------------------------------------------------------------------------
+
+    def ping_received(self, sender: MemberFacts, body: Ping) -> None:
+        """Answer, if it is this node that is meant."""
+        if body.target == self._circle.own.name:
+            self._circle.send(sender, Ack(body.seq))
+
+    def ping_req_received(self, sender: MemberFacts, body: PingReq, now: float) -> None:
+        """Try the target for the sender."""
+        circle, profile = self._circle, self._circle.profile
+        target = circle.members.get(body.target)
+        if target is None or len(self._relays) >= RELAYS_MAX:
+            circle.counters["ping_reqs_refused"] += 1
+            return
+        seq = circle.next_seq()
+        self._relays[seq] = _Relay(sender, body.seq)
+        circle.send(target, Ping(seq, target.name))
+        circle.alarms.set(("nack", str(seq)), now + NACK_SHARE * (profile.probe_interval - profile.probe_timeout))
+        circle.alarms.set(("relay", str(seq)), now + (1 + profile.health_max) * profile.probe_interval)
+
+    def say_nack(self, seq: int) -> None:
+        """The target has not answered yet; its answer may still be passed on."""
+        relay = self._relays.get(seq)
+        if relay is not None:
+            self._circle.send(relay.asker, Nack(relay.seq))
+
+    def _end_relay(self, seq: int) -> None:
+        self.drop_relay(seq)
+        self._circle.alarms.cancel(("nack", str(seq)))
+        self._circle.alarms.cancel(("relay", str(seq)))
+
+    def drop_relay(self, seq: int) -> None:
+        """The asker waits no longer."""
+        self._relays.pop(seq, None)

@@ -1,0 +1,179 @@
+"""What the parts of membership share: this node itself, the others as it knows them, its alarms, and its mouth."""
+
+import heapq
+import itertools
+from collections import Counter
+from random import Random
+
+from deca_node.protocol.membership.facts import MemberFacts, MemberState
+from deca_node.protocol.membership.messages import Body, Gossip, MembershipCommand, Packet, Send
+from deca_node.protocol.membership.profiles import Profile
+from deca_node.protocol.membership.rumours import Rumour, Rumours
+from deca_node.protocol.membership.suspicion import LocalHealth, retransmissions
+
+AlarmKey = tuple[str, str]
+"""What an alarm is about: its kind, and of whom or which."""
+
+
+STALE_SHARE_MAX, STALE_MIN = 2, 64
+"""The heap of alarms has at most so many entries for each alarm that is set, and so many more."""
+
+
+class Alarms:
+    """What is due when. A key has one alarm at most; setting it again moves it."""
+
+    def __init__(self) -> None:
+        self._order = itertools.count()
+        self._set: dict[AlarmKey, tuple[float, int]] = {}
+        self._heap: list[tuple[float, int, AlarmKey]] = []
+
+    def __len__(self) -> int:
+        return len(self._set)
+
+    def __contains__(self, key: AlarmKey) -> bool:
+        return key in self._set
+
+    def set(self, key: AlarmKey, when: float) -> None:
+        """Ring at a time."""
+        entry = self._set[key] = (when, next(self._order))
+        heapq.heappush(self._heap, (*entry, key))
+        # What was moved or cancelled stays in the heap until it comes to the top, which may be in half a minute: a
+        # peer that is believed dead and alive by turns would fill the memory meanwhile.
+        if len(self._heap) > STALE_SHARE_MAX * len(self._set) + STALE_MIN:
+            self._rebuild()
+
+    def cancel(self, key: AlarmKey) -> None:
+        """Do not ring; nothing happens where none was set."""
+        self._set.pop(key, None)
+
+    def next(self) -> float | None:
+        """When the earliest rings."""
+        while self._heap and self._set.get(self._heap[0][2]) != self._heap[0][:2]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def pop_due(self, now: float) -> AlarmKey | None:
+        """Take the earliest that is due."""
+        when = self.next()
+        if when is None or when > now:
+            return None
+        key = heapq.heappop(self._heap)[2]
+        del self._set[key]
+        return key
+
+    def clear(self) -> None:
+        """Nothing rings any more."""
+        self._set.clear()
+        self._heap.clear()
+
+    def shift(self, seconds: float) -> None:
+        """Let everything ring later."""
+        self._set = {key: (when + seconds, order) for key, (when, order) in self._set.items()}
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        self._heap = [(when, order, key) for key, (when, order) in self._set.items()]
+        heapq.heapify(self._heap)
+
+
+class Circle:
+    """One member's view. ``members`` holds the others in whatever state, ``up`` those of them that are present."""
+
+    def __init__(self, own: MemberFacts, profile: Profile, rng: Random) -> None:
+        self.own = own
+        self.profile = profile
+        self.rng = rng
+        self.members: dict[str, MemberFacts] = {}
+        self.up: dict[str, MemberFacts] = {}
+        self.health = LocalHealth(profile.health_max)
+        self.alarms = Alarms()
+        self.rumours = Rumours()
+        self.counters: Counter[str] = Counter()
+        self.out: list[MembershipCommand] = []
+        self._seqs = itertools.count(1)
+        self._started = own.boot
+
+    @property
+    def size(self) -> int:
+        """Members present, this node included."""
+        return len(self.up) + 1
+
+    @property
+    def started(self) -> int:
+        """The boot that was drawn when this process started; its own facts' boot may have had to grow since."""
+        return self._started
+
+    def next_seq(self) -> int:
+        """A number for a question, so that its answer can be told."""
+        return next(self._seqs)
+
+    def put(self, facts: MemberFacts) -> None:
+        """Believe these facts."""
+        self.members[facts.name] = facts
+        if facts.present:
+            self.up[facts.name] = facts
+        else:
+            self.up.pop(facts.name, None)
+
+    def forget(self, name: str) -> None:
+        """Know nothing of a name any more."""
+        self.members.pop(name, None)
+        self.up.pop(name, None)
+
+    def some(self, count: int) -> list[MemberFacts]:
+        """Members that are present, drawn by lot."""
+        names = self.rng.sample(list(self.up), min(count, len(self.up)))
+        return [self.up[name] for name in names]
+
+    def trusts(self, name: str) -> bool:
+        """Whether a member is alive and under no suspicion."""
+        held = self.up.get(name)
+        return held is not None and held.state is MemberState.ALIVE
+
+    def trusted(self, count: int, but: str) -> list[MemberFacts]:
+        """Members under no suspicion, drawn by lot, without ``but``."""
+        names = [name for name in self.up if name != but and self.trusts(name)]
+        return [self.up[name] for name in self.rng.sample(names, min(count, len(names)))]
+
+    def jitter(self, seconds: float) -> float:
+        """Half to one and a half times as long, so that nodes do not move in step."""
+        return seconds * self.rng.uniform(0.5, 1.5)
+
+    # --- the mouth ----------------------------------------------------------------------------------
+
+    def say(self, command: MembershipCommand) -> None:
+        """Ask the daemon for something."""
+        self.out.append(command)
+
+    def send(self, to: MemberFacts, body: Body) -> None:
+        """Send to a member. One that is not believed alive is told so first: it alone can refute it (Lifeguard's
+        buddy system)."""
+        held = self.members.get(to.name)
+        first: tuple[Rumour, ...] = ()
+        if held is not None and (held.state is not MemberState.ALIVE or held.newer_than(to)):
+            first = (Rumour(held, self.own.name),)
+        self.out.append(Send(to.address, to.name, self._packet(body, first)))
+
+    def call(self, address: str, body: Body, *first: Rumour) -> None:
+        """Send to whoever listens at an address."""
+        self.out.append(Send(address, "", self._packet(body, first)))
+
+    def _packet(self, body: Body, first: tuple[Rumour, ...]) -> Packet:
+        times = retransmissions(self.size, self.profile)
+        return Packet(self.own, body, first + self.rumours.take(self.profile.rumour_bytes_max, times))
+
+    # --- rumours ------------------------------------------------------------------------------------
+
+    def tell(self, facts: MemberFacts, now: float, accuser: str = "") -> None:
+        """Begin to spread news."""
+        self.rumours.add(Rumour(facts, accuser))
+        if ("gossip", "") not in self.alarms:
+            self.alarms.set(("gossip", ""), now + self.jitter(self.profile.gossip_interval))
+
+    def gossip(self, now: float) -> None:
+        """Tell a few members by lot what is still to be told."""
+        for member in self.some(self.profile.gossip_fanout):
+            if self.rumours:
+                self.send(member, Gossip())
+        if self.rumours and self.up:
+            self.alarms.set(("gossip", ""), now + self.jitter(self.profile.gossip_interval))

@@ -1,0 +1,102 @@
+"""Which visit is meant? What comes over edges names an activation: it belongs to the visit that goes on, to the one
+before it, which still gives answers, or to one that has not begun here and must wait."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from deca_node.protocol import commands as c
+from deca_node.protocol import events as e
+from deca_node.protocol.agreed.schedule import Activation, Schedule, Step
+from deca_node.protocol.node.company import Company
+from deca_node.protocol.node.offers import Offers
+from deca_node.protocol.visit.rules import Pace
+from deca_node.protocol.visit.visit import Visit
+
+
+class Visits:
+    """A node's visits, one after the other. ``current`` is the one that goes on, or the last that did."""
+
+    def __init__(
+        self, name: str, company: Company, pace: Pace, counters: Counter[str], say: Callable[[c.Command], None]
+    ) -> None:
+        self.current: Visit | None = None
+        self.offers = Offers(say)
+        self._before: Visit | None = None
+        self._name = name
+        self._company = company
+        self._pace = pace
+        self._counters = counters
+        self._say = say
+
+    def begin(self, schedule: Schedule, position: Step, now: float) -> None:
+        """Begin a visit; or go on, without edges, with one that stood in the midst of its steps."""
+        planned = schedule[position.activation]
+        if not planned.inner_steps:
+            planned = dataclasses.replace(planned, flush_mixes=self._company.flush_mixes(planned.index))
+        near = self._company.near(planned.index)
+        wanted = sorted(self._edges_wanted(planned, near))
+        rules = self._pace.rules(near, schedule)
+        visit = Visit(rules, planned, wanted, self._counters, self._say, inner=position.inner)
+        self._before, self.current = self.current, visit
+        if position.inner:
+            for offer in self.offers.due(planned.index):
+                self.decline(offer, f"goes on with activation {planned.index} where it stood")
+            visit.proceed(now)
+
+    def forget(self) -> None:
+        """What was visited is no longer what the trainer holds."""
+        self.current = self._before = None
+
+    def _edges_wanted(self, activation: Activation, near: Iterable[str]) -> set[str]:
+        """Neighbours to open an edge to: those that are up and not let be, and in the final flush all that are up,
+        since whoever is left out there keeps a copy of its own."""
+        flush, rests, up = activation.inner_steps == 0, self._pace.rests, self._company.up
+        return {peer for peer in near if peer in up and (flush or not rests.resting(peer, activation.index))}
+
+    # --- what comes over edges ----------------------------------------------------------------------
+
+    def activated(self, event: e.Activated, now: float) -> None:
+        """The block is thawed: open edges, those first that were waiting for it."""
+        assert self.current is not None
+        self.current.activated(now)
+        for offer in self.offers.due(event.activation):
+            self.take_offer(offer, now)
+        self.current.connect_if_open()
+
+    def take_offer(self, offer: e.OpenReceived, now: float) -> None:
+        """Open the edge, or answer that there is none: it timed out here, or its activation is past."""
+        for visit in self._of(offer.activation):
+            if visit.take_offer(offer, now):
+                visit.connect_if_open()
+                return
+        self.decline(offer, "opens no edge for this activation any more")
+
+    def decline(self, offer: e.OpenReceived, why: str) -> None:
+        """Let the keyframe go, and tell the other end."""
+        self._counters["offers_declined"] += 1
+        self._say(c.Release(offer.keyframe))
+        self._say(c.SendClose(offer.peer, offer.activation, -1, f"{self._name} {why}"))
+
+    def decline_all(self, why: str) -> None:
+        """The same for all offers that wait."""
+        for offer in self.offers.all():
+            self.decline(offer, why)
+
+    def update_received(self, event: e.UpdateReceived, now: float) -> None:
+        """A neighbour's update has come whole."""
+        visits = self._of(event.update.activation)
+        if visits:
+            visits[0].update_received(event, now)
+        else:
+            self._counters["updates_unused"] += 1
+            self._say(c.Release(event.update))
+
+    def close_received(self, event: e.CloseReceived, now: float) -> None:
+        """A neighbour has closed its end of an edge, or takes back its offer of one."""
+        self.offers.withdrawn(event.peer, event.activation)
+        for visit in self._of(event.activation):
+            visit.close_received(event, now)
+
+    def _of(self, activation: int) -> list[Visit]:
+        return [visit for visit in (self.current, self._before) if visit and visit.activation.index == activation]

@@ -1,0 +1,95 @@
+"""The node's own folder: one node at a time, and nothing of an earlier run overwritten.
+
+::
+
+    DIR/lock            held while a node runs here
+    DIR/run.json        what the nodes agreed on
+    DIR/settings.json   every setting of the last start, and where its value came from
+    DIR/metrics.jsonl   one line per step and per evaluation, and now and then one of all metrics
+    DIR/page.json       what the node's page showed last, for `deca-node report`
+    DIR/checkpoints/    where to go on after a crash; the newest two
+    DIR/blocks/         the blocks as they were frozen, for checkpoints and for late nodes
+    DIR/start/          the starting values of visited blocks, for keyframes
+    DIR/incoming/       what is on its way here from donors
+    DIR/final/          the tuned model
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from deca_node.protocol.agreed.run import Agreement, RunSettings, settings_fields
+from deca_node.protocol.errors import StorageError
+from deca_node.storage.durable import write_file
+from deca_node.storage.jsons import UNFIT, parse
+
+METRICS = "metrics.jsonl"
+SETTINGS = "settings.json"
+
+
+@contextlib.contextmanager
+def node_directory(path: Path) -> Iterator[Path]:
+    """Make and lock the folder. Raises StorageError where it is in use or not writable."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / "lock").open("w", encoding="ascii")
+    except OSError as problem:
+        raise StorageError(
+            f"cannot use {path} as this node's folder: {problem.strerror}; choose another --dir"
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StorageError(f"another node runs in {path}; choose another --dir") from None
+        lock.write(str(os.getpid()))
+        lock.flush()
+        if not (path / "checkpoints").exists():
+            _set_aside(path / METRICS)
+        yield path
+
+
+def finished(path: Path, settings: RunSettings) -> bool:
+    """Whether the folder holds the tuned model of this very run, which is then complete here.
+
+    Raises StorageError where it is that of another run: it is not to be overwritten.
+    """
+    if not (path / "final").exists():
+        return False
+    fields = agreed_fields(path)
+    differing = [name for name, value in settings_fields(settings).items() if fields.get(name) != value]
+    if differing:
+        raise StorageError(
+            f"{path} holds the tuned model of another run ({', '.join(differing[:3])} differ); "
+            "move it away, or choose another --dir"
+        )
+    return True
+
+
+def agreed_fields(path: Path) -> dict[str, str]:
+    """What run.json says was agreed on; nothing where there is none to be read."""
+    try:
+        return dict(parse((path / "run.json").read_text(encoding="utf-8"))["agreement"])
+    except (OSError, *UNFIT):
+        return {}
+
+
+def write_run(path: Path, agreement: Agreement, start_model: str) -> None:
+    """Keep what was agreed on, and from which model the run starts: for people, reports and exports."""
+    record = {
+        "fingerprint": agreement.fingerprint,
+        "agreement": dict(agreement.fields),
+        # A folder as an absolute path, or the hub's id.
+        "start_model": str(Path(start_model).resolve()) if Path(start_model).exists() else start_model,
+    }
+    write_file(path / "run.json", [(json.dumps(record, indent=2, sort_keys=True) + "\n").encode()])
+
+
+def _set_aside(metrics: Path) -> None:
+    if metrics.exists():
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(metrics.stat().st_mtime))
+        metrics.rename(metrics.with_name(f"metrics-{stamp}.jsonl"))

@@ -1,0 +1,141 @@
+"""The files of a Hugging Face checkpoint, as far as they can be judged without torch: which hold the weights, and what
+their headers say of each tensor.
+
+A safetensors file is an eight-byte length, a JSON header and the tensors' bytes one after another
+(https://huggingface.co/docs/safetensors), so names, types, shapes and whether anything is missing at the end can be
+told in milliseconds, however large the model is.
+"""
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deca_node.protocol.errors import ModelError
+from deca_node.storage.jsons import UNFIT, parse
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+HEADER_BYTES_MAX = 100 << 20
+"""What the library itself allows."""
+
+ELEMENT_BYTES: Mapping[str, int] = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+    "U16": 2,
+    "U32": 4,
+    "U64": 8,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor as a header has it: ``dtype`` is safetensors' word (F32, BF16, ...), ``shape`` its sizes, and
+    ``file`` the one that holds it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes on disk."""
+        return self.elements * ELEMENT_BYTES[self.dtype]
+
+
+def read_headers(folder: Path) -> dict[str, StoredTensor]:
+    """Every tensor of a checkpoint by name, from the headers of its weight files. Raises ModelError where a file is
+    missing, damaged or cut short."""
+    found: dict[str, StoredTensor] = {}
+    for path in weight_files(folder):
+        if not path.is_file():
+            raise ModelError(f"{folder}: {INDEX} lists {path.name}, which is missing")
+        found.update(read_header(path))
+    return found
+
+
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """Every tensor of one file. Raises ModelError where it is damaged or cut short."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > HEADER_BYTES_MAX:
+                raise ValueError(f"a header of {length:,} bytes")
+            header = parse(file.read(length).decode())
+        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        tensors = {name: StoredTensor(e["dtype"], tuple(e["shape"]), path) for name, e in entries.items()}
+        _check_extent(path, tensors, entries, 8 + length)
+    except (OSError, struct.error, *UNFIT) as error:
+        raise ModelError(f"{path} is damaged or cut short: {brief(error)}") from error
+    return tensors
+
+
+def _check_extent(path: Path, tensors: Mapping[str, StoredTensor], entries: Mapping[str, Any], begin: int) -> None:
+    """Raise ValueError where a tensor has not the bytes that its shape needs, or the file ends before the last one."""
+    end = 0
+    for name, tensor in tensors.items():
+        low, high = entries[name]["data_offsets"]
+        if high - low != tensor.nbytes:
+            raise ValueError(f"{name} takes {high - low} bytes where its shape needs {tensor.nbytes}")
+        end = max(end, high)
+    size = path.stat().st_size
+    if size != begin + end:
+        raise ValueError(f"the file has {size:,} bytes where its header needs {begin + end:,}")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights; pickled ones are refused. Raises ModelError."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        shards = read_json(folder / INDEX, "").get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            raise ModelError(f"{folder}/{INDEX} lists no weights")
+        # Names of files beside the index: it may come from a donor, and must not lead elsewhere.
+        strange = [name for name in shards.values() if not isinstance(name, str) or Path(name).name != name]
+        if strange:
+            raise ModelError(f"{folder}/{INDEX} lists {brief(repr(strange[0]))}, which names no file beside it")
+        return [folder / name for name in sorted(set(shards.values()))]
+    if any(found for pattern in PICKLES for found in folder.glob(pattern)):
+        raise ModelError(
+            f"{folder} holds pickled weights (.bin, .pt), which can run code and are not read; convert them once, on a "
+            "machine you can afford to lose, with AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)"
+        )
+    raise ModelError(f"{folder} holds no weights: neither {WEIGHTS} nor {INDEX}")
+
+
+def read_json(path: Path, absent: str) -> dict[str, Any]:
+    """An object in a JSON file. Raises ModelError, with the sentence ``absent`` where there is no file."""
+    if not path.is_file():
+        raise ModelError(absent)
+    try:
+        content = parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is not readable JSON: {brief(error)}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} is not a JSON object")
+    return content
+
+
+def brief(error: object, length_max: int = 200) -> str:
+    """The first line of somebody else's error message."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return line if len(line) <= length_max else line[: length_max - 1] + "…"

@@ -1,0 +1,234 @@
+"""``deca-node doctor``: what fails is named with what to do, what depends on it is left out, and nothing is started."""
+
+import dataclasses
+import fcntl
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deca_node.cli.checks import _PEER_DO
+from deca_node.daemon.diagnosis.probe import Kind, Probed, Stage
+from deca_node.daemon.transfer.offers import Offer
+from deca_node.lab.rigs.processes import free_ports
+from deca_node.protocol.agreed.run import Agreement, RunSettings, settings_fields
+
+Deca = Callable[..., Any]
+FLAGS = ("--insecure", "--name", "a", "--model", "model", "--data", "a.jsonl", "--sequence-length", "16", "--json")
+MODEL_HASH = "86cbdb61bc7c6bce89a3071fca5a9703b43b0f827855ef68f1c7124e86762a5b"
+"""Of the tiny model, which is drawn from a fixed seed."""
+CLASSIFIER_HASH = "31b3aa5290ff912ab0768e8d4dc3ec7475dd42ab8a61934946c5a6098ebe18f6"
+"""The same with the head that every node draws for two labels under seed 0."""
+RUN = RunSettings(sequence_length=16)
+ALL = ["settings", "certificates", "peers file", "folder", "listen", "data", "model", "memory", "disk"]
+
+
+@pytest.fixture
+def place(deca: Deca, tiny: Path) -> Path:
+    """What a start needs, in the working directory."""
+    Path("model").symlink_to(tiny)
+    Path("a.jsonl").write_text("".join(json.dumps({"text": f"the node was {n}"}) + "\n" for n in range(30)))
+    own, other = free_ports(2)
+    Path("peers.txt").write_text(f"a@127.0.0.1:{own}\nb@127.0.0.1:{other}\n")
+    return Path.cwd()
+
+
+def probed(**facts: Any) -> Probed:
+    return Probed(**({"name": "b", "address": "127.0.0.1:7002", "stage": Stage.DONE} | facts))
+
+
+@pytest.fixture
+def peer(monkeypatch: pytest.MonkeyPatch) -> list[Probed]:
+    """What the only peer answers: greets, unless a test puts something else here."""
+    blocks = "embedding:768 layers.0:10304 layers.1:10304 head:800"
+    agreement = Agreement({**settings_fields(RUN), "model": MODEL_HASH, "blocks": blocks})
+    answers = [probed(offer=Offer("b", agreement, "", 3, 3, {}, {}), clock_ahead_seconds=0.25)]
+
+    async def answer(targets: Any, own: str, _security: Any, _seconds: float, heard: Any) -> list[Probed]:
+        assert ([name for name, _ in targets], own) == (["b"], "a")
+        heard(answers[-1])
+        return [answers[-1]]
+
+    monkeypatch.setattr("deca_node.daemon.diagnosis.probe.probe_all", answer)
+    return answers
+
+
+def look(outcome: Any) -> dict[str, dict[str, Any]]:
+    return {finding["check"]: finding for finding in json.loads(outcome.out)["findings"]}
+
+
+def verdicts(outcome: Any) -> dict[str, str]:
+    return {check: finding["verdict"] for check, finding in look(outcome).items()}
+
+
+@pytest.mark.usefixtures("peer")
+def test_all_is_well(deca: Deca, place: Path) -> None:
+    before = sorted(place.iterdir())
+    outcome = deca("doctor", "--load", *FLAGS)
+    assert outcome.code == 0
+    assert verdicts(outcome) == dict.fromkeys([*ALL, "load", "peer b", "clock"], "ok")
+    found = look(outcome)
+    assert found["data"]["facts"]["records"] == 30
+    assert found["memory"]["facts"]["peak_bytes"] == max(found["memory"]["facts"]["blocks_bytes"].values())
+    assert found["disk"]["facts"]["needed_bytes"] == sum(found["disk"]["facts"]["parts_bytes"].values())
+    assert found["clock"]["facts"]["offsets_seconds"] == {"b": 0.25}
+    assert json.loads(outcome.out)["counts"] == {"ok": 12, "warning": 0, "failed": 0, "skipped": 0}
+    assert sorted(place.iterdir()) == before
+
+
+@pytest.mark.usefixtures("place")
+def test_a_peer_that_is_not_started_is_a_warning(deca: Deca) -> None:
+    outcome = deca("doctor", *FLAGS)
+    assert outcome.code == 0
+    assert look(outcome)["peer b"]["verdict"] == "warning"
+    assert look(outcome)["peer b"]["facts"]["kind"] == "nobody"
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.NONE])
+def test_every_way_in_which_a_peer_is_not_there(deca: Deca, peer: list[Probed], kind: Kind) -> None:
+    peer.append(probed(stage=Stage.TLS, kind=kind, problem="so it is"))
+    outcome = deca("doctor", *FLAGS)
+    verdict, do = _PEER_DO[kind.value]
+    found = look(outcome)["peer b"]
+    assert (found["verdict"], found["do"], found["says"]) == (verdict.value, do, "127.0.0.1:7002: so it is")
+    assert outcome.code == (13 if verdict == "failed" else 0)
+
+
+@pytest.mark.usefixtures("place")
+def test_a_peer_of_another_run(deca: Deca, peer: list[Probed]) -> None:
+    offer = peer[0].offer
+    assert offer is not None
+    fields = dict(offer.agreement.fields) | {"rounds": "9"}
+    peer.append(dataclasses.replace(peer[0], offer=dataclasses.replace(offer, agreement=Agreement(fields))))
+    outcome = deca("doctor", *FLAGS)
+    assert outcome.code == 13
+    assert look(outcome)["peer b"]["says"] == ("127.0.0.1:7002: the run differs: rounds is 4 at this node and 9 at b")
+    assert outcome.err.endswith("error: 1 of 11 checks failed: peer b\n")
+
+
+@pytest.mark.usefixtures("place")
+def test_another_model_is_found_where_it_is_loaded(deca: Deca, peer: list[Probed]) -> None:
+    offer = peer[0].offer
+    assert offer is not None
+    fields = dict(offer.agreement.fields) | {"model": "00" * 32}
+    peer.append(dataclasses.replace(peer[0], offer=dataclasses.replace(offer, agreement=Agreement(fields))))
+    assert deca("doctor", *FLAGS).code == 0
+    outcome = deca("doctor", "--load", *FLAGS)
+    assert outcome.code == 13
+    assert look(outcome)["peer b"]["says"] == (
+        f"127.0.0.1:7002: the run differs: model is {MODEL_HASH} at this node and {'00' * 32} at b"
+    )
+
+
+def test_without_settings_nothing_else_can_be_checked(deca: Deca) -> None:
+    outcome = deca("doctor", "--rounds", "0", "--json")
+    assert outcome.code == 13
+    found = verdicts(outcome)
+    assert found.pop("settings") == "failed" and found.pop("clock") == "ok"
+    assert set(found.values()) == {"skipped"}
+    assert "rounds = 0" in look(outcome)["settings"]["says"]
+
+
+@pytest.mark.usefixtures("peer")
+@pytest.mark.parametrize(
+    ("flags", "check", "says"),
+    [
+        (("--peers", "none.txt"), "peers file", "none.txt cannot be read"),
+        (("--topology", "edges", "--edges", "a-x"), "peers file", "edges:"),
+        (("--data", "none.jsonl"), "data", "no such file or folder"),
+        (("--model", "./none"), "model", "there is no folder ./none"),
+        (("--sequence-length", "4096"), "model", "sequence_length = 4096 is more than the 64 positions"),
+        (("--device", "cuda:7"), "memory", "torch sees 0 CUDA devices"),
+        (("--dir", "a.jsonl/sub"), "folder", ""),
+    ],
+)
+def test_what_is_wrong_is_named(deca: Deca, place: Path, flags: tuple[str, ...], check: str, says: str) -> None:
+    outcome = deca("doctor", *FLAGS, *flags)
+    assert outcome.code == 13
+    assert look(outcome)[check]["verdict"] == "failed"
+    assert says in look(outcome)[check]["says"]
+    assert look(outcome)[check]["do"]
+
+
+@pytest.mark.usefixtures("peer", "place")
+@pytest.mark.parametrize(("flags", "verdict", "code"), [((), "failed", 13), (("--bad-records", "skip"), "warning", 0)])
+def test_bad_records_are_named(deca: Deca, flags: tuple[str, ...], verdict: str, code: int) -> None:
+    with Path("a.jsonl").open("a") as file:
+        file.write('{"text": ""}\n')
+    outcome = deca("doctor", *FLAGS, *flags)
+    found = look(outcome)["data"]
+    assert (outcome.code, found["verdict"], found["facts"]["bad_records"]) == (code, verdict, 1)
+    assert 'a.jsonl line 31: "text" is empty' in found["says"]
+
+
+@pytest.mark.usefixtures("peer", "place")
+def test_the_port_of_a_node_that_runs_already(deca: Deca) -> None:
+    """Taken by a stranger it is a failure, and by the node itself none."""
+    port = int(Path("peers.txt").read_text().splitlines()[0].rpartition(":")[2])
+    Path("deca-data/a").mkdir(parents=True)
+    with socket.socket() as listener, Path("deca-data/a/lock").open("w") as lock:
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+        outcome = deca("doctor", *FLAGS)
+        assert (outcome.code, verdicts(outcome)["listen"]) == (13, "failed")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        outcome = deca("doctor", *FLAGS)
+        assert outcome.code == 0
+        assert [verdicts(outcome)[check] for check in ("folder", "listen")] == ["warning", "warning"]
+
+
+@pytest.mark.usefixtures("peer", "place")
+def test_memory_and_weights_that_do_not_fit(deca: Deca, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deca_node.numerics.forecast.fitting.free_memory", lambda _: ("cuda:0", 1000))
+    found = look(deca("doctor", *FLAGS))["memory"]
+    assert found["verdict"] == "failed"
+    assert "blocks do not fit: embedding" in found["says"]
+    config = json.loads(Path("model/config.json").read_text())
+    broken = Path("broken")
+    broken.mkdir()
+    for file in Path("model").iterdir():
+        (broken / file.name).symlink_to(file.resolve())
+    (broken / "config.json").unlink()
+    (broken / "config.json").write_text(json.dumps(config | {"intermediate_size": 80}))
+    found = look(deca("doctor", *FLAGS, "--model", "broken"))["model"]
+    assert found["verdict"] == "failed"
+    assert "mlp.gate_proj.weight is [64, 32] where config.json makes it [80, 32]" in found["says"]
+
+
+@pytest.mark.usefixtures("place")
+def test_the_table_for_people(deca: Deca, peer: list[Probed], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    peer.append(probed(stage=Stage.CONNECT, kind=Kind.SILENT, problem="no answer \x1b[2J"))
+    outcome = deca("doctor", *FLAGS[:-1])
+    assert outcome.code == 13
+    assert "\x1b" not in outcome.out
+    assert "127.0.0.1:7002: no answer" in outcome.out
+    assert "→ is the machine up?" in outcome.out
+
+
+@pytest.mark.usefixtures("place")
+def test_labelled_records_are_looked_at_with_the_run_s_labels(deca: Deca, peer: list[Probed]) -> None:
+    """The head that is not in the files is no fault: it is drawn from the run's seed."""
+    lines = [{"text": f"the node was {n}", "label": n % 2} for n in range(30)]
+    Path("a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = dataclasses.replace(RUN, task="classification", labels="no, yes")
+    blocks = "embedding:768 layers.0:10304 layers.1:10304 head:96"
+    fields = {**settings_fields(run), "classes": "no, yes", "model": CLASSIFIER_HASH, "blocks": blocks}
+    peer.append(probed(offer=Offer("b", Agreement(fields), "", 3, 3, {}, {})))
+    flags = [*FLAGS, "--task", "classification"]
+    outcome = deca("doctor", "--load", *flags, "--labels", "no, yes")
+    found = look(outcome)
+    assert outcome.code == 0, outcome.out
+    assert found["data"]["says"].startswith("30 labelled records")
+    assert "27 to train on, 3 held out" in found["load"]["says"]
+    assert found["model"]["verdict"] == found["peer b"]["verdict"] == "ok"
+    found = look(deca("doctor", *flags))
+    assert (found["data"]["verdict"], found["model"]["verdict"]) == ("warning", "failed")
+    assert "names labels; name them as in labels = 'neg, pos'" in found["model"]["says"]
+    Path("a.jsonl").write_text(json.dumps({"text": "a", "label": "yess"}) + "\n")
+    said = look(deca("doctor", *flags, "--labels", "no, yes"))["data"]["says"]
+    assert "there are no usable records" in said

@@ -1,0 +1,301 @@
+"""``plan``: the question from flags and files, the answer as tables and as JSON, and the advice that follows."""
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deca_node.cli.verbs.plan import BANDWIDTH, LATENCY, MEMORY, Quantity
+from deca_node.cli.views.advice import advise, in_words
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.planning.case import (
+    BlockShape,
+    Case,
+    Machine,
+    ModelShape,
+    flops_per_second,
+    transfer_seconds,
+    update_bytes,
+)
+
+Deca = Callable[..., Any]
+ROOT = Path(__file__).resolve().parents[3]
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "vocab_size": 50,
+    "max_position_embeddings": 512,
+    "dtype": "bfloat16",
+}
+EMBEDDING, LAYER, HEAD = 50 * 32, 4 * 32 * 32 + 3 * 32 * 64 + 2 * 32, 50 * 32 + 32
+
+
+@pytest.fixture
+def plan(deca: Deca, monkeypatch: pytest.MonkeyPatch) -> Deca:
+    """``plan(...)`` in a folder with a model's config, on a page wide enough for its tables."""
+    monkeypatch.setenv("COLUMNS", "140")
+    Path("model").mkdir()
+    Path("model/config.json").write_text(json.dumps(CONFIG))
+    return lambda *arguments: deca("plan", "--model", "model", *arguments)
+
+
+def read_json(plan: Deca, *arguments: str) -> dict[str, Any]:
+    outcome = plan("--json", *arguments)
+    assert (outcome.code, outcome.err) == (0, "")
+    return json.loads(outcome.out)
+
+
+# --- the answer -------------------------------------------------------------------------------------
+
+
+def test_json_is_exact_and_names_its_units(plan: Deca) -> None:
+    found = read_json(
+        plan,
+        *("--nodes", "3", "--topology", "full", "--rounds", "1", "--inner-steps", "4"),
+        *("--codec", "bf16", "--signal", "none"),
+    )
+    elements = [EMBEDDING, LAYER, LAYER, LAYER, HEAD]
+    assert [block["parameters"] for block in found["blocks"]] == elements
+    assert [block["block"] for block in found["blocks"]] == ["embedding", "layers.0", "layers.1", "layers.2", "head"]
+    assert found["model"] == {"name": "model", "parameters": sum(elements), "bytes_per_parameter": 2}
+    assert list(found["traffic"]) == ["node-1", "node-2", "node-3"]
+    sent = found["traffic"]["node-2"]
+    assert found["final_flush"]["mixes"] == 3, "a full graph agrees at once, and three mixes shed the keyframe's error"
+    keyframes = sum(n + 4 * -(-n // 256) for n in elements)
+    assert sent["keyframe_bytes"] == 2 * 2 * keyframes, "two neighbours, a round and the final flush"
+    updates = 2 * (4 + 2 + 3)
+    assert sent["update_bytes"] == updates * (2 * sum(elements) + 20 * 5), "R steps, a visit's flush, the final one"
+    assert sent["sent_bytes"] == sent["received_bytes"] == sum(list(sent.values())[:3])
+    assert found["memory"]["block"] == max(found["blocks"], key=lambda block: block["total_bytes"])["block"]
+    assert found["memory"]["fits"] is None
+    lockstep = found["time"]["lockstep"]
+    assert lockstep["total_seconds"] == pytest.approx(lockstep["compute_seconds"] + lockstep["transfer_seconds"])
+
+
+def test_signals_are_in_the_plan(plan: Deca) -> None:
+    """One byte per 256 elements for v, int8 for m; the second exchange of three carries none, nor does the last."""
+    flags = ("--nodes", "2", "--rounds", "1", "--inner-steps", "4", "--codec", "int8", "--mix-every", "1")
+    plain, with_v, with_mv = (
+        read_json(plan, *flags, "--signal", signal, "--signal-every", "2") for signal in ("none", "v", "mv")
+    )
+    elements = [EMBEDDING, LAYER, LAYER, LAYER, HEAD]
+    v = [4 + -(-n // 256) for n in elements]
+    m = [n + 4 * -(-n // 256) for n in elements]
+    assert [block["signal_bytes"] for block in with_v["blocks"]] == v
+    assert [block["signal_bytes"] for block in with_mv["blocks"]] == [a + b for a, b in zip(v, m, strict=True)]
+    sent = {name: found["traffic"]["node-1"]["update_bytes"] for name, found in (("plain", plain), ("v", with_v))}
+    assert sent["v"] - sent["plain"] == 2 * sum(v), "exchanges 0 and 2"
+    assert with_mv["traffic"]["node-1"]["update_bytes"] - sent["v"] == 2 * sum(m)
+    assert {"--signal v"} == {a["change"] for a in with_mv["advice"]["alternatives"] if "signal" in a["change"]}
+
+
+def test_tables_for_people(plan: Deca) -> None:
+    page = plan("--nodes", "4", "--topology", "ring", "--memory", "24GB", "--bandwidth", "1Gbit").out
+    assert re.search(rf"layers\.0 to layers\.2 +│ +{LAYER:,} ", page), "equal blocks stand in one row"
+    for words in (
+        ", with layers.0, within",
+        "within the 24 GB there are",
+        "a node with 2 to 2 neighbours sends",
+        "at 1,000 Mbit/s each way, 20 ms one way, 20 TFLOP/s",
+        "Graph: 4 edges, spectral gap 0.667. A mix leaves 33.3% of a disagreement, 9 mixes leave 0.01%.",
+        "The network takes longest",
+    ):
+        assert words in page
+    assert "MORE THAN the 1 MB there are" in plan("--nodes", "4", "--memory", "1MB").out
+
+
+def test_a_node_alone(plan: Deca) -> None:
+    found = read_json(plan, "--nodes", "1")
+    assert found["traffic"]["node-1"]["sent_bytes"] == 0
+    assert found["advice"]["sentence"] == "Compute takes longest, and no single setting shortens the run by 5% or more."
+    assert plan("--nodes", "1").code == 0
+
+
+# --- the question -----------------------------------------------------------------------------------
+
+
+def test_names_come_from_the_peers_file(plan: Deca) -> None:
+    Path("peers.txt").write_text("north@127.0.0.1:7001\nsouth@127.0.0.1:7002\n")
+    assert set(read_json(plan)["traffic"]) == {"north", "south"}
+    assert len(read_json(plan, "--nodes", "12")["traffic"]) == 12
+    Path("others.txt").write_text("east@127.0.0.1:7001\n")
+    assert set(read_json(plan, "--peers", "others.txt")["traffic"]) == {"east"}
+
+
+def test_every_run_setting_counts_whichever_way_it_comes(plan: Deca, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("run.toml").write_text('codec = "int4"\nblock_layers = 2\n')
+    Path("node.toml").write_text("micro_batch = 2\ngradient_checkpointing = true\ndevice = 'cpu'\n")
+    monkeypatch.setenv("DECA_ROUNDS", "7")
+    found = read_json(plan, "--nodes", "3", "--inner-steps", "5")
+    assert [found["settings"][name] for name in ("codec", "rounds", "inner_steps")] == ["int4", 7, 5]
+    assert [block["block"] for block in found["blocks"]] == ["embedding", "layers.0-1", "layers.2", "head"]
+    assert [found["machine"][name] for name in ("micro_batch", "gradient_checkpointing", "one_memory")] == [
+        2,
+        True,
+        True,
+    ]
+
+
+def test_a_measured_step_replaces_the_guess(plan: Deca) -> None:
+    found = read_json(plan, "--nodes", "3", "--rounds", "1", "--inner-steps", "10", "--step-seconds", "2")
+    assert found["time"]["lockstep"]["compute_seconds"] == pytest.approx(2 * 10 * 5)
+    guessed = read_json(plan, "--nodes", "3", "--tflops", "1")["machine"]["flops_per_second"]
+    assert guessed == 1e12
+
+
+@pytest.mark.parametrize(
+    ("quantity", "text", "value"),
+    [
+        (BANDWIDTH, "100Mbit", 1e8),
+        (BANDWIDTH, "2.5 Gbit/s", 2.5e9),
+        (BANDWIDTH, "10MB/s", 8e7),
+        (LATENCY, "40ms", 0.04),
+        (MEMORY, "24GB", 24e9),
+        (MEMORY, "24GiB", 24 * 2**30),
+    ],
+)
+def test_quantities(quantity: Quantity, text: str, value: float) -> None:
+    assert quantity.convert(text, None, None) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 3, "error: how many nodes will there be? give --nodes, or --peers with a file that names them"),
+        (["--nodes", "2", "--model", ""], 3, "error: model is not set; give --model"),
+        (["--nodes", "2", "--model", "./gone"], 5, "error: there is no folder './gone'"),
+        (
+            ["--nodes", "2", "--sequence-length", "513"],
+            5,
+            "error: sequence_length = 513 is more than the 512 positions",
+        ),
+        (["--nodes", "2", "--rounds", "0"], 3, "error: rounds = 0 is below its smallest value"),
+        (["--peers", "gone.txt"], 4, "error: the peers file gone.txt cannot be read"),
+        (["--nodes", "0"], 2, "0 is not in the range 1<=x<=128"),
+        (
+            ["--nodes", "2", "--bandwidth", "100"],
+            2,
+            "'100' is no bandwidth; write a number above zero and one of kbit,",
+        ),
+        (["--nodes", "2", "--bandwidth", "0Mbit"], 2, "'0Mbit' is no bandwidth; write a number above zero"),
+        (["--nodes", "2", "--memory", "much"], 2, "'much' is no memory; write a number above zero and one of MB, GB,"),
+        (["--nodes", "2", "--step-seconds", "0"], 2, "0.0 is not in the range x>0"),
+    ],
+)
+def test_refusals(plan: Deca, arguments: list[str], code: int, said: str) -> None:
+    outcome = plan(*arguments)
+    assert outcome.code == code
+    assert said in outcome.err
+    assert outcome.out == ""
+
+
+def test_help_has_examples_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from deca_node.cli.main import main\n"
+        "assert main(['plan', '--help']) == 0\n"
+        "assert not {'torch', 'transformers', 'grpc', 'numpy', 'rich'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert re.search(r"Examples:\n(.*\n)*? +.*deca-node plan --model", done.stdout)
+
+
+# --- advice -----------------------------------------------------------------------------------------
+
+
+def block(name: str, layers: int, layers_from: int) -> BlockShape:
+    return BlockShape(
+        name=name,
+        elements=10_000_000,
+        largest_tensor=1_000_000,
+        layers=layers,
+        layers_from=layers_from,
+        multiplied=10_000_000,
+        multiplied_from=10_000_000 * (layers_from + 1),
+        frame_bytes={"fp32": 40_000_000, "bf16": 20_000_000, "int8": 10_156_252, "int4": 5_625_000},
+        signal_bytes={"none": 0, "v": 39_067, "mv": 10_195_319},
+    )
+
+
+ONE_LAYER = ModelShape(
+    "m", (block("layers.0", 1, 2), block("layers.1", 1, 1), block("head", 0, 0)), 4, 2, 512, 2048, 10_000
+)
+FAST_LINK = {"bits_per_second": 1e12, "latency_seconds": 0.0}
+
+
+def case(machine: dict[str, Any] | None = None, **settings: Any) -> Case:
+    return Case.of(RunSettings(**{"topology": "full", **settings}), ONE_LAYER, "abcde", Machine(**(machine or {})))
+
+
+def best(planned: Case) -> str:
+    found = advise(planned, ONE_LAYER).best
+    return found.change if found else "nothing"
+
+
+@pytest.mark.parametrize(
+    ("settings", "change"),
+    [
+        ({"codec": "fp32"}, "--codec int4"),
+        ({"codec": "int4"}, "--topology ring"),
+        ({"codec": "int4", "topology": "ring"}, "--mix-every 2"),
+        ({"codec": "int8", "topology": "ring", "inner_steps": 1}, "--codec int4"),
+        ({"codec": "int4", "topology": "ring", "inner_steps": 1, "exchange": "overlap"}, "nothing"),
+    ],
+)
+def test_where_the_network_takes_longest(settings: dict[str, Any], change: str) -> None:
+    assert best(case(**settings)) == change
+
+
+def test_overlap_where_transfer_and_compute_are_alike() -> None:
+    """It hides half of the run; half as many exchanges save a quarter."""
+    planned = case({"latency_seconds": 0.0}, codec="int4", topology="ring", flush_mixes=0, final_flush_mixes=1)
+    transfer = transfer_seconds(planned, update_bytes(planned, ONE_LAYER.blocks[0]))
+    assert best(planned.on(flops_per_second=flops_per_second(planned, transfer))) == "--exchange overlap"
+
+
+def test_where_compute_takes_longest() -> None:
+    assert best(case(FAST_LINK)) == "nothing"
+    assert best(case({**FAST_LINK, "gradient_checkpointing": True})) == "--no-gradient-checkpointing"
+
+
+def test_memory_comes_first() -> None:
+    """The change that saves most is named; one that makes a run faster but does not fit never is."""
+    tight = case({"memory_bytes": 3e8})
+    advice = advise(tight, ONE_LAYER)
+    assert (advice.aim, advice.best) == ("memory", min(advice.alternatives, key=lambda a: a.memory_bytes))
+    assert {a.change for a in advice.alternatives} == {
+        *("--gradient-checkpointing", "--micro-batch 1", "--dtype bfloat16", "--topology ring")
+    }
+    verdict = r"--\S+( \S+)? saves most and leaves \S+ \SB, which (fits|is not enough yet)\."
+    assert re.fullmatch(rf"\S+ \SB are needed where there are 300 MB: {verdict}", in_words(tight, advice))
+    checkpointing = {**FAST_LINK, "gradient_checkpointing": True}
+    room = advise(case(checkpointing), ONE_LAYER).now.memory_bytes
+    assert best(case({**checkpointing, "memory_bytes": room})) == "nothing"
+
+
+def test_finer_blocks_save_memory() -> None:
+    both = dataclasses.replace(block("layers.0-1", 2, 2), elements=20_000_000)
+    coarse = dataclasses.replace(ONE_LAYER, blocks=(both, ONE_LAYER.blocks[-1]))
+    planned = Case.of(RunSettings(block_layers=2), coarse, "ab", Machine(memory_bytes=1.0))
+    found = {a.change: a.memory_bytes for a in advise(planned, ONE_LAYER).alternatives}
+    assert found["--block-layers 1"] < advise(planned, ONE_LAYER).now.memory_bytes
+
+
+def test_the_price_of_mixing_less_is_named() -> None:
+    planned = case(codec="int4", inner_steps=4, topology="ring")
+    sentence = in_words(planned, advise(planned, ONE_LAYER))
+    assert re.fullmatch(
+        r"The network takes longest: --mix-every 2 shortens the run most, from .* to .*; "
+        r"a step then leaves \d+% of a disagreement, not \d+%\.",
+        sentence,
+    )

@@ -1,0 +1,128 @@
+"""``start``: everything is checked at the door, and the daemon gets what the door has settled."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from deca_node.cli.main import cli
+from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.sources import FILES, flag_of, setting_names
+
+Deca = Callable[..., Any]
+
+
+@pytest.fixture
+def door(deca: Deca, monkeypatch: pytest.MonkeyPatch) -> tuple[Deca, list[Any]]:
+    """A folder in which ``start --insecure --name north`` works, and what the daemon was given."""
+    given: list[Any] = []
+
+    def run_node(*arguments: Any) -> int:
+        given.extend(arguments)
+        return 9
+
+    monkeypatch.setitem(sys.modules, "deca_node.daemon.supervise", SimpleNamespace(run_node=run_node))
+    Path("model").mkdir()
+    Path("notes.jsonl").write_text('{"text": "x"}\n')
+    Path("peers.txt").write_text("north@127.0.0.1:7001\nsouth@127.0.0.1:7002\n")
+    Path("node.toml").write_text('model = "model"\ndata = "notes.jsonl"\n')
+    return deca, given
+
+
+def test_the_daemon_gets_settled_settings(door: tuple[Deca, list[Any]]) -> None:
+    deca, given = door
+    outcome = deca("start", "--insecure", "--name", "north", "--rounds", "2", "--gradient-checkpointing")
+    assert outcome.err == "warning: listening on 127.0.0.1 in plaintext, within this machine only\n"
+    assert outcome.code == 9, "the exit code is the daemon's"
+    loaded, place, security = given
+    assert (loaded.run.rounds, loaded.node.gradient_checkpointing, loaded.node.insecure) == (2, True, 1)
+    assert (loaded.node.listen, loaded.node.dir) == ("127.0.0.1:7001", "deca-data/north")
+    assert (place.name, str(place.advertise), place.wait_for) == ("north", "127.0.0.1:7001", 2)
+    assert place.seeds == (Address("127.0.0.1", 7002),)
+    assert security.credentials is None
+
+
+def test_a_switch_can_be_turned_off_again(door: tuple[Deca, list[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    deca, given = door
+    monkeypatch.setenv("DECA_GRADIENT_CHECKPOINTING", "true")
+    deca("start", "--insecure", "--name", "north", "--no-gradient-checkpointing")
+    assert given[0].node.gradient_checkpointing is False
+
+
+def test_plaintext_anywhere_is_said_aloud(door: tuple[Deca, list[Any]]) -> None:
+    deca, given = door
+    outcome = deca("start", "--insecure", "--insecure", "--name", "north", "--listen", "0.0.0.0:7001")
+    assert outcome.err.startswith("warning: listening on 0.0.0.0 in plaintext: anyone")
+    assert given[0].node.listen == "0.0.0.0:7001"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--insecure", "--name", "north", "--listen", "0.0.0.0:7001"], 3, "error: with one --insecure"),
+        (["--insecure", "--rounds", "0"], 3, "error: rounds = 0 is below"),
+        (["--insecure", "--run", "gone.toml"], 3, "error: gone.toml cannot be read: No such file"),
+        (["--insecure", "--model", ""], 3, "error: model is not set"),
+        (["--insecure"], 4, "error: 2 lines of peers.txt are addresses of this machine"),
+        (["--insecure", "--peers", "gone.txt"], 4, "error: the peers file gone.txt cannot be read: No such file"),
+        (["--insecure", "--name", "north", "--model", "./gone"], 5, "error: there is no folder ./gone"),
+        (["--insecure", "--name", "north", "--data", "gone.jsonl"], 6, "error: there is no data at gone.jsonl"),
+        (["--insecure", "--name", "north", "--dir", "notes.jsonl"], 10, "error: notes.jsonl is to be this node's"),
+    ],
+)
+def test_the_door_refuses(door: tuple[Deca, list[Any]], arguments: list[str], code: int, said: str) -> None:
+    deca, given = door
+    outcome = deca("start", *arguments)
+    assert outcome.code == code
+    assert outcome.err.startswith(said)
+    assert outcome.err.count("\n") == 1
+    assert given == []
+
+
+def test_without_a_certificate_it_says_how_to_get_one(door: tuple[Deca, list[Any]]) -> None:
+    deca, given = door
+    outcome = deca("start", "--name", "north")
+    assert (outcome.code, given) == (3, [])
+    assert "deca-node cert request north" in outcome.err
+    assert "--insecure within this machine" in outcome.err
+
+
+@pytest.mark.parametrize("verb", ["start", "join", "config"])
+def test_every_setting_is_a_flag(verb: str) -> None:
+    command = cli.get_command(None, verb)  # type: ignore[arg-type]
+    assert command is not None
+    flags = {flag for option in command.params for flag in option.opts}
+    assert flags >= {flag_of(name) for kind in FILES for name in setting_names(kind)}
+
+
+def test_help_has_a_heading_for_each_kind(deca: Deca) -> None:
+    page = deca("start", "--help").out
+    own, _, rest = page.partition("Node settings (this machine's own; node.toml):")
+    node, _, run = rest.partition("Run settings (equal on all nodes; run.toml):")
+    assert "--run" in own
+    assert "--wait, --wait-seconds NUMBER" in node
+    assert "[seconds; default: 120]" in node
+    assert "--learning-rate NUMBER" in run
+    assert "--codec fp32|bf16|int8|int4" in run
+
+
+def test_joining_speaks_to_nobody_before_plaintext_is_allowed(door: tuple[Deca, list[Any]]) -> None:
+    """One --insecure keeps a newcomer within this machine, and that is settled before it asks anybody for the run."""
+    deca, given = door
+    outcome = deca(
+        "join",
+        "10.255.255.1:7001",
+        "--insecure",
+        "--name",
+        "north",
+        "--peers",
+        "gone.txt",
+        "--listen",
+        "127.0.0.1:7001",
+    )
+    assert (outcome.code, given) == (3, [])
+    assert "with one --insecure a node dials loopback only, and the peer at 10.255.255.1 is not" in outcome.err
+    assert not Path("deca-data").exists()

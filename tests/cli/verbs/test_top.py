@@ -1,0 +1,128 @@
+"""``deca-node top``: rates between two looks, orders, keys, and a node behind a real socket."""
+
+import dataclasses
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deca_node.cli.verbs.top import View, obey
+from deca_node.cli.views.rates import ORDERS, ordered, top_rows
+from tests.daemon.web.fake_door import MEMBERS, STATUS, FakeDoor, RunningDoor
+
+Deca = Callable[..., Any]
+FOLDER = Path("deca-data") / "north"
+PATIENCE_SECONDS = 120
+LATER = dataclasses.replace(
+    STATUS,
+    time=STATUS.time + 2.0,
+    peers=(
+        dataclasses.replace(
+            STATUS.peers[0], sent_bytes={"update": 7 * 2**20, "control": 100}, received_bytes={"update": 5 * 2**20}
+        ),
+        STATUS.peers[1],
+    ),
+)
+
+
+@pytest.fixture
+def door(deca: Deca, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDoor]:
+    """A node that has sent 2 MiB more at the second look, two seconds later."""
+    monkeypatch.setenv("COLUMNS", "160")
+    fake = FakeDoor()
+    running = RunningDoor(FOLDER, fake)
+
+    def pass_time(_seconds: float) -> None:
+        fake.now = LATER
+
+    monkeypatch.setattr("deca_node.cli.verbs.top.time.sleep", pass_time)
+    yield fake
+    running.close()
+
+
+def test_rates_are_those_between_two_looks() -> None:
+    south, west = top_rows(STATUS, LATER, MEMBERS)
+    assert (south.sent_bytes_per_second, south.received_bytes_per_second) == (2**20, 2**19)
+    assert (south.member, south.rtt_p50_seconds, south.behind) == ("suspect", 0.0012, 1)
+    assert (west.member, west.rtt_p50_seconds, west.why) == ("", None, "rounds is 4 at north and 5 at west")
+
+
+def test_no_rates_at_the_first_look_and_after_a_restart() -> None:
+    assert top_rows(None, STATUS, ())[0].sent_bytes_per_second is None
+    assert top_rows(LATER, dataclasses.replace(STATUS, time=LATER.time + 1), ())[0].sent_bytes_per_second is None
+
+
+@pytest.mark.parametrize("sort", list(ORDERS))
+def test_every_order_and_its_reverse(sort: str) -> None:
+    rows = top_rows(STATUS, LATER, MEMBERS)
+    names = [row.name for row in ordered(rows, sort)]
+    assert names == (["west", "south"] if sort in ("state", "why") else ["south", "west"])
+    assert [row.name for row in ordered(rows, sort, reverse=True)] == names[::-1]
+
+
+def test_keys() -> None:
+    view = View("name", False)
+    assert obey(view, "r") and (view.sort, view.reverse) == ("rtt", False)
+    assert obey(view, "r") and (view.sort, view.reverse) == ("rtt", True)
+    assert obey(view, "R") and (view.sort, view.reverse) == ("rtt", False)
+    assert obey(view, "?") and (view.sort, view.reverse) == ("rtt", False)
+    assert not obey(view, "q")
+    assert len({order.key for order in ORDERS.values()} | {"q", "R"}) == len(ORDERS) + 2
+
+
+@pytest.mark.usefixtures("door")
+def test_once(deca: Deca) -> None:
+    outcome = deca("top", "--once", "--sort", "state")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "north: visiting, 26.8 %, 2 steps/s; 1 of 2 peers up; waits for updates: south" in outcome.out
+    assert re.search(r"south +up +suspect +open +1 +1.2 ms +512.0 KiB/s +1.0 MiB/s", outcome.out)
+    assert outcome.out.index("west") < outcome.out.index("1.0 MiB/s")
+    assert "state ▲" in outcome.out
+
+
+@pytest.mark.usefixtures("door")
+def test_json(deca: Deca) -> None:
+    found = json.loads(deca("top", "--json", "--sort", "out").out)
+    assert (found["name"], found["awaits"]) == ("north", "updates: south")
+    assert [(row["name"], row["sent_bytes_per_second"]) for row in found["peers"]] == [("south", 2**20), ("west", 0.0)]
+
+
+@pytest.mark.usefixtures("door")
+def test_live_in_a_terminal() -> None:
+    """On a real terminal: keys are read without Enter, q ends it, and the terminal is as it was."""
+    ours, its = pty.openpty()
+    before = termios.tcgetattr(its)
+    program = str(Path(sys.executable).with_name("deca-node"))
+    with subprocess.Popen([program, "top"], stdin=its, stdout=its, stderr=its) as child:
+        text = heard(ours, "peer ▲")
+        os.write(ours, b"r")
+        text += heard(ours, "rtt ▼")
+        os.write(ours, b"q")
+        assert child.wait(PATIENCE_SECONDS) == 0
+    assert "south" in text and "west" in text
+    assert termios.tcgetattr(its) == before
+    for end in (ours, its):
+        os.close(end)
+
+
+def heard(terminal: int, wanted: str) -> str:
+    """Everything up to this text."""
+    text = ""
+    while wanted not in text:
+        ready, _, _ = select.select([terminal], [], [], PATIENCE_SECONDS)
+        assert ready, f"waited for {wanted!r} after {text[-500:]!r}"
+        text += os.read(terminal, 1 << 16).decode(errors="replace")
+    return text
+
+
+def test_no_node(deca: Deca) -> None:
+    assert deca("top", "--dir", "nowhere") == (12, "", "error: there is no folder nowhere\n")

@@ -1,0 +1,84 @@
+"""A node's place: what the settings, the peers file and the certificate say about it, and what they may not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.own_address import Place, find_place, read_seeds
+from deca_node.daemon.settings.peers_file import Address
+from deca_node.protocol.errors import DecaError, PeersError, SettingsError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("peers.txt").write_text("north@127.0.0.1:7001\nsouth@10.255.255.1:7002\neast@10.255.255.2:7003\n")
+    return tmp_path
+
+
+def place(certified: str = "", **settings: Any) -> Place:
+    return find_place(NodeSettings(**settings), certified)
+
+
+def test_the_own_line_says_it_all() -> None:
+    found = place(name="north")
+    assert (found.name, found.listen, found.advertise) == (
+        "north",
+        Address("127.0.0.1", 7001),
+        Address("127.0.0.1", 7001),
+    )
+    assert found.seeds == (Address("10.255.255.1", 7002), Address("10.255.255.2", 7003))
+    assert (found.wait_for, found.allowed) == (3, None)
+    assert place() == found, "the only line that is this machine's"
+
+
+def test_a_certificate_names_the_node() -> None:
+    assert place(certified="north").name == "north"
+    with pytest.raises(SettingsError, match="name = 'south', but the certificate c is that of 'north'"):
+        place(certified="north", name="south", tls_cert="c", tls_key="k", tls_ca="a")
+
+
+def test_who_is_not_in_the_file_may_come_all_the_same() -> None:
+    found = place(name="west", listen="127.0.0.1:9000", advertise="west.example:9000", join="a.example:1, b.example:2")
+    assert (found.name, found.listen) == ("west", Address("127.0.0.1", 9000))
+    assert found.advertise == Address("west.example", 9000)
+    assert len(found.seeds) == 5
+    assert found.wait_for == 4, "those in the file, and itself"
+
+
+def test_a_static_membership_is_the_file_and_nobody_else() -> None:
+    assert place(name="north", membership="static").allowed == {"north", "south", "east"}
+    with pytest.raises(PeersError, match="no peer named 'west'"):
+        place(name="west", listen="127.0.0.1:9000", membership="static")
+
+
+def test_without_a_file_somebody_must_be_called() -> None:
+    Path("peers.txt").unlink()
+    found = place(name="west", listen="127.0.0.1:9000", join="a.example:1")
+    assert (found.seeds, found.wait_for) == ((Address("a.example", 1),), 2)
+    assert place(name="west", listen="127.0.0.1:9000", join="a.example:1", wait_for=5).wait_for == 5
+    with pytest.raises(PeersError, match="cannot be read"):
+        place(name="west", listen="127.0.0.1:9000")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"name": "west", "listen": "0.0.0.0:9000"}, "nobody can dial 0.0.0.0:9000"),
+        ({"name": "west"}, "has no peer named 'west'"),
+        ({"name": "west/1", "listen": "127.0.0.1:9000"}, "'west/1' is not a peer's name"),
+    ],
+)
+def test_what_will_not_do(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(DecaError, match=sentence):
+        place(**settings)
+
+
+def test_the_file_is_read_again() -> None:
+    node = NodeSettings(name="north")
+    found = find_place(node)
+    with Path("peers.txt").open("a") as file:
+        file.write("west@10.255.255.3:7004\n")
+    assert read_seeds(node, found) == (*found.seeds, Address("10.255.255.3", 7004))

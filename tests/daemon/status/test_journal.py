@@ -1,0 +1,126 @@
+"""Metrics are whole lines, whatever the disk does; and the same numbers reach TensorBoard, where it is asked for."""
+
+import json
+import logging
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from deca_node.daemon.logs import log
+from deca_node.daemon.status.journal import LineFile, Telemetry
+from deca_node.daemon.status.metrics import flat
+from deca_node.daemon.status.tensorboard import TensorBoard
+from deca_node.protocol import events as e
+from deca_node.protocol.agreed.frames import FrameId, FrameKind
+from deca_node.protocol.agreed.schedule import Step
+from deca_node.protocol.errors import SettingsError, StorageError
+from deca_node.storage.folder import METRICS
+from tests.daemon.status.test_book import Desk
+from tests.daemon.web.fake_door import STATUS
+
+
+@contextmanager
+def files_end_at(nbytes: int) -> Iterator[None]:
+    """The system refuses to make any file longer, as it does where a disk is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_costs_lines_and_no_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "propagate", True)
+    caplog.set_level(logging.WARNING, "deca")
+    path = tmp_path / "metrics.jsonl"
+    lines = LineFile(path)
+    lines.append("first")
+    with files_end_at(9):
+        lines.append("does not fit")
+        lines.append("nor does this")
+    assert path.read_text() == "first\n", "no line is cut short"
+    lines.append("last")
+    lines.close()
+    assert path.read_text() == "first\nlast\n"
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"], "each is said once"
+
+
+def test_a_line_that_a_crash_cut_short_goes(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("whole\ncut sh")
+    lines = LineFile(path)
+    lines.append("next")
+    lines.close()
+    assert path.read_text() == "whole\nnext\n"
+
+
+def told(folder: Path, curves: TensorBoard | None = None) -> list[dict[str, object]]:
+    """One step, one evaluation and one sample of a node in ``folder``, and the lines it wrote."""
+    desk = Desk()
+    desk.begin()
+    telemetry = Telemetry(desk.node, folder, {}, curves)
+    telemetry.observe(e.HalfStepped(Step(0, 0), FrameId("north", FrameKind.UPDATE, 0, 0), {"loss": 2.5}))
+    telemetry.observe(e.Mixed(Step(0, 0), {"consensus_distance": 0.25}))
+    telemetry.observe(e.Evaluated("round 1", 2.75, 100))
+    telemetry.sample(STATUS)
+    telemetry.close()
+    return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+
+
+def test_steps_evaluations_and_every_metric_are_written(tmp_path: Path) -> None:
+    step, evaluation, sample = told(tmp_path)
+    assert [line["kind"] for line in (step, evaluation, sample)] == ["step", "eval", "metrics"]
+    assert (step["loss"], step["consensus_distance"], evaluation["loss"]) == (2.5, 0.25, 2.75)
+    assert sample["values"] == flat(STATUS)
+    assert sample["ordinal"] == 1417
+
+
+def test_tensorboard_reads_the_same_numbers(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    told(tmp_path, TensorBoard(tmp_path / "curves" / "north"))
+    read = EventAccumulator(str(tmp_path / "curves" / "north"))
+    read.Reload()
+    found = {tag: [(point.step, point.value) for point in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
+    assert found["step/loss"] == [(0, 2.5)]
+    assert found["step/consensus_distance"] == [(0, 0.25)]
+    assert [value for _, value in found["eval/loss"]] == [2.75]
+    assert found["metrics/deca_heldout_loss"] == [(1417, 2.75)]
+    assert not any("peer" in tag for tag in found), "numbers by peer are many, and in metrics.jsonl"
+
+
+def test_tensorboard_on_a_full_disk_costs_records_and_no_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "propagate", True)
+    caplog.set_level(logging.WARNING, "deca")
+    curves = TensorBoard(tmp_path)
+    (path,) = tmp_path.iterdir()
+    size = path.stat().st_size
+    with files_end_at(size + 10):
+        curves.add("step", {"loss": 2.5}, 1)
+        curves.add("step", {"loss": 2.5}, 2)
+    assert path.stat().st_size == size, "no record is cut short"
+    curves.add("step", {"loss": 2.5}, 3)
+    curves.close()
+    assert path.stat().st_size > size
+    assert [record.levelname for record in caplog.records] == ["ERROR"], "it is said once"
+
+
+def test_tensorboard_that_is_not_installed_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
+    with pytest.raises(SettingsError, match=r"pip install 'deca-node\[tensorboard\]'"):
+        TensorBoard(tmp_path)
+
+
+def test_a_folder_that_cannot_hold_curves_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="no curves can be written"):
+        TensorBoard(tmp_path / "file" / "north")

@@ -1,0 +1,30 @@
+"""How the daemon's process holds memory."""
+
+import subprocess
+import sys
+
+import pytest
+
+HELD_AND_RETURNED = """
+from pathlib import Path
+from deca_node.daemon.trainer.memory import return_memory, settle_memory
+
+def resident_pages():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+settle_memory()
+before = resident_pages()
+buffers = [bytes([1]) * (1 << 20) for _ in range(64)]
+del buffers
+held = resident_pages() - before
+return_memory()
+print(held, resident_pages() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mallopt and malloc_trim are glibc's")
+def test_free_memory_is_held_until_it_is_returned() -> None:
+    done = subprocess.run([sys.executable, "-c", HELD_AND_RETURNED], capture_output=True, text=True, check=True)
+    held, after = map(int, done.stdout.split())
+    assert held > 16_000, "64 MiB in pages of 4 KiB, kept for the next buffers"
+    assert after < 1_000

@@ -1,0 +1,138 @@
+"""Building the compiled codecs for a test, switching between them and torch, and examples for both."""
+
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from deca_node.numerics.codecs import native
+from deca_node.numerics.codecs import places as sparse
+from deca_node.numerics.codecs.formats import CACHE_ELEMENTS, CODECS, FLOAT_MAX, Codec, TopK
+from deca_node.numerics.codecs.native import Kernels
+from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, PublicCopies
+
+ROOT = Path(__file__).resolve().parents[3]
+COMPILER = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+NO_COMPILER = f"there is no C compiler {COMPILER}"
+
+codecs = pytest.mark.parametrize("codec", [CODECS[name] for name in native.CODECS], ids=native.CODECS)
+
+RAGGED = [0, 1, 2, 3, 31, 63, 64, 65, 127, 255, 256, 257, 320, 1000, 4096, CACHE_ELEMENTS + 77]
+
+
+# --- building and switching -------------------------------------------------------------------------
+
+
+def build(into: Path, flags: str = "") -> "subprocess.CompletedProcess[str]":
+    """Build as a person would, with these flags for the compiler; stdout names the library."""
+    command = [sys.executable, "tools/build_native.py", "--into", str(into)]
+    environment = os.environ | {"CFLAGS": flags}
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+
+
+@contextmanager
+def using(kernels: Kernels) -> Iterator[list[bool]]:
+    """Let the codecs use these kernels, none for torch; yields what each call of one returned."""
+    returned: list[bool] = []
+
+    def spy(kernel: Callable[..., bool]) -> Callable[..., bool]:
+        def call(*raw: int) -> bool:
+            returned.append(kernel(*raw))
+            return returned[-1]
+
+        return call
+
+    before, native.KERNELS = native.KERNELS, {key: spy(kernel) for key, kernel in kernels.items()}
+    try:
+        yield returned
+    finally:
+        native.KERNELS = before
+
+
+def assert_same_bits(kernels: Kernels, compute: Callable[[], Tensor]) -> Tensor:
+    """The compiled code does the work, and torch comes to the same bytes (so -0.0 is not 0.0)."""
+    with using(kernels) as returned:
+        compiled = compute()
+    assert returned and all(returned), "the compiled code left this to torch"
+    with using({}):
+        expected = compute()
+    assert compiled.dtype == expected.dtype and compiled.numpy().tobytes() == expected.numpy().tobytes()
+    return compiled
+
+
+# --- examples ---------------------------------------------------------------------------------------
+
+
+def noise(n: int, seed: int = 0, scale: float = 1.0) -> Tensor:
+    return scale * torch.randn(n, generator=torch.Generator().manual_seed(seed))
+
+
+def any_floats(n: int, seed: int, exponents: tuple[int, int]) -> Tensor:
+    """Random signs and digits, and biased exponents between two: 0 is denormal, 254 the largest finite."""
+    rng = np.random.default_rng(seed)
+    low, high = sorted(exponents)
+    bits = rng.integers(0, 1 << 23, n) | rng.integers(low, high + 1, n) << 23 | rng.integers(0, 2, n) << 31
+    return torch.from_numpy(bits.astype(np.uint32).view(np.float32))
+
+
+def half_steps(n: int, seed: int, scale: float) -> Tensor:
+    """Whole and half multiples of what becomes a scale: ties of the rounding."""
+    halves = np.random.default_rng(seed).integers(-254, 255, n).astype(np.float32)
+    return torch.from_numpy(halves * np.float32(scale / 2))
+
+
+def any_codes(codec: Codec, n: int, seed: int) -> Tensor:
+    """A buffer that passes the check: any codes but -128 and a nibble of 0, with any scales."""
+    rng = np.random.default_rng(seed)
+    raw = rng.integers(0, 256, codec.nbytes(n)).astype(np.uint8)
+    raw[(raw & 15 == 0) | (raw & 240 == 0)] = 255
+    for start in range(0, n, codec.group):
+        scale = any_floats(1, seed + start, (0, 240)).abs().numpy()
+        raw[codec.nbytes(start) : codec.nbytes(start) + 4] = scale.view(np.uint8)
+    codes = torch.from_numpy(raw)
+    if isinstance(codec, TopK):
+        spread(codec, codes, n, rng)
+    return codes
+
+
+def spread(codec: TopK, codes: Tensor, n: int, rng: np.random.Generator) -> None:
+    """Give the codes of each group other places, which have to be in order."""
+    for start in range(0, n, codec.group):
+        width = min(codec.group, n - start)
+        count = -(-width * codec.keep // codec.group)
+        row = codes[codec.nbytes(start) : codec.nbytes(start + width)]
+        places = torch.from_numpy(np.sort(rng.permutation(width)[:count]))
+        sparse.pack(places[None], row[4 + count :][None])
+
+
+sizes, seeds = st.integers(0, 2300), st.integers(0, 2**32 - 1)
+exponents = st.tuples(st.integers(0, 254), st.integers(0, 254))
+extremes = st.sampled_from([0.0, -0.0, 2.0**-149, 2.0**-126, 127.5, FLOAT_MAX, -FLOAT_MAX, FLOAT_MAX / 128])
+finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+vectors = st.one_of(
+    st.builds(any_floats, sizes, seeds, exponents),
+    st.builds(half_steps, sizes, seeds, st.sampled_from([1.0, 1 / 3, 2.0**-126, 2.0**120])),
+    st.lists(finite | extremes, max_size=300).map(lambda values: torch.tensor(values, dtype=torch.float32)),
+)
+
+
+def public_copies(codec: Codec, x_hat: Tensor) -> PublicCopies:
+    """One end of no edges, at x^."""
+    keyframe = torch.zeros(KEYFRAME_CODEC.nbytes(x_hat.numel()), dtype=torch.uint8)
+    return PublicCopies(codec, x_hat.numel(), lambda start, stop: x_hat[start:stop], keyframe, x_hat.device)
+
+
+def encoded(codec: Codec, x: Tensor) -> Tensor:
+    out = torch.empty(codec.nbytes(x.numel()), dtype=torch.uint8)
+    codec.encode(x, out)
+    return out

@@ -1,0 +1,168 @@
+"""Whole runs of one small trainer without a node: every command in turn, with or without restarts in between."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from deca_node.numerics.data.packing import DataSummary, PackedData, Sequences
+from deca_node.numerics.model.load import LoadedModel
+from deca_node.numerics.trainer import Trainer
+from deca_node.protocol import commands as c
+from deca_node.protocol import events as e
+from deca_node.protocol.agreed.frames import FrameId
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.schedule import Schedule, Step
+from deca_node.protocol.options import TrainerOptions
+
+VOCABULARY, LENGTH, BLOCKS = 32, 8, 4
+FINAL_FLUSH = 2
+
+SETTINGS = RunSettings(
+    rounds=2,
+    inner_steps=3,
+    flush_mixes=1,
+    sequence_length=LENGTH,
+    batch_size=2,
+    learning_rate=2e-3,
+    lr_schedule="cosine",
+    block_order="shuffled",
+    discrepancy="precond",
+    bias_correction="exact",
+    signal="none",
+    signal_every=1,
+)
+SCHEDULE = Schedule(SETTINGS, BLOCKS, FINAL_FLUSH)
+STEPS = [Step(a, inner) for a in range(len(SCHEDULE)) for inner in range(SCHEDULE[a].steps)]
+POSITIONS = [*STEPS, Step(len(SCHEDULE), 0)]
+"""Everything that can be the next step to be done."""
+
+
+@dataclass
+class Notes:
+    """What a trainer said while it loaded."""
+
+    warnings: list[str] = field(default_factory=list)
+
+    def __call__(self, sentence: str, level: str = "info") -> None:
+        if level == "warning":
+            self.warnings.append(sentence)
+
+
+def tiny_model(dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
+    """Four blocks: embedding, two layers, head. Dropout is on, so every gradient draws random numbers."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=8,
+        intermediate_size=12,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=LENGTH,
+        attention_dropout=0.2,
+    )
+    return LlamaForCausalLM(config).to(dtype).train()
+
+
+def tiny_data(sequences: int = 7) -> PackedData:
+    ids = np.random.default_rng(1).integers(VOCABULARY, size=(sequences, LENGTH)).astype(np.int32)
+    whole = Sequences(ids, np.ones_like(ids, dtype=bool))
+    return PackedData(whole, whole, DataSummary(sequences, 0, (), ids.size, ids.size, ids.size, sequences, sequences))
+
+
+def no_frames(frame: FrameId) -> memoryview:
+    raise AssertionError(f"a node alone has no frame {frame}")
+
+
+def make(
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    settings: RunSettings = SETTINGS,
+    frames: Callable[[FrameId], memoryview] = no_frames,
+    data: PackedData | None = None,
+    notes: Notes | None = None,
+    **chosen: Any,
+) -> Trainer:
+    """A trainer that looks for a checkpoint in the folder; the model is the one that the run starts from. ``chosen``
+    are further options."""
+    folder.mkdir(exist_ok=True)
+    loaded = LoadedModel(tiny_model(dtype), PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE())), folder, LENGTH)
+    options = TrainerOptions(name="a", settings=settings, directory=str(folder), **chosen)
+    trainer = Trainer(options, loaded, data or tiny_data(), frames)
+    trainer.resume(notes or Notes())
+    return trainer
+
+
+def do(trainer: Trainer, step: Step) -> None:
+    """One step of a node alone, with what comes before and after it in its activation."""
+    activation = SCHEDULE[step.activation]
+    if step.inner == 0:
+        trainer.obey(c.Activate(activation, None))
+        trainer.obey(c.Connect(activation.index, (), None))
+    gradient = step.inner < activation.inner_steps
+    trainer.obey(c.HalfStep(step, gradient, None))
+    trainer.obey(c.Mix(step, (), gradient))
+    if step.inner == activation.steps - 1:
+        trainer.obey(c.Freeze(activation.index))
+
+
+def run(trainer: Trainer, until: Step) -> None:
+    """From where it stands (after resuming) to ``until``, which is not done."""
+    for step in STEPS:
+        if trainer.ready().position <= step < until:
+            do(trainer, step)
+
+
+def checkpoint(trainer: Trainer, position: Step) -> Path:
+    event = trainer.obey(c.Checkpoint(position))
+    assert isinstance(event, e.Checkpointed), event
+    assert event.position == position
+    assert event.scalars["checkpoint_bytes"] >= 0
+    return Path(event.path)
+
+
+def parameters(trainer: Trainer) -> Tensor:
+    """All of them as bytes, so that equal means bit for bit."""
+    flat = [p.detach().clone().reshape(-1).view(torch.uint8) for p in trainer.model.parameters()]
+    return torch.cat(flat)
+
+
+DISK_CALLS = ("open", "write", "fsync", "replace", "mkdir")
+
+
+class Disk:
+    """The calls that change the disk, counted; number ``bad`` fails as on a full disk, and all after it unless
+    ``only_once``."""
+
+    def __init__(self, bad: int, only_once: bool) -> None:
+        self._left = bad
+        self._only_once = only_once
+
+    @contextmanager
+    def watched(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            for name in DISK_CALLS:
+                patch.setattr(os, name, self._counted(getattr(os, name)))
+            yield
+
+    def _counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self._left -= 1
+            if self._left == -1 or (self._left < 0 and not self._only_once):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return call(*args, **kwargs)
+
+        return counted

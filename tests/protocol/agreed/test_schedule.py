@@ -1,0 +1,92 @@
+"""When is which block trained, and where in the run is a step?"""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.schedule import Ordinal, Schedule, Step
+
+schedules = st.builds(
+    lambda rounds, inner, flush, final, tau, order, seed, blocks: Schedule(
+        RunSettings(rounds=rounds, inner_steps=inner, flush_mixes=flush, mix_every=tau, block_order=order, seed=seed),
+        blocks,
+        final,
+    ),
+    rounds=st.integers(1, 4),
+    inner=st.integers(1, 6),
+    flush=st.integers(0, 3),
+    final=st.integers(1, 5),
+    tau=st.integers(1, 4),
+    order=st.sampled_from(["forward", "backward", "shuffled"]),
+    seed=st.integers(0, 99),
+    blocks=st.integers(1, 5),
+)
+
+
+def orders(order: str, seed: int = 0, rounds: int = 6, blocks: int = 5) -> list[list[int]]:
+    """The blocks of each round, and of the flush."""
+    schedule = Schedule(RunSettings(rounds=rounds, block_order=order, seed=seed), blocks, 3)
+    visited = [schedule[i].block for i in range(len(schedule))]
+    return [list(visited[i : i + blocks]) for i in range(0, len(visited), blocks)]
+
+
+@given(schedules)
+def test_ordinals_count_all_steps_of_the_run(schedule: Schedule) -> None:
+    steps = [Step(i, inner) for i in range(len(schedule)) for inner in range(schedule[i].steps)]
+    assert [schedule.ordinal(step) for step in steps] == list(range(len(steps)))
+    assert [schedule.step(Ordinal(ordinal)) for ordinal in range(len(steps))] == steps
+
+
+@given(schedules)
+def test_every_round_visits_every_block_once(schedule: Schedule) -> None:
+    for first in range(0, len(schedule), schedule.blocks):
+        visits = [schedule[i] for i in range(first, first + schedule.blocks)]
+        assert sorted(visit.block for visit in visits) == list(range(schedule.blocks))
+        assert {visit.round for visit in visits} == {first // schedule.blocks}
+
+
+@given(schedules)
+def test_every_optimizer_step_has_its_place_in_the_learning_rate_schedule(schedule: Schedule) -> None:
+    """Exactly R steps per activation, the first included; none in the flush."""
+    steps = [Step(i, inner) for i in range(len(schedule)) for inner in range(schedule[i].inner_steps)]
+    assert [schedule.gradient_ordinal(step) for step in steps] == list(range(schedule.gradient_steps))
+
+
+@given(schedules)
+def test_the_last_step_and_the_flush_always_mix(schedule: Schedule) -> None:
+    for index in range(len(schedule)):
+        visit = schedule[index]
+        tail = range(max(0, visit.inner_steps - 1), visit.steps)
+        assert all(schedule.mixes(Step(index, inner)) for inner in tail)
+
+
+@pytest.mark.parametrize(
+    ("mix_every", "mixing"), [(1, [0, 1, 2, 3, 4, 5, 6]), (2, [1, 3, 4, 5, 6]), (3, [2, 4, 5, 6]), (9, [4, 5, 6])]
+)
+def test_mix_every(mix_every: int, mixing: list[int]) -> None:
+    """Every tau-th of five steps with a gradient, the last of them, and both flush mixes."""
+    schedule = Schedule(RunSettings(inner_steps=5, flush_mixes=2, mix_every=mix_every), 1, 3)
+    assert [inner for inner in range(7) if schedule.mixes(Step(0, inner))] == mixing
+
+
+def test_orders() -> None:
+    assert orders("forward") == [[0, 1, 2, 3, 4]] * 7
+    assert orders("backward") == [[4, 3, 2, 1, 0]] * 6 + [[0, 1, 2, 3, 4]]
+
+
+def test_shuffled_orders_are_equal_on_all_nodes_and_drawn_anew_each_round() -> None:
+    drawn = orders("shuffled", seed=3)
+    assert drawn == orders("shuffled", seed=3)
+    assert drawn != orders("shuffled", seed=4)
+    assert len({tuple(order) for order in drawn[:-1]}) > 1
+    assert drawn[-1] == [0, 1, 2, 3, 4], "the flush takes the blocks as they come"
+
+
+def test_there_is_nothing_before_the_first_activation_and_after_the_last() -> None:
+    schedule = Schedule(RunSettings(rounds=2), 3, 4)
+    assert len(schedule) == 9
+    assert schedule[8].flush_mixes == 4 and schedule[8].inner_steps == 0
+    for index in (-1, 9):
+        with pytest.raises(IndexError, match=f"activation {index} of 9"):
+            schedule[index]

@@ -1,0 +1,71 @@
+"""What frames measure: with a signal at the exchanges that carry one, and no size for frames that no run has."""
+
+import dataclasses
+
+import pytest
+
+from deca_node.protocol.agreed.frames import FrameKind
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.schedule import Schedule, Step
+from deca_node.protocol.agreed.sizes import FINAL_MIXES_MAX, FrameSizes
+
+SETTINGS = RunSettings(rounds=1, inner_steps=6, flush_mixes=2, signal="v", signal_every=1)
+SIZES = FrameSizes(keyframe_bytes=(100, 10), update_bytes=(200, 20), signal_bytes=(7, 3))
+
+
+def schedule(**changes: object) -> Schedule:
+    return Schedule(dataclasses.replace(SETTINGS, **changes), 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "inners"),
+    [
+        ({}, [0, 1, 2, 3, 4]),
+        ({"signal_every": 2}, [0, 2, 4]),
+        ({"signal_every": 5}, [0]),
+        ({"mix_every": 2}, [1, 3]),
+        ({"mix_every": 2, "signal_every": 2}, [1]),
+        ({"mix_every": 4}, [3]),
+        ({"mix_every": 9}, []),
+        ({"inner_steps": 1}, []),
+        ({"signal": "none"}, []),
+    ],
+)
+def test_which_exchanges_carry_a_signal(changes: dict[str, object], inners: list[int]) -> None:
+    """The first of a visit and every N-th after it; not the last with a gradient, and no flush mix."""
+    made = schedule(**changes)
+    for activation in (0, 1):
+        assert [i for i in range(made[activation].steps) if made.signals(Step(activation, i))] == inners
+    assert not any(made.signals(Step(activation, i)) for activation in (2, 3) for i in range(3)), "the final flush"
+
+
+@pytest.mark.parametrize(
+    ("kind", "step", "nbytes"),
+    [
+        (FrameKind.KEYFRAME, Step(0, 0), 100),
+        (FrameKind.KEYFRAME, Step(3, 0), 10),
+        (FrameKind.UPDATE, Step(0, 1), 207),
+        (FrameKind.UPDATE, Step(1, 3), 23),
+        (FrameKind.UPDATE, Step(0, 5), 200),
+        (FrameKind.UPDATE, Step(0, 7), 200),
+        (FrameKind.UPDATE, Step(2, 2), 200),
+        # What no run has: another activation, a keyframe in the middle, a step without an exchange or after the last.
+        (FrameKind.KEYFRAME, Step(4, 0), None),
+        (FrameKind.KEYFRAME, Step(-1, 0), None),
+        (FrameKind.KEYFRAME, Step(0, 1), None),
+        (FrameKind.UPDATE, Step(4, 1), None),
+        (FrameKind.UPDATE, Step(0, 0), None),
+        (FrameKind.UPDATE, Step(0, 8), None),
+        # A final flush may be longer at a node that counts more members, but not without end.
+        (FrameKind.UPDATE, Step(2, 3), 200),
+        (FrameKind.UPDATE, Step(2, FINAL_MIXES_MAX), None),
+        (FrameKind.UPDATE, Step(0, -1), None),
+    ],
+)
+def test_sizes_follow_from_kind_and_step(kind: FrameKind, step: Step, nbytes: int | None) -> None:
+    assert SIZES.nbytes(schedule(mix_every=2), kind, step) == nbytes
+
+
+def test_the_largest_frame() -> None:
+    assert SIZES.largest == 207
+    assert FrameSizes((300,), (200,), (0,)).largest == 300

@@ -1,0 +1,258 @@
+"""Who is whose neighbour: every node must come to the same graph by itself."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deca_node.protocol.agreed.run import TOPOLOGIES, RunSettings
+from deca_node.protocol.agreed.topology import Graph, check_edges, connected, graph
+from deca_node.protocol.agreed.weights import contraction, matrix
+from deca_node.protocol.errors import SettingsError
+
+DRAWN = ("erdos-renyi", "random-regular")
+SHAPES = tuple(name for name in TOPOLOGIES if name != "edges")
+
+
+def members(count: int) -> list[str]:
+    return [f"node-{i:02d}" for i in range(count)]
+
+
+def of(topology: str, count: int, activation: int = 0, **settings: int | float | str) -> Graph:
+    return graph(members(count), RunSettings(topology=topology, **settings), activation)
+
+
+def listed(edges: str, names: str = "a b c d") -> Graph:
+    return graph(names.split(), RunSettings(topology="edges", edges=edges))
+
+
+def degrees(found: Graph) -> list[int]:
+    return sorted(map(len, found.values()))
+
+
+def eigenvalues(found: Graph) -> list[float]:
+    """Of W, descending."""
+    return [float(value) for value in np.sort(np.linalg.eigvalsh(np.array(matrix(found))))[::-1]]
+
+
+# --- every graph ------------------------------------------------------------------------------------
+
+
+@given(st.sampled_from(SHAPES), st.integers(0, 40), st.integers(0, 1000), st.integers(2, 7), st.integers(0, 50))
+def test_graphs_are_symmetric_connected_and_without_loops(
+    topology: str, count: int, seed: int, degree: int, activation: int
+) -> None:
+    """Every topology, for any number of members: nodes come and go, and those who stay need a graph."""
+    found = of(topology, count, activation, seed=seed, degree=degree, redraw_every=3)
+    assert sorted(found) == members(count)
+    assert connected(found)
+    for name, near in found.items():
+        assert name not in near
+        assert all(name in found[peer] for peer in near)
+
+
+@given(st.sampled_from(SHAPES), st.integers(1, 12), st.randoms(use_true_random=False))
+def test_the_order_of_names_does_not_matter(topology: str, count: int, rng: random.Random) -> None:
+    names = members(count)
+    rng.shuffle(names)
+    settings = RunSettings(topology=topology, seed=7)
+    assert graph(names, settings) == graph(members(count), settings)
+
+
+@pytest.mark.parametrize("topology", SHAPES)
+def test_one_node_has_no_neighbour_and_two_have_each_other(topology: str) -> None:
+    assert of(topology, 1) == {"node-00": frozenset()}
+    assert of(topology, 2) == {"node-00": frozenset({"node-01"}), "node-01": frozenset({"node-00"})}
+
+
+# --- regular shapes, against what is known of them --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("topology", "count", "degree"),
+    [
+        *(("ring", 6, 2), ("full", 6, 5)),
+        *(("exponential", 4, 3), ("exponential", 8, 5), ("exponential", 9, 6), ("exponential", 16, 7)),
+        *(("torus", 9, 4), ("torus", 12, 4), ("torus", 6, 3), ("torus", 8, 3), ("torus", 7, 2), ("torus", 36, 4)),
+        *(("hypercube", 4, 2), ("hypercube", 8, 3), ("hypercube", 16, 4)),
+    ],
+)
+def test_degrees(topology: str, count: int, degree: int) -> None:
+    assert set(degrees(of(topology, count))) == {degree}
+
+
+@pytest.mark.parametrize("count", [3, 5, 8, 16, 30])
+def test_the_spectral_gap_of_a_ring(count: int) -> None:
+    """W is circulant with 1/3 to each side and to itself: eigenvalues (1 + 2 cos(2 pi m / n)) / 3."""
+    expected = max(abs(1 + 2 * math.cos(2 * math.pi * m / count)) / 3 for m in range(1, count))
+    assert contraction(of("ring", count)) == pytest.approx(expected, abs=1e-8)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5])
+def test_the_spectral_gap_of_a_hypercube(bits: int) -> None:
+    """Eigenvalues (1 + bits - 2 m) / (1 + bits), m of them chosen from bits: the gap is 2 / (1 + bits)."""
+    found = of("hypercube", 2**bits)
+    expected = sorted(
+        ((1 + bits - 2 * m) / (1 + bits) for m in range(bits + 1) for _ in range(math.comb(bits, m))), reverse=True
+    )
+    assert eigenvalues(found) == pytest.approx(expected, abs=1e-12)
+    assert 1 - contraction(found) == pytest.approx(2 / (1 + bits), abs=1e-8)
+
+
+@pytest.mark.parametrize("count", [4, 7, 8, 13, 16, 33])
+def test_the_spectral_gap_of_an_exponential_graph(count: int) -> None:
+    """Circulant over the offsets +-2^k: eigenvalues (1 + sum over offsets of cos(2 pi m o / n)) / (1 + d)."""
+    offsets = {sign * 2**k % count for k in range(10) if 2**k < count for sign in (1, -1)}
+    expected = max(
+        abs(1 + sum(math.cos(2 * math.pi * m * offset / count) for offset in offsets)) / (1 + len(offsets))
+        for m in range(1, count)
+    )
+    assert contraction(of("exponential", count)) == pytest.approx(expected, abs=1e-8)
+
+
+@pytest.mark.parametrize(("count", "rows"), [(9, 3), (12, 3), (20, 4), (25, 5), (36, 6)])
+def test_the_spectral_gap_of_a_torus(count: int, rows: int) -> None:
+    """Eigenvalues (1 + 2 cos(2 pi a / rows) + 2 cos(2 pi b / columns)) / 5."""
+    columns = count // rows
+    values = [
+        abs(1 + 2 * math.cos(2 * math.pi * a / rows) + 2 * math.cos(2 * math.pi * b / columns)) / 5
+        for a in range(rows)
+        for b in range(columns)
+        if a or b
+    ]
+    assert contraction(of("torus", count)) == pytest.approx(max(values), abs=1e-8)
+
+
+def test_an_incomplete_hypercube_lacks_corners_and_nothing_else() -> None:
+    whole, seven = of("hypercube", 8), of("hypercube", 7)
+    assert seven == {name: near - {"node-07"} for name, near in whole.items() if name != "node-07"}
+
+
+def test_a_torus_of_a_prime_is_a_ring() -> None:
+    assert of("torus", 13) == of("ring", 13)
+
+
+# --- drawn at random --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("topology", DRAWN)
+def test_random_graphs_follow_from_the_seed(topology: str) -> None:
+    drawn = [of(topology, 12, seed=seed) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize("topology", DRAWN)
+def test_random_graphs_are_drawn_again_where_the_run_asks_for_it(topology: str) -> None:
+    """Links vary from one stretch of activations to the next, and stay within one."""
+    drawn = [of(topology, 12, activation, redraw_every=2) for activation in range(6)]
+    assert drawn[0] == drawn[1] and drawn[2] == drawn[3] and drawn[4] == drawn[5]
+    assert drawn[0] != drawn[2] != drawn[4] != drawn[0]
+    assert of(topology, 12, 5, redraw_every=0) == of(topology, 12, 0, redraw_every=0) == drawn[0]
+
+
+@pytest.mark.parametrize("topology", [name for name in SHAPES if name not in DRAWN])
+def test_other_graphs_stay(topology: str) -> None:
+    assert of(topology, 12, 5, redraw_every=1) == of(topology, 12)
+
+
+def test_random_graphs_have_about_the_edges_that_were_asked_for() -> None:
+    edges = [sum(degrees(of("erdos-renyi", 12, seed=seed))) / 2 for seed in range(50)]
+    assert 0.45 < sum(edges) / 50 / 66 < 0.55
+
+
+def test_a_graph_that_is_never_connected_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"^edge_probability = 0.01: no connected graph of 9 nodes .* 'ring'$"):
+        of("erdos-renyi", 9, edge_probability=0.01)
+
+
+@given(st.integers(0, 30), st.integers(2, 9), st.integers(0, 1000))
+def test_random_regular_graphs_are_regular(count: int, degree: int, seed: int) -> None:
+    """All joined where there are too few; where nodes times degree is odd, one node has one neighbour fewer."""
+    found = degrees(of("random-regular", count, degree=degree, seed=seed))
+    if count <= degree + 1:
+        assert found == [count - 1] * count
+    else:
+        assert found == [degree - count * degree % 2] + [degree] * (count - 1)
+
+
+def test_random_regular_graphs_are_all_equally_likely() -> None:
+    """Of two neighbours each, six nodes have 60 connected graphs: hexagons."""
+    seen = [frozenset(of("random-regular", 6, degree=2, seed=seed).items()) for seed in range(600)]
+    counts = [seen.count(one) for one in set(seen)]
+    assert len(counts) == 60
+    assert max(counts) <= 25
+
+
+def test_random_regular_graphs_agree_about_as_fast_as_any_can() -> None:
+    """Friedman: |lambda| of the adjacency is close to 2 sqrt(d - 1) almost surely; W is (1 + A) / (1 + d)."""
+    ramanujan = (1 + 2 * math.sqrt(3)) / 5
+    found = [contraction(of("random-regular", 64, seed=seed)) for seed in range(10)]
+    assert max(found) < 1.08 * ramanujan
+
+
+# --- listed -----------------------------------------------------------------------------------------
+
+
+def test_listed_edges() -> None:
+    found = listed("a-b  b-c\nc-d a-b b-a")
+    assert found == {"a": {"b"}, "b": {"a", "c"}, "c": {"b", "d"}, "d": {"c"}}
+
+
+def test_listed_names_may_hold_hyphens() -> None:
+    found = listed("node-1-node-2 node-2-x", "node-1 node-2 x")
+    assert found == {"node-1": {"node-2"}, "node-2": {"node-1", "x"}, "x": {"node-2"}}
+
+
+def test_edges_of_members_who_are_away_are_left_out() -> None:
+    settings = RunSettings(topology="edges", edges="a-b b-c c-d")
+    assert graph("abd", settings) == {"a": {"b"}, "b": {"a"}, "d": frozenset()}
+
+
+@pytest.mark.parametrize(
+    ("edges", "names", "sentence"),
+    [
+        ("a-b b-x", "a b", r"'b-x' does not join two members by their names, as in 'a-b'"),
+        ("ab", "a b", r"'ab' does not join two members"),
+        ("a-a a-b", "a b", r"'a-a' does not join two members"),
+        ("a-b c-d", "a b c d", r"no path leads from a to c, d, so they would never agree"),
+        ("a-b-c", "a b-c a-b c", r"'a-b-c' may join a with b-c or a-b with c; give a node another name"),
+    ],
+)
+def test_edges_that_do_not_fit_the_members_are_refused(edges: str, names: str, sentence: str) -> None:
+    with pytest.raises(SettingsError, match=f"^edges: {sentence}"):
+        check_edges(names.split(), RunSettings(topology="edges", edges=edges))
+
+
+def test_edges_that_fit_are_not_refused() -> None:
+    check_edges("abc", RunSettings(topology="edges", edges="c-b a-b"))
+    check_edges("a", RunSettings(topology="hypercube"))
+
+
+def test_edges_have_to_be_given() -> None:
+    with pytest.raises(SettingsError, match=r"^topology = 'edges' needs the pairs .* edges = 'a-b b-c'$"):
+        RunSettings(topology="edges", edges=" ")
+
+
+@pytest.mark.parametrize(
+    ("edges", "expected"),
+    [("", True), ("a", True), ("ab", True), ("ab cd", False), ("ab bc cd", True), ("ab bc d", False)],
+)
+def test_connected(edges: str, expected: bool) -> None:
+    near: dict[str, set[str]] = {name: set() for name in edges if name != " "}
+    for a, b in (pair for pair in edges.split() if len(pair) == 2):
+        near[a].add(b)
+        near[b].add(a)
+    found: Graph = {name: frozenset(peers) for name, peers in near.items()}
+    assert connected(found) is expected
+
+
+def test_an_edge_does_not_hang_on_who_else_is_there() -> None:
+    """Two nodes whose views differ by one member still agree on all edges between the others."""
+    settings = RunSettings(topology="erdos-renyi", edge_probability=0.7)
+    everybody = graph(members(12), settings)
+    for gone in members(12):
+        left = graph([name for name in members(12) if name != gone], settings)
+        assert all(left[name] == everybody[name] - {gone} for name in left)

@@ -1,0 +1,70 @@
+"""Metropolis weights and how fast they bring agreement, against NumPy's eigenvalues."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from deca_node.protocol.agreed.run import TOPOLOGIES, RunSettings
+from deca_node.protocol.agreed.topology import Graph, graph
+from deca_node.protocol.agreed.weights import FLUSH_TOLERANCE, contraction, matrix, metropolis, mixes_to_agree
+
+graphs = st.builds(
+    lambda topology, count, seed: graph(
+        [f"node-{i:02d}" for i in range(count)], RunSettings(topology=topology, edge_probability=0.4, seed=seed)
+    ),
+    st.sampled_from([name for name in TOPOLOGIES if name != "edges"]),
+    st.integers(1, 16),
+    st.integers(0, 1000),
+)
+shares = st.sampled_from([1.0, 0.5])
+
+
+def one_mix(found: Graph, share: float) -> NDArray[np.float64]:
+    """(1 - gamma_c) I + gamma_c W."""
+    W = np.array(matrix(found))
+    return (1 - share) * np.eye(len(W)) + share * W
+
+
+@given(graphs)
+def test_w_is_symmetric_and_doubly_stochastic(found: Graph) -> None:
+    W = np.array(matrix(found))
+    assert (W == W.T).all()
+    assert (W >= 0).all()
+    np.testing.assert_allclose(W.sum(axis=0), 1.0, atol=1e-14)
+    np.testing.assert_allclose(W.sum(axis=1), 1.0, atol=1e-14)
+
+
+@given(graphs, shares)
+def test_contraction_is_the_second_largest_eigenvalue(found: Graph, share: float) -> None:
+    eigenvalues = np.sort(np.abs(np.linalg.eigvalsh(one_mix(found, share))))
+    expected = eigenvalues[-2] if len(eigenvalues) > 1 else 0.0
+    assert contraction(found, share) == pytest.approx(expected, abs=1e-7)
+
+
+@given(graphs, shares)
+def test_the_mixes_of_the_flush_suffice(found: Graph, share: float) -> None:
+    disagreement = one_mix(found, share) - 1 / len(found)
+    left = np.linalg.norm(np.linalg.matrix_power(disagreement, mixes_to_agree(found, share)), 2)
+    assert left <= FLUSH_TOLERANCE * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_a_large_ring_is_not_underestimated(share: float) -> None:
+    """Its eigenvalues lie so close together that few iterations would end below the largest."""
+    ring = graph([f"node-{i:03d}" for i in range(100)], RunSettings(topology="ring"))
+    exact = 1 - share * (1 - (1 + 2 * np.cos(2 * np.pi / 100)) / 3)
+    assert contraction(ring, share) == pytest.approx(exact, abs=1e-8)
+
+
+def test_metropolis() -> None:
+    assert metropolis(1, 1) == 0.5
+    assert metropolis(2, 5) == metropolis(5, 2) == 1 / 6
+
+
+def test_a_full_graph_agrees_at_once_and_one_node_with_itself() -> None:
+    assert contraction(graph("abcd", RunSettings(topology="full"))) == pytest.approx(0.0, abs=1e-12)
+    assert contraction(graph("a", RunSettings(topology="ring"))) == 0.0
+    assert mixes_to_agree(graph("a", RunSettings(topology="ring"))) == 3
+    assert mixes_to_agree(graph("abcd", RunSettings(topology="full"))) == 3
