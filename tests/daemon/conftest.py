@@ -4,6 +4,7 @@
 import deca_node.daemon  # noqa: F401  # isort: skip
 
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ class Federation:
     folder: Path
     name: str = "wards.example"
     authority_folder: str = "authority"
+    clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
+    """The time at which certificates are made; the real time, where a handshake is to accept them."""
 
     @property
     def authority(self) -> Path:
@@ -27,11 +30,11 @@ class Federation:
 
     def begin(self, now: dt.datetime | None = None) -> str:
         """Make the authority; returns its fingerprint."""
-        return fingerprint_of(authority.init(self.authority, self.name, now or dt.datetime.now(dt.UTC)))
+        return fingerprint_of(authority.init(self.authority, self.name, now or self.clock()))
 
     def node(self, name: str, fingerprint: str, folder: str = "", days: int = 90) -> TlsFiles:
         """The four steps for one node."""
-        now = dt.datetime.now(dt.UTC)
+        now = self.clock()
         place = self.folder / (folder or name)
         asked = enrolment.request(place, NodeId(self.name, name))
         issued = authority.approve(self.authority, asked, place / "approved.crt", now, days, replace=True)

@@ -36,7 +36,7 @@ from tests.fuzz import control, settings, storage
 from tests.fuzz.decoders import Finding
 
 NESTED = "[" * 100_000
-NOW = dt.datetime.now(dt.UTC)
+NOW = dt.datetime(2026, 6, 1, 12, tzinfo=dt.UTC)
 
 
 # --- membership --------------------------------------------------------------------------------------

@@ -25,11 +25,19 @@ from deca_node.daemon.settings.peers_file import NAME
 from deca_node.protocol.errors import SettingsError, StorageError
 from tests.daemon.conftest import Federation
 
-NOW = dt.datetime.now(dt.UTC)
+NOW = dt.datetime(2026, 6, 1, 12, tzinfo=dt.UTC)
+"""The time in these tests: a fixed one, so that no outcome depends on how long a test waits for its turn."""
+
 names = st.from_regex(NAME, fullmatch=True)
 federations = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,12}[a-z0-9])?(\.[a-z0-9]{1,8}){0,3}", fullmatch=True)
 
 HOST_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Federation:
+    """A federation whose certificates are made at :data:`NOW`."""
+    return Federation(tmp_path, clock=lambda: NOW)
 
 
 # --- names -------------------------------------------------------------------------------------------
@@ -113,8 +121,9 @@ def test_no_key_travels(federation: Federation) -> None:
         assert b"PRIVATE" not in (federation.folder / "south" / travels).read_bytes()
 
 
-def test_openssl_agrees(federation: Federation) -> None:
-    """Python's own TLS, which verifies strictly, accepts the chain and the name."""
+def test_openssl_agrees(tmp_path: Path) -> None:
+    """Python's own TLS, which verifies strictly and reads the system's clock, accepts the chain and the name."""
+    federation = Federation(tmp_path)
     told = federation.begin()
     north, south = federation.node("north", told), federation.node("south", told)
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context(cafile=str(south.ca))

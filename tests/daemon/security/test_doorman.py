@@ -19,7 +19,7 @@ from deca_node.daemon.settings.peers_file import NAME
 from deca_node.protocol.errors import SettingsError, WireError
 from tests.daemon.conftest import Federation
 
-NOW = dt.datetime.now(dt.UTC)
+NOW = dt.datetime(2026, 6, 1, 12, tzinfo=dt.UTC)
 URI = "spiffe://wards.example/node/south"
 
 
