@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.harness import Row, parser, write_results
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.transfer.fetcher import Fetcher
 from deca_node.daemon.wire.endpoint import Endpoint
 from deca_node.lab.demo.inputs import make_inputs

@@ -34,8 +34,8 @@ from deca_node.daemon.links.control import ControlLinks
 from deca_node.daemon.links.greeting import Identity
 from deca_node.daemon.links.session import FrameRules
 from deca_node.daemon.links.transport import Transport
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.settings.node_settings import NodeSettings
-from deca_node.daemon.settings.peers_file import Address
 from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
 from deca_node.daemon.trainer.memory import settle_memory
 from deca_node.daemon.trainer.priority import answer_promptly, give_way

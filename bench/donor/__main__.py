@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.harness import MIB, ROOT, Row, parser, write_results
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.transfer.fetcher import Fetcher
 from deca_node.daemon.wire.endpoint import Endpoint
 from deca_node.protocol.agreed.run import Agreement

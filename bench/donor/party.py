@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.transfer.donor import Donor
 from deca_node.daemon.wire.endpoint import Endpoint
 from deca_node.daemon.wire.throttle import Throttle

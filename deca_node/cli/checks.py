@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deca_node.daemon.diagnosis.findings import Finding, Verdict, failed, passed, skipped, warned
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.settings.node_settings import check_paths, check_plaintext, check_required, settle
 from deca_node.daemon.settings.own_address import Place, find_place
-from deca_node.daemon.settings.peers_file import Address, parse_address, read_peers
+from deca_node.daemon.settings.peers_file import read_peers
 from deca_node.daemon.settings.sources import Loaded
 from deca_node.protocol.agreed.run import Agreement, mismatch, settings_fields
 from deca_node.protocol.agreed.topology import check_edges
@@ -143,8 +144,8 @@ class Checkup:
     def _http(self) -> Iterator[Finding]:
         from deca_node.daemon.diagnosis.preflight import check_port
 
-        if self._settled.node.http:
-            yield self._unless_it_runs(check_port("http", parse_address(self._settled.node.http), "--http"))
+        if http := self._settled.node.http_address:
+            yield self._unless_it_runs(check_port("http", http, "--http"))
 
     def _unless_it_runs(self, found: Finding) -> Finding:
         """Where this very node runs already, its ports are taken, and should be."""
@@ -331,8 +332,7 @@ class Checkup:
         named = [(peer.name, peer.address) for peer in read_peers(path)] if path.exists() else []
         named = [(name, address) for name, address in named if name != place.name]
         known = {address for _, address in named}
-        joined = [parse_address(seed) for seed in self._settled.node.seeds]
-        return named + [("", address) for address in joined if address not in known]
+        return named + [("", address) for address in self._settled.node.seeds if address not in known]
 
     def _peer(self, probed: "Probed") -> Finding:
         name = f"peer {probed.name or probed.address}"

@@ -10,7 +10,7 @@ from aiohttp.typedefs import Middleware
 
 from deca_node.daemon.event_log import EventLog
 from deca_node.daemon.network import Network
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.status.book import Sources, StatusBook
 from deca_node.daemon.status.facts import MemberRow, Spread, Status, Verb
 from deca_node.daemon.web.admin_socket import AdminSocket

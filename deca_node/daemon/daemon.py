@@ -19,7 +19,6 @@ from deca_node.daemon.network import Network
 from deca_node.daemon.security.security import Security
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.own_address import Place
-from deca_node.daemon.settings.peers_file import parse_address
 from deca_node.daemon.status.journal import Telemetry
 from deca_node.daemon.status.tensorboard import TensorBoard
 from deca_node.daemon.trainer import messages
@@ -107,11 +106,12 @@ class Daemon:
         log.addHandler(self._event_log)
         whereabouts = Whereabouts(self._node)
         log.addFilter(whereabouts)
-        http = parse_address(self._settings.http) if self._settings.http else None
         watches = [asyncio.ensure_future(self._say_awaits())]
         try:
             await self._network.start()
-            await self._door.open(self._directory, self._event_log, http, self._settings.http_token)
+            await self._door.open(
+                self._directory, self._event_log, self._settings.http_address, self._settings.http_token
+            )
             await self._trainer.start(self._setup(), self._settings.trainer_priority)
             watches += [asyncio.ensure_future(work) for work in self._keep_up()]
             await self._loop()

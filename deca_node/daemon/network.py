@@ -24,10 +24,10 @@ from deca_node.daemon.links.membership import Swim
 from deca_node.daemon.links.transport import Transport
 from deca_node.daemon.logs import log, say
 from deca_node.daemon.security.security import Security
+from deca_node.daemon.settings.address import Address, parse_address
 from deca_node.daemon.settings.lookup import watch_seeds
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.own_address import Place, read_seeds
-from deca_node.daemon.settings.peers_file import Address, parse_address
 from deca_node.daemon.settings.sources import run_as_toml
 from deca_node.daemon.trainer.memory import return_memory
 from deca_node.daemon.transfer.donor import Donor

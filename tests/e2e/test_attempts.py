@@ -30,7 +30,7 @@ from deca_node.daemon.links.pairing import NONE
 from deca_node.daemon.links.transport import METHOD
 from deca_node.daemon.security.certificates import TlsFiles
 from deca_node.daemon.security.credentials import NodeCredentials, tls_reason
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.status.facts import MemberRow, Status
 from deca_node.daemon.wire import framing
 from deca_node.daemon.wire.endpoint import Endpoint, StreamBrokenError, _Dialled

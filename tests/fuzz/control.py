@@ -5,7 +5,7 @@ from collections import Counter, deque
 from deca_node.daemon.links.control import VERSION, ControlLinks
 from deca_node.daemon.links.control_session import ControlSession, read_control
 from deca_node.daemon.links.greeting import Identity
-from deca_node.daemon.settings.peers_file import parse_address
+from deca_node.daemon.settings.address import parse_address
 from deca_node.daemon.wire.meters import Window
 from deca_node.daemon.wire.packets import decode_packet, encode_packet
 from deca_node.daemon.wire_pb import control_pb2 as pb

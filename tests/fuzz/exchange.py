@@ -7,7 +7,7 @@ from deca_node.daemon.links.greeting import PROTOCOL_VERSION, Identity
 from deca_node.daemon.links.outbox import Shared
 from deca_node.daemon.links.session import FrameRules, Session
 from deca_node.daemon.links.transport import Transport
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
 from deca_node.daemon.wire import framing
 from deca_node.daemon.wire.throttle import Throttle

@@ -19,8 +19,9 @@ from deca_node.daemon.security import authority, enrolment
 from deca_node.daemon.security import certificates as certs
 from deca_node.daemon.security.doorman import peer_identity, read_list
 from deca_node.daemon.settings import own_address
+from deca_node.daemon.settings.address import parse_address
 from deca_node.daemon.settings.node_settings import NodeSettings
-from deca_node.daemon.settings.peers_file import own_line, parse_address, read_peers
+from deca_node.daemon.settings.peers_file import own_line, read_peers
 from deca_node.daemon.settings.sources import load_settings, run_as_toml
 from deca_node.daemon.status.history import History
 from deca_node.daemon.trainer import messages

@@ -25,7 +25,7 @@ from deca_node.daemon.links.session import FrameRules
 from deca_node.daemon.links.transport import Transport
 from deca_node.daemon.security.credentials import NodeCredentials
 from deca_node.daemon.security.doorman import Doorman, NameLists
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
 from deca_node.daemon.trainer.memory import settle_memory
 from deca_node.daemon.trainer.priority import answer_promptly

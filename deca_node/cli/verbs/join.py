@@ -34,7 +34,7 @@ def join(ctx: click.Context, /, members: tuple[str, ...], **_flags: Any) -> None
     from the next block on.
     """
     loaded = load(ctx)
-    node = dataclasses.replace(loaded.node, join=",".join([*loaded.node.seeds, *members]))
+    node = dataclasses.replace(loaded.node, join=",".join(filter(None, [loaded.node.join, *members])))
 
     from deca_node.daemon.transfer.adoption import adopt_run
 

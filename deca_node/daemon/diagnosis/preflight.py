@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from deca_node.daemon.diagnosis.findings import Finding, failed, passed, warned
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.protocol.agreed.run import RunSettings, settings_fields
 from deca_node.protocol.planning.units import bytes_text
 from deca_node.storage.folder import finished

@@ -27,7 +27,7 @@ import grpc.aio
 
 from deca_node.daemon.security.certificates import CertificateError, facts_of, parse_certificates
 from deca_node.daemon.security.security import Security
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.transfer.donor import DESCRIBE, PROTOCOL_VERSION
 from deca_node.daemon.transfer.download import in_a_line
 from deca_node.daemon.transfer.offers import Offer, read_offer

@@ -21,7 +21,8 @@ from deca_node.daemon.links.conduct import Refusals
 from deca_node.daemon.links.control_session import ControlSession, read_control
 from deca_node.daemon.links.greeting import Identity, RefusedError, check_addressee
 from deca_node.daemon.links.pairing import Pair, StreamNumber
-from deca_node.daemon.settings.peers_file import NAME, parse_address
+from deca_node.daemon.settings.address import parse_address
+from deca_node.daemon.settings.peers_file import NAME
 from deca_node.daemon.wire.endpoint import Endpoint, Stream, StreamBrokenError, surface
 from deca_node.daemon.wire.meters import Figures, Window
 from deca_node.daemon.wire_pb import control_pb2 as pb

@@ -20,7 +20,7 @@ from deca_node.daemon.links.greeting import PROTOCOL_VERSION, Identity, RefusedE
 from deca_node.daemon.links.outbox import Shared
 from deca_node.daemon.links.pairing import Pair, StreamNumber
 from deca_node.daemon.links.session import FrameRules, Session
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.trainer.arena import FrameStore
 from deca_node.daemon.wire.endpoint import Endpoint, Stream, StreamBrokenError, surface
 from deca_node.daemon.wire.throttle import Throttle

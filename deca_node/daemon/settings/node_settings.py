@@ -9,14 +9,13 @@ in a sentence, and what follows need not ask again.
 """
 
 import dataclasses
-import ipaddress
 import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from deca_node.daemon.settings.peers_file import Address, parse_address
+from deca_node.daemon.settings.address import Address, is_loopback, parse_address
 from deca_node.protocol.agreed.settings import check_limits, setting
 from deca_node.protocol.errors import DataError, ModelError, SettingsError, StorageError
 
@@ -236,7 +235,7 @@ class NodeSettings:
             raise SettingsError(f"device = {self.device!r} is none of auto, cpu, cuda and cuda:N")
         for name in ("listen", "advertise", "http"):
             _checked_address(name, getattr(self, name))
-        for seed in self.seeds:
+        for seed in _listed(self.join):
             _checked_address("join", seed)
         tls = [name for name in ("tls_cert", "tls_key", "tls_ca") if getattr(self, name)]
         if tls and len(tls) < 3:
@@ -251,18 +250,28 @@ class NodeSettings:
 
     @property
     def listen_address(self) -> Address | None:
-        """``listen``, taken apart; None where it is left to the peers file."""
+        """``listen`` as an address; None where the peers file decides."""
         return parse_address(self.listen) if self.listen else None
 
     @property
     def advertise_address(self) -> Address | None:
-        """``advertise``, taken apart; None where it follows from the rest."""
+        """``advertise`` as an address; None where it follows from the other settings."""
         return parse_address(self.advertise) if self.advertise else None
 
     @property
-    def seeds(self) -> tuple[str, ...]:
+    def http_address(self) -> Address | None:
+        """``http`` as an address; None where the node answers no HTTP on a port."""
+        return parse_address(self.http) if self.http else None
+
+    @property
+    def seeds(self) -> tuple[Address, ...]:
         """The addresses in ``join``."""
-        return tuple(part.strip() for part in self.join.split(",") if part.strip())
+        return tuple(parse_address(seed) for seed in _listed(self.join))
+
+
+def _listed(text: str) -> list[str]:
+    """The parts of a setting that is a list with commas between its parts."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _checked_address(name: str, text: str) -> None:
@@ -333,14 +342,6 @@ def check_plaintext(insecure: int, listen: str, peers: Iterable[str]) -> str:
                 "give --insecure twice to speak plaintext on any network"
             )
     return f"listening on {listen} in plaintext, within this machine only"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` is certain to stay within this machine. Names other than localhost are not: they may change."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _check_model(model: str) -> None:

@@ -11,18 +11,9 @@ All of it follows from the settings, the peers file and the certificate::
 from dataclasses import dataclass
 from pathlib import Path
 
+from deca_node.daemon.settings.address import WILDCARDS, Address, host_is_local
 from deca_node.daemon.settings.node_settings import NodeSettings, expanded_path
-from deca_node.daemon.settings.peers_file import (
-    WILDCARDS,
-    Address,
-    Peer,
-    Peers,
-    check_name,
-    host_is_local,
-    own_line,
-    parse_address,
-    read_peers,
-)
+from deca_node.daemon.settings.peers_file import Peer, Peers, check_name, own_line, read_peers
 from deca_node.protocol.errors import PeersError, SettingsError
 
 
@@ -59,24 +50,22 @@ def find_place(node: NodeSettings, certified: str = "") -> Place:
     advertise = node.advertise_address or own.address
     if advertise.host in WILDCARDS:
         raise SettingsError(f"nobody can dial {advertise}: give the address under which others reach it as --advertise")
-    joined = [parse_address(seed) for seed in node.seeds]
     names = {peer.name for peer in peers or ()} | {own.name}
     return Place(
         name=own.name,
         listen=listen,
         advertise=advertise,
-        seeds=tuple(dict.fromkeys([p.address for p in peers or () if p.name != own.name] + joined)),
+        seeds=tuple(dict.fromkeys([p.address for p in peers or () if p.name != own.name] + [*node.seeds])),
         expected=frozenset(names),
         allowed=frozenset(names) if node.membership == "static" else None,
-        wait_for=node.wait_for or (len(names) if peers else 2 if joined else 1),
+        wait_for=node.wait_for or (len(names) if peers else 2 if node.seeds else 1),
     )
 
 
 def read_seeds(node: NodeSettings, place: Place) -> tuple[Address, ...]:
     """The seeds as the peers file has them now. Raises PeersError."""
     peers = _read(node)
-    joined = [parse_address(seed) for seed in node.seeds]
-    return tuple(dict.fromkeys([p.address for p in peers or () if p.name != place.name] + joined))
+    return tuple(dict.fromkeys([p.address for p in peers or () if p.name != place.name] + [*node.seeds]))
 
 
 def _read(node: NodeSettings) -> Peers | None:

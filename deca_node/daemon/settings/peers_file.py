@@ -12,30 +12,16 @@ A name has letters, digits and ``. _ : - [ ]``, begins with a letter, a digit or
 out which line is its own; :func:`own_line` does that, and asks where it cannot be told.
 """
 
-import ipaddress
 import re
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
+from deca_node.daemon.settings.address import WILDCARDS, Address, parse_address
 from deca_node.protocol.agreed.settings import nearest
 from deca_node.protocol.errors import PeersError
 
 NAME = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{0,127}")
-HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})")
-WILDCARDS = ("0.0.0.0", "::")
-
-
-class Address(NamedTuple):
-    """Where a node listens: a host name or address (IPv6 without brackets), and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -71,10 +57,6 @@ class Peers:
         """Every member's name, in the order of the file."""
         return tuple(peer.name for peer in self.lines)
 
-    def others(self, own: Peer) -> tuple[Peer, ...]:
-        """Everybody but ``own``."""
-        return tuple(peer for peer in self.lines if peer != own)
-
 
 def read_peers(path: Path) -> Peers:
     """Read and parse a peers file. Raises PeersError."""
@@ -101,19 +83,6 @@ def parse_peers(text: str, path: str) -> Peers:
         raise PeersError(f"{path} names no peers; write one host:port or name@host:port per line")
     _refuse_duplicates(peers, path)
     return Peers(path, tuple(peers))
-
-
-def parse_address(text: str) -> Address:
-    """``host:port`` or ``[IPv6]:port``. Raises ValueError with a sentence."""
-    host, colon, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or (text.startswith("[") and not bracketed):
-        raise ValueError(f"{text!r} has no port; write host:port")
-    if ":" in host and not bracketed:
-        raise ValueError(f"{text!r} has several colons; write an IPv6 address in brackets, as in [::1]:7001")
-    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
-        raise ValueError(f"{text!r}: port {port!r} is not a number from 1 to 65535")
-    return Address(_parse_ipv6(host[1:-1]) if bracketed else _parse_host(host, text), int(port))
 
 
 def own_line(peers: Peers, name: str, listen: Address | None, is_local: Callable[[str], bool]) -> Peer:
@@ -150,28 +119,6 @@ def check_name(name: str) -> str:
         raise PeersError(str(error)) from None
 
 
-def host_is_local(host: str) -> bool:
-    """Whether ``host`` is, or resolves to, an address of this machine; loopback counts.
-
-    Asked of the kernel by binding a throwaway socket: it refuses every address that is not its own. A
-    host that does not resolve is somebody else's, who may not be up yet.
-    """
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
-    except (OSError, UnicodeError):
-        return False
-    return any(_can_bind(family, address) for family, _, _, _, address in found)
-
-
-def _can_bind(family: int, address: tuple[object, ...]) -> bool:
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind(address)
-    except OSError:
-        return False
-    return True
-
-
 def _parse_entry(entry: str, line: int) -> Peer:
     name, at, text = entry.rpartition("@")
     address = parse_address(text)
@@ -191,21 +138,6 @@ def _checked_name(name: str) -> str:
             "and at most 128 in all"
         )
     return name
-
-
-def _parse_host(host: str, text: str) -> str:
-    if not host:
-        raise ValueError(f"{text!r} has no host; write host:port")
-    if not HOST.fullmatch(host):
-        raise ValueError(f"{text!r}: {host!r} is not a host name or address")
-    return host.lower()
-
-
-def _parse_ipv6(text: str) -> str:
-    try:
-        return ipaddress.IPv6Address(text).compressed
-    except ValueError:
-        raise ValueError(f"{text!r} is not an IPv6 address") from None
 
 
 def _refuse_duplicates(peers: Sequence[Peer], path: str) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 import grpc.aio
 
 from deca_node.daemon.security.security import Security
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.settings.own_address import Place
-from deca_node.daemon.settings.peers_file import Address, parse_address
 from deca_node.daemon.settings.sources import Loaded, load_settings
 from deca_node.daemon.transfer.fetcher import Fetcher
 from deca_node.daemon.transfer.offers import Offer, TransferError
@@ -56,7 +56,7 @@ class _Adoption:
         self._loaded = loaded
         self._directory = directory
         self._fetcher = Fetcher(directory, channel, note, name=place.name)
-        self._members = {seed: parse_address(seed) for seed in loaded.node.seeds}
+        self._members = {str(seed): seed for seed in loaded.node.seeds}
 
     async def adopt(self) -> Loaded:
         """The settings first, since the model is asked for by them."""

@@ -20,7 +20,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.transfer.donor import DESCRIBE
 from deca_node.daemon.transfer.download import BROKEN, Blame, Haul, Waits, in_a_line
 from deca_node.daemon.transfer.offers import (

@@ -17,7 +17,7 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from deca_node.daemon.settings.node_settings import is_loopback
+from deca_node.daemon.settings.address import is_loopback
 from deca_node.protocol.errors import SettingsError
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})

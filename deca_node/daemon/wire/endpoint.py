@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 import grpc.aio
 
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.wire.framing import MESSAGE_BYTES_MAX
 from deca_node.protocol.errors import AddressError
 

@@ -5,7 +5,8 @@ Whatever comes in is checked here, once: behind this door names, addresses and n
 
 from google.protobuf.message import DecodeError
 
-from deca_node.daemon.settings.peers_file import NAME, parse_address
+from deca_node.daemon.settings.address import parse_address
+from deca_node.daemon.settings.peers_file import NAME
 from deca_node.daemon.wire_pb import membership_pb2 as pb
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.membership import messages

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deca_node.cli.main import cli
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.settings.sources import FILES, flag_of, setting_names
 
 Deca = Callable[..., Any]

@@ -10,7 +10,7 @@ import pytest
 
 from deca_node.daemon.diagnosis import preflight
 from deca_node.daemon.diagnosis.findings import Verdict
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.protocol.agreed.run import Agreement, RunSettings, settings_fields
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import StorageError

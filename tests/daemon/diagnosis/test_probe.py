@@ -11,8 +11,8 @@ import pytest
 from deca_node.daemon.diagnosis.probe import Kind, Probed, Stage, probe, probe_all
 from deca_node.daemon.security.certificates import TlsFiles
 from deca_node.daemon.security.security import Security
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.settings.node_settings import NodeSettings
-from deca_node.daemon.settings.peers_file import Address
 from deca_node.daemon.transfer.donor import Donor
 from deca_node.daemon.wire.endpoint import Endpoint
 from deca_node.protocol.agreed.run import Agreement, RunSettings, settings_fields

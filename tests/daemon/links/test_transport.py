@@ -11,7 +11,7 @@ from deca_node.daemon.links.greeting import PROTOCOL_VERSION, Identity
 from deca_node.daemon.links.pairing import NONE, Pair, StreamNumber
 from deca_node.daemon.links.session import FrameRules
 from deca_node.daemon.links.transport import METHOD, Transport
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e

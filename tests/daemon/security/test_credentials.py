@@ -21,7 +21,7 @@ from deca_node.daemon.security import authority, enrolment, tls_only_13
 from deca_node.daemon.security.certificates import NodeId, TlsFiles, facts_of, fingerprint_of, read_certificates
 from deca_node.daemon.security.credentials import NodeCredentials, tls_reason
 from deca_node.daemon.security.doorman import Doorman, NameLists
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.wire.endpoint import Endpoint
 from deca_node.protocol.errors import WireError
 from tests.daemon.conftest import Federation

@@ -6,15 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deca_node.daemon.settings.node_settings import (
-    NodeSettings,
-    check_paths,
-    check_plaintext,
-    check_required,
-    is_loopback,
-    settle,
-)
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
+from deca_node.daemon.settings.node_settings import NodeSettings, check_paths, check_plaintext, check_required, settle
 from deca_node.daemon.settings.sources import FILES, Loaded, Source, flag_of, load_settings, setting_names, variable_of
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import DataError, DecaError, ModelError, SettingsError, StorageError
@@ -234,17 +227,6 @@ def test_data_that_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(DataError, match=r"the data at notes\.jsonl may not be read by this user"):
         check_paths(NodeSettings(model="model", data="notes.jsonl", dir="new"))
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [
-        *[(host, True) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost")],
-        *[(host, False) for host in ("0.0.0.0", "::", "10.0.0.5", "localhost.example.org")],
-    ],
-)
-def test_loopback(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
 
 
 @pytest.mark.parametrize(

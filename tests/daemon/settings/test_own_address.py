@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.own_address import Place, find_place, read_seeds
-from deca_node.daemon.settings.peers_file import Address
 from deca_node.protocol.errors import DecaError, PeersError, SettingsError
 
 

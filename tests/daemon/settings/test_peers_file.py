@@ -5,15 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from deca_node.daemon.settings.peers_file import (
-    Address,
-    Peer,
-    host_is_local,
-    own_line,
-    parse_address,
-    parse_peers,
-    read_peers,
-)
+from deca_node.daemon.settings.address import parse_address
+from deca_node.daemon.settings.peers_file import Peer, own_line, parse_peers, read_peers
 from deca_node.protocol.errors import PeersError
 
 WARDS = """\
@@ -42,13 +35,6 @@ def test_names_comments_and_blank_lines() -> None:
     ]
     assert len(peers) == 3
     assert peers.names == ("north", "south", "[2001:db8::7]:7002")
-    assert [peer.name for peer in peers.others(peers.lines[1])] == ["north", "[2001:db8::7]:7002"]
-
-
-def test_addresses_are_written_as_they_are_read() -> None:
-    for text in ("ward-1.example.org:7001", "10.0.0.5:65535", "[::1]:1"):
-        assert str(parse_address(text)) == text
-    assert parse_address("Host:7001") == Address("host", 7001)
 
 
 @pytest.mark.parametrize(
@@ -176,10 +162,3 @@ def test_many_local_lines_are_listed_up_to_a_limit() -> None:
     peers = parse_peers("".join(f"localhost:{port}\n" for port in range(7001, 7041)), "peers.txt")
     with pytest.raises(PeersError, match=r"40 lines .* line 8 \(localhost:7008\), \.\.\.; say"):
         own_line(peers, "", None, local("localhost"))
-
-
-def test_this_machine_knows_its_own_addresses() -> None:
-    assert host_is_local("127.0.0.1")
-    assert host_is_local("localhost")
-    assert not host_is_local("192.0.2.1"), "an address that is reserved for documentation"
-    assert not host_is_local("a..b"), "not a name that could be resolved"

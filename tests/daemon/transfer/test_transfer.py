@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.transfer import donor as giving
 from deca_node.daemon.transfer.donor import Donor
 from deca_node.daemon.transfer.download import Waits

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from deca_node.daemon.event_log import EventLog
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.status.history import EVALUATIONS_MAX, POINTS_MAX, History
 from deca_node.daemon.web import dashboard
 from deca_node.daemon.web.dashboard import add_dashboard, plotly_js, shown_event

@@ -10,7 +10,7 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.status.facts import Verb
 from deca_node.daemon.web import server as http
 from deca_node.daemon.web.server import CONNECTIONS_MAX, Server, application

@@ -12,7 +12,7 @@ from deca_node.daemon.links.control import ControlLinks
 from deca_node.daemon.links.greeting import Identity
 from deca_node.daemon.links.session import FrameRules
 from deca_node.daemon.links.transport import Transport
-from deca_node.daemon.settings.peers_file import Address
+from deca_node.daemon.settings.address import Address
 from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
 from deca_node.daemon.wire.endpoint import Endpoint, Stream, StreamBrokenError
 from deca_node.daemon.wire.framing import MESSAGE_BYTES_MAX
