@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bench.memory.__main__ import kept
+from tests.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +23,7 @@ def measured(bench: str, folder: Path, *options: str) -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     content: dict[str, Any] = json.loads((folder / f"{bench}-quick.json").read_text())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deca_node.numerics.codecs import native
+from tests.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.skipif(not native.KERNELS, reason="the compiled codecs are not built in this checkout")
 def test_codec_compares_three_ways(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench.codec", "--quick", "--results", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "codec-quick.json").read_text())
     assert {row["way"] for row in content["rows"]} == {"compiled", "torch, slices", "torch, whole"}

@@ -12,6 +12,7 @@ import pytest
 from bench.links.__main__ import ALONE, PACE, summary
 from bench.links.wire import NotPermittedError, check_permitted
 from deca_node.numerics.engine import BlockEngine
+from tests.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,7 +61,7 @@ def test_steps_keep_their_pace_and_overlap_hides_the_line(tmp_path: Path) -> Non
     except NotPermittedError as error:
         pytest.skip(str(error))
     command = [sys.executable, "-m", "bench.links", "--quick", "--codecs", "int4", "--results", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "links-quick.json").read_text())
     assert list(found["over_alone"]) == [ALONE, "overlap int4", "lockstep int4", "overlap int4 unlimited"]

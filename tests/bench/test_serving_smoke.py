@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def measured(bench: str, folder: Path) -> dict[str, Any]:
     """What ``python -m bench.NAME --quick`` wrote."""
     command = [sys.executable, "-m", f"bench.{bench}", "--quick", "--results", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
     assert done.returncode == 0, done.stderr
     content: dict[str, Any] = json.loads((folder / f"{bench}-quick.json").read_text())
     return content

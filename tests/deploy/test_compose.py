@@ -20,6 +20,7 @@ from deca_node.daemon.security.certificates import TlsFiles, read_material
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.peers_file import read_peers
 from tests.deploy.manifests import ROOT
+from tests.patience import PATIENCE_SECONDS
 
 DOCKER = ROOT / "docker"
 DOCKERFILE = DOCKER / "Dockerfile"
@@ -173,7 +174,7 @@ def test_certificates_are_made_once(tmp_path: Path) -> None:
     ]
 
     def run() -> bytes:
-        subprocess.run([*command, "north"], check=True, env=environment, capture_output=True, timeout=250)
+        subprocess.run([*command, "north"], check=True, env=environment, capture_output=True, timeout=PATIENCE_SECONDS)
         own = tmp_path / "certs" / "north"
         material = read_material(
             TlsFiles(own / "north.crt", own / "north.key", own / "ca.crt"), dt.datetime.now(dt.UTC)

@@ -36,6 +36,7 @@ from tests.deploy.manifests import (
     single,
     without,
 )
+from tests.patience import PATIENCE_SECONDS
 
 VERSIONS = ("1.29", "1.31", "1.33", "1.35", "1.37")
 """1.29 is the oldest in which every field that is used means what it does today."""
@@ -372,7 +373,9 @@ def test_a_node_accepts_the_key_that_its_pod_copies(file: str, tmp_path: Path) -
         (secret / name).chmod(0o440)
     script = script.replace("/certificates", str(secret)).replace("/identity", str(own))
     once = script.replace("sleep 300 & wait", "exit 0; wait")
-    subprocess.run(["/bin/sh", "-euc", once], check=True, env={**os.environ, "POD_NAME": "deca-1"}, timeout=60)
+    subprocess.run(
+        ["/bin/sh", "-euc", once], check=True, env={**os.environ, "POD_NAME": "deca-1"}, timeout=PATIENCE_SECONDS
+    )
     assert read_secret(own / "tls.key") == b"deca-1.key"
     assert stat.S_IMODE((own / "tls.key").stat().st_mode) == 0o600
     assert sorted(path.name for path in own.iterdir()) == ["ca.crt", "tls.crt", "tls.key"]

@@ -21,6 +21,7 @@ from deca_node.daemon.security.certificates import NodeId, fingerprint_of
 from deca_node.lab.rigs.processes import LOOPBACK, LocalNodes, NodeProcess, free_ports
 from tests.deploy.manifests import DEPLOY, Object
 from tests.e2e.testbed import Testbed, make_tiny_model, until
+from tests.patience import PATIENCE_SECONDS
 
 PODS = ("deca-0", "deca-1")
 POD: Object = yaml.safe_load((DEPLOY / "base" / "statefulset.yaml").read_text())["spec"]["template"]["spec"]
@@ -63,7 +64,7 @@ class Pods:
         (self.folder / f"{name}-identity").mkdir(exist_ok=True)
         script = self.here(POD["initContainers"][0]["args"][0], name)
         environment = {**os.environ, "POD_NAME": name}
-        subprocess.run(["/bin/sh", "-euc", script], check=True, env=environment, timeout=60)
+        subprocess.run(["/bin/sh", "-euc", script], check=True, env=environment, timeout=PATIENCE_SECONDS)
         verb, *flags = (self.here(word, name) for word in NODE["args"])
         assert verb == "start"
         given = dict(flag.split("=", 1) for flag in flags if not flag.startswith(("--name=", "--dir=")))
@@ -71,7 +72,7 @@ class Pods:
 
     def probe(self, name: str, which: str) -> int:
         """The status that the kubelet would see; 0 where nobody answers."""
-        connection = HTTPConnection(LOOPBACK, self.http[name], timeout=10)
+        connection = HTTPConnection(LOOPBACK, self.http[name], timeout=PATIENCE_SECONDS)
         try:
             connection.request("GET", NODE[which]["httpGet"]["path"])
             return connection.getresponse().status
@@ -118,7 +119,7 @@ def test_a_pod_is_stopped_and_all_finish(pods: Pods) -> None:
     _, *command = (pods.here(word, "deca-0") for word in NODE["lifecycle"]["preStop"]["exec"]["command"])
     assert main(command) == 0
     first.process.send_signal(signal.SIGTERM)
-    assert first.process.wait(60) == 0, first.log_text(20)
+    assert first.process.wait(PATIENCE_SECONDS) == 0, first.log_text(20)
 
     both = [pods.start(name) for name in PODS]
     for node in both:
@@ -126,5 +127,5 @@ def test_a_pod_is_stopped_and_all_finish(pods: Pods) -> None:
     assert [pods.probe(name, "readinessProbe") for name in PODS] == [200, 200], "a complete node stays ready"
     for node in both:
         node.process.send_signal(signal.SIGTERM)
-    pods.nodes.wait(60)
+    pods.nodes.wait(PATIENCE_SECONDS)
     assert all((node.directory / "final" / "model.safetensors").exists() for node in both)

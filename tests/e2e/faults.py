@@ -17,7 +17,8 @@ from deca_node.cli.client import Door, read
 from deca_node.daemon.status.facts import MemberRow
 from deca_node.lab.rigs.processes import LocalNodes, NodeProcess
 from deca_node.protocol.errors import NoAnswerError
-from tests.e2e.testbed import DEADLINE_SECONDS, metrics, until
+from tests.e2e.testbed import metrics, until
+from tests.patience import PATIENCE_SECONDS
 
 POLL_SECONDS = 0.05
 
@@ -38,7 +39,7 @@ def allow(seconds: float) -> None:
     faulthandler.dump_traceback_later(seconds, exit=True)
 
 
-def seconds_until(condition: Callable[[], Any], what: str, limit: float = DEADLINE_SECONDS) -> float:
+def seconds_until(condition: Callable[[], Any], what: str, limit: float = PATIENCE_SECONDS) -> float:
     """Poll as ``until`` does; how long it took."""
     began = time.monotonic()
     until(condition, what, limit)
@@ -118,13 +119,13 @@ def kill(nodes: LocalNodes, node: NodeProcess) -> None:
     """kill -9 of node and trainer, which are not to be waited for any more."""
     for process in processes_of(node):
         process.kill()
-    node.process.wait(DEADLINE_SECONDS)
+    node.process.wait(PATIENCE_SECONDS)
     nodes.nodes.remove(node)
 
 
 def ended(nodes: LocalNodes, node: NodeProcess) -> int:
     """Wait for a node's own end; returns its exit code."""
-    code = node.process.wait(DEADLINE_SECONDS)
+    code = node.process.wait(PATIENCE_SECONDS)
     nodes.nodes.remove(node)
     return code
 

@@ -1,6 +1,5 @@
 """What a person sees of running nodes, and asks of them: real processes, real sockets."""
 
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -9,7 +8,8 @@ from deca_node.cli.main import main
 from deca_node.daemon.status.facts import Status
 from deca_node.lab.rigs.processes import LOOPBACK, free_ports
 from deca_node.protocol.errors import NoAnswerError
-from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, ask, look
+from tests.e2e.testbed import Testbed, ask, look
+from tests.patience import PATIENCE_SECONDS
 
 LONG = {"rounds": 50, "inner_steps": 100}
 """More than any test waits for."""
@@ -21,7 +21,7 @@ def trains_with(peer: str) -> Callable[[Status], bool]:
 
 def answer(port: int, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}{path}", timeout=10) as response:
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}{path}", timeout=PATIENCE_SECONDS) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as refusal:
         with refusal:
@@ -44,7 +44,7 @@ def test_a_node_is_watched_paused_and_stopped(testbed: Testbed) -> None:
     look(north, lambda status: bool(status.position and status.position.done > paused.position.done), "more steps")
     for node in (north, south):
         ask(node, "stop")
-        assert node.process.wait(DEADLINE_SECONDS) == 0
+        assert node.process.wait(PATIENCE_SECONDS) == 0
     assert main(["status", "--dir", str(north.directory)]) == NoAnswerError.exit_code
     assert main(["report", str(north.directory), str(south.directory), "--out", str(testbed.folder / "both.html")]) == 0
 
@@ -61,8 +61,6 @@ def test_probes_and_metrics_of_a_real_node(testbed: Testbed) -> None:
     testbed.start("south", **LONG)
     look(north, trains_with("south"), "an edge to south")
     assert answer(port, "/readyz")[0] == 200
-    began = time.monotonic()
     _, text = answer(port, "/metrics")
-    assert time.monotonic() - began < 5
     assert 'deca_peer_up{peer="south"} 1.0' in text
     assert 'deca_peer_received_bytes_total{kind="keyframe",peer="south"}' in text

@@ -43,6 +43,7 @@ from tests.daemon.conftest import Federation
 from tests.daemon.security.test_credentials import answered, context_of, issue
 from tests.e2e.hostile import Http2, Member, half_open, magnified, member, resident_bytes
 from tests.e2e.testbed import Testbed, look, make_tiny_model, until
+from tests.patience import PATIENCE_SECONDS
 
 log = logging.getLogger(__name__)
 """What was measured, with ``-o log_cli=true -o log_cli_level=INFO``."""
@@ -111,7 +112,7 @@ class Live:
         files = self.certify(name)
         os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - within a loop of asyncio
         async with member(name, files, self.seed, "north", self.agreement, settings, folder) as made:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 await made.up.wait()
             yield made
 
@@ -143,7 +144,7 @@ def undisturbed(live: Live) -> Iterator[None]:
     yield
     until(lambda: live.steps() > before + 2, "steps after the attempt")
     # What is free goes back to the system every 15 s.
-    until(lambda: resident_bytes(live.north.process.pid) - memory < GROWTH_BYTES_MAX, "the memory of before", 40)
+    until(lambda: resident_bytes(live.north.process.pid) - memory < GROWTH_BYTES_MAX, "the memory of before")
     grown = resident_bytes(live.north.process.pid) - memory
     log.info("steps %d, memory %+.1f MiB", live.steps() - before, grown / 2**20)
     look(live.north, lambda status: any(p.name == "south" and p.state == "up" for p in status.peers), "south")
@@ -155,7 +156,7 @@ def refused_for(live: Live, reason: str) -> Iterator[None]:
     before = live.status.refusals.get(reason, 0)
     with undisturbed(live):
         yield
-        until(lambda: live.status.refusals.get(reason, 0) > before, f"a refusal for {reason}", 60)
+        until(lambda: live.status.refusals.get(reason, 0) > before, f"a refusal for {reason}")
 
 
 # --- before the first message ------------------------------------------------------------------------
@@ -197,7 +198,7 @@ def test_handshakes(live: Live, reason: str) -> None:
     before, said = live.status, len(live.north.log_text())
     with undisturbed(live):
         assert not answered(live.port, context)
-        until(lambda: reason in reasons(live.north.log_text()[said:]), f"{reason} in the log", 20)
+        until(lambda: reason in reasons(live.north.log_text()[said:]), f"{reason} in the log")
     after = live.status
     assert after.tls_handshakes is not None and before.tls_handshakes is not None
     assert after.tls_handshakes > before.tls_handshakes
@@ -221,7 +222,7 @@ def test_plaintext(live: Live) -> None:
 
     with undisturbed(live):
         assert asyncio.run(call()) == "broken"
-        until(lambda: "tls-plaintext" in reasons(live.north.log_text()[said:]), "tls-plaintext in the log", 20)
+        until(lambda: "tls-plaintext" in reasons(live.north.log_text()[said:]), "tls-plaintext in the log")
 
 
 def test_our_own_certificate_is_welcome(live: Live) -> None:
@@ -240,7 +241,7 @@ async def greeted(live: Live, bearer: str, first: bytes) -> pb.Refusal:
     async with grpc.aio.secure_channel(live.seed, credentials.channel(), options=options) as channel:
         stream = _Dialled(channel, METHOD, lambda *_: None)
         await stream.write(first)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             return pb.Frame.FromString(await stream.read() or b"").refusal
 
 
@@ -328,7 +329,7 @@ async def bad_checksum(hostile: Member, live: Live) -> None:
     """A piece of the update that north waits for; of others it would not even look at the sum."""
     asked: asyncio.Queue[tuple[FrameId, int]] = asyncio.Queue()
     hostile.update = lambda theirs, content: asked.put_nowait((theirs, len(content)))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         theirs, nbytes = await asked.get()
     frame = FrameId(hostile.name, FrameKind.UPDATE, theirs.activation, theirs.inner)
     whole = bytearray(framing.encode_chunk(frame, 0, nbytes, memoryview(bytes(nbytes))))
@@ -359,7 +360,7 @@ def test_messages(live: Live, name: str) -> None:
         async with live.hostile(name) as hostile:
             await attempt(hostile, live)
             if reason:
-                until(lambda: live.status.refusals.get(reason, 0) > before, reason, 60)
+                until(lambda: live.status.refusals.get(reason, 0) > before, reason)
 
     before = live.status.refusals.get(reason, 0)
     with refused_for(live, reason) if reason else undisturbed(live):
@@ -392,7 +393,7 @@ def test_updates(live: Live, reason: str) -> None:
     async def attack() -> None:
         async with live.hostile(f"m-{reason}") as hostile:
             hostile.update = UPDATES[reason]
-            async with asyncio.timeout(90):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 await hostile.edge.wait()
                 while live.status.refusals.get(reason, 0) == before:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
@@ -420,7 +421,7 @@ def test_a_replayed_update(live: Live) -> None:
 
             replayed: list[bytes] = []
             hostile.update = twice
-            async with asyncio.timeout(90):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while live.status.refusals.get("replay", 0) == before:
                     if replayed and hostile.up.is_set():
                         await hostile.raw("north", replayed.pop())
@@ -437,7 +438,7 @@ def test_quarantine(live: Live) -> None:
     whoever breaks a rule after that is let be for twice as long."""
 
     async def offend(hostile: Member) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await hostile.up.wait()
             hostile.up.clear()
             await hostile.raw("north", b"\xff\xff")
@@ -463,7 +464,7 @@ def test_quarantine(live: Live) -> None:
             await offend(hostile)
             again = await asyncio.to_thread(until, held, "the second quarantine", 30)
             assert "the 2nd time" in again.quarantine and again.quarantined_until - time.time() > first - 2
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 await hostile.up.wait()
 
     before = live.status.quarantines
@@ -484,7 +485,7 @@ async def flood(live: Live, connections: int) -> None:
         for number in range(STREAMS // connections):
             line.open(2 * number + 1)
         lines.append(line)
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not all(line.over.done() or line.resets >= STREAMS // connections for line in lines):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     reset, cut = sum(line.resets for line in lines), sum(line.over.done() for line in lines)
@@ -509,9 +510,9 @@ def hold_half_open(live: Live) -> None:
     hello_begun = b"\x16\x03\x01\x02\x00\x01\x00"
     held = [half_open(live.port, hello_begun if number % 2 else b"") for number in range(1500)]
     began = time.monotonic()
-    until(lambda: any(map(is_closed, held)), "the first to be closed", 60)
+    until(lambda: any(map(is_closed, held)), "the first to be closed")
     log.info("%d closed after %.1f s", sum(map(is_closed, held)), time.monotonic() - began)
-    until(lambda: all(map(is_closed, held)), "all of them to be closed", 60)
+    until(lambda: all(map(is_closed, held)), "all of them to be closed")
     log.info("all closed after %.1f s", time.monotonic() - began)
     for each in held:
         each.close()

@@ -56,7 +56,7 @@ def test_three_nodes_learn_each_other_s_labels(testbed: Testbed, encoder: Path) 
     testbed.peers(*NAMES)
     flags = {"rounds": 3, "inner_steps": 30, "batch_size": 16, "learning_rate": 5e-3}
     nodes = [start(testbed, encoder, name, **flags) for name in NAMES]
-    testbed.wait(300)
+    testbed.wait()
     assert largest_difference(nodes) < 2e-2
     for node in nodes:
         found = metrics(node, "eval")
@@ -79,7 +79,7 @@ def test_a_newcomer_draws_the_same_head_from_the_run_it_joins(testbed: Testbed, 
     seed = testbed.folder.joinpath("peers.txt").read_text().split()[0].partition("@")[2]
     data = write_records(testbed.folder / "c-labelled.jsonl", learnable_records(60, seed=2))
     late = testbed.join("c", seed, data=data)
-    testbed.wait(300)
+    testbed.wait()
     assert "Traceback" not in late.log_text()
     assert largest_difference([*first, late]) < 2e-2
 

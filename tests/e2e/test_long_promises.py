@@ -28,7 +28,8 @@ from tests.e2e.faults import (
     wait_for_steps,
 )
 from tests.e2e.networks import Switchboard
-from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, final_parameters, metrics, until
+from tests.e2e.testbed import Testbed, final_parameters, metrics, until
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +78,7 @@ def test_a_node_killed_at_random_moments_always_resumes(testbed: Testbed) -> Non
         for process in {"node": processes[:1], "trainer": processes[1:], "both": processes}[victim]:
             process.kill()
         if victim != "trainer" or (not processes[1:] and node.process.poll() is not None):
-            node.process.wait(DEADLINE_SECONDS)
+            node.process.wait(PATIENCE_SECONDS)
         if node.process.poll() is None and victim == "trainer" and not metrics(node, "step"):
             # A trainer that dies before it ever knew the model takes its node with it.
             until(lambda n=node: n.process.poll() is not None or metrics(n, "step"), "its end, or its recovery")

@@ -35,7 +35,6 @@ from tests.e2e.faults import (
 )
 from tests.e2e.networks import Namespaces, Network, Switchboard
 from tests.e2e.testbed import (
-    DEADLINE_SECONDS,
     Testbed,
     ask,
     final_parameters,
@@ -184,7 +183,7 @@ def test_a_donor_dies_in_the_middle_of_a_transfer(testbed: Testbed) -> None:
     until(lambda: "fetched " in late.log_text(), "the rest from the other donors")
     for node in nodes:
         ask(node, "resume")
-    testbed.wait(2 * DEADLINE_SECONDS)
+    testbed.wait()
     found = re.search(
         r"fetched ([\d,]+) bytes from (.*) in ([\d.]+) s; bytes fetched twice: ([\d,]+)(.*)", late.log_text()
     )
@@ -256,7 +255,7 @@ def test_a_trainer_out_of_memory_is_reported_and_replaced(testbed: Testbed, tmp_
     count = len(metrics(north, "step"))
     until(lambda: len(metrics(north, "step")) > count + 5, "the third to train")
     processes_of(north)[1].kill()
-    testbed.wait(2 * DEADLINE_SECONDS)
+    testbed.wait()
     log = north.log_text()
     pauses = [float(seconds) for seconds in re.findall(r"starting another in ([\d.]+) s", log)]
     figure("out of memory", deaths=len(pauses), pauses_s=pauses)

@@ -12,6 +12,7 @@ import pytest
 
 from deca_node.lab.rigs.processes import LOOPBACK, free_ports
 from tests.e2e.testbed import Testbed, largest_of
+from tests.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTIES = {"north": ("north",), "south": ("south",), "both": ("north", "south")}
@@ -80,7 +81,9 @@ def test_two_parties_provision_with_the_readmes_lines_and_train(testbed: Testbed
                 if source.exists():
                     shutil.copy(source, there.folder)
         assert len(running) == 2
-        assert [process.wait(300) for process in running] == [0, 0], (north.folder / "log").read_text()[-3000:]
+        assert [process.wait(PATIENCE_SECONDS) for process in running] == [0, 0], (north.folder / "log").read_text()[
+            -3000:
+        ]
     finally:
         for process in running:
             process.kill()

@@ -10,7 +10,8 @@ import pytest
 from deca_node.cli.main import main
 from deca_node.daemon.diagnosis.preflight import folder_size
 from deca_node.lab.rigs.processes import LOOPBACK, free_ports
-from tests.e2e.testbed import DEADLINE_SECONDS, Testbed, ask, look
+from tests.e2e.testbed import Testbed, ask, look
+from tests.patience import PATIENCE_SECONDS
 
 LONG = {"--rounds": "500", "--inner-steps": "8"}
 """More than the test waits for."""
@@ -44,7 +45,7 @@ def test_a_run_under_way(testbed: Testbed, capsys: pytest.CaptureFixture[str], m
 
     found = doctor(testbed, capsys)
     assert {finding["verdict"] for finding in found.values()} == {"ok"}
-    assert abs(found["clock"]["facts"]["offsets_seconds"]["north"]) < DEADLINE_SECONDS
+    assert abs(found["clock"]["facts"]["offsets_seconds"]["north"]) < PATIENCE_SECONDS
     assert folder_size(north.directory) < found["disk"]["facts"]["needed_bytes"]
     other = doctor(testbed, capsys, code=13, learning_rate="0.002")
     assert {check for check, finding in other.items() if finding["verdict"] == "failed"} == {"peer north", "peer south"}
@@ -62,7 +63,7 @@ def test_a_run_under_way(testbed: Testbed, capsys: pytest.CaptureFixture[str], m
 
     for node in (north, south):
         ask(node, "stop")
-        assert node.process.wait(DEADLINE_SECONDS) == 0
+        assert node.process.wait(PATIENCE_SECONDS) == 0
     mean = asked(capsys, "export", "--average", "mean", north.directory, south.directory)
     assert mean["copies"] == 2 and Path("mean/model.safetensors").is_file()
     data = testbed.data("north")

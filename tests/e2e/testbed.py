@@ -16,10 +16,10 @@ from deca_node.cli.main import main
 from deca_node.daemon.status.facts import Status
 from deca_node.lab.rigs.processes import LOOPBACK, LocalNodes, NodeProcess, free_ports, write_peers
 from deca_node.protocol.errors import NoAnswerError
+from tests.patience import PATIENCE_SECONDS
 
 WORDS = ["the", "a", "node", "peer", "block", "step", "round", "flow", "graph", "edge", "of", "to"]
 WORDS += ["and", "in", "is", "it", "was", "mean", "model", "loss", "data", "card"]
-DEADLINE_SECONDS = 120.0
 
 
 def make_tiny_model(path: Path, hidden: int = 32, layers: int = 2) -> Path:
@@ -102,15 +102,15 @@ class Testbed:
             "--batch-size": 2,
             "--learning-rate": 1e-3,
             "--topology": "full",
-            "--wait": 60,
+            "--wait": PATIENCE_SECONDS,
             "--finish-timeout-seconds": 30,
         }
 
-    def wait(self, seconds: float = DEADLINE_SECONDS) -> None:
+    def wait(self, seconds: float = PATIENCE_SECONDS) -> None:
         self.nodes.wait(seconds)
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
     """Poll until ``condition`` gives something; fail with ``what`` after a deadline."""
     end = time.monotonic() + seconds
     while not (found := condition()):

@@ -18,10 +18,10 @@ import pytest
 from deca_node.cli.verbs.top import View, obey
 from deca_node.cli.views.rates import ORDERS, ordered, top_rows
 from tests.daemon.web.fake_door import MEMBERS, STATUS, FakeDoor, RunningDoor
+from tests.patience import PATIENCE_SECONDS
 
 Deca = Callable[..., Any]
 FOLDER = Path("deca-data") / "north"
-PATIENCE_SECONDS = 120
 LATER = dataclasses.replace(
     STATUS,
     time=STATUS.time + 2.0,

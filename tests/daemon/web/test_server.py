@@ -16,6 +16,7 @@ from deca_node.daemon.web import server as http
 from deca_node.daemon.web.server import CONNECTIONS_MAX, Server, application
 from deca_node.protocol.errors import AddressError
 from tests.daemon.web.fake_door import FakeDoor
+from tests.patience import PATIENCE_SECONDS
 
 Talk = Callable[[aiohttp.ClientSession], Awaitable[None]]
 LOOPBACK = Address("127.0.0.1", 0)
@@ -149,7 +150,7 @@ def test_whoever_sends_a_request_letter_by_letter_is_cut_off(said: bytes, monkey
         writer.write(b"GET /livez HTTP/1.1\r\nHost: node\r\n\r\n")
         assert (await reader.readuntil(b"\r\n\r\nok\n")).startswith(b"HTTP/1.1 200")
 
-    asyncio.run(asyncio.wait_for(life(), 30))
+    asyncio.run(asyncio.wait_for(life(), PATIENCE_SECONDS))
 
 
 def test_whoever_does_not_take_the_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +169,7 @@ def test_whoever_does_not_take_the_answer_is_cut_off(monkeypatch: pytest.MonkeyP
         writer.write(b"GET /much HTTP/1.1\r\nHost: node\r\n\r\n")
         runner = server._runner.server
         assert runner is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not runner.requests_count:  # noqa: ASYNC110
                 await asyncio.sleep(0)
             while runner.connections:  # noqa: ASYNC110

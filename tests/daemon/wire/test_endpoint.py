@@ -20,11 +20,11 @@ from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
 from deca_node.protocol.agreed.run import Agreement
 from deca_node.protocol.errors import AddressError, WireError
+from tests.patience import PATIENCE_SECONDS
 
 ANY = Address("127.0.0.1", 0)
 NBYTES = 5_000_000
 METHOD = "/test.Echo/Stream"
-PATIENCE_SECONDS = 30.0
 
 
 def run(work: Awaitable[None]) -> None:
