@@ -8,7 +8,7 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from deca_node.daemon.event_log import EventLog
+from deca_node.daemon.logs import EventLog
 from deca_node.daemon.network import Network
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.status.book import Sources, StatusBook

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deca_node.daemon.administration import Door
-from deca_node.daemon.event_log import EventLog
 from deca_node.daemon.links.session import FrameRules
-from deca_node.daemon.logs import Whereabouts, log, say
+from deca_node.daemon.logs import EventLog, Whereabouts, log, say
 from deca_node.daemon.network import Network
 from deca_node.daemon.security.security import Security
 from deca_node.daemon.settings.node_settings import NodeSettings

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from deca_node.daemon.event_log import EventLog
-from deca_node.daemon.logs import JsonFormatter, Whereabouts, log, say
+from deca_node.daemon.logs import EventLog, JsonFormatter, Whereabouts, log, say
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId, FrameKind

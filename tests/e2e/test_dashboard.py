@@ -11,7 +11,7 @@ from statistics import median
 import pytest
 
 from deca_node.cli.main import main
-from deca_node.daemon.event_log import EventLog
+from deca_node.daemon.logs import EventLog
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.status.facts import MemberRow, PeerRow, Spread
 from deca_node.daemon.status.history import POINTS_MAX, History

@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from deca_node.daemon.event_log import EventLog
+from deca_node.daemon.logs import EventLog
 from deca_node.daemon.security import authority, enrolment
 from deca_node.daemon.security import certificates as certs
 from deca_node.daemon.security.doorman import peer_identity, read_list

@@ -1,0 +1,11 @@
+"""The settings of this machine, and the names and addresses that follow from them.
+
+::
+
+    node_settings   node.toml: every setting with its default and help, and the checks before a start
+    sources         where a value comes from: flag, environment variable, file or default
+    address         host:port as text, and whether a host is this machine
+    peers_file      the peers file: its lines, and which line is this node's own
+    own_address     this node's name, its addresses, and the peers to call first
+    lookup          host names of those peers, looked up again and again
+"""

@@ -1,0 +1,12 @@
+"""What a node knows of itself. Everything here only watches events and commands; nothing decides.
+
+::
+
+    facts           the status as plain values, and their JSON
+    book            collects the status from events, commands and the other parts of the daemon
+    history         curves, the map of blocks and rounds, and the graph, for the page
+    last_refusals   the last refusal of each peer
+    metrics         every metric, as a table over the status
+    journal         metrics.jsonl, and the log lines about training
+    tensorboard     the same curves as TensorBoard event files
+"""

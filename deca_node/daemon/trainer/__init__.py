@@ -1,0 +1,11 @@
+"""The trainer's process, seen from both of its ends.
+
+::
+
+    link       the daemon's end: start the process, send commands, receive events, notice its death
+    child      the trainer's end: obey one command at a time
+    messages   commands and events as lines of JSON between the two
+    arena      shared memory for frames, cut into slots, and the record of which frame is in which slot
+    priority   who gets a core first: the network's threads, then the trainer
+    memory     how both processes keep and return memory
+"""

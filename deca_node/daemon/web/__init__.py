@@ -1,0 +1,11 @@
+"""HTTP: a port for reading, and a socket in the node's folder for its owner.
+
+::
+
+    server         probes, metrics and status, and the limits of a connection
+    guard          who may read what on the port
+    dashboard      the page at / and the data that it draws (dashboard.html, .js, .css)
+    admin_socket   DIR/admin.sock: everything above, plus log lines and requests such as stop
+    unix_socket    a Unix socket at a path of any length
+    page_file      DIR/page.json: the page's last data, for a report after the node has ended
+"""

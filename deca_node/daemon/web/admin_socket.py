@@ -16,7 +16,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from deca_node.daemon.event_log import EventLog
+from deca_node.daemon.logs import EventLog
 from deca_node.daemon.status.facts import SOCKET, NodeDoor, Verb, to_json
 from deca_node.daemon.web.server import Handler, Server, application, json_response
 from deca_node.protocol.errors import DecaError

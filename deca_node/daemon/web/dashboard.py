@@ -17,7 +17,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from deca_node.daemon.event_log import EventLog
+from deca_node.daemon.logs import EventLog
 from deca_node.daemon.status.facts import to_json
 from deca_node.daemon.status.history import History
 from deca_node.daemon.web.server import Handler, json_response

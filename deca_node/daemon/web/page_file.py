@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from deca_node.daemon.event_log import EventLog
+from deca_node.daemon.logs import EventLog
 from deca_node.daemon.status.book import StatusBook
 from deca_node.daemon.status.facts import MemberRow, Status, to_json
 from deca_node.daemon.web.dashboard import EVENTS_MAX, shown_event

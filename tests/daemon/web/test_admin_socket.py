@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 import uvloop
 
-from deca_node.daemon.event_log import EventLog
+from deca_node.daemon.logs import EventLog
 from deca_node.daemon.status.facts import SOCKET, Verb
 from deca_node.daemon.web.admin_socket import LISTENERS_MAX, AdminSocket
 from tests.daemon.web.fake_door import FakeDoor

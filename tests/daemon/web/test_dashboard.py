@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from deca_node.daemon.event_log import EventLog
+from deca_node.daemon.logs import EventLog
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.status.history import EVALUATIONS_MAX, POINTS_MAX, History
 from deca_node.daemon.web import dashboard

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from plotly.offline import get_plotlyjs
 
-from deca_node.daemon.event_log import EventLog
+from deca_node.daemon.logs import EventLog
 from deca_node.daemon.web.page_file import LastPage
 from deca_node.lab.report.page_report import has_page, write_page_report
 from deca_node.protocol.errors import DataError
