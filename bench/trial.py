@@ -28,12 +28,13 @@ import psutil
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from deca_node.numerics.codecs.formats import KEYFRAME_CODEC
 from deca_node.numerics.data.batches import Batch
 from deca_node.numerics.engine import BlockEngine, Neighbour
-from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, Flow
+from deca_node.numerics.exchange.flows import Flow
 from deca_node.numerics.learning.loss import backward
 from deca_node.numerics.model.blocks import Block, partition
-from deca_node.numerics.model.load import count_parameters, model_bytes
+from deca_node.numerics.model.facts import count_parameters, model_bytes
 from deca_node.numerics.saving.start_values import StartValues, nothing
 from deca_node.protocol.agreed.run import RunSettings
 

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from bench.harness import MIB, Row, parser, write_results
 from deca_node.numerics.codecs import formats, native
-from deca_node.numerics.codecs.formats import CODECS, Codec
-from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, Flow, PublicCopies
+from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC, Codec
+from deca_node.numerics.exchange.flows import Flow, PublicCopies
 
 BUILT = native.KERNELS
 FLOAT_BYTES = 4

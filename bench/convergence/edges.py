@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from deca_node.numerics.codecs.formats import KEYFRAME_CODEC
 from deca_node.numerics.engine import BlockEngine, Neighbour
-from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, Flow
+from deca_node.numerics.exchange.flows import Flow
 from deca_node.numerics.model.blocks import Block
 from deca_node.protocol.agreed.topology import Graph
 from deca_node.protocol.agreed.weights import metropolis

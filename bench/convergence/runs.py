@@ -35,7 +35,7 @@ from deca_node.numerics.data.packing import Sequences
 from deca_node.numerics.engine import BlockEngine
 from deca_node.numerics.learning.loss import shares
 from deca_node.numerics.model.blocks import Block, Span, partition, spans
-from deca_node.numerics.model.load import model_bytes
+from deca_node.numerics.model.facts import model_bytes
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
 from deca_node.protocol.agreed.topology import Graph, graph

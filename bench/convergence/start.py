@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bench.harness import ROOT
 from deca_node.lab.demo.toy_model import Recipe, make_toy_model
 from deca_node.numerics.model.classifier import Head
-from deca_node.numerics.model.load import load_model, parameter_hash
+from deca_node.numerics.model.facts import parameter_hash
+from deca_node.numerics.model.load import load_model
 
 FOLDER = ROOT / "build" / "convergence" / "start"
 

@@ -14,11 +14,11 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from bench.harness import Row, parser, write_results
-from deca_node.numerics.codecs.formats import CODECS
+from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
 from deca_node.numerics.deca import Hyper
 from deca_node.numerics.engine import BlockEngine, Neighbour
 from deca_node.numerics.exchange.clipping import Clip
-from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, Flow
+from deca_node.numerics.exchange.flows import Flow
 from deca_node.numerics.model.blocks import Block
 
 ROWS = 1024

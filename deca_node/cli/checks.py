@@ -281,13 +281,14 @@ class Checkup:
     def _load(self) -> Iterator[Finding]:
         from deca_node.numerics.learning.tasks import load_data, told
         from deca_node.numerics.model.classifier import Head
-        from deca_node.numerics.model.load import check_sequence_length, load_model, parameter_hash
+        from deca_node.numerics.model.facts import check_sequence_length, parameter_hash
+        from deca_node.numerics.model.load import load_model
         from deca_node.protocol.options import TrainerOptions
 
         run, node, began = self._settled.run, self._settled.node, time.monotonic()
         self.say("load: the model")
         model = load_model(node.model, dtype=run.dtype, head=Head.of(run))
-        check_sequence_length(model, run.sequence_length)
+        check_sequence_length(run.sequence_length, model.positions_max, model.folder)
         self.say("load: its hash")
         self._fields["model"] = parameter_hash(model.model)
         self.say("load: the data")

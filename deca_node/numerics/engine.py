@@ -20,15 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from deca_node.numerics import deca
-from deca_node.numerics.codecs.formats import CODECS, Codec, slice_elements
+from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC, Codec, slice_elements
 from deca_node.numerics.exchange import clipping
-from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, Flow, Origin, PublicCopies, write_keyframe
+from deca_node.numerics.exchange.flows import Flow, PublicCopies, write_keyframe
 from deca_node.numerics.exchange.frames import Exchanged, Layout, State
 from deca_node.numerics.exchange.mix import Mixing
 from deca_node.numerics.exchange.norms import Norms
 from deca_node.numerics.exchange.signals import Correction, Moved
 from deca_node.numerics.exchange.squares import Squares, square
-from deca_node.numerics.model.blocks import Block, FlatBlock, Span
+from deca_node.numerics.model.blocks import Block, FlatBlock, Origin, Span
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import TrainerError, WireError
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from deca_node.numerics import deca
-from deca_node.numerics.codecs.formats import CODECS
+from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
 from deca_node.numerics.data.batches import Batches, make_batch
 from deca_node.numerics.device import choose_device
 from deca_node.numerics.engine import BlockEngine, Neighbour, Refused
-from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, Flow
+from deca_node.numerics.exchange.flows import Flow
 from deca_node.numerics.exchange.frames import Layout
 from deca_node.numerics.exchange.norms import Norms
 from deca_node.numerics.learning.loss import backward
@@ -26,7 +26,9 @@ from deca_node.numerics.learning.privacy import Privacy
 from deca_node.numerics.learning.tasks import Data, judge, load_data, told
 from deca_node.numerics.model.blocks import Block, partition
 from deca_node.numerics.model.classifier import Head
-from deca_node.numerics.model.load import LoadedModel, check_sequence_length, load_model, parameter_hash, save_model
+from deca_node.numerics.model.facts import check_sequence_length, parameter_hash
+from deca_node.numerics.model.load import LoadedModel, load_model
+from deca_node.numerics.model.save import save_model
 from deca_node.numerics.saving.checkpoints import Checkpoints, Moving, place_of, restore_place, restore_rng, rng_states
 from deca_node.numerics.saving.deltas import apply_delta, check_delta
 from deca_node.numerics.saving.start_values import StartValues, nothing
@@ -93,7 +95,7 @@ class Trainer:
         note(f"loading {options.model} on {device}")
         settings = options.settings
         loaded = load_model(options.model, dtype=settings.dtype, device=device, head=Head.of(settings))
-        check_sequence_length(loaded, settings.sequence_length)
+        check_sequence_length(settings.sequence_length, loaded.positions_max, loaded.folder)
         note(f"reading {options.data}")
         data = load_data(options, loaded)
         for sentence in told(data, settings.sequence_length):

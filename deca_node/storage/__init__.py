@@ -1,0 +1,10 @@
+"""Files: what makes them durable, how they are laid out, and how they are read back. No torch, no network.
+
+::
+
+    durable      files and folders that are whole or absent after a crash
+    folder       the node's own folder: its lock, run.json, and what is in it
+    manifest     checkpoints: which files each one names, and which checkpoint a start may use
+    model_files  the headers of a Hugging Face folder's weight files
+    jsons        JSON from outside: one error type for everything that can be wrong with it
+"""

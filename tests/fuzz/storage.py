@@ -20,7 +20,7 @@ from deca_node.lab.report.run_report import read_node
 from deca_node.numerics.data.records import BadRecords, RecordReader
 from deca_node.numerics.forecast.shapes import meta_model, model_shape
 from deca_node.numerics.model.classifier import Head
-from deca_node.numerics.model.load import _check_weights, _read_config, _read_tokenizer
+from deca_node.numerics.model.load import check_weights, read_config, read_tokenizer
 from deca_node.numerics.saving.tensor_files import copy_into, read_tensors, write_tensors
 from deca_node.protocol.agreed.run import ModelFacts, RunSettings, agree
 from deca_node.protocol.agreed.schedule import Step
@@ -109,8 +109,8 @@ def _config(data: bytes) -> None:
     (folder / "config.json").write_bytes(data)
     for head in (Head((), 1), Head(("neg", "pos"), 1)):
         with contextlib.suppress(ModelError):
-            _read_config(folder, head)
-    _read_config(folder, None)
+            read_config(folder, head)
+    read_config(folder, None)
     model_shape(meta_model(str(folder), 8), 1)
 
 
@@ -133,7 +133,7 @@ def _weights(data: bytes) -> None:
     else:
         (folder / "model.safetensors.index.json").write_bytes(data)
         (folder / "model-1.safetensors").write_bytes(_tensor_files()[0])
-    _check_weights(folder)
+    check_weights(folder)
     read_headers(folder)
 
 
@@ -146,7 +146,7 @@ def _tokenizer(data: bytes) -> None:
     folder = fresh("tokenizer")
     (folder / "tokenizer.json").write_bytes(data)
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
-    _read_tokenizer(folder)
+    read_tokenizer(folder)
 
 
 def _tokenizers() -> list[bytes]:

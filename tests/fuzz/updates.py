@@ -9,10 +9,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from deca_node.numerics.codecs.formats import CODECS, Codec
+from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC, Codec
 from deca_node.numerics.deca import Counts, Moments
 from deca_node.numerics.exchange import signals
-from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, Flow, PublicCopies
+from deca_node.numerics.exchange.flows import Flow, PublicCopies
 from deca_node.numerics.exchange.frames import Layout, State
 from deca_node.numerics.model.blocks import Block
 from deca_node.numerics.saving.deltas import apply_delta, check_delta

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from deca_node.lab.demo.texts import Corpus, neutral_text, records
-from deca_node.numerics.model.load import save_model
+from deca_node.numerics.model.save import save_model
 from deca_node.storage.jsons import UNFIT, parse
 
 END_OF_TEXT = "<|endoftext|>"

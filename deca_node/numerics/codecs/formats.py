@@ -56,6 +56,7 @@ __all__ = [
     "CODECS",
     "FLOAT_MAX",
     "FLOAT_TINY",
+    "KEYFRAME_CODEC",
     "BFloat16",
     "Codec",
     "Float32",
@@ -305,6 +306,9 @@ class TopK(Int8):
 
 CODECS: dict[str, Codec] = {codec.name: codec for codec in (Float32(), BFloat16(), Int8(), Int4(), TopK())}
 """Every codec by the name that ``run.toml`` gives it."""
+
+KEYFRAME_CODEC = CODECS["int8"]
+"""The codec of keyframes and of deltas, whatever the updates use. The first update brings what it loses."""
 
 
 def _absmax(x: Tensor) -> float:

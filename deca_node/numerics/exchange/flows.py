@@ -15,7 +15,7 @@ stays where it is however coarse or late the updates are.
 All tensors are flat, float32 and on the block's device, save the codes, which may lie in shared memory.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,13 +23,8 @@ import torch
 from torch import Tensor
 
 from deca_node.numerics.codecs import fused, native
-from deca_node.numerics.codecs.formats import CODECS, Codec, slice_elements
-
-KEYFRAME_CODEC = CODECS["int8"]
-"""Keyframes are int8 whatever the updates are: the first update brings what it loses."""
-
-Origin = Callable[[int, int], Tensor]
-"""x0, the common starting point: ``origin(start, stop)`` gives its elements as float32 [stop - start]."""
+from deca_node.numerics.codecs.formats import KEYFRAME_CODEC, Codec, slice_elements
+from deca_node.numerics.model.blocks import Origin
 
 
 class Flow(NamedTuple):

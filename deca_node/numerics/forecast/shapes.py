@@ -12,10 +12,12 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from deca_node.numerics.codecs.formats import CODECS
 from deca_node.numerics.exchange.frames import signal_nbytes
-from deca_node.numerics.model import limits
 from deca_node.numerics.model.blocks import Block, decoder_layers, partition
 from deca_node.numerics.model.classifier import CLASSIFIER, Head
-from deca_node.numerics.model.load import _quiet, _read_config, positions_max
+from deca_node.numerics.model.facts import check_sequence_length, positions_max
+from deca_node.numerics.model.limits import described_model
+from deca_node.numerics.model.load import read_config
+from deca_node.numerics.model.quiet import quiet
 from deca_node.protocol.agreed.run import SIGNALS, RunSettings
 from deca_node.protocol.errors import ModelError
 from deca_node.protocol.planning.case import BlockShape, ModelShape
@@ -33,10 +35,10 @@ def meta_model(source: str, sequence_length: int, head: Head | None = None) -> P
     has no positions for ``sequence_length`` tokens.
     """
     folder = _local_folder(source)
-    with _quiet():
-        config = _read_config(folder, head)
-        _check_positions(config, sequence_length, folder)
-        return limits.meta_model(config, folder, head)
+    with quiet():
+        config = read_config(folder, head)
+        check_sequence_length(sequence_length, positions_max(config), folder)
+        return described_model(config, folder, head)
 
 
 def planned_model(source: str, settings: RunSettings) -> PreTrainedModel:
@@ -75,15 +77,6 @@ def _local_folder(source: str) -> Path:
             f"no more than that file: hf download {source} config.json"
         )
     return Path(found).parent
-
-
-def _check_positions(config: PreTrainedConfig, sequence_length: int, folder: Path) -> None:
-    limit = positions_max(config)
-    if limit is not None and sequence_length > limit:
-        raise ModelError(
-            f"sequence_length = {sequence_length} is more than the {limit} positions of the model in {folder}; "
-            f"set it to {limit} or less"
-        )
 
 
 def _block_shapes(model: PreTrainedModel, blocks: tuple[Block, ...]) -> tuple[BlockShape, ...]:

@@ -1,0 +1,12 @@
+"""The model: read from a Hugging Face folder, cut into blocks, and written as a Hugging Face folder again.
+
+::
+
+    load        a folder or hub id becomes a model and its tokenizer
+    save        a model and its tokenizer become a folder, whole or not at all
+    facts       size, identity (hash) and longest sequence of a model
+    limits      what a config.json may describe before anything is built from it
+    classifier  what a classifier needs beside weights: labels, a head, padding
+    blocks      the parameters cut into blocks; the active block as one flat vector
+    quiet       turns the output of transformers off
+"""

@@ -27,6 +27,10 @@ from deca_node.protocol.errors import ModelError
 
 Result = TypeVar("Result")
 
+Origin = Callable[[int, int], Tensor]
+"""x0, a block's values in the run's starting model: ``origin(start, stop)`` returns elements [start, stop) of the
+block's vector as float32 [stop - start]."""
+
 GATHER_ELEMENTS = 1 << 20
 """How much of a parameter's gradient is added to the block's at a time."""
 
@@ -99,7 +103,7 @@ def spans(model: nn.Module, block: Block) -> tuple[Span, ...]:
     return tuple(found)
 
 
-def origin_from(layout: Sequence[Span], tensor: Callable[[str], Tensor]) -> Callable[[int, int], Tensor]:
+def origin_from(layout: Sequence[Span], tensor: Callable[[str], Tensor]) -> Origin:
     """x0 as elements [start, stop) of the block's vector, float32, read tensor by tensor.
 
     ``tensor(name)`` gives one parameter of the starting checkpoint in any dtype and shape. The last one

@@ -1,7 +1,8 @@
-"""What a config.json may say before anybody believes it: it may come from a donor, and takes one line to lie.
+"""Limits on what a config.json may describe, checked before transformers builds anything from it.
 
-transformers builds what a config describes, and takes memory for it, before it finds that the weights hold less. So
-the counts are looked at first, and then the model as it would be, in shapes only.
+A config.json may come from a donor. transformers builds the model that it describes, and takes memory for it, before it
+finds that the weight files hold less. So the counts of layers and experts are checked first, and then the size of the
+model that the config describes, in shapes without storage.
 """
 
 import re
@@ -16,16 +17,16 @@ from deca_node.protocol.errors import ModelError
 from deca_node.storage.model_files import brief
 
 PARTS_MAX = 10_000
-"""No model has nearly as many layers, or experts in one; a billion would be built for hours."""
+"""No model has nearly as many layers, or experts in a layer. Building a billion of them would take hours."""
 
 MISSING_MAX = 1 << 24
-"""Elements that a config may describe beyond twice those of the weights: so much memory may be taken in vain."""
+"""Elements that a config may describe beyond twice the elements of the weights."""
 
 _PARTS = re.compile(r"(layers?|experts?)$")
 
 
 def check_parts(raw: dict[str, Any], folder: Path) -> None:
-    """Refuse counts of layers and experts that nobody means, before transformers makes a list of them."""
+    """Raise ModelError if config.json (``raw``) names more than PARTS_MAX layers or experts."""
     waiting = list(raw.items())
     while waiting:
         name, value = waiting.pop()
@@ -35,9 +36,9 @@ def check_parts(raw: dict[str, Any], folder: Path) -> None:
             raise ModelError(f"{folder}/config.json: {name} is above {PARTS_MAX:,}, and no model has so many")
 
 
-def meta_model(config: PreTrainedConfig, folder: Path, head: Head | None) -> PreTrainedModel:
-    """The model that a config describes, with ``head`` a classifier: on torch's meta device, where tensors have shapes
-    and no storage."""
+def described_model(config: PreTrainedConfig, folder: Path, head: Head | None) -> PreTrainedModel:
+    """The model that a config describes, with ``head`` a classifier, on torch's meta device: its tensors have shapes
+    and no storage. Raises ModelError."""
     try:
         with torch.device("meta"):
             model: PreTrainedModel = auto_class(head).from_config(config, trust_remote_code=False)
@@ -47,8 +48,10 @@ def meta_model(config: PreTrainedConfig, folder: Path, head: Head | None) -> Pre
 
 
 def check_size(held: int, config: PreTrainedConfig, folder: Path, head: Head | None = None) -> None:
-    """Refuse a config that describes far more than the ``held`` elements of the weights: transformers would take
-    memory for all of it before it says what is missing."""
-    described = sum(parameter.numel() for parameter in meta_model(config, folder, head).parameters())
+    """Raise ModelError if a config describes far more parameters than the ``held`` elements of the weight files.
+
+    transformers would take memory for all of them before it says which weights are missing.
+    """
+    described = sum(parameter.numel() for parameter in described_model(config, folder, head).parameters())
     if described > 2 * held + MISSING_MAX:
         raise ModelError(f"{folder}: config.json describes {described:,} parameters, and the weights hold {held:,}")

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, Origin
-from deca_node.numerics.model.blocks import Block, origin_from, spans
+from deca_node.numerics.codecs.formats import KEYFRAME_CODEC
+from deca_node.numerics.model.blocks import Block, Origin, origin_from, spans
 from deca_node.numerics.saving.tensor_files import block_tensors
 from deca_node.protocol.errors import StorageError, WireError
 

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from deca_node.numerics.model.blocks import Block, partition, spans
 from deca_node.numerics.model.classifier import Head
-from deca_node.numerics.model.load import LoadedModel, load_model, parameter_hash, save_model
+from deca_node.numerics.model.facts import parameter_hash
+from deca_node.numerics.model.load import LoadedModel, load_model
+from deca_node.numerics.model.save import save_model
 from deca_node.numerics.saving.tensor_files import block_tensors, copy_into, read_tensors
 from deca_node.protocol.errors import ModelError, StorageError
 from deca_node.protocol.options import Note

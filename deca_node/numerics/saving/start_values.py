@@ -13,8 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from deca_node.numerics.exchange.flows import Origin
-from deca_node.numerics.model.blocks import Block, origin_from, spans
+from deca_node.numerics.model.blocks import Block, Origin, origin_from, spans
 from deca_node.numerics.saving.tensor_files import block_tensors, read_tensors, write_tensors
 from deca_node.protocol.errors import StorageError
 from deca_node.storage.durable import make_folder

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from deca_node.daemon.transfer.pieces import PIECE_BYTES, RUN_PIECES_MAX, START, Item, Pool, piece_count, piece_span
 from deca_node.daemon.wire.framing import MESSAGE_BYTES_MAX
-from deca_node.numerics.exchange.flows import KEYFRAME_CODEC
+from deca_node.numerics.codecs.formats import KEYFRAME_CODEC
 
 
 def test_a_piece_holds_whole_groups_and_fits_into_a_message() -> None:

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from deca_node.numerics.codecs import native
 from deca_node.numerics.codecs import places as sparse
-from deca_node.numerics.codecs.formats import CACHE_ELEMENTS, CODECS, FLOAT_MAX, Codec, TopK
+from deca_node.numerics.codecs.formats import CACHE_ELEMENTS, CODECS, FLOAT_MAX, KEYFRAME_CODEC, Codec, TopK
 from deca_node.numerics.codecs.native import Kernels
-from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, PublicCopies
+from deca_node.numerics.exchange.flows import PublicCopies
 
 ROOT = Path(__file__).resolve().parents[3]
 COMPILER = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]

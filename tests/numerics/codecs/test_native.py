@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from deca_node.numerics.codecs import native
-from deca_node.numerics.codecs.formats import CACHE_ELEMENTS, CODECS, FLOAT_MAX, Codec, NotFiniteError
+from deca_node.numerics.codecs.formats import CACHE_ELEMENTS, CODECS, FLOAT_MAX, KEYFRAME_CODEC, Codec, NotFiniteError
 from deca_node.numerics.codecs.native import Kernels
-from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, Flow
+from deca_node.numerics.exchange.flows import Flow
 from deca_node.protocol.errors import WireError
 from tests.numerics.codecs.compiled import (
     COMPILER,

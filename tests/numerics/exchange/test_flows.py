@@ -9,14 +9,9 @@ import torch
 from torch import Tensor
 
 from deca_node.numerics import deca
-from deca_node.numerics.codecs.formats import CACHE_ELEMENTS, CODECS, Codec
-from deca_node.numerics.exchange.flows import (
-    KEYFRAME_CODEC,
-    Flow,
-    Origin,
-    PublicCopies,
-    write_keyframe,
-)
+from deca_node.numerics.codecs.formats import CACHE_ELEMENTS, CODECS, KEYFRAME_CODEC, Codec
+from deca_node.numerics.exchange.flows import Flow, PublicCopies, write_keyframe
+from deca_node.numerics.model.blocks import Origin
 from deca_node.protocol.errors import WireError
 from tests.numerics import reference
 from tests.numerics.reference import Array

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from deca_node.numerics.codecs import native
-from deca_node.numerics.codecs.formats import CACHE_ELEMENTS, CODECS, Codec
+from deca_node.numerics.codecs.formats import CACHE_ELEMENTS, CODECS, KEYFRAME_CODEC, Codec
 from deca_node.numerics.codecs.native import Kernels
-from deca_node.numerics.exchange.flows import KEYFRAME_CODEC, Flow, PublicCopies
+from deca_node.numerics.exchange.flows import Flow, PublicCopies
 from deca_node.numerics.exchange.mix import Mixing
 from tests.numerics.codecs.compiled import RAGGED, any_codes, codecs, encoded, noise, public_copies, seeds, sizes, using
 

@@ -12,7 +12,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from deca_node.numerics.data.labelled import load_labelled
 from deca_node.numerics.learning.tasks import Data
 from deca_node.numerics.model.classifier import Head
-from deca_node.numerics.model.load import LoadedModel, load_model, parameter_hash
+from deca_node.numerics.model.facts import parameter_hash
+from deca_node.numerics.model.load import LoadedModel, load_model
 from deca_node.numerics.saving.export import export
 from deca_node.numerics.trainer import Trainer
 from deca_node.protocol import commands as c

@@ -10,7 +10,8 @@ from transformers import AutoTokenizer
 
 from deca_node.numerics.learning.evaluation import Question, evaluate_model, own_head
 from deca_node.numerics.model.classifier import Head
-from deca_node.numerics.model.load import LoadedModel, load_model, save_model
+from deca_node.numerics.model.load import LoadedModel, load_model
+from deca_node.numerics.model.save import save_model
 from deca_node.protocol.errors import DataError
 from tests.numerics.learning.labelled_runs import LABELS, WORDS, bert, llama, write_model
 

@@ -27,7 +27,9 @@ from deca_node.numerics.forecast.shapes import meta_model, model_shape
 from deca_node.numerics.learning.loss import backward, class_logits, classify, shares
 from deca_node.numerics.model.blocks import partition
 from deca_node.numerics.model.classifier import Head
-from deca_node.numerics.model.load import LoadedModel, check_sequence_length, load_model, parameter_hash, save_model
+from deca_node.numerics.model.facts import check_sequence_length, parameter_hash
+from deca_node.numerics.model.load import LoadedModel, load_model
+from deca_node.numerics.model.save import save_model
 from deca_node.protocol.errors import ModelError
 from tests.numerics.learning.labelled_runs import (
     LABELS,
@@ -242,7 +244,7 @@ def test_scores_are_of_the_labels_that_the_model_says(tmp_path: Path) -> None:
 def test_positions_after_the_padding_token_s_number_are_left(tmp_path: Path) -> None:
     loaded = loaded_from(roberta, tmp_path / "m")
     assert loaded.positions_max == LENGTH
-    check_sequence_length(loaded, LENGTH)
+    check_sequence_length(LENGTH, loaded.positions_max, loaded.folder)
     long = [{"text": "w1 " * 40, "label": 0}]
     path = write_records(tmp_path / "d.jsonl", long)
     data = load_labelled(path, loaded.tokenizer, LABELS, sequence_length=LENGTH, holdout=0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deca_node.numerics.exchange.flows import KEYFRAME_CODEC
+from deca_node.numerics.codecs.formats import KEYFRAME_CODEC
 from deca_node.numerics.trainer import Trainer
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e

@@ -9,7 +9,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from deca_node.numerics.model.load import load_model, save_model
+from deca_node.numerics.model.load import load_model
+from deca_node.numerics.model.save import save_model
 from deca_node.numerics.saving.export import export
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import ModelError, StorageError
