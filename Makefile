@@ -23,9 +23,8 @@ demo: setup ## Train a toy model on several nodes on this machine and show what 
 testbed: setup ## Four nodes on this machine with a page each, until Ctrl-C: to look, kill one, bring it back
 	$(BIN)/deca-node demo --testbed
 
-test: check ## All quick checks and all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow" --ignore tests/deploy --ignore tests/e2e -n logical --maxprocesses 8 --dist loadfile
-	$(BIN)/python -m pytest -m "not slow" tests/e2e
+test: setup ## All quick checks and all tests but the slow ones
+	@$(BIN)/python tools/run_checks.py test
 
 simulate: setup ## Ten thousand storms: small clusters in which everything goes wrong that can
 	$(BIN)/python -m deca_node.lab.sim.storms --seeds 10000 --processes 2
@@ -33,18 +32,8 @@ simulate: setup ## Ten thousand storms: small clusters in which everything goes 
 test-slow: setup ## The slow tests
 	$(BIN)/python -m pytest -m slow
 
-check: setup ## Format, lint, types, import arrow, freshness of generated files
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
-	$(BIN)/python tools/compile_protos.py --check
-	$(BIN)/python tools/write_configuration_reference.py --check
-	$(BIN)/python tools/write_metrics_reference.py --check
-	$(BIN)/python tools/write_cli_reference.py --check
-	$(BIN)/python tools/write_monitoring.py --check
-	$(BIN)/hadolint docker/Dockerfile
-	$(BIN)/python -m pytest -q -m "not slow" tests/deploy -n logical --maxprocesses 8
+check: setup ## Format, lint, types, import contracts, freshness of generated files
+	@$(BIN)/python tools/run_checks.py check
 
 fuzz: setup ## Fuzz every decoder: TARGET=name for one of them, MINUTES=10 for each; Linux only
 	@$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/python -m pip install -q --no-deps -c constraints.txt atheris
@@ -66,11 +55,8 @@ bench-convergence-quick: setup ## Few methods, two seeds, two tasks: do they com
 proto: setup ## Generate the message classes from proto/
 	$(BIN)/python tools/compile_protos.py
 
-docs: setup ## Generate docs/CONFIGURATION.md, docs/METRICS.md and docs/CLI.md from the code
-	$(BIN)/python tools/write_configuration_reference.py
-	$(BIN)/python tools/write_metrics_reference.py
-	$(BIN)/python tools/write_cli_reference.py
-	$(BIN)/python tools/write_monitoring.py
+docs: setup ## Generate what docs and monitoring take from the code: every tools/write_*.py
+	@for tool in tools/write_*.py; do $(BIN)/python $$tool || exit 1; done
 
 clean: ## Remove .venv, build products and caches
 	rm -rf .venv build dist *.egg-info deca_node/numerics/codecs/_codec*.so

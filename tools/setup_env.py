@@ -4,9 +4,9 @@ Run by every make target with the system's Python. A stamp in ``.venv`` remember
 so that a second call ends at once; a change of pyproject.toml, constraints.txt, the C files or this file installs
 again.
 
-torch comes first and by itself. On Linux a plain ``pip install torch`` takes the CUDA build with several
-GB of libraries, so the CPU build is asked for by name, and where pip finds none this script stops and
-says what to do: it never falls through to the large build.
+torch comes first and by itself. On Linux a plain ``pip install torch`` takes the CUDA build with several GB of
+libraries, so the CPU build is asked for by name. Where pip finds none, this script says how large torch's default
+build is and how to choose another, and then installs the default build. It stops there only with ``--torch cpu``.
 """
 
 import argparse
@@ -21,14 +21,21 @@ VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "set-up-stamp"
 CONSTRAINTS = ROOT / "constraints.txt"
-COMPILED = tuple(ROOT / "deca_node" / name for name in ("numerics/codecs/codec.c", "daemon/wire/checked_copy.c"))
+COMPILED = tuple(sorted((ROOT / "deca_node").rglob("*.[ch]")))
 PYTHON_MIN = (3, 11)
 
-NO_CPU_BUILD = """
-pip found no torch {version}+cpu, the CPU build of torch. Choose one of these:
-  - point pip at PyTorch's index of CPU builds: set PIP_EXTRA_INDEX_URL to the address that the
-    "Get Started" page of pytorch.org shows for Pip and CPU, and run make again;
-  - on a machine with a GPU, take torch's default build (several GB): make TORCH=default ..."""
+NO_CPU_BUILD = """pip found no torch {version}+cpu, which is the CPU build of torch."""
+
+HOW_TO_CHOOSE = """
+  - For the CPU build, set PIP_EXTRA_INDEX_URL to the address of PyTorch's index of CPU builds, and run make again.
+    The "Get Started" page of pytorch.org shows this address when you select Pip and CPU.
+  - make TORCH=default takes torch's default build, and make TORCH=cpu takes the CPU build or stops."""
+
+DEFAULT_INSTEAD = f"""{NO_CPU_BUILD} The default build is installed instead.
+   On Linux it comes with CUDA libraries: several GB to download, and more on disk.
+   To choose another build, press Ctrl-C:{HOW_TO_CHOOSE}"""
+
+STOPPED = f"""{NO_CPU_BUILD} Set-up stops, because TORCH=cpu was given. Choose a build:{HOW_TO_CHOOSE}"""
 
 
 def main() -> None:
@@ -38,15 +45,15 @@ def main() -> None:
         "--torch",
         choices=("auto", "cpu", "default"),
         default="auto",
-        help="build of torch: auto is cpu on Linux and torch's default elsewhere",
+        help="build of torch; auto takes the CPU build where pip finds one, and torch's default build elsewhere",
     )
-    choice = parser.parse_args().torch
+    build = parser.parse_args().torch
     check_python()
     stamp = f"{ROOT}\n{digest()}\n"
     if VENV_PYTHON.exists() and STAMP.exists() and STAMP.read_text() == stamp:
         return
     create_venv()
-    install_torch(cpu=choice == "cpu" or (choice == "auto" and has_cpu_builds()))
+    install_torch(build)
     install("--editable", f"{ROOT}[dev]")
     STAMP.write_text(stamp)
 
@@ -88,18 +95,28 @@ def has_cpu_builds() -> bool:
     return platform.system() == "Linux" and platform.machine() in {"x86_64", "aarch64"}
 
 
-def install_torch(*, cpu: bool) -> None:
-    """Install the pinned torch; one that is already there is left alone, whatever its build."""
+def install_torch(build: str) -> None:
+    """Install the pinned torch in the build that ``--torch`` names; one that is already there stays, in any build."""
     pinned, present = pinned_torch(), installed_torch()
     if present.split("+")[0] == pinned:
-        if present.endswith("+cpu") and not cpu:
-            say(f"keeping torch {present}; for another build remove .venv first (make clean)")
+        if present.endswith("+cpu") and build == "default":
+            say(f"keeping torch {present}; to change the build, remove .venv first (make clean)")
         return
-    build = f"{pinned}+cpu" if cpu else pinned
-    say(f"installing torch {build}")
+    if build == "cpu" or (build == "auto" and has_cpu_builds()):
+        if pip_torch(f"{pinned}+cpu"):
+            return
+        if build == "cpu":
+            sys.exit(STOPPED.format(version=pinned))
+        say(DEFAULT_INSTEAD.format(version=pinned))
+    if not pip_torch(pinned):
+        sys.exit(f"pip could not install torch {pinned}. Its own words are above.")
+
+
+def pip_torch(version: str) -> bool:
+    """Install one version of torch; whether pip could."""
+    say(f"installing torch {version}")
     # Without its dependencies: they come with the project's, under the pinned versions.
-    if pip("install", "--no-deps", f"torch=={build}"):
-        sys.exit(NO_CPU_BUILD.format(version=pinned) if cpu else f"pip could not install torch {pinned}; see above.")
+    return pip("install", "--no-deps", f"torch=={version}") == 0
 
 
 def pinned_torch() -> str:
@@ -118,7 +135,7 @@ def install(*arguments: str) -> None:
     """Install with pip under the pinned versions, or stop."""
     say("installing deca-node and what it needs")
     if pip("install", "--constraint", str(CONSTRAINTS), *arguments):
-        sys.exit("pip could not install what deca-node needs; its own words are above.")
+        sys.exit("pip could not install what deca-node needs. Its own words are above.")
 
 
 def pip(*arguments: str) -> int:
@@ -133,4 +150,7 @@ def say(sentence: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\nset-up was interrupted; the next make goes on from here")

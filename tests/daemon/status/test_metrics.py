@@ -3,8 +3,6 @@
 import json
 import math
 import re
-import subprocess
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -157,12 +155,6 @@ def test_every_number_of_the_nodes_page_is_a_metric() -> None:
     assert set(PEERS_OF_THE_PAGE) == set(re.findall(r"\bp\.(\w+)", columns)) - WORDS_OF_THE_PAGE
     named = {*LINES_OF_THE_PAGE.values(), *FACTS_OF_THE_PAGE.values(), *PEERS_OF_THE_PAGE.values()}
     assert named <= {metric.name for metric in METRICS}
-
-
-def test_the_page_of_metrics_is_fresh() -> None:
-    command = [sys.executable, "tools/write_metrics_reference.py", "--check"]
-    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_what_was_clipped_and_what_privacy_cost_are_told_where_there_is_such_a_thing() -> None:

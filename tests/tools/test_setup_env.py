@@ -1,0 +1,88 @@
+"""Which torch set-up installs, with a pip that knows some builds and not others."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tools import setup_env
+
+FAKE_PYTHON = """#!/bin/sh
+case "$*" in
+  "-c "*) echo "{present}" ;;
+  *) echo "$*" | sed 's/.*--no-input //' >> "{log}"
+     case "$*" in {unknown}) exit 1 ;; esac ;;
+esac
+"""
+VERSION = setup_env.pinned_torch()
+CPU = f"install --no-deps torch=={VERSION}+cpu"
+DEFAULT = f"install --no-deps torch=={VERSION}"
+
+Install = Callable[..., list[str]]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Run ``install_torch`` beside a pip that fails where its words match ``unknown``; returns what pip was told."""
+    python, log = tmp_path / "python", tmp_path / "log"
+    monkeypatch.setattr(setup_env, "VENV_PYTHON", python)
+    monkeypatch.setattr(setup_env, "has_cpu_builds", lambda: True)
+
+    def run(build: str, *, unknown: str = "nothing", present: str = "") -> list[str]:
+        log.write_text("")
+        python.write_text(FAKE_PYTHON.format(present=present, log=log, unknown=unknown))
+        python.chmod(0o755)
+        setup_env.install_torch(build)
+        return log.read_text().splitlines()
+
+    return run
+
+
+def test_the_cpu_build_is_taken_where_there_is_one(install: Install) -> None:
+    assert install("auto") == [CPU]
+
+
+def test_where_there_is_none_the_default_build_is_taken_after_saying_how_large_it_is(
+    install: Install, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert install("auto", unknown="*+cpu") == [CPU, DEFAULT]
+    told = capfd.readouterr().out
+    assert "several GB" in told
+    assert "PIP_EXTRA_INDEX_URL" in told
+    assert "make TORCH=cpu" in told
+    assert told.index("several GB") < told.index(f"installing torch {VERSION}\n")
+
+
+def test_a_platform_without_cpu_builds_takes_the_default_build(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup_env, "has_cpu_builds", lambda: False)
+    assert install("auto") == [DEFAULT]
+
+
+def test_the_cpu_build_asked_for_by_name_is_that_or_nothing(install: Install) -> None:
+    assert install("cpu") == [CPU]
+    with pytest.raises(SystemExit, match=r"Choose a build") as stopped:
+        install("cpu", unknown="*+cpu")
+    assert "PIP_EXTRA_INDEX_URL" in str(stopped.value)
+
+
+def test_the_default_build_asked_for_by_name(install: Install) -> None:
+    assert install("default") == [DEFAULT]
+    with pytest.raises(SystemExit, match="could not install torch"):
+        install("default", unknown="*torch*")
+
+
+@pytest.mark.parametrize("build", ["auto", "cpu", "default"])
+@pytest.mark.parametrize("present", [VERSION, f"{VERSION}+cpu", f"{VERSION}+cu130"])
+def test_a_torch_that_is_there_stays(install: Install, build: str, present: str) -> None:
+    assert install(build, present=present) == []
+
+
+def test_another_version_of_torch_is_replaced(install: Install) -> None:
+    assert install("auto", present="1.0.0+cpu") == [CPU]
+
+
+def test_every_c_file_decides_whether_set_up_is_fresh() -> None:
+    names = {file.name for file in setup_env.COMPILED}
+    assert {"codec.c", "mixing.c", "groups.h", "versions.h", "checked_copy.c"} <= names

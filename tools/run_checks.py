@@ -1,0 +1,95 @@
+"""Run the parts of ``make check`` or ``make test``, each one also after a failure, and print a summary at the end.
+
+::
+
+    make check  =  format  lint  types  dockerfile  house
+    make test   =  the same, then  unit  and  e2e
+
+A part is a command; its output goes to the terminal as it is. The exit code is 1 if any part failed.
+"""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COULD_NOT_START = 127
+"""What a shell exits with where it finds no such program."""
+PARALLEL = "-n logical --maxprocesses 8"
+
+CHECKS = {
+    "format": "ruff format --check .",
+    "lint": "ruff check .",
+    "types": "mypy",
+    "dockerfile": "hadolint docker/Dockerfile",
+    # The import contracts, fresh generated files, pinned dependencies, links in documents; the files for Kubernetes.
+    "house": f'pytest -q -m "not slow" tests/test_house.py tests/deploy {PARALLEL}',
+}
+UNIT_TESTS = "--ignore tests/test_house.py --ignore tests/deploy --ignore tests/e2e"
+TESTS = {
+    "unit": f'pytest -m "not slow" {UNIT_TESTS} {PARALLEL} --dist loadfile',
+    "e2e": 'pytest -m "not slow" tests/e2e',
+}
+GROUPS = {"check": CHECKS, "test": CHECKS | TESTS}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One part that was run: its name, the exit code of its command, and how long it took."""
+
+    part: str
+    code: int
+    seconds: float
+
+
+def main() -> int:
+    """Run a group of parts; returns 1 if any of them failed."""
+    parser = argparse.ArgumentParser(description="Run all parts of the checks, and say at the end how each ended.")
+    parser.add_argument("group", choices=sorted(GROUPS))
+    outcomes = run_all(GROUPS[parser.parse_args().group])
+    print(summary(outcomes), flush=True)
+    return int(any(outcome.code for outcome in outcomes))
+
+
+def run_all(parts: Mapping[str, str]) -> list[Outcome]:
+    """Run the commands one after the other in the project's folder, with the programs of this environment first."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return [run(part, command, os.environ | {"PATH": path}) for part, command in parts.items()]
+
+
+def run(part: str, command: str, environment: Mapping[str, str]) -> Outcome:
+    """Run one part."""
+    print(f"\n-- {part}: {command}", flush=True)
+    start = time.monotonic()
+    try:
+        code = subprocess.run(shlex.split(command), cwd=ROOT, env=environment, check=False).returncode
+    except OSError as error:
+        print(f"the command could not be started: {error}", file=sys.stderr)
+        code = COULD_NOT_START
+    return Outcome(part, code, time.monotonic() - start)
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """One line per part, and a last line that names the parts that failed."""
+    lines = [f"  {each.part:12} {verdict(each):18} {each.seconds:6.0f} s" for each in outcomes]
+    failed = [each.part for each in outcomes if each.code]
+    last = f"failed: {', '.join(failed)}" if failed else "all parts passed"
+    return "\n".join(["", "-- summary", *lines, f"-- {last}"])
+
+
+def verdict(outcome: Outcome) -> str:
+    """How a part ended, in words."""
+    return f"failed (exit {outcome.code})" if outcome.code else "passed"
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
