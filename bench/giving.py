@@ -23,7 +23,7 @@ from deca_node.daemon.wire.endpoint import Endpoint
 from deca_node.lab.demo.inputs import make_inputs
 from deca_node.lab.demo.toy_model import Recipe
 from deca_node.lab.rigs.processes import LOOPBACK, LocalNodes, NodeProcess, free_ports
-from deca_node.protocol.agreed.run import Agreement
+from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.storage.manifest import newest_manifest
 
 NAME = "donor"

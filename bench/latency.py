@@ -44,8 +44,8 @@ from deca_node.daemon.wire.meters import LagMeter, Window
 from deca_node.daemon.wire.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
+from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
-from deca_node.protocol.agreed.run import Agreement
 
 NAMES = ("north", "south")
 HELD_MAX = 4

@@ -24,7 +24,7 @@ from bench.harness import MIB, ROOT, Row, parser, write_results
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.transfer.fetcher import Fetcher
 from deca_node.daemon.wire.endpoint import Endpoint
-from deca_node.protocol.agreed.run import Agreement
+from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.storage import manifest as m
 

@@ -36,7 +36,7 @@ from rich.table import Table
 from bench.harness import Row, own_cores, parser, write_results
 from bench.links.wire import HEADERS_BYTES, MTU_BYTES, NotPermittedError, Wire
 from deca_node.lab.rigs.processes import LocalNodes, NodeProcess
-from deca_node.protocol.agreed.sizes import STATE_BYTES, frame_framing_bytes
+from deca_node.protocol.agreed.frames import STATE_BYTES, frame_framing_bytes
 
 ALONE = "alone"
 EXCHANGES = ("overlap", "lockstep")

@@ -25,8 +25,9 @@ from deca_node.numerics.forecast.shapes import meta_model, model_shape
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.topology import graph
 from deca_node.protocol.agreed.weights import FLUSH_TOLERANCE
-from deca_node.protocol.planning import case as cost
 from deca_node.protocol.planning.case import Case, Machine, Mixing, ModelShape
+from deca_node.protocol.planning.duration import final_flush_seconds, run_seconds
+from deca_node.protocol.planning.traffic import edge_traffic
 
 SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
 GRAPHS: Mapping[str, Mapping[str, Any]] = {
@@ -122,7 +123,7 @@ def scaled(size: int, shape: ModelShape, seed: int) -> Iterator[Row]:
         case = case_of(named(size), settings_of(name, size, seed), shape)
         mixing = case.mixing
         found = simulated(name, size, seed, mixing)
-        sent = cost.edge_traffic(case, range(len(shape.blocks))).total_bytes
+        sent = edge_traffic(case, range(len(shape.blocks))).total_bytes
         seconds = {link: round_seconds(dataclasses.replace(case, machine=machine)) for link, machine in LINKS.items()}
         mean_degree = 2 * mixing.edges / size
         yield {
@@ -168,7 +169,7 @@ def case_of(members: tuple[str, ...], settings: RunSettings, shape: ModelShape) 
 
 def round_seconds(case: Case) -> float:
     """One round, the flush that ends the run left out."""
-    whole = cost.run_seconds(case).total - cost.final_flush_seconds(case)
+    whole = run_seconds(case).total - final_flush_seconds(case)
     return whole / case.settings.rounds
 
 
@@ -189,13 +190,13 @@ def home(name: str, changes: Mapping[str, Any], shape: ModelShape, seed: int) ->
     settings = RunSettings(seed=seed, **changes)
     link, machine = next(iter(LINKS.items()))
     case = Case.of(settings, shape, named(HOMES), machine)
-    seconds, flush = cost.run_seconds(case), cost.final_flush_seconds(case)
-    traffic = cost.edge_traffic(case, range(len(case.schedule))).total_bytes * 2 * case.mixing.edges / HOMES
+    seconds, flush = run_seconds(case), final_flush_seconds(case)
+    traffic = edge_traffic(case, range(len(case.schedule))).total_bytes * 2 * case.mixing.edges / HOMES
     return {
         "settings": name,
         "link": link,
         "neighbours": round(2 * case.mixing.edges / HOMES, 1),
-        "left_per_step": round(cost.left_per_step(case), 4),
+        "left_per_step": round(case.left_per_step, 4),
         "final_flush_mixes": case.final_flush_mixes,
         "run_hours": round(seconds.total / 3600, 2),
         "compute_hours": round(seconds.compute / 3600, 2),

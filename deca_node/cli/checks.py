@@ -17,11 +17,12 @@ from deca_node.daemon.settings.node_settings import check_paths, check_plaintext
 from deca_node.daemon.settings.own_address import Place, find_place
 from deca_node.daemon.settings.peers_file import read_peers
 from deca_node.daemon.settings.sources import Loaded
-from deca_node.protocol.agreed.run import Agreement, mismatch, settings_fields
+from deca_node.protocol.agreed.agreement import Agreement, mismatch, settings_fields
 from deca_node.protocol.agreed.topology import check_edges
 from deca_node.protocol.errors import DataError, DecaError, ModelError
-from deca_node.protocol.planning.case import Case, Machine, ModelShape, memory
+from deca_node.protocol.planning.case import Case, Machine, ModelShape
 from deca_node.protocol.planning.disk import folder_bytes
+from deca_node.protocol.planning.memory import block_memory
 from deca_node.protocol.planning.units import bytes_text
 
 if TYPE_CHECKING:
@@ -259,7 +260,7 @@ class Checkup:
         assert self._case is not None
         device, free = free_memory(self._settled.node.device)
         self._case = self._case.on(one_memory=device == "cpu")
-        blocks = [memory(self._case, block) for block in self._case.model.blocks]
+        blocks = [block_memory(self._case, block) for block in self._case.model.blocks]
         peak = max(blocks, key=lambda block: block.total_bytes)
         facts: dict[str, Any] = {"device": device, "free_bytes": free, "peak_bytes": peak.total_bytes}
         facts["blocks_bytes"] = {block.block: block.total_bytes for block in blocks}

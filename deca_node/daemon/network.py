@@ -37,7 +37,8 @@ from deca_node.daemon.wire.endpoint import Context, Endpoint
 from deca_node.daemon.wire.health import Health
 from deca_node.daemon.wire.throttle import Throttle
 from deca_node.protocol import events as e
-from deca_node.protocol.agreed.run import Agreement, RunSettings
+from deca_node.protocol.agreed.agreement import Agreement
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import DecaError, WireError
 from deca_node.protocol.membership import messages
 from deca_node.protocol.membership.facts import MemberFacts, draw_boot

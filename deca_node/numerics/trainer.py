@@ -36,10 +36,9 @@ from deca_node.numerics.saving.tensor_files import read_tensors
 from deca_node.numerics.saving.trace import Trace
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
-from deca_node.protocol.agreed.frames import FrameId
-from deca_node.protocol.agreed.run import ModelFacts, agree
+from deca_node.protocol.agreed.agreement import ModelFacts, agree
+from deca_node.protocol.agreed.frames import FrameId, FrameSizes
 from deca_node.protocol.agreed.schedule import Schedule, Step
-from deca_node.protocol.agreed.sizes import FrameSizes
 from deca_node.protocol.errors import ModelError, StorageError, WireError
 from deca_node.protocol.options import Note, TrainerOptions
 from deca_node.storage.manifest import START, StoredActive, newest_sound

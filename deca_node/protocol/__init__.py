@@ -1,6 +1,20 @@
 """The rules of a run, as pure functions and one state machine.
 
-Nothing here reads a clock, a file or a socket, and nothing imports torch: facts come in as events,
-commands go out, and whoever holds the core performs them. That is why the same code runs in
-production, in readable transcripts and in a seeded cluster under a fake clock.
+Nothing here reads a clock, a file or a socket, and nothing imports torch. Facts come in as events, commands go out, and
+the caller performs the commands. So the same code runs in production, in readable transcripts and in a seeded cluster
+under a fake clock.
+
+::
+
+    node/          the state machine of one node: events in, commands out
+    visit/         one visit of a block: edges, frames, waits
+    membership/    who takes part: SWIM with Lifeguard
+    planning/      what a run costs: bytes, memory, time, disk
+    agreed/        what all nodes must have in common: settings, schedule, graph, weights, frames
+    events         what happened
+    commands       what the node asks for
+    options        what a trainer is told before it loads anything
+    quarantine     which peers are shut out for a while after repeated offences
+    refusals       the table of all reasons for which something is refused
+    errors         the errors that a person can act on, each with its exit code
 """

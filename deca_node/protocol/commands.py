@@ -6,10 +6,9 @@ The second goes to the network, the third to the daemon itself, the last to the 
 
 from dataclasses import dataclass
 
-from deca_node.protocol.agreed.frames import FrameId
-from deca_node.protocol.agreed.run import Agreement
+from deca_node.protocol.agreed.agreement import Agreement
+from deca_node.protocol.agreed.frames import Delta, FrameId
 from deca_node.protocol.agreed.schedule import Activation, Step
-from deca_node.protocol.agreed.versions import Delta
 
 # --- to the trainer ---------------------------------------------------------------------------------
 

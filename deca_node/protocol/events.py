@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from deca_node.protocol.agreed.frames import FrameId
-from deca_node.protocol.agreed.run import ModelFacts
+from deca_node.protocol.agreed.agreement import ModelFacts
+from deca_node.protocol.agreed.frames import Delta, FrameId, FrameSizes
 from deca_node.protocol.agreed.schedule import Step
-from deca_node.protocol.agreed.sizes import FrameSizes
-from deca_node.protocol.agreed.versions import Delta
 
 START = Step(0, 0)
 """The first step of a run."""

@@ -22,7 +22,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from deca_node.protocol.agreed.run import Agreement, RunSettings, settings_fields
+from deca_node.protocol.agreed.agreement import Agreement, settings_fields
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import StorageError
 from deca_node.storage.durable import write_file
 from deca_node.storage.jsons import UNFIT, parse

@@ -22,7 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from deca_node.protocol.agreed.run import Agreement, mismatch
+from deca_node.protocol.agreed.agreement import Agreement, mismatch
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import StorageError
 from deca_node.protocol.options import Note

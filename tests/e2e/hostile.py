@@ -27,10 +27,10 @@ from deca_node.daemon.wire.endpoint import Stream
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.lab.rigs.processes import LOOPBACK, free_ports
 from deca_node.protocol import events as e
-from deca_node.protocol.agreed.frames import FrameId, FrameKind
-from deca_node.protocol.agreed.run import Agreement, RunSettings
+from deca_node.protocol.agreed.agreement import Agreement
+from deca_node.protocol.agreed.frames import FrameId, FrameKind, FrameSizes
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
-from deca_node.protocol.agreed.sizes import FrameSizes
 
 HELD_MAX = 8
 Update = Callable[[FrameId, bytes], bytes | None]

@@ -36,8 +36,9 @@ from deca_node.daemon.wire import framing
 from deca_node.daemon.wire.endpoint import Endpoint, StreamBrokenError, _Dialled
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.lab.rigs.processes import NodeProcess
+from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
-from deca_node.protocol.agreed.run import Agreement, RunSettings
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.membership.facts import BOOT_MAX
 from tests.daemon.conftest import Federation
 from tests.daemon.security.test_credentials import answered, context_of, issue

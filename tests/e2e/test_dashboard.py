@@ -21,10 +21,10 @@ from deca_node.daemon.web.server import Server, application
 from deca_node.lab.rigs.browser import BrowserError, Page, Window, chromium, new_page
 from deca_node.lab.rigs.processes import LOOPBACK, free_ports
 from deca_node.protocol import events as e
-from deca_node.protocol.agreed.frames import FrameId, FrameKind
-from deca_node.protocol.agreed.run import ModelFacts, RunSettings
+from deca_node.protocol.agreed.agreement import ModelFacts
+from deca_node.protocol.agreed.frames import FrameId, FrameKind, FrameSizes
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
-from deca_node.protocol.agreed.sizes import FrameSizes
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.visit.waits import Patience
 from tests.daemon.web.fake_door import STATUS, FakeDoor

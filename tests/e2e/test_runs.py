@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from deca_node.numerics.forecast.shapes import meta_model, model_shape
 from deca_node.protocol.agreed.run import RunSettings
-from deca_node.protocol.planning.case import Case, planned_bytes
+from deca_node.protocol.planning.case import Case
+from deca_node.protocol.planning.traffic import planned_bytes
 from tests.e2e.testbed import Testbed, final_parameters, largest_difference, metrics
 
 # 2 layers, an embedding and a head: four blocks.

@@ -13,10 +13,10 @@ from deca_node.daemon.wire import framing
 from deca_node.daemon.wire.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
-from deca_node.protocol.agreed.frames import FrameId, FrameKind
-from deca_node.protocol.agreed.run import ModelFacts, RunSettings, agree
+from deca_node.protocol.agreed.agreement import ModelFacts, agree
+from deca_node.protocol.agreed.frames import FrameId, FrameKind, FrameSizes
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule
-from deca_node.protocol.agreed.sizes import FrameSizes
 from tests.fuzz import control
 from tests.fuzz.decoders import Choices, Decoder, Finding, Target, piece
 from tests.fuzz.streams import NoEndpoint, Script, in_loop, live

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from deca_node.lab.sim.seats import FrameBook
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
-from deca_node.protocol.agreed.frames import FrameId, FrameKind
-from deca_node.protocol.agreed.run import ModelFacts, RunSettings
+from deca_node.protocol.agreed.agreement import ModelFacts
+from deca_node.protocol.agreed.frames import FrameId, FrameKind, FrameSizes
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
-from deca_node.protocol.agreed.sizes import FrameSizes
 from deca_node.protocol.node.node import Node, Phase
 from deca_node.protocol.visit.edges import frames_held_max
 from deca_node.protocol.visit.waits import Patience

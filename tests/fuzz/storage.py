@@ -22,7 +22,8 @@ from deca_node.numerics.forecast.shapes import meta_model, model_shape
 from deca_node.numerics.model.classifier import Head
 from deca_node.numerics.model.load import check_weights, read_config, read_tokenizer
 from deca_node.numerics.saving.tensor_files import copy_into, read_tensors, write_tensors
-from deca_node.protocol.agreed.run import ModelFacts, RunSettings, agree
+from deca_node.protocol.agreed.agreement import ModelFacts, agree
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import ModelError
 from deca_node.protocol.node.node import Node

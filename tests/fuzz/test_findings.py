@@ -22,7 +22,7 @@ from deca_node.daemon.wire_pb import control_pb2, exchange_pb2
 from deca_node.lab.report.metrics import read_metrics
 from deca_node.numerics.model.limits import PARTS_MAX, check_size
 from deca_node.numerics.model.load import load_model
-from deca_node.protocol.agreed.run import Agreement, mismatch
+from deca_node.protocol.agreed.agreement import Agreement, mismatch
 from deca_node.protocol.errors import ModelError, SettingsError
 from deca_node.protocol.membership import messages
 from deca_node.protocol.membership.facts import BOOT_MAX, INCARNATION_MAX, MemberFacts, MemberState

@@ -15,7 +15,8 @@ from deca_node.daemon.transfer.offers import check_run, check_start, check_versi
 from deca_node.daemon.transfer.partial_file import FORMAT, JOURNAL, PART, Part
 from deca_node.daemon.transfer.pieces import PIECE_BYTES, Item
 from deca_node.daemon.wire_pb import transfer_pb2 as pb
-from deca_node.protocol.agreed.run import ModelFacts, RunSettings, agree
+from deca_node.protocol.agreed.agreement import ModelFacts, agree
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.storage.durable import write_file
 from deca_node.storage.manifest import (

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deca_node.protocol.agreed.run import Agreement
+from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import StorageError
 from deca_node.storage import manifest as m

@@ -33,8 +33,8 @@ from deca_node.daemon.wire.endpoint import Endpoint
 from deca_node.numerics.codecs import native
 from deca_node.numerics.codecs.formats import CACHE_ELEMENTS, CODECS, Codec
 from deca_node.protocol import events as e
+from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
-from deca_node.protocol.agreed.run import Agreement
 
 HELD_MAX = 4
 

@@ -12,7 +12,7 @@ import click
 
 from deca_node.cli.client import dir_option, find_directory, json_option
 from deca_node.cli.invocation import debug_option
-from deca_node.protocol.agreed.run import Agreement, mismatch
+from deca_node.protocol.agreed.agreement import Agreement, mismatch
 from deca_node.protocol.errors import MismatchError, SettingsError, StorageError
 from deca_node.storage.folder import agreed_fields
 from deca_node.storage.jsons import UNFIT, parse

@@ -1,6 +1,6 @@
 """``deca-node plan``: what a run will cost, before it starts.
 
-The reckoning is :mod:`deca_node.protocol.planning.case`'s. Here the question is put together from flags and files;
+The reckoning is done in :mod:`deca_node.protocol.planning`. Here the question is put together from flags and files;
 which change would help most is :mod:`deca_node.cli.views.advice`, and how all of it is laid out
 :mod:`deca_node.cli.views.plan`.
 """
@@ -21,8 +21,8 @@ from deca_node.daemon.settings.node_settings import expanded_path
 from deca_node.daemon.settings.peers_file import read_peers
 from deca_node.daemon.settings.sources import Loaded
 from deca_node.protocol.errors import SettingsError
-from deca_node.protocol.planning import case as cost
 from deca_node.protocol.planning.case import Case, Machine, ModelShape
+from deca_node.protocol.planning.duration import flops_per_second
 
 NODES_MAX = 128
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)(?:/s)?")
@@ -142,4 +142,4 @@ def _case(loaded: Loaded, members: tuple[str, ...], model: ModelShape, flags: Ma
     case = Case.of(loaded.run, model, members, machine)
     if flags["step_seconds"] is None:
         return case
-    return case.on(flops_per_second=cost.flops_per_second(case, flags["step_seconds"]))
+    return case.on(flops_per_second=flops_per_second(case, flags["step_seconds"]))

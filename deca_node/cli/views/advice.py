@@ -5,8 +5,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from deca_node.protocol.planning import case as cost
 from deca_node.protocol.planning.case import Case, ModelShape
+from deca_node.protocol.planning.duration import run_seconds
+from deca_node.protocol.planning.memory import peak_memory
 from deca_node.protocol.planning.units import bytes_text, seconds_text
 
 GAIN_MIN = 0.05
@@ -25,8 +26,8 @@ class Alternative:
     @classmethod
     def of(cls, change: str, case: Case) -> "Alternative":
         """The figures by which changes are compared."""
-        seconds, peak = cost.run_seconds(case).total, cost.peak_memory(case).total_bytes
-        return cls(change, seconds, peak, cost.left_per_step(case))
+        seconds, peak = run_seconds(case).total, peak_memory(case).total_bytes
+        return cls(change, seconds, peak, case.left_per_step)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def _faster(case: Case) -> Iterator[tuple[str, Case]]:
     if seldom <= settings.inner_steps:
         yield f"--mix-every {seldom}", case.under(mix_every=seldom)
     if settings.exchange == "lockstep":
-        yield "--exchange overlap", cost.with_exchange(case, "overlap")
+        yield "--exchange overlap", case.with_exchange("overlap")
     yield from _sparser(case)
 
 
@@ -100,7 +101,7 @@ def in_words(case: Case, advice: Advice) -> str:
             return f"{need}, and no single setting makes it less."
         verdict = "which fits" if best.memory_bytes <= limit else "which is not enough yet"
         return f"{need}: {best.change} saves most and leaves {bytes_text(best.memory_bytes)}, {verdict}."
-    longest = "Compute takes longest" if cost.run_seconds(case).bound_by == "compute" else "The network takes longest"
+    longest = "Compute takes longest" if run_seconds(case).bound_by == "compute" else "The network takes longest"
     if best is None:
         return f"{longest}, and no single setting shortens the run by {GAIN_MIN:.0%} or more."
     gain = f"shortens the run most, from {seconds_text(now.run_seconds)} to {seconds_text(best.run_seconds)}"

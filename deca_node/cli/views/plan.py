@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from deca_node.cli.views.advice import Advice, in_words
-from deca_node.protocol.planning import case as cost
-from deca_node.protocol.planning.case import Case
+from deca_node.protocol.planning.case import KEYFRAME_CODEC, Case
+from deca_node.protocol.planning.duration import Seconds, final_flush_seconds, gradient_seconds, run_seconds
+from deca_node.protocol.planning.memory import block_memory, peak_memory
+from deca_node.protocol.planning.traffic import Traffic, edge_traffic, planned_bytes, update_bytes
 from deca_node.protocol.planning.units import bytes_text, seconds_text
 
 
 def answer(case: Case, advice: Advice) -> dict[str, Any]:
     """The whole plan as JSON has it: exact numbers, with their units in the names."""
-    modes = {mode: cost.with_exchange(case, mode) for mode in ("lockstep", "overlap")}
-    times = {mode: cost.run_seconds(changed) for mode, changed in modes.items()}
-    peak, limit = cost.peak_memory(case), case.machine.memory_bytes
+    modes = {mode: case.with_exchange(mode) for mode in ("lockstep", "overlap")}
+    times = {mode: run_seconds(changed) for mode, changed in modes.items()}
+    peak, limit = peak_memory(case), case.machine.memory_bytes
     flush = range(len(case.schedule))[-case.schedule.blocks :]
     return {
         "settings": dataclasses.asdict(case.settings),
@@ -27,24 +29,24 @@ def answer(case: Case, advice: Advice) -> dict[str, Any]:
         },
         "mixing": {**dataclasses.asdict(case.mixing), "left_per_step": advice.now.left_per_step},
         "memory": {**dataclasses.asdict(peak), "fits": None if limit is None else peak.total_bytes <= limit},
-        "traffic": {name: _traffic(sent) for name, sent in cost.planned_bytes(case).items()},
+        "traffic": {name: _traffic(sent) for name, sent in planned_bytes(case).items()},
         "time": {mode: _time(seconds) for mode, seconds in times.items()},
         "final_flush": {
             "mixes": case.final_flush_mixes,
-            "sent_bytes_max": cost.edge_traffic(case, flush).total_bytes * case.mixing.degree_max,
-            "seconds": cost.final_flush_seconds(case),
+            "sent_bytes_max": edge_traffic(case, flush).total_bytes * case.mixing.degree_max,
+            "seconds": final_flush_seconds(case),
         },
         "blocks": _blocks(case, modes),
         "advice": {**dataclasses.asdict(advice), "sentence": in_words(case, advice)},
     }
 
 
-def _traffic(sent: cost.Traffic) -> dict[str, int]:
+def _traffic(sent: Traffic) -> dict[str, int]:
     """One node's, in the whole run; it receives as much as it sends."""
     return {**dataclasses.asdict(sent), "sent_bytes": sent.total_bytes, "received_bytes": sent.total_bytes}
 
 
-def _time(seconds: cost.Seconds) -> dict[str, Any]:
+def _time(seconds: Seconds) -> dict[str, Any]:
     named = {f"{part}_seconds": value for part, value in dataclasses.asdict(seconds).items()}
     return {**named, "bound_by": seconds.bound_by}
 
@@ -54,15 +56,15 @@ def _blocks(case: Case, modes: Mapping[str, Case]) -> list[dict[str, Any]]:
     first_visit = {int(schedule[index].block): index for index in range(schedule.blocks)}
     return [
         {
-            **dataclasses.asdict(cost.memory(case, block)),
+            **dataclasses.asdict(block_memory(case, block)),
             "parameters": block.elements,
-            "keyframe_bytes": block.frame_bytes[cost.KEYFRAME_CODEC],
-            "update_bytes": cost.update_bytes(case, block),
+            "keyframe_bytes": block.frame_bytes[KEYFRAME_CODEC],
+            "update_bytes": update_bytes(case, block),
             "signal_bytes": block.signal_bytes[case.settings.signal],
-            "visit_bytes": cost.edge_traffic(case, [first_visit[number]]).total_bytes,
-            "compute_seconds_per_step": cost.gradient_seconds(case, block).compute / steps,
-            "transfer_seconds_per_exchange": cost.gradient_seconds(case, block).transfer / cost.exchanges(case),
-            **{f"{mode}_seconds_per_step": cost.gradient_seconds(c, block).total / steps for mode, c in modes.items()},
+            "visit_bytes": edge_traffic(case, [first_visit[number]]).total_bytes,
+            "compute_seconds_per_step": gradient_seconds(case, block).compute / steps,
+            "transfer_seconds_per_exchange": gradient_seconds(case, block).transfer / case.exchanges,
+            **{f"{mode}_seconds_per_step": gradient_seconds(c, block).total / steps for mode, c in modes.items()},
         }
         for number, block in enumerate(case.model.blocks)
     ]

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from deca_node.daemon.diagnosis.findings import Finding, failed, passed, warned
 from deca_node.daemon.settings.address import Address
-from deca_node.protocol.agreed.run import RunSettings, settings_fields
+from deca_node.protocol.agreed.agreement import settings_fields
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.planning.units import bytes_text
 from deca_node.storage.folder import finished
 from deca_node.storage.manifest import DamagedError, checkpoints, read_manifest

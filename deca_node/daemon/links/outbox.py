@@ -17,8 +17,7 @@ from deca_node.daemon.wire.chunks import Chunks
 from deca_node.daemon.wire.endpoint import Stream
 from deca_node.daemon.wire.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
-from deca_node.protocol.agreed.frames import FrameId, FrameKind
-from deca_node.protocol.agreed.sizes import CHUNK_BYTES
+from deca_node.protocol.agreed.frames import CHUNK_BYTES, FrameId, FrameKind
 
 MESSAGES_QUEUED_MAX = 1000
 """Small messages that wait for one peer; beyond, it is taken for one that reads nothing any more."""

@@ -26,8 +26,8 @@ from deca_node.daemon.wire.endpoint import Endpoint, Stream, StreamBrokenError, 
 from deca_node.daemon.wire.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
+from deca_node.protocol.agreed.agreement import Agreement, mismatch
 from deca_node.protocol.agreed.frames import FrameId
-from deca_node.protocol.agreed.run import Agreement, mismatch
 from deca_node.protocol.errors import DecaError, WireError
 
 SERVICE = "deca.v1.Exchange"

@@ -22,7 +22,7 @@ from deca_node.daemon.transfer.stock import Goods, Shelf, Stock
 from deca_node.daemon.wire.endpoint import Context, Handler, Verify
 from deca_node.daemon.wire.throttle import Throttle
 from deca_node.daemon.wire_pb import transfer_pb2 as pb
-from deca_node.protocol.agreed.run import Agreement
+from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.errors import WireError
 from deca_node.storage.manifest import DamagedError
 

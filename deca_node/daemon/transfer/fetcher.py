@@ -38,8 +38,8 @@ from deca_node.daemon.transfer.offers import (
 from deca_node.daemon.transfer.partial_file import JOURNAL, Part
 from deca_node.daemon.transfer.pieces import Item
 from deca_node.daemon.wire_pb import transfer_pb2 as pb
-from deca_node.protocol.agreed.run import Agreement
-from deca_node.protocol.agreed.versions import BlockVersion, Delta
+from deca_node.protocol.agreed.agreement import Agreement
+from deca_node.protocol.agreed.frames import BlockVersion, Delta
 from deca_node.protocol.errors import DecaError, StorageError
 from deca_node.protocol.events import Fetched
 from deca_node.protocol.options import Note

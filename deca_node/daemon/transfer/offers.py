@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from deca_node.daemon.transfer.pieces import START, Item
 from deca_node.daemon.transfer.stock import NOWHERE, START_FILE
 from deca_node.daemon.wire_pb import transfer_pb2 as pb
-from deca_node.protocol.agreed.run import Agreement, mismatch
+from deca_node.protocol.agreed.agreement import Agreement, mismatch
 from deca_node.protocol.errors import MismatchError, PeersMissingError, WireError
 
 START_FILES_MAX = 1000

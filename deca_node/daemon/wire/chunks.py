@@ -5,8 +5,7 @@ from collections import OrderedDict
 
 from deca_node.daemon.trainer.arena import FrameStore
 from deca_node.daemon.wire import framing
-from deca_node.protocol.agreed.frames import FrameId
-from deca_node.protocol.agreed.sizes import CHUNK_BYTES
+from deca_node.protocol.agreed.frames import CHUNK_BYTES, FrameId
 
 CHUNKS_KEPT = 8
 

@@ -11,8 +11,7 @@ from google.protobuf.message import DecodeError
 
 from deca_node.daemon.wire.checked_copy import CHECKSUM_BYTES, append_checked, copy_checked
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
-from deca_node.protocol.agreed.frames import FrameId, FrameKind
-from deca_node.protocol.agreed.sizes import CHUNK_BYTES_MAX
+from deca_node.protocol.agreed.frames import CHUNK_BYTES_MAX, FrameId, FrameKind
 from deca_node.protocol.errors import WireError
 
 MESSAGE_BYTES_MAX = CHUNK_BYTES_MAX + 4096

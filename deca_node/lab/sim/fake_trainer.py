@@ -14,11 +14,10 @@ from deca_node.lab.sim.seats import FrameBook, Seat
 from deca_node.lab.sim.weather import Weather
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
-from deca_node.protocol.agreed.frames import FrameId
-from deca_node.protocol.agreed.run import ModelFacts, RunSettings
+from deca_node.protocol.agreed.agreement import ModelFacts
+from deca_node.protocol.agreed.frames import BlockVersion, Delta, FrameId, FrameSizes
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
-from deca_node.protocol.agreed.sizes import FrameSizes
-from deca_node.protocol.agreed.versions import BlockVersion, Delta
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.visit.edges import EdgeState
 from deca_node.protocol.visit.waits import Patience

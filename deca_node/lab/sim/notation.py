@@ -18,11 +18,9 @@ from typing import Any, NamedTuple
 
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
-from deca_node.protocol.agreed.frames import FrameId, FrameKind
-from deca_node.protocol.agreed.run import ModelFacts
+from deca_node.protocol.agreed.agreement import ModelFacts
+from deca_node.protocol.agreed.frames import BlockVersion, Delta, FrameId, FrameKind, FrameSizes
 from deca_node.protocol.agreed.schedule import Activation, Step
-from deca_node.protocol.agreed.sizes import FrameSizes
-from deca_node.protocol.agreed.versions import BlockVersion, Delta
 
 START = Step(0, 0)
 

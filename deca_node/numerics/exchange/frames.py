@@ -22,7 +22,7 @@ from deca_node.numerics.codecs.formats import FLOAT_MAX, Codec
 from deca_node.numerics.deca import Moments
 from deca_node.numerics.exchange import signals
 from deca_node.numerics.exchange.flows import Flow
-from deca_node.protocol.agreed.sizes import STATE_BYTES
+from deca_node.protocol.agreed.frames import STATE_BYTES
 from deca_node.protocol.errors import WireError
 
 _STATE = struct.Struct("<5f")

@@ -26,7 +26,7 @@ from deca_node.numerics.model.blocks import Block
 from deca_node.numerics.saving.deltas import delta_chunks
 from deca_node.numerics.saving.start_values import StartValues
 from deca_node.numerics.saving.tensor_files import block_tensors, copy_into, write_tensors
-from deca_node.protocol.agreed.run import Agreement
+from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import StorageError
 from deca_node.protocol.options import Note

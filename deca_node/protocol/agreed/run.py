@@ -1,17 +1,12 @@
-"""What all nodes of one run must agree on, and how a disagreement is put into words.
+"""The settings of a run, which must be equal on all of its nodes (``run.toml``).
 
-Two nodes compare their :class:`Agreement` when they first meet. It holds every setting of the run and the facts
-that follow from the model (its hash, its blocks), as text; where a field differs, the refusal names it and both
-values.
+:mod:`deca_node.protocol.agreed.agreement` compares them between nodes.
 """
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deca_node.protocol.agreed.settings import canonical, check_limits, setting
+from deca_node.protocol.agreed.settings import check_limits, setting
 from deca_node.protocol.errors import SettingsError
 
 DISCREPANCIES = ("none", "paper", "descent", "precond", "rms", "trivial")
@@ -249,69 +244,3 @@ class RunSettings:
         """gamma_c as used: the setting, or the largest stable value."""
         sparse = TOPK_FLOW_SHARE_MAX if self.codec == "topk" else 1.0
         return self.gamma_c or min(FLOW_SHARE_MAX[self.exchange], sparse)
-
-
-FIELDS_NAMED_MAX = 12
-"""Fields that a disagreement names; more than differ where two nodes were given two runs' settings by mistake."""
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What follows from the model and the partition, and must be equal everywhere.
-
-    ``sha256`` covers names, shapes, dtype and bytes of all parameters; ``block_elements`` holds the number
-    of parameters of each block, ``block_names`` what each is called. ``labels`` are what a classifier sorts into, by
-    number.
-    """
-
-    sha256: str
-    block_names: tuple[str, ...]
-    block_elements: tuple[int, ...]
-    labels: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Field name to value, as text; compared when two nodes meet."""
-
-    fields: Mapping[str, str]
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over the fields in canonical JSON, in hex."""
-        text = json.dumps(dict(self.fields), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-def agree(settings: RunSettings, model: ModelFacts) -> Agreement:
-    """Everything that must be equal, from the settings and the model's facts. Who takes part is not of it: members
-    come and go."""
-    fields = settings_fields(settings)
-    fields["model"] = model.sha256
-    fields["blocks"] = " ".join(f"{n}:{e}" for n, e in zip(model.block_names, model.block_elements, strict=True))
-    if model.labels:
-        # The setting may be empty, and the hash of the weights does not say which output means what.
-        fields["classes"] = ", ".join(model.labels)
-    return Agreement(fields)
-
-
-def settings_fields(settings: RunSettings) -> dict[str, str]:
-    """The settings' part of an agreement."""
-    return {f.name: canonical(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
-
-
-def mismatch(ours: Agreement, theirs: Agreement, name: str, peer: str) -> str | None:
-    """A sentence that names the fields on which ``name`` and ``peer`` differ, or None where they agree. A peer may say
-    anything, so the sentence has a limit."""
-    names = sorted(set(ours.fields) | set(theirs.fields))
-    both = [(field, ours.fields.get(field), theirs.fields.get(field)) for field in names]
-    differing = [(_brief(field), _brief(one), _brief(other)) for field, one, other in both if one != other]
-    parts = [f"{f} is {one} at {name} and {other} at {peer}" for f, one, other in differing[:FIELDS_NAMED_MAX]]
-    more = [f"and {len(differing) - len(parts)} more fields"] if len(differing) > len(parts) else []
-    return f"the run differs: {'; '.join(parts + more)}" if parts else None
-
-
-def _brief(value: str | None, length_max: int = 200) -> str:
-    if value is None:
-        return "absent"
-    return value if len(value) <= length_max else value[: length_max - 1] + "…"

@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
-from deca_node.protocol.agreed.run import agree
+from deca_node.protocol.agreed.agreement import agree
 from deca_node.protocol.agreed.schedule import Schedule, Step
 from deca_node.protocol.errors import MismatchError, PeersMissingError
 from deca_node.protocol.node.ending import COMPLETE, Ending

@@ -14,7 +14,8 @@ from deca_node.cli.checks import _PEER_DO
 from deca_node.daemon.diagnosis.probe import Kind, Probed, Stage
 from deca_node.daemon.transfer.offers import Offer
 from deca_node.lab.rigs.processes import free_ports
-from deca_node.protocol.agreed.run import Agreement, RunSettings, settings_fields
+from deca_node.protocol.agreed.agreement import Agreement, settings_fields
+from deca_node.protocol.agreed.run import RunSettings
 
 Deca = Callable[..., Any]
 FLAGS = ("--insecure", "--name", "a", "--model", "model", "--data", "a.jsonl", "--sequence-length", "16", "--json")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from deca_node.numerics.model.load import load_model
-from deca_node.protocol.agreed.run import RunSettings, settings_fields
+from deca_node.protocol.agreed.agreement import settings_fields
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import StorageError
 

@@ -14,15 +14,9 @@ import pytest
 from deca_node.cli.verbs.plan import BANDWIDTH, LATENCY, MEMORY, Quantity
 from deca_node.cli.views.advice import advise, in_words
 from deca_node.protocol.agreed.run import RunSettings
-from deca_node.protocol.planning.case import (
-    BlockShape,
-    Case,
-    Machine,
-    ModelShape,
-    flops_per_second,
-    transfer_seconds,
-    update_bytes,
-)
+from deca_node.protocol.planning.case import BlockShape, Case, Machine, ModelShape
+from deca_node.protocol.planning.duration import flops_per_second, transfer_seconds
+from deca_node.protocol.planning.traffic import update_bytes
 
 Deca = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[3]

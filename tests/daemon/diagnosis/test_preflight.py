@@ -11,7 +11,8 @@ import pytest
 from deca_node.daemon.diagnosis import preflight
 from deca_node.daemon.diagnosis.findings import Verdict
 from deca_node.daemon.settings.address import Address
-from deca_node.protocol.agreed.run import Agreement, RunSettings, settings_fields
+from deca_node.protocol.agreed.agreement import Agreement, settings_fields
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import StorageError
 from deca_node.storage.manifest import Manifest, Place, folder_of, write_manifest

@@ -15,7 +15,8 @@ from deca_node.daemon.settings.address import Address
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.transfer.donor import Donor
 from deca_node.daemon.wire.endpoint import Endpoint
-from deca_node.protocol.agreed.run import Agreement, RunSettings, settings_fields
+from deca_node.protocol.agreed.agreement import Agreement, settings_fields
+from deca_node.protocol.agreed.run import RunSettings
 from tests.daemon.conftest import Federation
 
 HOST = "127.0.0.1"

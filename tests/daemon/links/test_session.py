@@ -15,9 +15,8 @@ from deca_node.daemon.wire.chunks import Chunks
 from deca_node.daemon.wire.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
-from deca_node.protocol.agreed.frames import FrameId, FrameKind
+from deca_node.protocol.agreed.frames import CHUNK_BYTES, FrameId, FrameKind
 from deca_node.protocol.agreed.schedule import Step
-from deca_node.protocol.agreed.sizes import CHUNK_BYTES
 from deca_node.protocol.errors import WireError
 
 NBYTES = 2 * CHUNK_BYTES + 17

@@ -15,8 +15,8 @@ from deca_node.daemon.settings.address import Address
 from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
+from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
-from deca_node.protocol.agreed.run import Agreement
 from tests.daemon.links.fake_net import FakeEndpoint, FakeNet, FakeStream, run, until
 
 NBYTES = 1000

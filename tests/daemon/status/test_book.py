@@ -9,10 +9,10 @@ from deca_node.daemon.status.book import Sources, StatusBook
 from deca_node.daemon.status.facts import MemberRow, PeerRow, Spread, Status, to_json
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
-from deca_node.protocol.agreed.frames import FrameId, FrameKind
-from deca_node.protocol.agreed.run import ModelFacts, RunSettings
+from deca_node.protocol.agreed.agreement import ModelFacts
+from deca_node.protocol.agreed.frames import FrameId, FrameKind, FrameSizes
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
-from deca_node.protocol.agreed.sizes import FrameSizes
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.visit.waits import Patience
 

@@ -27,7 +27,7 @@ from deca_node.daemon.transfer.stock import held_versions
 from deca_node.daemon.wire.endpoint import Endpoint
 from deca_node.daemon.wire.throttle import Throttle
 from deca_node.daemon.wire_pb import transfer_pb2 as pb
-from deca_node.protocol.agreed.run import Agreement
+from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import StorageError, WireError
 from deca_node.protocol.events import Fetched

@@ -17,8 +17,8 @@ from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
 from deca_node.daemon.wire.endpoint import Endpoint, Stream, StreamBrokenError
 from deca_node.daemon.wire.framing import MESSAGE_BYTES_MAX
 from deca_node.protocol import events as e
+from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
-from deca_node.protocol.agreed.run import Agreement
 from deca_node.protocol.errors import AddressError, WireError
 from tests.patience import PATIENCE_SECONDS
 

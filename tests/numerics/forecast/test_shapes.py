@@ -27,8 +27,8 @@ from deca_node.numerics.model.blocks import FlatBlock, partition
 from deca_node.numerics.saving.start_values import nothing
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import ModelError
-from deca_node.protocol.planning import case as cost
 from deca_node.protocol.planning.case import Case, Machine
+from deca_node.protocol.planning.memory import activation_bytes, state_bytes_per_element
 
 LAYERS, VOCABULARY, LENGTH = 3, 64, 32
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -156,7 +156,7 @@ def test_state_is_what_the_engine_keeps(dtype: torch.dtype, degree: int) -> None
     if engine.public is not None:
         vectors += [engine.public.x_hat, *(edge.e for edge in engine.public.edges.values())]
     kept = sum(vector.numel() * vector.element_size() for vector in vectors)
-    assert kept == block.elements * cost.state_bytes_per_element(dtype.itemsize, degree)
+    assert kept == block.elements * state_bytes_per_element(dtype.itemsize, degree)
 
 
 def saved_bytes(model: PreTrainedModel, flat: FlatBlock, sequences: int) -> int:
@@ -186,7 +186,7 @@ def test_activations_are_about_what_autograd_keeps(tmp_path: Path, architecture:
     model = real_model(config, dtype).train()
     for block, shape in zip(partition(model, 1)[:-1], case.model.blocks, strict=False):
         flat = FlatBlock(model, block)
-        assert saved_bytes(model, flat, 4) == pytest.approx(cost.activation_bytes(case, shape), rel=0.2)
+        assert saved_bytes(model, flat, 4) == pytest.approx(activation_bytes(case, shape), rel=0.2)
         flat.freeze()
 
 

@@ -12,8 +12,8 @@ from deca_node.numerics.codecs.formats import KEYFRAME_CODEC
 from deca_node.numerics.trainer import Trainer
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
+from deca_node.protocol.agreed.frames import BlockVersion, Delta
 from deca_node.protocol.agreed.schedule import Step
-from deca_node.protocol.agreed.versions import BlockVersion, Delta
 from deca_node.protocol.errors import StorageError, WireError
 from deca_node.storage.manifest import (
     BLOCKS,

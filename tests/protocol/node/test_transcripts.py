@@ -24,10 +24,9 @@ import pytest
 
 from deca_node.lab.sim.notation import read_event, ready, write
 from deca_node.protocol import events as e
-from deca_node.protocol.agreed.frames import FrameId, FrameKind
+from deca_node.protocol.agreed.frames import BlockVersion, Delta, FrameId, FrameKind
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.topology import graph
-from deca_node.protocol.agreed.versions import BlockVersion, Delta
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.visit.waits import Patience
 

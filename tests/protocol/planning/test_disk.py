@@ -3,7 +3,7 @@
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.planning.case import Case
 from deca_node.protocol.planning.disk import delta_bytes, folder_bytes
-from tests.protocol.planning.test_case import MODEL
+from tests.protocol.planning.cases import MODEL
 
 
 def test_every_part_of_the_folder() -> None:

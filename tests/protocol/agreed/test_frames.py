@@ -4,10 +4,9 @@ import dataclasses
 
 import pytest
 
-from deca_node.protocol.agreed.frames import FrameKind
+from deca_node.protocol.agreed.frames import FINAL_MIXES_MAX, FrameKind, FrameSizes
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
-from deca_node.protocol.agreed.sizes import FINAL_MIXES_MAX, FrameSizes
 
 SETTINGS = RunSettings(rounds=1, inner_steps=6, flush_mixes=2, signal="v", signal_every=1)
 SIZES = FrameSizes(keyframe_bytes=(100, 10), update_bytes=(200, 20), signal_bytes=(7, 3))

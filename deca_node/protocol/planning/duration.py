@@ -1,0 +1,95 @@
+"""How long a run takes: compute, transfers, and how the two interleave.
+
+Compute is an estimate; :func:`step_flops` has its formula. Loading, evaluating, encoding, mixing and saving are not
+counted. All nodes are assumed to be alike. The node with the most neighbours sets the pace: all others wait for it.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from itertools import pairwise
+
+from deca_node.protocol.agreed.frames import frame_framing_bytes
+from deca_node.protocol.agreed.schedule import Step
+from deca_node.protocol.planning.case import KEYFRAME_CODEC, BlockShape, Case
+from deca_node.protocol.planning.traffic import update_bytes
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """``compute`` and ``transfer`` are what each would take alone; ``total`` is how they interleave."""
+
+    compute: float
+    transfer: float
+    total: float
+
+    @property
+    def bound_by(self) -> str:
+        """The resource that takes longer."""
+        return "network" if self.transfer > self.compute else "compute"
+
+
+def step_flops(case: Case, block: BlockShape) -> float:
+    """Arithmetic of one gradient step: an estimate for dense models.
+
+    A token costs 2 per element it is multiplied with, forward through the whole model, back to the block for its
+    input's gradient, and in the block for the weights'; and attention 4 * sequence * hidden per layer forward, twice
+    that backward. Gradient checkpointing repeats the forward pass of what the backward pass crosses.
+    """
+    settings, shape = case.settings, case.model
+    again = 1 if case.machine.gradient_checkpointing else 0
+    forward = max(b.multiplied_from for b in shape.blocks)
+    products = forward + (1 + again) * block.multiplied_from + block.multiplied
+    attention = shape.layers + (2 + again) * block.layers_from
+    per_token = 2.0 * products + 4.0 * settings.sequence_length * shape.hidden * attention
+    return settings.batch_size * settings.sequence_length * per_token
+
+
+def flops_per_second(case: Case, step_seconds: float) -> float:
+    """The speed of a machine that takes ``step_seconds`` for a gradient step, in the mean over the blocks."""
+    return sum(step_flops(case, block) for block in case.model.blocks) / len(case.model.blocks) / step_seconds
+
+
+def transfer_seconds(case: Case, nbytes: int) -> float:
+    """Until a frame that the busiest node sends to all its neighbours at once has arrived everywhere."""
+    if not case.mixing.degree_max:
+        return 0.0
+    bits = 8 * case.mixing.degree_max * (nbytes + frame_framing_bytes(1, 1, nbytes))
+    return bits / case.machine.bits_per_second + case.machine.latency_seconds
+
+
+def gradient_seconds(case: Case, block: BlockShape) -> Seconds:
+    """The R steps with a gradient of one visit.
+
+    lockstep: R compute + exchanges * transfer. overlap: what was sent at one exchange must be there at the next, so
+    each transfer hides behind the steps between the two; the last has nothing to hide behind.
+    """
+    settings, schedule = case.settings, case.schedule
+    compute = step_flops(case, block) / case.machine.flops_per_second
+    steps = [step for inner in range(settings.inner_steps) if schedule.mixes(step := Step(0, inner))]
+    transfers = [transfer_seconds(case, update_bytes(case, block, schedule.signals(step))) for step in steps]
+    alone = Seconds(settings.inner_steps * compute, sum(transfers), 0.0)
+    if settings.exchange == "lockstep":
+        return dataclasses.replace(alone, total=alone.compute + alone.transfer)
+    between = [(after.inner - before.inner) * compute for before, after in pairwise(steps)]
+    hidden = sum(map(max, between, transfers))
+    return dataclasses.replace(alone, total=(steps[0].inner + 1) * compute + hidden + transfers[-1])
+
+
+def mixing_seconds(case: Case, block: BlockShape, mixes: int) -> float:
+    """What no gradient hides: the keyframe that opens a visit, and its mixes without gradients."""
+    keyframe, update = block.frame_bytes[KEYFRAME_CODEC], update_bytes(case, block)
+    return transfer_seconds(case, keyframe) + mixes * transfer_seconds(case, update)
+
+
+def final_flush_seconds(case: Case) -> float:
+    """The round without gradients that ends the run."""
+    return sum(mixing_seconds(case, block, case.final_flush_mixes) for block in case.model.blocks)
+
+
+def run_seconds(case: Case) -> Seconds:
+    """The whole run, from the first keyframe to the end of the flush."""
+    rounds, last = case.settings.rounds, final_flush_seconds(case)
+    steps = [gradient_seconds(case, block) for block in case.model.blocks]
+    mixes = sum(mixing_seconds(case, block, case.settings.flush_mixes) for block in case.model.blocks)
+    compute, transfer, total = (sum(getattr(s, f.name) for s in steps) for f in dataclasses.fields(Seconds))
+    return Seconds(rounds * compute, rounds * (transfer + mixes) + last, rounds * (total + mixes) + last)

@@ -1,0 +1,76 @@
+"""How many bytes a run sends.
+
+The schedule settles a run's traffic: each visit of a block opens every edge with one keyframe and then sends one update
+per exchange, and the settings alone say how large these are. So bytes are exact here, down to the framing of every
+chunk, as long as no edge is lost.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from deca_node.protocol.agreed.frames import STATE_BYTES, frame_framing_bytes
+from deca_node.protocol.agreed.schedule import Schedule, Step
+from deca_node.protocol.agreed.topology import graph
+from deca_node.protocol.planning.case import KEYFRAME_CODEC, BlockShape, Case
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes in one direction: payload of keyframes and of updates, and what the framing of their chunks adds. The
+    headers of gRPC, TLS and TCP are not in it, nor the few bytes of control messages."""
+
+    keyframe_bytes: int = 0
+    update_bytes: int = 0
+    framing_bytes: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        """Payload and framing."""
+        return self.keyframe_bytes + self.update_bytes + self.framing_bytes
+
+    def __add__(self, more: "Traffic") -> "Traffic":
+        """Both together."""
+        return Traffic(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(more), strict=True)))
+
+    def times(self, count: int) -> "Traffic":
+        """The same over ``count`` edges."""
+        return Traffic(*(count * n for n in dataclasses.astuple(self)))
+
+
+def planned_bytes(case: Case) -> dict[str, Traffic]:
+    """What each node sends in the whole run, by its name. It receives just as much: frames of a block are equal
+    in size whoever sends them."""
+    sent = dict.fromkeys(case.members, Traffic())
+    activations = range(len(case.schedule))
+    stretch = case.settings.redraw_every or len(activations)
+    for first in activations[::stretch]:
+        edge = edge_traffic(case, activations[first : first + stretch])
+        for name, near in graph(case.members, case.settings, first).items():
+            sent[name] += edge.times(len(near))
+    return sent
+
+
+def edge_traffic(case: Case, activations: Iterable[int]) -> Traffic:
+    """What the activations with these indices send over one edge, one way."""
+    schedule = case.schedule
+    visits = [dataclasses.astuple(_visit_traffic(case, schedule, index)) for index in activations]
+    return Traffic(*(sum(column) for column in zip(*visits, strict=True)))
+
+
+def _visit_traffic(case: Case, schedule: Schedule, index: int) -> Traffic:
+    """A keyframe, then an update per exchange, flush mixes included."""
+    activation = schedule[index]
+    block = case.model.blocks[activation.block]
+    keyframe = block.frame_bytes[KEYFRAME_CODEC]
+    steps = [step for inner in range(activation.steps) if schedule.mixes(step := Step(index, inner))]
+    updates = [update_bytes(case, block, schedule.signals(step)) for step in steps]
+    framing = frame_framing_bytes(index, 0, keyframe)
+    framing += sum(frame_framing_bytes(index, s.inner, nbytes) for s, nbytes in zip(steps, updates, strict=True))
+    return Traffic(keyframe, sum(updates), framing)
+
+
+def update_bytes(case: Case, block: BlockShape, with_signal: bool = False) -> int:
+    """Of one update, with a moment signal or without."""
+    signal = block.signal_bytes[case.settings.signal] if with_signal else 0
+    return block.frame_bytes[case.settings.codec] + STATE_BYTES + signal

@@ -1,0 +1,117 @@
+"""What nodes must agree on: the fingerprint, and the sentence when they do not."""
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from deca_node.protocol.agreed.agreement import Agreement, ModelFacts, agree, mismatch
+from deca_node.protocol.agreed.run import RunSettings
+
+MODEL = ModelFacts("ab" * 32, ("embedding", "layers.0", "head"), (100, 200, 50))
+CLASSIFIER = dataclasses.replace(MODEL, labels=("neg", "pos"))
+TUNED = """
+run_name = "ward"
+seed = 7
+rounds = 2
+inner_steps = 24
+task = "classification"
+labels = "neg, pos"
+learning_rate = 3e-4
+lr_schedule = "cosine"
+discrepancy = "precond"
+h_into = "both"
+signal = "v"
+topology = "ring"
+codec = "int4"
+exchange = "overlap"
+gamma_c = 0.25
+robust = "clip"
+robust_neighbours = 0
+clip_radius = 2.5
+"""
+
+
+def agreement(model: ModelFacts = MODEL, **settings: object) -> Agreement:
+    return agree(RunSettings(**settings), model)  # type: ignore[arg-type]
+
+
+def other_value(field: "dataclasses.Field[Any]") -> object:
+    """A valid value other than the default."""
+    facts: Mapping[str, Any] = field.metadata
+    if facts["choices"]:
+        return next((choice for choice in facts["choices"] if choice != field.default), field.default)
+    if isinstance(field.default, str):
+        return field.default + "-2"
+    if isinstance(field.default, int):
+        return field.default + 1
+    return (field.default or 0.5) * 0.9
+
+
+def test_the_fingerprint_is_that_of_equal_runs_only() -> None:
+    assert agreement().fingerprint == agreement().fingerprint
+    assert re.fullmatch("[0-9a-f]{64}", agreement().fingerprint)
+    assert agreement(model=dataclasses.replace(MODEL, sha256="cd" * 32)).fingerprint != agreement().fingerprint
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "fingerprint"),
+    [
+        ("", MODEL, "50e8ab9d21833faeb4e0c5406f3b1946d75fdd36221c5c857b28763ed40b0847"),
+        (TUNED, CLASSIFIER, "2edb85bbcf852b9ca9b9d20d7df918536770f29bdfffe7cf1016f55296f4b9b4"),
+    ],
+    ids=["defaults", "tuned"],
+)
+def test_fingerprints_stay_as_they_are(text: str, model: ModelFacts, fingerprint: str) -> None:
+    """A folder keeps the fingerprint of its run, and nodes of two releases compare theirs: neither may change."""
+    assert agree(RunSettings(**tomllib.loads(text)), model).fingerprint == fingerprint
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(RunSettings), ids=lambda field: field.name)
+def test_every_setting_counts(field: "dataclasses.Field[Any]") -> None:
+    """A setting that is left out of the agreement would let two nodes run differently without a word."""
+    given = {"task": "classification", "labels": "neg, pos"} if field.name == "labels" else {}
+    changed = agreement(**(given | {field.name: f"{given['labels']}, odd" if given else other_value(field)}))
+    one_choice = field.metadata["choices"] and len(field.metadata["choices"]) == 1
+    assert (changed.fingerprint == agreement(**given).fingerprint) == bool(one_choice)
+
+
+def test_agreeing_runs_have_no_mismatch() -> None:
+    assert mismatch(agreement(), agreement(), "a", "b") is None
+
+
+def test_a_mismatch_names_every_field_and_both_values() -> None:
+    sentence = mismatch(agreement(codec="int8"), agreement(codec="int4", learning_rate=1e-4), "north", "south")
+    assert sentence == (
+        "the run differs: codec is int8 at north and int4 at south; learning_rate is 5e-05 at north and 0.0001 at south"
+    )
+
+
+def test_labels_that_a_model_brings_along_are_agreed_on_in_their_order() -> None:
+    """The hash of the weights does not say which output means what."""
+    one, other = (dataclasses.replace(MODEL, labels=labels) for labels in (("neg", "pos"), ("pos", "neg")))
+    ours, theirs = (agreement(model, task="classification") for model in (one, other))
+    assert mismatch(ours, theirs, "a", "b") == "the run differs: classes is neg, pos at a and pos, neg at b"
+    assert "classes" not in agreement().fields
+
+
+def test_a_mismatch_of_models_names_the_blocks() -> None:
+    smaller = ModelFacts(MODEL.sha256, ("embedding", "head"), (100, 50))
+    assert mismatch(agreement(), agreement(model=smaller), "a", "b") == (
+        "the run differs: blocks is embedding:100 layers.0:200 head:50 at a and embedding:100 head:50 at b"
+    )
+
+
+def test_a_field_that_one_side_does_not_know_is_absent() -> None:
+    older = Agreement({name: value for name, value in agreement().fields.items() if name != "codec"})
+    assert mismatch(agreement(), older, "a", "b") == "the run differs: codec is int8 at a and absent at b"
+    assert mismatch(older, agreement(), "a", "b") == "the run differs: codec is absent at a and int8 at b"
+
+
+def test_long_values_are_cut_short() -> None:
+    many = ModelFacts(MODEL.sha256, tuple(f"layers.{i}" for i in range(1000)), (100,) * 1000)
+    sentence = mismatch(agreement(many), agreement(), "a", "b")
+    assert sentence is not None and len(sentence) < 300 and "…" in sentence

@@ -1,0 +1,39 @@
+"""The planned memory adds up from the model, the active block's state, activations and frames."""
+
+import pytest
+
+from deca_node.protocol.planning.memory import activation_bytes, block_memory, peak_memory, state_bytes_per_element
+from tests.protocol.planning.cases import HIDDEN, INTERMEDIATE, MODEL, case
+
+
+@pytest.mark.parametrize(
+    ("dtype_bytes", "degree", "expected"), [(4, 3, 16 + 12), (2, 3, 20 + 12), (4, 1, 20), (4, 0, 12), (2, 0, 16)]
+)
+def test_state_per_element(dtype_bytes: int, degree: int, expected: int) -> None:
+    assert state_bytes_per_element(dtype_bytes, degree) == expected
+
+
+def test_memory_adds_up() -> None:
+    planned = case(dtype="bfloat16")
+    found = block_memory(planned, MODEL.blocks[0])
+    assert found.model_bytes == 2 * 4500
+    assert found.state_bytes == (20 + 4 * 2) * 3000 + 2 * 1500
+    assert found.frames_bytes == 3 * 2 * 4096, "three senders, two frames each, whole pages"
+    both = block_memory(planned.under(signal="mv"), MODEL.blocks[0])
+    assert both.frames_bytes == 3 * 2 * 2 * 4096, "an update with both moments takes 3004 + 20 + 3008 bytes"
+    assert found.total_bytes == found.model_bytes + found.state_bytes + found.activation_bytes
+    together = block_memory(planned.on(one_memory=True), MODEL.blocks[0])
+    assert together.total_bytes == found.total_bytes + found.frames_bytes
+    assert peak_memory(planned) == max((block_memory(planned, b) for b in MODEL.blocks), key=lambda m: m.total_bytes)
+
+
+def test_activations_follow_the_backward_pass() -> None:
+    """The fewer layers lie above a block, the less it needs; and a micro-batch divides all of it."""
+    planned = case(batch_size=8)
+    embedding, layer, head = (activation_bytes(planned, b) for b in MODEL.blocks)
+    assert layer > embedding > head > 0
+    assert activation_bytes(planned.on(micro_batch=2), MODEL.blocks[0]) == embedding // 4
+    assert activation_bytes(planned.on(micro_batch=64), MODEL.blocks[0]) == embedding
+    tokens = 8 * 512
+    kept = activation_bytes(planned.on(gradient_checkpointing=True), MODEL.blocks[0]) - head
+    assert kept == tokens * 4 * (HIDDEN + (6 + 3) * HIDDEN + (3 + 1) * INTERMEDIATE)
