@@ -29,11 +29,12 @@ from deca_node.daemon.links.greeting import Identity
 from deca_node.daemon.links.pairing import NONE
 from deca_node.daemon.links.transport import METHOD
 from deca_node.daemon.security.certificates import TlsFiles
-from deca_node.daemon.security.credentials import NodeCredentials, tls_reason
+from deca_node.daemon.security.credentials import NodeCredentials
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.status.facts import MemberRow, Status
 from deca_node.daemon.wire import framing
-from deca_node.daemon.wire.endpoint import Endpoint, StreamBrokenError, _Dialled
+from deca_node.daemon.wire.broken import StreamBrokenError
+from deca_node.daemon.wire.endpoint import Endpoint, _Dialled
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.lab.rigs.processes import NodeProcess
 from deca_node.protocol.agreed.agreement import Agreement
@@ -41,7 +42,7 @@ from deca_node.protocol.agreed.frames import FrameId, FrameKind
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.membership.facts import BOOT_MAX
 from tests.daemon.conftest import Federation
-from tests.daemon.security.test_credentials import answered, context_of, issue
+from tests.daemon.security.handshakes import answered, context_of, issue, tls_reason
 from tests.e2e.hostile import Http2, Member, half_open, magnified, member, resident_bytes
 from tests.e2e.testbed import Testbed, look, make_tiny_model, until
 from tests.patience import PATIENCE_SECONDS
@@ -207,7 +208,7 @@ def test_handshakes(live: Live, reason: str) -> None:
 
 
 def reasons(log: str) -> set[str]:
-    return {found[0] for line in log.splitlines() if "andshake" in line and (found := tls_reason(line))}
+    return {found for line in log.splitlines() if "andshake" in line and (found := tls_reason(line))}
 
 
 def test_plaintext(live: Live) -> None:

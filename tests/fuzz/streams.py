@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from deca_node.daemon.wire.endpoint import StreamBrokenError
+from deca_node.daemon.wire.broken import StreamBrokenError
 from tests.fuzz.decoders import Finding
 
 TURNS_MAX = 60

@@ -29,8 +29,8 @@ from deca_node.daemon.security.certificates import CertificateError, facts_of, p
 from deca_node.daemon.security.security import Security
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.transfer.donor import DESCRIBE, PROTOCOL_VERSION
-from deca_node.daemon.transfer.download import in_a_line
 from deca_node.daemon.transfer.offers import Offer, read_offer
+from deca_node.daemon.wire.broken import in_a_line
 from deca_node.daemon.wire.endpoint import Endpoint
 from deca_node.daemon.wire_pb import transfer_pb2 as pb
 from deca_node.protocol.errors import WireError

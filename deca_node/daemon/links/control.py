@@ -23,7 +23,8 @@ from deca_node.daemon.links.greeting import Identity, RefusedError, check_addres
 from deca_node.daemon.links.pairing import Pair, StreamNumber
 from deca_node.daemon.settings.address import parse_address
 from deca_node.daemon.settings.peers_file import NAME
-from deca_node.daemon.wire.endpoint import Endpoint, Stream, StreamBrokenError, surface
+from deca_node.daemon.wire.broken import StreamBrokenError
+from deca_node.daemon.wire.endpoint import Endpoint, Stream, surface
 from deca_node.daemon.wire.meters import Figures, Window
 from deca_node.daemon.wire_pb import control_pb2 as pb
 from deca_node.daemon.wire_pb import exchange_pb2

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from google.protobuf.message import DecodeError
 
 from deca_node.daemon.links.greeting import words_of
-from deca_node.daemon.wire.endpoint import Stream, StreamBrokenError
+from deca_node.daemon.wire.broken import StreamBrokenError
+from deca_node.daemon.wire.endpoint import Stream
 from deca_node.daemon.wire.meters import Window
 from deca_node.daemon.wire_pb import control_pb2 as pb
 from deca_node.protocol.errors import WireError

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from deca_node.daemon.links.pairing import StreamNumber
 from deca_node.daemon.wire import framing
-from deca_node.daemon.wire.endpoint import StreamBrokenError
+from deca_node.daemon.wire.broken import StreamBrokenError
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.errors import WireError

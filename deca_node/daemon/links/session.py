@@ -14,7 +14,8 @@ from deca_node.daemon.links.greeting import words_of
 from deca_node.daemon.links.outbox import Outbox, Shared
 from deca_node.daemon.links.turns import LARGE_BYTES
 from deca_node.daemon.wire import framing
-from deca_node.daemon.wire.endpoint import Stream, StreamBrokenError
+from deca_node.daemon.wire.broken import StreamBrokenError
+from deca_node.daemon.wire.endpoint import Stream
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId, FrameKind

@@ -22,7 +22,8 @@ from deca_node.daemon.links.pairing import Pair, StreamNumber
 from deca_node.daemon.links.session import FrameRules, Session
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.trainer.arena import FrameStore
-from deca_node.daemon.wire.endpoint import Endpoint, Stream, StreamBrokenError, surface
+from deca_node.daemon.wire.broken import StreamBrokenError
+from deca_node.daemon.wire.endpoint import Endpoint, Stream, surface
 from deca_node.daemon.wire.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e

@@ -25,31 +25,6 @@ from deca_node.daemon.wire.endpoint import Credentials
 
 log = logging.getLogger("deca")
 
-_REASONS = {
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": ("tls-no-certificate", "the caller showed no certificate"),
-    "WRONG_VERSION_NUMBER": ("tls-plaintext", "one side speaks plaintext, the other TLS"),
-    "NO_SHARED_CIPHER": ("tls-version", "the caller does not speak TLS 1.3"),
-    "ALERT_PROTOCOL_VERSION": ("tls-version", "the other side does not speak TLS 1.3"),
-    "HANDSHAKE_FAILURE": ("tls-version", "the other side does not speak TLS 1.3"),
-    "certificate has expired": ("tls-expired", "the other side's certificate has expired"),
-    "certificate is not yet valid": ("tls-not-yet-valid", "the other side's certificate is not valid yet"),
-    "unable to get local issuer": ("tls-authority", "no authority of this node vouches for the other's certificate"),
-    "self signed certificate": ("tls-authority", "no authority of this node vouches for the other's certificate"),
-    "certificate signature failure": ("tls-authority", "the other side's certificate was not signed by its issuer"),
-    "Hostname Verification Check failed": ("tls-name", "whoever answers there is another node than was called"),
-    "CERTIFICATE_VERIFY_FAILED": ("tls-certificate", "the other side's certificate is not acceptable"),
-}
-"""grpc's words, in its log and in the details of failed calls, to a reason code and a sentence; first match."""
-
-
-def tls_reason(text: str) -> tuple[str, str] | None:
-    """Why a handshake failed: a reason code and a sentence. None where ``text`` does not speak of a handshake.
-
-    A caller that was refused because of its own certificate reads no reason here: grpc just closes the connection
-    then, and only the side that refused knows why.
-    """
-    return next((said for words, said in _REASONS.items() if words.lower() in text.lower()), None)
-
 
 class NodeCredentials:
     """One node's certificate, key and authorities, for all its handshakes."""

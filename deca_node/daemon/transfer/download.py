@@ -19,17 +19,13 @@ from google.protobuf.message import DecodeError
 from deca_node.daemon.transfer.donor import FETCH
 from deca_node.daemon.transfer.partial_file import Part
 from deca_node.daemon.transfer.pieces import START, Item, Pool, piece_span
+from deca_node.daemon.wire.broken import BROKEN, END, in_a_line
 from deca_node.daemon.wire_pb import transfer_pb2 as pb
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.options import Note
 
-_END: Any = getattr(grpc.aio, "EOF")  # noqa: B009 - what a read gives at a stream's end; the stubs do not know it
-
 Blame = Callable[[str, WireError], None]
 """What to do about a donor that broke the rules."""
-
-BROKEN = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
-"""What a call raises that does not end well."""
 
 _HAS_NOT = {
     grpc.StatusCode.NOT_FOUND,
@@ -162,7 +158,7 @@ class Haul:
             for index in (*pieces, None):
                 async with asyncio.timeout(self._waits.piece):
                     message = await call.read()
-                if (message is _END) != (index is None):
+                if (message is END) != (index is None):
                     raise WireError("unexpected", "it sent more pieces, or fewer, than it was asked for")
                 if index is not None:
                     yield _parsed(message)
@@ -253,10 +249,3 @@ def _parsed(message: bytes) -> pb.Piece:
     except DecodeError:
         raise WireError("malformed", "it sent something that is no piece") from None
     return piece
-
-
-def in_a_line(problem: BaseException) -> str:
-    """The other end's words, or gRPC's: the last of its errors says most."""
-    details = getattr(problem, "details", None)
-    text = str((details() if callable(details) else None) or problem).rsplit("last error: ", 1)[-1]
-    return (text.splitlines() or [""])[0][:300] or type(problem).__name__

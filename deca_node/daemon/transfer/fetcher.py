@@ -22,7 +22,7 @@ import grpc.aio
 
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.transfer.donor import DESCRIBE
-from deca_node.daemon.transfer.download import BROKEN, Blame, Haul, Waits, in_a_line
+from deca_node.daemon.transfer.download import Blame, Haul, Waits
 from deca_node.daemon.transfer.offers import (
     Offer,
     Plan,
@@ -37,6 +37,7 @@ from deca_node.daemon.transfer.offers import (
 )
 from deca_node.daemon.transfer.partial_file import JOURNAL, Part
 from deca_node.daemon.transfer.pieces import Item
+from deca_node.daemon.wire.broken import BROKEN, in_a_line
 from deca_node.daemon.wire_pb import transfer_pb2 as pb
 from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.frames import BlockVersion, Delta

@@ -18,6 +18,7 @@ import grpc
 import grpc.aio
 
 from deca_node.daemon.settings.address import Address
+from deca_node.daemon.wire.broken import BROKEN, END, StreamBrokenError, in_a_line, short
 from deca_node.daemon.wire.framing import MESSAGE_BYTES_MAX
 from deca_node.protocol.errors import AddressError
 
@@ -55,19 +56,12 @@ SERVER_OPTIONS = [
     ("grpc.max_connection_idle_ms", int(IDLE_SECONDS * 1000)),
 ]
 
-_END: Any = getattr(grpc.aio, "EOF")  # noqa: B009 - what a read gives at a stream's end; the stubs do not know it
-_BROKEN = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
-
 # The stubs know type parameters that the classes do not have at run time.
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[bytes, bytes]
     Handler = grpc.GenericRpcHandler[Any, Any]
 else:
     Context, Handler = grpc.aio.ServicerContext, grpc.GenericRpcHandler
-
-
-class StreamBrokenError(Exception):
-    """The stream is gone, and not by an orderly end. The message is one short line."""
 
 
 class Stream(Protocol):
@@ -221,19 +215,19 @@ class _Dialled:
     async def read(self) -> bytes | None:
         try:
             message = await self._call.read()
-        except _BROKEN as problem:
-            raise StreamBrokenError(_in_a_line(problem)) from None
-        if message is not _END:
+        except BROKEN as problem:
+            raise StreamBrokenError(in_a_line(problem)) from None
+        if message is not END:
             return bytes(message)
         if not self._call.done() or await self._call.code() is grpc.StatusCode.OK:
             return None
-        raise StreamBrokenError(_short(await self._call.details()))
+        raise StreamBrokenError(short(await self._call.details()) or f"the call ended with {await self._call.code()}")
 
     async def write(self, message: bytes) -> None:
         try:
             await self._call.write(message)
-        except _BROKEN as problem:
-            raise StreamBrokenError(_in_a_line(problem)) from None
+        except BROKEN as problem:
+            raise StreamBrokenError(in_a_line(problem)) from None
 
 
 class _Answered:
@@ -249,15 +243,15 @@ class _Answered:
     async def read(self) -> bytes | None:
         try:
             message: Any = await self._context.read()
-        except _BROKEN as problem:
-            raise StreamBrokenError(_in_a_line(problem)) from None
-        return None if message is _END else message
+        except BROKEN as problem:
+            raise StreamBrokenError(in_a_line(problem)) from None
+        return None if message is END else message
 
     async def write(self, message: bytes) -> None:
         try:
             await self._context.write(message)
-        except _BROKEN as problem:
-            raise StreamBrokenError(_in_a_line(problem)) from None
+        except BROKEN as problem:
+            raise StreamBrokenError(in_a_line(problem)) from None
 
 
 def connections_max() -> int:
@@ -276,13 +270,3 @@ def surface(task: "asyncio.Task[None]") -> None:
     if not task.cancelled() and (problem := task.exception()):
         context = {"message": "a task of the network failed", "exception": problem, "task": task}
         asyncio.get_running_loop().call_exception_handler(context)
-
-
-def _in_a_line(problem: BaseException) -> str:
-    details = getattr(problem, "details", None)
-    return _short(details() if callable(details) else str(problem)) or type(problem).__name__
-
-
-def _short(text: str | None) -> str:
-    """gRPC's words, cut to what says most: the last of its errors."""
-    return ((text or "").rsplit("last error: ", 1)[-1].splitlines() or [""])[0][:300]

@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from deca_node.daemon.wire.endpoint import Answer, StreamBrokenError
+from deca_node.daemon.wire.broken import StreamBrokenError
+from deca_node.daemon.wire.endpoint import Answer
 
 _BROKEN = object()
 

@@ -9,7 +9,6 @@ import pytest
 from deca_node.daemon.links.control import METHOD, PACKETS_QUEUED_MAX, VERSION, ControlLinks
 from deca_node.daemon.links.control_session import MESSAGE_BYTES_MAX, SILENCE_SECONDS
 from deca_node.daemon.links.greeting import Identity
-from deca_node.daemon.wire.meters import Figures, LagMeter, Window
 from deca_node.daemon.wire_pb import control_pb2 as pb
 from tests.daemon.links.fake_net import FakeEndpoint, FakeNet, run, until
 
@@ -264,24 +263,3 @@ def test_a_node_that_calls_itself_finds_out() -> None:
         await close(north)
 
     run(narcissus())
-
-
-def test_a_window_says_what_its_samples_were() -> None:
-    window = Window(kept=100)
-    assert window.figures().count == 0
-    for number in range(1, 201):
-        window.add(float(number))
-    assert window.figures() == Figures(100, 150.0, 199.0, 200.0)
-
-
-def test_the_lag_of_a_loop_is_what_its_timers_wait() -> None:
-    async def measure() -> Figures:
-        loop = asyncio.get_running_loop()
-        meter = LagMeter(loop.time)
-        meter.start()
-        await asyncio.sleep(10)
-        meter.close()
-        return meter.figures()
-
-    figures = run(measure())
-    assert figures.count in (499, 500) and figures.max < 1e-6

@@ -1,14 +1,12 @@
 """Streams between peers that come, go, move and dial at once; no sockets, and a clock that jumps."""
 
 import asyncio
-import itertools
 import os
 from typing import Any
 
 import pytest
 
 from deca_node.daemon.links.greeting import PROTOCOL_VERSION, Identity
-from deca_node.daemon.links.pairing import NONE, Pair, StreamNumber
 from deca_node.daemon.links.session import FrameRules
 from deca_node.daemon.links.transport import METHOD, Transport
 from deca_node.daemon.settings.address import Address
@@ -382,29 +380,3 @@ def _lets_go(party: Party, net: FakeNet) -> Any:
             asyncio.get_running_loop().call_later(net.rng.uniform(0, 0.1), party.store.release, event.update)
 
     return tell
-
-
-# --- the pair itself --------------------------------------------------------------------------------
-
-
-def test_the_leader_takes_one_stream_at_a_time() -> None:
-    pair = Pair(7, itertools.count(1), leads=True)
-    assert pair.take(1, NONE) == StreamNumber(7, 1)
-    assert pair.take(1, NONE) is None, "the peer may not know yet"
-    assert pair.take(2, NONE) == StreamNumber(7, 2), "the peer was started again"
-    assert pair.take(2, StreamNumber(7, 2)) == StreamNumber(7, 3), "the peer has seen it end"
-    pair.end(StreamNumber(7, 2))
-    assert pair.take(2, NONE) is None, "what ended was replaced before"
-    pair.end(StreamNumber(7, 3))
-    assert pair.take(2, NONE) == StreamNumber(7, 4)
-
-
-def test_the_follower_keeps_what_was_taken_last() -> None:
-    pair = Pair(1, itertools.count(1), leads=False)
-    assert pair.ended == NONE
-    assert pair.follow(StreamNumber(7, 2))
-    assert pair.ended == NONE
-    assert not pair.follow(StreamNumber(7, 1)), "taken before, heard after"
-    pair.end(StreamNumber(7, 2))
-    assert pair.ended == StreamNumber(7, 2)
-    assert pair.follow(StreamNumber(9, 1)), "the leader was started again"

@@ -1,36 +1,31 @@
-"""Names in certificates, the four steps by which a node gets one, and what is refused on the way and at the start."""
+"""Names in certificates, and the files that a start refuses."""
 
 import contextlib
 import datetime as dt
-import ipaddress
-import json
 import re
-import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from deca_node.daemon.security import authority, enrolment
+from deca_node.daemon.security import authority
 from deca_node.daemon.security import certificates as certs
 from deca_node.daemon.security.certificates import CertificateError, NodeId, TlsFiles
 from deca_node.daemon.settings.peers_file import NAME
-from deca_node.protocol.errors import SettingsError, StorageError
+from deca_node.protocol.errors import SettingsError
 from tests.daemon.conftest import Federation
 
 NOW = dt.datetime(2026, 6, 1, 12, tzinfo=dt.UTC)
 """The time in these tests: a fixed one, so that no outcome depends on how long a test waits for its turn."""
-
 names = st.from_regex(NAME, fullmatch=True)
 federations = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,12}[a-z0-9])?(\.[a-z0-9]{1,8}){0,3}", fullmatch=True)
-
 HOST_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 
 
@@ -38,9 +33,6 @@ HOST_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0
 def federation(tmp_path: Path) -> Federation:
     """A federation whose certificates are made at :data:`NOW`."""
     return Federation(tmp_path, clock=lambda: NOW)
-
-
-# --- names -------------------------------------------------------------------------------------------
 
 
 @given(federations, names)
@@ -98,212 +90,6 @@ def test_fingerprints_may_be_spelled(spelling: Callable[[str], str]) -> None:
     assert certs.parse_fingerprint(spelling(digits)) == digits
     with pytest.raises(CertificateError, match="is not a fingerprint"):
         certs.parse_fingerprint(spelling(digits)[:-1])
-
-
-# --- the four steps ----------------------------------------------------------------------------------
-
-
-def test_four_steps(federation: Federation) -> None:
-    files = federation.node("south", federation.begin())
-    material = certs.read_material(files, NOW)
-    assert material.facts.id == NodeId("wards.example", "south")
-    assert "PRIVATE" not in repr(material)
-    modes = {path.name: path.stat().st_mode & 0o777 for path in files.cert.parent.iterdir()}
-    assert modes["south.key"] == 0o600
-    assert "south.request.key" not in modes
-    assert (federation.authority / "ca.key").stat().st_mode & 0o777 == 0o600
-    assert federation.authority.stat().st_mode & 0o777 == 0o700
-
-
-def test_no_key_travels(federation: Federation) -> None:
-    federation.node("south", federation.begin())
-    for travels in ("south.csr", "approved.crt"):
-        assert b"PRIVATE" not in (federation.folder / "south" / travels).read_bytes()
-
-
-def test_openssl_agrees(tmp_path: Path) -> None:
-    """Python's own TLS, which verifies strictly and reads the system's clock, accepts the chain and the name."""
-    federation = Federation(tmp_path)
-    told = federation.begin()
-    north, south = federation.node("north", told), federation.node("south", told)
-    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context(cafile=str(south.ca))
-    client.verify_flags |= ssl.VERIFY_X509_STRICT
-    server.verify_mode = ssl.CERT_REQUIRED
-    server.load_verify_locations(north.ca)
-    server.load_cert_chain(north.cert, north.key)
-    client.load_cert_chain(south.cert, south.key)
-    ends = [ssl.MemoryBIO() for _ in range(2)]
-    calling = client.wrap_bio(ends[0], ends[1], server_hostname=NodeId("wards.example", "north").dns_name)
-    answering = server.wrap_bio(ends[1], ends[0], server_side=True)
-    for _ in range(3):
-        for end in (calling, answering):
-            try:
-                end.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-    assert calling.version() == answering.version() == "TLSv1.3"
-    shown = answering.getpeercert() or {}
-    assert ("URI", "spiffe://wards.example/node/south") in shown["subjectAltName"]
-
-
-def test_an_authority_is_never_overwritten(federation: Federation) -> None:
-    federation.begin()
-    key = (federation.authority / "ca.key").read_bytes()
-    with pytest.raises(CertificateError, match="holds an authority already"):
-        federation.begin()
-    assert (federation.authority / "ca.key").read_bytes() == key
-
-
-def test_asking_again_leaves_the_key_in_use(federation: Federation) -> None:
-    told = federation.begin()
-    files = federation.node("south", told)
-    asked = enrolment.request(files.cert.parent, NodeId(federation.name, "south"))
-    assert certs.read_material(files, NOW).facts.id.name == "south"
-    with pytest.raises(CertificateError, match="give --replace"):
-        authority.approve(federation.authority, asked, asked.with_suffix(".new"), NOW)
-    authority.approve(federation.authority, asked, asked.with_suffix(".new"), NOW, replace=True)
-    enrolment.install(files.cert.parent, asked.with_suffix(".new"), told, NOW)
-    assert certs.read_material(files, NOW).facts.id.name == "south"
-    book = [json.loads(line) for line in (federation.authority / "issued.jsonl").read_text().splitlines()]
-    assert [record["name"] for record in book] == ["south", "south"]
-    assert len({record["serial"] for record in book}) == 2
-
-
-def test_the_same_key_may_be_approved_again(federation: Federation) -> None:
-    """A file that was lost on the way is signed once more, and a name is free again when its certificate is over."""
-    told = federation.begin(NOW - dt.timedelta(days=2))
-    asked = enrolment.request(federation.folder / "south", NodeId(federation.name, "south"))
-    out = federation.folder / "south.crt"
-    authority.approve(federation.authority, asked, out, NOW - dt.timedelta(days=1), days=3)
-    authority.approve(federation.authority, asked, out, NOW, days=3)
-    other = enrolment.request(federation.folder / "another", NodeId(federation.name, "south"))
-    authority.approve(federation.authority, other, out, NOW + dt.timedelta(days=4))
-    with pytest.raises(CertificateError, match="is for another key"):
-        enrolment.install(federation.folder / "south", out, told, NOW + dt.timedelta(days=4))
-
-
-def test_no_certificate_outlives_its_authority(federation: Federation) -> None:
-    authority.init(federation.authority, federation.name, NOW, days=30)
-    asked = enrolment.request(federation.folder / "south", NodeId(federation.name, "south"))
-    issued = authority.approve(federation.authority, asked, federation.folder / "south.crt", NOW)
-    assert issued.facts.not_after <= NOW + dt.timedelta(days=30)
-    with pytest.raises(CertificateError, match="expired on"):
-        authority.approve(federation.authority, asked, federation.folder / "south.crt", NOW + dt.timedelta(days=31))
-
-
-def request_with(path: Path, *sans: x509.GeneralName, key: ec.EllipticCurvePrivateKey | None = None) -> Path:
-    key = key or ec.generate_private_key(ec.SECP256R1())
-    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-    if sans:
-        builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=False)
-    path.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    return path
-
-
-SOUTH = x509.UniformResourceIdentifier("spiffe://wards.example/node/south")
-EAST = x509.UniformResourceIdentifier("spiffe://wards.example/node/east")
-
-
-@pytest.mark.parametrize(
-    ("sans", "words"),
-    [
-        ([], "asks for 0 URI names"),
-        ([SOUTH, EAST], "asks for 2 URI names"),
-        ([SOUTH, x509.DNSName(NodeId("wards.example", "east").dns_name)], "more names than those of"),
-        ([SOUTH, x509.IPAddress(ipaddress.ip_address("10.0.0.5"))], "more names than those of"),
-        ([x509.UniformResourceIdentifier("spiffe://beds.example/node/south")], "this authority is another's"),
-        ([x509.UniformResourceIdentifier("spiffe://wards.example/south")], "not of the form"),
-    ],
-)
-def test_requests_for_more_than_one_name_are_refused(
-    federation: Federation, sans: list[x509.GeneralName], words: str
-) -> None:
-    federation.begin()
-    asked = request_with(federation.folder / "a.csr", *sans)
-    with pytest.raises(CertificateError, match=words):
-        authority.approve(federation.authority, asked, federation.folder / "a.crt", NOW)
-    assert not (federation.folder / "a.crt").exists()
-
-
-def test_a_request_must_be_signed_by_its_key(federation: Federation) -> None:
-    federation.begin()
-    asked = enrolment.request(federation.folder / "south", NodeId(federation.name, "south"))
-    der = bytearray(x509.load_pem_x509_csr(asked.read_bytes()).public_bytes(serialization.Encoding.DER))
-    der[-1] ^= 1
-    asked.write_text(ssl.DER_cert_to_PEM_cert(bytes(der)).replace("CERTIFICATE", "CERTIFICATE REQUEST"))
-    with pytest.raises(CertificateError, match=r"is not signed by the key|no certificate request"):
-        authority.approve(federation.authority, asked, federation.folder / "a.crt", NOW)
-    asked.write_text("hello")
-    with pytest.raises(CertificateError, match="no certificate request"):
-        authority.approve(federation.authority, asked, federation.folder / "a.crt", NOW)
-
-
-def test_an_exchanged_certificate_is_not_installed(federation: Federation) -> None:
-    """Somebody on the way put an authority of their own into the file; the fingerprint tells."""
-    told = federation.begin()
-    federation.authority_folder = "impostor"
-    federation.begin()
-    asked = enrolment.request(federation.folder / "south", NodeId(federation.name, "south"))
-    issued = authority.approve(federation.authority, asked, federation.folder / "south.crt", NOW)
-    with pytest.raises(CertificateError, match="somebody may have exchanged it"):
-        enrolment.install(federation.folder / "south", issued.path, told, NOW)
-    with pytest.raises(CertificateError, match="somebody may have exchanged it"):
-        enrolment.install(federation.folder / "south", issued.path, issued.facts.fingerprint, NOW)
-    assert sorted(path.name for path in (federation.folder / "south").iterdir()) == ["south.csr", "south.request.key"]
-
-
-def test_an_authority_that_only_came_along_vouches_for_nothing(federation: Federation) -> None:
-    """The right authority's certificate is in the file, but another one signed."""
-    told = federation.begin()
-    rightful = certs.read_certificates(federation.authority / "ca.crt")[0]
-    federation.authority_folder = "impostor"
-    federation.begin()
-    asked = enrolment.request(federation.folder / "south", NodeId(federation.name, "south"))
-    issued = authority.approve(federation.authority, asked, federation.folder / "south.crt", NOW)
-    leaf = certs.read_certificates(issued.path)[0]
-    issued.path.write_bytes(certs.to_pem([leaf, rightful]))
-    with pytest.raises(CertificateError, match="was not issued by an authority"):
-        enrolment.install(federation.folder / "south", issued.path, told, NOW)
-
-
-def test_a_certificate_without_a_key_here_is_refused(federation: Federation) -> None:
-    told = federation.begin()
-    federation.node("south", told)
-    with pytest.raises(CertificateError, match="`deca-node cert request south` comes first"):
-        enrolment.install(federation.folder / "elsewhere", federation.folder / "south" / "approved.crt", told, NOW)
-
-
-def test_a_start_finds_what_was_installed(federation: Federation) -> None:
-    told = federation.begin()
-    files = federation.node("south", told, folder="certs")
-    enrolment.request(files.cert.parent, NodeId(federation.name, "south"))
-    assert enrolment.installed(files.cert.parent, "") == enrolment.installed(files.cert.parent, "south") == files
-    assert enrolment.installed(files.cert.parent, "north") is None
-    assert enrolment.installed(federation.folder / "nowhere", "") is None
-    federation.node("north", told, folder="certs")
-    with pytest.raises(CertificateError, match="has the certificates of north, south; say which node with --name"):
-        enrolment.installed(files.cert.parent, "")
-
-
-def test_the_way_to_a_certificate_names_the_verbs() -> None:
-    for verb in ("init", "request south", "approve south.csr", "install south.crt"):
-        assert f"deca-node cert {verb}" in enrolment.how_to_begin("south")
-
-
-def test_a_folder_that_cannot_be_made_is_a_storage_error(federation: Federation) -> None:
-    federation.folder.joinpath("file").write_text("")
-    with pytest.raises(StorageError, match="cannot write into"):
-        authority.init(federation.folder / "file" / "authority", federation.name, NOW)
-
-
-def test_a_damaged_book_is_said_to_be_so(federation: Federation) -> None:
-    told = federation.begin()
-    (federation.authority / "issued.jsonl").write_text('{"name": "south"}\n')
-    with pytest.raises(CertificateError, match="line 1 is damaged"):
-        federation.node("south", told)
-
-
-# --- what a start refuses ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])

@@ -83,3 +83,15 @@ def test_slots_are_never_shared_and_never_lost(story: list[tuple[str, int]]) -> 
         released -= gone
         slots = [books.slot(frame(n))[0] for n in held]
         assert len(set(slots)) == len(slots) == len(books) == len(held)
+
+
+def test_some_slots_are_kept_for_our_own_frames() -> None:
+    descriptor = shared_file()
+    frames = FrameStore(Arena(descriptor, 100, 3), kept_free=2)
+    os.close(descriptor)
+    assert frames.has_room()
+    frames.reserve(frame(0, "south"), 100)
+    assert not frames.has_room()
+    frames.reserve(frame(0, "north"), 100)
+    frames.release(frame(0, "south"))
+    assert not frames.has_room()
