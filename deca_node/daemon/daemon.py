@@ -18,7 +18,8 @@ from deca_node.daemon.network import Network
 from deca_node.daemon.security.security import Security
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.own_address import Place
-from deca_node.daemon.status.journal import Telemetry
+from deca_node.daemon.status.journal import Journal
+from deca_node.daemon.status.steps import StepWatch
 from deca_node.daemon.status.tensorboard import TensorBoard
 from deca_node.daemon.trainer import messages
 from deca_node.daemon.trainer.arena import Arena, FrameStore
@@ -82,7 +83,8 @@ class Daemon:
         self._network = Network(
             run, settings, place, directory, security, tell, lambda: self._node.position, self._name_taken
         )
-        self._telemetry = Telemetry(self._node, directory, self._network.transport.traffic(), curves)
+        self._steps = StepWatch(self._node, self._network.transport.traffic)
+        self._journal = Journal(self._node, directory, curves)
         self._trainer = TrainerLink(tell, self._noted)
         self._door = Door(self._node, self._network, tell)
         self._event_log = EventLog()
@@ -114,7 +116,7 @@ class Daemon:
             await self._trainer.start(self._setup(), self._settings.trainer_priority)
             watches += [asyncio.ensure_future(work) for work in self._keep_up()]
             await self._loop()
-            self._telemetry.sample(self._door.status())
+            self._journal.sample(self._door.status())
             await self._last_page.write()
         finally:
             for watch in watches:
@@ -122,7 +124,7 @@ class Daemon:
             await self._door.close()
             await self._network.close(leaving=self._end is not None and self._end.for_good)
             await self._trainer.close()
-            self._telemetry.close()
+            self._journal.close()
             log.removeHandler(self._event_log)
         assert self._end is not None
         say(self._end.sentence, "info" if self._end.exit_code == 0 else "error")
@@ -143,8 +145,9 @@ class Daemon:
             elif isinstance(event, e.Adopted):
                 self._network.fetcher.clear()
             # Before the node moves on: what is written down belongs to where it stands now.
-            self._telemetry.observe(event)
-            self._door.book.observe(event)
+            done = self._steps.observe(event)
+            self._journal.observe(event, done)
+            self._door.book.observe(event, done)
             for command in self._node.handle(event, clock()):
                 self._door.book.perform(command)
                 self._perform(command)
@@ -169,14 +172,14 @@ class Daemon:
         """What is written down now and then."""
         yield self._last_page.write_every()
         if self._settings.metrics_every:
-            yield self._telemetry.sample_every(self._settings.metrics_every, self._door.status)
+            yield self._journal.sample_every(self._settings.metrics_every, self._door.status)
 
     async def _say_awaits(self) -> None:
         said = ""
         while True:
             await asyncio.sleep(AWAITS_SECONDS)
             awaits = self._node.awaits()
-            if awaits == said and "trainer" not in awaits and self._node.phase not in QUIET:
+            if awaits == said and not self._node.awaits_trainer and self._node.phase not in QUIET:
                 problems = "; ".join(
                     f"{peer}: {why}" for peer, why in sorted(self._network.transport.problems().items())
                 )

@@ -15,6 +15,7 @@ from deca_node.daemon.logs import EventLog
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.status.facts import MemberRow, PeerRow, Spread
 from deca_node.daemon.status.history import POINTS_MAX, History
+from deca_node.daemon.status.steps import StepWatch
 from deca_node.daemon.web.dashboard import add_dashboard
 from deca_node.daemon.web.guard import guard
 from deca_node.daemon.web.server import Server, application
@@ -225,15 +226,16 @@ def large(members: int, steps: int) -> tuple[History, FakeDoor]:
     blocks = tuple(f"layers.{number}" for number in range(24))
     sizes = FrameSizes(keyframe_bytes=(8,) * 24, update_bytes=(8,) * 24, signal_bytes=(0,) * 24)
     ready = e.TrainerReady(ModelFacts("ab", blocks, (4,) * 24), sizes)
-    history = History(node)
+    history, watch = History(node), StepWatch(node)
     history.observe(ready)
     node.handle(ready, 0.0)
     for number in range(steps):
         step = Step(*divmod(number, run.inner_steps + run.flush_mixes))
         update = FrameId("north", FrameKind.UPDATE, step.activation, step.inner)
         figures = {"loss": 3.0 + number % 7 / 10, "h_rms": 1e-3, "compute_seconds": 0.1, "encode_seconds": 0.01}
-        history.observe(e.HalfStepped(step, update, figures))
-        history.observe(e.Mixed(step, {"consensus_distance": 1e-4 * (1 + number % 5), "mix_seconds": 0.02}))
+        watch.observe(e.HalfStepped(step, update, figures))
+        mixed = e.Mixed(step, {"consensus_distance": 1e-4 * (1 + number % 5), "mix_seconds": 0.02})
+        history.observe(mixed, watch.observe(mixed))
     rtt = Spread(0.001, 0.002, 0.003)
     peers = tuple(PeerRow(name=name, state="up", neighbour=True, edge="open", behind=0, rtt=rtt) for name in names[1:])
     door = FakeDoor(peers=peers, warning="")

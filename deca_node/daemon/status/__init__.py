@@ -3,6 +3,7 @@
 ::
 
     facts           the status as plain values, and their JSON
+    steps           one finished step as one value
     book            collects the status from events, commands and the other parts of the daemon
     history         curves, the map of blocks and rounds, and the graph, for the page
     last_refusals   the last refusal of each peer

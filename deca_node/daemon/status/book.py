@@ -14,6 +14,7 @@ from deca_node import __version__
 from deca_node.daemon.status.facts import CheckpointRow, Histogram, MemberRow, PeerRow, Position, Spread, Status
 from deca_node.daemon.status.history import History
 from deca_node.daemon.status.last_refusals import LastRefusals
+from deca_node.daemon.status.steps import StepDone, Traffic
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.schedule import Ordinal, Step
@@ -36,7 +37,7 @@ class Sources:
     """Whom to ask for what the node itself does not know; each may be left out."""
 
     addresses: Callable[[], Mapping[str, str]] = dict
-    traffic: Callable[[], Mapping[str, Mapping[str, int]]] = dict
+    traffic: Callable[[], Traffic] = dict
     """Bytes by peer and kind: ``sent.update``, ``received.keyframe``, ..."""
     problems: Callable[[], Mapping[str, str]] = dict
     """Why there is no session, by peer."""
@@ -69,13 +70,12 @@ class StatusBook:
         self._sources = sources
         self._clock = clock
         self._wall = wall
-        self.history = History(node, sources.traffic, clock, wall)
+        self.history = History(node)
         self._born = clock()
         self._fingerprint = ""
         self._block_names: tuple[str, ...] = ()
         self._times: deque[tuple[float, Ordinal]] = deque(maxlen=PACE_STEPS_MAX + 1)
         self._step_seconds = Histogram(STEP_SECONDS_BOUNDS, (0,) * len(STEP_SECONDS_BOUNDS))
-        self._half: Mapping[str, float] = {}
         self._figures: Mapping[str, float] = {}
         self._heldout: e.Evaluated | None = None
         self._checkpoint = CheckpointRow()
@@ -88,18 +88,16 @@ class StatusBook:
 
     # --- watching -----------------------------------------------------------------------------------
 
-    def observe(self, event: e.Event) -> None:
-        """An event, before the node takes it in."""
-        self.history.observe(event)
+    def observe(self, event: e.Event, done: StepDone | None = None) -> None:
+        """Take an event before the node does, and the step that it finishes, if any."""
+        self.history.observe(event, done)
         self._last_refusals.observe(event)
+        if done:
+            self._step(done)
         match event:
             case e.TrainerReady():
                 self._block_names = event.model.block_names
                 self._times.clear()
-            case e.HalfStepped():
-                self._half = event.scalars
-            case e.Mixed():
-                self._mixed(event)
             case e.Evaluated():
                 self._heldout = event
             case e.Checkpointed() | e.CheckpointFailed():
@@ -131,16 +129,14 @@ class StatusBook:
             case e.PeerRefused():
                 self._refused[event.peer] = event.sentence
 
-    def _mixed(self, event: e.Mixed) -> None:
-        now, ordinal = self._clock(), self._node.schedule.ordinal(event.step)
+    def _step(self, done: StepDone) -> None:
+        now, ordinal = done.clock, done.ordinal
         if self._times and self._times[-1][1] + 1 == ordinal:
             self._step_seconds = _with(self._step_seconds, now - self._times[-1][0])
         self._times.append((now, ordinal))
         while len(self._times) > PACE_STEPS_MIN + 1 and now - self._times[0][0] > PACE_SECONDS:
             self._times.popleft()
-        waited = self.history.waited
-        self._figures = {**self._half, **event.scalars, **({} if waited is None else {"wait_seconds": waited})}
-        self._half = {}
+        self._figures = {**done.figures, "wait_seconds": done.wait_seconds}
 
     def _checkpointed(self, event: e.Checkpointed | e.CheckpointFailed) -> None:
         failures = self._checkpoint.failures

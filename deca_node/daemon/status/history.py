@@ -7,14 +7,13 @@ become one, so that a line over a million steps is as long as one over a thousan
 """
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deca_node.daemon.status.steps import StepDone, measured_at, waited
 from deca_node.protocol import events as e
-from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.agreed.weights import metropolis
 from deca_node.protocol.node.node import Node
 from deca_node.storage.jsons import UNFIT, parse
@@ -158,78 +157,41 @@ def _last_lines(path: Path, bytes_max: int) -> list[bytes]:
 
 
 class History:
-    """``traffic`` gives bytes by peer and kind (``sent.update``); ``clock`` is monotonic, ``wall`` unix seconds."""
+    """Curves, the map of blocks and rounds, and the graph of one node."""
 
-    def __init__(
-        self,
-        node: Node,
-        traffic: Callable[[], Mapping[str, Mapping[str, int]]] = dict,
-        clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
-        self._traffic = traffic
-        self._clock = clock
-        self._wall = wall
         self._lines = Lines()
-        self.waited: float | None = None
-        """What of the newest step was waiting for neighbours, in seconds."""
-        self._half: Mapping[str, float] = {}
-        self._step_began: float | None = None
         self._blocks: tuple[str, ...] = ()
         self._before = 0
         self._fetched: set[int] = set()
 
     # --- watching -----------------------------------------------------------------------------------
 
-    def observe(self, event: e.Event) -> None:
-        """An event, before the node takes it in."""
+    def observe(self, event: e.Event, done: StepDone | None = None) -> None:
+        """Take an event before the node does, and the step that it finishes, if any."""
+        if done:
+            self._step(done)
         match event:
             case e.TrainerReady():
                 if not self._blocks:
                     self._before = event.position.activation
                 self._blocks = event.model.block_names
-                self._step_began = None
-            case e.Activated():
-                self._step_began = self._clock()
-            case e.HalfStepped():
-                self._half = event.scalars
-            case e.Mixed():
-                self._mixed(event)
             case e.Evaluated():
-                self._evaluated(event)
+                self._lines.note_evaluation(measured_at(self._node), event.loss, event.when)
             case e.Adopted():
                 self._fetched.update(range(self._node.next.activation, event.position.activation))
-                self._step_began = None
-            case e.PauseRequested() | e.ResumeRequested():
-                # A pause is nobody's step.
-                self._step_began = None
 
     def recall(self, path: Path) -> None:
         """Take in what this node wrote down before this start."""
         self._lines.recall(path)
 
-    def _mixed(self, event: e.Mixed) -> None:
-        now = self._clock()
-        seconds = None if self._step_began is None else now - self._step_began
-        row = _row({**self._half, **event.scalars}, seconds)
-        ordinal = self._node.schedule.ordinal(event.step)
-        self.waited = row["wait_seconds"]
-        self._lines.add({**row, "ordinal": ordinal, "time": round(self._wall(), 1), **self._bytes()})
-        self._half, self._step_began = {}, now
-
-    def _bytes(self) -> dict[str, float]:
-        total = dict(self._lines.bytes_before)
-        for kinds in self._traffic().values():
-            for kind, nbytes in kinds.items():
-                total[kind.partition(".")[0] + "_bytes"] += nbytes
-        return total
-
-    def _evaluated(self, event: e.Evaluated) -> None:
-        ordinal = 0
-        if (visit := self._node.visit) is not None:
-            ordinal = self._node.schedule.ordinal(Step(visit.activation.index, visit.activation.steps))
-        self._lines.note_evaluation(ordinal, event.loss, event.when)
+    def _step(self, done: StepDone) -> None:
+        sent, received = done.sent_bytes, done.received_bytes
+        before = self._lines.bytes_before
+        total = {"sent_bytes": before["sent_bytes"] + sent, "received_bytes": before["received_bytes"] + received}
+        row = _row(done.figures, done.seconds)
+        self._lines.add({**row, "ordinal": done.ordinal, "time": round(done.time, 1), **total})
 
     # --- telling ------------------------------------------------------------------------------------
 
@@ -269,12 +231,9 @@ class History:
         )
 
 
-def _row(figures: Mapping[str, Any], seconds: float | None) -> dict[str, float | None]:
-    """The means' part of a point; what is left of a step's ``seconds`` after its work was waiting."""
-    row = {name: _finite(figures.get(name)) for name in MEANS}
-    work = sum(row[name] or 0.0 for name in ("compute_seconds", "encode_seconds", "mix_seconds"))
-    row["wait_seconds"] = None if seconds is None else max(seconds - work, 0.0)
-    return row
+def _row(figures: Mapping[str, Any], seconds: float) -> dict[str, float | None]:
+    """The means of one point, from the figures and the length of one step."""
+    return {**{name: _finite(figures.get(name)) for name in MEANS}, "wait_seconds": waited(figures, seconds)}
 
 
 def _finite(value: float | None) -> float | None:

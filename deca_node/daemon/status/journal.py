@@ -1,12 +1,12 @@
-"""What a node writes down while it trains: log lines for people, and lines of JSON for everything else.
+"""What a node writes down while it trains: log lines for people, and lines of JSON in ``metrics.jsonl``.
 
 ::
 
     {"kind": "step", ...}      after every step: its figures, bytes so far, counters
     {"kind": "eval", ...}      after every measurement of the held-out loss
-    {"kind": "metrics", ...}   now and then, and at the end: every metric that /metrics has
+    {"kind": "metrics", ...}   every ``metrics_every`` seconds and at the end: every metric that /metrics has
 
-The same numbers go to TensorBoard, where that is wanted.
+The same numbers go to TensorBoard if the setting ``tensorboard`` names a folder.
 """
 
 import asyncio
@@ -14,7 +14,6 @@ import errno
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,9 @@ from typing import Any
 from deca_node.daemon.logs import log, say
 from deca_node.daemon.status.facts import Status
 from deca_node.daemon.status.metrics import flat
+from deca_node.daemon.status.steps import StepDone, measured_at
 from deca_node.daemon.status.tensorboard import Curves
 from deca_node.protocol import events as e
-from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.node.node import Node
 from deca_node.storage.folder import METRICS
 
@@ -32,31 +31,23 @@ LINE_BYTES_MAX = 1 << 20
 """No line of the metrics is longer."""
 
 
-class Telemetry:
-    """Watches the events of one node. Bytes are cumulative since the node's start."""
+class Journal:
+    """Writes down the events of one node. ``curves`` takes the same numbers for TensorBoard."""
 
-    def __init__(
-        self, node: Node, directory: Path, traffic: Mapping[str, Counter[str]], curves: Curves | None = None
-    ) -> None:
+    def __init__(self, node: Node, directory: Path, curves: Curves | None = None) -> None:
         self._node = node
         self._lines = LineFile(directory / METRICS)
-        self._traffic = traffic
         self._curves = curves
-        self._half: dict[Step, Mapping[str, float]] = {}
         self._newest: tuple[str, dict[str, int]] | None = None
-        self._last_step = time.monotonic()
 
-    def observe(self, event: e.Event) -> None:
-        """Write down what is worth it."""
+    def observe(self, event: e.Event, done: StepDone | None = None) -> None:
+        """Take an event before the node does, and the step that it finishes, if any."""
+        if done:
+            self._step(done)
         match event:
-            case e.HalfStepped():
-                self._half[event.step] = event.scalars
-            case e.Mixed() if event.step in self._half:
-                self._step(event)
             case e.Evaluated():
                 self._evaluated(event)
             case e.Frozen():
-                self._half.clear()
                 self._visited()
             case e.PeerUp():
                 say(f"peer {event.peer} is here", peer=event.peer)
@@ -76,71 +67,46 @@ class Telemetry:
             self.sample(status())
 
     def close(self) -> None:
-        """End the files."""
+        """Close the files."""
         self._lines.close()
         if self._curves:
             self._curves.close()
 
-    def _step(self, event: e.Mixed) -> None:
-        now = time.monotonic()
-        half = self._half.pop(event.step)
-        where = self._where(event.step)
-        figures = {**half, **event.scalars, "step_seconds": now - self._last_step}
-        self._last_step = now
-        self._write("step", {**where, **figures, **self._bytes(), **self._node.counters}, "step", figures)
-        loss = f"  loss {half['loss']:.4f}" if "loss" in half else ""
-        distance = event.scalars.get("consensus_distance")
-        apart = f"  consensus distance {distance:.2e}" if distance is not None else ""
-        line = f"{self._place(event.step)}{loss}{apart}"
-        # As people count, and as the sentence does.
-        facts = {"round": where["round"] + 1, "block": where["block"] + 1, "step": where["inner"] + 1}
+    def _step(self, done: StepDone) -> None:
+        round_, block, inner = done.activation.round, done.activation.block, done.step.inner
+        where = {"round": round_, "block": block, "inner": inner, "ordinal": done.ordinal}
+        figures = {**done.figures, "step_seconds": done.seconds}
+        traffic = {"bytes_sent": done.sent_bytes, "bytes_received": done.received_bytes}
+        self._write("step", {**where, **figures, **traffic, **self._node.counters}, "step", figures)
+        # Sentences count from 1, and so do the facts beside them.
+        line, facts = self._sentence(done), {"round": round_ + 1, "block": block + 1, "step": inner + 1}
         say(line, "debug", facts=facts)
         self._newest = (line, facts)
 
+    def _sentence(self, done: StepDone) -> str:
+        at, rounds, blocks = done.activation, self._node.settings.rounds, self._node.schedule.blocks
+        what = f"round {at.round + 1}/{rounds}" if at.round < rounds else "final flush"
+        loss, distance = done.figures.get("loss"), done.figures.get("consensus_distance")
+        figures = "" if loss is None else f"  loss {loss:.4f}"
+        figures += "" if distance is None else f"  consensus distance {distance:.2e}"
+        return f"{what}  block {at.block + 1}/{blocks}  step {done.step.inner + 1}/{at.steps}{figures}"
+
     def _evaluated(self, event: e.Evaluated) -> None:
-        ordinal = 0
-        if self._node.visit is not None:
-            activation = self._node.visit.activation
-            ordinal = self._node.schedule.ordinal(Step(activation.index, max(activation.steps - 1, 0))) + 1
-        facts = {"when": event.when, "loss": event.loss, "tokens": event.tokens, "ordinal": ordinal}
+        facts = {"when": event.when, "loss": event.loss, "tokens": event.tokens, "ordinal": measured_at(self._node)}
         self._write("eval", {**facts, **event.scalars}, "eval", {"loss": event.loss, **event.scalars})
         shares = "".join(f", {name.replace('_', '-')} {value:.3f}" for name, value in event.scalars.items())
         units = "records" if event.scalars else "tokens"
         log.info("held-out loss (%s): %.4f%s over %d %s", event.when, event.loss, shares, event.tokens, units)
 
     def _visited(self) -> None:
-        """A block is done: one line for people, with its last step's figures."""
+        """A block is done: one log line with the figures of its last step."""
         if self._newest:
             line, facts = self._newest
             say(line, facts=facts)
             self._newest = None
 
-    def _place(self, step: Step) -> str:
-        activation = self._node.schedule[step.activation]
-        rounds, blocks = self._node.settings.rounds, self._node.schedule.blocks
-        what = f"round {activation.round + 1}/{rounds}" if activation.round < rounds else "final flush"
-        return f"{what}  block {activation.block + 1}/{blocks}  step {step.inner + 1}/{activation.steps}"
-
-    def _where(self, step: Step) -> dict[str, int]:
-        activation = self._node.schedule[step.activation]
-        return {
-            "round": activation.round,
-            "block": activation.block,
-            "inner": step.inner,
-            "ordinal": self._node.schedule.ordinal(step),
-        }
-
-    def _bytes(self) -> dict[str, int]:
-        total: Counter[str] = Counter()
-        for traffic in self._traffic.values():
-            total.update(traffic)
-        return {
-            "bytes_sent": sum(n for kind, n in total.items() if kind.startswith("sent.")),
-            "bytes_received": sum(n for kind, n in total.items() if kind.startswith("received.")),
-        }
-
     def _write(self, kind: str, facts: Mapping[str, Any], group: str, figures: Mapping[str, Any]) -> None:
-        """A line, and what of it is a curve."""
+        """A line of ``facts``, and ``figures`` as points of curves."""
         line = {"time": round(time.time(), 3), "kind": kind, "node": self._node.name, **facts}
         self._lines.append(json.dumps(line))
         if self._curves:

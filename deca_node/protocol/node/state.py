@@ -120,6 +120,14 @@ class Standing:
 
     def awaits(self) -> str:
         """What this node waits for right now, in words."""
+        return self._awaits_others() or f"its trainer ({self.phase})"
+
+    @property
+    def awaits_trainer(self) -> bool:
+        """Whether this node waits for its own trainer and nothing else."""
+        return self._awaits_others() is None
+
+    def _awaits_others(self) -> str | None:
         match self.phase:
             case Phase.GATHERING:
                 return f"peers: {self._company.missing}"
@@ -133,5 +141,4 @@ class Standing:
                 return "nobody: the run is complete (deca-node stop ends the node)"
             case Phase.PAUSED:
                 return "somebody to let it go on (deca-node resume)"
-        visiting = self.visit.awaits() if self.phase is Phase.VISITING and self.visit else None
-        return visiting or f"its trainer ({self.phase})"
+        return self.visit.awaits() if self.phase is Phase.VISITING and self.visit else None

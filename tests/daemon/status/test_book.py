@@ -7,6 +7,7 @@ import pytest
 
 from deca_node.daemon.status.book import Sources, StatusBook
 from deca_node.daemon.status.facts import MemberRow, PeerRow, Spread, Status, to_json
+from deca_node.daemon.status.steps import StepWatch
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.agreement import ModelFacts
@@ -32,11 +33,17 @@ class Desk:
         self.now = 100.0
         self.node = Node("north", ["north", "south"], RUN, Patience())
         wall = {"clock": lambda: self.now, "wall": lambda: self.now + 1e9}
-        self.book = StatusBook(self.node, Sources(**sources), **wall)
+        made = Sources(**sources)
+        self.book = StatusBook(self.node, made, **wall)
+        self.steps = StepWatch(self.node, made.traffic, **wall)
+
+    def observe(self, event: e.Event) -> None:
+        """Show an event to the book alone, as if the node took no part in it."""
+        self.book.observe(event, self.steps.observe(event))
 
     def tell(self, event: e.Event, seconds: float = 0.0) -> None:
         self.now += seconds
-        self.book.observe(event)
+        self.observe(event)
         for command in self.node.handle(event, self.now):
             self.book.perform(command)
 
@@ -145,7 +152,8 @@ def test_the_pace_is_that_of_the_last_minute() -> None:
     desk.begin()
     for number in range(400):
         desk.now += 1.0 if number < 200 else 0.5
-        desk.book.observe(e.Mixed(Step(0, number % 4)))
+        desk.observe(e.HalfStepped(Step(0, number % 4), None))
+        desk.observe(e.Mixed(Step(0, number % 4)))
     assert len(desk.book._times) == 121, "sixty seconds of two steps each, and the one before"
 
 

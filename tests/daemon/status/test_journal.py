@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deca_node.daemon.logs import log
-from deca_node.daemon.status.journal import LineFile, Telemetry
+from deca_node.daemon.status.journal import Journal, LineFile
 from deca_node.daemon.status.metrics import flat
 from deca_node.daemon.status.tensorboard import TensorBoard
 from deca_node.protocol import events as e
@@ -65,12 +65,15 @@ def told(folder: Path, curves: TensorBoard | None = None) -> list[dict[str, obje
     """One step, one evaluation and one sample of a node in ``folder``, and the lines it wrote."""
     desk = Desk()
     desk.begin()
-    telemetry = Telemetry(desk.node, folder, {}, curves)
-    telemetry.observe(e.HalfStepped(Step(0, 0), FrameId("north", FrameKind.UPDATE, 0, 0), {"loss": 2.5}))
-    telemetry.observe(e.Mixed(Step(0, 0), {"consensus_distance": 0.25}))
-    telemetry.observe(e.Evaluated("round 1", 2.75, 100))
-    telemetry.sample(STATUS)
-    telemetry.close()
+    journal = Journal(desk.node, folder, curves)
+    for event in (
+        e.HalfStepped(Step(0, 0), FrameId("north", FrameKind.UPDATE, 0, 0), {"loss": 2.5}),
+        e.Mixed(Step(0, 0), {"consensus_distance": 0.25}),
+        e.Evaluated("round 1", 2.75, 100),
+    ):
+        journal.observe(event, desk.steps.observe(event))
+    journal.sample(STATUS)
+    journal.close()
     return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
 
 

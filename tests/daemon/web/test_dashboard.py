@@ -16,7 +16,7 @@ import pytest
 
 from deca_node.daemon.logs import EventLog
 from deca_node.daemon.settings.address import Address
-from deca_node.daemon.status.history import EVALUATIONS_MAX, POINTS_MAX, History
+from deca_node.daemon.status.history import EVALUATIONS_MAX, POINTS_MAX
 from deca_node.daemon.web import dashboard
 from deca_node.daemon.web.dashboard import add_dashboard, plotly_js, shown_event
 from deca_node.daemon.web.guard import guard, read_token
@@ -235,20 +235,21 @@ def test_a_token_that_cannot_be_read_or_could_be_guessed(tmp_path: Path) -> None
 # --- history ----------------------------------------------------------------------------------------
 
 
-def steps(history: History, count: int, first: int = 0, **figures: float) -> None:
+def steps(desk: Desk, count: int, first: int = 0, **figures: float) -> None:
     """As if so many steps had been done; only their number in the run matters here."""
     for number in range(first, first + count):
         step = Step(*divmod(number % 16, 4))
-        history.observe(e.HalfStepped(step, None, {"loss": float(number), **figures}))
-        history.observe(e.Mixed(step, {}))
+        desk.observe(e.HalfStepped(step, None, {"loss": float(number), **figures}))
+        desk.observe(e.Mixed(step, {}))
 
 
 def test_a_page_that_asks_again_gets_what_is_new() -> None:
-    history = begun().book.history
-    steps(history, 5)
+    desk = begun()
+    history = desk.book.history
+    steps(desk, 5)
     everything = history.points()
     assert (everything.whole, everything.next) == (True, 5)
-    steps(history, 2, first=5)
+    steps(desk, 2, first=5)
     news = history.points(everything.next)
     assert (news.whole, list(news.columns["loss"]), news.next) == (False, [5.0, 6.0], 7)
     assert not any(history.points(news.next).columns.values())
@@ -256,11 +257,12 @@ def test_a_page_that_asks_again_gets_what_is_new() -> None:
 
 
 def test_a_long_run_is_thinned_and_its_mean_kept() -> None:
-    history, count = begun().book.history, 5 * POINTS_MAX
+    desk, count = begun(), 5 * POINTS_MAX
+    history = desk.book.history
     seen = 0
     held: list[float | None] = []
     for _ in range(100):
-        steps(history, count // 100, first=seen)
+        steps(desk, count // 100, first=seen)
         seen += count // 100
         news = history.points(len(held) * history.points().stride if held else 0)
         held = list(news.columns["loss"]) if news.whole else held + list(news.columns["loss"])
@@ -289,8 +291,8 @@ def test_what_is_left_of_a_step_was_waiting() -> None:
     desk = begun(traffic=lambda: traffic)
     history = desk.book.history
     desk.now += 2.0
-    history.observe(e.HalfStepped(Step(0, 0), None, {"compute_seconds": 0.5, "encode_seconds": 0.25}))
-    history.observe(e.Mixed(Step(0, 0), {"mix_seconds": 0.25, "consensus_distance": float("inf")}))
+    desk.observe(e.HalfStepped(Step(0, 0), None, {"compute_seconds": 0.5, "encode_seconds": 0.25}))
+    desk.observe(e.Mixed(Step(0, 0), {"mix_seconds": 0.25, "consensus_distance": float("inf")}))
     told = {name: value for name, (value,) in history.points().columns.items()}
     assert told["wait_seconds"] == 1.0
     assert told["consensus_distance"] is None
