@@ -16,7 +16,7 @@ It gathers the members, leads the trainer from block to block, catches up where 
     (any) ------------ stop asked for ----------------> DONE, by way of KEEPING where a visit has to be kept
 
 What happens within VISITING is the inner machine of :mod:`deca_node.protocol.visit.visit`. What the node knows and
-shows is in :mod:`~deca_node.protocol.node.state`, who is there in :mod:`~deca_node.protocol.node.company`, which
+shows is in :mod:`~deca_node.protocol.node.state`, who is there in :mod:`~deca_node.protocol.node.roster`, which
 visit a message belongs to in :mod:`~deca_node.protocol.node.visits`, how the others are caught up with in
 :mod:`~deca_node.protocol.node.catching_up`, and how a node ends in :mod:`~deca_node.protocol.node.ending`.
 """

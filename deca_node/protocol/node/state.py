@@ -9,8 +9,8 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
 from deca_node.protocol.agreed.topology import Graph
 from deca_node.protocol.node.catching_up import CatchingUp
-from deca_node.protocol.node.company import Company
 from deca_node.protocol.node.progress import NOT_TRAINING
+from deca_node.protocol.node.roster import Company
 from deca_node.protocol.node.visits import Visits
 from deca_node.protocol.visit.rules import Pace
 from deca_node.protocol.visit.visit import Visit

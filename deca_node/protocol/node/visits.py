@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.schedule import Activation, Schedule, Step
-from deca_node.protocol.node.company import Company
 from deca_node.protocol.node.offers import Offers
+from deca_node.protocol.node.roster import Company
 from deca_node.protocol.visit.rules import Pace
 from deca_node.protocol.visit.visit import Visit
 
