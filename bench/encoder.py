@@ -28,7 +28,7 @@ from deca_node.numerics.trainer import Trainer
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.options import TrainerOptions
-from deca_node.protocol.visit.waits import Patience
+from deca_node.protocol.visit.policy import Policy
 
 NAMES = ("a", "b", "c", "d")
 CONCENTRATION = 0.25
@@ -124,8 +124,8 @@ def train(folder: Path, arm: str, group: tuple[str, ...], settings: RunSettings,
         )
         return Trainer.load(options, frames.view, lambda sentence, level="info": None)
 
-    patience = Patience(eval_every="end")
-    made = seats([Node(name, group, settings, patience) for name in group], trainer)
+    policy = Policy(eval_every="end")
+    made = seats([Node(name, group, settings, policy) for name in group], trainer)
     ends = Cluster(made, Weather(), settings.seed).run()
     assert {end.exit_code for end in ends.values()} == {0}, ends
 

@@ -27,7 +27,7 @@ from deca_node.protocol import events as e
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.options import TrainerOptions
-from deca_node.protocol.visit.waits import Patience
+from deca_node.protocol.visit.policy import Policy
 
 NODES = 8
 EVAL_SEQUENCES = 16
@@ -134,8 +134,8 @@ def run(cell: Cell, folder: Path, **chosen: float) -> dict[str, Any]:
         hostile = node.name not in honest
         return Seated(HostileTrainer(cell.attack, *arguments) if hostile else Trainer(*arguments), texts)
 
-    patience = Patience(eval_every="never")
-    made = seats([Node(name, everybody, settings, patience) for name in everybody], seat)
+    policy = Policy(eval_every="never")
+    made = seats([Node(name, everybody, settings, policy) for name in everybody], seat)
     Cluster(made, seed=cell.seed).run()
     seated = [one.trainer for one in made.values() if isinstance(one.trainer, Seated)]
     clipped = [share for one in seated[: len(honest)] for share in one.clipped]

@@ -35,7 +35,7 @@ from deca_node.protocol.errors import PeersError, WireError
 from deca_node.protocol.node.node import Node, Phase
 from deca_node.protocol.options import TrainerOptions
 from deca_node.protocol.visit.edges import frames_held_max
-from deca_node.protocol.visit.waits import Patience
+from deca_node.protocol.visit.policy import Policy
 from deca_node.storage.folder import write_run
 
 AWAITS_SECONDS = 10.0
@@ -67,7 +67,7 @@ class Daemon:
         self._run = run
         self._settings = settings
         self._directory = directory
-        patience = Patience(
+        policy = Policy(
             gather=settings.wait_seconds,
             open=settings.open_timeout_seconds,
             step=settings.step_timeout_seconds,
@@ -77,7 +77,7 @@ class Daemon:
             stay=settings.after_run == "stay",
         )
         saved_before = (directory / "final").exists()
-        self._node = Node(place.name, place.expected, run, patience, place.wait_for, saved_before)
+        self._node = Node(place.name, place.expected, run, policy, place.wait_for, saved_before)
         self._events: asyncio.Queue[e.Event] = asyncio.Queue()
         tell = self._events.put_nowait
         self._network = Network(

@@ -53,7 +53,7 @@ def check(machine: Membership, out: Sequence[messages.MembershipCommand]) -> Non
     for command in out:
         if isinstance(command, messages.Send):
             decode_packet(encode_packet(command.packet))
-    alarms = machine._circle.alarms
+    alarms = machine._view.alarms
     if len(alarms._heap) > HEAP_PER_ALARM * len(alarms) + 100:
         raise Finding(f"{len(alarms._heap)} entries for {len(alarms)} alarms")
     if machine.backlog > 12 * (len(machine.members) + 2):

@@ -16,7 +16,7 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.node.node import Node, Phase
 from deca_node.protocol.visit.edges import frames_held_max
-from deca_node.protocol.visit.waits import Patience
+from deca_node.protocol.visit.policy import Policy
 from tests.fuzz.decoders import Choices, Finding
 
 NBYTES = 4
@@ -46,7 +46,7 @@ class Machine:
     def __init__(self) -> None:
         self.now = 0.0
         self.frames = FrameBook()
-        self.node = Node("a", ("a", *PEERS), SETTINGS, Patience())
+        self.node = Node("a", ("a", *PEERS), SETTINGS, Policy())
         self._orders: deque[e.Event] = deque()
         self.hear(READY)
         for peer in PEERS:

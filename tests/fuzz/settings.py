@@ -36,7 +36,7 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import DecaError
 from deca_node.protocol.node.node import Node
-from deca_node.protocol.visit.waits import Patience
+from deca_node.protocol.visit.policy import Policy
 from deca_node.storage.jsons import UNFIT
 from tests.daemon.web.fake_door import FakeDoor
 from tests.fuzz.decoders import Decoder, Finding, Target
@@ -201,7 +201,7 @@ def _applications() -> list[web.Application]:
     for host, token in (("127.0.0.1", ""), ("10.0.0.5", str(file("token", TOKEN.encode())))):
         app = application(door)
         app.middlewares.append(guard(host, token))
-        add_dashboard(app, History(Node("north", ("north",), RunSettings(), Patience())), events)
+        add_dashboard(app, History(Node("north", ("north",), RunSettings(), Policy())), events)
         apps.append(app)
     return apps
 

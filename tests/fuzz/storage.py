@@ -27,7 +27,7 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import ModelError
 from deca_node.protocol.node.node import Node
-from deca_node.protocol.visit.waits import Patience
+from deca_node.protocol.visit.policy import Policy
 from deca_node.storage import manifest as m
 from deca_node.storage.folder import agreed_fields
 from deca_node.storage.model_files import read_headers
@@ -190,7 +190,7 @@ def _metrics(data: bytes) -> None:
     path = folder / "metrics.jsonl"
     path.write_bytes(data)
     last_step(path)
-    History(Node("north", ("north",), RunSettings(), Patience())).recall(path)
+    History(Node("north", ("north",), RunSettings(), Policy())).recall(path)
     read_metrics(path)
     read_node(folder)
 

@@ -25,10 +25,10 @@ from deca_node.numerics.model.load import load_model
 from deca_node.protocol.agreed.agreement import Agreement, mismatch
 from deca_node.protocol.errors import ModelError, SettingsError
 from deca_node.protocol.membership import messages
+from deca_node.protocol.membership.alarms import STALE_MIN, STALE_SHARE_MAX, Alarms
 from deca_node.protocol.membership.facts import BOOT_MAX, INCARNATION_MAX, MemberFacts, MemberState
 from deca_node.protocol.membership.membership import Membership
 from deca_node.protocol.membership.profiles import LAN
-from deca_node.protocol.membership.view import STALE_MIN, STALE_SHARE_MAX, Alarms
 from deca_node.storage.folder import agreed_fields
 from deca_node.storage.jsons import parse
 from deca_node.storage.manifest import DamagedError, read_manifest

@@ -30,7 +30,7 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Activation, Step
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.options import TrainerOptions
-from deca_node.protocol.visit.waits import Patience
+from deca_node.protocol.visit.policy import Policy
 from tests.numerics import reference
 from tests.numerics.reference import Array, Method
 
@@ -149,7 +149,7 @@ def run_cluster(
     settings: RunSettings,
     folder: Path,
     weather: Weather | None = None,
-    patience: Patience | None = None,
+    policy: Policy | None = None,
     seed: int = 1,
     part: Callable[[str], tuple[LoadedModel, Data]] = language,
 ) -> list[Recorder]:
@@ -159,8 +159,8 @@ def run_cluster(
         options = TrainerOptions(name=node.name, settings=settings, directory=str(folder / node.name))
         return Recorder(Trainer(options, *part(node.name), frames.view), node)
 
-    patience = patience or Patience(eval_every="end")
-    made = seats([Node(name, NAMES, settings, patience) for name in NAMES], recorder)
+    policy = policy or Policy(eval_every="end")
+    made = seats([Node(name, NAMES, settings, policy) for name in NAMES], recorder)
     cluster = Cluster(made, weather or Weather(), seed)
     ends = cluster.run()
     assert {end.exit_code for end in ends.values()} == {0}
@@ -263,9 +263,9 @@ def test_late_signals_do_no_harm(exchange: str, seed: int, tmp_path: Path) -> No
     """Slow links, impatient nodes, an edge lost on the way: every frame has the length it must have, and the moments
     are of the size that they have in the same weather without signals."""
     settings = replace(SETTINGS, rounds=1, inner_steps=6, codec="int8", exchange=exchange, signal_every=seed + 1)
-    patience = Patience(step=0.5, open=2.0, eval_every="end")
+    policy = Policy(step=0.5, open=2.0, eval_every="end")
     plain, signalled = (
-        run_cluster(replace(settings, signal=signal), tmp_path / signal, STORM, patience, seed)
+        run_cluster(replace(settings, signal=signal), tmp_path / signal, STORM, policy, seed)
         for signal in ("none", "mv")
     )
     assert counted(signalled, "flows_late") > 10
@@ -290,9 +290,9 @@ def test_clipping_works_in_bad_weather(exchange: str, codec: str, mix_every: int
     settings = replace(SETTINGS, rounds=1, codec=codec, exchange=exchange, mix_every=mix_every, topology="full")
     wide = replace(settings, robust="clip", robust_neighbours=0, clip_radius=1e30)
     tight = replace(settings, robust="clip", robust_neighbours=1, clip_radius=0.01)
-    patience = Patience(step=0.5, open=2.0, eval_every="end")
+    policy = Policy(step=0.5, open=2.0, eval_every="end")
     plain, same, clipped = (
-        run_cluster(each, tmp_path / name, STORM, patience)
+        run_cluster(each, tmp_path / name, STORM, policy)
         for name, each in (("plain", settings), ("wide", wide), ("tight", tight))
     )
     assert counted(plain, "flows_late") > 5

@@ -1,11 +1,9 @@
 """What a check before the start has found: one small value per check, for tables and for programs alike."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
-
-from deca_node.protocol.errors import DecaError
 
 
 class Verdict(StrEnum):
@@ -47,11 +45,3 @@ def failed(check: str, says: str, do: str, **facts: Any) -> Finding:
 def skipped(check: str, needs: str) -> Finding:
     """Could not be checked: ``needs`` failed."""
     return Finding(check, Verdict.SKIPPED, f"not checked: needs {needs}")
-
-
-def judged(check: str, work: Callable[[], Finding], do: str) -> Finding:
-    """What ``work`` finds; where it raises, the error's own sentence, and what to ``do``."""
-    try:
-        return work()
-    except DecaError as problem:
-        return failed(check, str(problem), do)

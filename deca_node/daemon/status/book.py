@@ -283,16 +283,16 @@ class StatusBook:
         return "refused" if peer in self._refused else "down"
 
     def _edge(self, peer: str) -> str:
-        edge = self._node.visit.exchange.edges.get(peer) if self._node.visit else None
+        edge = self._node.visit.edges.by_peer.get(peer) if self._node.visit else None
         return edge.state.value if edge else ""
 
     def _behind(self, peer: str) -> int | None:
         """By how many exchanges an open edge is behind this node's own newest update."""
-        exchange = self._node.visit.exchange if self._node.visit else None
-        edge = exchange.edges.get(peer) if exchange else None
-        if exchange is None or edge is None or edge.state is not EdgeState.OPEN or exchange.encoded == NOTHING:
+        edges = self._node.visit.edges if self._node.visit else None
+        edge = edges.by_peer.get(peer) if edges else None
+        if edges is None or edge is None or edge.state is not EdgeState.OPEN or edges.encoded == NOTHING:
             return None
-        return max(exchange.behind(edge, exchange.encoded), 0)
+        return max(edges.behind(edge, edges.encoded), 0)
 
 
 def _with(histogram: Histogram, value: float) -> Histogram:

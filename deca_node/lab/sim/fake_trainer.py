@@ -20,7 +20,7 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.visit.edges import EdgeState
-from deca_node.protocol.visit.waits import Patience
+from deca_node.protocol.visit.policy import Policy
 
 LEVELS = 7
 """The quantizer has 15 levels: 4 bits."""
@@ -268,23 +268,23 @@ class FakeTrainer:
 def check_pace(node: Node) -> None:
     """No end of an open edge goes further ahead of the other than the run allows."""
     visit = node.visit
-    if visit is None or not visit.exchanging or visit.exchange.encoded < 0:
+    if visit is None or not visit.exchanging or visit.edges.encoded < 0:
         return
-    for edge in visit.exchange.edges.values():
+    for edge in visit.edges.by_peer.values():
         if edge.state is EdgeState.OPEN:
-            ahead = visit.exchange.behind(edge, visit.exchange.encoded)
+            ahead = visit.edges.behind(edge, visit.edges.encoded)
             assert ahead <= node.settings.late_steps + 1, f"{node.name} is {ahead} exchanges ahead of {edge.peer}"
 
 
 def fake_cluster(
-    seed: int, names: tuple[str, ...], settings: RunSettings, patience: Patience, weather: Weather
+    seed: int, names: tuple[str, ...], settings: RunSettings, policy: Policy, weather: Weather
 ) -> tuple[Cluster, Audit]:
     """A cluster of fake trainers whose rules are checked after every event."""
     audit = Audit()
     trainers: dict[str, FakeTrainer] = {}
 
     def seat(name: str) -> Seat:
-        return Seat(Node(name, names, settings, patience), trainers[name], trainers[name].frames)
+        return Seat(Node(name, names, settings, policy), trainers[name], trainers[name].frames)
 
     def revive(name: str, empty: bool) -> Seat:
         trainer = trainers[name]

@@ -31,7 +31,7 @@ from deca_node.protocol import events as e
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.topology import graph
 from deca_node.protocol.errors import PeersMissingError, TrainerError
-from deca_node.protocol.visit.waits import Patience
+from deca_node.protocol.visit.policy import Policy
 
 NAMES = "abcdefgh"
 ARMS = tuple(itertools.product(("ring", "full", "erdos-renyi"), ("lockstep", "overlap")))
@@ -60,12 +60,12 @@ class Storm:
     seed: int
     names: tuple[str, ...]
     settings: RunSettings
-    patience: Patience
+    policy: Policy
     weather: Weather
 
     def cluster(self) -> tuple[Cluster, Audit]:
         """It, before anything has happened."""
-        return fake_cluster(self.seed, self.names, self.settings, self.patience, self.weather)
+        return fake_cluster(self.seed, self.names, self.settings, self.policy, self.weather)
 
 
 # --- what befalls whom ------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def storm(seed: int) -> Storm:
         mix_every=rng.choice([1, 1, 2, 3]),
         late_steps=rng.choice([1, 2, 4]),
     )
-    patience = Patience(
+    policy = Policy(
         gather=30.0,
         regather=rng.choice([0.5, 5.0]),
         open=rng.choice([0.3, 2.0, 10.0]),
@@ -97,7 +97,7 @@ def storm(seed: int) -> Storm:
         eval_every=rng.choice(["round", "activation", "end"]),
         checkpoint_every=rng.choice([0, 0, 1, 2]),
     )
-    drawn = Storm(seed, names, settings, patience, weather(rng, names))
+    drawn = Storm(seed, names, settings, policy, weather(rng, names))
     return calmed(drawn) if rng.random() < CALM else drawn
 
 
@@ -120,8 +120,8 @@ def calmed(storm: Storm) -> Storm:
         asks=tuple(ask for ask in w.asks if isinstance(ask.what, e.CheckpointRequested)),
     )
     settings = dataclasses.replace(storm.settings, rounds=8, inner_steps=4, final_flush_mixes=0)
-    patience = dataclasses.replace(storm.patience, open=10.0, step=10.0, regather=5.0)
-    return dataclasses.replace(storm, settings=settings, patience=patience, weather=early)
+    policy = dataclasses.replace(storm.policy, open=10.0, step=10.0, regather=5.0)
+    return dataclasses.replace(storm, settings=settings, policy=policy, weather=early)
 
 
 def weather(rng: random.Random, names: tuple[str, ...]) -> Weather:

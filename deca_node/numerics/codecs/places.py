@@ -8,9 +8,6 @@ so a set of them has one spelling, and a duplicate is seen by comparing neighbou
 import torch
 from torch import Tensor
 
-GROUP_MAX = 1024
-"""What ten bits can tell apart."""
-
 HIGHS_PER_BYTE = 4
 
 

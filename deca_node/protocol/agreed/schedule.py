@@ -17,7 +17,6 @@ from deca_node.protocol.agreed.run import RunSettings
 
 Round = NewType("Round", int)
 Block = NewType("Block", int)
-Inner = NewType("Inner", int)
 Ordinal = NewType("Ordinal", int)
 """Position of a step in the whole run, counting from 0."""
 
@@ -83,15 +82,6 @@ class Schedule:
         if step.activation < trained:
             return Ordinal(step.activation * per_activation + step.inner)
         return Ordinal(trained * per_activation + (step.activation - trained) * self._final_flush_mixes + step.inner)
-
-    def step(self, ordinal: Ordinal) -> Step:
-        """The inverse of :meth:`ordinal`."""
-        per_activation = self._settings.inner_steps + self._settings.flush_mixes
-        trained = self._settings.rounds * self.blocks * per_activation
-        if ordinal < trained:
-            return Step(*divmod(ordinal, per_activation))
-        activation, inner = divmod(ordinal - trained, self._final_flush_mixes)
-        return Step(self._settings.rounds * self.blocks + activation, inner)
 
     def mixes(self, step: Step) -> bool:
         """Whether updates are exchanged at ``step``: every tau-th, the last with a gradient, and every flush mix."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from deca_node.protocol.membership.facts import MemberFacts, MemberState
 from deca_node.protocol.membership.messages import Ping, PushPull
-from deca_node.protocol.membership.view import Circle
+from deca_node.protocol.membership.view import View
 
 SEED_GROWTH = 1.6
 RETRY_GROWTH = 1.5
@@ -21,8 +21,8 @@ FACTS_OVERHEAD = 64
 class Contacts:
     """Calls to seeds and to the dead, and whole lists for whoever gets or asks for one. ``keep`` forgets nobody."""
 
-    def __init__(self, circle: Circle, keep: bool) -> None:
-        self._circle = circle
+    def __init__(self, view: View, keep: bool) -> None:
+        self._view = view
         self._keep = keep
         self._seeds: dict[str, float] = {}
         self._asked: dict[int, str] = {}
@@ -45,34 +45,34 @@ class Contacts:
 
     def set_seeds(self, addresses: Iterable[str], now: float) -> None:
         """The seeds are these from now on; new ones are called at once."""
-        wanted = dict.fromkeys(address for address in addresses if address != self._circle.own.address)
+        wanted = dict.fromkeys(address for address in addresses if address != self._view.own.address)
         for address in [address for address in self._seeds if address not in wanted]:
             self._drop_seed(address)
         for address in wanted:
             if address not in self._seeds:
-                self._seeds[address] = self._circle.profile.seed_pause
+                self._seeds[address] = self._view.profile.seed_pause
                 self.call_seed(address, now)
 
     def call_seed(self, address: str, now: float) -> None:
         """Call a seed unless it is in the view; either way, come back to it."""
-        circle = self._circle
+        view = self._view
         if self._present(address):
-            self._seeds[address] = circle.profile.seed_pause
+            self._seeds[address] = view.profile.seed_pause
         else:
-            seq = circle.next_seq()
+            seq = view.next_seq()
             self._asked = {asked: at for asked, at in self._asked.items() if at != address} | {seq: address}
             for page in self._pages(seq, wants_reply=True):
-                circle.call(address, page)
-        pause = circle.profile.seed_check if circle.up else self._seeds[address]
-        self._seeds[address] = min(self._seeds[address] * SEED_GROWTH, circle.profile.seed_pause_max)
-        circle.alarms.set(("seed", address), now + circle.jitter(pause))
+                view.call(address, page)
+        pause = view.profile.seed_check if view.up else self._seeds[address]
+        self._seeds[address] = min(self._seeds[address] * SEED_GROWTH, view.profile.seed_pause_max)
+        view.alarms.set(("seed", address), now + view.jitter(pause))
 
     def seed_answered(self, seq: int, name: str) -> None:
         """Somebody answered a call to a seed: now it is known who lives there. It may be this node itself."""
         address = self._asked.pop(seq, None)
         if address is None or address not in self._seeds:
             return
-        if name == self._circle.own.name:
+        if name == self._view.own.name:
             self._drop_seed(address)
         else:
             self._known_as[address] = name
@@ -80,79 +80,79 @@ class Contacts:
     def _drop_seed(self, address: str) -> None:
         del self._seeds[address]
         self._known_as.pop(address, None)
-        self._circle.alarms.cancel(("seed", address))
+        self._view.alarms.cancel(("seed", address))
 
     def _present(self, address: str) -> bool:
-        up = self._circle.up
+        up = self._view.up
         return self._known_as.get(address) in up or any(facts.address == address for facts in up.values())
 
     # --- the suspected ------------------------------------------------------------------------------
 
     def doubt(self, name: str, now: float) -> None:
         """A member is suspected: ask it until it refutes that or is given up."""
-        self._circle.alarms.set(("doubt", name), now + self._circle.jitter(self._circle.profile.probe_interval))
+        self._view.alarms.set(("doubt", name), now + self._view.jitter(self._view.profile.probe_interval))
 
     def ask_suspect(self, name: str, now: float) -> None:
         """Ask, and tell it thereby that it is suspected."""
-        self._circle.send(self._circle.members[name], Ping(self._circle.next_seq(), name))
+        self._view.send(self._view.members[name], Ping(self._view.next_seq(), name))
         self.doubt(name, now)
 
     # --- the dead -----------------------------------------------------------------------------------
 
     def bury(self, name: str, now: float) -> None:
         """A member was given up: call it now and then."""
-        pause = self._circle.profile.retry_pause
+        pause = self._view.profile.retry_pause
         self._dead[name] = (now, pause)
-        self._circle.alarms.set(("retry", name), now + self._circle.jitter(pause))
+        self._view.alarms.set(("retry", name), now + self._view.jitter(pause))
 
     def settle(self, name: str) -> None:
         """There is other news of a member that was suspected or dead: no more calls."""
         self._dead.pop(name, None)
-        self._circle.alarms.cancel(("doubt", name))
-        self._circle.alarms.cancel(("retry", name))
+        self._view.alarms.cancel(("doubt", name))
+        self._view.alarms.cancel(("retry", name))
 
     def call_dead(self, name: str, now: float) -> None:
         """Call a dead member, or forget it."""
-        circle, facts = self._circle, self._circle.members.get(name)
+        view, facts = self._view, self._view.members.get(name)
         if facts is None or facts.state is not MemberState.DEAD:
             return
         since, pause = self._dead[name]
-        if now - since > circle.profile.forget and not self._keep:
-            circle.forget(name)
+        if now - since > view.profile.forget and not self._keep:
+            view.forget(name)
             self.settle(name)
             return
-        circle.send(facts, Ping(circle.next_seq(), name))
-        pause = min(pause * RETRY_GROWTH, circle.profile.retry_pause_max)
+        view.send(facts, Ping(view.next_seq(), name))
+        pause = min(pause * RETRY_GROWTH, view.profile.retry_pause_max)
         self._dead[name] = (since, pause)
-        circle.alarms.set(("retry", name), now + circle.jitter(pause))
+        view.alarms.set(("retry", name), now + view.jitter(pause))
 
     # --- whole lists --------------------------------------------------------------------------------
 
     def exchange(self, now: float) -> None:
         """Compare lists with a member drawn by lot, as is done every now and then."""
-        for member in self._circle.some(1):
+        for member in self._view.some(1):
             self.compare(member)
-        self._circle.alarms.set(("push-pull", ""), now + self._circle.jitter(self._circle.profile.push_pull_interval))
+        self._view.alarms.set(("push-pull", ""), now + self._view.jitter(self._view.profile.push_pull_interval))
 
     def compare(self, member: MemberFacts) -> None:
         """Send a member all that is known here, and ask for the same."""
-        for page in self._pages(self._circle.next_seq(), wants_reply=True):
-            self._circle.send(member, page)
+        for page in self._pages(self._view.next_seq(), wants_reply=True):
+            self._view.send(member, page)
 
     def answer(self, sender: MemberFacts, seq: int) -> None:
         """Send all that is known here to whom it asks."""
         for page in self._pages(seq, wants_reply=False):
-            self._circle.send(sender, page)
+            self._view.send(sender, page)
 
     def _pages(self, seq: int, wants_reply: bool) -> list[PushPull]:
         """The list in as many packets as it takes; only the first asks."""
         pages: list[list[MemberFacts]] = [[]]
-        room = self._circle.profile.push_pull_bytes_max
-        for facts in self._circle.members.values():
+        room = self._view.profile.push_pull_bytes_max
+        for facts in self._view.members.values():
             nbytes = FACTS_OVERHEAD + len(facts.name) + len(facts.address)
             if nbytes > room:
                 pages.append([])
-                room = self._circle.profile.push_pull_bytes_max
+                room = self._view.profile.push_pull_bytes_max
             pages[-1].append(facts)
             room -= nbytes
         return [PushPull(seq, tuple(page), wants_reply and index == 0) for index, page in enumerate(pages)]

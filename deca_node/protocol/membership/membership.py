@@ -23,13 +23,14 @@ from typing import Any, ClassVar
 
 from deca_node.protocol.commands import Report
 from deca_node.protocol.membership import messages
+from deca_node.protocol.membership.alarms import AlarmKey
 from deca_node.protocol.membership.contacts import Contacts
 from deca_node.protocol.membership.facts import MemberFacts, MemberState
 from deca_node.protocol.membership.naming import FRESH, Naming
 from deca_node.protocol.membership.probing import Prober
 from deca_node.protocol.membership.profiles import Profile
 from deca_node.protocol.membership.suspicion import Suspicion
-from deca_node.protocol.membership.view import AlarmKey, Circle
+from deca_node.protocol.membership.view import View
 
 FAREWELLS_MAX = 32
 """Members who hear from a leaving one itself; the others hear it from them."""
@@ -46,11 +47,11 @@ class Membership:
 
     def __init__(self, own: MemberFacts, profile: Profile, rng: Random, allowed: frozenset[str] | None = None) -> None:
         self.ended = False
-        self._circle = Circle(own, profile, rng)
+        self._view = View(own, profile, rng)
         self._allowed = allowed
-        self._prober = Prober(self._circle, self._accuse)
-        self._contacts = Contacts(self._circle, keep=allowed is not None)
-        self._naming = Naming(self._circle, self._accept, self._announce, self._lose)
+        self._prober = Prober(self._view, self._accuse)
+        self._contacts = Contacts(self._view, keep=allowed is not None)
+        self._naming = Naming(self._view, self._accept, self._announce, self._lose)
         self._suspicions: dict[str, Suspicion] = {}
         self._refused: set[str] = set()
         self._had_company = False
@@ -64,56 +65,51 @@ class Membership:
             return []
         self._make_up_for_sleep(now)
         self._HANDLERS[type(event)](self, event, now)
-        while (key := self._circle.alarms.pop_due(now)) is not None:
+        while (key := self._view.alarms.pop_due(now)) is not None:
             self._ring(key, now)
         if self._view_changed and not self.ended:
             self._view_changed = False
-            self._circle.say(messages.Changed(self.view()))
-        out, self._circle.out = self._circle.out, []
+            self._view.say(messages.Changed(self.view()))
+        out, self._view.out = self._view.out, []
         return out
 
     def next_deadline(self) -> float | None:
         """When this member is to act by itself."""
-        return self._circle.alarms.next()
+        return self._view.alarms.next()
 
     @property
     def own(self) -> MemberFacts:
         """This member as it presents itself."""
-        return self._circle.own
+        return self._view.own
 
     @property
     def members(self) -> Mapping[str, MemberFacts]:
         """All others that are known, in whatever state."""
-        return self._circle.members
+        return self._view.members
 
     @property
     def counters(self) -> Mapping[str, int]:
         """What was counted, by name."""
-        return self._circle.counters
-
-    @property
-    def health_score(self) -> int:
-        """Lifeguard's local health: 0 is healthy; what is greater stretches this member's patience."""
-        return self._circle.health.score
+        return self._view.counters
 
     @property
     def backlog(self) -> int:
         """How much is under way here: alarms that are set and rumours still to be told. It stays in proportion to
         the members."""
-        return len(self._circle.alarms) + len(self._circle.rumours)
+        return len(self._view.alarms) + len(self._view.rumours)
 
     def view(self) -> dict[str, MemberFacts]:
         """Everybody alive or suspected, this member included."""
-        return {self.own.name: self.own, **self._circle.up}
+        return {self.own.name: self.own, **self._view.up}
 
     # --- events -------------------------------------------------------------------------------------
 
     def _started(self, event: messages.Started, now: float) -> None:
-        circle, profile = self._circle, self._circle.profile
+        view, profile = self._view, self._view.profile
         self._naming.begin(now)
         self._view_changed = True
-        circle.alarms.set(("probe", ""), now + circle.rng.uniform(0.0, profile.probe_interval))
-        circle.alarms.set(("push-pull", ""), now + circle.jitter(profile.push_pull_interval))
+        view.alarms.set(("probe", ""), now + view.rng.uniform(0.0, profile.probe_interval))
+        view.alarms.set(("push-pull", ""), now + view.jitter(profile.push_pull_interval))
         self._contacts.set_seeds(event.seeds, now)
 
     def _seeds_changed(self, event: messages.SeedsChanged, now: float) -> None:
@@ -124,7 +120,7 @@ class Membership:
             self._naming.renew(replace(self.own, ready_from=event.activation), now)
 
     def _send_failed(self, event: messages.SendFailed, now: float) -> None:
-        self._circle.counters["sends_failed"] += 1
+        self._view.counters["sends_failed"] += 1
         self._prober.failed(event.address, now)
         self._naming.failed(event.address, now)
 
@@ -156,9 +152,9 @@ class Membership:
 
     def _tell_if_behind(self, sender: MemberFacts) -> None:
         """A sender that is believed dead, or whose boot is past, does not know it; an answer would have told it."""
-        held = self._circle.members.get(sender.name)
+        held = self._view.members.get(sender.name)
         if held is not None and held.newer_than(sender):
-            self._circle.send(sender, messages.Gossip())
+            self._view.send(sender, messages.Gossip())
 
     def _namesake_spoke(self, packet: messages.Packet, now: float) -> None:
         if isinstance(packet.body, messages.Claim):
@@ -220,7 +216,7 @@ class Membership:
             self._learn(facts, now)
 
     def _learn(self, facts: MemberFacts, now: float, accuser: str = "") -> None:
-        held = self._circle.members.get(facts.name)
+        held = self._view.members.get(facts.name)
         if held is facts and not accuser:
             return
         if facts.name == self.own.name:
@@ -237,8 +233,8 @@ class Membership:
     def _learn_new(self, facts: MemberFacts, now: float, accuser: str) -> None:
         if facts.state is MemberState.DEAD or not self._admits(facts.name):
             return
-        if len(self._circle.members) >= self._circle.profile.members_max:
-            self._circle.counters["members_over_limit"] += 1
+        if len(self._view.members) >= self._view.profile.members_max:
+            self._view.counters["members_over_limit"] += 1
             return
         self._accept(facts, now, accuser)
 
@@ -251,34 +247,34 @@ class Membership:
             return
         suspicion = self._suspicions[held.name]
         if accuser and suspicion.confirm(accuser):
-            self._circle.tell(held, now, accuser)
-            self._circle.alarms.set(("suspicion", held.name), suspicion.deadline)
+            self._view.tell(held, now, accuser)
+            self._view.alarms.set(("suspicion", held.name), suspicion.deadline)
 
     def _accuse(self, name: str, now: float) -> None:
         """This member's own probe failed."""
-        held = self._circle.up[name]
+        held = self._view.up[name]
         self._suspect(held, replace(held, state=MemberState.SUSPECT), self.own.name, now)
 
     def _give_up(self, name: str, now: float) -> None:
         """T(C) has passed without a word from the suspected."""
-        held = self._circle.members[name]
+        held = self._view.members[name]
         self._accept(replace(held, state=MemberState.DEAD), now, self.own.name)
 
     def _accept(self, facts: MemberFacts, now: float, accuser: str = "") -> None:
         """Believe it, act on it, pass it on."""
-        circle, before = self._circle, self._circle.members.get(facts.name)
-        if facts.present and not circle.up and self._had_company:
+        view, before = self._view, self._view.members.get(facts.name)
+        if facts.present and not view.up and self._had_company:
             self._naming.returned(now)
-        circle.put(facts)
-        circle.tell(facts, now, accuser)
+        view.put(facts)
+        view.tell(facts, now, accuser)
         self._had_company |= facts.present
         suspicion = self._suspicions.pop(facts.name, None)
-        circle.alarms.cancel(("suspicion", facts.name))
+        view.alarms.cancel(("suspicion", facts.name))
         self._contacts.settle(facts.name)
         if facts.state is MemberState.SUSPECT:
-            circle.counters["suspicions"] += 1
-            begun = self._suspicions[facts.name] = Suspicion.begin(now, circle.size, circle.profile, accuser)
-            circle.alarms.set(("suspicion", facts.name), begun.deadline)
+            view.counters["suspicions"] += 1
+            begun = self._suspicions[facts.name] = Suspicion.begin(now, view.size, view.profile, accuser)
+            view.alarms.set(("suspicion", facts.name), begun.deadline)
             self._contacts.doubt(facts.name, now)
         elif facts.state is MemberState.DEAD:
             self._contacts.bury(facts.name, now)
@@ -287,8 +283,8 @@ class Membership:
     def _announce(self, own: MemberFacts, now: float) -> None:
         """This member presents itself anew."""
         self._view_changed |= own.boot != self.own.boot or own.ready_from != self.own.ready_from
-        self._circle.own = own
-        self._circle.tell(own, now)
+        self._view.own = own
+        self._view.tell(own, now)
 
     # --- reports ------------------------------------------------------------------------------------
 
@@ -297,14 +293,14 @@ class Membership:
         if facts.present and not was_present:
             self._prober.add(facts.name)
             come = "has joined" if before is None else "is back"
-            self._circle.say(messages.MemberUp(facts.name, f"{facts.name} at {facts.address} {come}"))
+            self._view.say(messages.MemberUp(facts.name, f"{facts.name} at {facts.address} {come}"))
         elif facts.present and before is not None and facts.boot != before.boot:
             sentence = f"{facts.name} has started anew, at {facts.address}"
-            self._circle.say(messages.MemberUp(facts.name, sentence))
+            self._view.say(messages.MemberUp(facts.name, sentence))
         elif was_present and facts.state is MemberState.DEAD:
-            self._circle.say(messages.MemberDown(facts.name, _why_down(facts.name, suspicion)))
+            self._view.say(messages.MemberDown(facts.name, _why_down(facts.name, suspicion)))
         elif was_present and facts.state is MemberState.LEFT:
-            self._circle.say(messages.MemberLeft(facts.name, f"{facts.name} has left for good"))
+            self._view.say(messages.MemberLeft(facts.name, f"{facts.name} has left for good"))
         self._view_changed |= facts.present != was_present
         if before is not None and facts.present:
             seen = (before.address, before.boot, before.ready_from)
@@ -313,15 +309,15 @@ class Membership:
     def _admits(self, name: str) -> bool:
         if self._allowed is None or name in self._allowed:
             return True
-        self._circle.counters["names_refused"] += 1
+        self._view.counters["names_refused"] += 1
         if name not in self._refused and len(self._refused) < REFUSED_NAMED_MAX:
             self._refused.add(name)
             sentence = f"{name} is not in the peers file, and the membership is static: refused"
-            self._circle.say(Report("refused", sentence, "warning", name))
+            self._view.say(Report("refused", sentence, "warning", name))
         return False
 
     def _state(self, name: str) -> MemberState | None:
-        held = self._circle.members.get(name)
+        held = self._view.members.get(name)
         return None if held is None else held.state
 
     # --- the end ------------------------------------------------------------------------------------
@@ -331,32 +327,32 @@ class Membership:
         if self._naming.rank(now) != FRESH:
             self._farewell()
         self._end()
-        self._circle.say(messages.NameTaken(sentence))
+        self._view.say(messages.NameTaken(sentence))
 
     def _farewell(self) -> None:
-        self._circle.own = replace(self.own, state=MemberState.LEFT)
-        for member in self._circle.some(FAREWELLS_MAX):
-            self._circle.send(member, messages.Gossip())
+        self._view.own = replace(self.own, state=MemberState.LEFT)
+        for member in self._view.some(FAREWELLS_MAX):
+            self._view.send(member, messages.Gossip())
         self._end()
 
     def _end(self) -> None:
         self.ended = True
-        self._circle.alarms.clear()
+        self._view.alarms.clear()
 
     # --- time ---------------------------------------------------------------------------------------
 
     def _make_up_for_sleep(self, now: float) -> None:
         """Where this process stood still, nobody else is at fault: everything gets as much time again, and the
         answers that have piled up are heard first."""
-        deadline = self._circle.alarms.next()
-        if deadline is None or now - deadline <= self._circle.profile.oversleep:
+        deadline = self._view.alarms.next()
+        if deadline is None or now - deadline <= self._view.profile.oversleep:
             return
-        self._circle.counters["overslept"] += 1
-        self._circle.health.worsen()
-        self._circle.alarms.shift(now - deadline + self._circle.profile.probe_interval)
+        self._view.counters["overslept"] += 1
+        self._view.health.worsen()
+        self._view.alarms.shift(now - deadline + self._view.profile.probe_interval)
         for suspicion in self._suspicions.values():
-            suspicion.start += now - deadline + self._circle.profile.probe_interval
-        if now - deadline > self._circle.profile.suspicion_factor * self._circle.profile.probe_interval:
+            suspicion.start += now - deadline + self._view.profile.probe_interval
+        if now - deadline > self._view.profile.suspicion_factor * self._view.profile.probe_interval:
             self._naming.returned(now)
 
     def _ring(self, key: AlarmKey, now: float) -> None:
@@ -365,7 +361,7 @@ class Membership:
             case "suspicion":
                 self._give_up(what, now)
             case "gossip":
-                self._circle.gossip(now)
+                self._view.gossip(now)
             case "probe" | "indirect" | "nack" | "relay":
                 self._prober.ring(kind, what, now)
             case "seed" | "doubt" | "retry" | "push-pull":

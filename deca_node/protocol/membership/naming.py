@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from deca_node.protocol.membership.facts import BOOT_MAX, INCARNATION_MAX, MemberFacts
 from deca_node.protocol.membership.messages import Claim, Ping, Taken
 from deca_node.protocol.membership.rumours import Rumour
-from deca_node.protocol.membership.view import Circle
+from deca_node.protocol.membership.view import View
 
 ESTABLISHED, RETURNED, FRESH = 0, 1, 2
 """Ranks in a Claim: a member as any; one that was cut off or stood still just now; one that has just started."""
@@ -42,12 +42,12 @@ class Naming:
 
     def __init__(
         self,
-        circle: Circle,
+        view: View,
         accept: Callable[[MemberFacts, float], None],
         announce: Callable[[MemberFacts, float], None],
         lose: Callable[[str, float], None],
     ) -> None:
-        self._circle = circle
+        self._view = view
         self._accept, self._announce, self._lose = accept, announce, lose
         self._challenges: dict[str, _Challenge] = {}
         self._rival: MemberFacts | None = None
@@ -56,11 +56,11 @@ class Naming:
 
     def begin(self, now: float) -> None:
         """The process has just started."""
-        self._fresh_until = now + FRESH_CHALLENGES * self._circle.profile.challenge
+        self._fresh_until = now + FRESH_CHALLENGES * self._view.profile.challenge
 
     def returned(self, now: float) -> None:
         """This node was cut off, or stood still: its name may have passed on meanwhile."""
-        self._returned_until = now + RETURNED_CHALLENGES * self._circle.profile.challenge
+        self._returned_until = now + RETURNED_CHALLENGES * self._view.profile.challenge
 
     def rank(self, now: float) -> int:
         """This node's standing in a Claim."""
@@ -79,18 +79,18 @@ class Naming:
 
     def challenge(self, held: MemberFacts, rival: MemberFacts, now: float) -> None:
         """``rival`` is of a greater boot than ``held``, which is present: ask at the holder's address."""
-        circle, name = self._circle, held.name
+        view, name = self._view, held.name
         running = self._challenges.get(name)
         if running is not None:
             if rival.newer_than(running.rival):
                 running.rival = rival
             return
-        if ("quiet", name) in circle.alarms:
+        if ("quiet", name) in view.alarms:
             return
-        circle.counters["names_challenged"] += 1
-        self._challenges[name] = _Challenge(circle.next_seq(), held, rival)
-        circle.alarms.set(("challenge", name), now + circle.profile.challenge)
-        circle.call(held.address, Ping(self._challenges[name].seq, name), Rumour(rival))
+        view.counters["names_challenged"] += 1
+        self._challenges[name] = _Challenge(view.next_seq(), held, rival)
+        view.alarms.set(("challenge", name), now + view.profile.challenge)
+        view.call(held.address, Ping(self._challenges[name].seq, name), Rumour(rival))
 
     def answered(self, seq: int, sender: MemberFacts, now: float) -> None:
         """Somebody answered a ping: is it a holder that was challenged?"""
@@ -101,9 +101,9 @@ class Naming:
             self.vacant(sender.name, now)
             return
         self._end(sender.name)
-        self._circle.alarms.set(("quiet", sender.name), now + self._circle.profile.challenge)
+        self._view.alarms.set(("quiet", sender.name), now + self._view.profile.challenge)
         if challenge.rival.present:
-            self._circle.call(challenge.rival.address, Taken(sender))
+            self._view.call(challenge.rival.address, Taken(sender))
 
     def failed(self, address: str, now: float) -> None:
         """Nobody listens at an address."""
@@ -118,31 +118,31 @@ class Naming:
         if challenge is None:
             return
         self._end(name)
-        held = self._circle.members.get(name)
+        held = self._view.members.get(name)
         if held is None or challenge.rival.newer_than(held):
             self._accept(challenge.rival, now)
 
     def _end(self, name: str) -> None:
         self._challenges.pop(name, None)
-        self._circle.alarms.cancel(("challenge", name))
+        self._view.alarms.cancel(("challenge", name))
 
     # --- this node's own name -----------------------------------------------------------------------
 
     def hear_of_self(self, facts: MemberFacts, now: float) -> None:
         """Facts under this node's own name."""
-        own = self._circle.own
+        own = self._view.own
         if facts.boot < own.boot or not facts.newer_than(own):
             return
         if facts.boot == own.boot:
-            self._circle.counters["refutations"] += 1
+            self._view.counters["refutations"] += 1
             if not facts.present or facts.state > own.state:
-                self._circle.health.worsen()
+                self._view.health.worsen()
             self.renew(replace(own, incarnation=facts.incarnation), now)
         elif not facts.present:
             self._outgrow(own, facts.boot, now)
         elif self._rival is None:
             self._rival = facts
-            self._circle.alarms.set(("contest", ""), now + self._circle.profile.challenge)
+            self._view.alarms.set(("contest", ""), now + self._view.profile.challenge)
             self._claim(facts.address, now)
 
     def renew(self, own: MemberFacts, now: float) -> None:
@@ -155,13 +155,13 @@ class Naming:
 
     def met_namesake(self, sender: MemberFacts, now: float) -> None:
         """Another process under this name has spoken to this node."""
-        if sender.boot not in (self._circle.own.boot, self._circle.started):
+        if sender.boot not in (self._view.own.boot, self._view.started):
             self._claim(sender.address, now)
 
     def claim_received(self, sender: MemberFacts, claim: Claim, now: float) -> None:
         """The one with the greater standing ends."""
-        ours, theirs = (self.rank(now), self._circle.started), (claim.rank, claim.started)
-        if claim.started == self._circle.started:
+        ours, theirs = (self.rank(now), self._view.started), (claim.rank, claim.started)
+        if claim.started == self._view.started:
             return
         if theirs < ours:
             self._end_as_second(sender, now)
@@ -170,8 +170,8 @@ class Naming:
 
     def taken_received(self, holder: MemberFacts, now: float) -> None:
         """A third says that the name's holder lives. Whoever has just started believes it; others ask the holder."""
-        own = self._circle.own
-        if holder.name != own.name or holder.boot in (own.boot, self._circle.started):
+        own = self._view.own
+        if holder.name != own.name or holder.boot in (own.boot, self._view.started):
             return
         if self.rank(now) == FRESH:
             self._end_as_second(holder, now)
@@ -181,21 +181,21 @@ class Naming:
     def uncontested(self, now: float) -> None:
         """The other process under this name does not answer: it is gone."""
         rival, self._rival = self._rival, None
-        self._circle.alarms.cancel(("contest", ""))
-        if rival is not None and rival.boot > self._circle.own.boot:
-            self._outgrow(self._circle.own, rival.boot, now)
+        self._view.alarms.cancel(("contest", ""))
+        if rival is not None and rival.boot > self._view.own.boot:
+            self._outgrow(self._view.own, rival.boot, now)
 
     def _claim(self, address: str, now: float) -> None:
-        self._circle.call(address, Claim(self.rank(now), self._circle.started))
+        self._view.call(address, Claim(self.rank(now), self._view.started))
 
     def _outgrow(self, own: MemberFacts, boot: int, now: float) -> None:
         if boot == BOOT_MAX:
             # Nothing is greater, so there is nothing to say.
-            self._circle.counters["boots_exhausted"] += 1
+            self._view.counters["boots_exhausted"] += 1
             return
         # By chance, because another may outgrow the same boot just now, and boots must tell processes apart.
-        grown = min(boot + 1 + self._circle.rng.getrandbits(20), BOOT_MAX)
-        self._circle.counters["boots_outgrown"] += 1
+        grown = min(boot + 1 + self._view.rng.getrandbits(20), BOOT_MAX)
+        self._view.counters["boots_outgrown"] += 1
         self._announce(replace(own, boot=grown, incarnation=0), now)
 
     def _end_as_second(self, holder: MemberFacts, now: float) -> None:

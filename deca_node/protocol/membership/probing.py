@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from deca_node.protocol.membership.facts import MemberFacts
 from deca_node.protocol.membership.messages import Ack, Nack, Ping, PingReq
-from deca_node.protocol.membership.view import Circle
+from deca_node.protocol.membership.view import View
 
 NACK_SHARE = 0.8
 """Of the time that an asked member has, how much passes before it says that it heard nothing."""
@@ -45,8 +45,8 @@ class _Relay:
 class Prober:
     """Asks, is asked, and calls ``accuse(name)`` about whom nobody could reach."""
 
-    def __init__(self, circle: Circle, accuse: Callable[[str, float], None]) -> None:
-        self._circle = circle
+    def __init__(self, view: View, accuse: Callable[[str, float], None]) -> None:
+        self._view = view
         self._accuse = accuse
         self._round: list[str] = []
         self._probe: _Probe | None = None
@@ -54,7 +54,7 @@ class Prober:
 
     def add(self, name: str) -> None:
         """A new member takes its turn in this round, at a place drawn by lot."""
-        self._round.insert(self._circle.rng.randint(0, len(self._round)), name)
+        self._round.insert(self._view.rng.randint(0, len(self._round)), name)
 
     def ring(self, kind: str, what: str, now: float) -> None:
         """An alarm of this part."""
@@ -73,24 +73,24 @@ class Prober:
     def tick(self, now: float) -> None:
         """End the probe before, and begin the next."""
         self._conclude(now)
-        circle, multiplier = self._circle, self._circle.health.multiplier
+        view, multiplier = self._view, self._view.health.multiplier
         target = self._next_target()
         if target is not None:
-            self._probe = _Probe(circle.next_seq(), target)
-            circle.send(target, Ping(self._probe.seq, target.name))
-            circle.alarms.set(("indirect", ""), now + circle.profile.probe_timeout * multiplier)
-        circle.alarms.set(("probe", ""), now + circle.profile.probe_interval * multiplier)
+            self._probe = _Probe(view.next_seq(), target)
+            view.send(target, Ping(self._probe.seq, target.name))
+            view.alarms.set(("indirect", ""), now + view.profile.probe_timeout * multiplier)
+        view.alarms.set(("probe", ""), now + view.profile.probe_interval * multiplier)
 
     def ask_others(self, now: float) -> None:
         """The target did not answer in time: let others try."""
-        circle, probe = self._circle, self._probe
-        circle.alarms.cancel(("indirect", ""))
+        view, probe = self._view, self._probe
+        view.alarms.cancel(("indirect", ""))
         if probe is None or probe.relays:
             return
-        for relay in circle.trusted(circle.profile.indirect_probes, but=probe.target.name):
+        for relay in view.trusted(view.profile.indirect_probes, but=probe.target.name):
             probe.relays.add(relay.name)
             probe.silent.add(relay.name)
-            circle.send(relay, PingReq(probe.seq, probe.target.name, probe.target.address))
+            view.send(relay, PingReq(probe.seq, probe.target.name, probe.target.address))
 
     def failed(self, address: str, now: float) -> None:
         """Nobody answers at an address: no need to wait out the timeout."""
@@ -98,10 +98,10 @@ class Prober:
             self.ask_others(now)
 
     def _next_target(self) -> MemberFacts | None:
-        up = self._circle.up
+        up = self._view.up
         if not self._round:
             self._round = sorted(up)
-            self._circle.rng.shuffle(self._round)
+            self._view.rng.shuffle(self._round)
         while self._round:
             target = up.get(self._round.pop())
             if target is not None:
@@ -110,12 +110,12 @@ class Prober:
 
     def _conclude(self, now: float) -> None:
         probe, self._probe = self._probe, None
-        self._circle.alarms.cancel(("indirect", ""))
-        if probe is None or probe.target.name not in self._circle.up:
+        self._view.alarms.cancel(("indirect", ""))
+        if probe is None or probe.target.name not in self._view.up:
             return
-        self._circle.counters["probes_failed"] += 1
-        trusted = [name for name in probe.silent if self._circle.trusts(name)]
-        self._circle.health.worsen(1 + len(trusted))
+        self._view.counters["probes_failed"] += 1
+        trusted = [name for name in probe.silent if self._view.trusts(name)]
+        self._view.health.worsen(1 + len(trusted))
         self._accuse(probe.target.name, now)
 
     # --- answers ------------------------------------------------------------------------------------
@@ -126,13 +126,13 @@ class Prober:
         if probe is not None and body.seq == probe.seq:
             if sender.name == probe.target.name or sender.name in probe.relays:
                 self._probe = None
-                self._circle.alarms.cancel(("indirect", ""))
-                self._circle.health.recover()
+                self._view.alarms.cancel(("indirect", ""))
+                self._view.health.recover()
             return
         relay = self._relays.get(body.seq)
         if relay is not None:
             self._end_relay(body.seq)
-            self._circle.send(relay.asker, Ack(relay.seq))
+            self._view.send(relay.asker, Ack(relay.seq))
 
     def nack_received(self, sender: MemberFacts, body: Nack) -> None:
         """Another could not reach the target either, but hears this node."""
@@ -143,32 +143,32 @@ class Prober:
 
     def ping_received(self, sender: MemberFacts, body: Ping) -> None:
         """Answer, if it is this node that is meant."""
-        if body.target == self._circle.own.name:
-            self._circle.send(sender, Ack(body.seq))
+        if body.target == self._view.own.name:
+            self._view.send(sender, Ack(body.seq))
 
     def ping_req_received(self, sender: MemberFacts, body: PingReq, now: float) -> None:
         """Try the target for the sender."""
-        circle, profile = self._circle, self._circle.profile
-        target = circle.members.get(body.target)
+        view, profile = self._view, self._view.profile
+        target = view.members.get(body.target)
         if target is None or len(self._relays) >= RELAYS_MAX:
-            circle.counters["ping_reqs_refused"] += 1
+            view.counters["ping_reqs_refused"] += 1
             return
-        seq = circle.next_seq()
+        seq = view.next_seq()
         self._relays[seq] = _Relay(sender, body.seq)
-        circle.send(target, Ping(seq, target.name))
-        circle.alarms.set(("nack", str(seq)), now + NACK_SHARE * (profile.probe_interval - profile.probe_timeout))
-        circle.alarms.set(("relay", str(seq)), now + (1 + profile.health_max) * profile.probe_interval)
+        view.send(target, Ping(seq, target.name))
+        view.alarms.set(("nack", str(seq)), now + NACK_SHARE * (profile.probe_interval - profile.probe_timeout))
+        view.alarms.set(("relay", str(seq)), now + (1 + profile.health_max) * profile.probe_interval)
 
     def say_nack(self, seq: int) -> None:
         """The target has not answered yet; its answer may still be passed on."""
         relay = self._relays.get(seq)
         if relay is not None:
-            self._circle.send(relay.asker, Nack(relay.seq))
+            self._view.send(relay.asker, Nack(relay.seq))
 
     def _end_relay(self, seq: int) -> None:
         self.drop_relay(seq)
-        self._circle.alarms.cancel(("nack", str(seq)))
-        self._circle.alarms.cancel(("relay", str(seq)))
+        self._view.alarms.cancel(("nack", str(seq)))
+        self._view.alarms.cancel(("relay", str(seq)))
 
     def drop_relay(self, seq: int) -> None:
         """The asker waits no longer."""

@@ -1,82 +1,19 @@
-"""What the parts of membership share: this node itself, the others as it knows them, its alarms, and its mouth."""
+"""The state that all parts of membership share: this node's own facts, the other members as it knows them, its alarms
+and rumours, and the commands it gives out."""
 
-import heapq
 import itertools
 from collections import Counter
 from random import Random
 
+from deca_node.protocol.membership.alarms import Alarms
 from deca_node.protocol.membership.facts import MemberFacts, MemberState
 from deca_node.protocol.membership.messages import Body, Gossip, MembershipCommand, Packet, Send
 from deca_node.protocol.membership.profiles import Profile
 from deca_node.protocol.membership.rumours import Rumour, Rumours
 from deca_node.protocol.membership.suspicion import LocalHealth, retransmissions
 
-AlarmKey = tuple[str, str]
-"""What an alarm is about: its kind, and of whom or which."""
 
-
-STALE_SHARE_MAX, STALE_MIN = 2, 64
-"""The heap of alarms has at most so many entries for each alarm that is set, and so many more."""
-
-
-class Alarms:
-    """What is due when. A key has one alarm at most; setting it again moves it."""
-
-    def __init__(self) -> None:
-        self._order = itertools.count()
-        self._set: dict[AlarmKey, tuple[float, int]] = {}
-        self._heap: list[tuple[float, int, AlarmKey]] = []
-
-    def __len__(self) -> int:
-        return len(self._set)
-
-    def __contains__(self, key: AlarmKey) -> bool:
-        return key in self._set
-
-    def set(self, key: AlarmKey, when: float) -> None:
-        """Ring at a time."""
-        entry = self._set[key] = (when, next(self._order))
-        heapq.heappush(self._heap, (*entry, key))
-        # What was moved or cancelled stays in the heap until it comes to the top, which may be in half a minute: a
-        # peer that is believed dead and alive by turns would fill the memory meanwhile.
-        if len(self._heap) > STALE_SHARE_MAX * len(self._set) + STALE_MIN:
-            self._rebuild()
-
-    def cancel(self, key: AlarmKey) -> None:
-        """Do not ring; nothing happens where none was set."""
-        self._set.pop(key, None)
-
-    def next(self) -> float | None:
-        """When the earliest rings."""
-        while self._heap and self._set.get(self._heap[0][2]) != self._heap[0][:2]:
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
-
-    def pop_due(self, now: float) -> AlarmKey | None:
-        """Take the earliest that is due."""
-        when = self.next()
-        if when is None or when > now:
-            return None
-        key = heapq.heappop(self._heap)[2]
-        del self._set[key]
-        return key
-
-    def clear(self) -> None:
-        """Nothing rings any more."""
-        self._set.clear()
-        self._heap.clear()
-
-    def shift(self, seconds: float) -> None:
-        """Let everything ring later."""
-        self._set = {key: (when + seconds, order) for key, (when, order) in self._set.items()}
-        self._rebuild()
-
-    def _rebuild(self) -> None:
-        self._heap = [(when, order, key) for key, (when, order) in self._set.items()]
-        heapq.heapify(self._heap)
-
-
-class Circle:
+class View:
     """One member's view. ``members`` holds the others in whatever state, ``up`` those of them that are present."""
 
     def __init__(self, own: MemberFacts, profile: Profile, rng: Random) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.schedule import Step
-from deca_node.protocol.node.progress import NOT_TRAINING
+from deca_node.protocol.node.roster import NOT_TRAINING
 from deca_node.protocol.visit.waits import Attempts
 
 

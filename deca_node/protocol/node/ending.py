@@ -33,11 +33,11 @@ class Ending(Standing):
         """Nothing is left to do here; others may still need something."""
         for peer in sorted(self.up):
             self._say(c.SendBye(peer))
-        self.phase, self._deadline = Phase.LEAVING, now + self._patience.finish
+        self.phase, self._deadline = Phase.LEAVING, now + self._policy.finish
 
     def _complete(self, sentence: str = COMPLETE) -> None:
         """Nobody needs anything any more, or not soon."""
-        if not self._patience.stay:
+        if not self._policy.stay:
             self._finish(0, sentence, for_good=True)
             return
         self.phase, self._deadline = Phase.STAYING, None

@@ -64,11 +64,11 @@ class Node(Ending):
     # --- who is there -------------------------------------------------------------------------------
 
     def _members_changed(self, event: e.MembersChanged, now: float) -> None:
-        self._company.know(event.ready_from)
+        self._roster.know(event.ready_from)
         self._look_round(now)
 
     def _peer_up(self, event: e.PeerUp, now: float) -> None:
-        self._company.came(event.peer, event.activation)
+        self._roster.came(event.peer, event.activation)
         if self.phase is Phase.VISITING and self.visit:
             self.visit.peer_up(event.peer)
         elif self.phase in (Phase.LEAVING, Phase.STAYING):
@@ -77,7 +77,7 @@ class Node(Ending):
         self._look_round(now)
 
     def _peer_down(self, event: e.PeerDown, now: float) -> None:
-        self._company.went(event.peer)
+        self._roster.went(event.peer)
         self._visits.offers.drop(event.peer)
         if self.phase is Phase.VISITING and self.visit:
             self.visit.peer_down(event, now)
@@ -85,20 +85,20 @@ class Node(Ending):
 
     def _peer_progress(self, event: e.PeerProgress, now: float) -> None:
         if event.peer in self.up:
-            self._company.progress.heard(event.peer, event.activation)
+            self._roster.heard(event.peer, event.activation)
             self._look_round(now)
 
     def _peer_refused(self, event: e.PeerRefused, now: float) -> None:
         """One odd node out of many goes; the many stay and wait until it comes back in agreement."""
-        self._company.disagrees(event.peer)
-        if self.phase is Phase.GATHERING and self._company.outvoted:
+        self._roster.disagrees(event.peer)
+        if self.phase is Phase.GATHERING and self._roster.outvoted:
             self._finish(MismatchError.exit_code, f"no agreement with {event.peer}: {event.sentence}")
         else:
             sentence = f"no agreement with {event.peer}: {event.sentence}"
             self._say(c.Report("refused", sentence, "warning", event.peer))
 
     def _bye_received(self, event: e.ByeReceived, now: float) -> None:
-        self._company.finished(event.peer)
+        self._roster.finished(event.peer)
         self._look_round(now)
 
     def _look_round(self, now: float) -> None:
@@ -108,7 +108,7 @@ class Node(Ending):
                 self._begin_if_gathered(now)
             case Phase.AWAITING_TURN:
                 self._take_turn(now)
-            case Phase.LEAVING if not self._company.unfinished:
+            case Phase.LEAVING if not self._roster.unfinished:
                 self._complete()
 
     # --- loading and gathering ----------------------------------------------------------------------
@@ -118,13 +118,13 @@ class Node(Ending):
         if self._begun:
             self._go_on(now)
             return
-        gather, regather = self._patience.gather, self._patience.regather
+        gather, regather = self._policy.gather, self._policy.regather
         if self.next > Step(0, 0):
             gather = min(gather or regather, regather)
         self.phase, self._deadline = Phase.GATHERING, now + gather if gather else None
         if self._schedule is None:
             blocks = len(event.model.block_names)
-            self._schedule = Schedule(self.settings, blocks, self._company.flush_mixes(0))
+            self._schedule = Schedule(self.settings, blocks, self._roster.flush_mixes(0))
             self._say(c.Meet(agree(self.settings, event.model)))
         if self._saved_before and self.next.activation == len(self.schedule):
             self._complete()
@@ -133,12 +133,12 @@ class Node(Ending):
 
     def _begin_if_gathered(self, now: float) -> None:
         """Begin with all that are expected; a run that goes on elsewhere already need not be waited for."""
-        if self._company.gathered or self._company.progress.behind(self.next.activation):
+        if self._roster.gathered or self._roster.behind(self.next.activation):
             self._begin(now)
 
     def _begin(self, now: float) -> None:
         self._begun, self._deadline = True, None
-        if self.next == Step(0, 0) and not self._company.progress.behind(0):
+        if self.next == Step(0, 0) and not self._roster.behind(0):
             self._evaluate("start")
         else:
             self._go_on(now)
@@ -153,7 +153,7 @@ class Node(Ending):
         elif self._pausing:
             self.phase = Phase.PAUSED
             self._visits.decline_all("pauses")
-        elif self._company.progress.behind(self.next.activation):
+        elif self._roster.behind(self.next.activation):
             self._leave_and_fetch()
         elif self.next.activation < len(self.schedule):
             self._begin_visit(now)
@@ -169,7 +169,7 @@ class Node(Ending):
         self._visits.begin(self.schedule, self.next, now)
 
     def _open_received(self, event: e.OpenReceived, now: float) -> None:
-        self._company.progress.heard(event.peer, event.activation)
+        self._roster.heard(event.peer, event.activation)
         visiting = self.phase is Phase.VISITING and self._active.phase is not VisitPhase.ACTIVATING
         early = event.activation > self.next.activation or (event.activation == self.next.activation and not visiting)
         if not early:
@@ -227,7 +227,7 @@ class Node(Ending):
             self._go_on(now)
 
     def _evaluate_or_go_on(self, now: float) -> None:
-        done, every = self.next.activation, self._patience.eval_every
+        done, every = self.next.activation, self._policy.eval_every
         last, round_ends = done == len(self.schedule), done % self.schedule.blocks == 0
         if self._ending or last or self._evaluated_at >= done:
             self._go_on(now)
@@ -280,14 +280,14 @@ class Node(Ending):
     def _take_turn(self, now: float) -> None:
         """Begin with the others, not in the middle of what they do: when one offers an edge, or none trains that will
         come by here."""
-        index, progress = self.next.activation, self._company.progress
+        index = self.next.activation
         if self._pausing or index == len(self.schedule):
             self._go_on(now)
         elif self._visits.offers.waiting(index):
             self._begin_visit(now)
-        elif progress.behind(index):
+        elif self._roster.behind(index):
             self._fetch()
-        elif not progress.busy(index - 1):
+        elif not self._roster.busy(index - 1):
             self._go_on(now)
 
     # --- the end ------------------------------------------------------------------------------------
@@ -348,7 +348,7 @@ class Node(Ending):
             case Phase.GATHERING if self.next > Step(0, 0):
                 self._begin(now)
             case Phase.GATHERING:
-                waited = f"waited {self._patience.gather:g} s for {self.awaits()}"
+                waited = f"waited {self._policy.gather:g} s for {self.awaits()}"
                 self._finish(PeersMissingError.exit_code, f"{waited}; start them, or wait longer with --wait")
             case Phase.FETCHING:
                 self._go_on(now)

@@ -1,66 +1,79 @@
-"""Who is there? The members of the run, those among them with a live stream, and where each of these is."""
+"""The members of the run as one node knows them: who takes part, who has a live stream, and where each peer stands.
+
+A node that was away finds its peers further on than itself. It takes the blocks that they have trained meanwhile, waits
+for its turn, and goes on where they are. One peer alone cannot tell a node that it was away: at least half of the peers
+that train must be ahead of it.
+"""
 
 from collections.abc import Iterable, Mapping
 
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.topology import Graph, graph
 from deca_node.protocol.agreed.weights import flush_mixes
-from deca_node.protocol.node.progress import Progress
+
+NOT_TRAINING = -1
+"""The position of a node that has not begun or is catching up."""
 
 
-class Company:
-    """What one node knows of the others. The run begins when ``wait_for`` nodes, this one included, have met."""
+class Roster:
+    """The peers of node ``name``. The run begins when ``wait_for`` nodes, this one included, have met (None: all of
+    ``members``). A peer's position is the activation that it works on, as last heard."""
 
     def __init__(self, name: str, members: Iterable[str], settings: RunSettings, wait_for: int | None) -> None:
         self.up: set[str] = set()
-        self.progress = Progress()
+        """Peers with a live stream."""
         self._name = name
         self._expected = frozenset(members)
         self._settings = settings
         self._ready_from = dict.fromkeys([*self._expected, name], 0)
         self._wait_for = len(self._ready_from) if wait_for is None else wait_for
+        self._positions: dict[str, int] = {}
         self._met: set[str] = set()
         self._refused: set[str] = set()
         self._finished: set[str] = set()
 
-    # --- what is heard ------------------------------------------------------------------------------
+    # --- what the node hears ------------------------------------------------------------------------
 
     def know(self, ready_from: Mapping[str, int]) -> None:
-        """These are the members now, each with the activation from which on it counts."""
+        """Take in the current members, each with the activation from which on it counts in the graph."""
         self._ready_from = {**ready_from, self._name: ready_from.get(self._name, 0)}
 
-    def came(self, peer: str, activation: int) -> None:
-        """There is a stream to a peer. One that had finished says so again; another may have come back in its place."""
+    def came(self, peer: str, position: int) -> None:
+        """A stream to the peer is open. A peer that has finished says so again on every new stream."""
         self.up.add(peer)
         self._met.add(peer)
         self._refused.discard(peer)
         self._finished.discard(peer)
         self._ready_from.setdefault(peer, 0)
-        self.progress.heard(peer, activation)
+        self.heard(peer, position)
+
+    def heard(self, peer: str, position: int) -> None:
+        """The peer told its position."""
+        self._positions[peer] = position
 
     def went(self, peer: str) -> None:
-        """The stream to a peer is lost."""
+        """The stream to the peer is lost."""
         self.up.discard(peer)
-        self.progress.gone(peer)
+        self._positions.pop(peer, None)
 
     def disagrees(self, peer: str) -> None:
-        """A peer is of another run."""
+        """The peer is of another run."""
         self._refused.add(peer)
 
     def finished(self, peer: str) -> None:
-        """A peer needs nothing more."""
+        """The peer needs nothing more from this node."""
         self._finished.add(peer)
 
-    # --- what follows -------------------------------------------------------------------------------
+    # --- what follows from it -----------------------------------------------------------------------
 
     @property
     def members(self) -> tuple[str, ...]:
-        """Who takes part, as far as is known, in order of their names."""
+        """The names of all members that this node knows, itself included, sorted."""
         return tuple(sorted(self._ready_from))
 
     @property
     def gathered(self) -> bool:
-        """Whether as many have met as the run was to wait for."""
+        """Whether as many nodes have met as the run is to wait for."""
         return len(self._met) + 1 >= self._wait_for
 
     @property
@@ -70,17 +83,28 @@ class Company:
 
     @property
     def missing(self) -> str:
-        """Who has not been met yet, in words."""
+        """The members that this node has not met yet, as text; their number where their names are not known."""
         names = sorted((self._expected | set(self._ready_from)) - self._met - {self._name})
         return ", ".join(names) or f"{self._wait_for - 1 - len(self._met)} more"
 
     @property
     def unfinished(self) -> list[str]:
-        """Who may still need something: peers with a live stream, and members that are on their way back."""
+        """The peers that may still need something: those with a live stream, and members that are on their way back."""
         return sorted((self.up | set(self._ready_from)) - self._finished - {self._name})
 
+    def behind(self, activation: int) -> bool:
+        """Whether a node that is about to begin ``activation`` is left behind: at least half of the peers that train
+        are past it."""
+        training = [position for position in self._positions.values() if position != NOT_TRAINING]
+        ahead = sum(position > activation for position in training)
+        return ahead > 0 and 2 * ahead >= len(training)
+
+    def busy(self, activation: int) -> bool:
+        """Whether any peer works on ``activation``, or is past it."""
+        return any(position >= activation for position in self._positions.values())
+
     def graph(self, activation: int) -> Graph:
-        """Who shares edges with whom in an activation, among the members that count by then."""
+        """The neighbours of every member that counts in this activation."""
         names = {name for name, ready in self._ready_from.items() if 0 <= ready <= activation} | {self._name}
         return graph(names, self._settings, activation)
 
@@ -89,5 +113,5 @@ class Company:
         return self.graph(activation)[self._name]
 
     def flush_mixes(self, activation: int) -> int:
-        """How many mixes make the copies agree in the final flush; it depends on who is there."""
+        """The number of mixes after which the copies agree in the final flush, among the members of this activation."""
         return self._settings.final_flush_mixes or flush_mixes(self.graph(activation), self._settings)

@@ -9,12 +9,12 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
 from deca_node.protocol.agreed.topology import Graph
 from deca_node.protocol.node.catching_up import CatchingUp
-from deca_node.protocol.node.progress import NOT_TRAINING
-from deca_node.protocol.node.roster import Company
+from deca_node.protocol.node.roster import NOT_TRAINING, Roster
 from deca_node.protocol.node.visits import Visits
+from deca_node.protocol.visit.policy import Policy
 from deca_node.protocol.visit.rules import Pace
 from deca_node.protocol.visit.visit import Visit
-from deca_node.protocol.visit.waits import Attempts, Patience
+from deca_node.protocol.visit.waits import Attempts
 
 
 class Phase(StrEnum):
@@ -42,7 +42,7 @@ class Standing:
         name: str,
         members: Iterable[str],
         settings: RunSettings,
-        patience: Patience,
+        policy: Policy,
         wait_for: int | None = None,
         saved_before: bool = False,
     ) -> None:
@@ -52,10 +52,10 @@ class Standing:
         self.counters: Counter[str] = Counter()
         self.next = Step(0, 0)
         """The first step that is not done yet, as of the last visit's end."""
-        self._patience = patience
-        self._company = Company(name, members, settings, wait_for)
-        pace = Pace(name, settings, patience)
-        self._visits = Visits(name, self._company, pace, self.counters, self._say)
+        self._policy = policy
+        self._roster = Roster(name, members, settings, wait_for)
+        pace = Pace(name, settings, policy)
+        self._visits = Visits(name, self._roster, pace, self.counters, self._say)
         self._catching_up = CatchingUp(self._say)
         self._trainer_deaths = Attempts(1.0, 60.0)
         self._schedule: Schedule | None = None
@@ -77,7 +77,7 @@ class Standing:
         return self._visits.current
 
     def next_deadline(self) -> float | None:
-        """When this node's patience ends, or None while it waits for nobody."""
+        """When this node waits no longer; None while it waits for no peer."""
         if self.phase is Phase.VISITING and self.visit is not None:
             return self.visit.deadline
         return self._deadline
@@ -85,12 +85,12 @@ class Standing:
     @property
     def up(self) -> set[str]:
         """Peers with a live stream."""
-        return self._company.up
+        return self._roster.up
 
     @property
     def members(self) -> tuple[str, ...]:
         """Who takes part, as far as this node knows, in order of their names."""
-        return self._company.members
+        return self._roster.members
 
     @property
     def position(self) -> int:
@@ -116,7 +116,7 @@ class Standing:
 
     def graph(self, activation: int) -> Graph:
         """Who shares edges with whom in an activation, among the members that count by then."""
-        return self._company.graph(activation)
+        return self._roster.graph(activation)
 
     def awaits(self) -> str:
         """What this node waits for right now, in words."""
@@ -130,9 +130,9 @@ class Standing:
     def _awaits_others(self) -> str | None:
         match self.phase:
             case Phase.GATHERING:
-                return f"peers: {self._company.missing}"
+                return f"peers: {self._roster.missing}"
             case Phase.LEAVING:
-                return f"peers to finish: {', '.join(self._company.unfinished)}"
+                return f"peers to finish: {', '.join(self._roster.unfinished)}"
             case Phase.FETCHING:
                 return "donors: blocks that were trained while this node was away"
             case Phase.AWAITING_TURN:

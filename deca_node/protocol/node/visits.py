@@ -1,5 +1,8 @@
-"""Which visit is meant? What comes over edges names an activation: it belongs to the visit that goes on, to the one
-before it, which still gives answers, or to one that has not begun here and must wait."""
+"""Which visit does a message belong to? Every message over an edge names an activation.
+
+It belongs to the current visit, to the visit before it, which still gives answers, or to a visit that has not begun
+here. An offer for such a visit waits; everything else is let go.
+"""
 
 import dataclasses
 from collections import Counter
@@ -8,23 +11,62 @@ from collections.abc import Callable, Iterable
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.schedule import Activation, Schedule, Step
-from deca_node.protocol.node.offers import Offers
-from deca_node.protocol.node.roster import Company
+from deca_node.protocol.node.roster import Roster
 from deca_node.protocol.visit.rules import Pace
 from deca_node.protocol.visit.visit import Visit
+
+
+class Offers:
+    """The newest early offer of every peer: a neighbour may begin an activation before this node does, and its keyframe
+    waits here. ``say`` takes the Release of keyframes that will not be used."""
+
+    def __init__(self, say: Callable[[c.Command], None]) -> None:
+        self._say = say
+        self._held: dict[str, e.OpenReceived] = {}
+
+    def hold(self, offer: e.OpenReceived) -> None:
+        """Keep an offer until its activation begins here; it replaces an older one of the same peer."""
+        self.drop(offer.peer)
+        self._held[offer.peer] = offer
+
+    def drop(self, peer: str) -> None:
+        """Let the peer's offer go, as when its stream is lost."""
+        replaced = self._held.pop(peer, None)
+        if replaced:
+            self._say(c.Release(replaced.keyframe))
+
+    def withdrawn(self, peer: str, activation: int) -> None:
+        """The peer takes back its offer for this activation: its patience is over, or it will not take part."""
+        offer = self._held.get(peer)
+        if offer and offer.activation == activation:
+            self.drop(peer)
+
+    def waiting(self, activation: int) -> bool:
+        """Whether any peer waits to open an edge for this activation."""
+        return any(offer.activation == activation for offer in self._held.values())
+
+    def due(self, activation: int) -> list[e.OpenReceived]:
+        """Take out the offers for this activation and for any before it, in order of the peers' names."""
+        peers = sorted(peer for peer, offer in self._held.items() if offer.activation <= activation)
+        return [self._held.pop(peer) for peer in peers]
+
+    def all(self) -> list[e.OpenReceived]:
+        """Take out all offers, in order of the peers' names."""
+        offers, self._held = [self._held[peer] for peer in sorted(self._held)], {}
+        return offers
 
 
 class Visits:
     """A node's visits, one after the other. ``current`` is the one that goes on, or the last that did."""
 
     def __init__(
-        self, name: str, company: Company, pace: Pace, counters: Counter[str], say: Callable[[c.Command], None]
+        self, name: str, roster: Roster, pace: Pace, counters: Counter[str], say: Callable[[c.Command], None]
     ) -> None:
         self.current: Visit | None = None
         self.offers = Offers(say)
         self._before: Visit | None = None
         self._name = name
-        self._company = company
+        self._roster = roster
         self._pace = pace
         self._counters = counters
         self._say = say
@@ -33,8 +75,8 @@ class Visits:
         """Begin a visit; or go on, without edges, with one that stood in the midst of its steps."""
         planned = schedule[position.activation]
         if not planned.inner_steps:
-            planned = dataclasses.replace(planned, flush_mixes=self._company.flush_mixes(planned.index))
-        near = self._company.near(planned.index)
+            planned = dataclasses.replace(planned, flush_mixes=self._roster.flush_mixes(planned.index))
+        near = self._roster.near(planned.index)
         wanted = sorted(self._edges_wanted(planned, near))
         rules = self._pace.rules(near, schedule)
         visit = Visit(rules, planned, wanted, self._counters, self._say, inner=position.inner)
@@ -51,7 +93,7 @@ class Visits:
     def _edges_wanted(self, activation: Activation, near: Iterable[str]) -> set[str]:
         """Neighbours to open an edge to: those that are up and not let be, and in the final flush all that are up,
         since whoever is left out there keeps a copy of its own."""
-        flush, rests, up = activation.inner_steps == 0, self._pace.rests, self._company.up
+        flush, rests, up = activation.inner_steps == 0, self._pace.rests, self._roster.up
         return {peer for peer in near if peer in up and (flush or not rests.resting(peer, activation.index))}
 
     # --- what comes over edges ----------------------------------------------------------------------

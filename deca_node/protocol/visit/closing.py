@@ -11,24 +11,24 @@ from collections.abc import Callable, Iterable
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import WireError
-from deca_node.protocol.visit.edges import NOTHING, Edge, EdgeState, Exchange
-from deca_node.protocol.visit.loans import Custody
+from deca_node.protocol.visit.edges import NOTHING, Edge, Edges, EdgeState
+from deca_node.protocol.visit.loans import Loans
 from deca_node.protocol.visit.rules import VisitRules
 
 
-class Partings:
+class Closing:
     """The ends of one activation's edges at one node."""
 
     def __init__(
         self,
-        exchange: Exchange,
-        custody: Custody,
+        edges: Edges,
+        loans: Loans,
         rules: VisitRules,
         counters: Counter[str],
         say: Callable[[c.Command], None],
     ) -> None:
-        self._exchange = exchange
-        self._custody = custody
+        self._edges = edges
+        self._loans = loans
         self._rules = rules
         self._counters = counters
         self._say = say
@@ -37,13 +37,13 @@ class Partings:
 
     def tell(self, edge: Edge, reason: str) -> None:
         """Say how far an edge was applied here."""
-        self._say(c.SendClose(edge.peer, self._exchange.activation, edge.applied, reason))
+        self._say(c.SendClose(edge.peer, self._edges.activation, edge.applied, reason))
 
     def part(self, edges: Iterable[Edge], reason: str) -> None:
         """Close edges though nothing is wrong with them."""
         for edge in edges:
             self.tell(edge, reason)
-            self._exchange.close(edge)
+            self._edges.close(edge)
 
     def close(self, edge: Edge, reason: str) -> None:
         """Close an edge with which something is wrong."""
@@ -53,13 +53,13 @@ class Partings:
 
     def close_late(self, edge: Edge, reason: str) -> None:
         """Close an edge because its other end is late, and let that be for a while."""
-        rest = self._rules.rests.late(edge.peer, self._exchange.activation)
+        rest = self._rules.rests.late(edge.peer, self._edges.activation)
         self.close(edge, f"{reason}; no edge to it for {rest} more")
 
     def closed_by_peer(self, peer: str, applied: int, reason: str) -> None:
         """The other end closed its edge: answer with our own last flow."""
-        edge = self._exchange.edges.get(peer)
-        if edge is not None and self._exchange.closed_by_peer(peer, applied):
+        edge = self._edges.by_peer.get(peer)
+        if edge is not None and self._edges.closed_by_peer(peer, applied):
             self._counters["edges_closed_by_peer"] += 1
             self._warn("edge-closed", f"{peer} closed its edge for this activation: {reason}", peer)
             self.tell(edge, "in answer")
@@ -76,8 +76,8 @@ class Partings:
         over them with that command was not."""
         for peer, reason, sentence in refused:
             self._say(c.Offence(peer, reason, sentence))
-            edge = self._exchange.edges[peer]
-            edge.applied = edge.mixed
+            edge = self._edges.by_peer[peer]
+            self._edges.refused(edge)
             self._counters["edges_refused"] += 1
             if edge.state is not EdgeState.CLOSED:
                 self.tell(edge, sentence)
@@ -91,24 +91,24 @@ class Partings:
 
     def forget(self, edge: Edge) -> None:
         """The same without a word of warning."""
-        self._counters["flows_uneven_max"] += self._exchange.uneven_max(self._rules.late_steps)
-        self._custody.release(self._exchange.lose(edge))
+        self._counters["flows_uneven_max"] += self._edges.uneven_max(self._rules.late_steps)
+        self._loans.release(self._edges.lose(edge))
 
     def abandon(self, reason: str, *, offers_sent: bool) -> None:
         """End all edges, and tell the other ends. Flows that were handed to the trainer may not have been applied,
         even over edges that have ended before."""
-        offered = self._exchange.offered() if offers_sent else []
-        for edge in offered + self._exchange.opened():
+        offered = self._edges.offered() if offers_sent else []
+        for edge in offered + self._edges.opened():
             self.tell(edge, reason)
-        for edge in self._exchange.edges.values():
-            if edge.state is not EdgeState.CLOSED or (self._custody.lent and edge.applied > NOTHING):
+        for edge in self._edges.by_peer.values():
+            if edge.state is not EdgeState.CLOSED or (self._loans.lent and edge.applied > NOTHING):
                 self.forget(edge)
 
     # --- after the last flow ------------------------------------------------------------------------
 
     def answer_late(self, peer: str, applied: int) -> None:
         """The other end closes an edge that has ended here: say how far this one went, so that it can catch up."""
-        edge = self._exchange.edges.get(peer)
+        edge = self._edges.by_peer.get(peer)
         if edge is not None and edge.applied > applied:
             self.tell(edge, f"{self._rules.name} has ended this activation")
 
@@ -126,7 +126,7 @@ class Partings:
             self._say_over(peer)
 
     def _say_over(self, peer: str) -> None:
-        edge = self._exchange.edges.get(peer)
+        edge = self._edges.by_peer.get(peer)
         if edge is not None:
             self.tell(edge, f"{self._rules.name} has mixed as often as it means to")
 

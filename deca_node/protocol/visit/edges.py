@@ -57,7 +57,7 @@ class Edge:
     limit: int | None = None
 
 
-class Exchange:
+class Edges:
     """The edges of one activation. ``mix_steps`` are its inner steps at which updates are exchanged."""
 
     def __init__(self, activation: int, degree: int, mix_steps: tuple[int, ...], neighbours: Iterable[str]) -> None:
@@ -65,7 +65,7 @@ class Exchange:
         self.degree = degree
         self._position = {inner: i for i, inner in enumerate(mix_steps)}
         self._mix_steps = mix_steps
-        self.edges = {peer: Edge(peer) for peer in neighbours}
+        self.by_peer = {peer: Edge(peer) for peer in neighbours}
         self.encoded = NOTHING
         """The newest inner step whose own update is encoded."""
 
@@ -77,7 +77,7 @@ class Exchange:
 
     def open(self, peer: str, degree: int, keyframe: FrameId) -> bool:
         """Their offer has come. False where there is no edge to open: it timed out, or never was."""
-        edge = self.edges.get(peer)
+        edge = self.by_peer.get(peer)
         if edge is None or edge.state is not EdgeState.OFFERED:
             return False
         edge.state, edge.keyframe = EdgeState.OPEN, keyframe
@@ -86,12 +86,12 @@ class Exchange:
 
     def offer(self, peer: str) -> None:
         """Add an edge to a neighbour that appeared while others were still opening."""
-        self.edges.setdefault(peer, Edge(peer))
+        self.by_peer.setdefault(peer, Edge(peer))
 
     def withdraw(self, peer: str) -> list[FrameId]:
         """Forget an edge that was lost before its activation began, so that it can be offered again; returns
         the frames that had come over it: a keyframe, and updates of a neighbour that was quicker to begin."""
-        edge = self.edges.pop(peer, None)
+        edge = self.by_peer.pop(peer, None)
         if edge is None:
             return []
         return ([edge.keyframe] if edge.keyframe else []) + edge.arrived
@@ -111,7 +111,7 @@ class Exchange:
 
         Raises WireError where it is not the one that follows the last: a gap or a replay.
         """
-        edge = self.edges.get(peer)
+        edge = self.by_peer.get(peer)
         if edge is None or edge.state in (EdgeState.OFFERED, EdgeState.CLOSED):
             return False
         if update.inner not in self._position:
@@ -148,12 +148,12 @@ class Exchange:
 
     def due(self) -> bool:
         """Whether any flow can be applied now."""
-        return any(edge.arrived and edge.arrived[0].inner <= self._ceiling(edge) for edge in self.edges.values())
+        return any(edge.arrived and edge.arrived[0].inner <= self._ceiling(edge) for edge in self.by_peer.values())
 
     def take_flows(self) -> list[tuple[Edge, FrameId]]:
         """Every flow that can be applied now, each once, in step order on every edge."""
         flows = []
-        for edge in self.edges.values():
+        for edge in self.by_peer.values():
             while edge.arrived and edge.arrived[0].inner <= self._ceiling(edge):
                 update = edge.arrived.pop(0)
                 edge.applied = update.inner
@@ -164,8 +164,12 @@ class Exchange:
 
     def mixed(self) -> None:
         """The trainer has applied what it was given."""
-        for edge in self.edges.values():
+        for edge in self.by_peer.values():
             edge.mixed = edge.applied
+
+    def refused(self, edge: Edge) -> None:
+        """The trainer has dropped this edge: the flows that it was given since its last answer were not applied."""
+        edge.applied = edge.mixed
 
     def needed_from(self) -> int:
         """The first own update that some edge may still apply; older ones can be let go."""
@@ -190,7 +194,7 @@ class Exchange:
         Both ends then owe the flows up to the later of the two, and what they need for it has arrived:
         streams keep their order.
         """
-        edge = self.edges.get(peer)
+        edge = self.by_peer.get(peer)
         if edge is None or edge.state in (EdgeState.SETTLED, EdgeState.CLOSED):
             return False
         if edge.state is EdgeState.OFFERED:
@@ -211,12 +215,12 @@ class Exchange:
 
     def end(self) -> list[FrameId]:
         """Nothing will flow any more over any edge: end them all as they stand, and return what they still held."""
-        return [frame for edge in self.edges.values() for frame in self.lose(edge)]
+        return [frame for edge in self.by_peer.values() for frame in self.lose(edge)]
 
     def take_keyframes(self) -> list[FrameId]:
         """Give the neighbours' keyframes away: those of open edges, and of edges that opened and closed again."""
-        frames = [edge.keyframe for edge in self.edges.values() if edge.keyframe]
-        for edge in self.edges.values():
+        frames = [edge.keyframe for edge in self.by_peer.values() if edge.keyframe]
+        for edge in self.by_peer.values():
             edge.keyframe = None
         return frames
 
@@ -231,7 +235,7 @@ class Exchange:
     # --- arithmetic ---------------------------------------------------------------------------------
 
     def _in(self, state: EdgeState) -> list[Edge]:
-        return [e for e in self.edges.values() if e.state is state]
+        return [e for e in self.by_peer.values() if e.state is state]
 
     def _index(self, inner: int) -> int:
         return NOTHING if inner == NOTHING else self._position[inner]

@@ -11,7 +11,7 @@ from deca_node.protocol import commands as c
 from deca_node.protocol.agreed.frames import FrameId
 
 
-class Custody:
+class Loans:
     """The frames of one visit. ``say`` takes their releases."""
 
     def __init__(self, say: Callable[[c.Command], None]) -> None:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule
-from deca_node.protocol.visit.waits import Patience, Rests, Waits
+from deca_node.protocol.visit.policy import Policy
+from deca_node.protocol.visit.waits import Rests, Waits
 
 OPEN_SECONDS_MIN = 30.0
 """The least an activation waits for its edges: neighbours may evaluate, and not all are equally fast at that."""
@@ -30,13 +31,13 @@ class VisitRules:
 class Pace:
     """What a node has learnt, over all its visits, of how long others take and of who is late."""
 
-    def __init__(self, name: str, settings: RunSettings, patience: Patience) -> None:
+    def __init__(self, name: str, settings: RunSettings, policy: Policy) -> None:
         self.rests = Rests()
         self._name = name
         self._settings = settings
-        self._patience = patience
-        self._open_waits = Waits(OPEN_SECONDS_MIN, patience.open)
-        self._step_waits = Waits(patience.floor, patience.step)
+        self._policy = policy
+        self._open_waits = Waits(OPEN_SECONDS_MIN, policy.open)
+        self._step_waits = Waits(policy.floor, policy.step)
 
     def rules(self, near: frozenset[str], schedule: Schedule) -> VisitRules:
         """The rules of the next visit."""
@@ -49,6 +50,6 @@ class Pace:
             open_waits=self._open_waits,
             step_waits=self._step_waits,
             rests=self.rests,
-            farewell=self._patience.farewell,
-            checkpoint_every=self._patience.checkpoint_every,
+            farewell=self._policy.farewell,
+            checkpoint_every=self._policy.checkpoint_every,
         )

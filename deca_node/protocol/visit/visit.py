@@ -27,9 +27,9 @@ from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
 from deca_node.protocol.agreed.schedule import Activation, Step
 from deca_node.protocol.errors import WireError
-from deca_node.protocol.visit.closing import Partings
-from deca_node.protocol.visit.edges import Edge, EdgeState, Exchange
-from deca_node.protocol.visit.loans import Custody
+from deca_node.protocol.visit.closing import Closing
+from deca_node.protocol.visit.edges import Edge, Edges, EdgeState
+from deca_node.protocol.visit.loans import Loans
 from deca_node.protocol.visit.rules import VisitRules
 from deca_node.protocol.visit.waits import Wait
 
@@ -72,10 +72,10 @@ class Visit:
         self._checkpoint_asked = False
         self._mixing = False
         steps = (i for i in range(activation.steps) if rules.schedule.mixes(Step(activation.index, i)))
-        self.exchange = Exchange(activation.index, len(rules.near), tuple(steps), () if inner else wanted)
+        self.edges = Edges(activation.index, len(rules.near), tuple(steps), () if inner else wanted)
         self._wait = Wait()
-        self._custody = Custody(say)
-        self._partings = Partings(self.exchange, self._custody, rules, counters, say)
+        self._loans = Loans(say)
+        self._closing = Closing(self.edges, self._loans, rules, counters, say)
         self._keyframe: FrameId | None = None
         if self.phase is VisitPhase.ACTIVATING:
             self._keyframe = FrameId(rules.name, FrameKind.KEYFRAME, activation.index, 0) if rules.near else None
@@ -105,9 +105,9 @@ class Visit:
     def awaits(self) -> str | None:
         """What the visit waits for, in words; None where that is the trainer."""
         if self.phase is VisitPhase.OPENING:
-            return f"edges to open: {_names(self.exchange.offered())}"
+            return f"edges to open: {_names(self.edges.offered())}"
         if self.phase in (VisitPhase.WAITING, VisitPhase.DRAINING):
-            return f"updates: {_names(self.exchange.uneven() + self.exchange.closing())}"
+            return f"updates: {_names(self.edges.uneven() + self.edges.closing())}"
         return None
 
     # --- opening ------------------------------------------------------------------------------------
@@ -117,9 +117,9 @@ class Visit:
         self.phase = VisitPhase.OPENING
         self._wait.begin(now, self._rules.open_waits.seconds())
         if self._interrupted:
-            for edge in self.exchange.offered():
-                self.exchange.close(edge)
-        for edge in self.exchange.offered():
+            for edge in self.edges.offered():
+                self.edges.close(edge)
+        for edge in self.edges.offered():
             self._send_open(edge.peer)
 
     def peer_up(self, peer: str) -> None:
@@ -127,32 +127,32 @@ class Visit:
         if peer not in self._rules.near or self._interrupted:
             return
         if self.phase in (VisitPhase.ACTIVATING, VisitPhase.OPENING):
-            self.exchange.offer(peer)
+            self.edges.offer(peer)
         if self.phase is VisitPhase.OPENING:
             self._send_open(peer)
 
     def take_offer(self, offer: e.OpenReceived, now: float) -> bool:
         """The other end opened; False where there is no edge to open any more."""
         opening = self.phase is VisitPhase.OPENING
-        opened = opening and self.exchange.open(offer.peer, offer.degree, offer.keyframe)
+        opened = opening and self.edges.open(offer.peer, offer.degree, offer.keyframe)
         if opened:
             self._wait.arrived(now)
         return opened
 
     def connect_if_open(self) -> None:
         """Once every edge is open or given up, hand the neighbours' keyframes to the trainer."""
-        if self.phase is not VisitPhase.OPENING or self.exchange.offered():
+        if self.phase is not VisitPhase.OPENING or self.edges.offered():
             return
         self.phase = VisitPhase.CONNECTING
-        self._rules.open_waits.add(self._wait.end(), len(self.exchange.edges))
-        near = [c.Neighbour(edge.peer, edge.weight, edge.keyframe) for edge in self.exchange.live() if edge.keyframe]
+        self._rules.open_waits.add(self._wait.end(), len(self.edges.by_peer))
+        near = [c.Neighbour(edge.peer, edge.weight, edge.keyframe) for edge in self.edges.live() if edge.keyframe]
         self._say(c.Connect(self.activation.index, tuple(near), self._keyframe))
-        self._custody.lend_all(self._take_keyframes())
+        self._loans.lend_all(self._take_keyframes())
 
     def connected(self, event: e.Connected, now: float) -> None:
         """The keyframes are absorbed: take the first step."""
-        self._custody.answered()
-        self._partings.refused(event.refused)
+        self._loans.answered()
+        self._closing.refused(event.refused)
         self._half_step(now)
 
     def _send_open(self, peer: str) -> None:
@@ -161,18 +161,18 @@ class Visit:
 
     def _take_keyframes(self) -> list[FrameId]:
         ours, self._keyframe = self._keyframe, None
-        return self.exchange.take_keyframes() + ([ours] if ours else [])
+        return self.edges.take_keyframes() + ([ours] if ours else [])
 
     # --- steps --------------------------------------------------------------------------------------
 
     def half_stepped(self, event: e.HalfStepped, now: float) -> None:
         """The step's own update is written: send it, and see who else's has come."""
         if event.update is not None:
-            self.exchange.encoded = event.step.inner
-            for edge in self.exchange.opened():
+            self.edges.encoded = event.step.inner
+            for edge in self.edges.opened():
                 self._say(c.SendUpdate(edge.peer, event.update))
         self.phase = VisitPhase.WAITING
-        there = len(self.exchange.opened()) - len(self._late())
+        there = len(self.edges.opened()) - len(self._late())
         self._wait.begin(now, self._rules.step_waits.seconds(), there)
         self.go_on(now)
 
@@ -182,10 +182,10 @@ class Visit:
             self._let_go(event)
             return
         try:
-            used = self.exchange.arrive(event.peer, event.update)
+            used = self.edges.arrive(event.peer, event.update)
         except WireError as problem:
             used = False
-            self._partings.offended(self.exchange.edges[event.peer], problem)
+            self._closing.offended(self.edges.by_peer[event.peer], problem)
         if used and self.phase is VisitPhase.WAITING:
             self._wait.arrived(now)
         if not used:
@@ -194,9 +194,9 @@ class Visit:
 
     def _let_go(self, event: e.UpdateReceived) -> None:
         self._counters["updates_unused"] += 1
-        self._custody.release([event.update])
+        self._loans.release([event.update])
         if event.update.inner >= self.activation.steps:
-            self._partings.mixes_on(event.peer, over=self.phase is VisitPhase.FREEZING)
+            self._closing.mixes_on(event.peer, over=self.phase is VisitPhase.FREEZING)
 
     def go_on(self, now: float) -> None:
         """Something changed on an edge: see whether what this phase waits for has come."""
@@ -210,16 +210,16 @@ class Visit:
     def mixed(self, event: e.Mixed, now: float) -> None:
         """The trainer has mixed; whose update was malformed loses its edge."""
         self._mixing = False
-        self._custody.answered()
-        self._partings.refused(event.refused)
-        self.exchange.mixed()
+        self._loans.answered()
+        self._closing.refused(event.refused)
+        self.edges.mixed()
         if self.phase is VisitPhase.DRAINING:
             self._drain(now)
 
     def _half_step(self, now: float) -> None:
         step = self.position
         gradient = self._inner < self.activation.inner_steps
-        live = bool(self.exchange.opened())
+        live = bool(self.edges.opened())
         stop = self._interrupted and self._inner > 0
         if stop or self._inner >= self.activation.steps or not (gradient or live):
             self._drain(now)
@@ -227,22 +227,22 @@ class Visit:
         update = None
         if live and self._rules.schedule.mixes(step):
             update = FrameId(self._rules.name, FrameKind.UPDATE, step.activation, step.inner)
-            self._custody.wrote(update)
+            self._loans.wrote(update)
         self.phase = VisitPhase.STEPPING
         self._say(c.HalfStep(step, gradient, update))
 
     def _late(self) -> list[Edge]:
         """Edges that this step still waits for. Overlap lets flows be one exchange late, but for the last
         step with a gradient and the flush, where there is nothing left to hide them behind."""
-        if self.exchange.encoded != self._inner:
+        if self.edges.encoded != self._inner:
             return []
         overlapped = self._rules.overlap and self._inner < self.activation.inner_steps - 1
-        return self.exchange.waiting_for(self._inner, lag=1 if overlapped else 0)
+        return self.edges.waiting_for(self._inner, lag=1 if overlapped else 0)
 
     def _mix(self, now: float) -> None:
         arrivals = self._wait.end()
-        if self.exchange.encoded == self._inner:
-            self._rules.step_waits.add(arrivals, len(self.exchange.opened()))
+        if self.edges.encoded == self._inner:
+            self._rules.step_waits.add(arrivals, len(self.edges.opened()))
         self._say_mix(self._inner, fold=self._inner < self.activation.inner_steps)
         self._inner += 1
         self._checkpoint_if_due()
@@ -257,13 +257,13 @@ class Visit:
             self._say(c.Checkpoint(self.position))
 
     def _say_mix(self, inner: int, *, fold: bool) -> None:
-        flows = self.exchange.take_flows()
+        flows = self.edges.take_flows()
         self._counters["flows_applied"] += len(flows)
-        self._counters["flows_late"] += sum(update.inner < self.exchange.encoded for _, update in flows)
+        self._counters["flows_late"] += sum(update.inner < self.edges.encoded for _, update in flows)
         pairs = tuple(c.Flow(edge.peer, update, self._ours(update)) for edge, update in flows)
         self._say(c.Mix(Step(self.activation.index, inner), pairs, fold))
         self._mixing = True
-        self._custody.lend([u for _, u in flows] + self.exchange.leftovers(), self.exchange.needed_from())
+        self._loans.lend([u for _, u in flows] + self.edges.leftovers(), self.edges.needed_from())
 
     def _ours(self, update: FrameId) -> FrameId:
         return FrameId(self._rules.name, FrameKind.UPDATE, update.activation, update.inner)
@@ -275,12 +275,12 @@ class Visit:
         if self.phase is not VisitPhase.DRAINING:
             self.phase = VisitPhase.DRAINING
             self._wait.begin(now, self._parting_seconds())
-        if self.exchange.due():
+        if self.edges.due():
             if self._mixing:
                 # The trainer may be about to say that one of the neighbours has lost its edge.
                 return
             self._say_mix(max(self._inner, 1) - 1, fold=False)
-        if self.exchange.uneven() or self.exchange.closing():
+        if self.edges.uneven() or self.edges.closing():
             return
         self._wait.end()
         if self._interrupted and self._inner < self.activation.inner_steps:
@@ -294,21 +294,21 @@ class Visit:
     def _freeze(self) -> None:
         """Write the block back as it stands."""
         self.phase = VisitPhase.FREEZING
-        for edge in self.exchange.opened():
+        for edge in self.edges.opened():
             self._rules.rests.kept_up(edge.peer)
-        self._partings.over()
+        self._closing.over()
         self._say(c.Freeze(self.activation.index))
-        self._custody.lend_all(self.exchange.end())
+        self._loans.lend_all(self.edges.end())
 
     def _stand(self) -> None:
         """Write down where the visit stands, and take no further step."""
         self.phase = VisitPhase.STANDING
         self._say(c.Checkpoint(self.position))
-        self._custody.lend_all(self.exchange.end())
+        self._loans.lend_all(self.edges.end())
 
     def ended(self) -> None:
         """The block is written back, or the standstill's checkpoint is written or was tried."""
-        self._custody.answered()
+        self._loans.answered()
 
     def proceed(self, now: float) -> None:
         """Go on, without edges, from where the visit stands."""
@@ -320,18 +320,18 @@ class Visit:
     def close_received(self, event: e.CloseReceived, now: float) -> None:
         """The other end closed its edge: catch up where we owe flows."""
         if self.exchanging:
-            self._partings.closed_by_peer(event.peer, event.applied, event.reason)
+            self._closing.closed_by_peer(event.peer, event.applied, event.reason)
             self.go_on(now)
         else:
-            self._partings.answer_late(event.peer, event.applied)
+            self._closing.answer_late(event.peer, event.applied)
 
     def peer_down(self, event: e.PeerDown, now: float) -> None:
         """The link is gone, and with it the edge, for this activation if it has begun."""
-        edge = self.exchange.edges.get(event.peer)
+        edge = self.edges.by_peer.get(event.peer)
         if self.phase in (VisitPhase.ACTIVATING, VisitPhase.OPENING):
-            self._custody.release(self.exchange.withdraw(event.peer))
+            self._loans.release(self.edges.withdraw(event.peer))
         elif edge is not None and edge.state is not EdgeState.CLOSED:
-            self._partings.lose(edge, event.sentence)
+            self._closing.lose(edge, event.sentence)
         self.go_on(now)
 
     def interrupt(self, now: float) -> None:
@@ -345,7 +345,7 @@ class Visit:
             self._wait.begin(now, self._parting_seconds())
             return
         # In OPENING those that were offered an edge must hear of it too.
-        self._partings.part(self.exchange.offered() + self.exchange.opened(), f"{self._rules.name} stops for now")
+        self._closing.part(self.edges.offered() + self.edges.opened(), f"{self._rules.name} stops for now")
         self.go_on(now)
 
     def ask_checkpoint(self) -> None:
@@ -355,16 +355,16 @@ class Visit:
     def abandon(self, reason: str) -> None:
         """Nothing of this visit will be gone on with: its trainer has died, or is about to. Tell the other ends, and
         let every frame go."""
-        self._partings.abandon(reason, offers_sent=self.phase is VisitPhase.OPENING)
-        self._custody.release_all()
-        self._custody.release(self._take_keyframes() + self.exchange.end())
+        self._closing.abandon(reason, offers_sent=self.phase is VisitPhase.OPENING)
+        self._loans.release_all()
+        self._loans.release(self._take_keyframes() + self.edges.end())
         self.phase = VisitPhase.FREEZING
         self._wait.end()
 
     # --- patience -----------------------------------------------------------------------------------
 
     def deadline_passed(self, now: float) -> None:
-        """Patience with somebody has run out: go on without."""
+        """Policy with somebody has run out: go on without."""
         self._wait.deadline = None
         if self.phase is VisitPhase.OPENING:
             self._give_up_opening()
@@ -374,22 +374,22 @@ class Visit:
             self._give_up_draining(now)
 
     def _give_up_opening(self) -> None:
-        for edge in self.exchange.offered():
-            self._partings.close_late(edge, f"{edge.peer} did not open it in time")
+        for edge in self.edges.offered():
+            self._closing.close_late(edge, f"{edge.peer} did not open it in time")
         self.connect_if_open()
 
     def _give_up_waiting(self, now: float) -> None:
         for edge in self._late():
-            if self.exchange.behind(edge, self._inner) > self._rules.late_steps:
-                self._partings.close_late(edge, f"{edge.peer} is more than {self._rules.late_steps} exchanges behind")
+            if self.edges.behind(edge, self._inner) > self._rules.late_steps:
+                self._closing.close_late(edge, f"{edge.peer} is more than {self._rules.late_steps} exchanges behind")
         self._mix(now)
 
     def _give_up_draining(self, now: float) -> None:
         """First close what is uneven and wait for the other ends' word; the second time, go on without."""
-        for edge in self.exchange.closing():
-            self._partings.lose(edge, f"{edge.peer} did not answer the closing")
-        for edge in self.exchange.uneven():
-            self._partings.close_late(edge, f"{edge.peer} did not bring its last update in time")
+        for edge in self.edges.closing():
+            self._closing.lose(edge, f"{edge.peer} did not answer the closing")
+        for edge in self.edges.uneven():
+            self._closing.close_late(edge, f"{edge.peer} did not bring its last update in time")
         self._wait.begin(now, self._parting_seconds())
         self._drain(now)
 

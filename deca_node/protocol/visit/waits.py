@@ -9,7 +9,6 @@ two, four, and so on, until it has kept up for one.
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 WAITS_KEPT = 200
 WAITS_NEEDED = 8
@@ -18,28 +17,6 @@ QUANTILE = 0.95
 MARGIN = 4.0
 REST_MAX = 16
 """Activations for which a late neighbour is let be, at most."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long this node waits for others, in seconds (0: for ever, for ``gather``), and how often it evaluates and
-    writes checkpoints within a visit (in steps; 0: at the end of visits only).
-
-    ``open`` and ``step`` are limits; what was seen shortens them, down to ``floor``. ``regather`` is how long a node
-    that resumes waits for its peers, ``farewell`` how long one that stops waits for the other ends of its edges.
-    ``stay`` keeps a node whose run is complete until it is told to stop.
-    """
-
-    gather: float = 0.0
-    regather: float = 15.0
-    open: float = 120.0
-    step: float = 120.0
-    floor: float = 2.0
-    farewell: float = 3.0
-    finish: float = 60.0
-    stay: bool = False
-    eval_every: str = "round"
-    checkpoint_every: int = 0
 
 
 class Attempts:

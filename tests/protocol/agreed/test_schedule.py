@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deca_node.protocol.agreed.run import RunSettings
-from deca_node.protocol.agreed.schedule import Ordinal, Schedule, Step
+from deca_node.protocol.agreed.schedule import Schedule, Step
 
 schedules = st.builds(
     lambda rounds, inner, flush, final, tau, order, seed, blocks: Schedule(
@@ -35,7 +35,6 @@ def orders(order: str, seed: int = 0, rounds: int = 6, blocks: int = 5) -> list[
 def test_ordinals_count_all_steps_of_the_run(schedule: Schedule) -> None:
     steps = [Step(i, inner) for i in range(len(schedule)) for inner in range(schedule[i].steps)]
     assert [schedule.ordinal(step) for step in steps] == list(range(len(steps)))
-    assert [schedule.step(Ordinal(ordinal)) for ordinal in range(len(steps))] == steps
 
 
 @given(schedules)

@@ -1,10 +1,10 @@
 """Transcripts that a person can read, replayed: facts go into one node, and what it asks for must come out.
 
-A transcript opens with the node, the run and the node's patience::
+A transcript opens with the node, the run and the node's policy::
 
     node a of a b c
     run topology=full inner_steps=2
-    patience step=10
+    policy step=10
 
 Then each line that starts with a time is an event, in the words of :mod:`deca_node.lab.sim.notation`, and the
 lines indented below it are the commands it led to; ``until 10`` and ``until -`` say that the node's deadline
@@ -28,7 +28,7 @@ from deca_node.protocol.agreed.frames import BlockVersion, Delta, FrameId, Frame
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.topology import graph
 from deca_node.protocol.node.node import Node
-from deca_node.protocol.visit.waits import Patience
+from deca_node.protocol.visit.policy import Policy
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
 REWRITE = bool(os.environ.get("REWRITE_TRANSCRIPTS"))
@@ -41,7 +41,7 @@ class Replay:
         self.name = ""
         self.members: tuple[str, ...] = ()
         self.settings = RunSettings()
-        self.patience = Patience()
+        self.policy = Policy()
         self.saved_before = False
         self.node: Node | None = None
         self.deadline: float | None = None
@@ -60,8 +60,8 @@ class Replay:
                     self.name, self.members = words[1], tuple(words[3:])
                 case "run":
                     self.settings = RunSettings(**values(RunSettings, words[1:]))
-                case "patience":
-                    self.patience = Patience(**values(Patience, words[1:]))
+                case "policy":
+                    self.policy = Policy(**values(Policy, words[1:]))
                 case "saved-before":
                     self.saved_before = True
                 case "begun":
@@ -72,7 +72,7 @@ class Replay:
     def tell(self, event: str, now: float) -> Iterator[str]:
         """One event; what the node asks for, indented."""
         self.node = self.node or Node(
-            self.name, self.members, self.settings, self.patience, saved_before=self.saved_before
+            self.name, self.members, self.settings, self.policy, saved_before=self.saved_before
         )
         yield from (f"    {write(command)}" for command in self.node.handle(read_event(event), now))
         if self.node.next_deadline() != self.deadline:
@@ -81,7 +81,7 @@ class Replay:
 
     def begin(self) -> None:
         """The first activation, to where its first half step is asked for, at time 0."""
-        self.node = Node(self.name, self.members, self.settings, self.patience)
+        self.node = Node(self.name, self.members, self.settings, self.policy)
         neighbours = graph(self.members, self.settings, 0)
         opens = [
             e.OpenReceived(peer, 0, len(neighbours[peer]), FrameId(peer, FrameKind.KEYFRAME, 0, 0))

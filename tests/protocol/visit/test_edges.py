@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
 from deca_node.protocol.errors import WireError
-from deca_node.protocol.visit.edges import NOTHING, Edge, EdgeState, Exchange
+from deca_node.protocol.visit.edges import NOTHING, Edge, Edges, EdgeState
 
 STEPS = (0, 1, 2, 3)
 KEYFRAME = FrameId("b", FrameKind.KEYFRAME, 0, 0)
@@ -18,49 +18,49 @@ def update(inner: int, sender: str = "b") -> FrameId:
     return FrameId(sender, FrameKind.UPDATE, 0, inner)
 
 
-def exchange_in(state: EdgeState) -> Exchange:
+def edges_in(state: EdgeState) -> Edges:
     """Two steps are encoded, the flow of step 0 is applied, b's update of step 1 in hand, and the edge in ``state``."""
-    exchange = Exchange(0, 1, STEPS, ["b"])
+    edges = Edges(0, 1, STEPS, ["b"])
     if state is EdgeState.OFFERED:
-        return exchange
-    exchange.open("b", 1, KEYFRAME)
-    exchange.encoded = 0
-    exchange.arrive("b", update(0))
-    exchange.take_flows()
-    exchange.encoded = 1
-    exchange.arrive("b", update(1))
+        return edges
+    edges.open("b", 1, KEYFRAME)
+    edges.encoded = 0
+    edges.arrive("b", update(0))
+    edges.take_flows()
+    edges.encoded = 1
+    edges.arrive("b", update(1))
     if state is not EdgeState.OPEN:
-        exchange.close(exchange.edges["b"])
+        edges.close(edges.by_peer["b"])
     if state is EdgeState.SETTLED:
-        exchange.closed_by_peer("b", 1)
+        edges.closed_by_peer("b", 1)
     if state is EdgeState.CLOSED:
-        exchange.closed_by_peer("b", 0)
-    assert exchange.edges["b"].state is state
-    return exchange
+        edges.closed_by_peer("b", 0)
+    assert edges.by_peer["b"].state is state
+    return edges
 
 
-def their_offer(exchange: Exchange) -> None:
-    exchange.open("b", 1, KEYFRAME)
+def their_offer(edges: Edges) -> None:
+    edges.open("b", 1, KEYFRAME)
 
 
-def close_here(exchange: Exchange) -> None:
-    exchange.close(exchange.edges["b"])
+def close_here(edges: Edges) -> None:
+    edges.close(edges.by_peer["b"])
 
 
-def their_close(exchange: Exchange) -> None:
-    exchange.closed_by_peer("b", 1)
+def their_close(edges: Edges) -> None:
+    edges.closed_by_peer("b", 1)
 
 
-def their_even_close(exchange: Exchange) -> None:
-    exchange.closed_by_peer("b", 0)
+def their_even_close(edges: Edges) -> None:
+    edges.closed_by_peer("b", 0)
 
 
-def link_lost(exchange: Exchange) -> None:
-    exchange.lose(exchange.edges["b"])
+def link_lost(edges: Edges) -> None:
+    edges.lose(edges.by_peer["b"])
 
 
-def take_flows(exchange: Exchange) -> None:
-    exchange.take_flows()
+def take_flows(edges: Edges) -> None:
+    edges.take_flows()
 
 
 S = EdgeState
@@ -79,10 +79,10 @@ TABLE: dict[EdgeState, tuple[EdgeState, ...]] = {
     [(before, event, after) for before, row in TABLE.items() for event, after in zip(EVENTS, row, strict=True)],
     ids=lambda value: value.__name__ if callable(value) else str(value),
 )
-def test_table(before: EdgeState, event: Callable[[Exchange], None], after: EdgeState) -> None:
-    exchange = exchange_in(before)
-    event(exchange)
-    assert exchange.edges["b"].state is after
+def test_table(before: EdgeState, event: Callable[[Edges], None], after: EdgeState) -> None:
+    edges = edges_in(before)
+    event(edges)
+    assert edges.by_peer["b"].state is after
 
 
 @pytest.mark.parametrize(
@@ -91,164 +91,164 @@ def test_table(before: EdgeState, event: Callable[[Exchange], None], after: Edge
 )
 def test_only_an_open_edge_answers_a_close(state: EdgeState, answered: bool) -> None:
     """Each end says once how far it went: as the answer, or as the closing that crossed the other's on its way."""
-    assert exchange_in(state).closed_by_peer("b", 0) is answered
+    assert edges_in(state).closed_by_peer("b", 0) is answered
 
 
 def test_weights_are_those_of_both_degrees() -> None:
-    exchange = Exchange(0, 2, STEPS, ["b", "c"])
-    exchange.open("b", 5, KEYFRAME)
-    exchange.open("c", 1, KEYFRAME)
-    assert [edge.weight for edge in exchange.opened()] == [1 / 6, 1 / 3]
+    edges = Edges(0, 2, STEPS, ["b", "c"])
+    edges.open("b", 5, KEYFRAME)
+    edges.open("c", 1, KEYFRAME)
+    assert [edge.weight for edge in edges.opened()] == [1 / 6, 1 / 3]
 
 
 def test_an_offer_without_an_edge_is_declined() -> None:
-    exchange = Exchange(0, 1, STEPS, ["b"])
-    assert not exchange.open("c", 1, KEYFRAME)
-    assert exchange.open("b", 1, KEYFRAME)
-    assert not exchange.open("b", 1, KEYFRAME)
-    timed_out = Exchange(0, 1, STEPS, ["b"])
-    timed_out.close(timed_out.edges["b"])
+    edges = Edges(0, 1, STEPS, ["b"])
+    assert not edges.open("c", 1, KEYFRAME)
+    assert edges.open("b", 1, KEYFRAME)
+    assert not edges.open("b", 1, KEYFRAME)
+    timed_out = Edges(0, 1, STEPS, ["b"])
+    timed_out.close(timed_out.by_peer["b"])
     assert not timed_out.open("b", 1, KEYFRAME)
 
 
 def test_withdrawing_gives_back_all_that_came_and_allows_a_new_offer() -> None:
-    exchange = Exchange(0, 1, STEPS, ["b"])
-    exchange.open("b", 1, KEYFRAME)
-    exchange.arrive("b", update(0))
-    assert exchange.withdraw("b") == [KEYFRAME, update(0)]
-    assert exchange.withdraw("b") == []
-    exchange.offer("b")
-    assert exchange.edges["b"] == Edge("b")
+    edges = Edges(0, 1, STEPS, ["b"])
+    edges.open("b", 1, KEYFRAME)
+    edges.arrive("b", update(0))
+    assert edges.withdraw("b") == [KEYFRAME, update(0)]
+    assert edges.withdraw("b") == []
+    edges.offer("b")
+    assert edges.by_peer["b"] == Edge("b")
 
 
 # --- flows ------------------------------------------------------------------------------------------
 
 
-def flows(exchange: Exchange) -> list[int]:
-    return [frame.inner for _, frame in exchange.take_flows()]
+def flows(edges: Edges) -> list[int]:
+    return [frame.inner for _, frame in edges.take_flows()]
 
 
 def test_flows_are_taken_once_in_order_and_not_before_the_own_update_is_there() -> None:
-    exchange = Exchange(0, 1, STEPS, ["b"])
-    exchange.open("b", 1, KEYFRAME)
-    exchange.arrive("b", update(0))
-    assert flows(exchange) == [] and not exchange.due()
-    exchange.encoded = 1
-    exchange.arrive("b", update(1))
-    exchange.arrive("b", update(2))
-    assert exchange.due()
-    assert flows(exchange) == [0, 1]
-    assert flows(exchange) == []
-    exchange.encoded = 2
-    assert flows(exchange) == [2]
+    edges = Edges(0, 1, STEPS, ["b"])
+    edges.open("b", 1, KEYFRAME)
+    edges.arrive("b", update(0))
+    assert flows(edges) == [] and not edges.due()
+    edges.encoded = 1
+    edges.arrive("b", update(1))
+    edges.arrive("b", update(2))
+    assert edges.due()
+    assert flows(edges) == [0, 1]
+    assert flows(edges) == []
+    edges.encoded = 2
+    assert flows(edges) == [2]
 
 
 @pytest.mark.parametrize("wrong", [0, 2, 3])
 def test_gaps_and_replays_are_refused_with_a_sentence(wrong: int) -> None:
-    exchange = Exchange(0, 1, STEPS, ["b"])
-    exchange.open("b", 1, KEYFRAME)
-    assert exchange.arrive("b", update(0))
+    edges = Edges(0, 1, STEPS, ["b"])
+    edges.open("b", 1, KEYFRAME)
+    assert edges.arrive("b", update(0))
     with pytest.raises(WireError, match=f"b sent the update of inner step {wrong} of activation 0, expected that of 1"):
-        exchange.arrive("b", update(wrong))
-    assert exchange.arrive("b", update(1))
+        edges.arrive("b", update(wrong))
+    assert edges.arrive("b", update(1))
 
 
 def test_an_update_from_beyond_the_end_is_of_no_use() -> None:
     """In a final flush the other end may count more members, and so mix more often."""
-    exchange = exchange_in(S.OPEN)
-    assert not exchange.arrive("b", update(STEPS[-1] + 1))
-    assert exchange.arrive("b", update(2)), "and what comes in its turn is taken"
+    edges = edges_in(S.OPEN)
+    assert not edges.arrive("b", update(STEPS[-1] + 1))
+    assert edges.arrive("b", update(2)), "and what comes in its turn is taken"
 
 
 @pytest.mark.parametrize("state", [S.OFFERED, S.CLOSED])
 def test_updates_over_no_edge_are_of_no_use(state: EdgeState) -> None:
-    assert not exchange_in(state).arrive("b", update(0))
-    assert not Exchange(0, 1, STEPS, []).arrive("b", update(0))
+    assert not edges_in(state).arrive("b", update(0))
+    assert not Edges(0, 1, STEPS, []).arrive("b", update(0))
 
 
 def test_only_steps_that_mix_count() -> None:
-    exchange = Exchange(0, 1, (1, 3, 4), ["b"])
-    exchange.open("b", 1, KEYFRAME)
-    [edge] = exchange.opened()
-    exchange.arrive("b", update(1))
-    assert exchange.waiting_for(1, lag=0) == []
-    assert exchange.waiting_for(3, lag=0) == [edge]
-    assert exchange.waiting_for(3, lag=1) == []
-    assert exchange.behind(edge, 4) == 2
-    exchange.arrive("b", update(3))
-    assert exchange.behind(edge, 4) == 1
+    edges = Edges(0, 1, (1, 3, 4), ["b"])
+    edges.open("b", 1, KEYFRAME)
+    [edge] = edges.opened()
+    edges.arrive("b", update(1))
+    assert edges.waiting_for(1, lag=0) == []
+    assert edges.waiting_for(3, lag=0) == [edge]
+    assert edges.waiting_for(3, lag=1) == []
+    assert edges.behind(edge, 4) == 2
+    edges.arrive("b", update(3))
+    assert edges.behind(edge, 4) == 1
 
 
 def test_own_updates_are_needed_until_every_edge_has_applied_its_flow() -> None:
-    exchange = Exchange(0, 2, STEPS, ["b", "c"])
-    assert exchange.needed_from() == 0
+    edges = Edges(0, 2, STEPS, ["b", "c"])
+    assert edges.needed_from() == 0
     for peer in "bc":
-        exchange.open(peer, 2, KEYFRAME)
-    exchange.encoded = 1
+        edges.open(peer, 2, KEYFRAME)
+    edges.encoded = 1
     for inner in (0, 1):
-        exchange.arrive("b", update(inner))
-    exchange.arrive("c", update(0, "c"))
-    exchange.take_flows()
-    assert exchange.needed_from() == 1
-    exchange.close(exchange.edges["c"])
-    assert exchange.needed_from() == 1, "the other end may say that it went further"
-    exchange.lose(exchange.edges["c"])
-    assert exchange.needed_from() == 2
+        edges.arrive("b", update(inner))
+    edges.arrive("c", update(0, "c"))
+    edges.take_flows()
+    assert edges.needed_from() == 1
+    edges.close(edges.by_peer["c"])
+    assert edges.needed_from() == 1, "the other end may say that it went further"
+    edges.lose(edges.by_peer["c"])
+    assert edges.needed_from() == 2
 
 
 # --- closing ----------------------------------------------------------------------------------------
 
 
 def test_while_the_other_end_has_not_answered_nothing_flows() -> None:
-    exchange = exchange_in(S.CLOSING)
-    assert flows(exchange) == [] and not exchange.due()
-    assert exchange.arrive("b", update(2)), "it was sent before the closing was heard"
+    edges = edges_in(S.CLOSING)
+    assert flows(edges) == [] and not edges.due()
+    assert edges.arrive("b", update(2)), "it was sent before the closing was heard"
 
 
 def test_an_end_that_is_behind_catches_up_and_lets_the_rest_go() -> None:
-    exchange = exchange_in(S.CLOSING)
-    exchange.arrive("b", update(2))
-    exchange.encoded = 2
-    exchange.closed_by_peer("b", 1)
-    assert flows(exchange) == [1]
-    assert exchange.leftovers() == [update(2)]
-    assert exchange.leftovers() == []
+    edges = edges_in(S.CLOSING)
+    edges.arrive("b", update(2))
+    edges.encoded = 2
+    edges.closed_by_peer("b", 1)
+    assert flows(edges) == [1]
+    assert edges.leftovers() == [update(2)]
+    assert edges.leftovers() == []
 
 
 def test_a_claim_to_have_applied_what_was_never_sent_is_cut_to_what_was() -> None:
-    exchange = exchange_in(S.OPEN)
-    exchange.closed_by_peer("b", 999)
-    assert exchange.edges["b"].limit == 1
-    assert flows(exchange) == [1]
-    assert exchange.edges["b"].state is S.CLOSED
+    edges = edges_in(S.OPEN)
+    edges.closed_by_peer("b", 999)
+    assert edges.by_peer["b"].limit == 1
+    assert flows(edges) == [1]
+    assert edges.by_peer["b"].state is S.CLOSED
 
 
 def test_a_lost_edge_gives_back_what_was_not_applied() -> None:
-    exchange = exchange_in(S.OPEN)
-    assert exchange.lose(exchange.edges["b"]) == [update(1)]
-    assert exchange.leftovers() == []
+    edges = edges_in(S.OPEN)
+    assert edges.lose(edges.by_peer["b"]) == [update(1)]
+    assert edges.leftovers() == []
 
 
 def test_keyframes_are_given_away_once_those_of_closed_edges_too() -> None:
-    exchange = Exchange(0, 2, STEPS, ["b", "c"])
+    edges = Edges(0, 2, STEPS, ["b", "c"])
     for peer in "bc":
-        exchange.open(peer, 2, FrameId(peer, FrameKind.KEYFRAME, 0, 0))
-    exchange.lose(exchange.edges["c"])
-    assert [frame.sender for frame in exchange.take_keyframes()] == ["b", "c"]
-    assert exchange.take_keyframes() == []
+        edges.open(peer, 2, FrameId(peer, FrameKind.KEYFRAME, 0, 0))
+    edges.lose(edges.by_peer["c"])
+    assert [frame.sender for frame in edges.take_keyframes()] == ["b", "c"]
+    assert edges.take_keyframes() == []
 
 
 def test_when_all_ends_everything_that_was_not_applied_is_given_back() -> None:
-    exchange = exchange_in(S.OPEN)
-    assert exchange.end() == [update(1)]
-    assert exchange.end() == [] and exchange.edges["b"].state is S.CLOSED
+    edges = edges_in(S.OPEN)
+    assert edges.end() == [update(1)]
+    assert edges.end() == [] and edges.by_peer["b"].state is S.CLOSED
 
 
 def test_how_much_a_lost_edge_may_leave_uneven() -> None:
-    exchange, found = Exchange(0, 1, STEPS, ["b"]), []
+    edges, found = Edges(0, 1, STEPS, ["b"]), []
     for encoded in (NOTHING, *STEPS):
-        exchange.encoded = encoded
-        found.append(exchange.uneven_max(late_steps=2))
+        edges.encoded = encoded
+        found.append(edges.uneven_max(late_steps=2))
     assert found == [0, 1, 2, 3, 3]
 
 
@@ -256,14 +256,14 @@ class Ends:
     """Two ends of one edge and the ordered streams between them; ``applied`` collects each end's flows."""
 
     def __init__(self) -> None:
-        self.ends = {name: Exchange(0, 1, STEPS, [peer]) for name, peer in ("ab", "ba")}
+        self.ends = {name: Edges(0, 1, STEPS, [peer]) for name, peer in ("ab", "ba")}
         self.mail: dict[str, list[tuple[str, int]]] = {"a": [], "b": []}
         self.applied: dict[str, list[int]] = {"a": [], "b": []}
         for name, peer in ("ab", "ba"):
             self.ends[name].open(peer, 1, FrameId(peer, FrameKind.KEYFRAME, 0, 0))
 
     def edge(self, name: str) -> Edge:
-        return next(iter(self.ends[name].edges.values()))
+        return next(iter(self.ends[name].by_peer.values()))
 
     def act(self, name: str, what: str) -> None:
         """One thing that can happen at one end."""

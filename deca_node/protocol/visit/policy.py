@@ -1,0 +1,29 @@
+"""What the owner of a node chose for it, as far as its state machine is concerned."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How long the node waits for others, in seconds; how often it evaluates; how often it writes checkpoints.
+
+    ``open`` and ``step`` are the limits of waiting for neighbours, when edges open and at every step. Measured waits
+    shorten them, down to ``floor``. A node that begins a run waits ``gather`` for the members (0: for ever); a node
+    that resumes waits ``regather``. A node that stops waits ``farewell`` for the other ends of its edges. A node that
+    has finished waits ``finish`` for the others. ``stay`` keeps a node whose run is complete until it is told to
+    stop.
+
+    ``eval_every`` is "round" or "activation"; with any other value the loss is measured at the start and at the end of
+    the run only. ``checkpoint_every`` counts steps within a visit; 0 writes checkpoints at the end of visits only.
+    """
+
+    gather: float = 0.0
+    regather: float = 15.0
+    open: float = 120.0
+    step: float = 120.0
+    floor: float = 2.0
+    farewell: float = 3.0
+    finish: float = 60.0
+    stay: bool = False
+    eval_every: str = "round"
+    checkpoint_every: int = 0
