@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from bench.convergence import public
-from deca_node.numerics.data.records import Source, parse_record
+from deca_node.numerics.data.files import Source
+from deca_node.numerics.data.records import parse_record
 from deca_node.protocol.errors import DataError
 
 ROWS = {

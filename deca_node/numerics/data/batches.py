@@ -1,8 +1,8 @@
-"""Batches of sequences, or of labelled records: in a fresh random order every epoch, or in order for evaluation.
+"""Batches of sequences, or of labelled records: in a new random order every epoch, or in order for evaluation.
 
-The order of an epoch follows from the seed and the epoch's number alone, so the place in it is two numbers,
-and a batch is a pure function of (seed, epoch, position). A node that saved its :class:`Cursor` goes on
-after a restart with exactly the batches it would have seen.
+The order of an epoch follows from the seed and the epoch's number alone. A place in the data is therefore two numbers,
+and a batch is a pure function of (seed, epoch, position): a node that saved its :class:`Cursor` continues after a
+restart with exactly the batches that it would have seen.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from deca_node.numerics.data.packing import PackedData, Sequences, permutation
 from deca_node.protocol.errors import DataError
 
 IGNORED = -100
-"""The label of a token that is not trained on, as torch and transformers know it."""
+"""The label of a token that is not learnt; torch and transformers use the same number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,18 +33,18 @@ class Batch:
 
     @property
     def predicted(self) -> int:
-        """How many tokens the loss covers."""
+        """How many tokens are learnt."""
         return int((self.labels[:, 1:] != IGNORED).sum())
 
     def split(self, size: int) -> Iterator["Batch"]:
-        """The same in parts of ``size`` sequences."""
+        """The same batch in parts of ``size`` sequences."""
         return map(Batch, self.input_ids.split(size), self.labels.split(size))
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledBatch:
-    """Labelled records as a model takes them, on the CPU: ``labels`` int64 [b], the others int64 [b, L], filled up on
-    the right to the longest record's length."""
+    """Labelled records, on the CPU: ``labels`` int64 [b], the other fields int64 [b, L], padded on the right to the
+    longest record's length."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
@@ -57,7 +57,7 @@ class LabelledBatch:
         return len(self.labels)
 
     def split(self, size: int) -> Iterator["LabelledBatch"]:
-        """The same in parts of ``size`` records."""
+        """The same batch in parts of ``size`` records."""
         columns = (self.input_ids, self.attention_mask, self.token_type_ids, self.labels)
         return map(LabelledBatch, *(column.split(size) for column in columns))
 
@@ -75,10 +75,10 @@ class Cursor:
 
 
 class Batches:
-    """An endless run of batches over the training sequences; every epoch uses each sequence once.
+    """Batches over the training sequences, without end; every epoch uses each sequence once.
 
-    All batches have the same size. One may hold the end of an epoch and the beginning of the next; where
-    there are fewer sequences than the batch takes, it holds several epochs.
+    All batches have the same size. A batch may hold the end of one epoch and the beginning of the next, and several
+    epochs where there are fewer sequences than it takes.
     """
 
     def __init__(self, train: Rows, batch_size: int, seed: int) -> None:
@@ -95,7 +95,7 @@ class Batches:
         return len(self._train)
 
     def next(self) -> AnyBatch:
-        """The batch at the cursor; moves the cursor behind it."""
+        """The batch at the cursor; the cursor moves on to the next."""
         rows: list[NDArray[np.int64]] = []
         wanted = self._batch_size
         while wanted:
@@ -112,9 +112,9 @@ class Batches:
         return self._cursor
 
     def restore(self, cursor: Cursor) -> None:
-        """Go to a place that :meth:`state` named.
+        """Go to a place that :meth:`state` returned.
 
-        Raises DataError where the data has no such place: it is not the data the cursor was saved with.
+        Raises DataError where the data has no such place: the data has changed since.
         """
         if cursor.epoch < 0 or not 0 <= cursor.position <= len(self._train):
             raise DataError(
@@ -139,7 +139,7 @@ def make_batch(data: Rows, rows: NDArray[np.int64]) -> AnyBatch:
 
 
 def _labelled_batch(examples: Examples) -> LabelledBatch:
-    """All of these records, filled up on the right."""
+    """All of these records, padded on the right."""
     lengths = np.diff(examples.starts)
     mask = np.arange(lengths.max()) < lengths[:, None]
     input_ids = np.full(mask.shape, examples.pad, np.int64)

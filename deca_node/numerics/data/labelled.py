@@ -1,17 +1,17 @@
-"""Labelled records: read, turned into tokens, split. One record is one row; nothing is packed.
+"""Labelled records, for classifiers: read, made into tokens, split. One record is one row; nothing is packed.
 
 ::
 
     {"text": "The stay was short.", "label": "neutral"}
-    {"text": "A man sleeps.", "text_pair": "Somebody is awake.", "label": 2}
+    {"text": "A man sleeps.", "text_pair": "A man is awake.", "label": 2}
 
-A label is the name of one of the run's labels, or its number, counted from 0. Of a pair the tokenizer makes what it
-makes of pairs; one that knows no separator gets a newline between the two. What is longer than ``sequence_length``
-tokens is cut, in a pair the longer text first, and counted. A share of the records is held out, at least one.
+A label is the name of one of the run's labels, or its number, counted from 0. The tokenizer joins the two texts of a
+pair in its own way; where it has no separator, a newline stands between them. A record longer than ``sequence_length``
+tokens is cut (of a pair, the longer text first) and counted. A share of the records is held out, at least one.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deca_node.numerics.data.files import BadRecords, Reader, Source, filled, json_type, some_keys
 from deca_node.numerics.data.packing import Progress, permutation
-from deca_node.numerics.data.records import BadRecords, Reader, Source, filled, json_type, parse_object, some_keys
 from deca_node.numerics.data.tokenizing import Ids, runs
 from deca_node.protocol.agreed.settings import nearest
 from deca_node.protocol.errors import DataError
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 _FORMATS = 'under task = classification a record needs "text" and "label"'
 LABELS_TOLD_MAX = 8
-"""How many labels a complaint lists."""
+"""How many labels an error sentence lists."""
 
 
 @dataclass(frozen=True)
 class LabelledRecord:
-    """A text, or a pair of texts, and the number of its label."""
+    """A text, or a pair of texts, with the number of its label."""
 
     source: Source
     text: str
@@ -49,15 +49,16 @@ class LabelledRecord:
 
 
 class LabelledReader(Reader[LabelledRecord]):
-    """Iterates over the labelled records of a file or folder; ``labels`` are all there may be, by their numbers."""
+    """Iterates over the labelled records of a file or folder; ``labels`` are all labels of the run, by number."""
+
+    formats = _FORMATS
 
     def __init__(self, path: Path, bad: BadRecords, labels: Sequence[str]) -> None:
         super().__init__(path, bad)
         self._labels = labels
 
-    def parse(self, line: bytes, source: Source) -> LabelledRecord:
-        """One line of JSON. Raises DataError that names the source and what is wrong with the line."""
-        value = parse_object(line, source, _FORMATS)
+    def record(self, value: Mapping[str, Any], source: Source) -> LabelledRecord:
+        """An object with a text and a label. Raises DataError that names the source and what is wrong."""
         for key in ("text", "label"):
             if key not in value:
                 raise DataError(f"{source}: {_FORMATS}, but the keys are {some_keys(value)}")
@@ -66,7 +67,7 @@ class LabelledReader(Reader[LabelledRecord]):
         return LabelledRecord(source, text, pair, label_number(value["label"], self._labels, source))
 
     def whole(self, source: Source, text: str) -> LabelledRecord:
-        """A plain text has no label."""
+        """Always raises DataError: a plain text has no label."""
         raise DataError(f"{source}: a text file has no labels; {_FORMATS}, one per line of a .jsonl file")
 
 
@@ -101,8 +102,8 @@ def _some(labels: Sequence[str]) -> str:
 class Examples:
     """Records as tokens: record k has those from ``starts[k]`` to ``starts[k + 1]``, int64 [records + 1].
 
-    ``ids`` int32 [n]; ``types`` int8 [n], which text of a pair a token is of; ``labels`` int64 [records]. ``pad`` is
-    the token that fills up a row.
+    ``ids`` int32 [n]; ``types`` int8 [n], 0 or 1 for the first or second text of a pair; ``labels`` int64 [records].
+    ``pad`` is the token that fills up a row.
     """
 
     ids: Ids
@@ -124,7 +125,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class LabelledSummary:
-    """What became of the data; ``counts`` says how many records each label has, by its number."""
+    """What became of the data; ``counts`` holds how many records each label has, by its number."""
 
     records: int
     skipped: int
@@ -202,14 +203,14 @@ def _held_out(path: Path, records: int, holdout: float, seed: int) -> NDArray[np
 
 
 Row = tuple[Ids, NDArray[np.int8]]
-"""A record's tokens, and which text of a pair each is of."""
+"""A record's tokens, and for each token 0 or 1: the text of the pair that it belongs to."""
 
 
 class _RowTokenizer:
-    """Collects records as rows of tokens, as the tokenizer hands them to its model, and no longer than allowed."""
+    """Collects records as rows of tokens, each at most ``length_max`` long, with the special tokens of the tokenizer."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", length_max: int, bad: BadRecords) -> None:
-        # A tokenizer remembers to cut, and would be saved so beside the tuned model.
+        # A tokenizer that was told to cut keeps that setting, and would be saved with it beside the tuned model.
         self._tokenizer = copy.deepcopy(tokenizer)
         self._length_max = length_max
         self._bad = bad
@@ -238,7 +239,7 @@ class _RowTokenizer:
         return Examples(ids, types, starts, np.array(self.labels, np.int64), pad)
 
     def _fitting(self, records: Sequence[LabelledRecord]) -> list[Row]:
-        """Rows of texts, or of pairs; those that turn out too long are made once more."""
+        """Rows of texts, or of pairs. Rows that turn out too long are tokenized again, cut."""
         rows = self._tokenized(records, cut=False)
         long = [k for k, (ids, _) in enumerate(rows) if len(ids) > self._length_max]
         for k, row in zip(long, self._tokenized([records[k] for k in long], cut=True), strict=True):

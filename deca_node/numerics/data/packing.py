@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deca_node.numerics.data.records import BadRecords, RecordReader
+from deca_node.numerics.data.files import BadRecords
+from deca_node.numerics.data.records import RecordReader
 from deca_node.numerics.data.tokenizing import Ids, Mask, RecordTokenizer, Tokens, runs
 from deca_node.protocol.errors import DataError
 

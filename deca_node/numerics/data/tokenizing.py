@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from deca_node.numerics.data.records import ASSISTANT, BadRecords, ChatRecord, Record, Source, TextRecord
+from deca_node.numerics.data.files import BadRecords, Source
+from deca_node.numerics.data.records import ASSISTANT, ChatRecord, Record, TextRecord
 from deca_node.protocol.errors import DataError
 
 if TYPE_CHECKING:

@@ -1,0 +1,8 @@
+"""Before the start: what a run would need, and what is wrong with its model and data. No weights are read here.
+
+::
+
+    shapes      a model's blocks and sizes from its config.json alone
+    fitting     whether the weight files make the model, and how much memory is free
+    data_check  a look through the data: records by kind, and the bad ones
+"""

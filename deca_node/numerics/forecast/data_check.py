@@ -1,13 +1,15 @@
-"""A look through a node's data before the start: how many records of which kind, and which of them are bad. No torch,
-and no tokenizer, so that it takes no longer than reading."""
+"""A look through a node's data before the start: how many records of each kind, and which of them are bad.
+
+It needs no torch and no tokenizer, so that it takes no longer than reading."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deca_node.numerics.data.files import BadRecords
 from deca_node.numerics.data.labelled import LabelledReader, LabelledRecord
-from deca_node.numerics.data.records import BadRecords, ChatRecord, CompletionRecord, RecordReader, TextRecord
+from deca_node.numerics.data.records import ChatRecord, CompletionRecord, RecordReader, TextRecord
 
 KINDS = {TextRecord: "texts", CompletionRecord: "completions", ChatRecord: "chats", LabelledRecord: "labelled records"}
 RECORDS_BETWEEN_REPORTS = 1000
@@ -15,8 +17,8 @@ RECORDS_BETWEEN_REPORTS = 1000
 
 @dataclass(frozen=True)
 class DataCheck:
-    """``kinds`` counts good records by kind; ``sentences`` are about the first few of the ``bad`` ones, and each names
-    its file and line."""
+    """``kinds`` counts the good records by kind. ``sentences`` are about the first few of the ``bad`` records; each
+    names file and line."""
 
     kinds: dict[str, int]
     characters: int
@@ -25,15 +27,15 @@ class DataCheck:
 
     @property
     def records(self) -> int:
-        """Good ones."""
+        """How many records are good."""
         return sum(self.kinds.values())
 
 
 def look_through(
     path: Path, report: Callable[[int, int], None] = lambda done, total: None, labels: Sequence[str] = ()
 ) -> DataCheck:
-    """Read all of it, as labelled records where there are ``labels``; ``report`` hears bytes done and in all now and
-    then. Raises DataError where it cannot be read."""
+    """Read all records, as labelled ones where ``labels`` are given. ``report`` is called now and then with the bytes
+    read and the bytes in all. Raises DataError where a file cannot be read."""
     bad = BadRecords(skip=True)
     reader = LabelledReader(path, bad, labels) if labels else RecordReader(path, bad)
     kinds: Counter[str] = Counter()

@@ -1,7 +1,7 @@
-"""Would a model's files make the model, and would the model fit? Judged from headers and shapes, before it is loaded.
+"""Whether a model's files make the model, and how much memory is free. Judged before anything is loaded.
 
 The model is built on torch's meta device (:mod:`deca_node.numerics.forecast.shapes`), where it takes no memory, and
-each of its parameters is held against what the weight files' headers say.
+each of its parameters is compared with the headers of the weight files.
 """
 
 import os
@@ -17,13 +17,14 @@ from deca_node.storage.model_files import StoredTensor
 
 CGROUP = Path("/sys/fs/cgroup")
 NAMED_MAX = 3
-"""So many parameters are named in a complaint; the others are counted."""
+"""How many parameters an error sentence names; the others are counted."""
 
 
 def misfits(model: nn.Module, stored: Mapping[str, StoredTensor]) -> tuple[list[str], list[str]]:
-    """Parameters for which the files have a tensor of another shape, and those for which they have none, in words.
+    """Two lists: sentences about parameters whose tensor in the files has another shape, and the names of parameters
+    without a tensor in the files.
 
-    Checkpoints of some architectures leave out or add the name of the inner model in front; either is found.
+    Checkpoints of some architectures leave out or add the name of the inner model in front; both forms are found.
     """
     short = {_short(name, model): tensor for name, tensor in stored.items()}
     wrong, missing = [], []
@@ -37,7 +38,7 @@ def misfits(model: nn.Module, stored: Mapping[str, StoredTensor]) -> tuple[list[
 
 
 def dtypes_text(stored: Mapping[str, StoredTensor]) -> str:
-    """What the numbers are stored as, the most frequent first: ``BF16`` or ``F32, F16``."""
+    """The dtypes of the stored numbers, the most frequent first: ``BF16`` or ``F32, F16``."""
     counts = Counter(dict.fromkeys({tensor.dtype for tensor in stored.values()}, 0))
     for tensor in stored.values():
         counts[tensor.dtype] += tensor.elements
@@ -45,13 +46,13 @@ def dtypes_text(stored: Mapping[str, StoredTensor]) -> str:
 
 
 def named(items: list[str]) -> str:
-    """The first few, and how many more there are."""
+    """The first few items, and how many more there are."""
     more = f" and {len(items) - NAMED_MAX} more" if len(items) > NAMED_MAX else ""
     return "; ".join(items[:NAMED_MAX]) + more
 
 
 def free_memory(wanted: str) -> tuple[str, int | None]:
-    """The device that a node with ``device = wanted`` takes, and its free bytes (None: nobody says).
+    """The device that a node with ``device = wanted`` takes, and its free bytes (None: unknown).
 
     Raises TrainerError where there is no such device.
     """
@@ -67,11 +68,11 @@ def _short(name: str, model: nn.Module) -> str:
 
 
 def _free_ram() -> int | None:
-    """What the system could still give, within the container's limit where there is one."""
+    """Bytes that the system could still give, within the container's limit where there is one."""
     found = [free for free in (_available(Path("/proc/meminfo")), _left_of_limit(CGROUP)) if free is not None]
     if found:
         return min(found)
-    # Elsewhere than on Linux: all there is, used or not.
+    # Other systems than Linux: all memory there is, used or not.
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -84,7 +85,7 @@ def _available(meminfo: Path) -> int | None:
 
 
 def _left_of_limit(cgroup: Path) -> int | None:
-    """Of the container's limit (version 2 of control groups): what is in use and could be dropped counts as free."""
+    """Bytes left of the container's limit (control groups, version 2). Caches that could be dropped count as free."""
     try:
         limit = (cgroup / "memory.max").read_text(encoding="ascii").strip()
         used = int((cgroup / "memory.current").read_text(encoding="ascii"))

@@ -1,0 +1,10 @@
+"""Learning: the loss and its gradient, what differs between the tasks, and how good a model is.
+
+::
+
+    loss        the mean negative log-likelihood of a batch: backward passes, and judging without them
+    tasks       what differs between the tasks: which data is read, and how a model is judged on it
+    privacy     differentially private gradients, and the books of what they have cost
+    evaluation  any checkpoint measured on any file of records
+    result      what an evaluation found (no torch)
+"""

@@ -1,4 +1,4 @@
-"""How good a model is on a file of records: three kinds of question, by what the model is and what the records are.
+"""How good a model is on a file of records. There are three kinds of question, by the model and by the records.
 
 ::
 
@@ -6,36 +6,29 @@
     classifier, labelled records                 mean loss per record, accuracy, macro-F1
     language model, labelled records             the same, with each label as the completion of the text
 
-For the last the prompt is made of the text, and the answer is the label that the model finds likeliest: whose tokens,
-with the end of the text after them, have the smallest sum of losses. Its loss is that of the right label among all
-labels, softmax over their likelihoods, so that it compares with a classifier's.
+For the third kind the prompt is made of the text. The model's answer is the label that it finds likeliest: the one
+whose tokens, with the end of the text after them, have the smallest sum of losses. The loss is that of the right label
+among all labels, by a softmax over their likelihoods, so that it compares with a classifier's.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from deca_node.numerics.data.batches import IGNORED, LabelledBatch, ordered_batches
+from deca_node.numerics.data.files import BadRecords, Reader, Source, filled, json_type
 from deca_node.numerics.data.labelled import load_labelled
 from deca_node.numerics.data.packing import load_dataset
-from deca_node.numerics.data.records import (
-    BadRecords,
-    CompletionRecord,
-    Reader,
-    Source,
-    filled,
-    json_type,
-    parse_object,
-)
+from deca_node.numerics.data.records import CompletionRecord
 from deca_node.numerics.data.tokenizing import RecordTokenizer, Tokens
 from deca_node.numerics.device import choose_device
-from deca_node.numerics.learning.loss import classify, evaluate, shares
+from deca_node.numerics.learning.loss import classify, evaluate, judging, nll_per_row, shares
 from deca_node.numerics.learning.result import Evaluation
 from deca_node.numerics.model.classifier import CLASSIFIER, Head
 from deca_node.numerics.model.load import LoadedModel
@@ -44,9 +37,9 @@ from deca_node.storage.model_files import read_json
 
 TEXT, PAIR = "{text}", "{text_pair}"
 PROMPT = f"{TEXT}\n"
-"""What a label completes, unless somebody says otherwise; of a pair the second text follows on a line of its own."""
+"""The prompt that a label completes by default; the second text of a pair follows on a line of its own."""
 LABELS_MAX = 100
-"""A language model is asked once per record and label."""
+"""How many labels there may be: a language model is asked once per record and label."""
 
 Report = Callable[[int, int], None]
 """Called with (done, total) sequences or records."""
@@ -55,8 +48,9 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What to ask with: ``length`` tokens per sequence at most, ``batch_size`` sequences at a time; ``labels`` are all
-    there may be (none: those in the data), ``prompt`` what a language model completes with a label."""
+    """What to measure on, and how: ``length`` tokens per sequence at most, ``batch_size`` sequences at a time.
+    ``labels`` are all labels there may be (none given: those in the data); ``prompt`` is what a language model
+    completes with a label."""
 
     data: Path
     length: int
@@ -68,8 +62,8 @@ class Question:
 
 
 def own_head(source: str) -> Head | None:
-    """What to load a checkpoint with: as a classifier with its own labels, if it is one; else None. The model need not
-    lie in a folder here; then it counts as a language model."""
+    """The head to load a checkpoint with: its own labels if it is a classifier, else None. A source that is no folder
+    on this machine counts as a language model."""
     path = Path(source).expanduser() / "config.json"
     if not path.is_file():
         return None
@@ -133,7 +127,7 @@ def _classifier(loaded: LoadedModel, question: Question, report: Report) -> Eval
 
 
 def reporting(batches: Iterable[Item], total: int, report: Report) -> Iterator[Item]:
-    """The same batches; ``report`` hears of each when the next is asked for."""
+    """The same batches; ``report`` is called after each."""
     done = 0
     for batch in batches:
         yield batch
@@ -146,7 +140,7 @@ def reporting(batches: Iterable[Item], total: int, report: Report) -> Iterator[I
 
 @dataclass(frozen=True)
 class _Named:
-    """A text, or a pair of texts, and what its label is called."""
+    """A text, or a pair of texts, and the name of its label."""
 
     source: Source
     text: str
@@ -159,17 +153,17 @@ class _Named:
 
     def prompt(self, template: str) -> str:
         template = template or (f"{TEXT}\n{PAIR}\n" if self.pair is not None else PROMPT)
-        # One after the other, since a text may hold what looks like a place for the other.
+        # In this order, since a text may itself hold a placeholder.
         before, _, after = template.partition(TEXT)
         return before.replace(PAIR, self.pair or "") + self.text + after.replace(PAIR, self.pair or "")
 
 
 class _NamedReader(Reader[_Named]):
-    def parse(self, line: bytes, source: Source) -> _Named:
-        formats = 'labelled records need "text" and "label"'
-        value = parse_object(line, source, formats)
+    formats = 'labelled records need "text" and "label"'
+
+    def record(self, value: Mapping[str, Any], source: Source) -> _Named:
         if "label" not in value or "text" not in value:
-            raise DataError(f"{source}: {formats} in every line")
+            raise DataError(f"{source}: {self.formats} in every line")
         label = value["label"]
         if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
             raise DataError(f'{source}: "label" must be a name or a whole number, not {json_type(label)}')
@@ -183,8 +177,8 @@ class _NamedReader(Reader[_Named]):
 class _LabelSeeker(Reader[bool]):
     """Says of each line whether it has a label."""
 
-    def parse(self, line: bytes, source: Source) -> bool:
-        return "label" in parse_object(line, source, "")
+    def record(self, value: Mapping[str, Any], source: Source) -> bool:
+        return "label" in value
 
     def whole(self, source: Source, text: str) -> bool:
         return False
@@ -235,7 +229,8 @@ def _check_labels(data: Path, records: Sequence[_Named], labels: Sequence[str]) 
 
 
 class _Rows:
-    """A record with every label, as rows of tokens; what is too long loses its beginning, and is counted once."""
+    """A record with every label, as rows of tokens. A row that is too long loses its beginning; such records are
+    counted in ``cut``."""
 
     def __init__(self, loaded: LoadedModel, labels: Sequence[str], length: int) -> None:
         self._model = loaded.model
@@ -262,20 +257,8 @@ class _Rows:
             kept, trained = row.ids[-longest:], row.trained[-longest:]
             ids[number, : len(kept)] = torch.from_numpy(kept.astype(np.int64))
             labels[number, : len(kept)][torch.from_numpy(trained)] = ids[number, : len(kept)][torch.from_numpy(trained)]
-        was_training = self._model.training
-        self._model.eval()
-        found = row_losses(self._model, ids.to(device), labels.to(device)).cpu()
-        self._model.train(was_training)
-        return found
-
-
-def row_losses(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
-    """Sum of the next-token losses of each row where ``labels`` (int64 [b, L]) are not ignored; float32 [b]."""
-    logits = model(input_ids=input_ids, use_cache=False).logits[:, :-1].float()
-    losses = nn.functional.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]), labels[:, 1:].reshape(-1), ignore_index=IGNORED, reduction="none"
-    )
-    return losses.view(len(input_ids), -1).sum(dim=1)
+        with judging(self._model):
+            return nll_per_row(self._model, ids.to(device), labels.to(device)).cpu()
 
 
 def device_and_threads(device: str, threads: int | None) -> torch.device:

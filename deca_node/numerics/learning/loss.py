@@ -1,4 +1,7 @@
-"""What the model is tuned for: the mean negative log-likelihood, in nats, of the tokens that count or of the labels."""
+"""The loss that the model is tuned for, and the judgements that are made with it.
+
+The loss is the mean negative log-likelihood in nats: of the tokens that are learnt, or of a classifier's labels.
+"""
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,8 +17,8 @@ from deca_node.numerics.data.batches import IGNORED, AnyBatch, LabelledBatch
 
 @dataclass(frozen=True)
 class Scores:
-    """``loss`` in nats per token or record, over ``count`` of them. ``scalars`` has a classifier's shares, from 0 to 1:
-    ``accuracy``, and ``macro_f1``, which counts every label that occurs alike."""
+    """``loss`` in nats per token or record, over ``count`` of them. ``scalars`` holds a classifier's shares, from 0 to
+    1: ``accuracy``, and ``macro_f1``, in which every label that occurs has the same weight."""
 
     loss: float
     count: int
@@ -24,22 +27,32 @@ class Scores:
 
 def nll_sum(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
     """Sum of the next-token losses where ``labels`` (int64 [b, L]) are not ignored; a float32 scalar."""
-    logits = model(input_ids=input_ids, use_cache=False).logits[:, :-1]
-    targets = labels[:, 1:]
+    return _next_token_losses(model, input_ids, labels, "sum")
+
+
+def nll_per_row(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
+    """The same sum for each row; float32 [b]."""
+    return _next_token_losses(model, input_ids, labels, "none").view(len(input_ids), -1).sum(dim=1)
+
+
+def _next_token_losses(model: nn.Module, input_ids: Tensor, labels: Tensor, reduction: str) -> Tensor:
+    """Cross entropy of the token at each position given those before it, float32; [b (L - 1)] or a scalar."""
+    logits = model(input_ids=input_ids, use_cache=False).logits[:, :-1].float()
+    targets = labels[:, 1:].reshape(-1)
     return nn.functional.cross_entropy(
-        logits.float().reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORED, reduction="sum"
+        logits.reshape(-1, logits.shape[-1]), targets, ignore_index=IGNORED, reduction=reduction
     )
 
 
 def class_logits(model: nn.Module, batch: LabelledBatch, device: torch.device) -> Tensor:
-    """What the model says of each record, float32 [b, labels]."""
+    """The classifier's logits for each record, float32 [b, labels]."""
     inputs: dict[str, Any] = {
         "input_ids": batch.input_ids.to(device),
         "attention_mask": batch.attention_mask.to(device),
     }
     if (getattr(model.config, "type_vocab_size", None) or 0) > 1:
         inputs["token_type_ids"] = batch.token_type_ids.to(device)
-    # Decoders would keep keys and values for a continuation that never comes; encoders know no such thing.
+    # Decoders would keep keys and values for a continuation that never comes; encoders have no such argument.
     if "use_cache" in inspect.signature(model.forward).parameters:
         inputs["use_cache"] = False
     logits: Tensor = model(**inputs).logits
@@ -62,9 +75,9 @@ def backward(model: nn.Module, batch: AnyBatch, micro_batch: int, device: torch.
 
 @torch.no_grad()
 def evaluate(model: nn.Module, batches: Iterable[AnyBatch], device: torch.device) -> tuple[float, int]:
-    """Mean loss over all tokens or records that count in ``batches``, in nats, and how many there are."""
+    """Mean loss in nats over all learnt tokens, or all records, of ``batches``, and how many there are."""
     total, counted = 0.0, 0
-    with _judging(model):
+    with judging(model):
         for batch in batches:
             total += float(_batch_nll(model, batch, device))
             counted += batch.predicted
@@ -75,7 +88,7 @@ def evaluate(model: nn.Module, batches: Iterable[AnyBatch], device: torch.device
 def classify(model: nn.Module, batches: Iterable[LabelledBatch], device: torch.device, labels: int) -> Scores:
     """How well the model sorts the records of ``batches`` into ``labels`` labels."""
     total, table = 0.0, torch.zeros(labels, labels, dtype=torch.int64)
-    with _judging(model):
+    with judging(model):
         for batch in batches:
             logits = class_logits(model, batch, device).cpu()
             total += float(nn.functional.cross_entropy(logits, batch.labels, reduction="sum"))
@@ -86,9 +99,9 @@ def classify(model: nn.Module, batches: Iterable[LabelledBatch], device: torch.d
 
 
 def shares(table: Tensor) -> dict[str, float]:
-    """Accuracy and macro-F1 of a table of counts, int64 [true label, said label], with one record at least.
+    """Accuracy and macro-F1 of a table of counts, int64 [true label, answered label], with one record at least.
 
-    F1 of a label is 2 hits / (records of it + times said); the mean is over labels with a record, or said of one.
+    F1 of a label is 2 hits / (records of it + times answered); the mean is over the labels that occur in either.
     """
     hits = table.diagonal()
     occurring = table.sum(dim=1) + table.sum(dim=0)
@@ -97,7 +110,7 @@ def shares(table: Tensor) -> dict[str, float]:
 
 
 def _batch_nll(model: nn.Module, batch: AnyBatch, device: torch.device) -> Tensor:
-    """Sum of the losses of everything that counts in the batch; a float32 scalar."""
+    """Sum of the losses of all learnt tokens, or of all records, in the batch; a float32 scalar."""
     if isinstance(batch, LabelledBatch):
         logits = class_logits(model, batch, device)
         return nn.functional.cross_entropy(logits, batch.labels.to(device), reduction="sum")
@@ -105,8 +118,8 @@ def _batch_nll(model: nn.Module, batch: AnyBatch, device: torch.device) -> Tenso
 
 
 @contextmanager
-def _judging(model: nn.Module) -> Iterator[None]:
-    """Dropout is off meanwhile."""
+def judging(model: nn.Module) -> Iterator[None]:
+    """Turn dropout off meanwhile, and back to what it was afterwards."""
     was_training = model.training
     model.eval()
     try:

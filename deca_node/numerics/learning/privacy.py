@@ -1,22 +1,22 @@
-r"""A differentially private gradient of the active block, and what it has cost so far.
+r"""A differentially private gradient of the active block, and how much privacy it has cost so far.
 
-The Gaussian mechanism on a Poisson sample (DP-SGD; Abadi et al., arXiv 1607.00133), for what travels is made of
-gradients and nothing else of the records::
+The method is the Gaussian mechanism on a Poisson sample (DP-SGD; Abadi et al., arXiv 1607.00133). Updates are made of
+gradients and of nothing else that depends on the records, so private gradients make private updates::
 
-    each sequence is drawn with the chance q = batch_size / N, by itself
+    each sequence is drawn independently with the chance q = batch_size / N
     g~ = ( sum over the drawn  min(1, C / |g_s|) g_s  +  sigma C z ) / batch_size        z standard normal
 
 g_s is the gradient of one sequence's mean loss in all parameters of the active block, C = ``dp_clip`` and sigma =
-``dp_noise``. It is computed one sequence at a time, which is exact for every model and costs the time of so many
-passes. Whatever is made of g~ afterwards (moments, updates, the mixes of others) adds no cost.
+``dp_noise``. Each g_s takes a pass of its own, which is exact for every model and takes the time of so many passes.
+Everything that is computed from g~ afterwards (moments, updates, the mixes of others) adds no cost.
 
-The unit that is protected is one record: under these settings every record is a sequence of its own, cut off at
-``sequence_length``. Which records are held out, and how many there are, counts as known.
+The protected unit is one record: with private gradients every record is a sequence of its own, cut off at
+``sequence_length``. The number of records, and which of them are held out, count as known.
 
-**The books.** A step counts before it is taken: ``DIR/privacy.json`` is made durable with the steps of the visit to
-come, so that no crash forgets what neighbours have seen. A restart in the middle of a visit therefore counts some
-steps twice, and never one too few. What noise is drawn from comes from the operating system at every start and is
-written nowhere: with the run's seed anybody could take the noise off again.
+**The books.** Steps are counted before they are taken: ``DIR/privacy.json`` is made durable with the steps of the
+coming visit, so that no crash forgets what neighbours have seen. A restart in the middle of a visit therefore counts
+some steps twice, and never one too few. The seed of the noise comes from the operating system at every start and is
+written nowhere: noise drawn from the run's seed could be subtracted by every member.
 """
 
 import json
@@ -46,7 +46,8 @@ Entry = tuple[float, float, int]
 
 
 class Ledger:
-    """What this node's records have been used for, in ``DIR/privacy.json``; it outlives crashes and settings."""
+    """The steps that this node's records were used for, in ``DIR/privacy.json``. It outlives crashes and changed
+    settings."""
 
     def __init__(self, directory: Path) -> None:
         """Raises StorageError where the file is there and cannot be read."""
@@ -58,18 +59,18 @@ class Ledger:
                 self.entries = tuple((float(sigma), float(q), int(steps)) for sigma, q, steps in spent)
         except (OSError, *UNFIT) as problem:
             raise StorageError(
-                f"{self._path} cannot be read ({problem}), so nobody knows how much privacy is spent; bring the file "
+                f"{self._path} cannot be read ({problem}), so it is unknown how much privacy is spent; bring the file "
                 "back, or remove it if nothing was ever sent from these records"
             ) from None
 
     def with_steps(self, sigma: float, q: float, steps: int) -> tuple[Entry, ...]:
-        """The entries once so many steps are added."""
+        """The entries with so many steps added."""
         counted = {(s, r): n for s, r, n in self.entries}
         counted[sigma, q] = counted.get((sigma, q), 0) + steps
         return tuple((s, r, n) for (s, r), n in counted.items())
 
     def write(self, entries: Sequence[Entry]) -> None:
-        """Make them durable. Raises StorageError."""
+        """Make the entries durable. Raises StorageError."""
         try:
             write_file(self._path, [json.dumps({"spent": entries}).encode()])
         except OSError as problem:
@@ -161,14 +162,14 @@ class Privacy:
         return self._loss
 
     def figures(self) -> Mapping[str, float]:
-        """For metrics and status."""
+        """Figures for metrics and status."""
         return {"privacy_epsilon": self.epsilon, "privacy_delta": self._delta}
 
     def _spent(self, entries: Sequence[Entry]) -> float:
         return self._accountant(entries, self._delta) if entries else 0.0
 
     def _advice(self, steps: int) -> str:
-        """The noise that would do, where some noise does."""
+        """The smallest noise that would stay within the limit, if there is one."""
         low, high = self._sigma, 4.0 * self._sigma
         while self._spent(self._ledger.with_steps(high, self._q, steps)) > self._epsilon_max:
             low, high = high, 4.0 * high

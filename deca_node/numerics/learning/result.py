@@ -1,13 +1,13 @@
-"""What an evaluation finds (:mod:`deca_node.numerics.learning.evaluation`). No torch here: the command line tells it
-on."""
+"""The result of an evaluation (:mod:`deca_node.numerics.learning.evaluation`). No torch here: the command line prints
+it."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The answer. ``kind`` is ``language-model``, ``classifier`` or ``labels``; ``loss`` is in nats per token for the
-    first, else per record; ``counted`` is over how many of them; ``cut`` counts records longer than allowed."""
+    """``kind`` is ``language-model``, ``classifier`` or ``labels``. ``loss`` is in nats, per token for a language model
+    and per record otherwise, over ``counted`` of them. ``cut`` counts records that were longer than allowed."""
 
     kind: str
     loss: float

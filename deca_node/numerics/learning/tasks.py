@@ -1,4 +1,4 @@
-"""What differs between the tasks: how the data is read and told about, and how a model is judged on it."""
+"""What differs between the tasks: how the data is read and summed up in sentences, and how a model is judged on it."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ Data = PackedData | LabelledData
 
 
 def load_data(options: TrainerOptions, loaded: LoadedModel) -> Data:
-    """The node's own data, as the task has it. Raises DataError."""
+    """Read the node's own data as the task needs it. Raises DataError."""
     length, seed = options.settings.sequence_length, options.seed
     bad = "skip" if options.bad_records == "skip" else "stop"
     if loaded.labels:
@@ -61,7 +61,7 @@ def told(data: Data, sequence_length: int) -> Iterator[str]:
 
 
 def judge(model: torch.nn.Module, data: Data, batch_size: int, limit: int | None, device: torch.device) -> Scores:
-    """How good the model is on what is held out, or on its first ``limit`` sequences or records."""
+    """Judge the model on the held-out sequences or records, or on the first ``limit`` of them."""
     batches = heldout_batches(data, batch_size, limit)
     if isinstance(data, LabelledData):
         labelled = (batch for batch in batches if isinstance(batch, LabelledBatch))

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deca_node.numerics.data.files import BadRecords, Source
 from deca_node.numerics.data.labelled import LabelledData, LabelledReader, label_number, load_labelled
-from deca_node.numerics.data.records import BadRecords, Source
 from deca_node.protocol.errors import DataError
 from tests.numerics.learning.labelled_runs import (
     LABELS,
@@ -196,4 +196,4 @@ json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats
 def test_any_line_is_a_record_or_a_data_error(line: bytes) -> None:
     reader = LabelledReader(Path(__file__), BadRecords(skip=False), LABELS)
     with contextlib.suppress(DataError):
-        assert 0 <= reader.parse(line, SOURCE).label < len(LABELS)
+        assert 0 <= reader.record(parse_object(line, SOURCE, reader.formats), SOURCE).label < len(LABELS)

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from deca_node.numerics.data import packing, tokenizing
+from deca_node.numerics.data.files import BadRecords, Source
 from deca_node.numerics.data.packing import (
     PackedData,
     Sequences,
@@ -26,7 +27,7 @@ from deca_node.numerics.data.packing import (
     pack,
     permutation,
 )
-from deca_node.numerics.data.records import BadRecords, ChatRecord, CompletionRecord, Record, Source, TextRecord
+from deca_node.numerics.data.records import ChatRecord, CompletionRecord, Record, TextRecord
 from deca_node.numerics.data.tokenizing import RecordTokenizer, Tokens
 from deca_node.protocol.errors import DataError
 

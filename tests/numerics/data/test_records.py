@@ -11,17 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deca_node.numerics.data.records import (
-    BAD_SENTENCES_MAX,
-    BadRecords,
-    ChatRecord,
-    CompletionRecord,
-    Record,
-    RecordReader,
-    Source,
-    TextRecord,
-    parse_record,
-)
+from deca_node.numerics.data.files import BAD_SENTENCES_MAX, BadRecords, Source
+from deca_node.numerics.data.records import ChatRecord, CompletionRecord, Record, RecordReader, TextRecord, parse_record
 from deca_node.protocol.errors import DataError
 
 SOURCE = Source(Path("notes.jsonl"), 3)

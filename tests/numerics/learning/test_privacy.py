@@ -145,7 +145,7 @@ def test_steps_are_counted_before_they_are_taken_and_outlive_a_crash(tmp_path: P
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"spent": [[1, 2]]}', '{"spent": [["x", 1, 2]]}', "\x00\xff"])
 def test_books_that_cannot_be_read_are_no_empty_books(content: str, tmp_path: Path) -> None:
     (tmp_path / LEDGER).write_bytes(content.encode("latin-1"))
-    with pytest.raises(StorageError, match=r"privacy.json cannot be read .* nobody knows how much privacy is spent"):
+    with pytest.raises(StorageError, match=r"privacy.json cannot be read .* it is unknown how much privacy is spent"):
         privacy(tmp_path)
 
 
