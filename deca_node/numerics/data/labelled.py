@@ -207,7 +207,7 @@ Row = tuple[Ids, NDArray[np.int8]]
 
 
 class _RowTokenizer:
-    """Collects records as rows of tokens, each at most ``length_max`` long, with the special tokens of the tokenizer."""
+    """Collects records as rows of tokens, each at most ``length_max`` long, with special tokens."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", length_max: int, bad: BadRecords) -> None:
         # A tokenizer that was told to cut keeps that setting, and would be saved with it beside the tuned model.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deca_node.numerics.data.files import BadRecords, Source
+from deca_node.numerics.data.files import BadRecords, Source, parse_object
 from deca_node.numerics.data.labelled import LabelledData, LabelledReader, label_number, load_labelled
 from deca_node.protocol.errors import DataError
 from tests.numerics.learning.labelled_runs import (
