@@ -1,8 +1,9 @@
 """What a node says of its own state."""
 
 from deca_node.protocol import events as e
+from deca_node.protocol.agreed.agreement import ModelFacts
 from deca_node.protocol.agreed.frames import FrameSizes
-from deca_node.protocol.agreed.run import ModelFacts, RunSettings
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.visit.policy import Policy
 
