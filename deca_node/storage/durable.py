@@ -1,15 +1,20 @@
-"""Files that are whole or not there: written aside, made durable, renamed.
+"""Files and folders that are whole or absent after a crash: written aside, made durable, then renamed.
 
-A crash or a full disk leaves at most ``NAME.partial``, which nobody takes for NAME and the next start removes. Sums
-are taken while the bytes pass, so a file of any size is written in one pass and in no memory of its own. No torch
-here.
+A crash or a full disk leaves at most these beside NAME::
+
+    NAME.partial     a file that was being written
+    .NAME.partial    a folder that was being written
+    .NAME.old        the folder that was being replaced
+
+No reader takes them for NAME. :func:`repair_folder` and :func:`tidy` remove them, or bring the replaced folder back.
+Checksums are computed while the bytes are written, so a file of any size takes one pass and little memory.
 """
 
 import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,16 +23,19 @@ OLD = ".old"
 
 
 class Sum(NamedTuple):
-    """What a file must measure: its length in bytes and its SHA-256 in hex."""
+    """A file's length in bytes, and its SHA-256 in hex."""
 
     bytes: int
     sha256: str
 
 
-def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> Sum:
-    """Write the chunks (of bytes) to ``path``, whole or not at all; once it returns a power cut changes nothing.
+# --- files ------------------------------------------------------------------------------------------
 
-    Raises OSError as the system does; what stood at ``path`` then stands there still.
+
+def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> Sum:
+    """Write chunks of bytes to ``path``, whole or not at all. After it returns, a power cut changes nothing.
+
+    Raises OSError; then the earlier file is still at ``path``.
     """
     aside = path.with_name(path.name + PARTIAL)
     try:
@@ -41,24 +49,114 @@ def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> Sum:
     return written
 
 
+def publish_file(aside: Path, path: Path) -> None:
+    """Give a finished file its name: its bytes are made durable first, and its name afterwards. Raises OSError."""
+    _sync(aside)
+    aside.replace(path)
+    sync_folder(path.parent)
+
+
 def sum_file(path: Path) -> Sum:
-    """What the file measures now. Raises OSError."""
+    """The length and SHA-256 of a file as it is now. Raises OSError."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return Sum(file.tell(), digest)
 
 
-def swap_folder(aside: Path, folder: Path) -> None:
-    """Put a finished folder, whose files are durable, in place of ``folder``, whole or not at all.
+# --- folders ----------------------------------------------------------------------------------------
 
-    What stood there is moved to ``NAME.old`` meanwhile: :func:`tidy` brings it back after a power cut between the
-    two renames. Raises OSError; then all is as it was, but for ``aside``.
+
+@contextlib.contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """Write a folder anew, whole or not at all: the body fills the empty folder that it is given.
+
+    After the body has ended, all that it wrote is made durable, and two renames put the new folder in place of the
+    earlier one. Raises OSError; then the earlier folder is still there, or no folder if there was none. After a crash
+    at any point :func:`repair_folder` leaves one of the two there, whole.
     """
-    old = folder.with_name(folder.name + OLD)
+    repair_folder(folder)
+    make_folder(folder.parent)
+    aside = _aside(folder)
+    try:
+        aside.mkdir()
+        yield aside
+        sync_tree(aside)
+        _swap(aside, folder)
+    finally:
+        # After a success nothing is left to remove.
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def repair_folder(folder: Path) -> None:
+    """Undo what a crash of :func:`replace_folder` left half done: nothing lies beside the folder afterwards.
+
+    Raises OSError.
+    """
+    if (old := _old(folder)).exists():
+        _settle(old, folder)
+    if (aside := _aside(folder)).exists():
+        remove(aside)
+
+
+def tidy(parent: Path) -> None:
+    """Undo in a folder what crashes left of :func:`write_file` and :func:`replace_folder`. Raises OSError.
+
+    This removes every name that ends as theirs do, so it is for folders that hold nothing but what they wrote.
+    """
+    if not parent.is_dir():
+        return
+    for path in list(parent.iterdir()):
+        if path.name.endswith(OLD):
+            # Earlier releases wrote NAME.old without the leading dot.
+            _settle(path, path.with_name(path.name.removesuffix(OLD).removeprefix(".")))
+        elif path.name.endswith(PARTIAL):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with everything in it. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and its name durable. Raises OSError."""
+    if not path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    _sync(path)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make everything in a folder durable. Raises OSError."""
+    for path in sorted(folder.rglob("*")):
+        _sync(path)
+    _sync(folder)
+
+
+# --- steps ------------------------------------------------------------------------------------------
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}{PARTIAL}")
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}{OLD}")
+
+
+def _swap(aside: Path, folder: Path) -> None:
+    """Rename a durable folder into place. Raises OSError; then all names are as they were, if the disk allows it."""
+    old = _old(folder)
     if folder.exists():
         folder.replace(old)
     try:
-        sync_folder(aside)
         aside.replace(folder)
         sync_folder(folder.parent)
     except OSError:
@@ -71,38 +169,18 @@ def swap_folder(aside: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def tidy(folder: Path) -> None:
-    """Undo in ``folder`` what a crash left half done by the two functions above. Raises OSError."""
-    if not folder.is_dir():
+def _settle(old: Path, folder: Path) -> None:
+    """After a crash: bring the replaced folder back if no other has its name, and else remove it."""
+    if not folder.exists():
+        old.replace(folder)
+        sync_folder(folder.parent)
         return
-    for path in list(folder.iterdir()):
-        if path.name.endswith(PARTIAL):
-            remove(path)
-        elif path.name.endswith(OLD):
-            instead = path.with_name(path.name.removesuffix(OLD))
-            if instead.exists():
-                remove(path)
-            else:
-                path.replace(instead)
+    # The name of the new folder must be durable before the earlier folder is gone.
+    sync_folder(folder.parent)
+    remove(old)
 
 
-def remove(path: Path) -> None:
-    """A file, or a folder with all that is in it. Raises OSError."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder whose name a power cut does not take back. Raises OSError."""
-    if not path.is_dir():
-        path.mkdir(parents=True, exist_ok=True)
-        sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable. Raises OSError."""
+def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

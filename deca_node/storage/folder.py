@@ -25,23 +25,25 @@ from pathlib import Path
 from deca_node.protocol.agreed.agreement import Agreement, settings_fields
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import StorageError
-from deca_node.storage.durable import write_file
+from deca_node.storage.durable import repair_folder, write_file
 from deca_node.storage.jsons import UNFIT, parse
 
+FINAL = "final"
 METRICS = "metrics.jsonl"
 SETTINGS = "settings.json"
 
 
 @contextlib.contextmanager
 def node_directory(path: Path) -> Iterator[Path]:
-    """Make and lock the folder. Raises StorageError where it is in use or not writable."""
+    """Make the folder, lock it, and repair what a crash left of a model that was being saved.
+
+    Raises StorageError if the folder is in use or not writable.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / "lock").open("w", encoding="ascii")
     except OSError as problem:
-        raise StorageError(
-            f"cannot use {path} as this node's folder: {problem.strerror}; choose another --dir"
-        ) from None
+        raise _unusable(path, problem) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -49,6 +51,10 @@ def node_directory(path: Path) -> Iterator[Path]:
             raise StorageError(f"another node runs in {path}; choose another --dir") from None
         lock.write(str(os.getpid()))
         lock.flush()
+        try:
+            repair_folder(path / FINAL)
+        except OSError as problem:
+            raise _unusable(path, problem) from None
         if not (path / "checkpoints").exists():
             _set_aside(path / METRICS)
         yield path
@@ -59,7 +65,7 @@ def finished(path: Path, settings: RunSettings) -> bool:
 
     Raises StorageError where it is that of another run: it is not to be overwritten.
     """
-    if not (path / "final").exists():
+    if not (path / FINAL).exists():
         return False
     fields = agreed_fields(path)
     differing = [name for name, value in settings_fields(settings).items() if fields.get(name) != value]
@@ -88,6 +94,10 @@ def write_run(path: Path, agreement: Agreement, start_model: str) -> None:
         "start_model": str(Path(start_model).resolve()) if Path(start_model).exists() else start_model,
     }
     write_file(path / "run.json", [(json.dumps(record, indent=2, sort_keys=True) + "\n").encode()])
+
+
+def _unusable(path: Path, problem: OSError) -> StorageError:
+    return StorageError(f"cannot use {path} as this node's folder: {problem.strerror}; choose another --dir")
 
 
 def _set_aside(metrics: Path) -> None:

@@ -15,7 +15,7 @@ from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import StorageError
 from deca_node.storage import manifest as m
-from deca_node.storage.durable import sum_file, swap_folder, write_file
+from deca_node.storage.durable import write_file
 
 POSITION = Step(12, 3)
 AGREEMENT = Agreement({"run_name": "deca", "model": "ab" * 32})
@@ -219,38 +219,3 @@ def test_pruning_waits_while_nobody_knows_what_is_named(tmp_path: Path) -> None:
     m.prune(tmp_path)
     assert len(m.checkpoints(tmp_path)) == 4
     assert len(list((tmp_path / m.BLOCKS).iterdir())) == 8
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    made = write_file(path, [b"one", memoryview(b" and two")])
-    assert made == sum_file(path)
-    assert path.read_bytes() == b"one and two"
-
-    def broken() -> Any:
-        yield b"three"
-        raise OSError("no")
-
-    with pytest.raises(OSError, match="no"):
-        write_file(path, broken())
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-    assert path.read_bytes() == b"one and two"
-
-
-def test_a_folder_is_swapped_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    there, aside = tmp_path / "there", tmp_path / "there.partial"
-    for folder in (there, aside):
-        folder.mkdir()
-        (folder / folder.name).write_bytes(b"")
-
-    def no_sync(path: Path) -> None:
-        if path == tmp_path:
-            raise OSError("no")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("deca_node.storage.durable.sync_folder", no_sync)
-        with pytest.raises(OSError, match="no"):
-            swap_folder(aside, there)
-    assert (there / "there").exists()
-    swap_folder(aside, there)
-    assert [path.name for path in tmp_path.rglob("*")] == ["there", "there.partial"]

@@ -14,10 +14,9 @@ from deca_node.cli.client import dir_option, find_directory, json_option
 from deca_node.cli.invocation import debug_option
 from deca_node.protocol.agreed.agreement import Agreement, mismatch
 from deca_node.protocol.errors import MismatchError, SettingsError, StorageError
-from deca_node.storage.folder import agreed_fields
+from deca_node.storage.durable import replace_folder
+from deca_node.storage.folder import FINAL, agreed_fields
 from deca_node.storage.jsons import UNFIT, parse
-
-FINAL = "final"
 
 
 @click.command(
@@ -98,16 +97,11 @@ def start_model(folder: Path) -> str:
 
 
 def _copy(final: Path, out: Path) -> None:
-    aside = out.with_name(f".{out.name}.partial")
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(final, aside)
-        # An empty folder may stand there; a rename replaces it.
-        aside.replace(out)
+        with replace_folder(out) as aside:
+            shutil.copytree(final, aside, dirs_exist_ok=True)
     except OSError as problem:
         raise StorageError(f"the model cannot be copied to {out}: {problem.strerror or problem}") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 # --- the mean of several -------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from deca_node.daemon.transfer.pieces import PIECE_BYTES, Item, piece_count, piece_span
 from deca_node.protocol.errors import StorageError, WireError
-from deca_node.storage.durable import sync_folder, write_file
+from deca_node.storage.durable import publish_file, write_file
 from deca_node.storage.jsons import UNFIT, parse
 
 FORMAT = 1
@@ -100,9 +100,7 @@ class Part:
         with self._storage():
             if not self.whole:
                 self._check_whole()
-                _flush(self._part)
-                self._part.rename(self.path)
-                sync_folder(self.path.parent)
+                publish_file(self._part, self.path)
             return self.path
 
     def discard(self) -> None:
@@ -205,13 +203,5 @@ def _append(path: Path, line: str) -> None:
     file = os.open(path, os.O_WRONLY | os.O_APPEND)
     try:
         os.write(file, line.encode())
-    finally:
-        os.close(file)
-
-
-def _flush(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
     finally:
         os.close(file)

@@ -16,43 +16,36 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from deca_node.numerics.model.facts import model_bytes
 from deca_node.numerics.model.quiet import quiet
 from deca_node.protocol.errors import StorageError
+from deca_node.storage.durable import make_folder, repair_folder, replace_folder
 from deca_node.storage.model_files import brief
 
-# Room for configuration and tokenizer beside the weights; the largest tokenizers in use take about 35 MB.
 SAVE_MARGIN_BYTES = 64 * 2**20
+"""Room for configuration and tokenizer beside the weights; the largest tokenizers in use take about 35 MB."""
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: str | Path) -> Path:
     """Write an ordinary Hugging Face checkpoint into ``directory``, whole or not at all; returns the folder.
 
-    A checkpoint that stands there already is replaced, at the very end; a folder that holds anything else
-    is refused. Raises StorageError in words where the disk is full or may not be written.
+    A checkpoint that is already there is replaced, at the very end; a folder that holds anything else is refused.
+    Raises StorageError, also if the disk is full or may not be written.
     """
     directory = Path(directory).absolute()
-    partial = directory.with_name(f".{directory.name}.partial")
     needed = model_bytes(model) + SAVE_MARGIN_BYTES
     try:
+        repair_folder(directory)
         _check_target(directory)
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
+        make_folder(directory.parent)
         _check_space(directory, needed)
-        with quiet():
-            model.save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
-        _sync_tree(partial)
-        _swap_in(partial, directory)
+        with replace_folder(directory) as aside, quiet():
+            model.save_pretrained(aside)
+            tokenizer.save_pretrained(aside)
     except (OSError, SafetensorError) as error:
         raise StorageError(_write_failure(error, directory, needed)) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return directory
 
 
-# --- writing ----------------------------------------------------------------------------------------
-
-
 def _check_target(directory: Path) -> None:
-    """Only nothing, an empty folder, or an earlier checkpoint may be replaced."""
+    """Raise StorageError unless there is nothing in the way, an empty folder, or an earlier checkpoint."""
     if directory.exists() and not directory.is_dir():
         raise StorageError(f"the model cannot be written to {directory}: a file of that name is in the way")
     if directory.is_dir() and any(directory.iterdir()) and not (directory / "config.json").is_file():
@@ -62,39 +55,6 @@ def _check_target(directory: Path) -> None:
 def _check_space(directory: Path, needed: int) -> None:
     if shutil.disk_usage(directory.parent).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory.parent))
-
-
-def _sync_tree(directory: Path) -> None:
-    """Make every file and the names in the folder durable; the folder is flat."""
-    for path in sorted(directory.iterdir()):
-        _sync(path)
-    _sync(directory)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _swap_in(partial: Path, directory: Path) -> None:
-    """Put the finished folder in place. A checkpoint that was there is moved aside first, and comes back if
-    the rename fails; after a power cut between the two renames it is found as ``.NAME.old``."""
-    old = directory.with_name(f".{directory.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    replaces = directory.is_dir()
-    if replaces:
-        directory.rename(old)
-    try:
-        partial.rename(directory)
-    except OSError:
-        if replaces:
-            old.rename(directory)
-        raise
-    _sync(directory.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_failure(error: Exception, directory: Path, needed: int) -> str:

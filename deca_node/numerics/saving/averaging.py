@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from deca_node.protocol.errors import MismatchError, StorageError
-from deca_node.storage.durable import PARTIAL, swap_folder, sync_folder, write_file
+from deca_node.storage.durable import replace_folder, write_file
 from deca_node.storage.model_files import StoredTensor, read_header, read_headers, read_json, weight_files
 
 SLICE_ELEMENTS = 1 << 20
@@ -53,21 +52,14 @@ def average(copies: Sequence[Path], out: Path, report: Report = lambda done, tot
     for folder, tensors in zip(copies[1:], stored[1:], strict=True):
         _check_alike(copies[0], stored[0], folder, tensors)
         _check_same_files(copies[0], folder)
-    aside = out.with_name(f".{out.name}{PARTIAL}")
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        with contextlib.ExitStack() as stack:
+        with replace_folder(out) as aside, contextlib.ExitStack() as stack:
             mean = _Mean(stored, stack, report)
             for path in weight_files(copies[0]):
                 mean.write(path, aside / path.name)
-        _copy_the_rest(copies[0], aside)
-        sync_folder(aside)
-        swap_folder(aside, out)
+            _copy_the_rest(copies[0], aside)
     except OSError as problem:
         raise StorageError(f"the mean cannot be written to {out}: {problem.strerror or problem}") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return mean.outcome(len(copies))
 
 

@@ -12,7 +12,6 @@ random generators. Going on is bit-exact on a CPU::
 
 import base64
 import contextlib
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +29,7 @@ from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import StorageError
 from deca_node.protocol.options import Note
-from deca_node.storage.durable import PARTIAL, Sum, make_folder, swap_folder, write_file
+from deca_node.storage.durable import Sum, make_folder, replace_folder, write_file
 from deca_node.storage.manifest import (
     ACTIVE,
     BLOCKS,
@@ -139,11 +138,7 @@ class Checkpoints:
 
     def _write_folder(self, moving: Moving, blocks: Mapping[str, StoredBlock], now: float) -> tuple[Path, int]:
         folder = folder_of(self._directory, moving.position)
-        aside = folder.with_name(folder.name + PARTIAL)
-        make_folder(folder.parent)
-        shutil.rmtree(aside, ignore_errors=True)
-        try:
-            aside.mkdir()
+        with replace_folder(folder) as aside:
             active = None
             if moving.engine:
                 name, counts = moving.engine.flat.block.name, moving.engine.counts
@@ -152,9 +147,6 @@ class Checkpoints:
                 active = StoredActive(name, _stored(within, found), (counts.gradients, counts.c1, counts.c2))
             manifest = Manifest(self._agreement, moving.position, blocks, active, moving.cursor, moving.rng, now)
             write_manifest(aside, manifest)
-            swap_folder(aside, folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
         return folder, active.file.bytes if active else 0
 
     def _prune(self) -> None:

@@ -96,7 +96,7 @@ def test_a_failure_midway_leaves_the_former_checkpoint(
     fails_at: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, before = llama(), parameter_hash(load_model(str(folder)).model)
-    original = Path.rename
+    original = Path.replace
 
     def fail(path: Path, *to: Any, **_: Any) -> Any:
         if fails_at == "save" or path.name.endswith(".partial"):
@@ -106,7 +106,7 @@ def test_a_failure_midway_leaves_the_former_checkpoint(
     if fails_at == "save":
         monkeypatch.setattr(model, "save_pretrained", fail)
     else:
-        monkeypatch.setattr(Path, "rename", fail)
+        monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(StorageError, match=r"cannot be written to .*Input/output error"):
         save_model(model, small_tokenizer(), folder)
     assert parameter_hash(load_model(str(folder)).model) == before

@@ -1,15 +1,11 @@
 """Whole runs of one small trainer without a node: every command in turn, with or without restarts in between."""
 
-import errno
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
@@ -138,31 +134,3 @@ def parameters(trainer: Trainer) -> Tensor:
     """All of them as bytes, so that equal means bit for bit."""
     flat = [p.detach().clone().reshape(-1).view(torch.uint8) for p in trainer.model.parameters()]
     return torch.cat(flat)
-
-
-DISK_CALLS = ("open", "write", "fsync", "replace", "mkdir")
-
-
-class Disk:
-    """The calls that change the disk, counted; number ``bad`` fails as on a full disk, and all after it unless
-    ``only_once``."""
-
-    def __init__(self, bad: int, only_once: bool) -> None:
-        self._left = bad
-        self._only_once = only_once
-
-    @contextmanager
-    def watched(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        with monkeypatch.context() as patch:
-            for name in DISK_CALLS:
-                patch.setattr(os, name, self._counted(getattr(os, name)))
-            yield
-
-    def _counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            self._left -= 1
-            if self._left == -1 or (self._left < 0 and not self._only_once):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return call(*args, **kwargs)
-
-        return counted

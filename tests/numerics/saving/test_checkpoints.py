@@ -29,7 +29,6 @@ from tests.numerics.saving.checkpoint_runs import (
     SCHEDULE,
     SETTINGS,
     STEPS,
-    Disk,
     Notes,
     checkpoint,
     do,
@@ -39,6 +38,7 @@ from tests.numerics.saving.checkpoint_runs import (
     tiny_data,
     tiny_model,
 )
+from tests.storage.failing_disk import Disk
 
 END = POSITIONS[-1]
 BEFORE, WITHIN = Step(5, 0), Step(5, 2)

@@ -1,0 +1,50 @@
+"""The node's folder: locked while a node runs, and repaired at its start."""
+
+from pathlib import Path
+
+import pytest
+
+from deca_node.protocol.errors import StorageError
+from deca_node.storage.durable import replace_folder
+from deca_node.storage.folder import FINAL, node_directory
+from tests.storage.failing_disk import Kill, KilledError
+
+
+def save(directory: Path, text: str) -> None:
+    with replace_folder(directory / FINAL) as aside:
+        (aside / "config.json").write_text(text)
+
+
+def test_a_start_repairs_a_model_whose_saving_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, "earlier")
+    for call in range(100):
+        kill, killed = Kill(call), False
+        with kill.watched(monkeypatch):
+            try:
+                save(tmp_path, f"new {call}")
+            except KilledError:
+                killed = True
+        with node_directory(tmp_path) as directory:
+            assert (directory / FINAL / "config.json").read_text() in (
+                "earlier",
+                *(f"new {n}" for n in range(call + 1)),
+            )
+            assert sorted(path.name for path in directory.iterdir()) == [FINAL, "lock"]
+        if not killed:
+            break
+    assert call > 10
+    assert (tmp_path / FINAL / "config.json").read_text() == f"new {call}"
+
+
+def test_a_second_node_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    with node_directory(tmp_path), pytest.raises(StorageError, match="another node runs in"), node_directory(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(StorageError, match=r"cannot use .*file as this node's folder"),
+        node_directory(tmp_path / "file"),
+    ):
+        pass
