@@ -12,9 +12,9 @@ import click
 
 from deca_node.cli.client import dir_option, find_directory, json_option
 from deca_node.cli.invocation import debug_option
-from deca_node.cli.verbs.export import FINAL, note, progress_bar, start_model
+from deca_node.cli.verbs.export import note, progress_bar, start_model
 from deca_node.protocol.errors import ModelError, StorageError
-from deca_node.storage.folder import agreed_fields
+from deca_node.storage.folder import FINAL, agreed_fields
 
 if TYPE_CHECKING:
     from deca_node.numerics.learning.result import Evaluation
