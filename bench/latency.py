@@ -183,7 +183,7 @@ class Party:
         self._start()
         await self._endpoint.start()
         self._transport.set_peers({self._peer: self._there})
-        self._transport.meet(Agreement({}), self._store, FrameRules(lambda *_: FRAME_BYTES, HELD_MAX, lambda *_: True))
+        self._transport.meet(Agreement({}), self._store, FrameRules(lambda *_: FRAME_BYTES, HELD_MAX))
         self._links.send(self._peer, str(self._there), b"hello")
         await self._up.wait()
         gc.freeze()

@@ -235,8 +235,7 @@ class Daemon:
         write_run(self._directory, command.agreement, self._settings.model)
         log.info("run %s, fingerprint %s", self._run.run_name, command.agreement.fingerprint[:16])
         self._network.meet(command.agreement)
-        rules = FrameRules(self._nbytes, held_max, edge=lambda _peer, _activation: True)
-        self._network.transport.meet(command.agreement, self._store, rules)
+        self._network.transport.meet(command.agreement, self._store, FrameRules(self._nbytes, held_max))
 
     async def _come_to_rest(self) -> None:
         """The run is complete, and this node stays: without a trainer, and with everything written down."""

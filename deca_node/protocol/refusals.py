@@ -32,7 +32,6 @@ REASONS: Mapping[str, Reason] = {
     "replay": _offence("a frame that was sent before"),
     "flood": _offence("a frame without credit"),
     "forged": _offence("a membership packet in somebody else's name"),
-    "no-edge": _offence("a frame from a member that can share no edge with this node"),
     "out-of-order": _offence("an update that is not the one that follows the last"),
     # What the trainer finds in a frame.
     "bad-length": _offence("codes of another length than the block takes"),

@@ -76,7 +76,7 @@ class Member:
 
         network.transport._hold = shared  # type: ignore[method-assign]
         network.meet(agreement)
-        network.transport.meet(agreement, self.store, FrameRules(self.nbytes, HELD_MAX, lambda *_: True))
+        network.transport.meet(agreement, self.store, FrameRules(self.nbytes, HELD_MAX))
 
     def nbytes(self, kind: FrameKind, step: Step) -> int | None:
         return self._sizes.nbytes(self._schedule, kind, step)

@@ -72,7 +72,7 @@ def session(data: bytes) -> None:
     empty lets the oldest frame go."""
     store, told = _store(), list[e.NetworkEvent]()
     script = Script(_script(Choices(data), store))
-    rules = FrameRules(lambda kind, step: SIZES.nbytes(SCHEDULE, kind, step), HELD_MAX, lambda _peer, at: at < 3)
+    rules = FrameRules(lambda kind, step: SIZES.nbytes(SCHEDULE, kind, step), HELD_MAX)
 
     async def life() -> None:
         one = Session("south", script, Shared(store, Throttle(0.0)), rules, told.append, Counter())
@@ -140,7 +140,7 @@ def greeting(data: bytes) -> None:
 async def _answer(name: str, script: Script) -> None:
     told: list[e.NetworkEvent] = []
     transport = Transport(Identity("north", 1, lambda: 0), NoEndpoint(), told.append)  # type: ignore[arg-type]
-    rules = FrameRules(lambda kind, step: SIZES.nbytes(SCHEDULE, kind, step), HELD_MAX, lambda _peer, _at: True)
+    rules = FrameRules(lambda kind, step: SIZES.nbytes(SCHEDULE, kind, step), HELD_MAX)
     transport.set_peers({"south": Address("south", 7001), "a-first": Address("first", 7001)})
     transport.meet(AGREEMENT, _store(), rules)
     try:

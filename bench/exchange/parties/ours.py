@@ -161,7 +161,7 @@ class Ours:
         self._transport = Transport(identity, self._endpoint, self._events.put_nowait)
         await self._endpoint.start()
         self._transport.set_peers(peers)
-        rules = FrameRules(lambda *_: self._codes.nbytes, HELD_MAX, lambda *_: True)
+        rules = FrameRules(lambda *_: self._codes.nbytes, HELD_MAX)
         self._transport.meet(Agreement({}), self._store, rules)
         for _ in job.neighbours:
             assert isinstance(event := await self._events.get(), e.PeerUp), event

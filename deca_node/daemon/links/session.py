@@ -25,13 +25,11 @@ from deca_node.protocol.errors import WireError
 
 @dataclass(frozen=True)
 class FrameRules:
-    """What frames may a peer send? ``nbytes`` says what a frame of a kind must measure at a step (None: the
-    run has no such frame), ``held_max`` how many of one peer's frames are held at most, and ``edge`` whether
-    a peer may share an edge with this node in an activation."""
+    """The frames that a peer may send. ``nbytes`` gives the size in bytes of a frame of this kind at this step, or None
+    where the run has no such frame. ``held_max`` is how many frames of one peer are held at most."""
 
     nbytes: Callable[[FrameKind, Step], int | None]
     held_max: int
-    edge: Callable[[str, int], bool]
 
 
 @dataclass
@@ -221,8 +219,6 @@ class Session:
         return _Incoming(frame, chunk.total, self._store.reserve(frame, chunk.total))
 
     def _expect(self, kind: FrameKind, step: Step, nbytes: int) -> None:
-        if not self._rules.edge(self.peer, step.activation):
-            raise WireError("no-edge", f"a {kind} from {self.peer}, which shares no edge with this node")
         expected = self._rules.nbytes(kind, step)
         where = f"inner step {step.inner} of activation {step.activation}"
         if expected is None:

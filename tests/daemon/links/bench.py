@@ -59,16 +59,14 @@ async def settle() -> None:
 class Bench:
     """A session on a script, and all that it told."""
 
-    def __init__(
-        self, *messages: bytes, neighbours: tuple[str, ...] = ("south",), held_max: int = 3, slots: int = 8
-    ) -> None:
+    def __init__(self, *messages: bytes, held_max: int = 3, slots: int = 8) -> None:
         descriptor = shared_file()
         self.store = FrameStore(Arena(descriptor, NBYTES, slots))
         os.close(descriptor)
         self.told: list[e.NetworkEvent] = []
         self.traffic: Counter[str] = Counter()
         self.script = Script(*messages)
-        rules = FrameRules(nbytes, held_max, lambda peer, _: peer in neighbours)
+        rules = FrameRules(nbytes, held_max)
         self.session = Session(
             "south", self.script, Shared(self.store, Throttle(0.0)), rules, self.told.append, self.traffic
         )

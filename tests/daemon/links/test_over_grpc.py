@@ -56,7 +56,7 @@ class Party:
 
     def meet(self, *others: "Party") -> None:
         self.transport.set_peers({party.name: party.endpoint.address for party in others})
-        self.transport.meet(Agreement({}), self.store, FrameRules(lambda *_: NBYTES, 4, lambda *_: True))
+        self.transport.meet(Agreement({}), self.store, FrameRules(lambda *_: NBYTES, 4))
 
     async def close(self) -> None:
         await self.links.close()
@@ -108,7 +108,7 @@ def test_every_hello_is_verified_at_both_ends() -> None:
         north.links.send("southern", str(south.endpoint.address), b"hello")
         assert (await south.packets.get())[2] == b"hello"
         south.transport.set_peers({"north": north.endpoint.address})
-        north.transport.meet(Agreement({}), north.store, FrameRules(lambda *_: NBYTES, 4, lambda *_: True))
+        north.transport.meet(Agreement({}), north.store, FrameRules(lambda *_: NBYTES, 4))
         north.transport._add("southern", Address("127.0.0.1", 1))
         south.meet(north)
         while "no certificate" not in south.transport.problems()["north"]:  # noqa: ASYNC110

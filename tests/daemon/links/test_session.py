@@ -144,10 +144,3 @@ def test_a_flood_of_frames_ends_at_its_limit() -> None:
         bench.run()
     assert caught.value.reason == "flood"
     assert len(bench.store) == 3
-
-
-def test_frames_come_from_neighbours_only() -> None:
-    bench = Bench(*chunks(UPDATE, content()), neighbours=("west",))
-    with pytest.raises(WireError) as caught:
-        bench.run()
-    assert caught.value.reason == "no-edge"

@@ -42,7 +42,7 @@ class Party:
         self.transport.set_peers({party.name: party.address for party in others})
 
     def meet(self) -> None:
-        self.transport.meet(self.agreement, self.store, FrameRules(lambda *_: NBYTES, HELD_MAX, lambda *_: True))
+        self.transport.meet(self.agreement, self.store, FrameRules(lambda *_: NBYTES, HELD_MAX))
 
     def ups(self, peer: str) -> int:
         return sum(isinstance(event, e.PeerUp) and event.peer == peer for event in self.told)
