@@ -36,11 +36,11 @@ mkdir "$work/src" "$work/home"
 (cd "$repository" && sed -n 's/^!//p' docker/Dockerfile.dockerignore |
     tar --create --exclude=__pycache__ --exclude='*.so' --files-from=-) | tar --extract --directory="$work/src"
 
-# STEP of every `RUN ... docker/install.sh STEP FOLDER` in the stage build-$build.
-steps=$(awk -v stage="build-$build" '
-    /^FROM/ { inside = ($4 == stage) }
+# STEP of every `RUN ... docker/install.sh STEP FOLDER` in the stages dependencies-$build and project-$build.
+steps=$(awk -v build="$build" '
+    /^FROM/ { inside = ($4 == "dependencies-" build || $4 == "project-" build) }
     inside && /^RUN/ && match($0, /install\.sh [a-z-]+/) { print substr($0, RSTART + 11, RLENGTH - 11) }' "$dockerfile")
-[ -n "$steps" ] || fail "the Dockerfile has no stage build-$build with steps of docker/install.sh"
+[ -n "$steps" ] || fail "the Dockerfile has no stages for $build with steps of docker/install.sh"
 
 for step in $steps; do
     say "docker/install.sh $step"
