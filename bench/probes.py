@@ -20,7 +20,7 @@ from rich.table import Table
 
 from bench.harness import Row, parser, write_results
 from bench.served import Served, start_pair
-from deca_node.cli.client import Door, read
+from deca_node.cli.client import NodeClient, read
 from deca_node.daemon.status.facts import Status, Verb
 from deca_node.lab.demo.toy_model import Recipe
 from deca_node.lab.rigs.processes import LocalNodes
@@ -54,8 +54,8 @@ def measure(pair: tuple[Served, ...], seconds: float, commands: int, arguments: 
     training = arm(node, seconds, commands)
     steps = node.steps - before
     for each in pair:
-        Door(each.process.directory).ask(Verb.PAUSE)
-    while read(Status, Door(node.process.directory).get("/v1/status")).phase != "paused":
+        NodeClient(each.process.directory).ask(Verb.PAUSE)
+    while read(Status, NodeClient(node.process.directory).get("/v1/status")).phase != "paused":
         time.sleep(PAUSE_SECONDS)
     rest = arm(node, seconds, commands)
     rows = [{"arm": name, "what": what, **figures} for name, made in (("training", training), ("at rest", rest))
@@ -71,13 +71,13 @@ def measure(pair: tuple[Served, ...], seconds: float, commands: int, arguments: 
 
 def arm(node: Served, seconds: float, commands: int) -> dict[str, Row]:
     """Each kind of question again and again, in turn; seconds per answer."""
-    door = Door(node.process.directory)
+    client = NodeClient(node.process.directory)
     asked: dict[str, Callable[[], object]] = {
         "/livez": lambda: node.get("/livez"),
-        "/readyz": lambda: door.get("/readyz"),
+        "/readyz": lambda: client.get("/readyz"),
         "/metrics": lambda: node.get("/metrics"),
         "/v1/status": lambda: node.get("/v1/status"),
-        "status": lambda: read(Status, door.get("/v1/status")),
+        "status": lambda: read(Status, client.get("/v1/status")),
     }
     times: dict[str, list[float]] = {what: [] for what in asked}
     end = time.monotonic() + seconds

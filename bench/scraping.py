@@ -17,7 +17,7 @@ from rich.console import Console
 
 from bench.harness import MIB, Row, parser, write_results
 from bench.served import Served, start_pair
-from deca_node.cli.client import Door
+from deca_node.cli.client import NodeClient
 from deca_node.lab.demo.toy_model import Recipe
 from deca_node.lab.rigs.processes import LocalNodes
 
@@ -90,7 +90,7 @@ def ask(node: Served, path: str) -> float:
     if path != "the socket":
         return node.get(path)[0]
     began = time.perf_counter()
-    json.loads(Door(node.process.directory).get("/v1/status"))
+    json.loads(NodeClient(node.process.directory).get("/v1/status"))
     return time.perf_counter() - began
 
 

@@ -54,7 +54,7 @@ def find_directory(given: Path | None) -> Path:
     raise SettingsError(f"there are {len(found)} nodes below ./{NODES}: {names}; say which with --dir or DECA_DIR")
 
 
-class Door:
+class NodeClient:
     """The node in ``directory``. Every method raises NoAnswerError where none answers."""
 
     def __init__(self, directory: Path) -> None:

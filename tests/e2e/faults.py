@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from deca_node.cli.client import Door, read
+from deca_node.cli.client import NodeClient, read
 from deca_node.daemon.status.facts import MemberRow
 from deca_node.lab.rigs.processes import LocalNodes, NodeProcess
 from deca_node.protocol.errors import NoAnswerError
@@ -65,7 +65,7 @@ def states(node: NodeProcess) -> dict[str, str]:
 def member_rows(node: NodeProcess) -> list[MemberRow]:
     """What `deca-node members --json` gives."""
     try:
-        return read(list[MemberRow], Door(node.directory).get("/v1/members"))
+        return read(list[MemberRow], NodeClient(node.directory).get("/v1/members"))
     except NoAnswerError:
         return []
 

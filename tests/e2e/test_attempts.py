@@ -23,7 +23,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from deca_node.cli.client import Door, read
+from deca_node.cli.client import NodeClient, read
 from deca_node.daemon.links import greeting
 from deca_node.daemon.links.greeting import Identity
 from deca_node.daemon.links.pairing import NONE
@@ -81,12 +81,12 @@ class Live:
 
     @property
     def status(self) -> Status:
-        found: Status = read(Status, Door(self.north.directory).get("/v1/status"))
+        found: Status = read(Status, NodeClient(self.north.directory).get("/v1/status"))
         return found
 
     @property
     def members(self) -> list[MemberRow]:
-        found: list[MemberRow] = read(list[MemberRow], Door(self.north.directory).get("/v1/members"))
+        found: list[MemberRow] = read(list[MemberRow], NodeClient(self.north.directory).get("/v1/members"))
         return found
 
     @property

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from deca_node.cli.client import Door, read
+from deca_node.cli.client import NodeClient, read
 from deca_node.cli.main import main
 from deca_node.daemon.status.facts import Status
 from deca_node.lab.rigs.processes import LOOPBACK, LocalNodes, NodeProcess, free_ports, write_peers
@@ -124,7 +124,7 @@ def look(node: NodeProcess, good: Callable[[Status], bool], what: str) -> Status
 
     def attempt() -> Status | None:
         try:
-            found = read(Status, Door(node.directory).get("/v1/status"))
+            found = read(Status, NodeClient(node.directory).get("/v1/status"))
         except NoAnswerError:
             return None
         return found if good(found) else None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from deca_node.cli.client import Door, dir_option, find_directory, json_option
+from deca_node.cli.client import NodeClient, dir_option, find_directory, json_option
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.verbs.version import versions
 from deca_node.protocol.errors import DecaError, NoAnswerError
@@ -54,7 +54,7 @@ def debug(out: Path | None, directory: Path | None, as_json: bool) -> None:
 
 def _ask(folder: Path) -> tuple[dict[str, bytes], str]:
     """What the node says, and why it does not where it does not."""
-    door, heard = Door(folder), {}
+    door, heard = NodeClient(folder), {}
     try:
         for name, path in ASKED.items():
             heard[name] = door.get(path)

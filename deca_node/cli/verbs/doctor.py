@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from deca_node.cli.checks import Checkup
+from deca_node.cli.checks.checkup import Checkup
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.options import SettingsCommand, load, settings_options
 from deca_node.daemon.diagnosis.findings import Finding, Verdict

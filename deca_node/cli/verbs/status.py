@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from deca_node.cli.client import Door, dir_option, find_directory, json_option, read
+from deca_node.cli.client import NodeClient, dir_option, find_directory, json_option, read
 from deca_node.cli.invocation import debug_option
 from deca_node.daemon.status.facts import Status
 from deca_node.protocol.errors import NoAnswerError
@@ -33,7 +33,7 @@ def status(directory: Path | None, watch: bool, every: float, as_json: bool) -> 
 
     Exits with 12 where no node answers.
     """
-    door = Door(find_directory(directory))
+    door = NodeClient(find_directory(directory))
     if watch:
         _watch(door, every, as_json)
     elif as_json:
@@ -46,7 +46,7 @@ def status(directory: Path | None, watch: bool, every: float, as_json: bool) -> 
         Console(highlight=False).print(status_view(read(Status, door.get(STATUS))))
 
 
-def _watch(door: Door, every: float, as_json: bool) -> None:
+def _watch(door: NodeClient, every: float, as_json: bool) -> None:
     """The first look must succeed; that a node ends after it is no error."""
     answer = door.get(STATUS)
     try:
@@ -61,14 +61,14 @@ def _watch(door: Door, every: float, as_json: bool) -> None:
         click.echo("", err=True)
 
 
-def _print_for_ever(door: Door, every: float, answer: bytes) -> None:
+def _print_for_ever(door: NodeClient, every: float, answer: bytes) -> None:
     while True:
         click.echo(answer, nl=False)
         time.sleep(every)
         answer = door.get(STATUS)
 
 
-def _show_for_ever(door: Door, every: float, answer: bytes) -> None:
+def _show_for_ever(door: NodeClient, every: float, answer: bytes) -> None:
     from rich.console import Console
     from rich.live import Live
 

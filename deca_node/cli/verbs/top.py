@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from deca_node.cli.client import Door, dir_option, find_directory, json_option, read
+from deca_node.cli.client import NodeClient, dir_option, find_directory, json_option, read
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.views.rates import ORDERS, TopRow, ordered, top_rows
 from deca_node.daemon.status.facts import MemberRow, Status
@@ -40,7 +40,7 @@ class Look:
     members: list[MemberRow]
 
     @classmethod
-    def at(cls, door: Door) -> Look:
+    def at(cls, door: NodeClient) -> Look:
         """Raises NoAnswerError."""
         status = read(Status, door.get("/v1/status"))
         return cls(status, read(list[MemberRow], door.get("/v1/members")))
@@ -72,7 +72,7 @@ def top(directory: Path | None, sort: str, reverse: bool, every: float, once: bo
 
     Exits with 12 where no node answers.
     """
-    door, view = Door(find_directory(directory)), View(sort, reverse)
+    door, view = NodeClient(find_directory(directory)), View(sort, reverse)
     before = Look.at(door)
     if once or as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
         time.sleep(every)
@@ -114,7 +114,7 @@ def obey(view: View, key: str) -> bool:
     return key != QUIT
 
 
-def _live(door: Door, before: Look, view: View, every: float, pressed: Callable[[float], str]) -> None:
+def _live(door: NodeClient, before: Look, view: View, every: float, pressed: Callable[[float], str]) -> None:
     from rich.console import Console
     from rich.live import Live
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deca_node.cli.checks import _PEER_DO
+from deca_node.cli.checks.checkup import _PEER_DO
 from deca_node.daemon.diagnosis.probe import Kind, Probed, Stage
 from deca_node.daemon.transfer.offers import Offer
 from deca_node.lab.rigs.processes import free_ports

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from deca_node.cli.client import Door, dir_option, find_directory, json_option, read
+from deca_node.cli.client import NodeClient, dir_option, find_directory, json_option, read
 from deca_node.cli.invocation import debug_option
 from deca_node.daemon.status.facts import MemberRow, Verb
 from deca_node.protocol.errors import NoAnswerError
@@ -23,7 +23,7 @@ Examples:
 @debug_option
 def members(directory: Path | None, as_json: bool) -> None:
     """Show who takes part in the run, as this machine's node knows it."""
-    answer = Door(find_directory(directory)).get("/v1/members")
+    answer = NodeClient(find_directory(directory)).get("/v1/members")
     if as_json:
         click.echo(answer, nl=False)
         return
@@ -51,7 +51,7 @@ Examples:
 @debug_option
 def events(directory: Path | None, last: int, follow: bool, as_json: bool) -> None:
     """Show the newest log lines of this machine's node, wherever its log goes."""
-    door = Door(find_directory(directory))
+    door = NodeClient(find_directory(directory))
     heard = False
     try:
         for line in door.lines(f"/v1/events?last={last}&follow={int(follow)}"):
@@ -83,7 +83,7 @@ def _request(verb: Verb, help_text: str, *examples: str) -> click.Command:
     @json_option
     @debug_option
     def command(directory: Path | None, as_json: bool) -> None:
-        sentence = Door(find_directory(directory)).ask(verb)
+        sentence = NodeClient(find_directory(directory)).ask(verb)
         click.echo(json.dumps({"sentence": sentence}) if as_json else sentence)
 
     return command

@@ -143,7 +143,7 @@ def test_following_events_ends_with_the_node(deca: Deca, running: RunningDoor, m
         said.append(text)
         running.close()
 
-    monkeypatch.setattr("deca_node.cli.verbs.admin.click.echo", echo)
+    monkeypatch.setattr("deca_node.cli.verbs.requests.click.echo", echo)
     assert deca("events", "--follow") == (0, "", "")
     assert [text.split(maxsplit=2)[2] for text in said] == ["the last one"]
 
@@ -203,6 +203,6 @@ def test_a_folder_deeper_than_sockets_may_be(deca: Deca, tmp_path: Path) -> None
 
 
 def test_a_node_of_another_version(deca: Deca, monkeypatch: pytest.MonkeyPatch, running: RunningDoor) -> None:
-    monkeypatch.setattr("deca_node.cli.client.Door.get", lambda *_: b'{"format": 9}')
+    monkeypatch.setattr("deca_node.cli.client.NodeClient.get", lambda *_: b'{"format": 9}')
     outcome = deca("status")
     assert (outcome.code, "another version" in outcome.err) == (12, True)
