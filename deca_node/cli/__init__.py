@@ -1,0 +1,15 @@
+"""The command ``deca-node``.
+
+::
+
+    main         finds the verb, and turns every error into a sentence and an exit code
+    verb_table   the verbs, each with its sentence in ``deca-node --help``
+    verbs/       what each verb does
+    views/       what verbs print
+    checks/      what ``deca-node doctor`` looks at
+    client       asks the node that runs in a folder
+    options      every setting as a flag
+    variables    an environment variable for every flag
+    reference    the settings as a commented file and as a table for the documentation
+    invocation   the flag ``--debug``, which every verb takes
+"""

@@ -1,4 +1,4 @@
-"""How a verb reaches the node that runs in a folder: HTTP over the socket that the node keeps there."""
+"""The client with which verbs ask a running node: HTTP over the socket in the node's folder."""
 
 import contextlib
 import http.client
@@ -18,14 +18,16 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Fact = TypeVar("Fact")
 
 NODES = Path("deca-data")
-"""Where nodes have their folders unless they are told otherwise."""
+"""The folder of all nodes' folders, unless ``--dir`` says otherwise."""
 ANSWER_SECONDS = 10.0
 QUIET_SECONDS = 60.0
-"""A node that is listened to says at least an empty line more often than that."""
+"""The longest silence on a stream of lines. A node that has nothing to say sends an empty line more often than this."""
+NODE_ENDED = "the node has ended"
+ANOTHER_VERSION = "the node runs another version of deca-node, and its answer cannot be read; use that version"
 
 
 def dir_option(function: Decorated) -> Decorated:
-    """``--dir DIR``: which node."""
+    """Add ``--dir DIR``, the folder of the node that is meant."""
     option = click.option(
         "--dir",
         "directory",
@@ -37,7 +39,7 @@ def dir_option(function: Decorated) -> Decorated:
 
 
 def json_option(function: Decorated) -> Decorated:
-    """``--json``: for programs."""
+    """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
@@ -55,18 +57,18 @@ def find_directory(given: Path | None) -> Path:
 
 
 class NodeClient:
-    """The node in ``directory``. Every method raises NoAnswerError where none answers."""
+    """The node that runs in ``directory``. Every method raises NoAnswerError where no node answers."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def get(self, path: str) -> bytes:
-        """What the node says to this path."""
+        """The node's answer at this path."""
         with self._call("GET", path) as response:
             return response.read()
 
     def ask(self, verb: Verb) -> str:
-        """Pass a request on; returns the node's sentence. Raises DecaError with its sentence where it refuses."""
+        """Pass a request on; returns the node's sentence. Raises DecaError with that sentence if the node refuses."""
         with self._call("POST", f"/v1/{verb}") as response:
             sentence = str(json.loads(response.read())["sentence"])
             if response.status != http.HTTPStatus.OK:
@@ -74,7 +76,7 @@ class NodeClient:
             return sentence
 
     def lines(self, path: str) -> Iterator[str]:
-        """What the node says, line by line, until it ends."""
+        """The node's answer line by line, until the node ends. Empty lines are left out."""
         with self._call("GET", path, QUIET_SECONDS) as response:
             while line := response.readline():
                 if text := line.decode().rstrip("\n"):
@@ -93,14 +95,14 @@ class NodeClient:
             raise NoAnswerError(f"the node in {self._directory} does not answer within {seconds:g} s") from None
         except PermissionError:
             raise NoAnswerError(
-                f"the node in {self._directory} is another user's, and answers to that one only"
+                f"the node in {self._directory} belongs to another user, and answers that user only"
             ) from None
         except (OSError, http.client.HTTPException):
-            raise NoAnswerError(self._nobody()) from None
+            raise NoAnswerError(self._no_node()) from None
         finally:
             connection.close()
 
-    def _nobody(self) -> str:
+    def _no_node(self) -> str:
         final = self._directory / "final"
         if final.is_dir():
             return f"no node runs in {self._directory}: its run is complete, and the tuned model is in {final}"
@@ -117,10 +119,10 @@ class _Connection(http.client.HTTPConnection):
 
 
 def read(kind: type[Fact], text: bytes) -> Fact:
-    """A fact as the node wrote it. Raises NoAnswerError where it was written by a node of another version."""
+    """Read a fact from the node's JSON. Raises NoAnswerError where the node has another version."""
     import pydantic
 
     try:
         return pydantic.TypeAdapter(kind).validate_json(text)
     except pydantic.ValidationError:
-        raise NoAnswerError("the node speaks of itself in another version's terms; use its own deca-node") from None
+        raise NoAnswerError(ANOTHER_VERSION) from None

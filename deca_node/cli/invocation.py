@@ -1,4 +1,4 @@
-"""What one call of ``deca-node`` carries besides its command, and the option ``--debug`` that every command takes."""
+"""The flag ``--debug``, which every verb takes, and where its value is kept during one call of ``deca-node``."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 @dataclass
 class Invocation:
-    """Made by ``main`` before click parses, so that it outlives an exception in the command."""
+    """The facts of one call. ``main`` makes this value before click parses, so it is still there after an exception."""
 
     debug: bool = False
 
 
 def debug_option(function: Decorated) -> Decorated:
-    """``--debug``, before or after the verb: tracebacks instead of sentences alone."""
+    """Add ``--debug``, which may stand before or after the verb."""
     option = click.option(
         "--debug",
         is_flag=True,

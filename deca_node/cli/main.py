@@ -1,7 +1,7 @@
-"""The command ``deca-node``: a table of verbs, and the one place where errors become words and exit codes.
+"""The command ``deca-node``: it finds the verb, and turns every error into a sentence and an exit code.
 
-Nothing but click is imported here. A verb's module is imported when the verb is called, so that
-``deca-node --help`` answers at once on a machine where importing torch takes ten seconds.
+Only click is imported here. A verb's module is imported when the verb is called, so ``deca-node --help`` answers at
+once, also on a machine where importing torch takes ten seconds.
 """
 
 import sys
@@ -22,10 +22,10 @@ EXIT_INTERRUPTED = 130
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's module when it is called, and lists the commands without importing any."""
+    """A group of commands that imports a command's module only when the command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the table: the order in which a newcomer needs them."""
+        """The verbs in the order of the table, which is the order in which a newcomer needs them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -33,7 +33,7 @@ class LazyGroup(click.Group):
         return look_up(cmd_name)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Verbs, from the table, so that none is imported; flags where a dash was typed."""
+        """Complete verbs from the table, without importing any, and flags where a dash was typed."""
         verbs = [CompletionItem(name, help=says) for name, (_, says) in COMMANDS.items() if name.startswith(incomplete)]
         return verbs + (click.Command.shell_complete(self, ctx, incomplete) if incomplete.startswith("-") else [])
 
@@ -57,11 +57,12 @@ Examples:
 @debug_option
 @click.version_option(__version__, prog_name="deca-node")
 def cli() -> None:
-    """Fine-tune one language model together with others, peer to peer, and keep your data to yourself."""
+    """Fine-tune one language model together with other parties, peer to peer. Your data stays on your machine."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``deca-node`` and return its exit code (docs/EXIT_CODES.md). Every error ends here, in one sentence."""
+    """Run ``deca-node`` and return its exit code (docs/EXIT_CODES.md). Every error is caught here and printed as one
+    sentence."""
     invocation = Invocation()
     try:
         return _run(arguments, invocation)
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _show_traceback(invocation)
         click.echo(f"error: {error}", err=True)
         return error.exit_code
-    except Exception as error:  # noqa: BLE001  (the last door: behind it is only the shell)
+    except Exception as error:  # noqa: BLE001  (only the shell is above this function)
         _show_traceback(invocation)
         hint = "" if invocation.debug else " (run again with --debug to see where)"
         click.echo(f"internal error: {type(error).__name__}: {error}{hint}", err=True)

@@ -1,7 +1,7 @@
-"""Every setting is a flag: click options made from the settings' own metadata.
+"""Every setting as a flag: click options are made from the metadata of the settings.
 
-A command that takes settings is decorated with :func:`settings_options` and asks :func:`load` for the
-result. The flags hand their text on unread: values are checked in one place, whichever way they came.
+A verb that takes settings is decorated with :func:`settings_options` and calls :func:`load`. The flags pass their text
+on without reading it, because the settings themselves check all values, from whatever source.
 """
 
 import dataclasses
@@ -24,12 +24,12 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 RUN_SECTION = "Run settings (equal on all nodes; run.toml)"
 NODE_SECTION = "Node settings (this machine's own; node.toml)"
 SHORTER = {"wait_seconds": ("--wait",)}
-"""Flags that are typed by hand so often that they have a shorter name beside their setting's."""
+"""Flags that are often typed by hand have a second, shorter name."""
 _METAVARS: Mapping[Any, str] = {str: "TEXT", int: "INTEGER", float: "NUMBER"}
 
 
 class SettingOption(click.Option):
-    """An option that knows under which heading of ``--help`` it stands."""
+    """An option with the heading of ``--help`` that it stands under."""
 
     def __init__(self, *names: Any, section: str, **facts: Any) -> None:
         super().__init__(*names, **facts)
@@ -37,10 +37,10 @@ class SettingOption(click.Option):
 
 
 class SettingsCommand(click.Command):
-    """A command whose ``--help`` puts run settings and node settings under their own headings."""
+    """A command whose ``--help`` lists run settings and node settings under their own headings."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one list of options per heading, the command's own first."""
+        """Write one list of options per heading, beginning with the command's own options."""
         sections: dict[str, list[tuple[str, str]]] = {"Options": [], NODE_SECTION: [], RUN_SECTION: []}
         for option in self.get_params(ctx):
             record = option.get_help_record(ctx)
@@ -62,13 +62,14 @@ def settings_options(function: Decorated) -> Decorated:
             f"{name}_file",
             type=click.Path(path_type=Path),
             envvar=f"DECA_{name.upper()}_FILE",
-            help=f"The {name}'s settings.  [default: ./{name}.toml, where there is one]",
+            help=f"File of the {name} settings.  [default: ./{name}.toml, if it exists]",
         )(function)
     return function
 
 
 def load(ctx: click.Context) -> Loaded:
-    """Both configurations, from the flags given in ``ctx``, the environment, the two files and the defaults."""
+    """Both kinds of settings, from the flags in ``ctx``, the environment, the two files and the defaults. Raises
+    SettingsError."""
     names = [field.name for kind in (RunSettings, NodeSettings) for field in _fields(kind)]
     flags = {name: ctx.params[name] for name in names if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     environ = without_verbs_own(os.environ, COMMANDS, look_up)

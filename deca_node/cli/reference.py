@@ -1,6 +1,6 @@
 """The settings as text: the commented template of a file, and the tables of docs/CONFIGURATION.md.
 
-Both are written from the settings' own metadata, so that they cannot drift from what the node reads.
+Both are made from the metadata of the settings, so they always match what the node reads.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from deca_node.daemon.settings.sources import FILES, TYPE_WORDS, SettingsKind, f
 
 _PREAMBLE = """\
 # {file} for deca-node: {idea}
-# Every line is commented out and shows the default; uncomment what you change.
+# Every line is commented out and shows the default. Uncomment the lines that you change.
 # A flag ({flag}) or a variable ({variable}) overrides a line of this file.
 """
 
@@ -23,7 +23,7 @@ def value_text(value: Any) -> str:
 
 
 def allowed(field: "dataclasses.Field[Any]") -> str:
-    """What a setting may be, in words: ``forward, backward or shuffled``, ``0 to 0.9``, ``a whole number from 1``."""
+    """The allowed values in words: ``forward, backward or shuffled``, ``0 to 0.9``, ``a whole number from 1``."""
     choices, low, high = (field.metadata[fact] for fact in ("choices", "low", "high"))
     if choices:
         return " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))

@@ -1,13 +1,16 @@
 """``deca(...)`` calls the command as the shell would, in an empty folder and an empty environment."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from deca_node.cli.main import main
+from tests.daemon.web.fake_door import FakeDoor, RunningDoor
+
+NODE_FOLDER = Path("deca-data") / "north"
 
 
 class Outcome(NamedTuple):
@@ -35,3 +38,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.e2e.testbed import make_tiny_model
 
     return make_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def door() -> FakeDoor:
+    """What the node of ``running`` answers."""
+    return FakeDoor()
+
+
+@pytest.fixture
+def running(deca: Callable[..., Outcome], door: FakeDoor, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningDoor]:
+    """A node below ./deca-data, the only one there."""
+    monkeypatch.setenv("COLUMNS", "200")
+    made = RunningDoor(NODE_FOLDER, door)
+    yield made
+    made.close()

@@ -1,0 +1,24 @@
+"""The verbs of ``deca-node``, one module each.
+
+::
+
+    start       run this machine's node
+    join        the same, with the run's settings taken from a member
+    status      where the node stands
+    top         the peers, live
+    members     who takes part in the run
+    events      the newest log lines
+    requests    pause, resume, checkpoint, stop and leave: requests that the node answers with a sentence
+    export      a node's model as a Hugging Face checkpoint, or the mean of several members' copies
+    eval        loss, perplexity and accuracy of a model on a file of records
+    report      how a run went, as one HTML page
+    demo        several nodes on this machine
+    testbed     ``demo --testbed``: four nodes that stay until Ctrl-C
+    doctor      checks before a start
+    plan        memory, bytes and time of a run, before it starts
+    cert        certificates: its seven verbs are steps of one procedure
+    config      the settings, and where each value comes from
+    debug       the files that an error report needs
+    completion  completion of verbs and flags in the shell
+    version     installed versions
+"""

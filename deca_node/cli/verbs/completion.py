@@ -1,4 +1,4 @@
-"""``deca-node completion``: the script that makes a shell complete verbs, flags and files. It is click's own."""
+"""``deca-node completion``: click's script with which a shell completes verbs, flags and files."""
 
 import sys
 
@@ -22,18 +22,17 @@ Examples:
   deca-node completion zsh > ~/.deca-node.zsh && echo '. ~/.deca-node.zsh' >> ~/.zshrc
   deca-node completion fish > ~/.config/fish/completions/deca-node.fish
 
-The script asks deca-node itself at every press of TAB, so it need not be made anew after an upgrade. bash must be of
-version 4.4 or newer.
+The script asks deca-node at every press of TAB, so an upgrade needs no new script. bash must be 4.4 or newer.
 """
 )
 @click.argument("shell", type=click.Choice(list(HOW)))
 @debug_option
 def completion(shell: str) -> None:
-    """Print what makes SHELL complete deca-node's verbs, flags and files."""
+    """Print the script with which SHELL completes the verbs, flags and files of deca-node."""
     found = get_completion_class(shell)
     assert found is not None, "click knows the three shells"
     made = found(click.get_current_context().find_root().command, {}, PROGRAM, VARIABLE)
-    # Not source(), which runs bash to learn its version and has something to say where there is none.
+    # Not source(): it runs bash to learn its version, and complains where there is no bash.
     click.echo(made.source_template % made.source_vars())
     if sys.stdout.isatty():
         click.echo(f"# To use it: {HOW[shell]}", err=True)

@@ -1,4 +1,4 @@
-"""``deca-node config``: where does each value come from, and what could be set at all?"""
+"""``deca-node config``: every setting with its value and its source, and templates of the two files."""
 
 import json
 from typing import Any
@@ -35,11 +35,11 @@ Examples:
 def config(ctx: click.Context, /, show: bool, as_json: bool, kind: str | None, **_flags: Any) -> None:
     """Show every setting, its value and where the value comes from; or print a template.
 
-    Takes the same flags, variables and files as `deca-node start`, and starts nothing.
+    `config` takes the same flags, variables and files as `deca-node start`, and starts no node.
     """
     if kind:
         if show or as_json:
-            raise click.UsageError("--template stands alone; leave out --show and --json")
+            raise click.UsageError("--template does not go together with --show or --json; leave them out")
         click.echo(template(KINDS[kind]), nl=False)
         return
     loaded = load(ctx)
@@ -57,7 +57,7 @@ def _print_tables(loaded: Loaded) -> None:
     console = Console()
     for name, settings in as_document(loaded).items():
         table = Table(title=f"{name.capitalize()} settings", title_justify="left")
-        for heading in ("setting", "value", "unit", "where it comes from"):
+        for heading in ("setting", "value", "unit", "source"):
             table.add_column(heading, overflow="fold")
         for setting, facts in settings.items():
             style = "dim" if facts["where"] == "default" else "bold"

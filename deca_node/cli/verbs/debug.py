@@ -1,4 +1,4 @@
-"""``deca-node debug``: what an error report needs, in one file, without keys, tokens or data."""
+"""``deca-node debug``: one file with all that an error report needs, without keys, tokens or data."""
 
 import json
 import time
@@ -12,7 +12,7 @@ from deca_node.cli.verbs.version import versions
 from deca_node.protocol.errors import DecaError, NoAnswerError
 
 ASKED = {"status.json": "/v1/status", "members.json": "/v1/members", "events.jsonl": "/v1/events?last=1000"}
-"""What a running node is asked for, by the file in which it goes in."""
+"""The questions to a running node, by the name of the file that the answer goes into."""
 
 
 @click.command(
@@ -28,11 +28,11 @@ Examples:
 @json_option
 @debug_option
 def debug(out: Path | None, directory: Path | None, as_json: bool) -> None:
-    """Write what an error report needs to the file OUT.
+    """Collect what an error report needs in the file OUT.
 
-    Status, members, log lines, settings with their sources, versions, the newest metrics, what everybody may see of the
-    certificates, and a listing of the node's folder. The node may have ended: then its folder tells what it can. Keys
-    and tokens are taken out, and data and weights never come in; names, addresses and paths do.
+    The file holds status, members, log lines, settings with their sources, versions, the newest metrics, the public
+    parts of the certificates, and a listing of the node's folder. If the node has ended, only its folder is read. Keys
+    and tokens are removed, and data and weights are never included. Names, addresses and paths are included.
     """
     folder = find_directory(directory)
     if not folder.is_dir():
@@ -48,16 +48,16 @@ def debug(out: Path | None, directory: Path | None, as_json: bool) -> None:
         click.echo(json.dumps(facts))
         return
     if problem:
-        click.echo(f"note: {problem}; the bundle has what its folder tells", err=True)
-    click.echo(f"{len(files)} files are in {path}. Its README.txt says what; look through it before you send it.")
+        click.echo(f"note: {problem}; the file holds only what the node's folder tells", err=True)
+    click.echo(f"{len(files)} files are in {path}. README.txt lists them; read them before you send them.")
 
 
 def _ask(folder: Path) -> tuple[dict[str, bytes], str]:
-    """What the node says, and why it does not where it does not."""
-    door, heard = NodeClient(folder), {}
+    """The node's answers by file name, and the reason why it did not answer, or an empty text."""
+    client, heard = NodeClient(folder), {}
     try:
         for name, path in ASKED.items():
-            heard[name] = door.get(path)
+            heard[name] = client.get(path)
     except DecaError as problem:
         return heard, str(problem)
     return heard, ""

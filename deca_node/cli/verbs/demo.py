@@ -1,4 +1,4 @@
-"""``deca-node demo``: the main job on a bare machine, with no network and no download."""
+"""``deca-node demo``: several nodes tune a toy model on this machine, without a network and without a download."""
 
 from __future__ import annotations
 
@@ -31,27 +31,28 @@ Examples:
   deca-node demo --testbed
 """
 )
-@click.option("--nodes", default=4, show_default=True, type=click.IntRange(1, 12), help="How many nodes take part.")
+@click.option("--nodes", default=4, show_default=True, type=click.IntRange(1, 12), help="Number of nodes.")
 @click.option(
     "--dir",
     "directory",
     type=click.Path(path_type=Path, file_okay=False),
-    help=f"Folder for all that is made.  [default: {DEMO}, or {TESTBED} with --testbed]",
+    help=f"Folder for all files of the demo.  [default: {DEMO}, or {TESTBED} with --testbed]",
 )
 @click.option(
     "--testbed",
     is_flag=True,
-    help="Instead: four nodes with a page each, running until Ctrl-C, to kill one and bring it back.",
+    help="Run four nodes with a page each until Ctrl-C instead, to kill one and bring it back.",
 )
 @debug_option
 def demo(nodes: int, directory: Path | None, testbed: bool) -> None:
     """Watch several nodes tune one model together on this machine.
 
-    Makes a small language model from text that every Python installation carries, gives each node a different
-    package of the standard library as its private data, trains every node alone and all of them together, each
-    in processes of its own over loopback, and ends with a table and a report that opens in any browser.
+    The demo makes a small language model from text that every Python installation carries. Each node gets
+    another package of the standard library as its private data. The nodes train first alone and then together,
+    as processes that talk over loopback. The demo ends with a table, and with a report that opens in any
+    browser.
     """
-    # Several processes share the cores here; threads that spin while they wait would starve the others.
+    # Several processes share the cores. Threads that spin while they wait would starve the other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if testbed:
         run_testbed(directory or Path(TESTBED))
@@ -65,14 +66,14 @@ def _demonstrate(nodes: int, directory: Path) -> None:
     from deca_node.lab.demo.demo import DemoPlan, by_hand
 
     console = Console(highlight=False)
-    console.print(f"{nodes} nodes, one model, nobody shows their text. Everything stays in {directory}.")
+    console.print(f"{nodes} nodes tune one model, and each keeps its own text. All files stay in {directory}.")
     plan = DemoPlan(directory.absolute(), nodes)
     began = time.monotonic()
     model = _prepare(console, plan)
-    _train(console, plan, together=False, title="Each node alone, with as many gradient steps")
-    _train(console, plan, together=True, title="All nodes together: only quantized differences travel")
+    _train(console, plan, together=False, title="Each node alone, with the same number of gradient steps")
+    _train(console, plan, together=True, title="All nodes together, exchanging quantized differences only")
     _conclude(console, plan, model, time.monotonic() - began)
-    console.print("\nTo run the same by hand, one command per terminal:")
+    console.print("\nTo run the same nodes by hand, one command per terminal:")
     for command in by_hand(plan):
         console.print(f"  {command}", soft_wrap=True)
 
@@ -87,7 +88,7 @@ def _prepare(console: Console, plan: DemoPlan) -> ToyModel:
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("Making the starting model from neutral text", total=None)
         model = prepare(plan, lambda done, total, _loss: progress.update(task, completed=done, total=total))
-    made = "was there already" if model.cached else f"made, loss {model.loss:.2f} nats per token on neutral text"
+    made = "made before" if model.cached else f"made, loss {model.loss:.2f} nats per token on neutral text"
     console.print(f"The starting model has {model.parameters:,} parameters ({made}).")
     return model
 
@@ -106,7 +107,7 @@ def _train(console: Console, plan: DemoPlan, *, together: bool, title: str) -> N
 
 
 def _conclude(console: Console, plan: DemoPlan, model: ToyModel, seconds: float) -> None:
-    """Measure, print, and write the report."""
+    """Measure the models, print the result, and write the report."""
     from deca_node.lab.demo.demo import outcome
     from deca_node.lab.report.report import write_report
     from deca_node.lab.report.result import result_table, verdict

@@ -1,4 +1,4 @@
-"""``deca-node doctor``: all that can go wrong at a start, looked at before."""
+"""``deca-node doctor``: checks before a start, printed as a table or as JSON."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from deca_node.cli.checks.checkup import Checkup
+from deca_node.cli.checks.checkup import SECONDS_PER_PEER, checkup
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.options import SettingsCommand, load, settings_options
 from deca_node.daemon.diagnosis.findings import Finding, Verdict
@@ -22,36 +22,36 @@ STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold 
     cls=SettingsCommand,
     epilog="""\b
 Examples:
-  With the flags of the start that is to come:
+  Check with the flags of the later start:
     deca-node doctor --peers peers.txt --name north --model ./Qwen2.5-0.5B --data north.jsonl
-  The same from run.toml and node.toml, with model and data read as a start would read them:
+  Settings from run.toml and node.toml; model and data are read as a start reads them:
     deca-node doctor --load
-  What failed, for programs:
+  Failed checks only, for programs:
     deca-node doctor --json | jq '.findings[] | select(.verdict == "failed")'
 
-Takes the same flags, variables and files as `deca-node start`, starts nothing and leaves nothing. Exits with 13 where
-a check failed. A peer that is not started yet is a warning.
+`doctor` takes the same flags, variables and files as `deca-node start`. It starts no node and leaves no files. It exits
+with 13 if a check failed. A peer that is not started yet is a warning.
 """,
 )
 @click.option(
     "--seconds",
-    default=5.0,
+    default=SECONDS_PER_PEER,
     show_default=True,
     type=click.FloatRange(min=0.1),
-    help="The longest that one peer is waited for; peers are asked side by side.",
+    help="Time limit per peer. All peers are called at once.",
 )
-@click.option("--load", "really_load", is_flag=True, help="Read model and data whole, as a start does.")
+@click.option("--load", "really_load", is_flag=True, help="Also read model and data whole, as a start does.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @settings_options
 @debug_option
 @click.pass_context
 def doctor(ctx: click.Context, /, seconds: float, really_load: bool, as_json: bool, **_flags: Any) -> None:
-    """Check before a start that it would work: settings, certificates, peers, data, model, memory, disk, clock.
+    """Check before a start whether it would work: settings, certificates, peers, data, model, memory, disk, clock.
 
-    Every peer is called and greeted, so that a dead host, a refused certificate and another run are told apart.
+    `doctor` calls and greets every peer, so it can tell a dead host from a rejected certificate or a different run.
     """
     with _progress() as say:
-        findings = list(Checkup(lambda: load(ctx), say, seconds, really_load).run())
+        findings = list(checkup(lambda: load(ctx), say, seconds, really_load))
     counts = Counter(finding.verdict for finding in findings)
     if as_json:
         document = {
@@ -68,7 +68,7 @@ def doctor(ctx: click.Context, /, seconds: float, really_load: bool, as_json: bo
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """A line on the terminal that says what is being looked at; nothing where standard error is no terminal."""
+    """A line on the terminal with the name of the current check. Nothing where standard error is no terminal."""
     from rich.console import Console
 
     with Console(stderr=True, highlight=False).status("checking") as status:

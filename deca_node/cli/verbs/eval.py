@@ -1,4 +1,4 @@
-"""``deca-node eval``: how good a model is on a file of records, a node's own or any checkpoint."""
+"""``deca-node eval``: loss, perplexity and accuracy of a node's model, or of any checkpoint, on a file of records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import click
 
 from deca_node.cli.client import dir_option, find_directory, json_option
 from deca_node.cli.invocation import debug_option
-from deca_node.cli.verbs.export import note, progress_bar, start_model
+from deca_node.cli.verbs.export import start_model
+from deca_node.cli.views.progress import note, progress_bar
 from deca_node.protocol.errors import ModelError, StorageError
 from deca_node.storage.folder import FINAL, agreed_fields
 
@@ -21,57 +22,62 @@ if TYPE_CHECKING:
     from deca_node.numerics.model.load import LoadedModel
 
 LENGTH_DEFAULT = 512
-"""Of a checkpoint that no run says a length of, unless the model is shorter."""
+"""Tokens per sequence for a checkpoint of no run, unless the model takes fewer."""
 
 
 @click.command(
     "eval",
     epilog="""\b
 Examples:
-  The model of the only node below ./deca-data, as far as it has come:
+  The model so far of the only node below ./deca-data:
     deca-node eval heldout.jsonl
-  Any checkpoint, and what the run has made of it:
+  The start model, and the same model after tuning:
     deca-node eval heldout.jsonl --model ./Qwen2.5-0.5B
     deca-node eval heldout.jsonl --dir deca-data/north --json | jq .perplexity
-  Labelled records; a language model completes the text with each label:
+  Labelled records, where a language model completes the text with each label:
     deca-node eval reviews.jsonl --model ./my-model --labels "negative, positive" --prompt "{text}\\nThis is"
 
-A record of a .jsonl file is {"text": ...}, {"prompt": ..., "completion": ...}, {"messages": [...]}, or with a label
-{"text": ..., "label": ...}, where a second text may be "text_pair". Loss is in nats, per token, or per labelled record.
+A record of a .jsonl file is {"text": ...}, {"prompt": ..., "completion": ...} or {"messages": [...]}. A labelled
+record is {"text": ..., "label": ...}, with "text_pair" for a second text. The loss is in nats per token, or in nats per
+labelled record.
 """,
 )
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--model", help="A checkpoint's folder, or the id of one on the hub.  [default: the node's]")
 @dir_option
-@click.option("--start-model", "start", help="What an unfinished run started from.  [default: as the folder says]")
+@click.option(
+    "--start-model",
+    "start",
+    help="The start model of an unfinished run.  [default: as noted in the node's folder]",
+)
 @click.option(
     "--sequence-length",
     "length",
     type=click.IntRange(min=2),
-    help=f"Tokens per sequence.  [default: the run's, else {LENGTH_DEFAULT} or what the model can take]",
+    help=f"Tokens per sequence.  [default: that of the run, or else {LENGTH_DEFAULT} or the model's limit]",
 )
-@click.option("--batch-size", default=8, show_default=True, type=click.IntRange(min=1), help="Sequences at a time.")
+@click.option("--batch-size", default=8, show_default=True, type=click.IntRange(min=1), help="Sequences per batch.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads on the CPU.  [default: one per core]")
-@click.option("--labels", default="", help="All labels there may be, with commas between.  [default: those in DATA]")
-@click.option("--prompt", default="", help="What a label completes.  [default: {text} and a newline]")
+@click.option("--labels", default="", help="All labels, separated by commas.  [default: the labels in DATA]")
+@click.option("--prompt", default="", help="The text that a label completes.  [default: {text} and a newline]")
 @click.option(
     "--bad-records",
     type=click.Choice(["stop", "skip"]),
     default="stop",
     show_default=True,
-    help="What a malformed record does.",
+    help="On a malformed record: stop, or skip it.",
 )
 @json_option
 @debug_option
 def evaluation(data: Path, model: str | None, directory: Path | None, as_json: bool, **flags: Any) -> None:
     """Measure a model on the records in DATA, a file or a folder.
 
-    Texts, prompts and chats give loss and perplexity; labelled records accuracy and macro-F1 as well. A node's model is
-    the tuned one, or else that of its newest checkpoint; the node may be running, and is not disturbed.
+    Texts, prompts and chats give loss and perplexity. Labelled records also give accuracy and macro-F1. A node's model
+    is the tuned model, or else the model of its newest checkpoint. The node may keep running and is not disturbed.
     """
     if flags["prompt"] and "{text}" not in flags["prompt"]:
-        raise click.UsageError("--prompt needs {text} in it, where the text goes")
+        raise click.UsageError("--prompt needs {text} in it, at the place of the record's text")
     folder = None if model else find_directory(directory)
     loaded, what, fields = _load(folder, model, flags)
     found = _evaluate(loaded, data, fields, flags)
@@ -83,7 +89,7 @@ def evaluation(data: Path, model: str | None, directory: Path | None, as_json: b
 
 
 def _load(folder: Path | None, model: str | None, flags: dict[str, Any]) -> tuple[LoadedModel, str, dict[str, str]]:
-    """The model on its device, what it is in words, and what its run agreed on, if it has one."""
+    """The model on its device, its description, and the fields that its run agreed on, if it has a run."""
     from deca_node.numerics.learning.evaluation import device_and_threads, own_head
     from deca_node.numerics.model.classifier import Head
     from deca_node.numerics.model.load import load_model
@@ -128,7 +134,7 @@ def _evaluate(loaded: LoadedModel, data: Path, fields: dict[str, str], flags: di
 
 
 def _document(found: Evaluation, what: str, data: Path) -> dict[str, Any]:
-    """The same as JSON has it: what is not finite is null."""
+    """The document of ``--json``; numbers that are not finite are null."""
     facts = {"model": what, "data": str(data), **dataclasses.asdict(found)}
     return {n: None if isinstance(value, float) and not math.isfinite(value) else value for n, value in facts.items()}
 
@@ -141,6 +147,6 @@ def _in_words(found: Evaluation, what: str) -> list[tuple[str, str]]:
     if found.accuracy is not None and found.macro_f1 is not None:
         lines.append(("accuracy", f"{found.accuracy:.4f}"))
         lines.append(("macro-F1", f"{found.macro_f1:.4f} over the labels {', '.join(found.labels)}"))
-    skipped = f", {found.skipped:,} bad ones left out" if found.skipped else ""
+    skipped = f", {found.skipped:,} malformed ones left out" if found.skipped else ""
     cut = f", {found.cut:,} cut to the sequence length" if found.cut else ""
     return [*lines, ("records", f"{found.records:,}{skipped}{cut}")]

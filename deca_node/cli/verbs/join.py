@@ -1,4 +1,4 @@
-"""``deca-node join``: take over a run from a member, and take part in it."""
+"""``deca-node join``: start a node with the settings and the start model of a run that others have begun."""
 
 import dataclasses
 import functools
@@ -15,12 +15,12 @@ from deca_node.cli.verbs.start import launch
     cls=SettingsCommand,
     epilog="""\b
 Examples:
-  Take the settings and the start model from the member at that address:
+  Take over the settings and the start model from the member at this address:
     deca-node join north.example:7001 --name east --listen 0.0.0.0:7001 --advertise east.example:7001 --data east.jsonl
-  The model is on this machine already:
+  Use a start model that is already on this machine:
     deca-node join north.example:7001 --name east --listen 10.0.0.7:7001 --model ./Qwen2.5-0.5B --data east.jsonl
 
-What was taken over stays in the node's folder; after that `deca-node join` with the same flags goes on from there.
+Settings and start model stay in the node's folder. The same command starts the node again later.
 """,
 )
 @click.argument("members", nargs=-1, required=True, metavar="HOST:PORT...")
@@ -28,10 +28,10 @@ What was taken over stays in the node's folder; after that `deca-node join` with
 @debug_option
 @click.pass_context
 def join(ctx: click.Context, /, members: tuple[str, ...], **_flags: Any) -> None:
-    """Join a run that others have begun, from any member's address.
+    """Join a run that others have begun, from the address of any member.
 
-    The node adopts the run's settings, gets what was trained so far from several members at once, and takes part
-    from the next block on.
+    The node takes over the run's settings, fetches the blocks that were trained so far from several members at
+    once, and takes part from the next block on.
     """
     loaded = load(ctx)
     node = dataclasses.replace(loaded.node, join=",".join(filter(None, [loaded.node.join, *members])))
@@ -39,7 +39,7 @@ def join(ctx: click.Context, /, members: tuple[str, ...], **_flags: Any) -> None
     from deca_node.daemon.transfer.adoption import adopt_run
 
     def note(sentence: str, level: str = "info") -> None:
-        # The node's own log begins with the node.
+        # The node's own log does not exist yet.
         click.echo(sentence if level == "info" else f"{level}: {sentence}", err=True)
 
     adopt = functools.partial(adopt_run, note=note)

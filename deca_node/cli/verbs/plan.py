@@ -1,8 +1,7 @@
 """``deca-node plan``: what a run will cost, before it starts.
 
-The reckoning is done in :mod:`deca_node.protocol.planning`. Here the question is put together from flags and files;
-which change would help most is :mod:`deca_node.cli.views.advice`, and how all of it is laid out
-:mod:`deca_node.cli.views.plan`.
+This module makes a planning case from flags and files. The modules of :mod:`deca_node.protocol.planning` compute costs,
+:mod:`deca_node.cli.views.advice` finds the change that helps most, :mod:`deca_node.cli.views.plan` prints all of it.
 """
 
 import json
@@ -29,14 +28,14 @@ _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)(?:/s)?")
 
 
 class Quantity(click.ParamType[float]):
-    """A number above zero with its unit, as in ``100Mbit``; converted to the unit whose factor is 1."""
+    """A number above zero with a unit, such as ``100Mbit``, converted to the unit whose factor is 1."""
 
     def __init__(self, name: str, units: Mapping[str, float]) -> None:
         self.name = name
         self._units = units
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read the text; fails in words that list the units."""
+        """Read the text. The error sentence lists the units."""
         found = _NUMBER.fullmatch(str(value).strip())
         number = float(found[1]) * self._units.get(found[2], 0.0) if found else 0.0
         if not number:
@@ -54,26 +53,26 @@ MEMORY = Quantity("memory", {"MB": 1e6, "GB": 1e9, "TB": 1e12, "MiB": 2.0**20, "
     cls=SettingsCommand,
     epilog="""\b
 Examples:
-  Eight hospitals, a card of 24 GB each, over ordinary lines:
+  Eight hospitals, each with a 24 GB card and an ordinary line:
     deca-node plan --model ./Qwen2.5-3B --nodes 8 --memory 24GB --bandwidth 100Mbit --latency 20ms
-  A run as its files describe it, with the step time that a trial has shown:
+  A run from its files, with the step time of a trial:
     deca-node plan --run run.toml --peers peers.txt --model ./Qwen2.5-3B --step-seconds 1.4
-  What would int4 and a ring change?
+  The same with int4 and a ring:
     deca-node plan --model ./Qwen2.5-3B --nodes 8 --codec int4 --topology ring
-  For machines, all bytes exact:
+  Exact bytes, for programs:
     deca-node plan --model ./Qwen2.5-3B --nodes 8 --json | jq .traffic.nodes
 
-Only the model's config.json is read, and nothing is fetched. Every run setting counts, whichever way it is
-given; of the node's settings model, peers, micro_batch, gradient_checkpointing and device do.
+Only the model's config.json is read, and nothing is fetched. All run settings count, from flags, variables and
+files. Of the node settings only model, peers, micro_batch, gradient_checkpointing and device count.
 """,
 )
-@click.option("--nodes", type=click.IntRange(1, NODES_MAX), help="How many nodes.  [default: the lines of --peers]")
+@click.option("--nodes", type=click.IntRange(1, NODES_MAX), help="Number of nodes.  [default: the lines of --peers]")
 @click.option("--bandwidth", type=BANDWIDTH, default="100Mbit", show_default=True, help="Of one node, each way.")
 @click.option("--latency", type=LATENCY, default="20ms", show_default=True, help="From node to node: half a ping.")
 @click.option(
     "--step-seconds",
     type=click.FloatRange(min=0, min_open=True),
-    help="What a gradient step takes, in the mean over the blocks; compute_seconds in metrics.jsonl.  "
+    help="Seconds per gradient step, as a mean over the blocks: compute_seconds in metrics.jsonl.  "
     "[default: an estimate from --tflops]",
 )
 @click.option(
@@ -81,19 +80,18 @@ given; of the node's settings model, peers, micro_batch, gradient_checkpointing 
     type=click.FloatRange(min=0, min_open=True),
     default=20.0,
     show_default=True,
-    help="Arithmetic that a node keeps up, in 10^12 operations per second; a guess unless --step-seconds is given.",
+    help="Sustained speed of a node in 10^12 operations per second. --step-seconds is more exact.",
 )
-@click.option(
-    "--memory", type=MEMORY, help="What a node has to train in, as in 24GB; CUDA itself takes about 1 GB more."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with exact numbers, instead of tables.")
+@click.option("--memory", type=MEMORY, help="Memory of one node, such as 24GB. CUDA itself takes about 1 GB more.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON with exact numbers instead of tables.")
 @settings_options
 @debug_option
 @click.pass_context
 def plan(ctx: click.Context, /, as_json: bool, **flags: Any) -> None:
     """Show what a run will cost before it starts: memory, bytes and time, and which setting to change first.
 
-    Bytes are exact, but for the headers of gRPC and below; memory for activations and all times are estimates.
+    Bytes are exact, except for the headers of gRPC and the layers below. Memory for activations and all times are
+    estimates.
     """
     loaded = load(ctx)
     members = _members(loaded, flags["nodes"])
@@ -114,12 +112,12 @@ def _members(loaded: Loaded, nodes: int | None) -> tuple[str, ...]:
         return tuple(f"node-{number:0{len(str(nodes))}d}" for number in range(1, nodes + 1))
     peers = Path(expanded_path(loaded.node.peers))
     if loaded.sources["peers"].where == "default" and not peers.exists():
-        raise SettingsError("how many nodes will there be? give --nodes, or --peers with a file that names them")
+        raise SettingsError("the number of nodes is not known; give --nodes, or --peers with a file that names them")
     return read_peers(peers).names
 
 
 def _shapes(loaded: Loaded) -> tuple[ModelShape, ModelShape]:
-    """The model as the run cuts it, and cut at every layer."""
+    """The model in the run's blocks, and in blocks of one layer."""
     source, settings = loaded.node.model, loaded.run
     if not source:
         raise SettingsError("model is not set; give --model, DECA_MODEL, or model in node.toml")

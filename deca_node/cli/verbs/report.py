@@ -1,4 +1,4 @@
-"""``deca-node report``: one HTML file that tells how a run went, from the folders of its nodes."""
+"""``deca-node report``: how a run went, as one HTML file that is made from nodes' folders."""
 
 from pathlib import Path
 
@@ -24,11 +24,11 @@ Examples:
 )
 @debug_option
 def report(directories: tuple[Path, ...], out: Path | None) -> None:
-    """Write a report of the nodes in these folders, as one file that opens in any browser without a network.
+    """Write a report of the nodes in these folders. It is one file that opens in any browser without a network.
 
-    Of one node it is the page that the node itself shows, as it stood: members, blocks and rounds, curves, peers,
-    events. Of several it is a comparison: losses, consensus, bytes, and what they agreed on. Without a folder it takes
-    the only one below ./deca-data. The nodes may be running.
+    The report of one node is its last page: members, blocks and rounds, curves, peers and events. The report of
+    several nodes compares their losses, consensus, bytes and agreed settings. Without DIR, the only folder below
+    ./deca-data is taken. The nodes may keep running.
     """
     folders = directories or (find_directory(None),)
     path = out or folders[0] / REPORT

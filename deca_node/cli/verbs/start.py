@@ -1,4 +1,4 @@
-"""``deca-node start``: check everything at the door, then hand over to the daemon."""
+"""``deca-node start``: check the settings, then run the node."""
 
 from __future__ import annotations
 
@@ -26,35 +26,36 @@ Examples:
   Two nodes on one machine, each in its own terminal:
     deca-node start --insecure --name north --model ./Qwen2.5-0.5B --data north.jsonl
     deca-node start --insecure --name south --model ./Qwen2.5-0.5B --data south.jsonl
-  On a network without certificates, with settings from files:
+  On a network you trust, without certificates, and with settings from files:
     deca-node start --insecure --insecure --run run.toml --config node.toml
-  The same through the environment:
+  The same with environment variables:
     DECA_INSECURE=2 DECA_MODEL=./Qwen2.5-0.5B DECA_DATA=notes.jsonl deca-node start
 
-The first source that has a value wins: a flag, a DECA_* variable, a file, the default. Exit codes are
-in docs/EXIT_CODES.md; `deca-node config --show` takes the same flags and says where each value comes from.
+A flag overrides a DECA_* variable, a variable overrides the file, and the file overrides the default.
+`deca-node config --show` takes the same flags and says where each value comes from. docs/EXIT_CODES.md lists
+the exit codes.
 """,
 )
 @settings_options
 @debug_option
 @click.pass_context
 def start(ctx: click.Context, /, **_flags: Any) -> None:
-    """Run this machine's node of a training run, until the run is finished or the node is stopped.
+    """Run this machine's node of a training run, until the run is complete or the node is stopped.
 
-    The node finds its own line in the peers file, waits for the others, and trains with them. The tuned
-    model ends up in the node's folder as an ordinary Hugging Face checkpoint.
+    The node finds its own line in the peers file, waits for the other nodes, and trains with them. At the end
+    the tuned model is in the node's folder, in `final`, as an ordinary Hugging Face checkpoint.
     """
     ctx.exit(launch(load(ctx)))
 
 
 Adopt = Callable[[Loaded, Place, "Security"], Loaded]
-"""Takes over a run from its members, before the rest is checked."""
+"""Takes over a run's settings and its start model from the members."""
 
 
 def launch(loaded: Loaded, adopt: Adopt | None = None) -> int:
-    """Check everything at the door, then run the node; returns its exit code. Raises DecaError.
+    """Check the settings, then run the node; returns its exit code. Raises DecaError.
 
-    Whether peers may be spoken to at all is settled before ``adopt`` speaks to any.
+    ``adopt`` talks to peers, so all checks of encryption come before it.
     """
     from deca_node.daemon.security.security import Security
 

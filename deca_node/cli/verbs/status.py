@@ -1,11 +1,11 @@
-"""``deca-node status``: where the node stands, whom it talks to and what it waits for; with ``--watch``, live."""
+"""``deca-node status``: the node's position, its peers and what it waits for; with ``--watch`` again and again."""
 
 import time
 from pathlib import Path
 
 import click
 
-from deca_node.cli.client import NodeClient, dir_option, find_directory, json_option, read
+from deca_node.cli.client import NODE_ENDED, NodeClient, dir_option, find_directory, json_option, read
 from deca_node.cli.invocation import debug_option
 from deca_node.daemon.status.facts import Status
 from deca_node.protocol.errors import NoAnswerError
@@ -22,53 +22,53 @@ Examples:
 """
 )
 @dir_option
-@click.option("--watch", is_flag=True, help="Show it again and again, until the node ends or Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Repeat until the node ends or Ctrl-C.")
 @click.option(
     "--every", default=1.0, show_default=True, type=click.FloatRange(min=0.01), help="Seconds between two looks."
 )
 @json_option
 @debug_option
 def status(directory: Path | None, watch: bool, every: float, as_json: bool) -> None:
-    """Show where this machine's node stands: position, pace, losses, peers, the newest checkpoint.
+    """Show where this machine's node stands: position, pace, losses, peers and the newest checkpoint.
 
     Exits with 12 where no node answers.
     """
-    door = NodeClient(find_directory(directory))
+    client = NodeClient(find_directory(directory))
     if watch:
-        _watch(door, every, as_json)
+        _watch(client, every, as_json)
     elif as_json:
-        click.echo(door.get(STATUS), nl=False)
+        click.echo(client.get(STATUS), nl=False)
     else:
         from rich.console import Console
 
         from deca_node.cli.views.status import status_view
 
-        Console(highlight=False).print(status_view(read(Status, door.get(STATUS))))
+        Console(highlight=False).print(status_view(read(Status, client.get(STATUS))))
 
 
-def _watch(door: NodeClient, every: float, as_json: bool) -> None:
-    """The first look must succeed; that a node ends after it is no error."""
-    answer = door.get(STATUS)
+def _watch(client: NodeClient, every: float, as_json: bool) -> None:
+    """Look again and again. The first look must succeed; the end of the node after that is no error."""
+    answer = client.get(STATUS)
     try:
         if as_json:
-            _print_for_ever(door, every, answer)
+            _print_for_ever(client, every, answer)
         else:
-            _show_for_ever(door, every, answer)
+            _show_for_ever(client, every, answer)
     except NoAnswerError:
-        click.echo("the node has ended", err=True)
+        click.echo(NODE_ENDED, err=True)
     except KeyboardInterrupt:
         # The usual way to stop watching.
         click.echo("", err=True)
 
 
-def _print_for_ever(door: NodeClient, every: float, answer: bytes) -> None:
+def _print_for_ever(client: NodeClient, every: float, answer: bytes) -> None:
     while True:
         click.echo(answer, nl=False)
         time.sleep(every)
-        answer = door.get(STATUS)
+        answer = client.get(STATUS)
 
 
-def _show_for_ever(door: NodeClient, every: float, answer: bytes) -> None:
+def _show_for_ever(client: NodeClient, every: float, answer: bytes) -> None:
     from rich.console import Console
     from rich.live import Live
 
@@ -78,4 +78,4 @@ def _show_for_ever(door: NodeClient, every: float, answer: bytes) -> None:
         while True:
             live.update(status_view(read(Status, answer)), refresh=True)
             time.sleep(every)
-            answer = door.get(STATUS)
+            answer = client.get(STATUS)

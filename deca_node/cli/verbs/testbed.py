@@ -1,4 +1,4 @@
-"""``deca-node demo --testbed``: four nodes that stay until Ctrl-C, and what can be tried with them."""
+"""``deca-node demo --testbed``: four nodes that stay until Ctrl-C, and a list of things to try with them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ KILLED = -signal.SIGKILL
 
 
 def run_testbed(folder: Path) -> None:
-    """Start the nodes, say where to look and what to try, and stay until they have ended."""
+    """Start the nodes, print their pages and commands to try, and stay until all nodes have ended."""
     from deca_node.lab.demo.testbed import prepare, start, stop, watch
     from deca_node.lab.rigs.processes import LocalNodes
 
-    click.echo(f"Four nodes, one model. Everything stays in {folder}; a testbed that was stopped there goes on.")
+    click.echo(f"Four nodes tune one model. All files stay in {folder}; a testbed that was stopped there continues.")
     testbed = prepare(folder)
     with LocalNodes() as nodes:
         start(testbed, nodes)
@@ -29,9 +29,9 @@ def run_testbed(folder: Path) -> None:
             click.echo(_words(testbed))
             watch(nodes, lambda node, code: click.echo(_ended(testbed, node, code)))
         except KeyboardInterrupt:
-            click.echo("\nStopping: each node writes down where it stands.")
+            click.echo("\nStopping: each node writes a checkpoint.")
             stop(nodes)
-    click.echo(f"The testbed has ended; start it again to go on, or remove {folder} to begin anew.")
+    click.echo(f"The testbed has ended. Start it again to continue, or remove {folder} to begin anew.")
 
 
 def _interrupt(*_: object) -> None:
@@ -47,15 +47,15 @@ def _words(testbed: Testbed) -> str:
   node   page                      folder
 {pages}
 
-They need some seconds until they answer. In another terminal try:
+The nodes need a few seconds to start. In another terminal try:
 
   deca-node status --dir {folder / NAMES[0]} --watch
-  kill -9 $(cat {folder / some}/lock)     # {some} is gone: look at the page and the status of {NAMES[0]}
-  {testbed.command(some)}     # and back again
+  kill -9 $(cat {folder / some}/lock)     # {some} is dead: look at the page and the status of {NAMES[0]}
+  {testbed.command(some)}     # {some} comes back
   deca-node export my-model --dir {folder / NAMES[0]}
   deca-node report {folder / NAMES[0]}
 
-Ctrl-C here stops the nodes that were started here.
+Ctrl-C in this terminal stops the nodes that were started here.
 """
 
 

@@ -1,4 +1,4 @@
-"""``deca-node top``: the peers of a running node, live, in the order that one asks for with a key."""
+"""``deca-node top``: the peers of a running node, live; single keys change the order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from deca_node.cli.client import NodeClient, dir_option, find_directory, json_option, read
+from deca_node.cli.client import NODE_ENDED, NodeClient, dir_option, find_directory, json_option, read
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.views.rates import ORDERS, TopRow, ordered, top_rows
 from deca_node.daemon.status.facts import MemberRow, Status
@@ -26,7 +26,7 @@ QUIT, REVERSE = "q", "R"
 
 @dataclass
 class View:
-    """What the keys change."""
+    """The order of the rows, which the keys change."""
 
     sort: str
     reverse: bool
@@ -34,16 +34,16 @@ class View:
 
 @dataclass(frozen=True)
 class Look:
-    """One look at the node."""
+    """The node's status and members at one time."""
 
     status: Status
     members: list[MemberRow]
 
     @classmethod
-    def at(cls, door: NodeClient) -> Look:
-        """Raises NoAnswerError."""
-        status = read(Status, door.get("/v1/status"))
-        return cls(status, read(list[MemberRow], door.get("/v1/members")))
+    def at(cls, client: NodeClient) -> Look:
+        """Ask the node. Raises NoAnswerError."""
+        status = read(Status, client.get("/v1/status"))
+        return cls(status, read(list[MemberRow], client.get("/v1/members")))
 
 
 @click.command(
@@ -54,29 +54,29 @@ Examples:
   deca-node top --once --sort out
   deca-node top --json | jq '.peers[] | {name, received_bytes_per_second}'
 
-Keys: n name, s state, r round trip, b how far behind, i bytes in, o bytes out, w last refusal; R turns the order
-round, q ends. The same once more turns it round as well.
+Keys sort the peers: n by name, s by state, r by round trip, b by how far behind, i by bytes in, o by bytes out,
+w by last refusal. R reverses the order, and so does pressing the same key again. q quits.
 """
 )
 @dir_option
-@click.option("--sort", type=click.Choice(list(ORDERS)), default="name", show_default=True, help="What to sort by.")
-@click.option("--reverse", is_flag=True, help="The other way round.")
+@click.option("--sort", type=click.Choice(list(ORDERS)), default="name", show_default=True, help="Order of the peers.")
+@click.option("--reverse", is_flag=True, help="Reverse the order.")
 @click.option(
     "--every", default=1.0, show_default=True, type=click.FloatRange(min=0.1), help="Seconds between two looks."
 )
-@click.option("--once", is_flag=True, help="Look twice, for the rates, print, and end; without a terminal always.")
+@click.option("--once", is_flag=True, help="Look twice, print the table and end. The default without a terminal.")
 @json_option
 @debug_option
 def top(directory: Path | None, sort: str, reverse: bool, every: float, once: bool, as_json: bool) -> None:
-    """Show the peers of this machine's node, live: state, round trip, how far behind, bytes per second, last refusal.
+    """Show the peers of this machine's node live: state, round trip, how far behind, bytes per second, last refusal.
 
     Exits with 12 where no node answers.
     """
-    door, view = NodeClient(find_directory(directory)), View(sort, reverse)
-    before = Look.at(door)
+    client, view = NodeClient(find_directory(directory)), View(sort, reverse)
+    before = Look.at(client)
     if once or as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
         time.sleep(every)
-        now = Look.at(door)
+        now = Look.at(client)
         rows = ordered(top_rows(before.status, now.status, now.members), sort, reverse)
         if as_json:
             click.echo(json.dumps(document(now.status, rows)))
@@ -85,15 +85,15 @@ def top(directory: Path | None, sort: str, reverse: bool, every: float, once: bo
         return
     try:
         with _keys() as pressed:
-            _live(door, before, view, every, pressed)
+            _live(client, before, view, every, pressed)
     except NoAnswerError:
-        click.echo("the node has ended", err=True)
+        click.echo(NODE_ENDED, err=True)
     except KeyboardInterrupt:
         click.echo("", err=True)
 
 
 def document(status: Status, rows: list[TopRow]) -> dict[str, object]:
-    """The rows as JSON has them."""
+    """The document of ``--json``."""
     return {
         "time": status.time,
         "name": status.name,
@@ -104,7 +104,7 @@ def document(status: Status, rows: list[TopRow]) -> dict[str, object]:
 
 
 def obey(view: View, key: str) -> bool:
-    """What a key does to the view; whether to go on."""
+    """Do as a key says; returns whether to go on."""
     for sort, order in ORDERS.items():
         if key == order.key:
             view.reverse = not view.reverse if view.sort == sort else False
@@ -114,7 +114,7 @@ def obey(view: View, key: str) -> bool:
     return key != QUIT
 
 
-def _live(door: NodeClient, before: Look, view: View, every: float, pressed: Callable[[float], str]) -> None:
+def _live(client: NodeClient, before: Look, view: View, every: float, pressed: Callable[[float], str]) -> None:
     from rich.console import Console
     from rich.live import Live
 
@@ -131,17 +131,17 @@ def _live(door: NodeClient, before: Look, view: View, every: float, pressed: Cal
                 if not obey(view, key):
                     return
             else:
-                before, now, due = now, Look.at(door), due + every
+                before, now, due = now, Look.at(client), due + every
 
 
 @contextmanager
 def _keys() -> Iterator[Callable[[float], str]]:
-    """Keys as they are pressed, without Enter: waits so many seconds for one, and gives an empty text for none."""
+    """A function that waits so many seconds for a key and returns it without Enter, or an empty text."""
     import termios
     import tty
 
     terminal = sys.stdin.fileno()
-    as_it_was = termios.tcgetattr(terminal)
+    saved = termios.tcgetattr(terminal)
 
     def pressed(seconds: float) -> str:
         ready, _, _ = select.select([terminal], [], [], seconds)
@@ -151,7 +151,7 @@ def _keys() -> Iterator[Callable[[float], str]]:
         tty.setcbreak(terminal)
         yield pressed
     finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, as_it_was)
+        termios.tcsetattr(terminal, termios.TCSADRAIN, saved)
 
 
 def _print(status: Status, rows: list[TopRow], view: View) -> None:

@@ -1,4 +1,4 @@
-"""``deca-node version``: what a bug report needs, found without importing any of it."""
+"""``deca-node version``: installed versions, found without importing the packages."""
 
 import importlib.metadata
 import json
@@ -22,7 +22,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
 @debug_option
 def version(as_json: bool) -> None:
-    """Print the versions of deca-node, of Python and of the packages it stands on."""
+    """Print the versions of deca-node, Python and the main packages."""
     found = versions()
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -32,7 +32,7 @@ def version(as_json: bool) -> None:
 
 
 def versions() -> dict[str, str]:
-    """The same by name."""
+    """Versions by name."""
     own = {"deca-node": __version__, "python": platform.python_version(), "platform": platform.platform()}
     return own | {package: _installed(package) for package in PACKAGES}
 

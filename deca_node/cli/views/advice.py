@@ -1,4 +1,4 @@
-"""Which single change would help a plan most: the plan reckoned once more under each of them."""
+"""The single change that would help a plan most. The plan is computed once more under each possible change."""
 
 import dataclasses
 import math
@@ -11,12 +11,13 @@ from deca_node.protocol.planning.memory import peak_memory
 from deca_node.protocol.planning.units import bytes_text, seconds_text
 
 GAIN_MIN = 0.05
-"""A change that shortens a run by less than this share is not worth naming."""
+"""A change that shortens the run by a smaller share is not named."""
 
 
 @dataclass(frozen=True)
 class Alternative:
-    """The plan after one change, spelled as a flag. ``left_per_step``: disagreement that a step leaves, on average."""
+    """The plan after one ``change``, which is written as a flag. ``left_per_step`` is the share of a disagreement that
+    a step leaves, on average."""
 
     change: str
     run_seconds: float
@@ -32,8 +33,8 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Advice:
-    """Where the plan stands ``now``, what single changes make of it, and which of them helps most (None: none does)
-    with its ``aim``: "memory" where the plan does not fit, else "time"."""
+    """The plan ``now``, its ``alternatives``, and the ``best`` of them (None: no change helps). The ``aim`` is "memory"
+    where the plan does not fit, else "time"."""
 
     aim: str
     now: Alternative
@@ -42,7 +43,7 @@ class Advice:
 
 
 def advise(case: Case, one_layer: ModelShape) -> Advice:
-    """Reckon the plan anew under each single change; ``one_layer`` is the model cut at every layer."""
+    """Compute the plan under each single change. ``one_layer`` is the model cut at every layer."""
     now = Alternative.of("as planned", case)
     limit = case.machine.memory_bytes or math.inf
     if now.memory_bytes > limit:
@@ -92,18 +93,18 @@ def _sparser(case: Case) -> Iterator[tuple[str, Case]]:
 
 
 def in_words(case: Case, advice: Advice) -> str:
-    """What to change first, in one sentence."""
+    """The advice in one sentence."""
     now, best = advice.now, advice.best
     if advice.aim == "memory":
         limit = case.machine.memory_bytes or 0
-        need = f"{bytes_text(now.memory_bytes)} are needed where there are {bytes_text(limit)}"
+        need = f"The run needs {bytes_text(now.memory_bytes)}, and there are {bytes_text(limit)}"
         if best is None:
-            return f"{need}, and no single setting makes it less."
-        verdict = "which fits" if best.memory_bytes <= limit else "which is not enough yet"
-        return f"{need}: {best.change} saves most and leaves {bytes_text(best.memory_bytes)}, {verdict}."
+            return f"{need}. No single setting lowers the need."
+        verdict = "which fits" if best.memory_bytes <= limit else "which does not fit yet"
+        return f"{need}. {best.change} saves most: the run then needs {bytes_text(best.memory_bytes)}, {verdict}."
     longest = "Compute takes longest" if run_seconds(case).bound_by == "compute" else "The network takes longest"
     if best is None:
-        return f"{longest}, and no single setting shortens the run by {GAIN_MIN:.0%} or more."
+        return f"{longest}. No single setting shortens the run by {GAIN_MIN:.0%} or more."
     gain = f"shortens the run most, from {seconds_text(now.run_seconds)} to {seconds_text(best.run_seconds)}"
     price = f"; a step then leaves {best.left_per_step:.0%} of a disagreement, not {now.left_per_step:.0%}"
-    return f"{longest}: {best.change} {gain}{price if best.left_per_step > now.left_per_step + 0.01 else ''}."
+    return f"{longest}. {best.change} {gain}{price if best.left_per_step > now.left_per_step + 0.01 else ''}."

@@ -1,4 +1,4 @@
-"""A plan as JSON has it, and as tables."""
+"""A plan as JSON and as tables."""
 
 import dataclasses
 import itertools
@@ -14,7 +14,7 @@ from deca_node.protocol.planning.units import bytes_text, seconds_text
 
 
 def answer(case: Case, advice: Advice) -> dict[str, Any]:
-    """The whole plan as JSON has it: exact numbers, with their units in the names."""
+    """The whole plan for JSON: exact numbers, with their units in the names."""
     modes = {mode: case.with_exchange(mode) for mode in ("lockstep", "overlap")}
     times = {mode: run_seconds(changed) for mode, changed in modes.items()}
     peak, limit = peak_memory(case), case.machine.memory_bytes
@@ -42,7 +42,7 @@ def answer(case: Case, advice: Advice) -> dict[str, Any]:
 
 
 def _traffic(sent: Traffic) -> dict[str, int]:
-    """One node's, in the whole run; it receives as much as it sends."""
+    """The traffic of one node in the whole run. A node receives as much as it sends."""
     return {**dataclasses.asdict(sent), "sent_bytes": sent.total_bytes, "received_bytes": sent.total_bytes}
 
 
@@ -71,7 +71,7 @@ def _blocks(case: Case, modes: Mapping[str, Case]) -> list[dict[str, Any]]:
 
 
 Column = tuple[str, Callable[[Any], str], str]
-"""Its heading, how its cells are written, and which key of a block's row it shows."""
+"""A column's heading, the function that writes a cell, and the key in a block's row."""
 
 _TABLES: Mapping[str, tuple[Column, ...]] = {
     "Memory while a block is active (activations: an estimate)": (
@@ -97,7 +97,7 @@ _TABLES: Mapping[str, tuple[Column, ...]] = {
 
 
 def print_tables(plan: Mapping[str, Any]) -> None:
-    """Of equal blocks in a row the lowest stands for all: it needs most memory and most compute."""
+    """Print all tables. The lowest of equal blocks in a row stands for all: it needs most memory and compute."""
     runs = [list(run) for _, run in itertools.groupby(plan["blocks"], key=lambda row: row["parameters"])]
     named = [(run[0]["block"] + (f" to {run[-1]['block']}" if len(run) > 1 else ""), run[0]) for run in runs]
     for (title, columns), note in zip(_TABLES.items(), _notes(plan), strict=True):
@@ -112,25 +112,26 @@ def print_tables(plan: Mapping[str, Any]) -> None:
 
 
 def _notes(plan: Mapping[str, Any]) -> tuple[str, str, str]:
-    """What stands under each of the tables."""
+    """The notes below the first three tables."""
     memory, machine, mixing, flush, time = (plan[k] for k in ("memory", "machine", "mixing", "final_flush", "time"))
     limit = machine["memory_bytes"]
-    fits = "" if limit is None else f", {'within' if memory['fits'] else 'MORE THAN'} the {bytes_text(limit)} there are"
-    counted = "counted in" if machine["one_memory"] else "not counted in"
+    verdict = "this fits in" if memory["fits"] else "this is MORE THAN"
+    fits = "" if limit is None else f"; {verdict} the given {bytes_text(limit)}"
+    counted = "and count in this peak" if machine["one_memory"] else "and do not count in this peak"
     least, most = (op(node["sent_bytes"] for node in plan["traffic"].values()) for op in (min, max))
     lockstep, overlap = (seconds_text(time[mode]["total_seconds"]) for mode in ("lockstep", "overlap"))
     return (
-        f"The peak is {bytes_text(memory['total_bytes'])}, with {memory['block']}{fits}. Frames take "
+        f"The peak is {bytes_text(memory['total_bytes'])}, with block {memory['block']}{fits}. Frames take "
         f"{bytes_text(memory['frames_bytes'])} of shared memory on the host, {counted}.",
         f"In the whole run a node with {mixing['degree_min']} to {mixing['degree_max']} neighbours sends "
-        f"{bytes_text(least)} to {bytes_text(most)} and receives as much. Up to {bytes_text(flush['sent_bytes_max'])} "
-        f"of it is the final flush, {flush['mixes']} mixes per block.",
-        f"The whole run takes {lockstep} in lockstep, {overlap} with overlap: at {machine['bits_per_second'] / 1e6:,g} "
-        f"Mbit/s each way, {seconds_text(machine['latency_seconds'])} one way, "
+        f"{bytes_text(least)} to {bytes_text(most)} and receives as much. The final flush, with {flush['mixes']} mixes "
+        f"per block, is up to {bytes_text(flush['sent_bytes_max'])} of it.",
+        f"The whole run takes {lockstep} in lockstep and {overlap} with overlap, at "
+        f"{machine['bits_per_second'] / 1e6:,g} Mbit/s each way, {seconds_text(machine['latency_seconds'])} one way, "
         f"{machine['flops_per_second'] / 1e12:,.3g} TFLOP/s. "
-        f"As planned, {seconds_text(flush['seconds'])} are the final flush.\n"
+        f"The final flush takes {seconds_text(flush['seconds'])} of it.\n"
         f"Graph: {mixing['edges']} edges, spectral gap {mixing['spectral_gap']:.3f}. A mix leaves "
-        f"{mixing['left_per_mix']:.1%} of a disagreement, {mixing['mixes_to_agree']} mixes leave 0.01%.",
+        f"{mixing['left_per_mix']:.1%} of a disagreement; after {mixing['mixes_to_agree']} mixes 0.01% is left.",
     )
 
 

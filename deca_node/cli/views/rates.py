@@ -1,4 +1,4 @@
-"""Peers between two looks at a node: how many bytes a second went each way, and in which order to list them."""
+"""The rows of ``deca-node top``: bytes per second between two looks at a node, and the order of the rows."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,14 +7,15 @@ from typing import Any
 from deca_node.daemon.status.facts import MemberRow, PeerRow, Status
 
 LAST: float = -1.0
-"""Where a figure is not known, the row stands behind those of which it is."""
+"""Sorts rows with an unknown figure behind all others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TopRow:
-    """One peer. ``state`` is that of this node's stream with it, ``member`` what the membership says of it; ``behind``
-    counts exchanges; ``why`` says what keeps it from being up, ``refusal`` and ``refused`` (unix seconds) what the
-    last refusal was, either way; bytes per second are None at the first look, and after the node was started anew."""
+    """One peer. ``state`` is the state of this node's stream with the peer, ``member`` its state in the membership.
+    ``behind`` counts exchanges. ``why`` says why the peer is not up. ``refusal`` is the last refusal in either
+    direction, and ``refused`` its time (unix seconds). Bytes per second are None at the first look and after a restart
+    of the node."""
 
     name: str
     address: str
@@ -72,8 +73,8 @@ def _rate(now: int, before: Mapping[str, int] | None, seconds: float) -> float |
 
 @dataclass(frozen=True)
 class Order:
-    """One way to list peers: the letter that asks for it, its column, and what is compared. Figures stand with the
-    largest first, names and words from A on."""
+    """One way to sort peers: its key on the keyboard, its column, and the value that is compared. Numbers sort from the
+    largest, words from A."""
 
     key: str
     column: str
@@ -93,7 +94,7 @@ ORDERS: Mapping[str, Order] = {
 
 
 def ordered(rows: Iterable[TopRow], sort: str, reverse: bool = False) -> list[TopRow]:
-    """The rows in one of the ``ORDERS``; equal ones by name, whichever way round."""
+    """The rows in one of the ``ORDERS``. Equal rows stand in the order of their names, also under ``reverse``."""
     order = ORDERS[sort]
     by_name = sorted(rows, key=lambda row: row.name)
     return sorted(by_name, key=order.value, reverse=order.largest_first != reverse)

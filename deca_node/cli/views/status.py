@@ -1,6 +1,6 @@
 """A node's status on a terminal: a few lines of facts, and a table of peers.
 
-Peers' names and sentences come from elsewhere; what could move the cursor or change the terminal is taken out of them.
+Names and sentences of peers come from other machines, so all control characters are taken out of them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,13 +10,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from deca_node.cli.views.text import duration, printable, size_text
 from deca_node.daemon.status.facts import CheckpointRow, MemberRow, PeerRow, Position, Spread, Status
 
 STATE_STYLES = {"up": "green", "alive": "green", "suspect": "yellow", "refused": "red", "dead": "red"}
 STATE_STYLES |= {"quarantined": "red"}
 
 BOOT_DIGITS = 8
-"""Enough to tell two starts of a node apart; ``--json`` has the whole number."""
+"""Enough digits to tell two starts of a node apart; ``--json`` has the whole number."""
 
 
 def status_view(status: Status) -> Group:
@@ -30,7 +31,7 @@ def status_view(status: Status) -> Group:
 
 
 def members_view(members: Sequence[MemberRow]) -> Group:
-    """Everybody whom the membership knows, and whom of them this node lets be."""
+    """All members that the node knows, and the quarantines that it has imposed."""
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("member", "address", "state", "counts from", "boot", "incarnation"):
         table.add_column(heading, overflow="fold")
@@ -45,19 +46,7 @@ def members_view(members: Sequence[MemberRow]) -> Group:
 
 def plain(text: str) -> Text:
     """Text without control characters, and without markup."""
-    return Text("".join(letter if letter.isprintable() else "�" for letter in text))
-
-
-def duration(seconds: float) -> str:
-    """Two units at most: 3 d 4 h, 5 min 6 s, 12 ms."""
-    if seconds < 1:
-        return f"{seconds * 1000:.3g} ms"
-    left = round(seconds)
-    for unit, size, finer, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if left >= size:
-            rest = left % size // part
-            return f"{left // size} {unit}" + (f" {rest} {finer}" if rest else "")
-    return f"{left} s"
+    return Text(printable(text))
 
 
 def _facts(status: Status) -> Iterator[tuple[str, str]]:
@@ -81,7 +70,7 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
     if status.members:
         yield "members", ", ".join(f"{count} {state}" for state, count in sorted(status.members.items()))
     if gone := [peer.name for peer in status.peers if peer.member == "dead"]:
-        yield "gone", f"{', '.join(gone)}: given up, and nobody waits for it; visits go on among the others"
+        yield "gone", f"{', '.join(gone)}: given up; training goes on among the others, and no node waits"
     if status.loop_lag:
         yield "network", f"event loop late by {_spread(status.loop_lag)} (p50 / p99)"
     if status.refusals:
@@ -107,14 +96,14 @@ def _losses(status: Status) -> Iterator[str]:
 
 
 def _checkpoint(row: CheckpointRow) -> str:
-    failed = f"; {row.failures} could not be written, the last one because: {row.failure}" if row.failures else ""
+    failed = f"; {row.failures} could not be written, the latest because {row.failure}" if row.failures else ""
     if row.age_seconds is None:
         return f"none yet since this start{failed}"
     return f"at activation {row.activation} step {row.step}, {duration(row.age_seconds)} ago{failed}"
 
 
 def _peers(peers: Iterable[PeerRow]) -> Table:
-    """Narrow enough for eighty columns; addresses stand beside what is wrong with them, and in the list of members."""
+    """The peers in at most eighty columns. Addresses stand in the list of troubles and in the list of members."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("peer", overflow="fold")
     for heading in ("state", "edge"):
@@ -145,12 +134,3 @@ def _state(state: str) -> Text:
 
 def _spread(spread: Spread) -> str:
     return f"{spread.p50 * 1000:.1f} / {spread.p99 * 1000:.1f} ms"
-
-
-def size_text(nbytes: float) -> str:
-    """Bytes in binary units: 5.0 MiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if nbytes < 1024:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1024
-    return f"{nbytes:.1f} TiB"

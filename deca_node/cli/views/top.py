@@ -1,4 +1,4 @@
-"""What ``deca-node top`` shows: a line about the node, and a table of its peers."""
+"""The table of ``deca-node top``: a line about the node, and a row for each peer."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from deca_node.cli.views.rates import ORDERS, TopRow
-from deca_node.cli.views.status import STATE_STYLES, plain, size_text
+from deca_node.cli.views.status import STATE_STYLES, plain
+from deca_node.cli.views.text import size_text
 from deca_node.daemon.status.facts import Status
 
 
 def top_view(status: Status, rows: Sequence[TopRow], sort: str, reverse: bool) -> Group:
-    """The whole of it. The column that it is sorted by is marked."""
+    """The whole screen. An arrow marks the column that the rows are sorted by."""
     table = Table(box=box.SIMPLE_HEAD, expand=True)
     marked = ORDERS[sort].column
     arrow = "▼" if ORDERS[sort].largest_first != reverse else "▲"
@@ -33,9 +34,8 @@ def _headline(status: Status) -> str:
     done = f"{100 * status.position.done / status.position.total:.1f} %" if status.position else "not begun"
     rate = "" if status.steps_per_second is None else f", {status.steps_per_second:.3g} steps/s"
     up = sum(peer.state == "up" for peer in status.peers)
-    return (
-        f"{status.name}: {status.phase}, {done}{rate}; {up} of {len(status.peers)} peers up; waits for {status.awaits}"
-    )
+    peers = f"{up} of {len(status.peers)} peers up"
+    return f"{status.name}: {status.phase}, {done}{rate}; {peers}; waiting for {status.awaits}"
 
 
 def _cells(row: TopRow) -> tuple[Text, ...]:

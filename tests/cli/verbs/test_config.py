@@ -52,7 +52,7 @@ def test_files_may_be_named_in_the_environment(deca: Deca, monkeypatch: pytest.M
 def test_a_template_stands_alone(deca: Deca) -> None:
     outcome = deca("config", "--template", "run", "--show")
     assert outcome.code == 2
-    assert "--template stands alone; leave out --show and --json" in outcome.err
+    assert "--template does not go together with --show or --json; leave them out" in outcome.err
 
 
 @pytest.mark.parametrize("kind", list(FILES))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deca_node.cli.checks.checkup import _PEER_DO
+from deca_node.cli.checks.peers import PEER_DO
 from deca_node.daemon.diagnosis.probe import Kind, Probed, Stage
 from deca_node.daemon.transfer.offers import Offer
 from deca_node.lab.rigs.processes import free_ports
@@ -93,7 +93,7 @@ def test_a_peer_that_is_not_started_is_a_warning(deca: Deca) -> None:
 def test_every_way_in_which_a_peer_is_not_there(deca: Deca, peer: list[Probed], kind: Kind) -> None:
     peer.append(probed(stage=Stage.TLS, kind=kind, problem="so it is"))
     outcome = deca("doctor", *FLAGS)
-    verdict, do = _PEER_DO[kind.value]
+    verdict, do = PEER_DO[kind.value]
     found = look(outcome)["peer b"]
     assert (found["verdict"], found["do"], found["says"]) == (verdict.value, do, "127.0.0.1:7002: so it is")
     assert outcome.code == (13 if verdict == "failed" else 0)
@@ -208,7 +208,7 @@ def test_the_table_for_people(deca: Deca, peer: list[Probed], monkeypatch: pytes
     assert outcome.code == 13
     assert "\x1b" not in outcome.out
     assert "127.0.0.1:7002: no answer" in outcome.out
-    assert "→ is the machine up?" in outcome.out
+    assert "→ check that the machine is up" in outcome.out
 
 
 @pytest.mark.usefixtures("place")

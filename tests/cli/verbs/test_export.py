@@ -51,14 +51,14 @@ def test_an_unfinished_one_is_made_of_its_start_and_its_checkpoint(
 
 def test_nobody_knows_the_start(deca: Deca, folder: Path) -> None:
     outcome = deca("export", "out")
-    assert (outcome.code, "give --model" in outcome.err) == (3, True)
+    assert (outcome.code, "give it with --model" in outcome.err) == (3, True)
 
 
 def test_what_is_there_is_not_overwritten(deca: Deca, folder: Path) -> None:
     (folder / "final").mkdir()
     Path("mine").write_text("my notes")
     outcome = deca("export", "mine")
-    assert (outcome.code, outcome.err) == (10, "error: mine is there already; name a folder that is not\n")
+    assert (outcome.code, outcome.err) == (10, "error: mine exists already; name a new folder\n")
 
 
 def test_json(deca: Deca, folder: Path) -> None:
@@ -97,8 +97,8 @@ def test_the_mean_of_a_complete_copy_an_unfinished_and_an_exported_one(deca: Dec
     Path("exported").mkdir()
     outcome = deca("export", "--average", "mean", "deca-data/north", "deca-data/south", "exported")
     assert outcome.code == 0
-    assert outcome.out == "The mean of 3 copies is in mean; they were 2.50e-01 from it (consensus distance).\n"
-    assert "deca-data/south is not complete: its copy is that of activation 3 step 2" in outcome.err
+    assert outcome.out == "The mean of 3 copies is in mean. The consensus distance of the copies was 2.50e-01.\n"
+    assert "the run in deca-data/south is not complete; its model as of activation 3 step 2 is used" in outcome.err
     made = Path(".mean.copies") / "1"
     folders = [FOLDER / "final", made, Path("exported")]
     assert members == [(Path("deca-data/south"), "./start"), [(folder, True) for folder in folders]]
@@ -121,7 +121,7 @@ def test_nodes_of_two_runs_have_no_mean(deca: Deca, members: list[Any]) -> None:
 @pytest.mark.parametrize("words", ["mean a b", "mean a", "--average mean a", "--average mean"])
 def test_how_many_copies(deca: Deca, words: str) -> None:
     outcome = deca("export", *words.split())
-    assert (outcome.code, "--average takes OUT and two COPYs or more" in outcome.err) == (2, True)
+    assert (outcome.code, "--average needs OUT and at least two COPYs" in outcome.err) == (2, True)
 
 
 def test_no_such_copy(deca: Deca, folder: Path) -> None:

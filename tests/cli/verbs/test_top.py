@@ -1,6 +1,5 @@
-"""``deca-node top``: rates between two looks, orders, keys, and a node behind a real socket."""
+"""``deca-node top``: its keys, and a node behind a real socket."""
 
-import dataclasses
 import json
 import os
 import pty
@@ -16,22 +15,13 @@ from typing import Any
 import pytest
 
 from deca_node.cli.verbs.top import View, obey
-from deca_node.cli.views.rates import ORDERS, ordered, top_rows
-from tests.daemon.web.fake_door import MEMBERS, STATUS, FakeDoor, RunningDoor
+from deca_node.cli.views.rates import ORDERS
+from tests.cli.views.test_rates import LATER
+from tests.daemon.web.fake_door import FakeDoor, RunningDoor
 from tests.patience import PATIENCE_SECONDS
 
 Deca = Callable[..., Any]
 FOLDER = Path("deca-data") / "north"
-LATER = dataclasses.replace(
-    STATUS,
-    time=STATUS.time + 2.0,
-    peers=(
-        dataclasses.replace(
-            STATUS.peers[0], sent_bytes={"update": 7 * 2**20, "control": 100}, received_bytes={"update": 5 * 2**20}
-        ),
-        STATUS.peers[1],
-    ),
-)
 
 
 @pytest.fixture
@@ -49,26 +39,6 @@ def door(deca: Deca, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDoor]:
     running.close()
 
 
-def test_rates_are_those_between_two_looks() -> None:
-    south, west = top_rows(STATUS, LATER, MEMBERS)
-    assert (south.sent_bytes_per_second, south.received_bytes_per_second) == (2**20, 2**19)
-    assert (south.member, south.rtt_p50_seconds, south.behind) == ("suspect", 0.0012, 1)
-    assert (west.member, west.rtt_p50_seconds, west.why) == ("", None, "rounds is 4 at north and 5 at west")
-
-
-def test_no_rates_at_the_first_look_and_after_a_restart() -> None:
-    assert top_rows(None, STATUS, ())[0].sent_bytes_per_second is None
-    assert top_rows(LATER, dataclasses.replace(STATUS, time=LATER.time + 1), ())[0].sent_bytes_per_second is None
-
-
-@pytest.mark.parametrize("sort", list(ORDERS))
-def test_every_order_and_its_reverse(sort: str) -> None:
-    rows = top_rows(STATUS, LATER, MEMBERS)
-    names = [row.name for row in ordered(rows, sort)]
-    assert names == (["west", "south"] if sort in ("state", "why") else ["south", "west"])
-    assert [row.name for row in ordered(rows, sort, reverse=True)] == names[::-1]
-
-
 def test_keys() -> None:
     view = View("name", False)
     assert obey(view, "r") and (view.sort, view.reverse) == ("rtt", False)
@@ -83,7 +53,7 @@ def test_keys() -> None:
 def test_once(deca: Deca) -> None:
     outcome = deca("top", "--once", "--sort", "state")
     assert (outcome.code, outcome.err) == (0, "")
-    assert "north: visiting, 26.8 %, 2 steps/s; 1 of 2 peers up; waits for updates: south" in outcome.out
+    assert "north: visiting, 26.8 %, 2 steps/s; 1 of 2 peers up; waiting for updates: south" in outcome.out
     assert re.search(r"south +up +suspect +open +1 +1.2 ms +512.0 KiB/s +1.0 MiB/s", outcome.out)
     assert outcome.out.index("west") < outcome.out.index("1.0 MiB/s")
     assert "state ▲" in outcome.out

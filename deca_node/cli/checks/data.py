@@ -1,0 +1,52 @@
+"""The check of the records: how many there are of which kind, and which are malformed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from deca_node.cli.checks.known import Known
+from deca_node.daemon.diagnosis.findings import Finding, failed, passed, warned
+from deca_node.daemon.settings.sources import Loaded
+from deca_node.protocol.errors import DataError, ModelError
+
+SENTENCES_MAX = 3
+"""Malformed records that are named one by one."""
+
+
+def check_data(known: Known) -> Iterator[Finding]:
+    """Read all records, without a tokenizer."""
+    from deca_node.numerics.forecast.data_check import look_through
+
+    node = known.settings.node
+    labels = _labels(known.settings)
+    if labels is None:
+        says = "not checked: the labels are those of the model's config.json, which is not on this machine"
+        yield warned("data", says, "name the labels with --labels")
+        return
+    progress = lambda done, total: known.say(f"data, {done / max(total, 1):.0%}")  # noqa: E731
+    check = look_through(Path(node.data), progress, labels)
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in check.kinds.items()) or "no records"
+    facts = {"records": check.records, "bad_records": check.bad, "characters": check.characters}
+    if not check.records:
+        raise DataError(f"{node.data}: there are no usable records ({check.bad:,} are malformed)")
+    if not check.bad:
+        yield passed("data", f"{kinds}, {check.characters:,} characters", **facts)
+        return
+    says = f"{kinds}, and {check.bad:,} malformed records: {'; '.join(check.sentences[:SENTENCES_MAX])}"
+    if node.bad_records == "skip":
+        yield warned("data", says, "nothing, if these records may be left out", **facts)
+    else:
+        yield failed("data", says, "correct these records, or use --bad-records skip", **facts)
+
+
+def _labels(loaded: Loaded) -> tuple[str, ...] | None:
+    """The labels of the run or of the model's config.json; none for another task, None where they are not known."""
+    run, folder = loaded.run, Path(loaded.node.model).expanduser()
+    if run.task != "classification" or run.label_names:
+        return run.label_names
+    from deca_node.storage.model_files import read_json
+
+    try:
+        found = read_json(folder / "config.json", "")["id2label"]
+        return tuple(str(found[number]) for number in sorted(found, key=int))
+    except (ModelError, KeyError, TypeError, ValueError):
+        return None
