@@ -139,7 +139,7 @@ def run(cell: Cell, folder: Path, **chosen: float) -> dict[str, Any]:
     Cluster(made, seed=cell.seed).run()
     seated = [one.trainer for one in made.values() if isinstance(one.trainer, Seated)]
     clipped = [share for one in seated[: len(honest)] for share in one.clipped]
-    counters = [made[name].node.counters for name in honest]
+    counters = [made[name].node.state.counters for name in honest]
     shutil.rmtree(work, ignore_errors=True)
     return {
         "losses": [one.losses or [None] * NODES for one in seated],

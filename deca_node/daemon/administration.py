@@ -20,7 +20,8 @@ from deca_node.daemon.web.server import Server, application
 from deca_node.daemon.wire.meters import Figures, LagMeter
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import SettingsError
-from deca_node.protocol.node.node import Node, Phase
+from deca_node.protocol.node.phases import Phase
+from deca_node.protocol.node.state import NodeState
 from deca_node.storage.folder import METRICS
 
 HEALTH_SECONDS = 1.0
@@ -31,7 +32,7 @@ class Door:
     """Implements :class:`~deca_node.daemon.status.facts.NodeDoor`. ``tell`` takes what the node is asked for, as
     events."""
 
-    def __init__(self, node: Node, network: Network, tell: Callable[[e.Event], None]) -> None:
+    def __init__(self, node: NodeState, network: Network, tell: Callable[[e.Event], None]) -> None:
         self._node = node
         self._network = network
         self._tell = tell

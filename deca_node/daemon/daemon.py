@@ -32,7 +32,8 @@ from deca_node.protocol.agreed.frames import FrameId, FrameKind
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import PeersError, WireError
-from deca_node.protocol.node.node import Node, Phase
+from deca_node.protocol.node.node import Node
+from deca_node.protocol.node.phases import Phase
 from deca_node.protocol.options import TrainerOptions
 from deca_node.protocol.visit.edges import frames_held_max
 from deca_node.protocol.visit.policy import Policy
@@ -81,12 +82,12 @@ class Daemon:
         self._events: asyncio.Queue[e.Event] = asyncio.Queue()
         tell = self._events.put_nowait
         self._network = Network(
-            run, settings, place, directory, security, tell, lambda: self._node.position, self._name_taken
+            run, settings, place, directory, security, tell, lambda: self._node.state.position, self._name_taken
         )
-        self._steps = StepWatch(self._node, self._network.transport.traffic)
-        self._journal = Journal(self._node, directory, curves)
+        self._steps = StepWatch(self._node.state, self._network.transport.traffic)
+        self._journal = Journal(self._node.state, directory, curves)
         self._trainer = TrainerLink(tell, self._noted)
-        self._door = Door(self._node, self._network, tell)
+        self._door = Door(self._node.state, self._network, tell)
         self._event_log = EventLog()
         self._last_page = LastPage(directory, self._door.status, self._door.members, self._door.book, self._event_log)
         self._dismissal: asyncio.Task[None] | None = None
@@ -105,7 +106,7 @@ class Daemon:
             loop.add_signal_handler(number, self._signalled)
         loop.add_signal_handler(signal.SIGHUP, self._network.reload)
         log.addHandler(self._event_log)
-        whereabouts = Whereabouts(self._node)
+        whereabouts = Whereabouts(self._node.state)
         log.addFilter(whereabouts)
         watches = [asyncio.ensure_future(self._say_awaits())]
         try:
@@ -178,8 +179,8 @@ class Daemon:
         said = ""
         while True:
             await asyncio.sleep(AWAITS_SECONDS)
-            awaits = self._node.awaits()
-            if awaits == said and not self._node.awaits_trainer and self._node.phase not in QUIET:
+            awaits = self._node.state.awaits()
+            if awaits == said and not self._node.state.awaits_trainer and self._node.state.phase not in QUIET:
                 problems = "; ".join(
                     f"{peer}: {why}" for peer, why in sorted(self._network.transport.problems().items())
                 )
@@ -281,7 +282,7 @@ class Daemon:
     def _nbytes(self, kind: FrameKind, step: Step) -> int | None:
         """What a frame of this kind and step takes; None where the run has no such frame."""
         assert self._ready is not None
-        return self._ready.sizes.nbytes(self._node.schedule, kind, step)
+        return self._ready.sizes.nbytes(self._node.state.schedule, kind, step)
 
     def _delta_bytes(self) -> dict[str, int]:
         """What a block's difference to the common start takes: a keyframe's bytes."""

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from deca_node.protocol.node.node import Node
+from deca_node.protocol.node.state import NodeState
 
 log = logging.getLogger("deca")
 
@@ -55,7 +55,7 @@ class JsonFormatter(logging.Formatter):
 class Whereabouts(logging.Filter):
     """Adds the node's name and its place in the run to every line, and lets every line pass."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: NodeState) -> None:
         super().__init__()
         self._node = node
 
@@ -65,7 +65,7 @@ class Whereabouts(logging.Filter):
         return True
 
 
-def whereabouts(node: Node) -> dict[str, Any]:
+def whereabouts(node: NodeState) -> dict[str, Any]:
     """A node's name and place in the run, as log lines show them."""
     place: dict[str, Any] = {"node": node.name}
     at = node.at

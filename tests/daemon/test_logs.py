@@ -32,7 +32,7 @@ def line() -> Iterator[Callable[[], dict[str, Any]]]:
 @pytest.fixture
 def desk() -> Iterator[Desk]:
     made = Desk()
-    whereabouts = Whereabouts(made.node)
+    whereabouts = Whereabouts(made.node.state)
     log.addFilter(whereabouts)
     yield made
     log.removeFilter(whereabouts)
@@ -65,7 +65,7 @@ def test_a_line_that_says_its_place_itself_keeps_it(desk: Desk, line: Callable[[
 
 def test_after_the_last_step_there_is_no_place(desk: Desk, line: Callable[[], dict[str, Any]]) -> None:
     desk.begin()
-    desk.node.next = Step(len(desk.node.schedule), 0)
+    desk.node.state.next = Step(len(desk.node.state.schedule), 0)
     say("the run is complete")
     assert "round" not in line()
 

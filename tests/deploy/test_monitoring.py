@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from deca_node.daemon.status.metrics import METRICS
-from deca_node.protocol.node.state import Phase
+from deca_node.protocol.node.phases import Phase
 from tests.deploy.manifests import DEPLOY, ROOT
 
 DASHBOARD = DEPLOY / "components" / "monitoring" / "dashboard.json"

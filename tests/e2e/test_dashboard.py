@@ -226,7 +226,7 @@ def large(members: int, steps: int) -> tuple[History, FakeDoor]:
     blocks = tuple(f"layers.{number}" for number in range(24))
     sizes = FrameSizes(keyframe_bytes=(8,) * 24, update_bytes=(8,) * 24, signal_bytes=(0,) * 24)
     ready = e.TrainerReady(ModelFacts("ab", blocks, (4,) * 24), sizes)
-    history, watch = History(node), StepWatch(node)
+    history, watch = History(node.state), StepWatch(node.state)
     history.observe(ready)
     node.handle(ready, 0.0)
     for number in range(steps):

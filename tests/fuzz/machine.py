@@ -14,7 +14,8 @@ from deca_node.protocol.agreed.agreement import ModelFacts
 from deca_node.protocol.agreed.frames import FrameId, FrameKind, FrameSizes
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
-from deca_node.protocol.node.node import Node, Phase
+from deca_node.protocol.node.node import Node
+from deca_node.protocol.node.phases import Phase
 from deca_node.protocol.visit.edges import frames_held_max
 from deca_node.protocol.visit.policy import Policy
 from tests.fuzz.decoders import Choices, Finding
@@ -70,7 +71,7 @@ class Machine:
 
     def work(self) -> None:
         """The trainer does what it was asked for next."""
-        if self._orders and self.node.phase is not Phase.DONE:
+        if self._orders and self.node.state.phase is not Phase.DONE:
             self.hear(self._orders.popleft())
 
     def pass_time(self, seconds: float) -> None:
@@ -83,9 +84,9 @@ class Machine:
     def frame(self, peer: str, kind: FrameKind, activation: int, inner: int, degree: int) -> None:
         """A frame came whole, if the session would have let it."""
         frame = FrameId(peer, kind, activation, inner)
-        nbytes = SIZES.nbytes(self.node.schedule, kind, Step(activation, inner))
+        nbytes = SIZES.nbytes(self.node.state.schedule, kind, Step(activation, inner))
         full = self.frames.held_from(peer) >= frames_held_max(SETTINGS.late_steps)
-        if nbytes is None or frame in self.frames or full or peer not in self.node.up:
+        if nbytes is None or frame in self.frames or full or peer not in self.node.state.up:
             return
         self.frames.reserve(frame, nbytes)
         if kind is FrameKind.KEYFRAME:
@@ -97,21 +98,21 @@ class Machine:
 def drive(data: bytes) -> None:
     """Two bytes for each thing that happens, and more where it has numbers."""
     machine, choices, happened = Machine(), Choices(data), 0
-    while choices and happened < 300 and machine.node.phase is not Phase.DONE:
+    while choices and happened < 300 and machine.node.state.phase is not Phase.DONE:
         happened += 1
         what, peer = choices.number(), PEERS[choices.number() % len(PEERS)]
         _happen(machine, what % 13, peer, choices)
 
 
 def _happen(machine: Machine, what: int, peer: str, choices: Choices) -> None:
-    if what in (6, 7, 8, 9, 10) and peer not in machine.node.up:
+    if what in (6, 7, 8, 9, 10) and peer not in machine.node.state.up:
         machine.hear(e.PeerUp(peer, _number(choices)))
     match what:
         case 0 | 1 | 2 | 3:
             machine.work()
         case 4:
             machine.pass_time(choices.number() * 2.0)
-        case 5 if peer in machine.node.up:
+        case 5 if peer in machine.node.state.up:
             machine.hear(e.PeerDown(peer, "gone"))
         case 6:
             machine.frame(peer, FrameKind.KEYFRAME, choices.number() % 8, 0, _number(choices) & 0xFFFFFFFF)

@@ -201,7 +201,7 @@ def _applications() -> list[web.Application]:
     for host, token in (("127.0.0.1", ""), ("10.0.0.5", str(file("token", TOKEN.encode())))):
         app = application(door)
         app.middlewares.append(guard(host, token))
-        add_dashboard(app, History(Node("north", ("north",), RunSettings(), Policy())), events)
+        add_dashboard(app, History(Node("north", ("north",), RunSettings(), Policy()).state), events)
         apps.append(app)
     return apps
 

@@ -191,7 +191,7 @@ def _metrics(data: bytes) -> None:
     path = folder / "metrics.jsonl"
     path.write_bytes(data)
     last_step(path)
-    History(Node("north", ("north",), RunSettings(), Policy())).recall(path)
+    History(Node("north", ("north",), RunSettings(), Policy()).state).recall(path)
     read_metrics(path)
     read_node(folder)
 

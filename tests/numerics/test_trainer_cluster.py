@@ -305,7 +305,7 @@ def test_clipping_works_in_bad_weather(exchange: str, codec: str, mix_every: int
 
 
 def counted(recorders: list[Recorder], name: str) -> int:
-    return sum(r.node.counters[name] for r in recorders)
+    return sum(r.node.state.counters[name] for r in recorders)
 
 
 def parameters(model: torch.nn.Module) -> Array:

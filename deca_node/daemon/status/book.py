@@ -18,7 +18,8 @@ from deca_node.daemon.status.steps import StepDone, Traffic
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.schedule import Ordinal, Step
-from deca_node.protocol.node.node import Node, Phase
+from deca_node.protocol.node.phases import Phase
+from deca_node.protocol.node.state import NodeState
 from deca_node.protocol.quarantine import Quarantined
 from deca_node.protocol.visit.edges import NOTHING, EdgeState
 
@@ -61,7 +62,7 @@ class StatusBook:
 
     def __init__(
         self,
-        node: Node,
+        node: NodeState,
         sources: Sources,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,

@@ -15,7 +15,7 @@ from typing import Any
 from deca_node.daemon.status.steps import StepDone, measured_at, waited
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.weights import metropolis
-from deca_node.protocol.node.node import Node
+from deca_node.protocol.node.state import NodeState
 from deca_node.storage.jsons import UNFIT, parse
 
 POINTS_MAX = 2000
@@ -159,7 +159,7 @@ def _last_lines(path: Path, bytes_max: int) -> list[bytes]:
 class History:
     """Curves, the map of blocks and rounds, and the graph of one node."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: NodeState) -> None:
         self._node = node
         self._lines = Lines()
         self._blocks: tuple[str, ...] = ()

@@ -24,7 +24,7 @@ from deca_node.daemon.status.metrics import flat
 from deca_node.daemon.status.steps import StepDone, measured_at
 from deca_node.daemon.status.tensorboard import Curves
 from deca_node.protocol import events as e
-from deca_node.protocol.node.node import Node
+from deca_node.protocol.node.state import NodeState
 from deca_node.storage.folder import METRICS
 
 LINE_BYTES_MAX = 1 << 20
@@ -34,7 +34,7 @@ LINE_BYTES_MAX = 1 << 20
 class Journal:
     """Writes down the events of one node. ``curves`` takes the same numbers for TensorBoard."""
 
-    def __init__(self, node: Node, directory: Path, curves: Curves | None = None) -> None:
+    def __init__(self, node: NodeState, directory: Path, curves: Curves | None = None) -> None:
         self._node = node
         self._lines = LineFile(directory / METRICS)
         self._curves = curves

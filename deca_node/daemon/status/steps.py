@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.schedule import Activation, Ordinal, Step
-from deca_node.protocol.node.node import Node
+from deca_node.protocol.node.state import NodeState
 
 WORK = ("compute_seconds", "encode_seconds", "mix_seconds")
 """Figures that tell what the trainer did in a step; the rest of the step it waited."""
@@ -52,7 +52,7 @@ class StepWatch:
 
     def __init__(
         self,
-        node: Node,
+        node: NodeState,
         traffic: Callable[[], Traffic] = dict,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -102,7 +102,7 @@ def waited(figures: Mapping[str, float | None], seconds: float) -> float:
     return max(seconds - sum(work), 0.0)
 
 
-def measured_at(node: Node) -> Ordinal:
+def measured_at(node: NodeState) -> Ordinal:
     """The step, counted from the start of the run, after which a measurement of the held-out loss counts: the end of
     the visit that has just ended, or 0 before the first."""
     visit = node.visit

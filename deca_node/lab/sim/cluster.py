@@ -68,7 +68,7 @@ class Cluster:
         self._agenda = Agenda()
         names = tuple(seats)
         self._network = Network(
-            names, self._weather, self._agenda, self._rng, self._deliver, lambda name: seats[name].node.position
+            names, self._weather, self._agenda, self._rng, self._deliver, lambda name: seats[name].node.state.position
         )
         self._hearsay = Hearsay(names, self._weather.hearsay, self._agenda, self._rng, self._hear_news)
         self._members = {
@@ -175,7 +175,7 @@ class Cluster:
         self.lines.append(Line(self.now, member.name, False, words))
 
     def _standstill(self) -> str:
-        awaits = {name: m.seat.node.awaits() for name, m in self._members.items() if not m.gone}
+        awaits = {name: m.seat.node.state.awaits() for name, m in self._members.items() if not m.gone}
         return "; ".join(f"{name} awaits {what}" for name, what in awaits.items())
 
     # --- one node -----------------------------------------------------------------------------------
@@ -347,7 +347,7 @@ class Cluster:
         return True
 
     def _objection(self, member: Member, frame: FrameId, nbytes: int) -> str:
-        frames, held_max = member.seat.frames, frames_held_max(member.seat.node.settings.late_steps)
+        frames, held_max = member.seat.frames, frames_held_max(member.seat.node.state.settings.late_steps)
         if frame in frames:
             return f"replay of {frame}"
         if frames.held_from(frame.sender) >= held_max:
@@ -358,7 +358,7 @@ class Cluster:
         """What a frame takes, as the trainer said when it was ready; None where there is no such frame."""
         assert member.ready is not None
         step = Step(frame.activation, frame.inner)
-        return member.ready.sizes.nbytes(member.seat.node.schedule, frame.kind, step)
+        return member.ready.sizes.nbytes(member.seat.node.state.schedule, frame.kind, step)
 
     # --- what others know and have ------------------------------------------------------------------
 
@@ -367,7 +367,7 @@ class Cluster:
 
     def _beat(self) -> None:
         """Everybody tells all peers where it stands; some of this is lost, and some out of date."""
-        positions = {name: seat.node.position for name, seat in self.seats.items()}
+        positions = {name: seat.node.state.position for name, seat in self.seats.items()}
         before, self._told = self._told, positions
         lost = self._weather.heartbeat_lost
         for pair in self._network.live():

@@ -267,13 +267,13 @@ class FakeTrainer:
 
 def check_pace(node: Node) -> None:
     """No end of an open edge goes further ahead of the other than the run allows."""
-    visit = node.visit
+    visit = node.state.visit
     if visit is None or not visit.exchanging or visit.edges.encoded < 0:
         return
     for edge in visit.edges.by_peer.values():
         if edge.state is EdgeState.OPEN:
             ahead = visit.edges.behind(edge, visit.edges.encoded)
-            assert ahead <= node.settings.late_steps + 1, f"{node.name} is {ahead} exchanges ahead of {edge.peer}"
+            assert ahead <= node.state.settings.late_steps + 1, f"{node.name} is {ahead} exchanges ahead of {edge.peer}"
 
 
 def fake_cluster(

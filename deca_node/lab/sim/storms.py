@@ -227,7 +227,7 @@ def counted(cluster: Cluster) -> Counter[str]:
     """The counters of all nodes together, those that crashed included."""
     total: Counter[str] = Counter()
     for node in [seat.node for seat in cluster.seats.values()] + cluster.past:
-        total.update(node.counters)
+        total.update(node.state.counters)
     return total
 
 

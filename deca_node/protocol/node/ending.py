@@ -1,52 +1,59 @@
-"""How a node ends: because it was asked to, because it has to, or because the run is complete.
+"""How a node ends: stopped as asked, failed, or with the run complete.
 
 ::
 
-    asked to stop     what was trained is kept first     Finish, code 0
+    asked to stop     once what was trained is kept      Finish, code 0
     failed            at once                            Finish, the failure's code
-    complete          a goodbye to everybody             Finish, code 0; or, where it is to stay, STAYING
+    complete          after a goodbye to every peer      Finish, code 0; or STAYING where the node is to stay
 
-A node that stays needs no trainer any more. It remains a member that gives its blocks to whoever comes late, answers
-whoever asks for its status, and ends when it is told to.
+A node that stays needs no trainer any more. It remains a member: it gives its blocks to members that come late, answers
+requests for its status, and ends when it is told to.
 """
 
 from deca_node.protocol import commands as c
-from deca_node.protocol.node.state import Phase, Standing
+from deca_node.protocol.node.phases import Cause, Phase
+from deca_node.protocol.node.state import NodeState
 
 COMPLETE = "the run is complete"
 
 
-class Ending(Standing):
-    """The ways out of a run."""
+class Ending:
+    """The ways out of a run, for the node of this state."""
 
-    def _wind_up(self, ending: str, now: float) -> None:
-        """End as soon as what was trained is kept."""
-        self._ending = self._ending or ending
-        if self.phase is Phase.VISITING and self.visit is not None and self.visit.worth_keeping:
-            self.visit.interrupt(now)
-        elif self.phase is Phase.STAYING:
-            self._finish(0, COMPLETE)
-        elif self.phase not in (Phase.KEEPING, Phase.SAVING):
-            self._finish(0, self._ending)
+    def __init__(self, state: NodeState) -> None:
+        self._state = state
 
-    def _say_goodbye(self, now: float) -> None:
-        """Nothing is left to do here; others may still need something."""
-        for peer in sorted(self.up):
-            self._say(c.SendBye(peer))
-        self.phase, self._deadline = Phase.LEAVING, now + self._policy.finish
+    def wind_up(self, sentence: str, now: float) -> None:
+        """A stop was asked for: end as soon as what was trained is kept."""
+        state = self._state
+        state.ending = state.ending or sentence
+        if state.phase is Phase.VISITING and state.active.worth_keeping:
+            state.active.interrupt(now)
+        elif state.phase is Phase.STAYING:
+            self.finish(Cause.STOP, 0, COMPLETE)
+        elif state.phase not in (Phase.KEEPING, Phase.SAVING):
+            self.finish(Cause.STOP, 0, state.ending)
 
-    def _complete(self, sentence: str = COMPLETE) -> None:
-        """Nobody needs anything any more, or not soon."""
-        if not self._policy.stay:
-            self._finish(0, sentence, for_good=True)
+    def say_goodbye(self, now: float) -> None:
+        """This node has finished; other nodes may still need something from it."""
+        for peer in sorted(self._state.up):
+            self._state.say(c.SendBye(peer))
+        self._state.move(Cause.SAVED, now + self._state.policy.finish)
+
+    def complete(self, sentence: str = COMPLETE) -> None:
+        """No peer needs anything from this node any more, or it has waited long enough for those that may."""
+        if not self._state.policy.stay:
+            self.finish(Cause.COMPLETE, 0, sentence, for_good=True)
             return
-        self.phase, self._deadline = Phase.STAYING, None
-        self._say(c.Report("complete", f"{sentence}; staying to be looked at, until told to stop"))
-        self._say(c.DismissTrainer())
+        self._state.move(Cause.STAY)
+        self._state.say(c.Report("complete", f"{sentence}; staying to be looked at, until told to stop"))
+        self._state.say(c.DismissTrainer())
 
-    def _finish(self, exit_code: int, sentence: str, *, for_good: bool = False) -> None:
-        if self.phase is Phase.VISITING and self.visit is not None:
-            self.visit.abandon(f"{self.name} ends")
-        self._visits.decline_all("ends")
-        self.phase, self._deadline = Phase.DONE, None
-        self._say(c.Finish(exit_code, sentence, for_good or self._leaving))
+    def finish(self, cause: Cause, exit_code: int, sentence: str, *, for_good: bool = False) -> None:
+        """End now. A visit that is under way is abandoned."""
+        state = self._state
+        if state.phase is Phase.VISITING:
+            state.active.abandon(f"{state.name} ends")
+        state.visits.decline_all("ends")
+        state.move(cause)
+        state.say(c.Finish(exit_code, sentence, for_good or state.leaving))

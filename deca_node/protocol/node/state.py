@@ -1,14 +1,14 @@
-"""Where a node stands, and what it shows of that to others: the node's memory, without its transitions."""
+"""What a node remembers, and what it shows of that to others."""
 
 from collections import Counter
 from collections.abc import Iterable
-from enum import StrEnum
 
 from deca_node.protocol import commands as c
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
 from deca_node.protocol.agreed.topology import Graph
 from deca_node.protocol.node.catching_up import CatchingUp
+from deca_node.protocol.node.phases import NODE_PHASES, Cause, Phase
 from deca_node.protocol.node.roster import NOT_TRAINING, Roster
 from deca_node.protocol.node.visits import Visits
 from deca_node.protocol.visit.policy import Policy
@@ -17,25 +17,9 @@ from deca_node.protocol.visit.visit import Visit
 from deca_node.protocol.visit.waits import Attempts
 
 
-class Phase(StrEnum):
-    """Where a node stands; the picture in :mod:`deca_node.protocol.node.node` says what leads where."""
-
-    LOADING = "loading"
-    GATHERING = "gathering"
-    EVALUATING = "evaluating"
-    VISITING = "visiting"
-    KEEPING = "keeping"
-    FETCHING = "fetching"
-    AWAITING_TURN = "awaiting-turn"
-    PAUSED = "paused"
-    SAVING = "saving"
-    LEAVING = "leaving"
-    STAYING = "staying"
-    DONE = "done"
-
-
-class Standing:
-    """One member of a run, as far as it can be looked at. What it looks like is changed by ``Node`` only."""
+class NodeState:
+    """The state of one node. Only :class:`~deca_node.protocol.node.node.Node` and
+    :class:`~deca_node.protocol.node.ending.Ending` change it; everybody else reads it."""
 
     def __init__(
         self,
@@ -48,54 +32,86 @@ class Standing:
     ) -> None:
         self.name = name
         self.settings = settings
+        self.policy = policy
+        self.saved_before = saved_before
         self.phase = Phase.LOADING
-        self.counters: Counter[str] = Counter()
+        self.deadline: float | None = None
+        """When the phase waits no longer; a visit has a deadline of its own."""
         self.next = Step(0, 0)
         """The first step that is not done yet, as of the last visit's end."""
-        self._policy = policy
-        self._roster = Roster(name, members, settings, wait_for)
-        pace = Pace(name, settings, policy)
-        self._visits = Visits(name, self._roster, pace, self.counters, self._say)
-        self._catching_up = CatchingUp(self._say)
-        self._trainer_deaths = Attempts(1.0, 60.0)
+        self.evaluated_at = NOT_TRAINING
+        """The activation before which the loss was last measured."""
+        self.begun = False
+        """Whether the members have gathered once; a trainer that restarts later need not wait for them."""
+        self.ending = ""
+        """Why the node is to end, as a sentence; empty as long as it is not."""
+        self.leaving = False
+        self.pausing = False
+        self.counters: Counter[str] = Counter()
+        self.roster = Roster(name, members, settings, wait_for)
+        self.visits = Visits(name, self.roster, Pace(name, settings, policy), self.counters, self.say)
+        self.catching_up = CatchingUp(self.say)
+        self.trainer_deaths = Attempts(1.0, 60.0)
         self._schedule: Schedule | None = None
-        self._deadline: float | None = None
-        self._begun = False
-        self._saved_before = saved_before
-        self._ending = ""
-        self._leaving = False
-        self._pausing = False
-        self._evaluated_at = NOT_TRAINING
         self._out: list[c.Command] = []
 
-    def _say(self, command: c.Command) -> None:
+    # --- changes ------------------------------------------------------------------------------------
+
+    def move(self, cause: Cause, deadline: float | None = None) -> None:
+        """Go to the phase that the table names. Raises AssertionError where it names none."""
+        self.phase, self.deadline = NODE_PHASES.after(self.phase, cause), deadline
+
+    def say(self, command: c.Command) -> None:
+        """Give out a command, after those given out before."""
         self._out.append(command)
+
+    def take_commands(self) -> list[c.Command]:
+        """The commands given out since the last call, in order."""
+        out, self._out = self._out, []
+        return out
+
+    def plan(self, blocks: int) -> None:
+        """Lay out the run's activations for a model of so many blocks."""
+        self._schedule = Schedule(self.settings, blocks, self.roster.flush_mixes(0))
+
+    # --- what it shows ------------------------------------------------------------------------------
+
+    @property
+    def planned(self) -> bool:
+        """Whether the run's activations are known, which takes the model."""
+        return self._schedule is not None
+
+    @property
+    def schedule(self) -> Schedule:
+        """The run's activations; only once they are ``planned``."""
+        assert self._schedule is not None, "the schedule is known once the model is loaded"
+        return self._schedule
 
     @property
     def visit(self) -> Visit | None:
-        """The visit that goes on, or the last that did; None before the first, and where its trainer is lost."""
-        return self._visits.current
+        """The current visit, or the last one; None before the first, and once its trainer is lost."""
+        return self.visits.current
 
-    def next_deadline(self) -> float | None:
-        """When this node waits no longer; None while it waits for no peer."""
-        if self.phase is Phase.VISITING and self.visit is not None:
-            return self.visit.deadline
-        return self._deadline
+    @property
+    def active(self) -> Visit:
+        """The visit to which a trainer's answer belongs."""
+        assert self.visit is not None, "only a visit's commands have such answers"
+        return self.visit
 
     @property
     def up(self) -> set[str]:
-        """Peers with a live stream."""
-        return self._roster.up
+        """The peers with a live stream."""
+        return self.roster.up
 
     @property
     def members(self) -> tuple[str, ...]:
-        """Who takes part, as far as this node knows, in order of their names."""
-        return self._roster.members
+        """The names of all members that this node knows, itself included, sorted."""
+        return self.roster.members
 
     @property
     def position(self) -> int:
-        """The activation this node works on or is about to; the schedule's length once all are done; NOT_TRAINING
-        before the first and while it catches up."""
+        """The activation that this node works on or is about to begin; the schedule's length once all are done;
+        NOT_TRAINING before the first and while it catches up."""
         away = self.phase in (Phase.FETCHING, Phase.AWAITING_TURN)
         fresh = self.phase in (Phase.LOADING, Phase.GATHERING) and self.next == Step(0, 0)
         return NOT_TRAINING if away or fresh else self.next.activation
@@ -103,23 +119,17 @@ class Standing:
     @property
     def at(self) -> Step | None:
         """The next step to be done, within a visit as well; None before the model is loaded."""
-        if self._schedule is None:
+        if not self.planned:
             return None
         visit = self.visit
         return visit.position if visit and visit.activation.index == self.next.activation else self.next
 
-    @property
-    def schedule(self) -> Schedule:
-        """The run's activations; known once the model is."""
-        assert self._schedule is not None, "the schedule is known once the model is loaded"
-        return self._schedule
-
     def graph(self, activation: int) -> Graph:
-        """Who shares edges with whom in an activation, among the members that count by then."""
-        return self._roster.graph(activation)
+        """The neighbours of every member that counts in this activation."""
+        return self.roster.graph(activation)
 
     def awaits(self) -> str:
-        """What this node waits for right now, in words."""
+        """What this node waits for right now, as text."""
         return self._awaits_others() or f"its trainer ({self.phase})"
 
     @property
@@ -130,9 +140,9 @@ class Standing:
     def _awaits_others(self) -> str | None:
         match self.phase:
             case Phase.GATHERING:
-                return f"peers: {self._roster.missing}"
+                return f"peers: {self.roster.missing}"
             case Phase.LEAVING:
-                return f"peers to finish: {', '.join(self._roster.unfinished)}"
+                return f"peers to finish: {', '.join(self.roster.unfinished)}"
             case Phase.FETCHING:
                 return "donors: blocks that were trained while this node was away"
             case Phase.AWAITING_TURN:

@@ -34,8 +34,8 @@ class Desk:
         self.node = Node("north", ["north", "south"], RUN, Policy())
         wall = {"clock": lambda: self.now, "wall": lambda: self.now + 1e9}
         made = Sources(**sources)
-        self.book = StatusBook(self.node, made, **wall)
-        self.steps = StepWatch(self.node, made.traffic, **wall)
+        self.book = StatusBook(self.node.state, made, **wall)
+        self.steps = StepWatch(self.node.state, made.traffic, **wall)
 
     def observe(self, event: e.Event) -> None:
         """Show an event to the book alone, as if the node took no part in it."""

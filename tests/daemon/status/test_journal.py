@@ -65,7 +65,7 @@ def told(folder: Path, curves: TensorBoard | None = None) -> list[dict[str, obje
     """One step, one evaluation and one sample of a node in ``folder``, and the lines it wrote."""
     desk = Desk()
     desk.begin()
-    journal = Journal(desk.node, folder, curves)
+    journal = Journal(desk.node.state, folder, curves)
     for event in (
         e.HalfStepped(Step(0, 0), FrameId("north", FrameKind.UPDATE, 0, 0), {"loss": 2.5}),
         e.Mixed(Step(0, 0), {"consensus_distance": 0.25}),

@@ -56,6 +56,6 @@ def test_half_a_step_of_a_dead_trainer_counts_for_nothing() -> None:
 def test_measurements_count_from_the_end_of_the_visit() -> None:
     desk = Desk()
     desk.tell(READY)
-    assert measured_at(desk.node) == 0
+    assert measured_at(desk.node.state) == 0
     desk = begun()
-    assert measured_at(desk.node) == 4
+    assert measured_at(desk.node.state) == 4

@@ -323,7 +323,7 @@ def test_the_map_tells_how_every_visit_was_done() -> None:
     assert desk.book.history.map().rows == ()
     desk.begin()
     desk.book.history.observe(e.Adopted(Step(3, 0)))
-    desk.node.next = Step(4, 0)
+    desk.node.state.next = Step(4, 0)
     told = desk.book.history.map()
     assert (told.rounds, told.first) == (RUN.rounds, 0)
     assert told.rows == ("ff", "fd", "..")

@@ -198,7 +198,7 @@ def test_a_trainer_that_dies_costs_its_node_no_more_than_the_visit(seed: int, ev
     cluster, audit = fake_cluster(seed, named(4), LONG, Policy(open=5.0, step=2.0, checkpoint_every=every), weather)
     cluster.run()
     assert_ended_well(cluster, audit)
-    assert cluster.seats["b"].node.counters["trainer_deaths"] == 1
+    assert cluster.seats["b"].node.state.counters["trainer_deaths"] == 1
     assert audit.spread() < 1e-3
 
 
