@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from deca_node.cli.variables import without_verbs_own
 from deca_node.cli.verb_table import COMMANDS, look_up
 from deca_node.daemon.settings.node_settings import NodeSettings
-from deca_node.daemon.settings.sources import Loaded, SettingsKind, flag_of, load_settings
+from deca_node.daemon.settings.sources import Loaded, SettingsKind, flag_of, load_settings, variable_of
 from deca_node.protocol.agreed.run import RunSettings
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -72,7 +72,7 @@ def load(ctx: click.Context) -> Loaded:
     SettingsError."""
     names = [field.name for kind in (RunSettings, NodeSettings) for field in _fields(kind)]
     flags = {name: ctx.params[name] for name in names if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-    environ = without_verbs_own(os.environ, COMMANDS, look_up)
+    environ = without_verbs_own(os.environ, {variable_of(name) for name in names}, COMMANDS, look_up)
     return load_settings(flags, environ, _file(ctx, "run"), _file(ctx, "node"))
 
 

@@ -1,22 +1,24 @@
-"""Every flag has a variable: ``DECA_`` and the setting's name, or ``DECA_``, the verb's name and the flag's.
+"""Every flag has an environment variable.
 
-Settings are read by :mod:`deca_node.daemon.settings.sources`, which refuses a ``DECA_*`` that it does not know. The
-verbs' own flags are read by click; their variables are given out here, when a verb is looked up, so that none can be
-forgotten: ``--last`` of ``events`` is ``DECA_EVENTS_LAST``, ``--days`` of ``cert init`` ``DECA_CERT_INIT_DAYS``. A flag
-that names its variable itself (``--dir`` of a node: ``DECA_DIR``) keeps it.
+The variable of a setting is ``DECA_`` and the setting's name. :mod:`deca_node.daemon.settings.sources` reads these
+variables, and refuses a ``DECA_*`` that it does not know.
+
+The variable of a verb's own flag is ``DECA_``, the verb and the flag: ``--last`` of ``events`` is ``DECA_EVENTS_LAST``,
+``--days`` of ``cert init`` is ``DECA_CERT_INIT_DAYS``. Click reads these variables. This module names them when a verb
+is looked up, so no flag is forgotten. A flag that names its own variable keeps it, such as ``DECA_DIR`` of ``--dir``.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import click
 
 PREFIX = "DECA"
 WITHOUT = {"help", "version"}
-"""Flags that would make no sense in an environment."""
+"""Flags without a variable, because they make no sense in an environment."""
 
 
 def name_variables(command: click.Command, *path: str) -> click.Command:
-    """Give every flag of a verb, and of the verbs below it, its variable; ``path`` is how the verb is called."""
+    """Give every flag of a verb and of its sub-verbs a variable. ``path`` holds the words that call the verb."""
     for option in own_flags(command):
         if option.envvar is None and option.name not in WITHOUT:
             option.envvar, option.show_envvar = _variable(*path, long_name(option)), True
@@ -27,7 +29,7 @@ def name_variables(command: click.Command, *path: str) -> click.Command:
 
 
 def own_flags(command: click.Command) -> Iterator[click.Option]:
-    """The flags that belong to the verb alone; settings, which have variables of their own, are left out."""
+    """The flags that belong to the verb alone, without the settings."""
     for option in command.params:
         if isinstance(option, click.Option) and not hasattr(option, "section"):
             yield option
@@ -39,7 +41,7 @@ def long_name(option: click.Option) -> str:
 
 
 def variables_of(command: click.Command) -> Iterator[str]:
-    """The variables of a verb that :func:`name_variables` has seen, and of those below it."""
+    """The variables of a verb and of its sub-verbs, after :func:`name_variables`."""
     for option in own_flags(command):
         if isinstance(option.envvar, str):
             yield option.envvar
@@ -48,15 +50,24 @@ def variables_of(command: click.Command) -> Iterator[str]:
 
 
 def without_verbs_own(
-    environ: Mapping[str, str], verbs: Iterable[str], look_up: Callable[[str], click.Command | None]
+    environ: Mapping[str, str],
+    settings: Collection[str],
+    verbs: Iterable[str],
+    look_up: Callable[[str], click.Command | None],
 ) -> dict[str, str]:
-    """``environ`` without the variables of the verbs' own flags: what is left must be settings. A verb is looked up
-    only where a variable begins with its name."""
+    """``environ`` without the variables of the verbs' own flags, so that only ``settings`` and unknown names are left.
+
+    A verb's own variables begin with the verb's prefix. A variable of a setting always stays, even if it begins like a
+    verb (``DECA_CHECKPOINT_EVERY``), and so does a variable that several verbs share (``DECA_DIR``). A verb is looked
+    up only where a variable begins with its prefix.
+    """
     left = dict(environ)
     for verb in verbs:
-        if any(name.startswith(_variable(verb, "")) for name in environ):
+        prefix = _variable(verb, "")
+        if any(name.startswith(prefix) for name in environ.keys() - settings):
             command = look_up(verb)
-            for name in variables_of(command) if command else ():
+            own = {name for name in variables_of(command) if name.startswith(prefix)} if command else set()
+            for name in own.difference(settings):
                 left.pop(name, None)
     return left
 

@@ -203,7 +203,7 @@ class NodeSettings:
 
     insecure: int = setting(
         0,
-        "Speak plaintext: given once (1) within this machine only, twice (2) on any network, for all to read.",
+        "Turn encryption off: names are not verified. Once (1): this machine only; twice (2): any network.",
         low=0,
         high=2,
     )
