@@ -201,11 +201,54 @@ def test_every_run_time_dependency_is_used() -> None:
     assert [name for name in dependencies()[0] if imported_as.get(name, name) not in imported] == []
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=name_of)
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+DATED = {"docs/LOG.md", "CHANGELOG.md"}
+"""Pages that tell of the past, when files had other names."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     """Relative links in Markdown, ``[text](path)``; those to other sites are not followed."""
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if name_of(page) not in DATED], ids=name_of)
+def test_paths_in_documents_exist(page: Path) -> None:
+    """Paths in backticks that begin with a folder of the repository or of ``deca_node``."""
+    folders = {path.name for path in [*ROOT.iterdir(), *PACKAGE.iterdir()] if path.is_dir()}
+    paths = re.findall(r"`([\w.-]+/[\w./-]+\.(?:py|c|h|js|proto|toml|yaml|sh))`", page.read_text())
+    ours = [path for path in paths if path.partition("/")[0] in folders]
+    assert [path for path in ours if not (ROOT / path).exists() and not (PACKAGE / path).exists()] == []
+
+
+def test_the_walks_through_the_code_name_what_is_there() -> None:
+    """Every function in the walks of docs/ARCHITECTURE.md is defined, the first of a row in the row's file."""
+    defined = {file: set(re.findall(r"(?:def|class) (\w+)", file.read_text())) for file in PACKAGE.rglob("*.py")}
+    everything = set().union(*defined.values())
+    rows = re.findall(
+        r"^\| \d+\. .*? \| `([\w./]+)` \| (.*) \|$", (ROOT / "docs" / "ARCHITECTURE.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) > 20
+    for path, functions in rows:
+        first, *others = re.findall(r"`([\w.]+)`", functions)
+        assert set(first.split(".")) <= defined[PACKAGE / path], (path, first)
+        for name in others:
+            assert name.endswith(".c") or set(name.removeprefix("deca.").split(".")) <= everything, (path, name)
+
+
+ROOM_MODULES = range(4, 13)
+
+
+def test_rooms_have_a_usual_size_or_a_reason() -> None:
+    """The section of docs/ARCHITECTURE.md names every room that is smaller or larger, and no other."""
+    sizes = {init.parent: len(list(init.parent.glob("*.py"))) - 1 for init in PACKAGE.rglob("__init__.py")}
+    floors = {PACKAGE, *PACKAGE.iterdir(), GENERATED}
+    unusual = {str(room.relative_to(PACKAGE)) for room, size in sizes.items() if size not in ROOM_MODULES}
+    unusual -= {str(floor.relative_to(PACKAGE)) for floor in floors}
+    page = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    section = page.partition("## Rooms that are smaller or larger than usual\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^- `([\w/]+)`", section, re.MULTILINE)) == unusual
 
 
 # --- every error is in docs/TROUBLESHOOTING.md -----------------------------------------------------

@@ -1,17 +1,6 @@
 """The node's own folder: one node at a time, and nothing of an earlier run overwritten.
 
-::
-
-    DIR/lock            held while a node runs here
-    DIR/run.json        what the nodes agreed on
-    DIR/settings.json   every setting of the last start, and where its value came from
-    DIR/metrics.jsonl   one line per step and per evaluation, and now and then one of all metrics
-    DIR/page.json       what the node's page showed last, for `deca-node report`
-    DIR/checkpoints/    where to go on after a crash; the newest two
-    DIR/blocks/         the blocks as they were frozen, for checkpoints and for late nodes
-    DIR/start/          the starting values of visited blocks, for keyframes
-    DIR/incoming/       what is on its way here from donors
-    DIR/final/          the tuned model
+docs/ARCHITECTURE.md lists what lies in the folder.
 """
 
 import contextlib

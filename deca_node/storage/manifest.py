@@ -1,16 +1,9 @@
 """What a checkpoint says of itself, and which checkpoint a start may trust. No torch here: the daemon reads it too.
 
-::
-
-    DIR/start/BLOCK.safetensors          x0 of a visited block, to which deltas are relative
-    DIR/blocks/BLOCK@A.safetensors       a block as it was frozen at the end of activation A, in the model's dtype
-    DIR/blocks/BLOCK@A.delta             Q8(x - x0) of the same, as donors give it to late nodes
-    DIR/checkpoints/A-S/manifest.json    step S of activation A is the next to be done; written last
-    DIR/checkpoints/A-S/active.safetensors   only if S > 0: the state of the block in the middle of its visit
-
 A block changes in its own visit only, so a checkpoint names the newest files of every block and writes none again
 that is there already. The manifest holds the length and SHA-256 of every file, and a digest of itself. Two
-checkpoints are kept: where a file of the newest is damaged, the one before it is used.
+checkpoints are kept: where a file of the newest is damaged, the one before it is used. docs/ARCHITECTURE.md lists the
+files.
 """
 
 import contextlib
