@@ -28,8 +28,8 @@ HEALTH_SECONDS = 1.0
 """From one look at whether the node serves to the next."""
 
 
-class Door:
-    """Implements :class:`~deca_node.daemon.status.facts.NodeDoor`. ``tell`` takes what the node is asked for, as
+class Administration:
+    """Implements :class:`~deca_node.daemon.status.facts.NodeAdmin`. ``tell`` takes what the node is asked for, as
     events."""
 
     def __init__(self, node: NodeState, network: Network, tell: Callable[[e.Event], None]) -> None:

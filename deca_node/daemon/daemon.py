@@ -11,13 +11,13 @@ from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deca_node.daemon.administration import Door
+from deca_node.daemon.administration import Administration
 from deca_node.daemon.links.session import FrameRules
 from deca_node.daemon.logs import EventLog, Whereabouts, log, say
 from deca_node.daemon.network import Network
 from deca_node.daemon.security.security import Security
 from deca_node.daemon.settings.node_settings import NodeSettings
-from deca_node.daemon.settings.own_address import Place
+from deca_node.daemon.settings.own_address import OwnAddress
 from deca_node.daemon.status.journal import Journal
 from deca_node.daemon.status.steps import StepWatch
 from deca_node.daemon.status.tensorboard import TensorBoard
@@ -62,9 +62,9 @@ class Daemon:
     """One node from its start to its exit code."""
 
     def __init__(
-        self, run: RunSettings, settings: NodeSettings, place: Place, security: Security, directory: Path
+        self, run: RunSettings, settings: NodeSettings, own: OwnAddress, security: Security, directory: Path
     ) -> None:
-        curves = TensorBoard(Path(settings.tensorboard) / place.name) if settings.tensorboard else None
+        curves = TensorBoard(Path(settings.tensorboard) / own.name) if settings.tensorboard else None
         self._run = run
         self._settings = settings
         self._directory = directory
@@ -78,18 +78,24 @@ class Daemon:
             stay=settings.after_run == "stay",
         )
         saved_before = (directory / "final").exists()
-        self._node = Node(place.name, place.expected, run, policy, place.wait_for, saved_before)
+        self._node = Node(own.name, own.expected, run, policy, own.wait_for, saved_before)
         self._events: asyncio.Queue[e.Event] = asyncio.Queue()
         tell = self._events.put_nowait
         self._network = Network(
-            run, settings, place, directory, security, tell, lambda: self._node.state.position, self._name_taken
+            run, settings, own, directory, security, tell, lambda: self._node.state.position, self._name_taken
         )
         self._steps = StepWatch(self._node.state, self._network.transport.traffic)
         self._journal = Journal(self._node.state, directory, curves)
         self._trainer = TrainerLink(tell, self._noted)
-        self._door = Door(self._node.state, self._network, tell)
+        self._admin = Administration(self._node.state, self._network, tell)
         self._event_log = EventLog()
-        self._last_page = LastPage(directory, self._door.status, self._door.members, self._door.book, self._event_log)
+        self._last_page = LastPage(
+            directory,
+            self._admin.status,
+            self._admin.members,
+            self._admin.book,
+            self._event_log,
+        )
         self._dismissal: asyncio.Task[None] | None = None
         self._store: FrameStore | None = None
         self._shape: messages.ArenaShape | None = None
@@ -111,18 +117,18 @@ class Daemon:
         watches = [asyncio.ensure_future(self._say_awaits())]
         try:
             await self._network.start()
-            await self._door.open(
+            await self._admin.open(
                 self._directory, self._event_log, self._settings.http_address, self._settings.http_token
             )
             await self._trainer.start(self._setup(), self._settings.trainer_priority)
             watches += [asyncio.ensure_future(work) for work in self._keep_up()]
             await self._loop()
-            self._journal.sample(self._door.status())
+            self._journal.sample(self._admin.status())
             await self._last_page.write()
         finally:
             for watch in watches:
                 watch.cancel()
-            await self._door.close()
+            await self._admin.close()
             await self._network.close(leaving=self._end is not None and self._end.for_good)
             await self._trainer.close()
             self._journal.close()
@@ -148,9 +154,9 @@ class Daemon:
             # Before the node moves on: what is written down belongs to where it stands now.
             done = self._steps.observe(event)
             self._journal.observe(event, done)
-            self._door.book.observe(event, done)
+            self._admin.book.observe(event, done)
             for command in self._node.handle(event, clock()):
-                self._door.book.perform(command)
+                self._admin.book.perform(command)
                 self._perform(command)
 
     def _signalled(self) -> None:
@@ -173,7 +179,7 @@ class Daemon:
         """What is written down now and then."""
         yield self._last_page.write_every()
         if self._settings.metrics_every:
-            yield self._journal.sample_every(self._settings.metrics_every, self._door.status)
+            yield self._journal.sample_every(self._settings.metrics_every, self._admin.status)
 
     async def _say_awaits(self) -> None:
         said = ""
@@ -296,7 +302,7 @@ class Daemon:
         given = {field: getattr(self._settings, field) for field in same + more + private}
         return TrainerOptions(settings=self._run, directory=str(self._directory), **given)
 
-    def _noted(self, note: messages.Note) -> None:
+    def _noted(self, note: messages.Remark) -> None:
         say(note.sentence, note.level)
 
 

@@ -27,7 +27,7 @@ from deca_node.daemon.security.security import Security
 from deca_node.daemon.settings.address import Address, parse_address
 from deca_node.daemon.settings.lookup import watch_seeds
 from deca_node.daemon.settings.node_settings import NodeSettings
-from deca_node.daemon.settings.own_address import Place, read_seeds
+from deca_node.daemon.settings.own_address import OwnAddress, read_seeds
 from deca_node.daemon.settings.sources import run_as_toml
 from deca_node.daemon.trainer.memory import return_memory
 from deca_node.daemon.transfer.donor import Donor
@@ -61,7 +61,7 @@ class Network:
         self,
         run: RunSettings,
         settings: NodeSettings,
-        place: Place,
+        own: OwnAddress,
         directory: Path,
         security: Security,
         tell: Callable[[e.Event], None],
@@ -70,7 +70,7 @@ class Network:
     ) -> None:
         rng = random.SystemRandom()
         self._settings = settings
-        self._place = place
+        self._own = own
         self._directory = directory
         self._tell = tell
         self._lost_name = lost_name
@@ -78,17 +78,17 @@ class Network:
         self._view = messages.Changed({})
         self._addresses: dict[str, Address] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._seeds = place.seeds
+        self._seeds = own.seeds
         self.security = security
         security.on_unwelcome = self._drop
         self.refusals = Refusals(QuarantineRules(first=settings.quarantine_seconds))
-        identity = Identity(place.name, draw_boot(time.time(), rng), position, str(place.advertise))
-        self.endpoint = Endpoint(place.listen, security.credentials, security.verify, self.refusals.count)
+        identity = Identity(own.name, draw_boot(time.time(), rng), position, str(own.advertise))
+        self.endpoint = Endpoint(own.listen, security.credentials, security.verify, self.refusals.count)
         throttle = Throttle(settings.max_upload * 1e6 / 8)
         self.transport = Transport(identity, self.endpoint, tell, throttle, self.refusals)
         self.refusals.on_quarantine = self.transport.drop
-        own = MemberFacts(place.name, str(place.advertise), identity.boot, ready_from=0)
-        membership = Membership(own, PROFILES[settings.network], random.Random(rng.getrandbits(64)), place.allowed)
+        facts = MemberFacts(own.name, str(own.advertise), identity.boot, ready_from=0)
+        membership = Membership(facts, PROFILES[settings.network], random.Random(rng.getrandbits(64)), own.allowed)
         self.control = ControlLinks(
             identity,
             self.endpoint,
@@ -108,7 +108,7 @@ class Network:
             (Throttle(settings.transfer_upload * 1e6 / 8), throttle),
             self._verify_asker,
         )
-        self.fetcher = Fetcher(directory, self.endpoint.channel, say, name=place.name, blame=self.refusals.blame)
+        self.fetcher = Fetcher(directory, self.endpoint.channel, say, name=own.name, blame=self.refusals.blame)
         self.health = Health()
         self.endpoint.add(*self.donor.handlers(), self.health.handlers())
 
@@ -148,7 +148,7 @@ class Network:
         self._apply_view()
 
     def _read_seeds(self) -> None:
-        self._seeds = read_seeds(self._settings, self._place)
+        self._seeds = read_seeds(self._settings, self._own)
 
     # --- members ------------------------------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class Network:
     def _apply_view(self) -> None:
         """Dial, and count in, the members that are welcome."""
         known = {name: facts for name, facts in self._view.members.items() if self.security.welcome(name)}
-        addresses = {name: facts.address for name, facts in known.items() if name != self._place.name}
+        addresses = {name: facts.address for name, facts in known.items() if name != self._own.name}
         may_dial = self.security.may_dial
         self._addresses = {name: parse_address(address) for name, address in addresses.items() if may_dial(address)}
         self.transport.set_peers(self._addresses)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from deca_node.cli.main import main
-from tests.daemon.web.fake_door import FakeDoor, RunningDoor
+from tests.daemon.web.fake_admin import FakeAdmin, RunningAdmin
 
 NODE_FOLDER = Path("deca-data") / "north"
 
@@ -41,15 +41,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def door() -> FakeDoor:
+def door() -> FakeAdmin:
     """What the node of ``running`` answers."""
-    return FakeDoor()
+    return FakeAdmin()
 
 
 @pytest.fixture
-def running(deca: Callable[..., Outcome], door: FakeDoor, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningDoor]:
+def running(deca: Callable[..., Outcome], door: FakeAdmin, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningAdmin]:
     """A node below ./deca-data, the only one there."""
     monkeypatch.setenv("COLUMNS", "200")
-    made = RunningDoor(NODE_FOLDER, door)
+    made = RunningAdmin(NODE_FOLDER, door)
     yield made
     made.close()

@@ -8,7 +8,7 @@ import pytest
 
 from deca_node.daemon.status.facts import SOCKET
 from tests.cli.conftest import NODE_FOLDER
-from tests.daemon.web.fake_door import FakeDoor, RunningDoor
+from tests.daemon.web.fake_admin import FakeAdmin, RunningAdmin
 
 Deca = Callable[..., Any]
 
@@ -41,7 +41,7 @@ def test_no_node_runs(deca: Deca, tmp_path: Path, left: str | None) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     if left == SOCKET:
-        RunningDoor(folder, FakeDoor()).close()
+        RunningAdmin(folder, FakeAdmin()).close()
         (folder / SOCKET).touch()
     elif left == "final":
         (folder / "final").mkdir()
@@ -59,12 +59,12 @@ def test_no_such_folder(deca: Deca) -> None:
 
 def test_a_folder_deeper_than_sockets_may_be(deca: Deca, tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 80) / ("e" * 80)
-    running = RunningDoor(deep, FakeDoor())
+    running = RunningAdmin(deep, FakeAdmin())
     assert deca("stop", "--dir", str(deep))[:2] == (0, "stop will be done\n")
     running.close()
 
 
-def test_a_node_of_another_version(deca: Deca, monkeypatch: pytest.MonkeyPatch, running: RunningDoor) -> None:
+def test_a_node_of_another_version(deca: Deca, monkeypatch: pytest.MonkeyPatch, running: RunningAdmin) -> None:
     monkeypatch.setattr("deca_node.cli.client.NodeClient.get", lambda *_: b'{"format": 9}')
     outcome = deca("status")
     assert (outcome.code, "another version" in outcome.err) == (12, True)

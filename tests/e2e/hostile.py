@@ -21,7 +21,7 @@ from deca_node.daemon.network import Network
 from deca_node.daemon.security.certificates import TlsFiles
 from deca_node.daemon.security.security import Security
 from deca_node.daemon.settings.node_settings import NodeSettings
-from deca_node.daemon.settings.own_address import find_place
+from deca_node.daemon.settings.own_address import find_own_address
 from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
 from deca_node.daemon.wire.endpoint import Stream
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
@@ -148,7 +148,7 @@ async def member(
     )
     events: asyncio.Queue[Any] = asyncio.Queue()
     network = Network(
-        settings, own, find_place(own, name), folder, Security(own), events.put_nowait, lambda: 0, lambda _: None
+        settings, own, find_own_address(own, name), folder, Security(own), events.put_nowait, lambda: 0, lambda _: None
     )
     made = Member(network, agreement, settings, events)
     await network.start()

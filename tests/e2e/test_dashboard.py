@@ -28,7 +28,7 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.visit.policy import Policy
-from tests.daemon.web.fake_door import STATUS, FakeDoor
+from tests.daemon.web.fake_admin import STATUS, FakeAdmin
 from tests.e2e.faults import figure
 from tests.e2e.testbed import Testbed, look, metrics
 
@@ -218,7 +218,7 @@ def test_a_browser_that_does_not_answer_is_told_of() -> None:
 # --- a large run that nobody trains -----------------------------------------------------------------
 
 
-def large(members: int, steps: int) -> tuple[History, FakeDoor]:
+def large(members: int, steps: int) -> tuple[History, FakeAdmin]:
     """So many members, all joined with all, and so many steps behind them."""
     names = ["north", *(f"node-{number:02}" for number in range(1, members))]
     run = RunSettings(run_name="large", rounds=12, inner_steps=max(steps // 100, 4), topology="full")
@@ -238,13 +238,13 @@ def large(members: int, steps: int) -> tuple[History, FakeDoor]:
         history.observe(mixed, watch.observe(mixed))
     rtt = Spread(0.001, 0.002, 0.003)
     peers = tuple(PeerRow(name=name, state="up", neighbour=True, edge="open", behind=0, rtt=rtt) for name in names[1:])
-    door = FakeDoor(peers=peers, warning="")
+    door = FakeAdmin(peers=peers, warning="")
     rows = [MemberRow(name=name, address="127.0.0.1:7000", state="alive") for name in names]
     door.members = lambda: rows  # type: ignore[method-assign]
     return history, door
 
 
-async def serve(run: tuple[History, FakeDoor]) -> tuple[Server, str]:
+async def serve(run: tuple[History, FakeAdmin]) -> tuple[Server, str]:
     history, door = run
     app = application(door)
     app.middlewares.append(guard(LOOPBACK))

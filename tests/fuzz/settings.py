@@ -38,7 +38,7 @@ from deca_node.protocol.errors import DecaError
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.visit.policy import Policy
 from deca_node.storage.jsons import UNFIT
-from tests.daemon.web.fake_door import FakeDoor
+from tests.daemon.web.fake_admin import FakeAdmin
 from tests.fuzz.decoders import Decoder, Finding, Target
 from tests.fuzz.scratch import file, fresh
 from tests.fuzz.streams import in_loop
@@ -61,7 +61,7 @@ def _run_file(data: bytes) -> None:
 
 def _node_file(data: bytes) -> None:
     node = load_settings({}, {}, None, file("node.toml", data)).node
-    own_address.find_place(NodeSettings(name="north", listen=node.listen or "127.0.0.1:7001", join=node.join))
+    own_address.find_own_address(NodeSettings(name="north", listen=node.listen or "127.0.0.1:7001", join=node.join))
 
 
 def _environment(data: bytes) -> None:
@@ -195,7 +195,7 @@ class _Wire(asyncio.Transport):
 
 def _applications() -> list[web.Application]:
     """The socket's in the node's folder, and those of a port: on this machine, and elsewhere with a token."""
-    door, events = FakeDoor(), EventLog()
+    door, events = FakeAdmin(), EventLog()
     events.handle(logging.makeLogRecord({"msg": "round 1/4 at /tmp/x", "levelno": 20, "levelname": "INFO"}))
     apps = [AdminSocket(door, events, Path("/nowhere"))._server._runner.app]
     for host, token in (("127.0.0.1", ""), ("10.0.0.5", str(file("token", TOKEN.encode())))):
@@ -261,7 +261,7 @@ def _lines() -> list[bytes]:
         e.Mixed(Step(3, 4), {}, (e.Refused("south", "not-finite", "sent NaN"),)),
         e.TrainerFailed("out of memory", 11),
         c.Mix(Step(3, 4), (c.Flow("south", frame, frame),), fold=True),
-        messages.Note("loading"),
+        messages.Remark("loading"),
     )
     return [messages.encode(said[0], {frame: (1, 40)}), *(messages.encode(body) for body in said), b"[" * 5000]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from deca_node.daemon.settings.own_address import Place
+from deca_node.daemon.settings.own_address import OwnAddress
 from deca_node.daemon.settings.sources import Loaded
 from deca_node.protocol.planning.case import Case
 
@@ -25,7 +25,7 @@ class Known:
     seconds_max: float
     loaded: Loaded | None = None
     security: Security | None = None
-    place: Place | None = None
+    own: OwnAddress | None = None
     case: Case | None = None
     node_runs: bool = False
     agreed: dict[str, str] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Known:
 
     def has_passed(self, check: str) -> bool:
         """Whether a check that others need has left its facts here."""
-        made = {"settings": self.loaded, "peers file": self.place and self.security, "model": self.case}
+        made = {"settings": self.loaded, "peers file": self.own and self.security, "model": self.case}
         return made[check] is not None
 
     @property

@@ -21,8 +21,8 @@ def check_folder(known: Known) -> Iterator[Finding]:
 
 def check_listen(known: Known) -> Iterator[Finding]:
     """Try to listen for peers."""
-    assert known.place is not None
-    yield _port(known, "listen", known.place.listen)
+    assert known.own is not None
+    yield _port(known, "listen", known.own.listen)
 
 
 def check_http(known: Known) -> Iterator[Finding]:

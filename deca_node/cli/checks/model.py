@@ -55,7 +55,7 @@ def _note_model(known: Known, shape: ModelShape) -> None:
     loaded = known.settings
     known.agreed["blocks"] = " ".join(f"{block.name}:{block.elements}" for block in shape.blocks)
     machine = Machine(micro_batch=loaded.node.micro_batch, gradient_checkpointing=loaded.node.gradient_checkpointing)
-    names = known.place.expected if known.place else frozenset({"this node", "another"})
+    names = known.own.expected if known.own else frozenset({"this node", "another"})
     known.case = Case.of(loaded.run, shape, names, machine)
 
 

@@ -38,8 +38,8 @@ def check_peers(known: Known) -> Iterator[Finding]:
     """Call all peers side by side."""
     from deca_node.daemon.diagnosis.probe import probe_all
 
-    assert known.place is not None and known.security is not None
-    targets = _targets(known.settings.node, known.place.name)
+    assert known.own is not None and known.security is not None
+    targets = _targets(known.settings.node, known.own.name)
     if not targets:
         yield passed("peers", "there is no peer to call")
         return
@@ -50,7 +50,7 @@ def check_peers(known: Known) -> Iterator[Finding]:
         done += 1
         known.say(f"peers, {done} of {len(targets)}")
 
-    work = probe_all(targets, known.place.name, known.security, known.seconds_max, heard)
+    work = probe_all(targets, known.own.name, known.security, known.seconds_max, heard)
     for probed in asyncio.run(work):
         yield _finding(known, probed)
 

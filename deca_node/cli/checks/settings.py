@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from deca_node.cli.checks.known import Known
 from deca_node.daemon.diagnosis.findings import Finding, passed, warned
 from deca_node.daemon.settings.node_settings import check_plaintext, check_required, settle
-from deca_node.daemon.settings.own_address import find_place
+from deca_node.daemon.settings.own_address import find_own_address
 from deca_node.protocol.agreed.agreement import settings_fields
 from deca_node.protocol.agreed.topology import check_edges
 
@@ -54,15 +54,15 @@ def check_peers_file(known: Known) -> Iterator[Finding]:
     """Find the node's own place among its peers."""
     loaded, security = known.settings, known.security
     certified = security.certified_name if security else ""
-    place = find_place(loaded.node, certified)
+    own = find_own_address(loaded.node, certified)
     if not certified:
-        check_plaintext(loaded.node.insecure, place.listen.host, place.hosts)
-    check_edges(place.expected, loaded.run)
-    known.place = place
-    known.loaded = dataclasses.replace(loaded, node=settle(loaded.node, place.name, place.listen))
-    others = len(place.expected) - 1
+        check_plaintext(loaded.node.insecure, own.listen.host, own.hosts)
+    check_edges(own.expected, loaded.run)
+    known.own = own
+    known.loaded = dataclasses.replace(loaded, node=settle(loaded.node, own.name, own.listen))
+    others = len(own.expected) - 1
     says = (
-        f"this node is {place.name} at {place.advertise}; other nodes that are named: {others}; "
-        f"nodes that training waits for: {place.wait_for}"
+        f"this node is {own.name} at {own.advertise}; other nodes that are named: {others}; "
+        f"nodes that training waits for: {own.wait_for}"
     )
-    yield passed("peers file", says, names=sorted(place.expected))
+    yield passed("peers file", says, names=sorted(own.expected))

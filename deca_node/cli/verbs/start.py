@@ -11,7 +11,7 @@ import click
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.options import SettingsCommand, load, settings_options
 from deca_node.daemon.settings.node_settings import check_paths, check_plaintext, check_required, settle
-from deca_node.daemon.settings.own_address import Place, find_place
+from deca_node.daemon.settings.own_address import OwnAddress, find_own_address
 from deca_node.daemon.settings.sources import Loaded
 from deca_node.protocol.agreed.topology import check_edges
 
@@ -48,7 +48,7 @@ def start(ctx: click.Context, /, **_flags: Any) -> None:
     ctx.exit(launch(load(ctx)))
 
 
-Adopt = Callable[[Loaded, Place, "Security"], Loaded]
+Adopt = Callable[[Loaded, OwnAddress, "Security"], Loaded]
 """Takes over a run's settings and its start model from the members."""
 
 
@@ -61,18 +61,18 @@ def launch(loaded: Loaded, adopt: Adopt | None = None) -> int:
 
     check_required(loaded.node, "data" if adopt else "model", "data")
     security = Security(loaded.node)
-    place = find_place(loaded.node, security.certified_name)
+    own = find_own_address(loaded.node, security.certified_name)
     notice = ""
     if not security.certified_name:
-        notice = f"warning: {check_plaintext(loaded.node.insecure, place.listen.host, place.hosts)}"
-    loaded = dataclasses.replace(loaded, node=settle(loaded.node, place.name, place.listen))
+        notice = f"warning: {check_plaintext(loaded.node.insecure, own.listen.host, own.hosts)}"
+    loaded = dataclasses.replace(loaded, node=settle(loaded.node, own.name, own.listen))
     if adopt:
-        loaded = adopt(loaded, place, security)
-    check_edges(place.expected, loaded.run)
+        loaded = adopt(loaded, own, security)
+    check_edges(own.expected, loaded.run)
     check_paths(loaded.node)
     if notice:
         click.echo(notice, err=True)
 
     from deca_node.daemon.supervise import run_node
 
-    return run_node(loaded, place, security)
+    return run_node(loaded, own, security)

@@ -42,7 +42,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"
 SETTINGS_FRAME, FRAME_HEADER_BYTES = 4, 9
 """How every HTTP/2 server begins: the type stands in the fourth byte of the frame's header."""
 
-Result = TypeVar("Result")
+ResultT = TypeVar("ResultT")
 
 
 class Stage(StrEnum):
@@ -55,7 +55,7 @@ class Stage(StrEnum):
     DONE = "done"
 
 
-class Kind(StrEnum):
+class Obstacle(StrEnum):
     """What stood in the way, for whoever has to do something about it."""
 
     NONE = ""
@@ -79,7 +79,7 @@ class Probed:
     name: str
     address: str
     stage: Stage
-    kind: Kind = Kind.NONE
+    kind: Obstacle = Obstacle.NONE
     problem: str = ""
     seconds: float = 0.0
     clock_ahead_seconds: float | None = None
@@ -88,7 +88,7 @@ class Probed:
 
 
 class _Failure(Exception):
-    def __init__(self, stage: Stage, kind: Kind, problem: str) -> None:
+    def __init__(self, stage: Stage, kind: Obstacle, problem: str) -> None:
         super().__init__(problem)
         self.stage, self.kind = stage, kind
 
@@ -121,7 +121,7 @@ async def probe(name: str, address: Address, own: str, security: Security, secon
         async with asyncio.timeout(seconds_max):
             found = await work.run()
     except TimeoutError:
-        kind = Kind.NAME if work.stage is Stage.LOOKUP else Kind.SILENT
+        kind = Obstacle.NAME if work.stage is Stage.LOOKUP else Obstacle.SILENT
         words = {Stage.LOOKUP: f"the name {address.host} was not looked up", Stage.CONNECT: "no answer to a connection"}
         says = f"{words.get(work.stage, 'connected, and then no answer')} within {seconds_max:g} s"
         found = Probed(name=name, address=str(address), stage=work.stage, kind=kind, problem=says)
@@ -157,7 +157,7 @@ class _Probe:
             return await _aside(lambda: list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
         except (OSError, UnicodeError) as problem:
             why = getattr(problem, "strerror", None) or problem
-            raise _Failure(Stage.LOOKUP, Kind.NAME, f"the name {host} has no address: {why}") from None
+            raise _Failure(Stage.LOOKUP, Obstacle.NAME, f"the name {host} has no address: {why}") from None
 
     async def _connect(self, found: Sequence[tuple[Any, ...]]) -> socket.socket:
         """A connection to the first of the addresses that answers."""
@@ -175,8 +175,8 @@ class _Probe:
             else:
                 return made
         if isinstance(problem, ConnectionRefusedError):
-            raise _Failure(Stage.CONNECT, Kind.NOBODY, "the host answers, and nothing listens at this port")
-        raise _Failure(Stage.CONNECT, Kind.SILENT, f"no connection: {problem.strerror or problem}")
+            raise _Failure(Stage.CONNECT, Obstacle.NOBODY, "the host answers, and nothing listens at this port")
+        raise _Failure(Stage.CONNECT, Obstacle.SILENT, f"no connection: {problem.strerror or problem}")
 
     # --- TLS, or plaintext ---------------------------------------------------------------------------
 
@@ -228,10 +228,10 @@ class _Probe:
         shown = f"; it shows the certificate of {whose}" if whose else ""
         if problem.verify_code in (62, 64):
             return _Failure(
-                Stage.TLS, Kind.OTHER_NODE, f"whoever answers there is another node than {self._name}{shown}"
+                Stage.TLS, Obstacle.OTHER_NODE, f"whoever answers there is another node than {self._name}{shown}"
             )
         words = problem.verify_message or str(problem)
-        return _Failure(Stage.TLS, Kind.UNTRUSTED, f"its certificate is not accepted here: {words}{shown}")
+        return _Failure(Stage.TLS, Obstacle.UNTRUSTED, f"its certificate is not accepted here: {words}{shown}")
 
     # --- the greeting ---------------------------------------------------------------------------------
 
@@ -255,10 +255,10 @@ class _Probe:
             offer = read_offer(self._name or str(self._address), message)
             said.ParseFromString(message)
         except WireError as problem:
-            raise _Failure(Stage.GREETING, Kind.NO_NODE, str(problem)) from None
+            raise _Failure(Stage.GREETING, Obstacle.NO_NODE, str(problem)) from None
         if said.protocol != PROTOCOL_VERSION:
             words = f"it speaks protocol {said.protocol}, this node {PROTOCOL_VERSION}"
-            raise _Failure(Stage.GREETING, Kind.NO_NODE, words)
+            raise _Failure(Stage.GREETING, Obstacle.NO_NODE, words)
         return Probed(
             name=self._name,
             address=str(self._address),
@@ -272,14 +272,18 @@ def _no_description(refusal: grpc.aio.AioRpcError) -> _Failure:
     words = in_a_line(refusal)
     match refusal.code():
         case grpc.StatusCode.PERMISSION_DENIED:
-            return _Failure(Stage.GREETING, Kind.UNWELCOME, f"it does not let this node in: {words}")
+            return _Failure(Stage.GREETING, Obstacle.UNWELCOME, f"it does not let this node in: {words}")
         case grpc.StatusCode.UNAVAILABLE if "loading" in words:
-            return _Failure(Stage.GREETING, Kind.LOADING, "it is there, and still loading its model")
+            return _Failure(Stage.GREETING, Obstacle.LOADING, "it is there, and still loading its model")
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return _Failure(Stage.GREETING, Kind.LOADING, f"it is there, and busy: {words}")
+            return _Failure(Stage.GREETING, Obstacle.LOADING, f"it is there, and busy: {words}")
         case grpc.StatusCode.UNIMPLEMENTED:
-            return _Failure(Stage.GREETING, Kind.NO_NODE, "what answers there is no deca-node, or of another version")
-    return _Failure(Stage.GREETING, Kind.NO_NODE, f"it does not greet: {words}")
+            return _Failure(
+                Stage.GREETING,
+                Obstacle.NO_NODE,
+                "the program that answers there is no deca-node, or a version without this call",
+            )
+    return _Failure(Stage.GREETING, Obstacle.NO_NODE, f"it does not greet: {words}")
 
 
 # --- what TLS says ------------------------------------------------------------------------------------
@@ -298,31 +302,31 @@ def _tls_failure(problem: Exception) -> _Failure:
     """The handshake did not come about."""
     reason = getattr(problem, "reason", None) or str(problem)
     if any(words in reason for words in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER")):
-        return _Failure(Stage.TLS, Kind.PLAINTEXT, "it speaks plaintext, and this node TLS")
+        return _Failure(Stage.TLS, Obstacle.PLAINTEXT, "it speaks plaintext, and this node TLS")
     if any(words in reason for words in _ALERTS):
         return _refused_by_peer(problem)
     if isinstance(problem, ConnectionError) or "EOF" in reason:
-        return _Failure(Stage.TLS, Kind.PLAINTEXT, "it hung up on TLS: it speaks plaintext, or is no node")
-    return _Failure(Stage.TLS, Kind.UNTRUSTED, f"no TLS handshake: {reason}")
+        return _Failure(Stage.TLS, Obstacle.PLAINTEXT, "it hung up on TLS: it speaks plaintext, or is no node")
+    return _Failure(Stage.TLS, Obstacle.UNTRUSTED, f"no TLS handshake: {reason}")
 
 
 def _refused_by_peer(problem: Exception) -> _Failure:
     reason = getattr(problem, "reason", None) or str(problem)
     words = next((said for alert, said in _ALERTS.items() if alert in reason), reason)
-    return _Failure(Stage.TLS, Kind.UNWELCOME, f"it refuses this node's certificate: {words}")
+    return _Failure(Stage.TLS, Obstacle.UNWELCOME, f"it refuses this node's certificate: {words}")
 
 
 def _hung_up(*, secure: bool) -> _Failure:
     if secure:
         words = "it hung up after the handshake: it does not accept this node's certificate; its own log says why"
-        return _Failure(Stage.TLS, Kind.UNWELCOME, words)
-    return _Failure(Stage.TLS, Kind.PLAINTEXT, "it hung up on plaintext: it speaks TLS, or is no node")
+        return _Failure(Stage.TLS, Obstacle.UNWELCOME, words)
+    return _Failure(Stage.TLS, Obstacle.PLAINTEXT, "it hung up on plaintext: it speaks TLS, or is no node")
 
 
 def _not_http2(first: bytes) -> _Failure:
     if first[:2] == b"\x15\x03":
-        return _Failure(Stage.TLS, Kind.PLAINTEXT, "it speaks TLS, and this node plaintext")
-    return _Failure(Stage.TLS, Kind.NO_NODE, "what answers there is another program, and no deca-node")
+        return _Failure(Stage.TLS, Obstacle.PLAINTEXT, "it speaks TLS, and this node plaintext")
+    return _Failure(Stage.TLS, Obstacle.NO_NODE, "what answers there is another program, and no deca-node")
 
 
 def _facts(der: bytes) -> tuple[str, float | None]:
@@ -338,12 +342,12 @@ def _facts(der: bytes) -> tuple[str, float | None]:
         return leaf.subject.rfc4514_string(), expires
 
 
-async def _aside(work: Callable[[], Result]) -> Result:
+async def _aside(work: Callable[[], ResultT]) -> ResultT:
     """Run something that blocks, and may go on for ever: in a thread that nobody waits for at the end."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Result] = loop.create_future()
+    future: asyncio.Future[ResultT] = loop.create_future()
 
-    def settle(result: Result | None, problem: BaseException | None) -> None:
+    def settle(result: ResultT | None, problem: BaseException | None) -> None:
         if future.done():
             return
         if problem is not None:
@@ -355,7 +359,7 @@ async def _aside(work: Callable[[], Result]) -> Result:
         try:
             result = work()
         except (OSError, UnicodeError) as problem:
-            found: tuple[Result | None, BaseException | None] = (None, problem)
+            found: tuple[ResultT | None, BaseException | None] = (None, problem)
         else:
             found = (result, None)
         if not loop.is_closed():

@@ -18,7 +18,7 @@ from deca_node.protocol.errors import PeersError, SettingsError
 
 
 @dataclass(frozen=True)
-class Place:
+class OwnAddress:
     """See above. ``expected`` holds the names in the peers file, ``allowed`` those that may take part (None: whoever
     agrees), ``wait_for`` how many nodes make a beginning."""
 
@@ -36,7 +36,7 @@ class Place:
         return tuple(dict.fromkeys(seed.host for seed in self.seeds))
 
 
-def find_place(node: NodeSettings, certified: str = "") -> Place:
+def find_own_address(node: NodeSettings, certified: str = "") -> OwnAddress:
     """The place of a node with these settings; ``certified`` is the name in its certificate, if it has one.
 
     Raises PeersError or SettingsError, in words that name the way out.
@@ -51,7 +51,7 @@ def find_place(node: NodeSettings, certified: str = "") -> Place:
     if advertise.host in WILDCARDS:
         raise SettingsError(f"nobody can dial {advertise}: give the address under which others reach it as --advertise")
     names = {peer.name for peer in peers or ()} | {own.name}
-    return Place(
+    return OwnAddress(
         name=own.name,
         listen=listen,
         advertise=advertise,
@@ -62,10 +62,10 @@ def find_place(node: NodeSettings, certified: str = "") -> Place:
     )
 
 
-def read_seeds(node: NodeSettings, place: Place) -> tuple[Address, ...]:
+def read_seeds(node: NodeSettings, own: OwnAddress) -> tuple[Address, ...]:
     """The seeds as the peers file has them now. Raises PeersError."""
     peers = _read(node)
-    return tuple(dict.fromkeys([p.address for p in peers or () if p.name != place.name] + [*node.seeds]))
+    return tuple(dict.fromkeys([p.address for p in peers or () if p.name != own.name] + [*node.seeds]))
 
 
 def _read(node: NodeSettings) -> Peers | None:

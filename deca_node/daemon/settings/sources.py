@@ -19,7 +19,7 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.settings import check_names, nearest
 from deca_node.protocol.errors import SettingsError
 
-Kind = TypeVar("Kind", RunSettings, NodeSettings)
+SettingsT = TypeVar("SettingsT", RunSettings, NodeSettings)
 SettingsKind = type[RunSettings] | type[NodeSettings]
 
 FILES: Mapping[SettingsKind, str] = {RunSettings: "run.toml", NodeSettings: "node.toml"}
@@ -37,7 +37,7 @@ _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "
 
 
 @dataclass(frozen=True)
-class Source:
+class SourcedValue:
     """One setting's value, and where it was found.
 
     ``where`` is ``--rounds``, ``DECA_ROUNDS``, ``run.toml:rounds`` or ``default``.
@@ -53,7 +53,7 @@ class Loaded:
 
     run: RunSettings
     node: NodeSettings
-    sources: Mapping[str, Source]
+    sources: Mapping[str, SourcedValue]
 
 
 def load_settings(
@@ -118,30 +118,30 @@ def variable_of(name: str) -> str:
 
 
 def _sources(
-    kind: SettingsKind, flags: Mapping[str, Any], environ: Mapping[str, str], file: Mapping[str, Source]
-) -> dict[str, Source]:
+    kind: SettingsKind, flags: Mapping[str, Any], environ: Mapping[str, str], file: Mapping[str, SourcedValue]
+) -> dict[str, SourcedValue]:
     sources = {}
     for field in dataclasses.fields(kind):
         flag, variable = flag_of(field.name), variable_of(field.name)
         if field.name in flags:
-            sources[field.name] = Source(_typed(field, flags[field.name], flag), flag)
+            sources[field.name] = SourcedValue(_typed(field, flags[field.name], flag), flag)
         elif environ.get(variable):
-            sources[field.name] = Source(_typed(field, environ[variable], variable), variable)
+            sources[field.name] = SourcedValue(_typed(field, environ[variable], variable), variable)
         elif field.name in file:
             sources[field.name] = file[field.name]
         else:
-            sources[field.name] = Source(field.default, "default")
+            sources[field.name] = SourcedValue(field.default, "default")
     return sources
 
 
-def _read_file(path: Path | None, kind: SettingsKind, other: SettingsKind) -> dict[str, Source]:
+def _read_file(path: Path | None, kind: SettingsKind, other: SettingsKind) -> dict[str, SourcedValue]:
     if path is None:
         return {}
     table = _read_toml(path)
     _refuse_foreign_keys(table, path, kind, other)
     fields = {field.name: field for field in dataclasses.fields(kind)}
     return {
-        name: Source(_typed(fields[name], value, f"{path}:{name}", from_text=False), f"{path}:{name}")
+        name: SourcedValue(_typed(fields[name], value, f"{path}:{name}", from_text=False), f"{path}:{name}")
         for name, value in table.items()
     }
 
@@ -211,14 +211,14 @@ def _boolean(text: str) -> bool:
         raise ValueError(text) from None
 
 
-def _build(kind: type[Kind], sources: Mapping[str, Source]) -> Kind:
+def _build(kind: type[SettingsT], sources: Mapping[str, SourcedValue]) -> SettingsT:
     try:
         return kind(**{name: source.value for name, source in sources.items()})
     except SettingsError as error:
         raise SettingsError(str(error) + _origins(str(error), sources)) from error
 
 
-def _origins(sentence: str, sources: Mapping[str, Source]) -> str:
+def _origins(sentence: str, sources: Mapping[str, SourcedValue]) -> str:
     """Where the settings that a refusal speaks of (as in ``rounds = 0``) were given."""
     named = [name for name in sources if re.search(rf"(?<!\w){name} <?=", sentence)]
     given = [f"{name} comes from {sources[name].where}" for name in named if sources[name].where != "default"]

@@ -173,7 +173,7 @@ class Status:
     warning: str = ""
 
 
-class NodeDoor(Protocol):
+class NodeAdmin(Protocol):
     """A running node, as whoever administers it may see and ask it."""
 
     def status(self) -> Status:

@@ -31,7 +31,7 @@ NEWEST = ("ordinal", "time", "sent_bytes", "received_bytes")
 MEANS = ("loss", "consensus_distance", "h_rms", "compute_seconds", "encode_seconds", "wait_seconds", "mix_seconds")
 """And these the mean over those steps that have them."""
 
-Row = Mapping[str, float | None]
+Point = Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class _Series:
     """Points of ``stride`` steps each; ``pending`` are steps that do not make a point yet."""
 
     stride: int = 1
-    rows: list[Row] = field(default_factory=list)
-    pending: list[Row] = field(default_factory=list)
+    rows: list[Point] = field(default_factory=list)
+    pending: list[Point] = field(default_factory=list)
     thinned: int = 0
     """How many steps there were when points were last joined; whoever knows less has them as they were before."""
 
@@ -78,7 +78,7 @@ class _Series:
     def end(self) -> int:
         return len(self.rows) * self.stride
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Point) -> None:
         self.pending.append(row)
         if len(self.pending) < self.stride:
             return
@@ -89,7 +89,7 @@ class _Series:
             self.stride *= 2
             self.thinned = self.end
 
-    def since(self, count: int) -> tuple[bool, list[Row]]:
+    def since(self, count: int) -> tuple[bool, list[Point]]:
         whole = not self.thinned <= count <= self.end or count <= 0
         return whole, self.rows[0 if whole else count // self.stride :]
 
@@ -103,7 +103,7 @@ class Lines:
         self.bytes_before = {"sent_bytes": 0.0, "received_bytes": 0.0}
         """What earlier processes of the node sent and received, as far as it was recalled."""
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Point) -> None:
         """One step."""
         self._series.add(row)
 
@@ -240,7 +240,7 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _joined(rows: Sequence[Row]) -> Row:
+def _joined(rows: Sequence[Point]) -> Point:
     means = {name: _mean([value for row in rows if (value := row[name]) is not None]) for name in MEANS}
     return {**means, **{name: rows[-1][name] for name in NEWEST}}
 

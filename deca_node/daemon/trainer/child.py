@@ -73,7 +73,7 @@ def _serve(stream: RawIOBase, frames: ArenaFrames) -> None:
     from deca_node.numerics.trainer import Trainer
 
     def note(sentence: str, level: str = "info") -> None:
-        stream.write(messages.encode(messages.Note(sentence, level)))
+        stream.write(messages.encode(messages.Remark(sentence, level)))
 
     trainer = Trainer.load(options, frames.view, note)
     stream.write(messages.encode(trainer.ready()))

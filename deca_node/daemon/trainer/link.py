@@ -21,7 +21,7 @@ END_SECONDS = 5.0
 class TrainerLink:
     """A trainer in a process of its own. ``tell`` takes its events, ``note`` what it says while it loads."""
 
-    def __init__(self, tell: Callable[[e.TrainerEvent], None], note: Callable[[messages.Note], None]) -> None:
+    def __init__(self, tell: Callable[[e.TrainerEvent], None], note: Callable[[messages.Remark], None]) -> None:
         self.memory = shared_file()
         self._tell = tell
         self._note = note
@@ -66,7 +66,7 @@ class TrainerLink:
         try:
             while line := await reader.readline():
                 body = messages.decode(line).body
-                if isinstance(body, messages.Note):
+                if isinstance(body, messages.Remark):
                     self._note(body)
                 else:
                     self._tell(body)

@@ -30,7 +30,7 @@ class ArenaShape:
 
 
 @dataclass(frozen=True)
-class Note:
+class Remark:
     """From the trainer, while it loads: what it is doing, for people."""
 
     sentence: str
@@ -52,7 +52,7 @@ _BODIES: dict[str, type] = {
         *typing.get_args(events.TrainerEvent),
         TrainerOptions,
         ArenaShape,
-        Note,
+        Remark,
     )
 }
 

@@ -15,7 +15,7 @@ import grpc.aio
 
 from deca_node.daemon.security.security import Security
 from deca_node.daemon.settings.address import Address
-from deca_node.daemon.settings.own_address import Place
+from deca_node.daemon.settings.own_address import OwnAddress
 from deca_node.daemon.settings.sources import Loaded, load_settings
 from deca_node.daemon.transfer.fetcher import Fetcher
 from deca_node.daemon.transfer.offers import Offer, TransferError
@@ -31,7 +31,7 @@ ATTEMPTS = 10
 PAUSE_SECONDS = 3.0
 
 
-def adopt_run(loaded: Loaded, place: Place, security: Security, note: Note) -> Loaded:
+def adopt_run(loaded: Loaded, own: OwnAddress, security: Security, note: Note) -> Loaded:
     """``loaded`` with the settings and the start model of the run of the members in ``join``.
 
     Run settings that the user chose must be the members' own; a model that the user named is left alone. ``note``
@@ -42,12 +42,12 @@ def adopt_run(loaded: Loaded, place: Place, security: Security, note: Note) -> L
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise StorageError(f"cannot use {directory} as this node's folder: {problem.strerror}") from None
-    return asyncio.run(_Adoption(loaded, place, security, note, directory).adopt())
+    return asyncio.run(_Adoption(loaded, own, security, note, directory).adopt())
 
 
 class _Adoption:
-    def __init__(self, loaded: Loaded, place: Place, security: Security, note: Note, directory: Path) -> None:
-        endpoint = Endpoint(place.listen, security.credentials, security.verify)
+    def __init__(self, loaded: Loaded, own: OwnAddress, security: Security, note: Note, directory: Path) -> None:
+        endpoint = Endpoint(own.listen, security.credentials, security.verify)
 
         def channel(_seed: str, address: Address) -> grpc.aio.Channel:
             # Who listens there is not known yet; TLS makes sure that it is one of the federation.
@@ -55,7 +55,7 @@ class _Adoption:
 
         self._loaded = loaded
         self._directory = directory
-        self._fetcher = Fetcher(directory, channel, note, name=place.name)
+        self._fetcher = Fetcher(directory, channel, note, name=own.name)
         self._members = {str(seed): seed for seed in loaded.node.seeds}
 
     async def adopt(self) -> Loaded:

@@ -1,4 +1,4 @@
-"""The door for whoever may use this node's folder: a socket in it, on which the node also takes requests.
+"""A socket in the node's folder, for its owner: everything that can be read, and requests such as stop.
 
 It speaks HTTP, so that ``curl --unix-socket DIR/admin.sock http://node/v1/status`` works as well as the command line.
 Whoever may connect may stop the node; that is decided by the file's mode and by nothing else.
@@ -17,7 +17,7 @@ from pathlib import Path
 from aiohttp import web
 
 from deca_node.daemon.logs import EventLog
-from deca_node.daemon.status.facts import SOCKET, NodeDoor, Verb, to_json
+from deca_node.daemon.status.facts import SOCKET, NodeAdmin, Verb, to_json
 from deca_node.daemon.web.server import Handler, Server, application, json_response
 from deca_node.protocol.errors import DecaError
 
@@ -30,11 +30,11 @@ log = logging.getLogger("deca")
 class AdminSocket:
     """DIR/admin.sock of a running node."""
 
-    def __init__(self, door: NodeDoor, events: EventLog, directory: Path) -> None:
+    def __init__(self, node: NodeAdmin, events: EventLog, directory: Path) -> None:
         self._path = directory / SOCKET
         self._events = events
-        app = application(door)
-        app.add_routes([web.post(f"/v1/{verb}", _asking(door, verb)) for verb in Verb])
+        app = application(node)
+        app.add_routes([web.post(f"/v1/{verb}", _asking(node, verb)) for verb in Verb])
         app.add_routes([web.get("/v1/events", _Following(events).handle)])
         self._server = Server(app)
 
@@ -53,10 +53,10 @@ class AdminSocket:
         self._path.unlink(missing_ok=True)
 
 
-def _asking(door: NodeDoor, verb: Verb) -> Handler:
+def _asking(node: NodeAdmin, verb: Verb) -> Handler:
     async def ask(_: web.Request) -> web.Response:
         try:
-            return json_response(to_json({"sentence": await door.ask(verb)}))
+            return json_response(to_json({"sentence": await node.ask(verb)}))
         except DecaError as refusal:
             return json_response(to_json({"sentence": str(refusal)}), status=409)
 

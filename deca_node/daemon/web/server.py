@@ -25,7 +25,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client.aiohttp import make_aiohttp_handler
 
 from deca_node.daemon.settings.address import Address
-from deca_node.daemon.status.facts import NodeDoor, to_json
+from deca_node.daemon.status.facts import NodeAdmin, to_json
 from deca_node.daemon.status.metrics import registry
 from deca_node.daemon.web import unix_socket
 from deca_node.protocol.errors import AddressError
@@ -43,10 +43,10 @@ PATROL_SECONDS = 1.0
 SHUTDOWN_SECONDS = 1.0
 
 
-def application(door: NodeDoor) -> web.Application:
+def application(node: NodeAdmin) -> web.Application:
     """Everything that may be read."""
     app = web.Application(client_max_size=BODY_BYTES_MAX)
-    app.add_routes([web.get(path, handler) for path, handler in _reading(door).items()])
+    app.add_routes([web.get(path, handler) for path, handler in _reading(node).items()])
     return app
 
 
@@ -55,29 +55,29 @@ def json_response(text: str, status: int = 200) -> web.Response:
     return web.Response(text=text + "\n", status=status, content_type="application/json")
 
 
-def _reading(door: NodeDoor) -> dict[str, Handler]:
+def _reading(node: NodeAdmin) -> dict[str, Handler]:
     async def live(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     async def started(_: web.Request) -> web.Response:
-        status = door.status()
+        status = node.status()
         return _probe(status.started, f"{status.phase}: {status.awaits}")
 
     async def ready(_: web.Request) -> web.Response:
-        status = door.status()
+        status = node.status()
         return _probe(status.ready, f"{status.phase}: {status.awaits}")
 
     async def status(_: web.Request) -> web.Response:
-        return json_response(to_json(door.status()))
+        return json_response(to_json(node.status()))
 
     async def members(_: web.Request) -> web.Response:
-        return json_response(to_json(list(door.members())))
+        return json_response(to_json(list(node.members())))
 
     return {
         "/livez": live,
         "/startupz": started,
         "/readyz": ready,
-        "/metrics": make_aiohttp_handler(registry(door.status)),
+        "/metrics": make_aiohttp_handler(registry(node.status)),
         "/v1/status": status,
         "/v1/members": members,
     }

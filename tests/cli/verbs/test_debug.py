@@ -12,7 +12,7 @@ import pytest
 
 from deca_node.daemon.security.certificates import TlsFiles
 from tests.daemon.conftest import Federation
-from tests.daemon.web.fake_door import FakeDoor, RunningDoor
+from tests.daemon.web.fake_admin import FakeAdmin, RunningAdmin
 
 Deca = Callable[..., Any]
 FOLDER = Path("deca-data") / "north"
@@ -46,9 +46,9 @@ def folder(files: TlsFiles) -> Path:
 
 
 @pytest.fixture
-def running(folder: Path, files: TlsFiles) -> Iterator[RunningDoor]:
-    door = FakeDoor(warning=f"somebody asked with Bearer {TOKEN}")
-    made = RunningDoor(folder, door)
+def running(folder: Path, files: TlsFiles) -> Iterator[RunningAdmin]:
+    door = FakeAdmin(warning=f"somebody asked with Bearer {TOKEN}")
+    made = RunningAdmin(folder, door)
     made.say(f"the key is {files.key.read_text()}")
     made.say("round 1/4  block 1/5")
     yield made

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from deca_node.cli.checks.peers import PEER_DO
-from deca_node.daemon.diagnosis.probe import Kind, Probed, Stage
+from deca_node.daemon.diagnosis.probe import Obstacle, Probed, Stage
 from deca_node.daemon.transfer.offers import Offer
 from deca_node.lab.rigs.processes import free_ports
 from deca_node.protocol.agreed.agreement import Agreement, settings_fields
@@ -89,8 +89,8 @@ def test_a_peer_that_is_not_started_is_a_warning(deca: Deca) -> None:
 
 
 @pytest.mark.usefixtures("place")
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.NONE])
-def test_every_way_in_which_a_peer_is_not_there(deca: Deca, peer: list[Probed], kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in Obstacle if kind is not Obstacle.NONE])
+def test_every_way_in_which_a_peer_is_not_there(deca: Deca, peer: list[Probed], kind: Obstacle) -> None:
     peer.append(probed(stage=Stage.TLS, kind=kind, problem="so it is"))
     outcome = deca("doctor", *FLAGS)
     verdict, do = PEER_DO[kind.value]
@@ -203,7 +203,7 @@ def test_memory_and_weights_that_do_not_fit(deca: Deca, monkeypatch: pytest.Monk
 @pytest.mark.usefixtures("place")
 def test_the_table_for_people(deca: Deca, peer: list[Probed], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
-    peer.append(probed(stage=Stage.CONNECT, kind=Kind.SILENT, problem="no answer \x1b[2J"))
+    peer.append(probed(stage=Stage.CONNECT, kind=Obstacle.SILENT, problem="no answer \x1b[2J"))
     outcome = deca("doctor", *FLAGS[:-1])
     assert outcome.code == 13
     assert "\x1b" not in outcome.out

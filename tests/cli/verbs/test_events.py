@@ -7,19 +7,21 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.web.fake_door import RunningDoor
+from tests.daemon.web.fake_admin import RunningAdmin
 
 Deca = Callable[..., Any]
 
 
-def test_events(deca: Deca, running: RunningDoor) -> None:
+def test_events(deca: Deca, running: RunningAdmin) -> None:
     running.say("round 1 is done \x1b[2J")
     assert re.fullmatch(r"\d\d:\d\d:\d\d INFO round 1 is done �\[2J\n", deca("events").out)
     assert json.loads(deca("events", "--json").out)["level"] == "info"
     assert deca("events", "--last", "0").out == ""
 
 
-def test_following_events_ends_with_the_node(deca: Deca, running: RunningDoor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_following_events_ends_with_the_node(
+    deca: Deca, running: RunningAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     running.say("the last one")
     said: list[str] = []
 

@@ -37,11 +37,11 @@ def test_the_daemon_gets_settled_settings(door: tuple[Deca, list[Any]]) -> None:
     outcome = deca("start", "--insecure", "--name", "north", "--rounds", "2", "--gradient-checkpointing")
     assert outcome.err == "warning: listening on 127.0.0.1 in plaintext, within this machine only\n"
     assert outcome.code == 9, "the exit code is the daemon's"
-    loaded, place, security = given
+    loaded, own, security = given
     assert (loaded.run.rounds, loaded.node.gradient_checkpointing, loaded.node.insecure) == (2, True, 1)
     assert (loaded.node.listen, loaded.node.dir) == ("127.0.0.1:7001", "deca-data/north")
-    assert (place.name, str(place.advertise), place.wait_for) == ("north", "127.0.0.1:7001", 2)
-    assert place.seeds == (Address("127.0.0.1", 7002),)
+    assert (own.name, str(own.advertise), own.wait_for) == ("north", "127.0.0.1:7001", 2)
+    assert own.seeds == (Address("127.0.0.1", 7002),)
     assert security.credentials is None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deca_node.daemon.status.facts import PeerRow
-from tests.daemon.web.fake_door import FakeDoor, RunningDoor
+from tests.daemon.web.fake_admin import FakeAdmin, RunningAdmin
 
 Deca = Callable[..., Any]
 
@@ -37,27 +37,27 @@ def test_status_tells_it_all(deca: Deca) -> None:
 
 
 @pytest.mark.usefixtures("running")
-def test_status_of_a_node_that_knows_little_yet(deca: Deca, door: FakeDoor) -> None:
+def test_status_of_a_node_that_knows_little_yet(deca: Deca, door: FakeAdmin) -> None:
     nothing = {"position": None, "steps_per_second": None, "train_loss": None, "heldout_loss": None, "loop_lag": None}
-    door.now = FakeDoor(phase="loading", stage="", peers=(), fingerprint="", awaits="its trainer", **nothing).now
+    door.now = FakeAdmin(phase="loading", stage="", peers=(), fingerprint="", awaits="its trainer", **nothing).now
     outcome = deca("status")
     assert outcome.code == 0
     assert "loading, waiting for its trainer" in outcome.out
 
 
 @pytest.mark.usefixtures("running")
-def test_status_says_who_is_gone_and_why_nothing_else_stopped(deca: Deca, door: FakeDoor) -> None:
+def test_status_says_who_is_gone_and_why_nothing_else_stopped(deca: Deca, door: FakeAdmin) -> None:
     why = "west is given up: it did not answer east, south"
     row = PeerRow(name="west", address="127.0.0.1:7003", member="dead", why=why)
-    door.now = FakeDoor(peers=(row,), members={"alive": 3, "dead": 1}).now
+    door.now = FakeAdmin(peers=(row,), members={"alive": 3, "dead": 1}).now
     out = " ".join(deca("status").out.split())
     assert "gone west: given up; training goes on among the others, and no node waits" in out
     assert "west at 127.0.0.1:7003: given up: it did not answer east, south" in out
 
 
 @pytest.mark.usefixtures("running")
-def test_words_from_others_cannot_steer_the_terminal(deca: Deca, door: FakeDoor) -> None:
-    door.now = FakeDoor(warning="\x1b[2Jgone [bold]\x07").now
+def test_words_from_others_cannot_steer_the_terminal(deca: Deca, door: FakeAdmin) -> None:
+    door.now = FakeAdmin(warning="\x1b[2Jgone [bold]\x07").now
     out = deca("status").out
     assert "\x1b" not in out and "\x07" not in out
     assert "gone [bold]" in out
@@ -70,7 +70,7 @@ def test_json_is_the_nodes_own(deca: Deca) -> None:
 
 @pytest.mark.parametrize("flags", [(), ("--json",)])
 def test_watching_ends_with_the_node(
-    deca: Deca, running: RunningDoor, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+    deca: Deca, running: RunningAdmin, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
 ) -> None:
     looks = iter((None, running.close))
 

@@ -17,7 +17,7 @@ import pytest
 from deca_node.cli.verbs.top import View, obey
 from deca_node.cli.views.rates import ORDERS
 from tests.cli.views.test_rates import LATER
-from tests.daemon.web.fake_door import FakeDoor, RunningDoor
+from tests.daemon.web.fake_admin import FakeAdmin, RunningAdmin
 from tests.patience import PATIENCE_SECONDS
 
 Deca = Callable[..., Any]
@@ -25,11 +25,11 @@ FOLDER = Path("deca-data") / "north"
 
 
 @pytest.fixture
-def door(deca: Deca, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDoor]:
+def door(deca: Deca, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAdmin]:
     """A node that has sent 2 MiB more at the second look, two seconds later."""
     monkeypatch.setenv("COLUMNS", "160")
-    fake = FakeDoor()
-    running = RunningDoor(FOLDER, fake)
+    fake = FakeAdmin()
+    running = RunningAdmin(FOLDER, fake)
 
     def pass_time(_seconds: float) -> None:
         fake.now = LATER

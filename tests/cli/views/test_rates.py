@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from deca_node.cli.views.rates import ORDERS, ordered, top_rows
-from tests.daemon.web.fake_door import MEMBERS, STATUS
+from tests.daemon.web.fake_admin import MEMBERS, STATUS
 
 LATER = dataclasses.replace(
     STATUS,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deca_node.daemon.diagnosis.probe import Kind, Probed, Stage, probe, probe_all
+from deca_node.daemon.diagnosis.probe import Obstacle, Probed, Stage, probe, probe_all
 from deca_node.daemon.security.certificates import TlsFiles
 from deca_node.daemon.security.security import Security
 from deca_node.daemon.settings.address import Address
@@ -71,7 +71,7 @@ def test_a_node_in_plaintext(tmp_path: Path) -> None:
             return await ask(address, plain())
 
     found = asyncio.run(main())
-    assert (found.stage, found.kind, found.problem) == (Stage.DONE, Kind.NONE, "")
+    assert (found.stage, found.kind, found.problem) == (Stage.DONE, Obstacle.NONE, "")
     assert found.offer is not None and (found.offer.agreement, found.offer.position) == (RUN, 7)
     assert found.clock_ahead_seconds is not None and abs(found.clock_ahead_seconds) < SECONDS
     assert found.expires is None
@@ -89,7 +89,7 @@ def test_a_node_with_certificates(federation: Federation) -> None:
     named, unnamed, mistaken = asyncio.run(main())
     assert named.stage is unnamed.stage is Stage.DONE
     assert named.expires is not None and named.expires > 0
-    assert (mistaken.stage, mistaken.kind) == (Stage.TLS, Kind.OTHER_NODE)
+    assert (mistaken.stage, mistaken.kind) == (Stage.TLS, Obstacle.OTHER_NODE)
     assert mistaken.problem.endswith("it shows the certificate of spiffe://wards.example/node/south")
 
 
@@ -106,9 +106,9 @@ def test_neither_side_trusts_another_federation(federation: Federation) -> None:
             return [await ask(address, secure(ours)), await ask(address, secure(ours, ca=both))]
 
     untrusted, unwelcome = asyncio.run(main())
-    assert (untrusted.stage, untrusted.kind) == (Stage.TLS, Kind.UNTRUSTED)
+    assert (untrusted.stage, untrusted.kind) == (Stage.TLS, Obstacle.UNTRUSTED)
     assert "spiffe://wards.example/node/south" in untrusted.problem
-    assert (unwelcome.stage, unwelcome.kind) == (Stage.TLS, Kind.UNWELCOME)
+    assert (unwelcome.stage, unwelcome.kind) == (Stage.TLS, Obstacle.UNWELCOME)
     assert unwelcome.problem.startswith(("it refuses this node's certificate", "it hung up after the handshake"))
 
 
@@ -120,7 +120,7 @@ def test_one_side_speaks_plaintext(federation: Federation) -> None:
             return [await ask(bare, north), await ask(tls, plain())]
 
     for found in asyncio.run(main()):
-        assert (found.stage, found.kind) == (Stage.TLS, Kind.PLAINTEXT)
+        assert (found.stage, found.kind) == (Stage.TLS, Obstacle.PLAINTEXT)
 
 
 def test_the_lists_and_loading(federation: Federation) -> None:
@@ -136,9 +136,9 @@ def test_the_lists_and_loading(federation: Federation) -> None:
             return [refused, await ask(young, north)]
 
     refused, loading = asyncio.run(main())
-    assert (refused.stage, refused.kind) == (Stage.GREETING, Kind.UNWELCOME)
+    assert (refused.stage, refused.kind) == (Stage.GREETING, Obstacle.UNWELCOME)
     assert refused.problem == "it does not let this node in: north is on this node's deny-list"
-    assert (loading.stage, loading.kind) == (Stage.GREETING, Kind.LOADING)
+    assert (loading.stage, loading.kind) == (Stage.GREETING, Obstacle.LOADING)
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x01\x00\x02\x02\x46 and more", b""])
@@ -149,7 +149,7 @@ def test_another_program(answer: bytes) -> None:
 
     found = asyncio.run(main())
     assert found.stage is Stage.TLS
-    assert found.kind is (Kind.NO_NODE if answer.startswith(b"HTTP") else Kind.PLAINTEXT)
+    assert found.kind is (Obstacle.NO_NODE if answer.startswith(b"HTTP") else Obstacle.PLAINTEXT)
 
 
 def test_nobody_nowhere_and_never() -> None:
@@ -171,7 +171,7 @@ def test_nobody_nowhere_and_never() -> None:
             return found
 
         nobody, nowhere, never = asyncio.run(main())
-    assert (nobody.stage, nobody.kind) == (Stage.CONNECT, Kind.NOBODY)
-    assert (nowhere.stage, nowhere.kind) == (Stage.LOOKUP, Kind.NAME)
-    assert (never.stage, never.kind) == (Stage.TLS, Kind.SILENT)
+    assert (nobody.stage, nobody.kind) == (Stage.CONNECT, Obstacle.NOBODY)
+    assert (nowhere.stage, nowhere.kind) == (Stage.LOOKUP, Obstacle.NAME)
+    assert (never.stage, never.kind) == (Stage.TLS, Obstacle.SILENT)
     assert never.problem == "connected, and then no answer within 1 s"

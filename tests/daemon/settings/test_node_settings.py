@@ -8,7 +8,15 @@ import pytest
 
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.settings.node_settings import NodeSettings, check_paths, check_plaintext, check_required, settle
-from deca_node.daemon.settings.sources import FILES, Loaded, Source, flag_of, load_settings, setting_names, variable_of
+from deca_node.daemon.settings.sources import (
+    FILES,
+    Loaded,
+    SourcedValue,
+    flag_of,
+    load_settings,
+    setting_names,
+    variable_of,
+)
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import DataError, DecaError, ModelError, SettingsError, StorageError
 
@@ -55,15 +63,15 @@ def test_defaults_alone(load: Callable[..., Loaded]) -> None:
 @pytest.mark.parametrize(
     ("flags", "environ", "run", "source"),
     [
-        ({"rounds": "5"}, {"DECA_ROUNDS": "6"}, "rounds = 7", Source(5, "--rounds")),
-        ({}, {"DECA_ROUNDS": "6"}, "rounds = 7", Source(6, "DECA_ROUNDS")),
-        ({}, {"DECA_ROUNDS": ""}, "rounds = 7", Source(7, "run.toml:rounds")),
-        ({}, {}, "", Source(4, "default")),
+        ({"rounds": "5"}, {"DECA_ROUNDS": "6"}, "rounds = 7", SourcedValue(5, "--rounds")),
+        ({}, {"DECA_ROUNDS": "6"}, "rounds = 7", SourcedValue(6, "DECA_ROUNDS")),
+        ({}, {"DECA_ROUNDS": ""}, "rounds = 7", SourcedValue(7, "run.toml:rounds")),
+        ({}, {}, "", SourcedValue(4, "default")),
     ],
     ids=["flag", "variable", "file", "default"],
 )
 def test_the_first_source_wins(
-    load: Callable[..., Loaded], flags: dict[str, object], environ: dict[str, str], run: str, source: Source
+    load: Callable[..., Loaded], flags: dict[str, object], environ: dict[str, str], run: str, source: SourcedValue
 ) -> None:
     loaded = load(flags, environ, run)
     assert loaded.sources["rounds"] == source

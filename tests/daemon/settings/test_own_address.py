@@ -7,7 +7,7 @@ import pytest
 
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.settings.node_settings import NodeSettings
-from deca_node.daemon.settings.own_address import Place, find_place, read_seeds
+from deca_node.daemon.settings.own_address import OwnAddress, find_own_address, read_seeds
 from deca_node.protocol.errors import DecaError, PeersError, SettingsError
 
 
@@ -18,8 +18,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def place(certified: str = "", **settings: Any) -> Place:
-    return find_place(NodeSettings(**settings), certified)
+def place(certified: str = "", **settings: Any) -> OwnAddress:
+    return find_own_address(NodeSettings(**settings), certified)
 
 
 def test_the_own_line_says_it_all() -> None:
@@ -78,7 +78,7 @@ def test_what_will_not_do(settings: dict[str, Any], sentence: str) -> None:
 
 def test_the_file_is_read_again() -> None:
     node = NodeSettings(name="north")
-    found = find_place(node)
+    found = find_own_address(node)
     with Path("peers.txt").open("a") as file:
         file.write("west@10.255.255.3:7004\n")
     assert read_seeds(node, found) == (*found.seeds, Address("10.255.255.3", 7004))

@@ -20,7 +20,7 @@ from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import SettingsError, StorageError
 from deca_node.storage.folder import METRICS
 from tests.daemon.status.test_book import Desk
-from tests.daemon.web.fake_door import STATUS
+from tests.daemon.web.fake_admin import STATUS
 
 
 @contextmanager

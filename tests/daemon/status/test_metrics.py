@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as plain_tex
 from deca_node.daemon.status.facts import PeerRow, Status
 from deca_node.daemon.status.history import MEANS, NEWEST
 from deca_node.daemon.status.metrics import METRICS, Metric, flat, registry
-from tests.daemon.web.fake_door import STATUS
+from tests.daemon.web.fake_admin import STATUS
 
 ROOT = Path(__file__).resolve().parents[3]
 LABELS = {"peer", "kind", "reason", "block", "state", "phase", "version", "run", "fingerprint"}

@@ -30,7 +30,7 @@ BODIES: list[Any] = [
     e.TrainerFailed("out of memory", 11),
     TrainerOptions(name="north", settings=RunSettings(seed=3), directory="dir", trace=True),
     messages.ArenaShape(4096, 12),
-    messages.Note("reading"),
+    messages.Remark("reading"),
 ]
 
 

@@ -14,12 +14,12 @@ import uvloop
 from deca_node.daemon.logs import EventLog
 from deca_node.daemon.status.facts import SOCKET, Verb
 from deca_node.daemon.web.admin_socket import LISTENERS_MAX, AdminSocket
-from tests.daemon.web.fake_door import FakeDoor
+from tests.daemon.web.fake_admin import FakeAdmin
 
 Talk = Callable[[aiohttp.ClientSession], Awaitable[None]]
 
 
-def talk(folder: Path, door: FakeDoor, what: Talk, events: EventLog | None = None) -> None:
+def talk(folder: Path, door: FakeAdmin, what: Talk, events: EventLog | None = None) -> None:
     """Open the socket on the loop that a node uses, and talk to it."""
 
     async def life() -> None:
@@ -43,13 +43,13 @@ def test_the_socket_is_its_owners_alone_and_goes_with_the_node(tmp_path: Path) -
         found = (tmp_path / SOCKET).stat()
         assert stat.S_ISSOCK(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o600
 
-    talk(tmp_path, FakeDoor(), look)
+    talk(tmp_path, FakeAdmin(), look)
     assert not (tmp_path / SOCKET).exists()
 
 
 @pytest.mark.parametrize("verb", list(Verb))
 def test_requests_are_passed_on_and_answered_with_a_sentence(tmp_path: Path, verb: Verb) -> None:
-    door = FakeDoor()
+    door = FakeAdmin()
 
     async def ask(session: aiohttp.ClientSession) -> None:
         async with session.post(f"/v1/{verb}") as response:
@@ -72,7 +72,7 @@ def test_status_is_json_without_what_json_does_not_know(tmp_path: Path) -> None:
         assert status["figures"]["mix_seconds"] is None
         assert status["peers"][0]["rtt"]["p99"] == 0.0034
 
-    talk(tmp_path, FakeDoor(), look)
+    talk(tmp_path, FakeAdmin(), look)
 
 
 def test_log_lines_come_as_they_are_written(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_log_lines_come_as_they_are_written(tmp_path: Path) -> None:
         async with session.get("/v1/events?last=many") as response:
             assert response.status == 400
 
-    talk(tmp_path, FakeDoor(), listen, events)
+    talk(tmp_path, FakeAdmin(), listen, events)
 
 
 def test_so_many_listen_at_a_time_and_no_more(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_so_many_listen_at_a_time_and_no_more(tmp_path: Path) -> None:
         for response in open_ones:
             response.close()
 
-    talk(tmp_path, FakeDoor(), listen)
+    talk(tmp_path, FakeAdmin(), listen)
 
 
 def test_a_quiet_log_says_that_it_is_still_there() -> None:
@@ -125,7 +125,7 @@ def test_a_path_that_is_too_long_for_a_socket(tmp_path: Path, monkeypatch: pytes
     deep.mkdir(parents=True)
 
     async def ask() -> None:
-        admin = AdminSocket(FakeDoor(), EventLog(), deep)
+        admin = AdminSocket(FakeAdmin(), EventLog(), deep)
         await admin.open()
         assert stat.S_ISSOCK((deep / SOCKET).stat().st_mode)
         monkeypatch.chdir(deep)
@@ -150,7 +150,7 @@ def test_a_filesystem_without_sockets_costs_the_socket_only(
 
 def refused(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def life() -> None:
-        admin = AdminSocket(FakeDoor(), EventLog(), folder)
+        admin = AdminSocket(FakeAdmin(), EventLog(), folder)
         await admin.open()
         await admin.close()
 

@@ -25,7 +25,7 @@ from deca_node.protocol import events as e
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import SettingsError
 from tests.daemon.status.test_book import RUN, Desk
-from tests.daemon.web.fake_door import FakeDoor
+from tests.daemon.web.fake_admin import FakeAdmin
 
 TOKEN = "0123456789abcdef"
 Talk = Callable[[aiohttp.ClientSession], Awaitable[None]]
@@ -36,7 +36,7 @@ def talk(what: Talk, host: str = "127.0.0.1", token_file: str = "", events: Even
     """Serve on loopback as if bound to ``host``."""
 
     async def life() -> None:
-        app = application(FakeDoor())
+        app = application(FakeAdmin())
         app.middlewares.append(guard(host, token_file))
         add_dashboard(app, begun().book.history, events or EventLog())
         server = Server(app)

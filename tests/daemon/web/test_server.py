@@ -15,14 +15,14 @@ from deca_node.daemon.status.facts import Verb
 from deca_node.daemon.web import server as http
 from deca_node.daemon.web.server import CONNECTIONS_MAX, Server, application
 from deca_node.protocol.errors import AddressError
-from tests.daemon.web.fake_door import FakeDoor
+from tests.daemon.web.fake_admin import FakeAdmin
 from tests.patience import PATIENCE_SECONDS
 
 Talk = Callable[[aiohttp.ClientSession], Awaitable[None]]
 LOOPBACK = Address("127.0.0.1", 0)
 
 
-def talk(door: FakeDoor, what: Talk) -> None:
+def talk(door: FakeAdmin, what: Talk) -> None:
     async def life() -> None:
         server = Server(application(door))
         bound = await server.listen_tcp(LOOPBACK)
@@ -42,7 +42,7 @@ async def answer(session: aiohttp.ClientSession, path: str) -> tuple[int, str]:
 
 
 def test_probes_follow_the_node() -> None:
-    door = FakeDoor(started=False, ready=False, phase="loading", awaits="its trainer (loading)")
+    door = FakeAdmin(started=False, ready=False, phase="loading", awaits="its trainer (loading)")
 
     async def probe(session: aiohttp.ClientSession) -> None:
         assert await answer(session, "/livez") == (200, "ok\n")
@@ -57,7 +57,7 @@ def test_probes_follow_the_node() -> None:
 
 
 def test_a_node_whose_status_cannot_be_told_lives_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
-    door = FakeDoor()
+    door = FakeAdmin()
     door.status = lambda: 1 / 0  # type: ignore[method-assign,assignment,return-value]
 
     async def probe(session: aiohttp.ClientSession) -> None:
@@ -77,7 +77,7 @@ def test_metrics_come_in_the_format_that_is_asked_for() -> None:
             assert response.content_type == "application/openmetrics-text"
             assert (await response.text()).endswith("# EOF\n")
 
-    talk(FakeDoor(), scrape)
+    talk(FakeAdmin(), scrape)
 
 
 def test_status_and_members() -> None:
@@ -87,12 +87,12 @@ def test_status_and_members() -> None:
         async with session.get("/v1/members") as response:
             assert [member["state"] for member in await response.json()] == ["alive", "suspect"]
 
-    talk(FakeDoor(), look)
+    talk(FakeAdmin(), look)
 
 
 @pytest.mark.parametrize("path", [*(f"/v1/{verb}" for verb in Verb), "/v1/events"])
 def test_nothing_can_be_asked_of_the_node_here(path: str) -> None:
-    door = FakeDoor()
+    door = FakeAdmin()
 
     async def ask(session: aiohttp.ClientSession) -> None:
         for method in ("GET", "POST", "PUT", "DELETE"):
@@ -107,7 +107,7 @@ def test_nothing_can_be_asked_of_the_node_here(path: str) -> None:
 
 def test_so_many_connections_and_no_more() -> None:
     async def life() -> None:
-        server = Server(application(FakeDoor()))
+        server = Server(application(FakeAdmin()))
         bound = await server.listen_tcp(LOOPBACK)
         held = [await asyncio.open_connection(*bound) for _ in range(CONNECTIONS_MAX)]
         # Connections are taken up in their order: once the last of them was answered, all were.
@@ -129,7 +129,7 @@ def test_whoever_sends_a_request_letter_by_letter_is_cut_off(said: bytes, monkey
     monkeypatch.setattr(http, "PATROL_SECONDS", 0.02)
 
     async def life() -> None:
-        server = Server(application(FakeDoor()))
+        server = Server(application(FakeAdmin()))
         bound = await server.listen_tcp(LOOPBACK)
         kept = await asyncio.open_connection(*bound)
         await livez(*kept)
@@ -161,7 +161,7 @@ def test_whoever_does_not_take_the_answer_is_cut_off(monkeypatch: pytest.MonkeyP
         return web.Response(body=bytes(32 << 20))
 
     async def life() -> None:
-        app = application(FakeDoor())
+        app = application(FakeAdmin())
         app.add_routes([web.get("/much", much)])
         server = Server(app)
         bound = await server.listen_tcp(LOOPBACK)
@@ -183,7 +183,7 @@ def test_whoever_does_not_take_the_answer_is_cut_off(monkeypatch: pytest.MonkeyP
 def test_an_address_that_is_taken() -> None:
     async def listen() -> None:
         with socket.create_server(("127.0.0.1", 0)) as other:
-            server = Server(application(FakeDoor()))
+            server = Server(application(FakeAdmin()))
             with pytest.raises(AddressError, match="choose another --http"):
                 await server.listen_tcp(Address("127.0.0.1", other.getsockname()[1]))
             await server.close()

@@ -14,7 +14,7 @@ from deca_node.daemon.web.page_file import LastPage
 from deca_node.lab.report.page_report import has_page, write_page_report
 from deca_node.protocol.errors import DataError
 from tests.daemon.status.test_book import Desk
-from tests.daemon.web.fake_door import MEMBERS, STATUS
+from tests.daemon.web.fake_admin import MEMBERS, STATUS
 from tests.lab.report.test_report import metrics_file
 
 ODD = "</script><b>"

@@ -90,7 +90,7 @@ MEMBERS = (
 )
 
 
-class FakeDoor:
+class FakeAdmin:
     """``status`` may be replaced between two looks; ``refusal`` is what requests are refused with."""
 
     def __init__(self, **changes: Any) -> None:
@@ -111,10 +111,10 @@ class FakeDoor:
         return f"{verb} will be done"
 
 
-class RunningDoor:
+class RunningAdmin:
     """A door behind a real socket in ``directory``, on an event loop in a thread of its own."""
 
-    def __init__(self, directory: Path, door: FakeDoor) -> None:
+    def __init__(self, directory: Path, door: FakeAdmin) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "lock").touch()
         self.log = logging.getLogger("fake")
@@ -125,7 +125,7 @@ class RunningDoor:
         self._thread.start()
         self._socket = self._run(self._open(door, directory))
 
-    async def _open(self, door: FakeDoor, directory: Path) -> AdminSocket:
+    async def _open(self, door: FakeAdmin, directory: Path) -> AdminSocket:
         events = EventLog(kept=5)
         self.log.handlers[:] = [events]
         admin = AdminSocket(door, events, directory)
