@@ -6,7 +6,7 @@ MINUTES ?= 10
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo testbed test simulate fuzz test-slow check check-image format bench bench-convergence-quick proto docs clean
+.PHONY: help setup demo testbed test simulate fuzz test-slow check check-image image-test format bench bench-convergence-quick proto docs clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ fuzz: setup ## Fuzz every decoder: TARGET=name for one of them, MINUTES=10 for e
 
 check-image: ## Run the container image's install steps in a clean environment, and two nodes in it
 	docker/check_install.sh cpu
+
+image-test: setup ## Build the image and run the compose testbed in a container engine; makes one where none is
+	$(BIN)/python tools/image_test.py
 
 format: setup ## Rewrite the code in the house format
 	$(BIN)/ruff check --fix .

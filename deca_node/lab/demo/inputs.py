@@ -10,18 +10,23 @@
 Containers run this once before their nodes start. What is complete already is left as it is.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
 from deca_node.lab.demo.texts import private_corpora, write_corpus
-from deca_node.lab.demo.toy_model import Recipe, ToyModel, make_toy_model
+from deca_node.lab.demo.toy_model import Progress, Recipe, ToyModel, make_toy_model
 
 CORPUS_BYTES = 200_000
+PROGRESS_SECONDS = 10.0
+"""At most one line of progress in this time."""
 
 
-def make_inputs(folder: Path, names: Sequence[str], recipe: Recipe | None = None, seed: int = 0) -> ToyModel:
+def make_inputs(
+    folder: Path, names: Sequence[str], recipe: Recipe | None = None, seed: int = 0, progress: Progress | None = None
+) -> ToyModel:
     """Make the model and the records of the nodes ``names``; equal arguments give equal files on equal machines.
 
     Raises DataError where this Python carries too little text for so many nodes, StorageError where the model
@@ -31,7 +36,7 @@ def make_inputs(folder: Path, names: Sequence[str], recipe: Recipe | None = None
     data.mkdir(parents=True, exist_ok=True)
     for name, corpus in zip(names, private_corpora(len(names)), strict=True):
         write_corpus(corpus, data / f"{name}.jsonl", limit_bytes=CORPUS_BYTES, seed=seed)
-    return make_toy_model(folder / "model", recipe)
+    return make_toy_model(folder / "model", recipe, progress)
 
 
 @click.command()
@@ -40,8 +45,24 @@ def make_inputs(folder: Path, names: Sequence[str], recipe: Recipe | None = None
 @click.option("--steps", default=Recipe().steps, show_default=True, help="Steps of the model's first training.")
 def main(folder: Path, names: tuple[str, ...], steps: int) -> None:
     """Make a toy model and private records for the nodes NAME..., in FOLDER."""
-    model = make_inputs(folder, names, Recipe(steps=steps))
+    click.echo(f"training a toy model in {folder / 'model'} for {steps} steps")
+    model = make_inputs(folder, names, Recipe(steps=steps), progress=_told(click.echo))
     click.echo(f"{model.path}: {model.parameters:,} parameters; {folder / 'data'}: records of {', '.join(names)}")
+
+
+def _told(say: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> Progress:
+    """Says now and then which step is done, its loss, and how long the rest will take."""
+    began = last = clock()
+
+    def tell(step: int, steps: int, loss: float) -> None:
+        nonlocal last
+        now = clock()
+        if now - last >= PROGRESS_SECONDS:
+            last = now
+            left = (now - began) / step * (steps - step)
+            say(f"step {step} of {steps}, loss {loss:.3f}, {left:.0f} s left")
+
+    return tell
 
 
 if __name__ == "__main__":
