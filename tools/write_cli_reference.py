@@ -82,7 +82,7 @@ def _verb(command: click.Command, name: str, level: int = 3) -> Iterator[str]:
         yield from (_flag(command, flag) for flag in flags)
         yield ""
     if isinstance(command, SettingsCommand):
-        yield "Besides, every setting of the run and of the node is a flag: [CONFIGURATION.md](CONFIGURATION.md).\n"
+        yield "All settings of the run and of the node are flags, too: [CONFIGURATION.md](CONFIGURATION.md).\n"
     if command.epilog:
         yield f"```text\n{inspect.cleandoc(command.epilog.replace(chr(8), '')).strip()}\n```\n"
 

@@ -1,4 +1,4 @@
-"""``deca-node cert``: certificates in four steps, in which no key ever leaves the machine it was made on."""
+"""``deca-node cert``: make and exchange certificates in four steps. No private key leaves its machine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _authority_option(function: Decorated) -> Decorated:
         type=_PATH,
         default=AUTHORITY_FOLDER,
         show_default=True,
-        help="The authority's folder; it holds the authority's key and never leaves its keeper.",
+        help="The authority's folder. It holds the authority's key and stays with its keeper.",
     )(function)
 
 
@@ -53,13 +53,13 @@ def _fingerprint_option(function: Decorated) -> Decorated:
     return click.option(
         "--fingerprint",
         required=True,
-        help="The authority's fingerprint, as its keeper told it by another way than the file came.",
+        help="The authority's fingerprint, received from its keeper by another channel than the file.",
     )(function)
 
 
 @click.group(
     epilog="""\b
-Examples (the keeper of the authority is north, another party is south):
+Examples (north keeps the authority, south is another party):
   north:  deca-node cert init --federation wards.example
   both:   deca-node cert request NAME --federation wards.example
   north:  deca-node cert approve deca-certs/north.csr south.csr
@@ -68,7 +68,7 @@ Examples (the keeper of the authority is north, another party is south):
 """
 )
 def cert() -> None:
-    """Make, exchange, look at and check the certificates that nodes show each other."""
+    """Make, exchange, show and check the certificates with which nodes prove their names."""
 
 
 @cert.command(
@@ -77,19 +77,19 @@ Example:
   deca-node cert init --federation wards.example
 """
 )
-@click.option("--federation", required=True, help="What the parties call themselves together, like a host name.")
+@click.option("--federation", required=True, help="A common name of all parties, written like a host name.")
 @_authority_option
-@click.option("--days", type=_DAYS, default=3650, show_default=True, help="How long the authority is valid.")
+@click.option("--days", type=_DAYS, default=3650, show_default=True, help="Days that the authority is valid.")
 @debug_option
 def init(federation: str, folder: Path, days: int) -> None:
-    """Make a federation's authority. One party does this, once, and keeps the folder to itself."""
+    """Make the federation's authority. One party does this once, and keeps the folder secret."""
     from deca_node.daemon.security import authority, certificates
 
     made = authority.init(folder, federation, _now(), days)
     click.echo(
         f"The authority of {federation} is in {folder}, valid until {certificates.stamp(made.not_valid_after_utc)}."
     )
-    click.echo(f"Its fingerprint, to be told to every party (not by the way the certificates go):\n{_said(made)}")
+    click.echo(f"Tell its fingerprint to every party, by another channel than the certificates:\n{_said(made)}")
 
 
 @cert.command(
@@ -99,13 +99,13 @@ Example:
 """
 )
 @click.argument("name")
-@click.option("--federation", required=True, help="The federation's name, as its authority has it.")
+@click.option("--federation", required=True, help="The federation's name, as in `cert init`.")
 @_dir_option
 @debug_option
 def request(name: str, federation: str, folder: Path) -> None:
     """Make a key for the node NAME, and a request for its certificate.
 
-    NAME is the node's name in the peers file. Certificates are renewed in the same way, while the node runs.
+    NAME is the node's name in the peers file. The same command renews a certificate, also while the node runs.
     """
     from deca_node.daemon.security import enrolment
     from deca_node.daemon.security.certificates import NodeId
@@ -118,18 +118,18 @@ def request(name: str, federation: str, folder: Path) -> None:
     epilog="""\b
 Examples:
   deca-node cert approve south.csr
-  deca-node cert approve south.csr --replace     # south has made a new key
+  deca-node cert approve south.csr --replace     # south made a new key
 """
 )
 @click.argument("requests", nargs=-1, required=True, type=_FILE, metavar="CSR...")
 @_authority_option
-@click.option("--days", type=_DAYS, default=90, show_default=True, help="How long the certificates are valid.")
-@click.option("--replace", is_flag=True, help="The name has a certificate for another key; the same node asks again.")
+@click.option("--days", type=_DAYS, default=90, show_default=True, help="Days that the certificates are valid.")
+@click.option("--replace", is_flag=True, help="Allow a new key for a name that has a certificate already.")
 @debug_option
 def approve(requests: tuple[Path, ...], folder: Path, days: int, replace: bool) -> None:
-    """Sign requests with the authority's key. NAME.csr becomes NAME.crt in this folder, to be sent back.
+    """Sign requests with the authority's key. Each NAME.csr gives a NAME.crt in this folder; send it back.
 
-    Whoever holds the certificate is that node for all the others: be sure who sent the request.
+    All nodes trust the holder of the certificate to be that node. Make sure who sent the request.
     """
     from deca_node.daemon.security import authority, certificates
 
@@ -139,7 +139,7 @@ def approve(requests: tuple[Path, ...], folder: Path, days: int, replace: bool) 
         facts = issued.facts
         click.echo(f"{facts.id.uri}, valid until {certificates.stamp(facts.not_after)}: send back {issued.path}")
         said = issued.authority
-    click.echo(f"The authority's fingerprint, to be told by another way than the files go:\nsha256:{said}")
+    click.echo(f"Tell the authority's fingerprint to the requesters, by another channel than the files:\nsha256:{said}")
 
 
 @cert.command(
@@ -151,14 +151,14 @@ Example:
 @click.argument("path", type=_FILE, metavar="CRT")
 @_fingerprint_option
 @_dir_option
-@click.option("--forget-old", is_flag=True, help="Trust this authority only, no longer those installed before.")
+@click.option("--forget-old", is_flag=True, help="Trust only this authority, and remove those installed before.")
 @debug_option
 def install(path: Path, fingerprint: str, folder: Path, forget_old: bool) -> None:
-    """Put an approved certificate into use. A node that runs takes it up by itself."""
+    """Put an approved certificate into use. A running node takes it up by itself."""
     from deca_node.daemon.security import certificates, enrolment
 
     facts = enrolment.install(folder, path, fingerprint, _now(), forget_old)
-    click.echo(f"{facts.id.name} is {facts.id.uri} until {certificates.stamp(facts.not_after)} (in {folder}).")
+    click.echo(f"Installed in {folder}: {facts.id.uri}, valid until {certificates.stamp(facts.not_after)}.")
 
 
 @cert.command(
@@ -172,16 +172,16 @@ Example:
 @_dir_option
 @debug_option
 def trust(path: Path, fingerprint: str, folder: Path) -> None:
-    """Trust one more authority: the federation's next one, before it issues the first certificates."""
+    """Trust one more authority, such as the federation's next one before it issues certificates."""
     from deca_node.daemon.security import enrolment
 
     enrolment.trust(folder, path, fingerprint, _now())
-    click.echo(f"Certificates of {path} are accepted now, besides those accepted before.")
+    click.echo(f"Certificates of the authority in {path} are now accepted, in addition to those accepted before.")
 
 
 def _files_options(function: Decorated) -> Decorated:
     for flag, what in (("--ca", "authorities"), ("--key", "key"), ("--cert", "certificate")):
-        function = click.option(flag, default="", help=f"The {what}, where not as `install` leaves it in --dir.")(
+        function = click.option(flag, default="", help=f"The file with the {what}.  [default: as installed in --dir]")(
             function
         )
     return _dir_option(click.argument("name", required=False, default="")(function))
@@ -198,7 +198,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
 @debug_option
 def show(name: str, folder: Path, cert: str, key: str, ca: str, as_json: bool) -> None:
-    """Show whose certificate it is, until when, and its fingerprint."""
+    """Show the name in a certificate, its dates and its fingerprint."""
     facts = _describe(_files(name, folder, cert, key, ca))
     if as_json:
         click.echo(json.dumps(facts, indent=2))
@@ -219,9 +219,9 @@ Examples:
 @click.pass_context
 @debug_option
 def check(ctx: click.Context, name: str, folder: Path, cert: str, key: str, ca: str, as_json: bool) -> None:
-    """Check all that a start would check: names, dates, key, permissions, and who vouches.
+    """Check a certificate as a start does: names, dates, key, permissions and authority.
 
-    Exits with 3 where the node would not start, and also where the certificate expires within two weeks.
+    Exits with 3 if the node would not start, and also if the certificate expires within two weeks.
     """
     from deca_node.daemon.security import certificates
 
@@ -234,11 +234,11 @@ def check(ctx: click.Context, name: str, folder: Path, cert: str, key: str, ca: 
         click.echo(f"warning: {files.cert} expires on {certificates.stamp(facts.not_after)}", err=True)
         ctx.exit(EXIT_CODE_UNFIT)
     if not as_json:
-        click.echo(f"{facts.id.uri}: in order, valid for {days} more days")
+        click.echo(f"{facts.id.uri}: all checks passed, valid for {days} more days")
 
 
 def _files(name: str, folder: Path, cert: str, key: str, ca: str) -> TlsFiles:
-    """The files that were named, and for the others those that `install` has left in the folder."""
+    """The given files, and for the rest the files that ``install`` put into the folder. Raises UsageError."""
     from deca_node.daemon.security import certificates
     from deca_node.daemon.security.enrolment import names_installed, node_files
 
@@ -246,7 +246,9 @@ def _files(name: str, folder: Path, cert: str, key: str, ca: str) -> TlsFiles:
         name = certificates.facts_of(certificates.read_certificates(Path(cert))[0], cert).id.name
     names = [name] if name else names_installed(folder)
     if len(names) != 1:
-        raise click.UsageError(f"which node? Give its NAME, or --cert; {folder} has {', '.join(names) or 'none'}")
+        raise click.UsageError(
+            f"the node is not clear; give its NAME or --cert; {folder} has {', '.join(names) or 'none'}"
+        )
     usual = node_files(folder, names[0])
     given = {"cert": cert, "key": key, "ca": ca}
     return dataclasses.replace(usual, **{which: Path(path) for which, path in given.items() if path})

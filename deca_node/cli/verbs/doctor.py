@@ -38,7 +38,7 @@ with 13 if a check failed. A peer that is not started yet is a warning.
     default=SECONDS_PER_PEER,
     show_default=True,
     type=click.FloatRange(min=0.1),
-    help="Time limit per peer. All peers are called at once.",
+    help="Time limit per peer. Peers are called side by side.",
 )
 @click.option("--load", "really_load", is_flag=True, help="Also read model and data whole, as a start does.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")

@@ -50,7 +50,10 @@ def test_two_parties(deca: Deca, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             shutil.move(tmp_path / "north/south.crt", tmp_path / "south")
     for name in ("north", "south"):
         monkeypatch.chdir(tmp_path / name)
-        assert deca("cert", "check").out == f"spiffe://wards.example/node/{name}: in order, valid for 89 more days\n"
+        assert (
+            deca("cert", "check").out
+            == f"spiffe://wards.example/node/{name}: all checks passed, valid for 89 more days\n"
+        )
 
 
 def begin(deca: Deca) -> str:
@@ -126,7 +129,7 @@ def test_files_of_another_authority_may_be_named(deca: Deca, south: Path) -> Non
 
 def test_which_node_must_be_clear(deca: Deca) -> None:
     none = deca("cert", "check")
-    assert (none.code, "which node? Give its NAME, or --cert; deca-certs has none" in none.err) == (2, True)
+    assert (none.code, "the node is not clear; give its NAME or --cert; deca-certs has none" in none.err) == (2, True)
 
 
 def test_the_next_authority_is_trusted_besides(deca: Deca, south: Path) -> None:
