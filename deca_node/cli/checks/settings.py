@@ -60,9 +60,8 @@ def check_peers_file(known: Known) -> Iterator[Finding]:
     check_edges(own.expected, loaded.run)
     known.own = own
     known.loaded = dataclasses.replace(loaded, node=settle(loaded.node, own.name, own.listen))
-    others = len(own.expected) - 1
     says = (
-        f"this node is {own.name} at {own.advertise}; other nodes that are named: {others}; "
-        f"nodes that training waits for: {own.wait_for}"
+        f"this node is {own.name} at {own.advertise}; known nodes: {len(own.expected)}; "
+        f"training begins when {own.wait_for} are there"
     )
     yield passed("peers file", says, names=sorted(own.expected))
