@@ -12,6 +12,7 @@ import argparse
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -63,13 +64,9 @@ class ImageTest:
         self.engine.for_building()
         seconds = self._build(TAG)
         before = self._layers(TAG)
-        changed = self.repository / "deca_node" / "__init__.py"
-        text = changed.read_text()
-        try:
-            changed.write_text(text + "# one more line\n")
-            again = self._build(TAG + "-next")
-        finally:
-            changed.write_text(text)
+        with (self.repository / "deca_node" / "__init__.py").open("a") as changed:
+            changed.write("# one more line\n")
+        again = self._build(TAG + "-next")
         fresh = [size for layer, size in self._layers(TAG + "-next").items() if layer not in before]
         size = int(self.engine.run("docker", "image", "inspect", "--format", "{{.Size}}", TAG))
         if isinstance(self.engine, MadeEngine):
@@ -262,6 +259,17 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
+def copy_sources(target: Path) -> Path:
+    """The files that git knows, as they are in the working tree, in a folder that the test may change."""
+    shutil.rmtree(target, ignore_errors=True)
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    return target
+
+
 def main() -> None:
     """Run every part that is asked for, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -273,8 +281,9 @@ def main() -> None:
     engine: Engine | None = None
     try:
         print("-- the engine", flush=True)
-        engine = find_engine(ROOT, work)
-        test = ImageTest(engine, ROOT, work)
+        sources = copy_sources(work / "sources")
+        engine = find_engine(sources, work)
+        test = ImageTest(engine, sources, work)
         parts = [test.build, test.run_killed_and_changed, test.run_observed_on_bad_links]
         with torch_index(work) as test.figures["index"]:
             for part in parts[:2] if given.quick else parts:

@@ -4,6 +4,8 @@ Only click is imported here. A verb's module is imported when the verb is called
 once, also on a machine where importing torch takes ten seconds.
 """
 
+import errno
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,10 +17,14 @@ from click.shell_completion import CompletionItem
 from deca_node import __version__
 from deca_node.cli.invocation import Invocation, debug_option
 from deca_node.cli.verb_table import COMMANDS, look_up
-from deca_node.protocol.errors import DecaError
+from deca_node.protocol.errors import DecaError, SettingsError, StorageError
 
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
+
+REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""What the system says of a path that a person has to change, and of a disk that takes nothing."""
 
 
 class LazyGroup(click.Group):
@@ -76,11 +82,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _show_traceback(invocation)
         click.echo(f"error: {error}", err=True)
         return error.exit_code
+    except OSError as error:
+        return _end_by_path(error, invocation)
     except Exception as error:  # noqa: BLE001  (only the shell is above this function)
-        _show_traceback(invocation)
-        hint = "" if invocation.debug else " (run again with --debug to see where)"
-        click.echo(f"internal error: {type(error).__name__}: {error}{hint}", err=True)
-        return EXIT_INTERNAL
+        return _end_by_bug(error, invocation)
+
+
+def _end_by_bug(error: Exception, invocation: Invocation) -> int:
+    _show_traceback(invocation)
+    hint = "" if invocation.debug else " (run again with --debug to see where)"
+    click.echo(f"internal error: {type(error).__name__}: {error}{hint}", err=True)
+    return EXIT_INTERNAL
+
+
+def _end_by_path(error: OSError, invocation: Invocation) -> int:
+    """A path that the system refuses, wherever the refusal came up: a person has to change the path or the rights."""
+    if error.filename is None or error.errno not in (REFUSED | FULL):
+        return _end_by_bug(error, invocation)
+    _show_traceback(invocation)
+    path = os.fsdecode(error.filename)
+    if error.errno in FULL:
+        click.echo(
+            f"error: cannot write {path}: {error.strerror}; make room, or name a folder on another disk", err=True
+        )
+        return StorageError.exit_code
+    user = f"this process runs as user {os.geteuid()}"
+    click.echo(
+        f"error: cannot use {path}: {error.strerror}; {user}: give that user the right to the path and to every folder "
+        "above it (chown), or name another path",
+        err=True,
+    )
+    return SettingsError.exit_code
 
 
 def _run(arguments: Sequence[str] | None, invocation: Invocation) -> int:

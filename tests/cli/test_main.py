@@ -1,9 +1,13 @@
 """The frame: verbs are listed without being imported, and every error ends as a sentence and an exit code."""
 
+import errno
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +113,79 @@ def test_errors_end_as_a_sentence_and_a_code(
     verb.append(error)
     outcome = deca("fail")
     assert (outcome.code, outcome.out, outcome.err.lstrip("\n")) == (code, "", said)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (errno.EACCES, 3, "error: cannot use certs/north.crt: Permission denied; this process runs as user "),
+        (errno.ENAMETOOLONG, 3, "error: cannot use certs/north.crt: File name too long; "),
+        (errno.EROFS, 10, "error: cannot write certs/north.crt: Read-only file system; make room, or name a folder"),
+        (errno.EBADF, 70, "internal error: OSError: "),
+    ],
+)
+def test_a_path_that_the_system_refuses_is_a_sentence(
+    deca: Deca, verb: list[BaseException], number: int, code: int, said: str
+) -> None:
+    verb.append(OSError(number, os.strerror(number), "certs/north.crt"))
+    outcome = deca("fail")
+    assert outcome.code == code
+    assert outcome.err.startswith(said)
+
+
+@contextmanager
+def as_another_user() -> Iterator[None]:
+    """The rights of a user who owns nothing; root would be refused nothing."""
+    if (user := os.geteuid()) != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (
+            "start",
+            "--insecure",
+            "--peers",
+            "peers.txt",
+            "--name",
+            "north",
+            "--data",
+            "n.txt",
+            "--model",
+            "closed/model",
+        ),
+        ("start", "--peers", "peers.txt", "--name", "north", "--data", "n.txt", "--model", "model"),
+        ("doctor", "--peers", "peers.txt", "--name", "north", "--data", "n.txt", "--model", "model"),
+        ("plan", "--model", "closed/model"),
+    ],
+)
+def test_a_folder_that_this_user_may_not_enter_is_no_internal_error(
+    deca: Deca, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mounted folder of certificates often belongs to another user."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.chdir(folder)
+        Path(folder).chmod(0o755)
+        for name in ("closed/model", "deca-certs", "model"):
+            Path(name).mkdir(parents=True)
+        Path("peers.txt").write_text("north@127.0.0.1:7001\nsouth@127.0.0.1:7002\n")
+        Path("n.txt").write_text("a b c\n")
+        deca(*arguments)  # imports what the verb needs, with all rights
+        for name in ("closed", "deca-certs"):
+            Path(name).chmod(0)
+        with as_another_user():
+            outcome = deca(*arguments)
+        for name in ("closed", "deca-certs"):
+            Path(name).chmod(0o700)
+    assert outcome.code in range(3, 8), outcome
+    assert "Permission denied" in outcome.err + outcome.out
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "fail"], ["fail", "--debug"]])
