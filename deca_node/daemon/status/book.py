@@ -21,7 +21,8 @@ from deca_node.protocol.agreed.schedule import Ordinal, Step
 from deca_node.protocol.node.phases import Phase
 from deca_node.protocol.node.state import NodeState
 from deca_node.protocol.quarantine import Quarantined
-from deca_node.protocol.visit.edges import NOTHING, EdgeState
+from deca_node.protocol.visit.edges import NOTHING
+from deca_node.protocol.visit.phases import EdgeState
 
 PACE_SECONDS, PACE_STEPS_MIN, PACE_STEPS_MAX = 60.0, 100, 1000
 """The pace is taken over the last minute: over the last hundred steps where those took longer, and over the last

@@ -19,7 +19,7 @@ from deca_node.protocol.agreed.frames import BlockVersion, Delta, FrameId, Frame
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
 from deca_node.protocol.node.node import Node
-from deca_node.protocol.visit.edges import EdgeState
+from deca_node.protocol.visit.phases import EdgeState
 from deca_node.protocol.visit.policy import Policy
 
 LEVELS = 7

@@ -18,8 +18,9 @@ from deca_node.protocol.node.ending import COMPLETE, Ending
 from deca_node.protocol.node.phases import Cause, Phase
 from deca_node.protocol.node.state import NodeState
 from deca_node.protocol.node.visits import Visits
+from deca_node.protocol.visit.phases import VisitPhase
 from deca_node.protocol.visit.policy import Policy
-from deca_node.protocol.visit.visit import Visit, VisitPhase
+from deca_node.protocol.visit.visit import Visit
 
 TRAINER_DEATHS_MAX = 5
 """Deaths of the trainer, without a checkpoint between them, after which the node starts no other."""

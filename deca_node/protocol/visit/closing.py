@@ -1,8 +1,8 @@
-"""How an edge ends before its activation does: by our word, by the other end's, or without a word.
+"""How an edge ends before its activation does: closed by this end, closed by the other end, or lost.
 
-To *close* an edge is to say how far it was applied and to wait for the other end to say the same, so that both stop
-at one flow. To *lose* it is to end it where it stands: one end may have applied flows that the other never will, and
-how many at most is counted.
+To *close* an edge is to say up to which flow it was applied and to wait for the other end to say the same, so that both
+stop at one flow. To *lose* it is to end it as it stands. One end may then have applied flows that the other never will;
+the most that there can be is counted.
 """
 
 from collections import Counter
@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import WireError
-from deca_node.protocol.visit.edges import NOTHING, Edge, Edges, EdgeState
+from deca_node.protocol.visit.edges import NOTHING, Edge, Edges
 from deca_node.protocol.visit.loans import Loans
+from deca_node.protocol.visit.phases import EdgeState
 from deca_node.protocol.visit.rules import VisitRules
 
 
 class Closing:
-    """The ends of one activation's edges at one node."""
+    """Ends the edges of one visit at one node, and tells the other ends and the log."""
 
     def __init__(
         self,
@@ -33,31 +34,31 @@ class Closing:
         self._counters = counters
         self._say = say
         self._mix_on: set[str] = set()
-        """Peers that, in a final flush, mean to mix more often than this node."""
+        """Peers that mix more often than this node in a final flush, since they count more members."""
 
     def tell(self, edge: Edge, reason: str) -> None:
-        """Say how far an edge was applied here."""
+        """Tell the other end up to which flow the edge was applied here."""
         self._say(c.SendClose(edge.peer, self._edges.activation, edge.applied, reason))
 
     def part(self, edges: Iterable[Edge], reason: str) -> None:
-        """Close edges though nothing is wrong with them."""
+        """Close edges in good order."""
         for edge in edges:
             self.tell(edge, reason)
             self._edges.close(edge)
 
     def close(self, edge: Edge, reason: str) -> None:
-        """Close an edge with which something is wrong."""
+        """Close an edge with which something is wrong, and warn."""
         self._counters["edges_dropped"] += 1
         self._warn("edge-dropped", f"edge to {edge.peer} is closed for this activation: {reason}", edge.peer)
         self.part([edge], reason)
 
     def close_late(self, edge: Edge, reason: str) -> None:
-        """Close an edge because its other end is late, and let that be for a while."""
+        """Close an edge because its other end is late, and open no edge to that peer for a while."""
         rest = self._rules.rests.late(edge.peer, self._edges.activation)
         self.close(edge, f"{reason}; no edge to it for {rest} more")
 
     def closed_by_peer(self, peer: str, applied: int, reason: str) -> None:
-        """The other end closed its edge: answer with our own last flow."""
+        """The other end has closed: answer with the last flow of this end, where an answer is due."""
         edge = self._edges.by_peer.get(peer)
         if edge is not None and self._edges.closed_by_peer(peer, applied):
             self._counters["edges_closed_by_peer"] += 1
@@ -65,15 +66,15 @@ class Closing:
             self.tell(edge, "in answer")
 
     def offended(self, edge: Edge, problem: WireError) -> None:
-        """The other end has broken a rule: hold it against that peer, and close the edge. What it sends until it hears
-        of that adds nothing."""
+        """The other end has broken a rule: report the offence and close the edge. Further offences of this peer, before
+        it hears of the close, add nothing."""
         if edge.state is EdgeState.OPEN:
             self._say(c.Offence(edge.peer, problem.reason, str(problem)))
             self.close(edge, str(problem))
 
     def refused(self, refused: Iterable[e.Refused]) -> None:
-        """The trainer found that neighbours' bytes cannot be used, and has dropped their edges: what was to be applied
-        over them with that command was not."""
+        """The trainer cannot use these neighbours' frames and has dropped their edges: it has not applied the flows
+        that came with its last command."""
         for peer, reason, sentence in refused:
             self._say(c.Offence(peer, reason, sentence))
             edge = self._edges.by_peer[peer]
@@ -84,19 +85,19 @@ class Closing:
             self.lose(edge, f"{peer} sent what cannot be used: {sentence}")
 
     def lose(self, edge: Edge, reason: str) -> None:
-        """End an edge as it stands."""
+        """End an edge as it stands, and warn."""
         self._counters["edges_lost"] += 1
         self._warn("edge-lost", f"edge to {edge.peer} is gone for this activation: {reason}", edge.peer)
         self.forget(edge)
 
     def forget(self, edge: Edge) -> None:
-        """The same without a word of warning."""
+        """End an edge as it stands, without a warning."""
         self._counters["flows_uneven_max"] += self._edges.uneven_max(self._rules.late_steps)
         self._loans.release(self._edges.lose(edge))
 
     def abandon(self, reason: str, *, offers_sent: bool) -> None:
-        """End all edges, and tell the other ends. Flows that were handed to the trainer may not have been applied,
-        even over edges that have ended before."""
+        """End all edges, and tell the other ends. The trainer may not have applied the flows that it was handed last;
+        that concerns edges that have ended before, too."""
         offered = self._edges.offered() if offers_sent else []
         for edge in offered + self._edges.opened():
             self.tell(edge, reason)
@@ -107,21 +108,22 @@ class Closing:
     # --- after the last flow ------------------------------------------------------------------------
 
     def answer_late(self, peer: str, applied: int) -> None:
-        """The other end closes an edge that has ended here: say how far this one went, so that it can catch up."""
+        """The other end closes an edge that has ended here. Tell it up to which flow this end went, so that it can
+        catch up."""
         edge = self._edges.by_peer.get(peer)
         if edge is not None and edge.applied > applied:
             self.tell(edge, f"{self._rules.name} has ended this activation")
 
     def mixes_on(self, peer: str, *, over: bool) -> None:
-        """A peer has sent an update from beyond the end of a flush. Once this end is done (``over``) it is told so,
-        and need not wait for what will not come."""
+        """A peer has sent an update from beyond the end of this node's flush. Once this node is done (``over``) the
+        peer is told, so that it does not wait for updates that will not come."""
         if peer not in self._mix_on:
             self._mix_on.add(peer)
             if over:
                 self._say_over(peer)
 
     def over(self) -> None:
-        """This end is done."""
+        """This node is done with the activation: tell the peers that mix on."""
         for peer in sorted(self._mix_on):
             self._say_over(peer)
 

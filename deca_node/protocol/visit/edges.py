@@ -1,87 +1,89 @@
-"""One activation's edges at one node: what was offered, opened, has arrived, was applied, was closed.
+"""The edges of one visit at one node: what was offered and opened, which flows were applied, what was closed.
 
-An edge is a tap between two copies. What one end adds the other takes, so both must turn it the same
-number of times: flows are applied once each, in step order, now or late, and an edge that is closed
-names the last flow it applied, so that the other end can catch up to it or stop there::
+An edge is like a tap between two copies. A flow takes from one end what it adds to the other, so both ends must apply
+the same flows: each flow once, in step order, now or late. An end that closes an edge names the last flow that it has
+applied, so that the other end can catch up to it or stop there::
 
-    OFFERED --their offer--> OPEN --close sent--> CLOSING --their close--> SETTLED --caught up--> CLOSED
-       |                      |  '---------- their close (answered) ------->'                       ^
-       '------ timed out -----+------------------------- link lost --------------------------------'
+    OFFERED --their offer--> OPEN --our close--> CLOSING --their close--> SETTLED --caught up--> CLOSED
+                              '----------- their close, answered ----------->'
+
+:data:`deca_node.protocol.visit.phases.EDGE_STATES` is the whole table. An edge that is lost is CLOSED from any state.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from deca_node.protocol.agreed.frames import FrameId
 from deca_node.protocol.agreed.weights import metropolis
 from deca_node.protocol.errors import WireError
+from deca_node.protocol.visit.phases import EDGE_STATES, EdgeCause, EdgeState
 
 NOTHING = -1
 """As an inner step: no flow was applied yet."""
 
 
 def frames_held_max(late_steps: int) -> int:
-    """How many frames of one neighbour a node may have to hold at once.
+    """The most frames of one neighbour that a node may have to hold at once.
 
-    It may be D + 1 exchanges behind in applying a neighbour's updates, while the neighbour goes D + 1 ahead of it
-    before closing the edge; beside these 2D + 2 there is the keyframe of a later activation, and one that replaces it.
+    The node may be D + 1 exchanges behind in applying a neighbour's updates, while the neighbour goes D + 1 ahead of it
+    before it closes the edge. To these 2 D + 2 updates comes the keyframe of a later activation, and one that replaces
+    it.
     """
     return 2 * late_steps + 4
 
 
-class EdgeState(StrEnum):
-    """Where an edge stands; the picture above says what leads where."""
-
-    OFFERED = "offered"
-    OPEN = "open"
-    CLOSING = "closing"
-    SETTLED = "settled"
-    CLOSED = "closed"
-
-
 @dataclass
 class Edge:
-    """One edge of this activation. ``applied`` is the last inner step whose flow was handed to the trainer here,
-    ``mixed`` the last that it is known to have applied; ``limit`` the last that will ever be, once both ends named
-    theirs."""
+    """One edge, as its end at this node sees it. Inner steps stand for the flows of their exchanges."""
 
     peer: str
     state: EdgeState = EdgeState.OFFERED
     weight: float = 0.0
+    """The mixing weight w_ij; known once the edge is open."""
     keyframe: FrameId | None = None
+    """The neighbour's keyframe, until the trainer takes it."""
     arrived: list[FrameId] = field(default_factory=list)
+    """The neighbour's updates that were not applied yet, in step order."""
     newest: int = NOTHING
+    """The step of the neighbour's newest update."""
     applied: int = NOTHING
+    """The step of the last flow that was handed to the trainer."""
     mixed: int = NOTHING
+    """The step of the last flow that the trainer is known to have applied."""
     limit: int | None = None
+    """The step of the last flow that will ever be applied; known once both ends have closed."""
+
+    def move(self, cause: EdgeCause) -> None:
+        """Go to the state that the table names. Raises AssertionError where it names none."""
+        self.state = EDGE_STATES.after(self.state, cause)
 
 
 class Edges:
-    """The edges of one activation. ``mix_steps`` are its inner steps at which updates are exchanged."""
+    """The edges of one activation, to ``neighbours`` to begin with. ``degree`` is this node's degree in the
+    activation's graph; ``mix_steps`` are the inner steps at which updates are exchanged."""
 
     def __init__(self, activation: int, degree: int, mix_steps: tuple[int, ...], neighbours: Iterable[str]) -> None:
         self.activation = activation
         self.degree = degree
-        self._position = {inner: i for i, inner in enumerate(mix_steps)}
-        self._mix_steps = mix_steps
         self.by_peer = {peer: Edge(peer) for peer in neighbours}
         self.encoded = NOTHING
         """The newest inner step whose own update is encoded."""
+        self._position = {inner: i for i, inner in enumerate(mix_steps)}
+        self._mix_steps = mix_steps
 
     # --- opening ------------------------------------------------------------------------------------
 
     def offered(self) -> list[Edge]:
-        """Edges whose other end has not opened yet."""
+        """The edges whose other end has not opened yet."""
         return self._in(EdgeState.OFFERED)
 
     def open(self, peer: str, degree: int, keyframe: FrameId) -> bool:
-        """Their offer has come. False where there is no edge to open: it timed out, or never was."""
+        """The peer's offer has come. False where there is no edge to open: it timed out, or never was."""
         edge = self.by_peer.get(peer)
         if edge is None or edge.state is not EdgeState.OFFERED:
             return False
-        edge.state, edge.keyframe = EdgeState.OPEN, keyframe
-        edge.weight = metropolis(self.degree, degree)
+        edge.move(EdgeCause.THEIR_OFFER)
+        edge.keyframe, edge.weight = keyframe, metropolis(self.degree, degree)
         return True
 
     def offer(self, peer: str) -> None:
@@ -89,33 +91,35 @@ class Edges:
         self.by_peer.setdefault(peer, Edge(peer))
 
     def withdraw(self, peer: str) -> list[FrameId]:
-        """Forget an edge that was lost before its activation began, so that it can be offered again; returns
-        the frames that had come over it: a keyframe, and updates of a neighbour that was quicker to begin."""
+        """Forget an edge that was lost while edges were opening, so that it can be offered again.
+
+        Returns the frames that had come over it: a keyframe, and updates of a neighbour that was quicker to begin.
+        """
         edge = self.by_peer.pop(peer, None)
         if edge is None:
             return []
         return ([edge.keyframe] if edge.keyframe else []) + edge.arrived
 
     def opened(self) -> list[Edge]:
-        """Edges that are open at both ends."""
+        """The edges that are open at both ends."""
         return self._in(EdgeState.OPEN)
 
     def live(self) -> list[Edge]:
-        """Edges over which something may still flow: open ones, and those that are being closed."""
+        """The edges over which flows may still come: open ones, and those that are being closed."""
         return self.opened() + self.closing()
 
     # --- steps --------------------------------------------------------------------------------------
 
     def arrive(self, peer: str, update: FrameId) -> bool:
-        """A neighbour's update has come whole. False where it is of no use any more.
+        """A neighbour's update has arrived whole. False where it is of no use any more.
 
-        Raises WireError where it is not the one that follows the last: a gap or a replay.
+        Raises WireError where the update does not follow the neighbour's last: a gap or a replay.
         """
         edge = self.by_peer.get(peer)
         if edge is None or edge.state in (EdgeState.OFFERED, EdgeState.CLOSED):
             return False
         if update.inner not in self._position:
-            # In a final flush the other end may count more members, and so mean to mix more often.
+            # In a final flush the other end may count more members, and so mix more often.
             return False
         expected = self._after(edge.newest)
         if update.inner != expected:
@@ -129,21 +133,23 @@ class Edges:
         return True
 
     def waiting_for(self, inner: int, lag: int) -> list[Edge]:
-        """Open edges that have not yet brought the update that step ``inner`` needs; ``lag`` exchanges late is fine."""
+        """The open edges without the update that step ``inner`` needs, which may be ``lag`` exchanges old."""
         needed = self._position[inner] - lag
-        return [e for e in self._in(EdgeState.OPEN) if self._index(e.newest) < needed]
+        return [edge for edge in self.opened() if self._index(edge.newest) < needed]
 
     def behind(self, edge: Edge, inner: int) -> int:
-        """How many exchanges ``edge`` is behind the one at ``inner``."""
+        """By how many exchanges the edge's newest update is behind the exchange at ``inner``."""
         return self._position[inner] - self._index(edge.newest)
 
     def uneven(self) -> list[Edge]:
-        """Open edges that have not applied the last own update."""
-        return [e for e in self._in(EdgeState.OPEN) if e.applied < self.encoded]
+        """The open edges over which the flow of the newest own update was not applied yet."""
+        return [edge for edge in self.opened() if edge.applied < self.encoded]
 
     def uneven_max(self, late_steps: int) -> int:
-        """Of an edge that is lost now, how many flows may one end have applied and the other never will? None
-        before the first own update; later no more than D + 1, since neither end goes further ahead of the other."""
+        """How many flows, at most, one end of an edge that is lost now may have applied and the other never will.
+
+        None before the first own update. Later at most D + 1, since neither end goes further ahead of the other.
+        """
         return min(self._index(self.encoded), late_steps) + 1
 
     def due(self) -> bool:
@@ -151,7 +157,7 @@ class Edges:
         return any(edge.arrived and edge.arrived[0].inner <= self._ceiling(edge) for edge in self.by_peer.values())
 
     def take_flows(self) -> list[tuple[Edge, FrameId]]:
-        """Every flow that can be applied now, each once, in step order on every edge."""
+        """Take out every flow that can be applied now, in step order on every edge."""
         flows = []
         for edge in self.by_peer.values():
             while edge.arrived and edge.arrived[0].inner <= self._ceiling(edge):
@@ -163,69 +169,68 @@ class Edges:
         return flows
 
     def mixed(self) -> None:
-        """The trainer has applied what it was given."""
+        """The trainer has applied all flows that it was handed."""
         for edge in self.by_peer.values():
             edge.mixed = edge.applied
 
     def refused(self, edge: Edge) -> None:
-        """The trainer has dropped this edge: the flows that it was given since its last answer were not applied."""
+        """The trainer has dropped this edge: it did not apply the flows that it was handed since its last answer."""
         edge.applied = edge.mixed
 
     def needed_from(self) -> int:
-        """The first own update that some edge may still apply; older ones can be let go."""
-        return min((self._after(e.applied) for e in self.live()), default=self._after(self.encoded))
+        """The first own update that some edge may still apply; older ones can be released."""
+        return min((self._after(edge.applied) for edge in self.live()), default=self._after(self.encoded))
 
     # --- closing ------------------------------------------------------------------------------------
 
     def closing(self) -> list[Edge]:
-        """Edges that were closed here and wait for the other end's word, or for their last flows."""
+        """The edges that were closed and wait for the other end's close, or for their last flows."""
         return self._in(EdgeState.CLOSING) + self._in(EdgeState.SETTLED)
 
     def close(self, edge: Edge) -> None:
-        """Close our end. An edge that never opened is closed at once; an open one waits for the other end's word."""
-        if edge.state is EdgeState.OFFERED:
-            edge.state = EdgeState.CLOSED
-        elif edge.state is EdgeState.OPEN:
-            edge.state = EdgeState.CLOSING
+        """Close this end. An edge that never opened ends at once; an open one waits for the other end's close."""
+        if edge.state in (EdgeState.OFFERED, EdgeState.OPEN):
+            edge.move(EdgeCause.OUR_CLOSE)
 
     def closed_by_peer(self, peer: str, applied: int) -> bool:
-        """The other end closed after ``applied``; True where it waits for our own close in answer.
+        """The other end closed after the flow of ``applied``. True where it waits for a close in answer.
 
-        Both ends then owe the flows up to the later of the two, and what they need for it has arrived:
-        streams keep their order.
+        Both ends then owe the flows up to the later of their two last ones. The updates for these have arrived already,
+        since streams keep their order.
         """
         edge = self.by_peer.get(peer)
         if edge is None or edge.state in (EdgeState.SETTLED, EdgeState.CLOSED):
             return False
-        if edge.state is EdgeState.OFFERED:
-            edge.state = EdgeState.CLOSED
+        before = edge.state
+        edge.move(EdgeCause.THEIR_CLOSE)
+        if before is EdgeState.OFFERED:
             return False
-        answer = edge.state is EdgeState.OPEN
-        edge.state = EdgeState.SETTLED
-        # Nobody can have applied a flow for which our own update was never made.
+        # No end can have applied a flow for which this node has not made its own update yet.
         edge.limit = max(edge.applied, min(applied, self.encoded))
         self._end_if_even(edge)
-        return answer
+        return before is EdgeState.OPEN
 
     def lose(self, edge: Edge) -> list[FrameId]:
-        """The link is gone, or the other end does not answer: end the edge as it stands; returns what it still held."""
-        edge.state = EdgeState.CLOSED
+        """End the edge as it stands, and return the updates that were not applied. The link is gone, or the other end
+        does not answer."""
+        if edge.state is not EdgeState.CLOSED:
+            edge.move(EdgeCause.LOST)
         frames, edge.arrived = edge.arrived, []
         return frames
 
     def end(self) -> list[FrameId]:
-        """Nothing will flow any more over any edge: end them all as they stand, and return what they still held."""
+        """The visit is over: end all edges as they stand, and return the updates that were not applied."""
         return [frame for edge in self.by_peer.values() for frame in self.lose(edge)]
 
     def take_keyframes(self) -> list[FrameId]:
-        """Give the neighbours' keyframes away: those of open edges, and of edges that opened and closed again."""
+        """Take out the neighbours' keyframes, also those of edges that opened and closed again."""
         frames = [edge.keyframe for edge in self.by_peer.values() if edge.keyframe]
         for edge in self.by_peer.values():
             edge.keyframe = None
         return frames
 
     def leftovers(self) -> list[FrameId]:
-        """Updates that arrived past their edge's limit."""
+        """Take out the updates that will never be applied, since their edges are closed."""
         frames = []
         for edge in self._in(EdgeState.CLOSED):
             frames += edge.arrived
@@ -235,16 +240,18 @@ class Edges:
     # --- arithmetic ---------------------------------------------------------------------------------
 
     def _in(self, state: EdgeState) -> list[Edge]:
-        return [e for e in self.by_peer.values() if e.state is state]
+        return [edge for edge in self.by_peer.values() if edge.state is state]
 
     def _index(self, inner: int) -> int:
         return NOTHING if inner == NOTHING else self._position[inner]
 
     def _after(self, inner: int) -> int:
+        """The inner step of the exchange that follows ``inner``; one past the last where none follows."""
         index = self._index(inner) + 1
         return self._mix_steps[index] if index < len(self._mix_steps) else self._mix_steps[-1] + 1
 
     def _ceiling(self, edge: Edge) -> int:
+        """The last inner step whose flow may be applied now."""
         if edge.state is EdgeState.OPEN:
             return self.encoded
         if edge.state is EdgeState.SETTLED and edge.limit is not None:
@@ -253,4 +260,4 @@ class Edges:
 
     def _end_if_even(self, edge: Edge) -> None:
         if edge.limit is not None and edge.applied >= edge.limit:
-            edge.state = EdgeState.CLOSED
+            edge.move(EdgeCause.EVEN)

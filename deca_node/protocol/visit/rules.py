@@ -1,4 +1,4 @@
-"""What a visit is told: the run's rules, its place in the graph, and what was seen of its neighbours' pace."""
+"""The rules of a visit: the run's settings, the node's neighbours, and how long to wait for them."""
 
 from dataclasses import dataclass
 
@@ -8,28 +8,32 @@ from deca_node.protocol.visit.policy import Policy
 from deca_node.protocol.visit.waits import Rests, Waits
 
 OPEN_SECONDS_MIN = 30.0
-"""The least an activation waits for its edges: neighbours may evaluate, and not all are equally fast at that."""
+"""The shortest wait for edges to open. Neighbours may evaluate before a visit, and some take longer than others."""
 
 
 @dataclass(frozen=True)
 class VisitRules:
-    """``near`` are the node's neighbours in the activation's graph; ``farewell`` is how long, in seconds, a visit that
-    is interrupted waits for the other ends of its edges; a checkpoint is due every ``checkpoint_every`` steps."""
+    """The rules of one visit at node ``name``."""
 
     name: str
     near: frozenset[str]
+    """The node's neighbours in the activation's graph."""
     schedule: Schedule
     overlap: bool
+    """Whether a step is computed while the updates of the one before travel."""
     late_steps: int
+    """By how many exchanges an edge may be behind [D]."""
     open_waits: Waits
     step_waits: Waits
     rests: Rests
     farewell: float
+    """Seconds that an interrupted visit waits for the other ends of its edges."""
     checkpoint_every: int
+    """Steps from one checkpoint to the next; 0 writes none within the visit."""
 
 
 class Pace:
-    """What a node has learnt, over all its visits, of how long others take and of who is late."""
+    """What a node has measured over all its visits: how long neighbours take, and which of them are late."""
 
     def __init__(self, name: str, settings: RunSettings, policy: Policy) -> None:
         self.rests = Rests()

@@ -2,25 +2,20 @@
 
 ::
 
-    ACTIVATING ------- keyframe written --------------> OPENING
-    OPENING ---------- every edge open, or late ------> CONNECTING
-    CONNECTING ------- keyframes absorbed ------------> STEPPING
-    STEPPING --------- update written ----------------> WAITING
-    WAITING ---------- neighbours' updates, or late --> STEPPING, or DRAINING after the last step
-    DRAINING --------- every edge even or closed -----> FREEZING, or STANDING where it was interrupted
-    STANDING --------- told to go on -----------------> STEPPING, without edges
+    ACTIVATING -> OPENING -> CONNECTING -> STEPPING <-> WAITING -> DRAINING -> FREEZING -> OVER
+                                                                      '-----> STANDING -> OVER
 
-A visit that is interrupted closes its edges in good order, writes a checkpoint and stands still; and one that was
-found in a checkpoint begins like that, standing. Only visits with gradients can be interrupted: what others add to a
-mix cannot be had later.
+:data:`deca_node.protocol.visit.phases.VISIT_PHASES` says what leads where, and why. A visit that is interrupted closes
+its edges in good order, writes a checkpoint and takes no further step: it is STANDING. A visit that a checkpoint had
+begins like that. Only a visit with gradients can be interrupted, since the flows of a mix without gradients cannot be
+had later.
 
-Commands to the trainer are sent ahead where nothing can change them any more: a mix and the half step
-after it go out together, so that the trainer never idles between the two.
+The visit sends commands to the trainer ahead where nothing can change them any more. A mix and the half step after it
+go out together, so that the trainer never idles between the two.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from enum import StrEnum
 
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
@@ -28,23 +23,11 @@ from deca_node.protocol.agreed.frames import FrameId, FrameKind
 from deca_node.protocol.agreed.schedule import Activation, Step
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.visit.closing import Closing
-from deca_node.protocol.visit.edges import Edge, Edges, EdgeState
+from deca_node.protocol.visit.edges import Edge, Edges
 from deca_node.protocol.visit.loans import Loans
+from deca_node.protocol.visit.phases import VISIT_PHASES, EdgeState, VisitCause, VisitPhase
 from deca_node.protocol.visit.rules import VisitRules
 from deca_node.protocol.visit.waits import Wait
-
-
-class VisitPhase(StrEnum):
-    """Where a visit stands; the picture above says what leads where."""
-
-    ACTIVATING = "activating"
-    OPENING = "opening"
-    CONNECTING = "connecting"
-    STEPPING = "stepping"
-    WAITING = "waiting"
-    DRAINING = "draining"
-    STANDING = "standing"
-    FREEZING = "freezing"
 
 
 class Visit:
@@ -60,8 +43,8 @@ class Visit:
         *,
         inner: int = 0,
     ) -> None:
-        """A visit from its beginning, with an edge to each of those who are ``wanted``; or from ``inner`` on, as a
-        checkpoint had it: then it stands, without edges."""
+        """A visit from its beginning, with an edge to every peer in ``wanted``. With ``inner`` above 0 it is the visit
+        that a checkpoint had, standing before that inner step, without edges."""
         self.activation = activation
         self.phase = VisitPhase.STANDING if inner else VisitPhase.ACTIVATING
         self._rules = rules
@@ -83,38 +66,41 @@ class Visit:
 
     @property
     def deadline(self) -> float | None:
-        """When the visit's patience ends; None while it waits for no neighbour."""
+        """When the visit waits no longer; None while it waits for no neighbour."""
         return self._wait.deadline
 
     @property
     def position(self) -> Step:
-        """The next step that is not done and mixed."""
+        """The first step that is not done and mixed."""
         return Step(self.activation.index, self._inner)
 
     @property
     def exchanging(self) -> bool:
         """Whether anything may still flow over its edges."""
-        return self.phase not in (VisitPhase.FREEZING, VisitPhase.STANDING)
+        return self.phase not in (VisitPhase.FREEZING, VisitPhase.STANDING, VisitPhase.OVER)
 
     @property
     def worth_keeping(self) -> bool:
-        """Whether a checkpoint now or soon would keep anything that the last one before the visit has not got."""
+        """Whether a checkpoint at the end of the current step would keep more than the one before the visit does."""
         begun = self._inner > 0 or self.phase in (VisitPhase.STEPPING, VisitPhase.WAITING)
         return self.phase is VisitPhase.FREEZING or (begun and self.activation.inner_steps > 0)
 
     def awaits(self) -> str | None:
-        """What the visit waits for, in words; None where that is the trainer."""
+        """What the visit waits for, as text; None where it waits for the trainer."""
         if self.phase is VisitPhase.OPENING:
             return f"edges to open: {_names(self.edges.offered())}"
         if self.phase in (VisitPhase.WAITING, VisitPhase.DRAINING):
             return f"updates: {_names(self.edges.uneven() + self.edges.closing())}"
         return None
 
+    def _move(self, cause: VisitCause) -> None:
+        self.phase = VISIT_PHASES.after(self.phase, cause)
+
     # --- opening ------------------------------------------------------------------------------------
 
     def activated(self, now: float) -> None:
         """The keyframe is written: offer every edge."""
-        self.phase = VisitPhase.OPENING
+        self._move(VisitCause.ACTIVATED)
         self._wait.begin(now, self._rules.open_waits.seconds())
         if self._interrupted:
             for edge in self.edges.offered():
@@ -123,7 +109,7 @@ class Visit:
             self._send_open(edge.peer)
 
     def peer_up(self, peer: str) -> None:
-        """A neighbour appeared: while edges are being opened, it gets one too."""
+        """A stream to a peer is open. A neighbour is offered an edge, as long as edges are opening."""
         if peer not in self._rules.near or self._interrupted:
             return
         if self.phase in (VisitPhase.ACTIVATING, VisitPhase.OPENING):
@@ -132,7 +118,7 @@ class Visit:
             self._send_open(peer)
 
     def take_offer(self, offer: e.OpenReceived, now: float) -> bool:
-        """The other end opened; False where there is no edge to open any more."""
+        """A neighbour's offer has come. False where there is no edge to open any more."""
         opening = self.phase is VisitPhase.OPENING
         opened = opening and self.edges.open(offer.peer, offer.degree, offer.keyframe)
         if opened:
@@ -140,20 +126,20 @@ class Visit:
         return opened
 
     def connect_if_open(self) -> None:
-        """Once every edge is open or given up, hand the neighbours' keyframes to the trainer."""
+        """Hand the neighbours' keyframes to the trainer once every edge is open or given up."""
         if self.phase is not VisitPhase.OPENING or self.edges.offered():
             return
-        self.phase = VisitPhase.CONNECTING
+        self._move(VisitCause.OPENED)
         self._rules.open_waits.add(self._wait.end(), len(self.edges.by_peer))
         near = [c.Neighbour(edge.peer, edge.weight, edge.keyframe) for edge in self.edges.live() if edge.keyframe]
         self._say(c.Connect(self.activation.index, tuple(near), self._keyframe))
         self._loans.lend_all(self._take_keyframes())
 
     def connected(self, event: e.Connected, now: float) -> None:
-        """The keyframes are absorbed: take the first step."""
+        """The trainer has absorbed the keyframes: take the first step."""
         self._loans.answered()
         self._closing.refused(event.refused)
-        self._half_step(now)
+        self._next_step(now)
 
     def _send_open(self, peer: str) -> None:
         assert self._keyframe is not None
@@ -166,18 +152,18 @@ class Visit:
     # --- steps --------------------------------------------------------------------------------------
 
     def half_stepped(self, event: e.HalfStepped, now: float) -> None:
-        """The step's own update is written: send it, and see who else's has come."""
+        """The half step is done: send its update, and mix if the neighbours' updates are there."""
         if event.update is not None:
             self.edges.encoded = event.step.inner
             for edge in self.edges.opened():
                 self._say(c.SendUpdate(edge.peer, event.update))
-        self.phase = VisitPhase.WAITING
+        self._move(VisitCause.STEPPED)
         there = len(self.edges.opened()) - len(self._late())
         self._wait.begin(now, self._rules.step_waits.seconds(), there)
         self.go_on(now)
 
     def update_received(self, event: e.UpdateReceived, now: float) -> None:
-        """A neighbour's update has come; one that is of no use, or out of order, is let go and counted."""
+        """A neighbour's update has arrived whole. One that is of no use, or out of order, is released and counted."""
         if not self.exchanging:
             self._let_go(event)
             return
@@ -196,10 +182,10 @@ class Visit:
         self._counters["updates_unused"] += 1
         self._loans.release([event.update])
         if event.update.inner >= self.activation.steps:
-            self._closing.mixes_on(event.peer, over=self.phase is VisitPhase.FREEZING)
+            self._closing.mixes_on(event.peer, over=self.phase in (VisitPhase.FREEZING, VisitPhase.OVER))
 
     def go_on(self, now: float) -> None:
-        """Something changed on an edge: see whether what this phase waits for has come."""
+        """An edge has changed: go on if this phase waits for nothing more."""
         if self.phase is VisitPhase.OPENING:
             self.connect_if_open()
         elif self.phase is VisitPhase.WAITING and not self._late():
@@ -208,7 +194,7 @@ class Visit:
             self._drain(now)
 
     def mixed(self, event: e.Mixed, now: float) -> None:
-        """The trainer has mixed; whose update was malformed loses its edge."""
+        """The trainer has mixed. Neighbours whose updates it refused lose their edges."""
         self._mixing = False
         self._loans.answered()
         self._closing.refused(event.refused)
@@ -216,24 +202,27 @@ class Visit:
         if self.phase is VisitPhase.DRAINING:
             self._drain(now)
 
-    def _half_step(self, now: float) -> None:
+    def _next_step(self, now: float) -> None:
+        """Ask for the next half step; or begin to drain where there is none to take."""
         step = self.position
         gradient = self._inner < self.activation.inner_steps
         live = bool(self.edges.opened())
         stop = self._interrupted and self._inner > 0
         if stop or self._inner >= self.activation.steps or not (gradient or live):
+            self._move(VisitCause.NO_STEP)
+            self._wait.begin(now, self._parting_seconds())
             self._drain(now)
             return
         update = None
         if live and self._rules.schedule.mixes(step):
             update = FrameId(self._rules.name, FrameKind.UPDATE, step.activation, step.inner)
             self._loans.wrote(update)
-        self.phase = VisitPhase.STEPPING
+        self._move(VisitCause.STEP)
         self._say(c.HalfStep(step, gradient, update))
 
     def _late(self) -> list[Edge]:
-        """Edges that this step still waits for. Overlap lets flows be one exchange late, but for the last
-        step with a gradient and the flush, where there is nothing left to hide them behind."""
+        """The edges that this step still waits for. With overlap flows may be one exchange late, except at the last
+        step with a gradient and in the flush, where no computation is left to hide the transfer behind."""
         if self.edges.encoded != self._inner:
             return []
         overlapped = self._rules.overlap and self._inner < self.activation.inner_steps - 1
@@ -246,10 +235,10 @@ class Visit:
         self._say_mix(self._inner, fold=self._inner < self.activation.inner_steps)
         self._inner += 1
         self._checkpoint_if_due()
-        self._half_step(now)
+        self._next_step(now)
 
     def _checkpoint_if_due(self) -> None:
-        """Between two steps, where nothing but what the trainer holds is needed to go on."""
+        """Ask for a checkpoint between two steps, where the trainer's own state is all that going on needs."""
         every = self._rules.checkpoint_every
         due = self._checkpoint_asked or (every and self._inner % every == 0)
         if due and not self._interrupted and self._inner < self.activation.inner_steps:
@@ -271,13 +260,10 @@ class Visit:
     # --- the end ------------------------------------------------------------------------------------
 
     def _drain(self, now: float) -> None:
-        """After the last step: apply what is still owed, and freeze once every edge is even or closed."""
-        if self.phase is not VisitPhase.DRAINING:
-            self.phase = VisitPhase.DRAINING
-            self._wait.begin(now, self._parting_seconds())
+        """Apply the flows that are still owed, and end the visit once every edge is even or closed."""
         if self.edges.due():
             if self._mixing:
-                # The trainer may be about to say that one of the neighbours has lost its edge.
+                # The trainer's answer may refuse a neighbour, which then loses its edge.
                 return
             self._say_mix(max(self._inner, 1) - 1, fold=False)
         if self.edges.uneven() or self.edges.closing():
@@ -292,8 +278,8 @@ class Visit:
         return self._rules.farewell if self._interrupted else self._rules.step_waits.seconds()
 
     def _freeze(self) -> None:
-        """Write the block back as it stands."""
-        self.phase = VisitPhase.FREEZING
+        """Have the block written back as it stands."""
+        self._move(VisitCause.EVEN)
         for edge in self.edges.opened():
             self._rules.rests.kept_up(edge.peer)
         self._closing.over()
@@ -301,24 +287,24 @@ class Visit:
         self._loans.lend_all(self.edges.end())
 
     def _stand(self) -> None:
-        """Write down where the visit stands, and take no further step."""
-        self.phase = VisitPhase.STANDING
+        """Have a checkpoint written, and take no further step."""
+        self._move(VisitCause.STAND)
         self._say(c.Checkpoint(self.position))
         self._loans.lend_all(self.edges.end())
 
     def ended(self) -> None:
-        """The block is written back, or the standstill's checkpoint is written or was tried."""
+        """The block is written back; or the checkpoint of a standing visit is written, or could not be."""
+        self._move(VisitCause.KEPT)
         self._loans.answered()
 
     def proceed(self, now: float) -> None:
         """Go on, without edges, from where the visit stands."""
-        self._interrupted = False
-        self._half_step(now)
+        self._next_step(now)
 
     # --- from outside -------------------------------------------------------------------------------
 
     def close_received(self, event: e.CloseReceived, now: float) -> None:
-        """The other end closed its edge: catch up where we owe flows."""
+        """A neighbour has closed its end: catch up with it where this end owes flows."""
         if self.exchanging:
             self._closing.closed_by_peer(event.peer, event.applied, event.reason)
             self.go_on(now)
@@ -326,7 +312,7 @@ class Visit:
             self._closing.answer_late(event.peer, event.applied)
 
     def peer_down(self, event: e.PeerDown, now: float) -> None:
-        """The link is gone, and with it the edge, for this activation if it has begun."""
+        """The stream to a peer is lost, and with it the edge. While edges are opening it can be offered again."""
         edge = self.edges.by_peer.get(event.peer)
         if self.phase in (VisitPhase.ACTIVATING, VisitPhase.OPENING):
             self._loans.release(self.edges.withdraw(event.peer))
@@ -335,7 +321,8 @@ class Visit:
         self.go_on(now)
 
     def interrupt(self, now: float) -> None:
-        """Close all edges in good order, and stand still at the end of the current step, but not before the first."""
+        """Close all edges in good order, and stand still at the end of the current step; the first step is always
+        taken."""
         if self._interrupted or not self.activation.inner_steps or not self.exchanging:
             return
         self._interrupted = True
@@ -344,27 +331,29 @@ class Visit:
         if self.phase is VisitPhase.DRAINING:
             self._wait.begin(now, self._parting_seconds())
             return
-        # In OPENING those that were offered an edge must hear of it too.
+        # While edges are opening, neighbours that were offered one must hear of it too.
         self._closing.part(self.edges.offered() + self.edges.opened(), f"{self._rules.name} stops for now")
         self.go_on(now)
 
     def ask_checkpoint(self) -> None:
-        """Write a checkpoint after the current step."""
+        """Have a checkpoint written after the current step."""
         self._checkpoint_asked = True
 
     def abandon(self, reason: str) -> None:
-        """Nothing of this visit will be gone on with: its trainer has died, or is about to. Tell the other ends, and
-        let every frame go."""
+        """Give the visit up, since its trainer has died or is about to end. The other ends are told, and every frame is
+        released."""
+        if self.phase is VisitPhase.OVER:
+            return
         self._closing.abandon(reason, offers_sent=self.phase is VisitPhase.OPENING)
         self._loans.release_all()
         self._loans.release(self._take_keyframes() + self.edges.end())
-        self.phase = VisitPhase.FREEZING
+        self._move(VisitCause.ABANDONED)
         self._wait.end()
 
-    # --- patience -----------------------------------------------------------------------------------
+    # --- late neighbours ----------------------------------------------------------------------------
 
     def deadline_passed(self, now: float) -> None:
-        """Policy with somebody has run out: go on without."""
+        """The wait for neighbours is over: go on without those that are late."""
         self._wait.deadline = None
         if self.phase is VisitPhase.OPENING:
             self._give_up_opening()
@@ -385,7 +374,7 @@ class Visit:
         self._mix(now)
 
     def _give_up_draining(self, now: float) -> None:
-        """First close what is uneven and wait for the other ends' word; the second time, go on without."""
+        """The first time, close the uneven edges and wait for the other ends' closes; the second time, end them."""
         for edge in self.edges.closing():
             self._closing.lose(edge, f"{edge.peer} did not answer the closing")
         for edge in self.edges.uneven():

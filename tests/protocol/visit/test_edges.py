@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
 from deca_node.protocol.errors import WireError
-from deca_node.protocol.visit.edges import NOTHING, Edge, Edges, EdgeState
+from deca_node.protocol.visit.edges import NOTHING, Edge, Edges
+from deca_node.protocol.visit.phases import EdgeState
 
 STEPS = (0, 1, 2, 3)
 KEYFRAME = FrameId("b", FrameKind.KEYFRAME, 0, 0)
