@@ -1,4 +1,4 @@
-"""The rules of a run, as pure functions and one state machine.
+"""The rules of a run, as pure functions and state machines.
 
 Nothing here reads a clock, a file or a socket, and nothing imports torch. Facts come in as events, commands go out, and
 the caller performs the commands. So the same code runs in production, in readable transcripts and in a seeded cluster
@@ -17,4 +17,5 @@ under a fake clock.
     quarantine     which peers are shut out for a while after repeated offences
     refusals       the table of all reasons for which something is refused
     errors         the errors that a person can act on, each with its exit code
+    transitions    state machines as tables, from which the code runs and the pictures are drawn
 """
