@@ -213,6 +213,9 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
+CODE = ("deca_node", "tests", "bench", "tools")
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if name_of(page) not in DATED], ids=name_of)
 def test_paths_in_documents_exist(page: Path) -> None:
     """Paths in backticks that begin with a folder of the repository or of ``deca_node``."""
@@ -220,6 +223,9 @@ def test_paths_in_documents_exist(page: Path) -> None:
     paths = re.findall(r"`([\w.-]+/[\w./-]+\.(?:py|c|h|js|proto|toml|yaml|sh))`", page.read_text())
     ours = [path for path in paths if path.partition("/")[0] in folders]
     assert [path for path in ours if not (ROOT / path).exists() and not (PACKAGE / path).exists()] == []
+    # A name alone follows a path in the same room.
+    names = re.findall(r"`([\w.-]+\.(?:py|c|h))`", page.read_text())
+    assert [name for name in names if not any(next((ROOT / each).rglob(name), None) for each in CODE)] == []
 
 
 def test_the_walks_through_the_code_name_what_is_there() -> None:
