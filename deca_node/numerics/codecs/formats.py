@@ -10,12 +10,12 @@ Wire format, all little-endian; n elements, no header, nothing between groups::
     int8   per group of 256:  float32 scale | 256 codes int8         x = code * scale, |code| <= 127
     int4   per group of  64:  float32 scale |  32 bytes              x = (nibble - 8) * scale
            byte b of a group holds element b in its low and element b + half in its high nibble
-    topk   per group of 1024: float32 scale |  32 codes int8 | the 32 places, in 40 bytes
-           the largest 32 magnitudes, as in int8; the rest is zero. :mod:`deca_node.numerics.codecs.places` writes
+    topk   per group of 1024: float32 scale |  64 codes int8 | the 64 places, in 80 bytes
+           the largest 64 magnitudes, as in int8; the rest is zero. :mod:`deca_node.numerics.codecs.places` writes
            places
 
 The last group may be shorter (int4: half = ceil(elements / 2), a missing high nibble is 8; topk: the largest
-ceil(elements / 32)). Since groups
+ceil(elements / 16)). Since groups
 are interleaved with their scales, any run of whole groups is one contiguous run of bytes: element
 ``start`` of a group begins at byte ``nbytes(start)``, so a slice decodes without the rest.
 
@@ -248,7 +248,7 @@ class Int4(_Absmax):
 
 
 class TopK(Int8):
-    """The 32 of every 1024 elements that are largest in magnitude, in int8: 0.6 bits per element.
+    """The 64 of every 1024 elements that are largest in magnitude, in int8: 1.2 bits per element.
 
     What is not sent stays in the difference that is encoded next, and grows there until its turn comes.
     """
