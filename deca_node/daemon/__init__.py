@@ -3,7 +3,8 @@
 ::
 
     supervise        from settings to an exit code: lock the folder, begin the log, run the daemon
-    daemon           the loop: an event goes into the node, its commands come out and are performed
+    daemon           start, loop, shutdown: events go into the node, its commands go to the performer
+    performer        performs commands: frames to peers, work to the trainer, requests to the network
     administration   what the node's owner sees of it and can ask of it
     network          what other nodes see of it
     logs             log lines, and the newest of them in memory

@@ -1,4 +1,4 @@
-"""From settings to an exit code: the folder is locked, logging begins, and the daemon lives in it."""
+"""From settings to an exit code: prepare the process, lock the folder, begin the log, run the daemon."""
 
 import asyncio
 import json
@@ -18,26 +18,24 @@ from deca_node.storage.folder import SETTINGS, finished, node_directory
 
 
 def run_node(loaded: Loaded, own: OwnAddress, security: Security) -> int:
-    """Run one node in the foreground until it has finished, was stopped or failed; returns the exit code.
+    """Run one node in the foreground until its run is complete, it is stopped, or it fails; returns the exit code.
 
-    Raises DecaError for what is found before the node takes part in anything.
+    Raises DecaError for problems that are found before the node takes part in the run.
     """
     settle_memory()
     answer_promptly()
     set_up_logging(loaded.node.log_level, loaded.node.log_format, own.name)
-    with (
-        node_directory(Path(loaded.node.dir)) as directory,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
+    with node_directory(Path(loaded.node.dir)) as directory:
         if finished(directory, loaded.run) and loaded.node.after_run == "exit":
             log.info("the run is complete; the tuned model is in %s", directory / "final")
             return 0
         _keep_settings(directory, loaded)
-        return runner.run(_life(loaded, own, security, directory))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_life(loaded, own, security, directory))
 
 
 def _keep_settings(directory: Path, loaded: Loaded) -> None:
-    """For people and for `deca-node debug`; a disk that is full keeps no node from starting."""
+    """Write the settings down for people and for `deca-node debug`. A full disk does not keep a node from starting."""
     try:
         write_file(directory / SETTINGS, [(json.dumps(as_document(loaded), indent=1) + "\n").encode()])
     except OSError as problem:
@@ -45,5 +43,5 @@ def _keep_settings(directory: Path, loaded: Loaded) -> None:
 
 
 async def _life(loaded: Loaded, own: OwnAddress, security: Security, directory: Path) -> int:
-    # The daemon makes queues and locks that belong to a running loop.
+    # A coroutine, because the daemon makes queues and locks that belong to the running loop.
     return await Daemon(loaded.run, loaded.node, own, security, directory).life()
