@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from deca_node.numerics import deca
-from deca_node.numerics.codecs.formats import CODECS, Codec
+from deca_node.numerics.codecs.base import Codec
+from deca_node.numerics.codecs.formats import CODECS
 from deca_node.numerics.deca import Counts, Hyper, Moments
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step

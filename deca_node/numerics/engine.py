@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from deca_node.numerics import deca
-from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC, Codec, slice_elements
+from deca_node.numerics.codecs.base import Codec, slice_elements
+from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
 from deca_node.numerics.exchange import clipping
 from deca_node.numerics.exchange.flows import Flow, PublicCopies, write_keyframe
 from deca_node.numerics.exchange.frames import Exchanged, Layout, State

@@ -9,7 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC, Codec
+from deca_node.numerics.codecs.base import Codec
+from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
 from deca_node.numerics.deca import Counts, Moments
 from deca_node.numerics.exchange import signals
 from deca_node.numerics.exchange.flows import Flow, PublicCopies

@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from deca_node.numerics.codecs import native
-from deca_node.numerics.codecs.native import Kernels
+from deca_node.numerics.codecs.table import Table
+from deca_node.storage import compiled
 from tests.numerics.codecs.compiled import COMPILER, NO_COMPILER, build
 
 
@@ -20,5 +21,5 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="session")
-def kernels(library: str) -> Kernels:
-    return native.load(library)
+def kernels(library: str) -> Table:
+    return {(codec, "cpu"): found for codec, found in native.load(compiled.load(library)).items()}

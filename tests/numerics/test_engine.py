@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from deca_node.numerics import deca, engine
-from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC, slice_elements
+from deca_node.numerics.codecs.base import slice_elements
+from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
 from deca_node.numerics.engine import BlockEngine, Figures, Neighbour, cut
 from deca_node.numerics.exchange.flows import Flow
 from deca_node.numerics.model.blocks import Block, partition

@@ -30,13 +30,15 @@ from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
 from deca_node.daemon.trainer.memory import settle_memory
 from deca_node.daemon.trainer.priority import answer_promptly
 from deca_node.daemon.wire.endpoint import Endpoint
-from deca_node.numerics.codecs import native
-from deca_node.numerics.codecs.formats import CACHE_ELEMENTS, CODECS, Codec
+from deca_node.numerics.codecs.base import CACHE_ELEMENTS, Codec
+from deca_node.numerics.codecs.formats import CODECS
+from deca_node.numerics.codecs.table import kernels_of
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
 
 HELD_MAX = 4
+CPU = torch.device("cpu")
 
 
 class Codes:
@@ -61,7 +63,7 @@ class Codes:
         """Check a neighbour's codes, and decode them."""
         theirs, elements = torch.frombuffer(frame, dtype=torch.uint8), self._own.numel()
         self._codec.largest(theirs, elements)
-        if not native.decode(self._codec.name, theirs, 0, self._arrived[peer]):
+        if not kernels_of(self._codec.name, CPU).decode(theirs, 0, self._arrived[peer]):
             for start in range(0, elements, CACHE_ELEMENTS):
                 stop = min(start + CACHE_ELEMENTS, elements)
                 self._arrived[peer][start:stop] = self._codec.decode(theirs, start, stop)
@@ -89,9 +91,9 @@ class Mixed(Codes):
         """Check a neighbour's codes, and mix."""
         theirs, e = torch.frombuffer(frame, dtype=torch.uint8), self._arrived[peer]
         self._codec.largest(theirs, e.numel())
-        flows = native.Flows.of([(theirs, self._ours, e)])
+        flows = self._codec.flows([(theirs, self._ours, e)], CPU)
         share, no_E = 0.5 / len(self._arrived), torch.empty(0)
-        done = flows is not None and flows.mix(self._codec.name, [share], 0, self._x, no_E, self._squares)
+        done = flows is not None and flows.mix([share], 0, self._x, no_E, self._squares)
         assert done, "mixing is measured compiled; build it with tools/build_native.py"
 
     def arrived(self, peer: int, frame: memoryview) -> content.Floats:

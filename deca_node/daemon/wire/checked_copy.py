@@ -1,55 +1,47 @@
-"""Bytes copied and their checksum taken in one pass: what a chunk goes through on its way out and on its way in.
+"""Copies bytes and computes their checksum in one pass, for every chunk that is sent and every one that arrives.
 
-The checksum is XXH3 with 64 bits. Where the library of :mod:`deca_node.numerics.codecs.native` was built,
-``checked_copy.c``
-in it does the work, a fifth quicker than a checksum and a copy one after the other, and lets other threads run
-meanwhile; elsewhere those two do it. This module imports no torch, since the daemon calls it.
+The checksum is XXH3 with 64 bits. ``checked_copy.c`` does the work if the compiled library was built
+(:mod:`deca_node.storage.compiled`). It takes a fifth less time than a checksum and a copy one after the other, and lets
+other threads run meanwhile. Without the library the two run one after the other.
 """
 
 import ctypes
-import os
 from collections.abc import Callable
-from importlib.util import find_spec
+from typing import cast
 
 import xxhash
 
-LIBRARY = "deca_node.numerics.codecs._codec"
+from deca_node.storage import compiled
+
 CHECKSUM_BYTES = 8
 LONG_BYTES = 240
-"""What the compiled pass is for is longer than this; XXH3 treats shorter inputs in other ways."""
+"""The compiled pass is for longer inputs only; XXH3 treats shorter inputs in other ways."""
 
 Pass = Callable[[int, int, int], int]
-"""To which address, from which, how many bytes; gives their checksum."""
+"""Takes the target's address, the source's address and the number of bytes; returns the checksum."""
 
 
-def load(path: str) -> Pass | None:
-    """The compiled pass of a library; None where it has none."""
-    try:
-        function = ctypes.CDLL(path).deca_checked_copy
-    except (OSError, AttributeError):
+def compiled_pass(library: ctypes.CDLL | None) -> Pass | None:
+    """The compiled pass of a library; None without a library, or if this machine's C compiler could not make it."""
+    function = getattr(library, "deca_checked_copy", None)
+    if function is None:
         return None
     function.restype = ctypes.c_uint64
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
-    return function
-
-
-def load_built() -> Pass | None:
-    """That of the library that was built with the package, unless ``DECA_NATIVE=0`` turns it off."""
-    spec = None if os.environ.get("DECA_NATIVE") == "0" else find_spec(LIBRARY)
-    return load(spec.origin) if spec and spec.origin else None
+    return cast("Pass", function)
 
 
 def checksum(data: bytes | memoryview) -> int:
-    """XXH3 of anything."""
+    """XXH3 of bytes, in 64 bits."""
     return xxhash.xxh3_64_intdigest(data)
 
 
 def append_checked(head: bytes, checksum_at: int, data: memoryview) -> bytes:
-    """``head`` and behind it ``data``, the only copy of it. The eight bytes of head from ``checksum_at`` on take the
-    checksum of data, the lowest byte first."""
+    """A message of ``head`` and ``data``, which is copied once. The eight bytes of the head from ``checksum_at`` on
+    become the checksum of ``data``, lowest byte first."""
     if COMPILED is None or data.readonly or len(data) <= LONG_BYTES:
         return b"".join((_stamped(head, checksum_at, checksum(data)), data))
-    # A bytes object that nobody else knows yet may be written to: CPython makes them so itself.
+    # A new bytes object that no other code refers to yet may be written to: CPython does so itself.
     message: bytes = _new_bytes(None, len(head) + len(data))
     address = _address_of_bytes(message)
     source = ctypes.c_char.from_buffer(data)
@@ -59,7 +51,10 @@ def append_checked(head: bytes, checksum_at: int, data: memoryview) -> bytes:
 
 
 def copy_checked(message: bytes, start: int, to: memoryview) -> int:
-    """Fill ``to`` with the bytes of ``message`` from ``start`` on; gives their checksum."""
+    """Fill ``to`` with the bytes of ``message`` from ``start`` on; returns their checksum.
+
+    Raises ValueError if the message does not hold so many.
+    """
     if start < 0 or start + len(to) > len(message):
         raise ValueError(f"{len(to)} bytes from {start} of {len(message)}")
     if COMPILED is None or len(to) <= LONG_BYTES:
@@ -78,4 +73,4 @@ _new_bytes = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_char_p, ctypes.c_ssize
 )
 _address_of_bytes = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object)(("PyBytes_AsString", ctypes.pythonapi))
 
-COMPILED = load_built()
+COMPILED = compiled_pass(compiled.load_built())

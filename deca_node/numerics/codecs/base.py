@@ -1,15 +1,20 @@
-"""What every codec has in common: how a slice of numbers is written, read and checked. The formats themselves are in
-:mod:`deca_node.numerics.codecs.formats`."""
+"""What all codecs have in common: how a block's numbers are written, read and checked, slice by slice.
+
+The formats themselves are in :mod:`deca_node.numerics.codecs.formats`, in torch. Each operation first asks the compiled
+kernels of its codec and device (:mod:`deca_node.numerics.codecs.table`); what these leave is done in torch.
+"""
 
 import math
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from deca_node.numerics.codecs import native
+from deca_node.numerics.codecs.kernels import CompiledFlows
+from deca_node.numerics.codecs.table import kernels_of
 from deca_node.protocol.errors import TrainerError, WireError
 
 CACHE_ELEMENTS = 1 << 17
@@ -84,7 +89,7 @@ class Codec(ABC):
         """
         assert x.dtype == torch.float32 and x.dim() == 1 and out.dtype == torch.uint8
         assert out.numel() == self.nbytes(x.numel()), f"{out.numel()} bytes for {x.numel()} elements of {self.name}"
-        if native.encode(self.name, x, out):
+        if kernels_of(self.name, x.device).encode(x, out):
             return
         target = out if out.device == x.device else torch.empty_like(out, device=x.device)
         size = slice_elements(x.device)
@@ -97,12 +102,42 @@ class Codec(ABC):
         if target is not out:
             out.copy_(target)
 
+    def encode_difference(self, x: Tensor, x_hat: Tensor, out: Tensor) -> None:
+        """q = Q(x - x^) into ``out`` (uint8 [nbytes(n)]) and x^ += q; x and x^ are float32 [n].
+
+        Raises NotFiniteError as :meth:`encode` does; x^ may then have taken up part of q.
+        """
+        done = kernels_of(self.name, x.device).encode_difference(x, x_hat, out)
+        size = slice_elements(x.device)
+        for start in range(done, x.numel(), size):
+            hat = x_hat[start : start + size]
+            codes = out[self.nbytes(start) :][: self.nbytes(hat.numel())]
+            self.encode(x[start : start + size] - hat, codes, start)
+            hat.add_(self.decode(codes, 0, hat.numel(), hat.device))
+
+    def add_difference(self, theirs: Tensor, ours: Tensor, start: int, e: Tensor, decoded: dict[int, Tensor]) -> None:
+        """e += q_j - q_i: e (float32 [n]) holds elements from ``start`` on; ``theirs`` and ``ours`` are whole buffers.
+
+        ``decoded`` keeps what ours decodes to in torch, so that one decoding serves every edge of the same slice.
+        """
+        if kernels_of(self.name, e.device).add_difference(theirs, ours, start, e):
+            return
+        stop = start + e.numel()
+        q_j = self.decode(theirs, start, stop, e.device)
+        if id(ours) not in decoded:
+            decoded[id(ours)] = self.decode(ours, start, stop, e.device)
+        e.add_(q_j.sub_(decoded[id(ours)]))
+
+    def flows(self, flows: Sequence[tuple[Tensor, Tensor, Tensor]], device: torch.device) -> CompiledFlows | None:
+        """Prepare flows (codes q_j, codes q_i, e_ij) for a compiled mix on ``device``; None if torch has to mix."""
+        return kernels_of(self.name, device).flows(flows)
+
     def decode(self, codes: Tensor, start: int, stop: int, device: torch.device | None = None) -> Tensor:
         """Elements [start, stop) of a whole buffer ``codes`` (uint8), as a new float32 tensor on ``device``."""
         device = device or codes.device
         if device.type == "cpu":
             x = torch.empty(stop - start, dtype=torch.float32)
-            if native.decode(self.name, codes, start, x):
+            if kernels_of(self.name, device).decode(codes, start, x):
                 return x
         lead = start % self.group
         last = -(-stop // self.group) * self.group
@@ -128,7 +163,7 @@ class Codec(ABC):
                 "bad-length",
                 f"{sender} sent {codes.numel()} bytes of {self.name} for {elements} elements, which take {expected}",
             )
-        compiled = native.measure(self.name, codes, elements)
+        compiled = kernels_of(self.name, codes.device).measure(codes, elements)
         return self._checked(codes, elements, sender) if compiled is None else Measure(*compiled)
 
     def _checked(self, codes: Tensor, elements: int, sender: str) -> Measure:

@@ -6,7 +6,7 @@
 
 #include "groups.h"
 
-/* The number of this set of functions, those of mixing.c included; native.py takes no library with another one. */
+/* The version of all functions of this library, in all its files; storage/compiled.py loads no library with another. */
 int deca_codec_interface(void) { return 3; }
 
 INLINE bool encode(Codec codec, const float *restrict x, size_t n, uint8_t *restrict out, size_t nbytes) {

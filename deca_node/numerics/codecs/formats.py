@@ -36,37 +36,14 @@ from torch import Tensor
 
 from deca_node.numerics.codecs import places as sparse
 from deca_node.numerics.codecs.base import (
-    ACCELERATOR_ELEMENTS,
     BFLOAT_MAX,
-    CACHE_ELEMENTS,
     FLOAT_MAX,
     FLOAT_TINY,
     Codec,
     Measure,
-    NotFiniteError,
     Part,
-    slice_elements,
 )
 from deca_node.protocol.errors import WireError
-
-__all__ = [
-    "ACCELERATOR_ELEMENTS",
-    "BFLOAT_MAX",
-    "CACHE_ELEMENTS",
-    "CODECS",
-    "FLOAT_MAX",
-    "FLOAT_TINY",
-    "KEYFRAME_CODEC",
-    "BFloat16",
-    "Codec",
-    "Float32",
-    "Int4",
-    "Int8",
-    "Measure",
-    "NotFiniteError",
-    "TopK",
-    "slice_elements",
-]
 
 
 class Float32(Codec):

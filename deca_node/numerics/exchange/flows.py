@@ -22,8 +22,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from deca_node.numerics.codecs import fused, native
-from deca_node.numerics.codecs.formats import KEYFRAME_CODEC, Codec, slice_elements
+from deca_node.numerics.codecs.base import Codec, slice_elements
+from deca_node.numerics.codecs.formats import KEYFRAME_CODEC
 from deca_node.numerics.model.blocks import Origin
 
 
@@ -84,14 +84,7 @@ class PublicCopies:
 
         Raises NotFiniteError as the codec does; x^ may then have taken up part of the block.
         """
-        if native.encode_difference(self.codec.name, x_half, self.x_hat, out):
-            return
-        for start, stop in _slices(x_half):
-            x_hat, codes = self.x_hat[start:stop], _bytes(self.codec, out, start, stop)
-            done = fused.encode_difference(self.codec, x_half[start:stop], x_hat, codes)
-            x_hat, codes = x_hat[done:], codes[self.codec.nbytes(done) :]
-            self.codec.encode(x_half[start + done : stop] - x_hat, codes, start + done)
-            x_hat.add_(self.codec.decode(codes, 0, stop - start - done, x_hat.device))
+        self.codec.encode_difference(x_half, self.x_hat, out)
 
     def check(self, flows: Sequence[Flow]) -> None:
         """Raise WireError where a neighbour's codes are malformed, before any of them is used."""
@@ -138,14 +131,7 @@ class PublicCopies:
         ours: dict[int, Tensor] = {}
         for flow in flows:
             e = differences[flow.peer]
-            if not (
-                native.add_difference(self.codec.name, flow.theirs, flow.ours, start, e)
-                or fused.add_difference(self.codec, flow.theirs, flow.ours, start, e)
-            ):
-                q_j = self.codec.decode(flow.theirs, start, stop, e.device)
-                if id(flow.ours) not in ours:
-                    ours[id(flow.ours)] = self.codec.decode(flow.ours, start, stop, e.device)
-                e.add_(q_j.sub_(ours[id(flow.ours)]))
+            self.codec.add_difference(flow.theirs, flow.ours, start, e, ours)
             yield self.edges[flow.peer].weight, e
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from deca_node.numerics.codecs.formats import FLOAT_MAX, Codec
+from deca_node.numerics.codecs.base import FLOAT_MAX, Codec
 from deca_node.numerics.deca import Moments
 from deca_node.numerics.exchange import signals
 from deca_node.numerics.exchange.flows import Flow

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from deca_node.numerics import deca
-from deca_node.numerics.codecs import native
 from deca_node.numerics.exchange import clipping
 from deca_node.numerics.exchange.flows import Flow, PublicCopies
 from deca_node.numerics.exchange.squares import square
@@ -27,7 +26,8 @@ class Mixing:
         self._gamma_c = gamma_c
         self._weights = [public.edges[flow.peer].weight for flow in flows]
         self._differences = {flow.peer: public.edges[flow.peer].e for flow in flows}
-        self._compiled = native.Flows.of([(flow.theirs, flow.ours, self._differences[flow.peer]) for flow in flows])
+        tensors = [(flow.theirs, flow.ours, self._differences[flow.peer]) for flow in flows]
+        self._compiled = public.codec.flows(tensors, public.x_hat.device)
         self._elements = 0
         # Sums of squares over every e_ij, over the sum over j of them, over E; on the device, so that no slice waits.
         self._squares = torch.zeros(3, dtype=torch.float64, device=public.x_hat.device)
@@ -43,7 +43,7 @@ class Mixing:
         if self._compiled is not None:
             shares = [self._gamma_c * (weight * share) for weight, share in zip(self._weights, left, strict=True)]
             E = torch.empty(x.numel() if needs_E else 0)
-            if self._compiled.mix(self._public.codec.name, shares, start, x, E, self._squares):
+            if self._compiled.mix(shares, start, x, E, self._squares):
                 return E if needs_E else None
         return self._in_torch(x, start, left)
 

@@ -45,7 +45,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from deca_node.numerics.codecs.formats import CODECS, NotFiniteError
+from deca_node.numerics.codecs.base import NotFiniteError
+from deca_node.numerics.codecs.formats import CODECS
 from deca_node.numerics.deca import Counts, Moments
 from deca_node.numerics.exchange.clipping import Clip
 from deca_node.protocol.errors import WireError

@@ -1,8 +1,8 @@
 """A chunk is copied and its checksum taken in one pass: both are what the two passes give that this replaces."""
 
+import ctypes
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 import xxhash
@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deca_node.daemon.wire import checked_copy
+from deca_node.storage.compiled import load_built
 from tests.numerics.codecs.compiled import COMPILER, NO_COMPILER, ROOT
 
 HEAD = bytes(range(20))
@@ -17,14 +18,14 @@ LENGTHS = [0, 1, 17, 240, 241, 255, 256, 257, 1023, 1024, 1025, 1088, 2047, 2048
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """This one file, built anew, so that no library left over from an older one is what is tested."""
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """This one file, built anew, so that the test does not run on a library left over from an older version."""
     if shutil.which(COMPILER) is None:
         pytest.skip(NO_COMPILER)
     source = ROOT / "deca_node" / "daemon" / "wire" / "checked_copy.c"
     built = tmp_path_factory.mktemp("checked") / "checked_copy.so"
     subprocess.run([COMPILER, "-std=c11", "-O2", "-fPIC", "-shared", str(source), "-o", str(built)], check=True)
-    return str(built)
+    return ctypes.CDLL(str(built))
 
 
 def content(nbytes: int) -> bytearray:
@@ -45,8 +46,8 @@ def check(data: bytearray) -> None:
 
 
 @pytest.mark.parametrize("nbytes", LENGTHS)
-def test_one_pass_gives_what_two_give(library: str, nbytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled = checked_copy.load(library)
+def test_one_pass_gives_what_two_give(library: ctypes.CDLL, nbytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = checked_copy.compiled_pass(library)
     assert compiled is not None
     for way in (compiled, None):
         monkeypatch.setattr(checked_copy, "COMPILED", way)
@@ -68,5 +69,12 @@ def test_what_does_not_lie_in_the_message_is_refused() -> None:
             checked_copy.copy_checked(bytes(300), start, memoryview(bytearray(nbytes)))
 
 
-def test_a_library_that_is_not_there_is_passed_over(tmp_path: Path) -> None:
-    assert checked_copy.load(str(tmp_path / "nothing.so")) is None
+def test_without_the_library_or_the_function_there_is_no_compiled_pass() -> None:
+    """A compiler without vectors of 64 bytes leaves the function out of the library."""
+    assert checked_copy.compiled_pass(None) is None
+    assert checked_copy.compiled_pass(ctypes.pythonapi) is None
+
+
+def test_a_library_that_is_not_there_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deca_node.storage.compiled.LIBRARY", "deca_node.numerics.codecs._no_such_library")
+    assert load_built() is None

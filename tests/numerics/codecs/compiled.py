@@ -15,10 +15,13 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from deca_node.numerics.codecs import native
+from deca_node.numerics.codecs import native, table
 from deca_node.numerics.codecs import places as sparse
-from deca_node.numerics.codecs.formats import CACHE_ELEMENTS, CODECS, FLOAT_MAX, KEYFRAME_CODEC, Codec, TopK
-from deca_node.numerics.codecs.native import Kernels
+from deca_node.numerics.codecs.base import CACHE_ELEMENTS, FLOAT_MAX, Codec
+from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC, TopK
+from deca_node.numerics.codecs.kernels import Kernels
+from deca_node.numerics.codecs.native import Native
+from deca_node.numerics.codecs.table import Table
 from deca_node.numerics.exchange.flows import PublicCopies
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,8 +43,12 @@ def build(into: Path, flags: str = "") -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
 
 
+NO_KERNELS: Table = {}
+"""With these torch does all the work."""
+
+
 @contextmanager
-def using(kernels: Kernels) -> Iterator[list[bool]]:
+def using(kernels: Table) -> Iterator[list[bool]]:
     """Let the codecs use these kernels, none for torch; yields what each call of one returned."""
     returned: list[bool] = []
 
@@ -52,19 +59,23 @@ def using(kernels: Kernels) -> Iterator[list[bool]]:
 
         return call
 
-    before, native.KERNELS = native.KERNELS, {key: spy(kernel) for key, kernel in kernels.items()}
+    def spied(kernels: Kernels) -> Kernels:
+        assert isinstance(kernels, Native)
+        return Native({verb: spy(function) for verb, function in kernels.functions.items()})
+
+    before, table.TABLE = table.TABLE, {key: spied(found) for key, found in kernels.items()}
     try:
         yield returned
     finally:
-        native.KERNELS = before
+        table.TABLE = before
 
 
-def assert_same_bits(kernels: Kernels, compute: Callable[[], Tensor]) -> Tensor:
+def assert_same_bits(kernels: Table, compute: Callable[[], Tensor]) -> Tensor:
     """The compiled code does the work, and torch comes to the same bytes (so -0.0 is not 0.0)."""
     with using(kernels) as returned:
         compiled = compute()
     assert returned and all(returned), "the compiled code left this to torch"
-    with using({}):
+    with using(NO_KERNELS):
         expected = compute()
     assert compiled.dtype == expected.dtype and compiled.numpy().tobytes() == expected.numpy().tobytes()
     return compiled

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from deca_node.numerics.codecs import formats
-from deca_node.numerics.codecs.formats import CACHE_ELEMENTS, CODECS, FLOAT_MAX, FLOAT_TINY, Codec, NotFiniteError
+from deca_node.numerics.codecs import base
+from deca_node.numerics.codecs.base import CACHE_ELEMENTS, FLOAT_MAX, FLOAT_TINY, Codec, NotFiniteError
+from deca_node.numerics.codecs.formats import CODECS
 from deca_node.protocol.errors import DecaError, TrainerError, WireError
 
 codecs = pytest.mark.parametrize("codec", CODECS.values(), ids=lambda codec: codec.name)
@@ -254,4 +255,4 @@ def test_decoding_is_one_float32_multiplication(codec: Codec) -> None:
 
 def test_slices_are_multiples_of_every_group() -> None:
     for device in (torch.device("cpu"), torch.device("meta")):
-        assert all(formats.slice_elements(device) % codec.group == 0 for codec in CODECS.values())
+        assert all(base.slice_elements(device) % codec.group == 0 for codec in CODECS.values())

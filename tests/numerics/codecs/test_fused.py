@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from deca_node.numerics.codecs import fused, native
-from deca_node.numerics.codecs.formats import CODECS, FLOAT_MAX, FLOAT_TINY, Codec, NotFiniteError
+from deca_node.numerics.codecs import fused, table
+from deca_node.numerics.codecs.base import FLOAT_MAX, FLOAT_TINY, Codec, NotFiniteError
+from deca_node.numerics.codecs.formats import CODECS, Int4, Int8
 from deca_node.numerics.exchange import flows
 from deca_node.numerics.exchange.flows import Flow, PublicCopies
 from tests.numerics.codecs.compiled import any_codes, any_floats, half_steps, public_copies
@@ -26,6 +27,8 @@ from tests.numerics.codecs.compiled import any_codes, any_floats, half_steps, pu
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")]
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+KERNELS = {(name, DEVICE.type): kernels for name, kernels in fused.CODECS.items()}
+TABLE = table.TABLE
 codecs = pytest.mark.parametrize("codec", [CODECS["int8"], CODECS["int4"]], ids=lambda codec: codec.name)
 few = settings(max_examples=15, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
@@ -54,7 +57,7 @@ print(done.asm["ptx"])
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels against torch: in Triton's interpreter where there is no GPU, and with no compiled codecs between."""
     pytest.importorskip("triton", reason="Triton is not installed; on Linux: pip install triton")
-    monkeypatch.setattr(native, "KERNELS", {})
+    monkeypatch.setattr(table, "TABLE", {})
     torch.set_num_threads(1)
 
 
@@ -73,7 +76,7 @@ class Both:
         """Codes and x^ of each."""
         found = []
         for on in (True, False):
-            self._patch.setattr(fused, "runs_on", lambda device, on=on: on)
+            self._patch.setattr(table, "TABLE", KERNELS if on else {})
             public, out = moved(public_copies(codec, x_hat)), torch.zeros(codec.nbytes(x.numel()), dtype=torch.uint8)
             public.difference(x.to(DEVICE), out)
             found.append(torch.cat((out, public.x_hat.cpu().view(torch.uint8))))
@@ -83,7 +86,7 @@ class Both:
         """e of each."""
         found = []
         for on in (True, False):
-            self._patch.setattr(fused, "runs_on", lambda device, on=on: on)
+            self._patch.setattr(table, "TABLE", KERNELS if on else {})
             public = moved(public_copies(codec, torch.zeros(n)))
             generator = torch.Generator().manual_seed(n)
             public.edges[flow.peer] = flows.Edge(0.5, torch.randn(n, generator=generator).to(DEVICE))
@@ -156,7 +159,7 @@ def test_any_slice_of_any_codes(codec: Codec, both: Both, n: int, seed: int, dat
 def test_what_is_not_finite_is_refused_by_name_and_index(
     codec: Codec, monkeypatch: pytest.MonkeyPatch, value: float, index: int
 ) -> None:
-    monkeypatch.setattr(fused, "runs_on", lambda device: True)
+    monkeypatch.setattr(table, "TABLE", KERNELS)
     x = noise(600)
     x[index] = value
     public, out = moved(public_copies(codec, noise(600, 1))), torch.zeros(codec.nbytes(600), dtype=torch.uint8)
@@ -166,13 +169,34 @@ def test_what_is_not_finite_is_refused_by_name_and_index(
 
 def test_kernels_are_what_is_tested(both: Both) -> None:
     assert fused._load() is not None
-    both._patch.setattr(fused, "runs_on", lambda device: True)
+    both._patch.setattr(table, "TABLE", KERNELS)
     x = noise(600).to(DEVICE)
     out = torch.zeros(CODECS["int8"].nbytes(600), dtype=torch.uint8)
-    assert fused.encode_difference(CODECS["int8"], x, torch.zeros_like(x), out) == 512
-    assert fused.encode_difference(CODECS["fp32"], x, torch.zeros_like(x), out) == 0
-    assert fused.encode_difference(CODECS["topk"], x, torch.zeros_like(x), out) == 0
-    assert not fused.add_difference(CODECS["bf16"], out, out, 0, x)
+    assert table.kernels_of("int8", DEVICE).encode_difference(x, torch.zeros_like(x), out) == 512
+    assert table.kernels_of("fp32", DEVICE).encode_difference(x, torch.zeros_like(x), out) == 0
+    assert table.kernels_of("topk", DEVICE).encode_difference(x, torch.zeros_like(x), out) == 0
+    assert not table.kernels_of("bf16", DEVICE).add_difference(out, out, 0, x)
+
+
+def test_the_table_has_the_kernels_for_cuda() -> None:
+    """The formats' own constants are those that the kernels were made with."""
+    cuda = torch.device("cuda")
+    for name, kernels in fused.CODECS.items():
+        codec = CODECS[name]
+        assert isinstance(codec, Int4 | Int8)
+        assert TABLE[name, "cuda"] is kernels
+        assert (kernels._group, kernels._q, kernels._row_bytes) == (codec.group, codec.q, codec.nbytes(codec.group))
+    assert ("topk", cuda.type) not in TABLE
+
+
+@codecs
+def test_a_block_of_several_launches(codec: Codec, both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "SLICE_ELEMENTS", 512)
+    assert_same(both.difference(codec, noise(1700), noise(1700, 1)))
+    monkeypatch.setattr(table, "TABLE", KERNELS)
+    x, out = noise(1700).to(DEVICE), torch.zeros(codec.nbytes(1700), dtype=torch.uint8)
+    x[1200] = math.nan
+    assert table.kernels_of(codec.name, DEVICE).encode_difference(x, torch.zeros_like(x), out) == 1024
 
 
 @pytest.mark.parametrize("capability", [80, 90])

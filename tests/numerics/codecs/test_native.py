@@ -16,13 +16,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from deca_node.numerics.codecs import native
-from deca_node.numerics.codecs.formats import CACHE_ELEMENTS, CODECS, FLOAT_MAX, KEYFRAME_CODEC, Codec, NotFiniteError
-from deca_node.numerics.codecs.native import Kernels
+from deca_node.numerics.codecs.base import CACHE_ELEMENTS, FLOAT_MAX, Codec, NotFiniteError
+from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
+from deca_node.numerics.codecs.table import Table, kernels_of
 from deca_node.numerics.exchange.flows import Flow
 from deca_node.protocol.errors import WireError
+from deca_node.storage import compiled
 from tests.numerics.codecs.compiled import (
     COMPILER,
     NO_COMPILER,
+    NO_KERNELS,
     RAGGED,
     any_codes,
     any_floats,
@@ -39,6 +42,8 @@ from tests.numerics.codecs.compiled import (
     vectors,
 )
 
+CPU = torch.device("cpu")
+
 # --- the same bits ----------------------------------------------------------------------------------
 
 
@@ -51,7 +56,7 @@ def after_difference(codec: Codec, x: Tensor, x_hat: Tensor) -> Tensor:
 
 @codecs
 @given(x=vectors)
-def test_codes_are_those_of_torch(codec: Codec, kernels: Kernels, x: Tensor) -> None:
+def test_codes_are_those_of_torch(codec: Codec, kernels: Table, x: Tensor) -> None:
     codes = assert_same_bits(kernels, lambda: encoded(codec, x))
     assert_same_bits(kernels, lambda: codec.decode(codes, 0, x.numel()))
 
@@ -59,7 +64,7 @@ def test_codes_are_those_of_torch(codec: Codec, kernels: Kernels, x: Tensor) -> 
 @codecs
 @given(n=sizes, seed=seeds, at=exponents, hat_at=exponents)
 def test_differences_are_those_of_torch(
-    codec: Codec, kernels: Kernels, n: int, seed: int, at: tuple[int, int], hat_at: tuple[int, int]
+    codec: Codec, kernels: Table, n: int, seed: int, at: tuple[int, int], hat_at: tuple[int, int]
 ) -> None:
     # Half the range of float32, so that no difference overflows.
     x, x_hat = 0.5 * any_floats(n, seed, at), 0.5 * any_floats(n, seed + 1, hat_at)
@@ -69,7 +74,7 @@ def test_differences_are_those_of_torch(
 @codecs
 @given(n=sizes, seed=seeds, data=st.data())
 def test_any_slice_of_any_codes_is_read_as_torch_reads_it(
-    codec: Codec, kernels: Kernels, n: int, seed: int, data: st.DataObject
+    codec: Codec, kernels: Table, n: int, seed: int, data: st.DataObject
 ) -> None:
     start, stop = sorted((data.draw(st.integers(0, n)), data.draw(st.integers(0, n))))
     theirs, ours = any_codes(codec, n, seed), any_codes(codec, n, seed + 1)
@@ -95,7 +100,7 @@ def bound(codec: Codec, codes: Tensor, n: int) -> Tensor:
 
 @codecs
 @pytest.mark.parametrize("n", RAGGED)
-def test_every_length_gives_the_bits_of_torch(codec: Codec, kernels: Kernels, n: int) -> None:
+def test_every_length_gives_the_bits_of_torch(codec: Codec, kernels: Table, n: int) -> None:
     x = noise(n, scale=1e-4)
     codes = assert_same_bits(kernels, lambda: encoded(codec, x))
     assert_same_bits(kernels, lambda: codec.decode(codes, 0, n))
@@ -104,7 +109,7 @@ def test_every_length_gives_the_bits_of_torch(codec: Codec, kernels: Kernels, n:
 
 
 @codecs
-def test_codes_may_begin_at_any_byte(codec: Codec, kernels: Kernels) -> None:
+def test_codes_may_begin_at_any_byte(codec: Codec, kernels: Table) -> None:
     """A frame in shared memory is not aligned."""
     x, n = noise(321), codec.nbytes(321)
 
@@ -123,7 +128,7 @@ def test_codes_may_begin_at_any_byte(codec: Codec, kernels: Kernels) -> None:
 @pytest.mark.parametrize("value", [math.nan, -math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("index", [0, 300, CACHE_ELEMENTS + 7, CACHE_ELEMENTS + 99])
 def test_what_is_not_finite_is_refused_by_the_same_error(
-    codec: Codec, kernels: Kernels, value: float, index: int
+    codec: Codec, kernels: Table, value: float, index: int
 ) -> None:
     x = noise(CACHE_ELEMENTS + 100)
     x[index] = value
@@ -131,13 +136,13 @@ def test_what_is_not_finite_is_refused_by_the_same_error(
     for attempt in (lambda: encoded(codec, x), lambda: after_difference(codec, x, noise(x.numel(), 1))):
         with using(kernels), pytest.raises(NotFiniteError) as compiled:
             attempt()
-        with using({}), pytest.raises(NotFiniteError) as expected:
+        with using(NO_KERNELS), pytest.raises(NotFiniteError) as expected:
             attempt()
         assert (str(compiled.value), compiled.value.index) == (str(expected.value), index)
 
 
 @codecs
-def test_a_difference_that_overflows_is_refused(codec: Codec, kernels: Kernels) -> None:
+def test_a_difference_that_overflows_is_refused(codec: Codec, kernels: Table) -> None:
     with using(kernels), pytest.raises(NotFiniteError, match=r"element 70 .* which is inf"):
         after_difference(codec, *(torch.zeros(100).index_fill(0, torch.tensor(70), s * FLOAT_MAX) for s in (1, -1)))
 
@@ -146,62 +151,64 @@ def test_a_difference_that_overflows_is_refused(codec: Codec, kernels: Kernels) 
 @pytest.mark.parametrize("group", [0, 1, 2])
 @pytest.mark.parametrize("scale", [math.nan, -math.nan, math.inf, -math.inf, -1.0, FLOAT_MAX])
 def test_a_scale_that_no_encoder_writes_is_refused_by_the_same_error(
-    codec: Codec, kernels: Kernels, group: int, scale: float
+    codec: Codec, kernels: Table, group: int, scale: float
 ) -> None:
     elements = 2 * codec.group + 5
     codes = encoded(codec, noise(elements))
     codes[codec.nbytes(group * codec.group) :][:4] = torch.tensor([scale]).view(torch.uint8)
     with using(kernels), pytest.raises(WireError) as compiled:
         codec.largest(codes, elements, "beech")
-    with using({}), pytest.raises(WireError) as expected:
+    with using(NO_KERNELS), pytest.raises(WireError) as expected:
         codec.largest(codes, elements, "beech")
     assert (str(compiled.value), compiled.value.reason) == (str(expected.value), "not-finite")
 
 
 @given(n=st.integers(1, 2200), seed=seeds, data=st.data())
-def test_places_out_of_order_are_seen_by_both(kernels: Kernels, n: int, seed: int, data: st.DataObject) -> None:
+def test_places_out_of_order_are_seen_by_both(kernels: Table, n: int, seed: int, data: st.DataObject) -> None:
     """The compiled check refuses what torch refuses, whatever bytes stand where places should."""
     codec = CODECS["topk"]
     codes = any_codes(codec, n, seed)
     at = data.draw(st.integers(0, codes.numel() - 1))
     codes[at] = data.draw(st.integers(0, 255))
-    with using({}):
+    with using(NO_KERNELS):
         try:
             largest, rms = codec.measure(codes, n)
             expected: object = (largest, pytest.approx(rms))
         except WireError:
             expected = None
     with using(kernels):
-        assert native.measure("topk", codes, n) == expected
+        assert kernels_of("topk", CPU).measure(codes, n) == expected
 
 
 @codecs
-def test_lengths_that_do_not_fit_touch_nothing(codec: Codec, kernels: Kernels) -> None:
+def test_lengths_that_do_not_fit_touch_nothing(codec: Codec, kernels: Table) -> None:
     """The compiled code trusts no length: a slip in Python must not become a write beyond an array."""
-    name, x, codes = codec.name, noise(320), encoded(codec, noise(320))
+    x, codes = noise(320), encoded(codec, noise(320))
     short, before = codes[:-1], (x.clone(), codes.clone())
-    with using(kernels):
-        assert not native.encode(name, x, short)
-        assert not native.encode(name, x[1:], codes.repeat(2))
-        assert not native.encode_difference(name, x, x[1:], codes)
-        assert not native.encode_difference(name, x, noise(320), short)
-        assert not native.decode(name, codes, 1, x)
-        assert not native.decode(name, codes[:3], 0, x[:1])
-        assert not native.decode(name, codes, -1, x[:2])
-        assert not native.add_difference(name, codes, short, 0, x)
-        assert not native.add_difference(name, short, codes, 0, x)
-        assert native.measure(name, short, 320) is None
-        assert native.measure(name, codes, 400) is None
+    native_codec = kernels[codec.name, "cpu"]
+    assert not native_codec.encode(x, short)
+    assert not native_codec.encode(x[1:], codes.repeat(2))
+    assert not native_codec.encode_difference(x, x[1:], codes)
+    assert not native_codec.encode_difference(x, noise(320), short)
+    assert not native_codec.decode(codes, 1, x)
+    assert not native_codec.decode(codes[:3], 0, x[:1])
+    assert not native_codec.decode(codes, -1, x[:2])
+    assert not native_codec.add_difference(codes, short, 0, x)
+    assert not native_codec.add_difference(short, codes, 0, x)
+    assert native_codec.measure(short, 320) is None
+    assert native_codec.measure(codes, 400) is None
     assert torch.equal(x, before[0]) and torch.equal(codes, before[1])
 
 
-def test_what_the_compiled_code_cannot_take_is_left_to_torch(kernels: Kernels) -> None:
+def test_what_the_compiled_code_cannot_take_is_left_to_torch(kernels: Table) -> None:
     x, codec = noise(600), CODECS["int8"]
     with using(kernels) as returned:
-        assert not native.encode("int8", x[::2], torch.empty(codec.nbytes(300), dtype=torch.uint8))
-        assert not native.encode("int8", x.double(), torch.empty(codec.nbytes(600), dtype=torch.uint8))
-        assert not native.encode("int8", x.to("meta"), torch.empty(codec.nbytes(600), dtype=torch.uint8))
-        assert not native.encode("bf16", x, torch.empty(1200, dtype=torch.uint8))
+        int8 = kernels_of("int8", CPU)
+        assert not int8.encode(x[::2], torch.empty(codec.nbytes(300), dtype=torch.uint8))
+        assert not int8.encode(x.double(), torch.empty(codec.nbytes(600), dtype=torch.uint8))
+        assert not int8.encode(x.to("meta"), torch.empty(codec.nbytes(600), dtype=torch.uint8))
+        assert not kernels_of("bf16", CPU).encode(x, torch.empty(1200, dtype=torch.uint8))
+        assert not kernels_of("int8", torch.device("meta")).encode(x, torch.empty(608, dtype=torch.uint8))
         assert not returned
         strided = encoded(codec, x[::2])
     assert torch.equal(strided, encoded(codec, x[::2].clone()))
@@ -211,22 +218,22 @@ def test_what_the_compiled_code_cannot_take_is_left_to_torch(kernels: Kernels) -
 
 
 def test_the_environment_turns_it_off(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "find_spec", lambda name: spec_from_file_location(name, library))
+    monkeypatch.setattr(compiled, "find_spec", lambda name: spec_from_file_location(name, library))
     assert native.load_built()
     monkeypatch.setenv("DECA_NATIVE", "0")
     assert not native.load_built()
 
 
 def test_without_a_library_torch_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "LIBRARY", "deca_node.numerics.codecs._no_such_library")
+    monkeypatch.setattr(compiled, "LIBRARY", "deca_node.numerics.codecs._no_such_library")
     assert not native.load_built()
 
 
 def test_a_library_of_another_version_is_left_alone_with_a_warning(
     library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native, "find_spec", lambda name: spec_from_file_location(name, library))
-    monkeypatch.setattr(native, "INTERFACE", native.INTERFACE + 1)
+    monkeypatch.setattr(compiled, "find_spec", lambda name: spec_from_file_location(name, library))
+    monkeypatch.setattr(compiled, "INTERFACE", compiled.INTERFACE + 1)
     with pytest.warns(UserWarning, match="has interface .* build it again"):
         assert not native.load_built()
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from deca_node.numerics import deca
 from deca_node.numerics.codecs import places as sparse
-from deca_node.numerics.codecs.formats import CODECS, Codec
+from deca_node.numerics.codecs.base import Codec
+from deca_node.numerics.codecs.formats import CODECS
 from deca_node.numerics.exchange.flows import Flow
 from deca_node.protocol.agreed.run import TOPK_FLOW_SHARE_MAX, RunSettings
 from deca_node.protocol.agreed.topology import graph

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from deca_node.numerics import deca
-from deca_node.numerics.codecs.formats import CACHE_ELEMENTS, CODECS, KEYFRAME_CODEC, Codec
+from deca_node.numerics.codecs.base import CACHE_ELEMENTS, Codec
+from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
 from deca_node.numerics.exchange.flows import Flow, PublicCopies, write_keyframe
 from deca_node.numerics.model.blocks import Origin
 from deca_node.protocol.errors import WireError

@@ -9,12 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from deca_node.numerics.codecs import native
-from deca_node.numerics.codecs.formats import CACHE_ELEMENTS, CODECS, KEYFRAME_CODEC, Codec
-from deca_node.numerics.codecs.native import Kernels
+from deca_node.numerics.codecs.base import CACHE_ELEMENTS, Codec
+from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
+from deca_node.numerics.codecs.table import Table
 from deca_node.numerics.exchange.flows import Flow, PublicCopies
 from deca_node.numerics.exchange.mix import Mixing
-from tests.numerics.codecs.compiled import RAGGED, any_codes, codecs, encoded, noise, public_copies, seeds, sizes, using
+from tests.numerics.codecs.compiled import (
+    NO_KERNELS,
+    RAGGED,
+    any_codes,
+    codecs,
+    encoded,
+    noise,
+    public_copies,
+    seeds,
+    sizes,
+    using,
+)
 
 GAMMA_C = 0.7
 PEERS = "abcd"
@@ -66,14 +77,14 @@ def assert_same(one: Mixed, other: Mixed) -> None:
 
 
 def both_ways(
-    kernels: Kernels, codec: Codec, n: int, order: str, spans: Sequence[tuple[int, int]], *,
+    kernels: Table, codec: Codec, n: int, order: str, spans: Sequence[tuple[int, int]], *,
     seed: int = 0, left: list[float] | None = None, needs_E: bool = True,
 ) -> None:  # fmt: skip
     flows, neighbours = frames(codec, n, order, seed), len(set(order))
     with using(kernels) as returned:
         compiled, _ = mixed(opened(codec, n, neighbours), flows, spans, left, needs_E)
     assert all(returned)
-    with using({}):
+    with using(NO_KERNELS):
         expected, _ = mixed(opened(codec, n, neighbours), flows, spans, left, needs_E)
     assert_same(compiled, expected)
 
@@ -81,21 +92,21 @@ def both_ways(
 @codecs
 @pytest.mark.parametrize("order", ["a", "aa", "ab", "abcd", "abab", "aab"])
 @pytest.mark.parametrize("needs_E", [True, False])
-def test_any_flows_mix_to_the_bits_of_torch(kernels: Kernels, codec: Codec, order: str, needs_E: bool) -> None:
+def test_any_flows_mix_to_the_bits_of_torch(kernels: Table, codec: Codec, order: str, needs_E: bool) -> None:
     """One edge or several, on time or several steps late, with E for the fold or without."""
     both_ways(kernels, codec, 3000, order, [(0, 1000), (1000, 1001), (1001, 3000)], needs_E=needs_E)
 
 
 @codecs
 @pytest.mark.parametrize("n", RAGGED)
-def test_every_length_mixes_to_the_bits_of_torch(kernels: Kernels, codec: Codec, n: int) -> None:
+def test_every_length_mixes_to_the_bits_of_torch(kernels: Table, codec: Codec, n: int) -> None:
     both_ways(kernels, codec, n, "ab", [(0, n)])
 
 
 @codecs
 @given(n=sizes, seed=seeds, data=st.data())
 def test_any_slices_mix_to_the_bits_of_torch(
-    kernels: Kernels, codec: Codec, n: int, seed: int, data: st.DataObject
+    kernels: Table, codec: Codec, n: int, seed: int, data: st.DataObject
 ) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, n), max_size=3)))
     left = data.draw(st.none() | st.lists(st.sampled_from([0.0, 0.3, 1.0]), min_size=3, max_size=3))
@@ -103,7 +114,7 @@ def test_any_slices_mix_to_the_bits_of_torch(
 
 
 @codecs
-def test_a_flow_of_which_nothing_is_left_moves_its_edge_alone(kernels: Kernels, codec: Codec) -> None:
+def test_a_flow_of_which_nothing_is_left_moves_its_edge_alone(kernels: Table, codec: Codec) -> None:
     public, flows = opened(codec, 500, 1), frames(codec, 500, "a")
     before = public.edges["a"].e.clone()
     with using(kernels):
@@ -112,7 +123,7 @@ def test_a_flow_of_which_nothing_is_left_moves_its_edge_alone(kernels: Kernels, 
     assert torch.equal(e, before + (codec.decode(flows[0].theirs, 0, 500) - codec.decode(flows[0].ours, 0, 500)))
 
 
-def test_both_ends_of_an_edge_gain_what_the_other_loses(kernels: Kernels) -> None:
+def test_both_ends_of_an_edge_gain_what_the_other_loses(kernels: Table) -> None:
     """e_ij = -e_ji bit for bit, so with one weight for both ends the two E add up to nothing at all."""
     codec, n = CODECS["int4"], 5000
     theirs, ours = encoded(codec, noise(n, 3)), encoded(codec, noise(n, 4))
@@ -126,12 +137,12 @@ def test_both_ends_of_an_edge_gain_what_the_other_loses(kernels: Kernels) -> Non
 
 @pytest.mark.parametrize("way", ["compiled", "torch"])
 @pytest.mark.parametrize("order", ["a", "abc", "abcab"])
-def test_figures_are_the_distances_that_their_names_say(kernels: Kernels, way: str, order: str) -> None:
+def test_figures_are_the_distances_that_their_names_say(kernels: Table, way: str, order: str) -> None:
     """Seen from one of several nodes: to its neighbours, to the mean over all, and how far the flows moved it."""
     codec, n = CODECS["int8"], CACHE_ELEMENTS + 300
     public, ours = opened(codec, n, len(set(order))), encoded(codec, noise(n, 40))
     flows = [Flow(peer, encoded(codec, noise(n, 50 + i)), ours) for i, peer in enumerate(order)]
-    with using(kernels if way == "compiled" else {}):
+    with using(kernels if way == "compiled" else NO_KERNELS):
         (x, E, differences), figures = mixed(public, flows, [(0, 100), (100, n)], None, needs_E=True)
     assert E is not None
     others = torch.stack(differences).double().numpy()
@@ -146,33 +157,33 @@ def test_figures_are_the_distances_that_their_names_say(kernels: Kernels, way: s
 
 
 @codecs
-def test_lengths_that_do_not_fit_touch_nothing(kernels: Kernels, codec: Codec) -> None:
+def test_lengths_that_do_not_fit_touch_nothing(kernels: Table, codec: Codec) -> None:
     """The compiled code trusts no length: a slip in Python must not become a write beyond an array."""
     codes, e, x = encoded(codec, noise(320)), noise(320, 1), noise(320, 2)
     E, squares, before = torch.zeros(320), torch.zeros(3, dtype=torch.float64), (e.clone(), x.clone())
 
     def mix(theirs: Tensor, ours: Tensor, e: Tensor, start: int, x: Tensor, E: Tensor, squares: Tensor) -> bool:
-        flows = native.Flows.of([(codes, codes, before[0].clone()), (theirs, ours, e)])
+        flows = kernels[codec.name, "cpu"].flows([(codes, codes, before[0].clone()), (theirs, ours, e)])
         assert flows is not None
-        return flows.mix(codec.name, [0.5, 0.5], start, x, E, squares)
+        return flows.mix([0.5, 0.5], start, x, E, squares)
 
-    with using(kernels):
-        assert not mix(codes[:-1], codes, e, 0, x, E, squares)
-        assert not mix(codes, codes[:-1], e, 0, x, E, squares)
-        assert not mix(codes, codes, e[1:], 0, x, E, squares)
-        assert not mix(codes, codes, e, 1, x, E, squares)
-        assert not mix(codes, codes, e, -1, x[:2], E[:2], squares)
-        assert not mix(codes, codes, e, 0, x, E[1:], squares)
-        assert not mix(codes, codes, e, 0, x, E, squares[1:])
-        assert not E.any() and not squares.any() and torch.equal(e, before[0]) and torch.equal(x, before[1])
-        assert mix(codes, codes, e, 0, x, E, squares) and mix(codes, codes, e, 0, x, E[:0], squares)
+    assert not mix(codes[:-1], codes, e, 0, x, E, squares)
+    assert not mix(codes, codes[:-1], e, 0, x, E, squares)
+    assert not mix(codes, codes, e[1:], 0, x, E, squares)
+    assert not mix(codes, codes, e, 1, x, E, squares)
+    assert not mix(codes, codes, e, -1, x[:2], E[:2], squares)
+    assert not mix(codes, codes, e, 0, x, E[1:], squares)
+    assert not mix(codes, codes, e, 0, x, E, squares[1:])
+    assert not E.any() and not squares.any() and torch.equal(e, before[0]) and torch.equal(x, before[1])
+    assert mix(codes, codes, e, 0, x, E, squares) and mix(codes, codes, e, 0, x, E[:0], squares)
 
 
-def test_what_the_compiled_code_cannot_take_is_left_to_torch(kernels: Kernels) -> None:
+def test_what_the_compiled_code_cannot_take_is_left_to_torch(kernels: Table) -> None:
     codes, e = encoded(CODECS["int8"], noise(600)), noise(600)
-    assert native.Flows.of([(codes, codes, e.double())]) is None
-    assert native.Flows.of([(codes, codes, e[::2])]) is None
-    assert native.Flows.of([(codes, codes.to("meta"), e)]) is None
+    int8 = kernels["int8", "cpu"]
+    assert int8.flows([(codes, codes, e.double())]) is None
+    assert int8.flows([(codes, codes, e[::2])]) is None
+    assert int8.flows([(codes, codes.to("meta"), e)]) is None
     with using(kernels) as returned:
         flow = Flow("a", encoded(CODECS["fp32"], noise(600, 1)), encoded(CODECS["fp32"], noise(600, 2)))
         (x, _, (moved,)), _ = mixed(opened(CODECS["fp32"], 600, 1), [flow], [(0, 600)], None, needs_E=False)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from deca_node.numerics.codecs.formats import CODECS, Codec
+from deca_node.numerics.codecs.base import Codec
+from deca_node.numerics.codecs.formats import CODECS
 from deca_node.numerics.exchange.norms import Norms
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule

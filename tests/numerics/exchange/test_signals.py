@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from deca_node.numerics import engine
-from deca_node.numerics.codecs.formats import CODECS, NotFiniteError
+from deca_node.numerics.codecs.base import NotFiniteError
+from deca_node.numerics.codecs.formats import CODECS
 from deca_node.numerics.deca import Counts, Moments
 from deca_node.numerics.exchange import signals
 from deca_node.numerics.exchange.frames import Layout, State
