@@ -32,178 +32,194 @@ class NodeSettings:
     """
 
     name: str = setting(
-        "", "This node's name; empty takes it from its certificate, or from its line of the peers file, by the address."
+        "", "This node's name. Empty: the name in its certificate, or the name on its own line of the peers file."
     )
     listen: str = setting(
         "",
-        "Address to listen on; empty takes this node's own line of the peers file. "
-        "0.0.0.0:PORT and [::]:PORT listen on every address.",
+        "Address to listen on. Empty: the address on this node's own line of the peers file. 0.0.0.0:PORT and "
+        "[::]:PORT listen on every address of the machine.",
         unit="host:port",
     )
     advertise: str = setting(
         "",
-        "Address under which the others reach this node; empty takes its line of the peers file, or the one it "
-        "listens on.",
+        "Address under which other nodes reach this node. Empty: the address on its line of the peers file, or "
+        "the one it listens on.",
         unit="host:port",
     )
-    peers: str = setting("peers.txt", "The peers file: one host:port or name@host:port per line.", unit="path")
+    peers: str = setting("peers.txt", "The peers file. Each line is host:port or name@host:port.", unit="path")
     join: str = setting(
         "",
-        "Addresses of members to begin with, besides the peers file or instead of it; a host name may stand for "
-        "many addresses, and is looked up again and again.",
+        "Addresses of members to call first, in addition to the peers file or instead of it. A host name may "
+        "stand for many addresses and is looked up again and again.",
         unit="host:port, host:port, ...",
     )
     membership: str = setting(
         "gossip",
-        "Who may take part: whoever knows a member and agrees on the run (gossip), or just the names in the peers "
-        "file (static).",
+        "Which nodes may take part: every node that knows a member and agrees on the run (gossip), or only the "
+        "nodes named in the peers file (static).",
         choices=("gossip", "static"),
     )
     network: str = setting(
         "lan",
-        "How patient membership is with members that do not answer: one site, far apart, or one machine.",
+        "How long membership waits for members that do not answer: nodes at one site (lan), far apart (wan), or "
+        "on one machine (local).",
         choices=("lan", "wan", "local"),
     )
     wait_for: int = setting(
         0,
-        "How many nodes, this one included, must have met before the run begins; 0 takes the number of lines in the "
-        "peers file.",
+        "Number of nodes, this one included, that must have met before the run begins. 0: the number of lines in "
+        "the peers file.",
         unit="nodes",
         low=0,
     )
-    model: str = setting("", "Folder of a Hugging Face checkpoint, or the id of one on the hub.", unit="path or hub id")
+    model: str = setting(
+        "", "Folder of a Hugging Face checkpoint, or the id of a model on the Hugging Face hub.", unit="path or hub id"
+    )
     data: str = setting(
         "", "This node's private records, a file or a folder. They never leave this machine.", unit="path"
     )
     dir: str = setting(
-        "", "Folder for metrics, starting values and the tuned model; empty takes ./deca-data/NAME.", unit="path"
+        "", "The node's folder, for checkpoints, metrics and the tuned model. Empty: ./deca-data/NAME.", unit="path"
     )
 
-    device: str = setting("auto", "Where to train: auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.")
-    threads: int = setting(0, "Threads of the trainer on the CPU; 0 takes one per core.", unit="threads", low=0)
+    device: str = setting("auto", "Device to train on: auto, cpu, cuda or cuda:N. auto uses a GPU if there is one.")
+    threads: int = setting(0, "CPU threads of the trainer. 0: one per core.", unit="threads", low=0)
     trainer_priority: str = setting(
         "idle",
-        "How far the trainer gives way to the network, and to others on its cores: it has the time nobody else wants "
-        "(idle), is nicer by 5 (low), or takes its share (normal).",
+        "Priority of the trainer's process: it gets only time that no other process on its cores wants (idle), it"
+        " is nicer by 5 (low), or it has the priority of the node (normal).",
         choices=TRAINER_PRIORITIES,
     )
     micro_batch: int = setting(
-        0, "Sequences per forward pass, for small memories; 0 takes the whole batch at once.", unit="sequences", low=0
+        0, "Sequences per forward pass, to save memory. 0: the whole batch at once.", unit="sequences", low=0
     )
-    gradient_checkpointing: bool = setting(False, "Compute activations twice instead of keeping them: slower, smaller.")
+    gradient_checkpointing: bool = setting(
+        False, "Compute activations twice instead of keeping them: slower, with less memory."
+    )
 
     holdout: float = setting(
         0.1, "Share of this node's records that is held out to measure the loss.", low=0.0, high=0.9
     )
-    eval_every: str = setting("round", "When the held-out loss is measured.", choices=("round", "activation", "never"))
-    eval_sequences: int = setting(64, "Held-out sequences per measurement, at most.", unit="sequences", low=1)
+    eval_every: str = setting("round", "When to measure the held-out loss.", choices=("round", "activation", "never"))
+    eval_sequences: int = setting(64, "Largest number of held-out sequences per measurement.", unit="sequences", low=1)
     checkpoint_every: int = setting(
         0,
-        "Steps from one checkpoint to the next within a visit of a block; 0 writes them at the end of visits only.",
+        "Steps between checkpoints within a visit of a block. 0: checkpoints only at the end of a visit.",
         unit="steps",
         low=0,
     )
     bad_records: str = setting(
-        "stop", "What a malformed record does: stop the node, or be skipped and counted.", choices=("stop", "skip")
+        "stop",
+        "What to do with a malformed record: stop the node, or skip the record and count it.",
+        choices=("stop", "skip"),
     )
 
     dp_noise: float = setting(
         0.0,
-        "Differential privacy of this node's records: standard deviation of the noise in every gradient, in units of "
-        "dp_clip; 0: none. It needs the extra deca-node[privacy]; a record is a sequence of its own then.",
+        "Differential privacy of this node's records: standard deviation of the noise in every gradient, in units"
+        " of dp_clip. 0: no noise. Above 0 it needs the extra deca-node[privacy], and every record becomes a "
+        "sequence of its own.",
         low=0.0,
         high=1e4,
     )
     dp_clip: float = setting(
-        1.0, "Under dp_noise, the norm to which each record's gradient of the active block is cut.", low=1e-12
+        1.0, "With dp_noise: the norm to which each record's gradient of the active block is clipped.", low=1e-12
     )
     dp_delta: float = setting(
         1e-5,
-        "Under dp_noise, the chance with which epsilon may fail to hold; well below 1 / records.",
+        "With dp_noise: the probability with which the guarantee of epsilon may fail. Choose it well below 1 / "
+        "records.",
         low=1e-12,
         high=0.5,
     )
     dp_epsilon: float = setting(
-        0.0, "Under dp_noise, the most epsilon that may be spent in this folder; 0 sets no limit.", low=0.0
+        0.0, "With dp_noise: the largest epsilon that may be spent in this folder. 0: no limit.", low=0.0
     )
 
     wait_seconds: float = setting(
-        0.0, "How long to wait for the expected peers before the run begins; 0 waits for ever.", unit="seconds", low=0.0
+        0.0, "How long to wait for the expected peers before the run begins. 0: for ever.", unit="seconds", low=0.0
     )
     open_timeout_seconds: float = setting(
         120.0,
-        "The longest that an activation waits for a neighbour's keyframe; less once it was seen how long they take.",
+        "Longest wait for a neighbour's keyframe at the start of a visit. The node waits less once it knows how "
+        "long keyframes take.",
         unit="seconds",
         low=0.1,
     )
     step_timeout_seconds: float = setting(
         120.0,
-        "The longest that a step waits for a neighbour's update; less once it was seen how long updates take.",
+        "Longest wait for a neighbour's update in a step. The node waits less once it knows how long updates take.",
         unit="seconds",
         low=0.1,
     )
     finish_timeout_seconds: float = setting(
-        60.0, "How long a finished node stays to let its neighbours finish.", unit="seconds", low=0.0
+        60.0, "How long a finished node stays so that its neighbours can finish.", unit="seconds", low=0.0
     )
     after_run: str = setting(
         "exit",
-        "What a node does whose run is complete: exit, or stay to give its blocks to late nodes and to be looked at, "
-        "until it is told to stop.",
+        "What a node does when its run is complete: exit, or stay until it is told to stop. A node that stays "
+        "gives its blocks to late nodes and shows its page.",
         choices=("exit", "stay"),
     )
 
     max_upload: float = setting(
-        0.0, "The most that this node sends to all peers together; 0 sets no limit.", unit="Mbit/s", low=0.0
+        0.0, "Largest rate at which this node sends to all peers together. 0: no limit.", unit="Mbit/s", low=0.0
     )
 
     transfer_upload: float = setting(
         200.0,
-        "The most that this node sends to late nodes that fetch the model from it, within max_upload; 0 sets no limit.",
+        "Largest rate at which this node sends the model to late nodes, within max_upload. 0: no limit.",
         unit="Mbit/s",
         low=0.0,
     )
     share_model: bool = setting(
-        True, "Give the start model's files to a newcomer that asks for them (deca-node join); only members can ask."
+        True, "Give the start model's files to newcomers that ask for them (deca-node join). Only members can ask."
     )
     http: str = setting(
         "",
-        "Address for the dashboard, /metrics, /livez, /readyz and /v1/status, to be read only; empty: none.",
+        "Address for the dashboard, /metrics, /livez, /readyz and /v1/status, all read-only. Empty: none.",
         unit="host:port",
     )
     http_token: str = setting(
         "",
-        "File with the token that the dashboard and /v1 ask for; empty: loopback needs none, other addresses tell "
-        "neither. none lets everybody read. The probes and /metrics never ask.",
+        "File with the token that the dashboard and /v1 require. Empty: on a loopback address no token is needed,"
+        " on other addresses both are closed. none: they are open to all. The probes and /metrics never require a"
+        " token.",
         unit="path",
     )
-    tls_cert: str = setting("", "This node's certificate and what leads to the authority, PEM.", unit="path")
-    tls_key: str = setting("", "The certificate's private key, PEM, mode 0600.", unit="path")
-    tls_ca: str = setting("", "Certificates of the authorities whose nodes are members, PEM.", unit="path")
+    tls_cert: str = setting(
+        "", "This node's certificate and the certificates between it and the authority, in PEM format.", unit="path"
+    )
+    tls_key: str = setting("", "The certificate's private key, in PEM format, with file mode 0600.", unit="path")
+    tls_ca: str = setting("", "Certificates of the authorities whose nodes may take part, in PEM format.", unit="path")
     allow: str = setting(
         "",
-        "File with the names or sha256: fingerprints that may take part; empty: all that the authorities vouch for.",
+        "File with the names or sha256: fingerprints that may take part. Empty: every node with a certificate of "
+        "the authorities.",
         unit="path",
     )
     deny: str = setting("", "File with the names or sha256: fingerprints that may not take part.", unit="path")
 
     norm_limit: float = setting(
         1000.0,
-        "Refuse a neighbour's keyframe or update whose norm is more than so many times that of this node's own and of "
-        "the other neighbours' in the visit, or of all the way that a block can have gone; 0 refuses none.",
+        "Refuse a neighbour's keyframe or update if its norm is more than this many times the norm of this node's"
+        " own and of the other neighbours' in the visit, or of the distance that a block can have moved. 0: "
+        "refuse none.",
         unit="times",
         low=0.0,
     )
     quarantine_seconds: float = setting(
         60.0,
-        "For how long a peer that has broken the rules three times is let be; each time twice as long, up to an hour; "
-        "0: never.",
+        "How long to ignore a peer that has broken the rules three times. Each further quarantine is twice as "
+        "long, up to an hour. 0: no quarantine.",
         unit="seconds",
         low=0.0,
     )
 
     insecure: int = setting(
         0,
-        "Turn encryption off: names are not verified. Once (1): this machine only; twice (2): any network.",
+        "Turn encryption off. Given once (1): for connections within this machine. Given twice (2): for any "
+        "network, where everybody on the path can read and change what the nodes exchange.",
         low=0,
         high=2,
     )
@@ -212,20 +228,24 @@ class NodeSettings:
     )
     metrics_every: float = setting(
         60.0,
-        "From one line of all metrics in DIR/metrics.jsonl to the next; 0 writes one at the end only. Steps and "
+        "Time between lines with all metrics in DIR/metrics.jsonl. 0: only one such line, at the end. Steps and "
         "evaluations have lines of their own.",
         unit="seconds",
         low=0.0,
     )
     tensorboard: str = setting(
         "",
-        "Folder for TensorBoard's files, one below it per node; empty: none. Needs the extra deca-node[tensorboard].",
+        "Folder for TensorBoard files; each node makes a folder of its own in it. Empty: none. Needs the extra "
+        "deca-node[tensorboard].",
         unit="path",
     )
-    log_level: str = setting("info", "The least that is logged.", choices=("debug", "info", "warning", "error"))
+    log_level: str = setting(
+        "info", "Lowest level of log lines to print.", choices=("debug", "info", "warning", "error")
+    )
     log_format: str = setting(
         "text",
-        "Log lines for people, or JSON with node, round, block, step and peer for machines.",
+        "Format of log lines: text for people, or JSON objects with node, round, block, step and peer for "
+        "programs (json).",
         choices=("text", "json"),
     )
 

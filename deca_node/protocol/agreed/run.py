@@ -30,64 +30,75 @@ class RunSettings:
     Letters in brackets are those of the paper (arXiv 2606.03209).
     """
 
-    run_name: str = setting("deca", "Name of the run; nodes of another run are refused.")
+    run_name: str = setting("deca", "Name of the run. A node of a run with another name is refused.")
     seed: int = setting(
-        0, "Seed of everything that all nodes draw alike: block order, random graphs, a fresh head.", low=0
+        0,
+        "Seed for everything that all nodes draw alike: block order, random graphs, a new classification head.",
+        low=0,
     )
 
-    rounds: int = setting(4, "Rounds [T]: how often every block is visited.", low=1)
-    inner_steps: int = setting(48, "Inner steps [R] per visit of a block.", unit="steps", low=1)
-    block_layers: int = setting(1, "Layers per block.", unit="layers", low=1)
+    rounds: int = setting(4, "Number of rounds [T]. Every round visits each block once.", low=1)
+    inner_steps: int = setting(48, "Inner steps per visit of a block [R].", unit="steps", low=1)
+    block_layers: int = setting(1, "Transformer layers per block.", unit="layers", low=1)
     block_order: str = setting(
         "forward",
-        "Order of the blocks within a round: from the embedding up, from the head down, or drawn every round.",
+        "Order of the blocks within a round: from the embedding up (forward), from the head down (backward), or "
+        "drawn anew in every round (shuffled).",
         choices=("forward", "backward", "shuffled"),
     )
 
     task: str = setting(
-        "causal-lm", "What the model is tuned for: to continue texts, or to sort them into labels.", choices=TASKS
+        "causal-lm",
+        "What the model is tuned to do: continue texts (causal-lm), or sort texts into labels (classification).",
+        choices=TASKS,
     )
     labels: str = setting(
         "",
-        "The names of the labels under task = classification, in the order of their numbers, as in 'neg, pos'; empty "
-        "takes those of the model's config.json (id2label).",
+        "With task = classification: names of the labels in the order of their numbers, as in 'neg, pos'. Empty: "
+        "the names in the model's config.json (id2label).",
     )
     sequence_length: int = setting(
-        512, "Tokens per packed sequence; under task = classification, the most of one record.", unit="tokens", low=8
+        512,
+        "Tokens per packed sequence. With task = classification: the largest number of tokens per record.",
+        unit="tokens",
+        low=8,
     )
     batch_size: int = setting(
-        8, "Sequences, or labelled records, per inner step on every node.", unit="sequences", low=1
+        8, "Sequences (or labelled records) per inner step on every node.", unit="sequences", low=1
     )
     dtype: str = setting(
         "auto",
-        "Precision in which the model is held: the checkpoint's own, or one of these. Masters are always float32.",
+        "Precision of the model in memory: that of the checkpoint (auto), or one of the others. Master copies are"
+        " always float32.",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
 
-    learning_rate: float = setting(5e-5, "Step size [gamma] at its peak.", low=0.0)
+    learning_rate: float = setting(5e-5, "Largest step size [gamma].", low=0.0)
     lr_schedule: str = setting(
         "constant",
-        "How the step size runs through the whole run.",
+        "How the step size changes over the whole run.",
         choices=("constant", "linear", "cosine"),
     )
     lr_warmup: float = setting(
-        0.0, "Share of the run's steps in which the step size climbs to its peak.", low=0.0, high=0.9
+        0.0, "Share of the run's steps in which the step size rises to its largest value.", low=0.0, high=0.9
     )
     alpha1: float = setting(0.9, "Decay of the first moment [alpha_1].", low=0.0, high=0.9999)
     alpha2: float = setting(0.999, "Decay of the second moment [alpha_2].", low=0.0, high=0.999999)
     epsilon: float = setting(1e-8, "Added to the root of the second moment [eps].", low=1e-30)
 
     discrepancy: str = setting(
-        "none", "The discrepancy signal h; docs/ALGORITHM.md defines each.", choices=DISCREPANCIES
+        "none", "The discrepancy signal h. docs/ALGORITHM.md defines each kind.", choices=DISCREPANCIES
     )
-    h_into: str = setting("m", "Which moments take h up.", choices=("both", "m", "v"))
+    h_into: str = setting("m", "Which moments take up h.", choices=("both", "m", "v"))
     h_part: str = setting(
         "full",
         "Whether h is measured from the parameters before the step (full) or after the half step (consensus).",
         choices=("full", "consensus"),
     )
     bias_correction: str = setting(
-        "alpha", "Whether Adam's bias correction counts alpha alone, or beta as well.", choices=("alpha", "exact")
+        "alpha",
+        "Whether Adam's bias correction counts alpha only (alpha), or beta too (exact).",
+        choices=("alpha", "exact"),
     )
     beta1: float = setting(
         0.5, "Share of the first moment that is kept when h is folded in [beta_1].", low=0.0, high=1.0
@@ -98,78 +109,83 @@ class RunSettings:
 
     signal: str = setting(
         "mv",
-        "The moment-discrepancy signal that updates carry beside the parameters: nothing, the second moment (v: "
-        "group means, under 1 % more bytes than int8 alone), or both moments (mv: int8, which doubles int8's bytes). "
-        "There is no m alone: the first moment mixed without the second diverges.",
+        "The moment-discrepancy signal that updates carry besides the parameters: nothing (none); the second "
+        "moment (v: group means, under 1 % more bytes than int8 alone); or both moments (mv: int8, which doubles "
+        "the bytes of int8). The first moment alone is not offered: mixed without the second it diverges.",
         choices=SIGNALS,
     )
     signal_every: int = setting(
         4,
-        "Exchanges from one moment signal to the next within a visit; the first carries one, the last none.",
+        "Exchanges between moment signals within a visit. The first exchange carries a signal, the last one none.",
         unit="exchanges",
         low=1,
     )
 
     topology: str = setting("erdos-renyi", "The graph of neighbours.", choices=TOPOLOGIES)
     edge_probability: float = setting(
-        0.5, "Chance of each edge in an erdos-renyi graph (redrawn until connected).", low=0.01, high=1.0
+        0.5,
+        "With topology = erdos-renyi: probability of each edge. The graph is drawn again until it is connected.",
+        low=0.01,
+        high=1.0,
     )
-    degree: int = setting(4, "Neighbours of each node in a random-regular graph.", unit="neighbours", low=2)
+    degree: int = setting(4, "With topology = random-regular: neighbours of each node.", unit="neighbours", low=2)
     redraw_every: int = setting(
         1,
-        "Activations from one drawing of a random graph to the next, so that links vary; 0 keeps the first drawing.",
+        "Activations between drawings of a random graph. 0: keep the first drawing.",
         unit="activations",
         low=0,
     )
-    edges: str = setting("", "The graph under topology = edges: pairs of names, as in 'ash-beech beech-cedar'.")
+    edges: str = setting("", "With topology = edges: the graph as pairs of names, as in 'ash-beech beech-cedar'.")
     codec: str = setting(
         "int8",
-        "How updates are quantized on the wire; topk sends the largest sixteenth of the elements only.",
+        "How updates are compressed on the wire. topk sends only the largest sixteenth of the elements.",
         choices=("fp32", "bf16", "int8", "int4", "topk"),
     )
     exchange: str = setting(
         "lockstep",
-        "Wait for the neighbours' updates of each step (lockstep), or compute the next while they travel (overlap).",
+        "Wait for the neighbours' updates in each step (lockstep), or compute the next step while they travel "
+        "(overlap).",
         choices=("lockstep", "overlap"),
     )
     gamma_c: float = setting(
         0.0,
-        "Share of an edge's difference that flows per step [gamma_c]; 0 chooses the largest that is stable: 1 for "
-        "lockstep, 0.5 for overlap, 0.125 where codec = topk.",
+        "Share of an edge's difference that flows per step [gamma_c]. 0: the largest stable value, which is 1 for"
+        " lockstep, 0.5 for overlap and 0.125 for codec = topk.",
         low=0.0,
         high=1.0,
     )
     robust: str = setting(
         "none",
-        "What bounds a neighbour that sends well-formed nonsense: nothing, or clipped gossip (clip), in which it moves "
-        "each parameter tensor of this node by at most w_ij tau_i per flow. The mean over nodes is then no longer "
-        "preserved; docs/ALGORITHM.md has the formulas and the price.",
+        "Protection against a neighbour that sends well-formed nonsense: none, or clipped gossip (clip). With "
+        "clip a neighbour moves each parameter tensor of this node by at most w_ij tau_i per flow, and the mean "
+        "over nodes is no longer preserved. docs/ALGORITHM.md has the formulas and the cost.",
         choices=ROBUST,
     )
     robust_neighbours: int = setting(
         1,
-        "How many of a node's neighbours may be hostile at once [f] under robust = clip: tau_i is then not above the "
-        "(f+1)-th largest distance to a neighbour, on nodes with 2 f + 1 neighbours or more. 0: clip_radius alone.",
+        "With robust = clip: number of a node's neighbours that may be hostile at once [f]. On nodes with at "
+        "least 2 f + 1 neighbours tau_i is at most the (f+1)-th largest distance to a neighbour. 0: only "
+        "clip_radius limits tau_i.",
         unit="neighbours",
         low=0,
     )
     clip_radius: float = setting(
         5.0,
-        "The largest tau_i under robust = clip, as RMS over a parameter tensor in units of the learning rate's peak: "
-        "tau_i <= clip_radius learning_rate sqrt(elements). It bounds h as well: no element of it counts more such "
+        "With robust = clip: the largest tau_i, as RMS over a parameter tensor in units of the largest learning "
+        "rate: tau_i <= clip_radius learning_rate sqrt(elements). It also bounds every element of h to this many "
         "steps.",
         low=1e-3,
     )
     clip_reach: float = setting(
         3.0,
-        "Under robust = clip with robust_neighbours > 0, a neighbour farther than this many times the (f+1)-th largest "
-        "distance counts for nothing; 0: all count, as in the paper.",
+        "With robust = clip and robust_neighbours > 0: ignore a neighbour whose distance is more than this many "
+        "times the (f+1)-th largest distance. 0: ignore none, as in the paper.",
         low=0.0,
     )
-    mix_every: int = setting(1, "Inner steps between two exchanges [tau].", unit="steps", low=1)
+    mix_every: int = setting(1, "Inner steps between exchanges [tau].", unit="steps", low=1)
     late_steps: int = setting(
         2,
-        "An edge more than this many exchanges behind is dropped for the activation [D].",
+        "An edge that is more than this many exchanges behind is closed for the rest of the activation [D].",
         unit="steps",
         low=1,
         high=8,
@@ -177,7 +193,7 @@ class RunSettings:
     flush_mixes: int = setting(2, "Mixes without gradients at the end of every activation.", unit="mixes", low=0)
     final_flush_mixes: int = setting(
         0,
-        "Mixes per block of the flush that ends the run; 0 derives them from the graph's spectral gap.",
+        "Mixes per block in the flush at the end of the run. 0: derived from the graph's spectral gap.",
         unit="mixes",
         low=0,
         high=10_000,
