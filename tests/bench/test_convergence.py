@@ -306,7 +306,7 @@ def test_verdicts_say_who_is_better_or_that_nobody_is() -> None:
         "lora": [1.9, 1.9, 2.3],
     }
     said = "\n".join(verdicts(results_of(losses)))
-    assert "Does joint tuning beat tuning alone? Yes: `none, mv, every 4` is better than `isolated`" in said
+    assert "Joint tuning against tuning alone: `none, mv, every 4` is better than `isolated`" in said
     assert "`none, mv, every 4` and `lora` do not differ beyond the spread" in said
     assert "centralized" not in said  # nothing is said of what was not run
 
