@@ -30,6 +30,7 @@ from rich.table import Table
 
 from bench.harness import MIB, ROOT, Row, own_cores, parser, write_results
 from deca_node.daemon.links import control_session
+from deca_node.daemon.links.conduct import Refusals
 from deca_node.daemon.links.control import ControlLinks
 from deca_node.daemon.links.greeting import Identity
 from deca_node.daemon.links.session import FrameRules
@@ -204,8 +205,8 @@ class Party:
         self._store = FrameStore(Arena(shared_file(), FRAME_BYTES, 2 * HELD_MAX), kept_free=HELD_MAX)
         self._endpoint = Endpoint(self._own)
         identity = Identity(self._name, os.getpid(), lambda: 0, str(self._own))
-        self._transport = Transport(identity, self._endpoint, self._heard, Throttle(self._rate or 0.0))
-        self._links = ControlLinks(identity, self._endpoint, _ignore, _ignore, _ignore)
+        self._transport = Transport(identity, self._endpoint, self._heard, Refusals(), Throttle(self._rate or 0.0))
+        self._links = ControlLinks(identity, self._endpoint, _ignore, _ignore, _ignore, Refusals())
 
     async def _measure(self) -> Row:
         lag = LagMeter()

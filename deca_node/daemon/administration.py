@@ -44,7 +44,7 @@ class Administration:
         sources = Sources(
             addresses=lambda: {name: str(facts.address) for name, facts in network.swim.membership.members.items()},
             traffic=transport.traffic,
-            problems=lambda: {**transport.problems(), **network.swim.lost},
+            problems=network.problems,
             refusals=lambda: network.refusals.counts,
             quarantines=lambda: network.refusals.quarantines,
             quarantined=network.refusals.held,

@@ -45,6 +45,7 @@ from deca_node.protocol.membership.facts import MemberFacts, draw_boot
 from deca_node.protocol.membership.membership import Membership
 from deca_node.protocol.membership.profiles import PROFILES
 from deca_node.protocol.quarantine import QuarantineRules
+from deca_node.protocol.refusals import Problem
 
 DAY_SECONDS = 86_400.0
 MEMORY_SECONDS = 15.0
@@ -85,7 +86,7 @@ class Network:
         identity = Identity(own.name, draw_boot(time.time(), rng), position, str(own.advertise))
         self.endpoint = Endpoint(own.listen, security.credentials, security.verify, self.refusals.count)
         throttle = Throttle(settings.max_upload * 1e6 / 8)
-        self.transport = Transport(identity, self.endpoint, tell, throttle, self.refusals)
+        self.transport = Transport(identity, self.endpoint, tell, self.refusals, throttle)
         self.refusals.on_quarantine = self.transport.drop
         facts = MemberFacts(own.name, str(own.advertise), identity.boot, ready_from=0)
         membership = Membership(facts, PROFILES[settings.network], random.Random(rng.getrandbits(64)), own.allowed)
@@ -191,6 +192,11 @@ class Network:
         """A list was changed, and this member is not welcome any more."""
         say(f"{name} is not welcome any more: {why}", "warning", peer=name)
         self.control.drop(name, why)
+
+    def problems(self) -> dict[str, Problem]:
+        """Why there is no stream to a peer, or why a member was given up, by name."""
+        lost = {name: Problem("", sentence) for name, sentence in self.swim.lost.items()}
+        return {**self.transport.problems(), **lost}
 
     # --- catching up --------------------------------------------------------------------------------
 

@@ -138,12 +138,14 @@ class SendUpdate:
 @dataclass(frozen=True)
 class SendClose:
     """Close an edge for the rest of an activation; ``applied`` is the last inner step whose flow was
-    applied here (-1: none), so that the other end can stop there or catch up."""
+    applied here (-1: none), so that the other end can stop there or catch up. ``orderly``: nothing is wrong with the
+    edge."""
 
     peer: str
     activation: int
     applied: int
     reason: str
+    orderly: bool = False
 
 
 @dataclass(frozen=True)

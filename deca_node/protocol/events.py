@@ -147,10 +147,12 @@ class PeerUp:
 
 @dataclass(frozen=True)
 class PeerDown:
-    """The last stream to this peer broke."""
+    """The last stream to this peer broke. ``code`` is that of the refusal which ended it; empty where nothing was
+    refused."""
 
     peer: str
     sentence: str
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -181,12 +183,14 @@ class UpdateReceived:
 
 @dataclass(frozen=True)
 class CloseReceived:
-    """A neighbour closed its end of an edge after the flow of ``applied``."""
+    """A neighbour closed its end of an edge after the flow of ``applied``. ``orderly``: nothing is wrong with the
+    edge."""
 
     peer: str
     activation: int
     applied: int
     reason: str
+    orderly: bool = False
 
 
 @dataclass(frozen=True)

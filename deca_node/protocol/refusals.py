@@ -18,6 +18,18 @@ class Reason:
     offence: bool = False
 
 
+@dataclass(frozen=True)
+class Problem:
+    """Why there is no stream to a peer: the code of the refusal behind it (empty where nothing was refused), and a
+    sentence for people."""
+
+    code: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
 def _offence(when: str) -> Reason:
     return Reason(when, offence=True)
 
@@ -62,6 +74,9 @@ REASONS: Mapping[str, Reason] = {
     "refused": Reason("the peer has refused this node, and said why"),
 }
 """By code. Nothing else is ever counted, so that there are never more labels than rows."""
+
+BY_PEER = "refused"
+"""The code of a refusal that the peer has made."""
 
 OTHER = "other"
 """What a code that is not in the table is counted as."""

@@ -71,8 +71,8 @@ class Member:
         os.close(descriptor)
         hold: Any = network.transport._hold
 
-        async def shared(greeted: Any, number: Any) -> None:
-            await hold(dataclasses.replace(greeted, stream=Shared(greeted.stream)), number)
+        async def shared(greeted: Any) -> None:
+            await hold(dataclasses.replace(greeted, stream=Shared(greeted.stream)))
 
         network.transport._hold = shared  # type: ignore[method-assign]
         network.meet(agreement)

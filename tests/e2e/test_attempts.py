@@ -24,10 +24,9 @@ import grpc.aio
 import pytest
 
 from deca_node.cli.client import NodeClient, read
-from deca_node.daemon.links import greeting
 from deca_node.daemon.links.greeting import Identity
 from deca_node.daemon.links.pairing import NONE
-from deca_node.daemon.links.transport import METHOD
+from deca_node.daemon.links.transport import METHOD, hello_message
 from deca_node.daemon.security.certificates import TlsFiles
 from deca_node.daemon.security.credentials import NodeCredentials
 from deca_node.daemon.settings.address import Address
@@ -249,7 +248,7 @@ async def greeted(live: Live, bearer: str, first: bytes) -> pb.Refusal:
 
 def hello(live: Live, name: str, to: str = "north", boot: int = BOOT_MAX, **changes: str) -> bytes:
     agreement = Agreement({**live.agreement.fields, **changes})
-    return greeting.hello(Identity(name, boot, lambda: 0), to, agreement, NONE)
+    return hello_message(Identity(name, boot, lambda: 0), to, agreement, NONE)
 
 
 GREETINGS = {
@@ -435,6 +434,12 @@ def test_a_replayed_update(live: Live) -> None:
         asyncio.run(attack())
 
 
+def held_by_north(hostile: Member) -> bool:
+    """Whether the member knows that north holds it in quarantine."""
+    problem = hostile.network.transport.problems().get("north")
+    return problem is not None and "quarantine" in problem.sentence
+
+
 def test_quarantine(live: Live) -> None:
     """Three broken rules and a member is let be: not greeted, not dialled, and shown; then it is welcome again, and
     whoever breaks a rule after that is let be for twice as long."""
@@ -460,9 +465,7 @@ def test_quarantine(live: Live) -> None:
             assert row.quarantined_until and peer.state == "quarantined" and peer.quarantined_until
             assert "malformed" in row.quarantine and re.search(r"until \d\d:\d\d:\d\d UTC", row.quarantine)
             first = row.quarantined_until - time.time()
-            await asyncio.to_thread(
-                until, lambda: "quarantine" in hostile.network.transport.problems().get("north", ""), "the refusal", 30
-            )
+            await asyncio.to_thread(until, lambda: held_by_north(hostile), "the refusal", 30)
             await offend(hostile)
             again = await asyncio.to_thread(until, held, "the second quarantine", 30)
             assert "the 2nd time" in again.quarantine and again.quarantined_until - time.time() > first - 2

@@ -2,6 +2,7 @@
 
 from collections import Counter, deque
 
+from deca_node.daemon.links.conduct import Refusals
 from deca_node.daemon.links.control import VERSION, ControlLinks
 from deca_node.daemon.links.control_session import ControlSession, read_control
 from deca_node.daemon.links.greeting import Identity
@@ -111,6 +112,7 @@ def _greet(script: Script, name: str) -> None:
             lambda *_: heard.update("p"),
             lambda *_: heard.update("g"),
             lambda *_: None,  # type: ignore[arg-type]
+            Refusals(),
         )
         await live(links._answer(script), script, lambda: links.drop("b", "over"))
         for place in links._links:

@@ -3,10 +3,11 @@
 import os
 from collections import Counter
 
-from deca_node.daemon.links.greeting import PROTOCOL_VERSION, Identity
+from deca_node.daemon.links.conduct import Refusals
+from deca_node.daemon.links.greeting import Identity
 from deca_node.daemon.links.outbox import Shared
 from deca_node.daemon.links.session import FrameRules, Session
-from deca_node.daemon.links.transport import Transport
+from deca_node.daemon.links.transport import PROTOCOL_VERSION, Transport
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
 from deca_node.daemon.wire import framing
@@ -139,7 +140,7 @@ def greeting(data: bytes) -> None:
 
 async def _answer(name: str, script: Script) -> None:
     told: list[e.NetworkEvent] = []
-    transport = Transport(Identity("north", 1, lambda: 0), NoEndpoint(), told.append)  # type: ignore[arg-type]
+    transport = Transport(Identity("north", 1, lambda: 0), NoEndpoint(), told.append, Refusals())  # type: ignore[arg-type]
     rules = FrameRules(lambda kind, step: SIZES.nbytes(SCHEDULE, kind, step), HELD_MAX)
     transport.set_peers({"south": Address("south", 7001), "a-first": Address("first", 7001)})
     transport.meet(AGREEMENT, _store(), rules)

@@ -20,6 +20,7 @@ import uvloop
 from bench.exchange import content, party
 from bench.exchange.party import Job
 from bench.exchange.trust import FEDERATION, files_of
+from deca_node.daemon.links.conduct import Refusals
 from deca_node.daemon.links.greeting import Identity
 from deca_node.daemon.links.session import FrameRules
 from deca_node.daemon.links.transport import Transport
@@ -160,7 +161,7 @@ class Ours:
         else:
             self._endpoint = Endpoint(address)
         identity = Identity(name(job.party), job.party, lambda: -1)
-        self._transport = Transport(identity, self._endpoint, self._events.put_nowait)
+        self._transport = Transport(identity, self._endpoint, self._events.put_nowait, Refusals())
         await self._endpoint.start()
         self._transport.set_peers(peers)
         rules = FrameRules(lambda *_: self._codes.nbytes, HELD_MAX)

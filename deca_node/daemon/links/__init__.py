@@ -1,13 +1,16 @@
 """Streams between nodes: greeting a peer, keeping one stream to it, and what goes over that stream.
 
-greeting           the first messages of a stream, and the checks on them
-pairing            which of several streams between two nodes both of them keep
-transport          exchange streams: dials every peer and answers every caller
-session            one live exchange stream
-outbox             the queue of one exchange stream
-turns              large pieces of work take turns on the event loop
-control            control streams: small messages to any peer, over a connection of their own
-control_session    one live control stream
-membership         runs the membership state machine on packets and the clock
-conduct            refusals counted by reason, and peers in quarantine
+::
+
+    greeting           how two nodes begin a stream: who they are, and whether they are welcome
+    pairing            which of several streams between two nodes both of them keep
+    lifetime           the loops of one live stream: all end when one ends
+    transport          exchange streams: dials every peer and answers every caller
+    session            one live exchange stream
+    outbox             the queue of one exchange stream
+    turns              large pieces of work take turns on the event loop
+    control            control streams: small messages to any peer, over a connection of their own
+    control_session    one live control stream
+    membership         runs the membership state machine on packets and the clock
+    conduct            refusals counted by reason, and peers in quarantine
 """

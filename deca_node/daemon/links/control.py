@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from deca_node.daemon.links.conduct import Refusals
 from deca_node.daemon.links.control_session import ControlSession, read_control
-from deca_node.daemon.links.greeting import Identity, RefusedError, check_addressee
-from deca_node.daemon.links.pairing import Pair, StreamNumber
+from deca_node.daemon.links.greeting import Greeted, Greeter, Identity, Messages, RefusedError, check_addressee
+from deca_node.daemon.links.pairing import Pair
 from deca_node.daemon.settings.address import parse_address
 from deca_node.daemon.settings.peers_file import NAME
 from deca_node.daemon.wire.broken import StreamBrokenError
@@ -29,6 +29,8 @@ from deca_node.daemon.wire.meters import Figures, Window
 from deca_node.daemon.wire_pb import control_pb2 as pb
 from deca_node.daemon.wire_pb import exchange_pb2
 from deca_node.protocol.errors import DecaError, WireError
+
+Greeting = pb.ControlFrame.Greeting
 
 VERSION = 1
 SERVICE = "deca.v1.Control"
@@ -40,6 +42,8 @@ PACKETS_QUEUED_MAX = 128
 ADDRESS_LENGTH_MAX = 300
 LINKS_MAX = 1024
 ROUND_TRIPS_KEPT = 600
+ONE_TOO_MANY = ("duplicate", "again")
+"""Codes for a stream that is not needed, because another one to the same peer is there or on its way."""
 FLUSH_SECONDS = 1.0
 
 
@@ -76,9 +80,9 @@ class ControlLinks:
         on_packet: Callable[[str, str, bytes], None],
         on_progress: Callable[[str, int], None],
         on_fail: Callable[[str, str], None],
+        book: Refusals,
         admits: Callable[[str], bool] = lambda _: True,
         clock: Callable[[], float] = time.perf_counter,
-        book: Refusals | None = None,
     ) -> None:
         self._identity = identity
         self._endpoint = endpoint
@@ -91,10 +95,18 @@ class ControlLinks:
         self._links: dict[Place, _Link] = {}
         self._known_as: dict[Place, Place] = {}
         self._traffic: dict[str, Counter[str]] = {}
-        self._greetings = 0
         self._closing = False
-        self._book = book or Refusals()
-        self.refusals = self._book.counts
+        self._book = book
+        self._greeter = Greeter(
+            MESSAGES,
+            identity.name,
+            GREETING_SECONDS,
+            book,
+            admit=self._admit,
+            hello=self._hello,
+            welcome=self._welcome,
+            over=self._forget_if_idle,
+        )
         endpoint.add_streams(SERVICE, {"Stream": self._answer})
 
     # --- what the daemon asks for -------------------------------------------------------------------
@@ -175,17 +187,6 @@ class ControlLinks:
             for place in [place for place, other in self._known_as.items() if other == link.place]:
                 del self._known_as[place]
 
-    def _resolve(self, dialled: _Link, greeting: pb.ControlFrame.Greeting) -> _Link:
-        """The link of whom we have really reached: seeds are known by address only, and some addresses are aliases."""
-        place = Place(greeting.name, greeting.address or dialled.place.address)
-        if place == dialled.place:
-            return dialled
-        link = self._link(place)
-        self._known_as[dialled.place] = place
-        while dialled.queue:
-            self._enqueue(link, dialled.queue.popleft())
-        return link
-
     # --- dialling -----------------------------------------------------------------------------------
 
     def _dial(self, link: _Link) -> None:
@@ -197,39 +198,26 @@ class ControlLinks:
         """One attempt, and the whole session if it succeeds."""
         try:
             async with self._endpoint.dial(link.place.name, link.place.address, METHOD) as stream:
-                reached, number = await self._greet(link, stream)
-                if number:
-                    await self._hold(reached, number, stream)
-                    return
-            # This stream was one too many: the one that stays is there, or is about to be.
-            async with asyncio.timeout(GREETING_SECONDS):
-                await reached.up.wait()
-        except (TimeoutError, StreamBrokenError, RefusedError, DecaError):
-            link.queue.clear()
-            if not self._closing:
-                self._on_fail(link.place.name, link.place.address)
+                await self._hold(await self._greeter.call(link, stream))
+            return
+        except (WireError, RefusedError) as problem:
+            if problem.reason in ONE_TOO_MANY and await self._comes_up(self._known(link.place)):
+                return
+        except (TimeoutError, StreamBrokenError, DecaError):
+            pass
+        link.queue.clear()
+        if not self._closing:
+            self._on_fail(link.place.name, link.place.address)
 
-    async def _greet(self, link: _Link, stream: Stream) -> tuple[_Link, StreamNumber | None]:
-        """The link of whom was reached, and the number of the stream; None where it is another stream that stays."""
-        async with asyncio.timeout(GREETING_SECONDS):
-            await stream.write(self._greeting(link))
-            try:
-                greeting = self._checked(await stream.read(), stream)
-            except WireError as problem:
-                await self._refuse(stream, problem)
-                raise
-            reached = self._resolve(link, greeting)
-            if self._endpoint.secure and not link.place.name:
-                # Some member is there, but TLS has not checked which: call again, by the name that we were told.
-                if reached.session is None and reached.dialling is None:
-                    self._dial(reached)
-                return reached, None
-            try:
-                return reached, await self._number(reached, greeting, stream)
-            except (WireError, RefusedError) as problem:
-                if problem.reason == "duplicate":
-                    return reached, None
-                raise
+    async def _comes_up(self, place: Place) -> bool:
+        """Whether the stream that both ends keep instead is there, or soon will be."""
+        link = self._links.get(place)
+        if link is None:
+            return False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GREETING_SECONDS):
+                await link.up.wait()
+        return link.up.is_set()
 
     def _dial_over(self, link: _Link) -> None:
         link.dialling = None
@@ -237,43 +225,17 @@ class ControlLinks:
             self._dial(link)
         self._forget_if_idle(link)
 
-    # --- answering ----------------------------------------------------------------------------------
-
-    async def _answer(self, stream: Stream) -> None:
-        try:
-            link, number = await self._greet_caller(stream)
-        except (StreamBrokenError, RefusedError):
-            return
-        except TimeoutError:
-            slow = f"the greeting did not end within {GREETING_SECONDS:g} s"
-            await self._refuse(stream, WireError("slow", slow))
-            return
-        except WireError as problem:
-            await self._refuse(stream, problem)
-            return
-        await self._hold(link, number, stream)
-
-    async def _greet_caller(self, stream: Stream) -> tuple[_Link, StreamNumber]:
-        if self._closing or self._greetings + len(self._links) >= LINKS_MAX:
-            raise WireError("busy", f"{self._identity.name} has {len(self._links)} links")
-        self._greetings += 1
-        try:
-            async with asyncio.timeout(GREETING_SECONDS):
-                greeting = self._checked(await stream.read(), stream)
-                link = self._link(Place(greeting.name, greeting.address))
-                try:
-                    await stream.write(self._greeting(link))
-                    if self._endpoint.secure and not greeting.to:
-                        raise WireError("again", f"this is {self._identity.name}: call again by that name")
-                    return link, await self._number(link, greeting, stream)
-                finally:
-                    self._forget_if_idle(link)
-        finally:
-            self._greetings -= 1
-
     # --- greeting -----------------------------------------------------------------------------------
 
-    def _greeting(self, link: _Link) -> bytes:
+    async def _answer(self, stream: Stream) -> None:
+        if greeted := await self._greeter.answer(stream):
+            await self._hold(greeted)
+
+    def _admit(self, greetings: int) -> None:
+        if self._closing or greetings + len(self._links) >= LINKS_MAX:
+            raise WireError("busy", f"{self._identity.name} has {len(self._links)} links")
+
+    def _hello(self, link: _Link) -> bytes:
         own, ended = self._identity, link.pair.ended
         greeting = pb.ControlFrame.Greeting(
             protocol=VERSION,
@@ -285,8 +247,8 @@ class ControlLinks:
         )
         return pb.ControlFrame(greeting=greeting).SerializeToString()
 
-    def _checked(self, message: bytes | None, stream: Stream) -> pb.ControlFrame.Greeting:
-        greeting = _expect(message, "greeting").greeting
+    def _welcome(self, greeting: Greeting, stream: Stream, called: _Link | None) -> _Link:
+        """The link to a caller, or to the peer that was reached. Raises WireError where it is not welcome."""
         own = self._identity.name
         check_addressee(own, greeting.protocol, VERSION, greeting.to or own)
         if greeting.boot == self._identity.boot:
@@ -296,35 +258,30 @@ class ControlLinks:
         stream.verify(greeting.name)
         if not self._admits(greeting.name):
             raise WireError("stranger", f"{own} knows no member {greeting.name!r}")
-        return greeting
+        return self._reached(called, greeting) if called else self._link(Place(greeting.name, greeting.address))
 
-    async def _number(self, link: _Link, greeting: pb.ControlFrame.Greeting, stream: Stream) -> StreamNumber:
-        """As for the exchange's streams."""
-        if link.pair.leads:
-            ended = StreamNumber(greeting.ended.boot, greeting.ended.number)
-            if number := link.pair.take(greeting.boot, ended):
-                return number
-        else:
-            number = StreamNumber(greeting.boot, _expect(await stream.read(), "taken").taken.number)
-            if link.pair.follow(number):
-                return number
-        raise WireError("duplicate", f"{self._identity.name} has another stream with {greeting.name}")
-
-    async def _refuse(self, stream: Stream, problem: WireError) -> None:
-        self._book.count(problem.reason)
-        await self._say_refused(stream, problem)
-
-    async def _say_refused(self, stream: Stream, problem: WireError) -> None:
-        if problem.reason == "refused":
-            return
-        refusal = exchange_pb2.Refusal(reason=problem.reason, sentence=str(problem))
-        with contextlib.suppress(StreamBrokenError):
-            await stream.write(pb.ControlFrame(refusal=refusal).SerializeToString())
+    def _reached(self, called: _Link, greeting: Greeting) -> _Link:
+        """The link to the peer that was really reached: seeds are known by address only, and some addresses are
+        aliases. Raises WireError("again") where the peer must be called by the name that it has said."""
+        place = Place(greeting.name, greeting.address or called.place.address)
+        if place == called.place:
+            return called
+        link = self._link(place)
+        self._known_as[called.place] = place
+        while called.queue:
+            self._enqueue(link, called.queue.popleft())
+        if self._endpoint.secure and not called.place.name:
+            # Some member is there, but TLS has not checked which.
+            if link.session is None and link.dialling is None:
+                self._dial(link)
+            raise WireError("again", f"{self._identity.name} calls again by the name {greeting.name}")
+        return link
 
     # --- a session's life ---------------------------------------------------------------------------
 
-    async def _hold(self, link: _Link, number: StreamNumber, stream: Stream) -> None:
+    async def _hold(self, greeted: Greeted[Greeting, _Link]) -> None:
         """From the moment at which the stream was taken to its end. Nothing is awaited before the session stands."""
+        link, stream = greeted.link, greeted.stream
         if link.session:
             link.session.end("another stream took its place")
         name, address = link.place
@@ -341,14 +298,13 @@ class ControlLinks:
             self._clock,
         )
         link.up.set()
-        taken = exchange_pb2.Taken(number=number.number)
         try:
-            await session.run(pb.ControlFrame(taken=taken) if link.pair.leads else None)
+            await session.run(greeted.taken)
         except WireError as problem:
             self._book.blame(name, problem)
-            await self._say_refused(stream, problem)
+            await self._greeter.tell(stream, problem)
         finally:
-            link.pair.end(number)
+            link.pair.end(greeted.number)
             if link.session is session:
                 link.session = None
                 link.up.clear()
@@ -364,14 +320,4 @@ def _could_be_dialled(address: str) -> bool:
         return False
 
 
-def _expect(message: bytes | None, body: str) -> pb.ControlFrame:
-    """A message of the greeting. Raises RefusedError where it is a Refusal, WireError where it is anything else."""
-    if message is None:
-        raise StreamBrokenError("the other end closed its stream")
-    frame = read_control(message)
-    kind = frame.WhichOneof("body")
-    if kind == "refusal":
-        raise RefusedError(frame.refusal)
-    if kind != body:
-        raise WireError("unexpected", f"a {kind} instead of a {body}")
-    return frame
+MESSAGES = Messages(pb.ControlFrame, "greeting", read_control)

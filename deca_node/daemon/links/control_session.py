@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 
-from deca_node.daemon.links.greeting import words_of
-from deca_node.daemon.wire.broken import StreamBrokenError
+from deca_node.daemon.links.greeting import sentence_of
+from deca_node.daemon.links.lifetime import Lifetime
 from deca_node.daemon.wire.endpoint import Stream
 from deca_node.daemon.wire.meters import Window
 from deca_node.daemon.wire_pb import control_pb2 as pb
@@ -50,8 +50,7 @@ class ControlSession:
         self._traffic = traffic
         self._rtt = rtt
         self._now = clock
-        self._tasks: list[asyncio.Task[None]] = []
-        self._why: str | None = None
+        self._lifetime = Lifetime()
         self._stirred = asyncio.Event()
         self._ping: int | None = None
         self._pong: int | None = None
@@ -63,34 +62,15 @@ class ControlSession:
         """Read and write, ``first`` before all else, until the stream ends or breaks; returns why, in words. Raises
         WireError where the peer breaks the rules."""
         self._last_heard = self._now()
-        try:
-            if self._why is None:
-                loops = (self._write_all(first), self._read_all(), self._ping_all())
-                self._tasks = [asyncio.ensure_future(work) for work in loops]
-                await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-            return self._why or self._outcome()
-        finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        return await self._lifetime.run(self._write_all(first), self._read_all(), self._ping_all())
 
     def end(self, why: str) -> None:
         """Let the stream go, from this moment on."""
-        self._why = self._why or why
-        for task in self._tasks:
-            task.cancel()
+        self._lifetime.end(why)
 
     def stir(self) -> None:
         """There is something to send."""
         self._stirred.set()
-
-    def _outcome(self) -> str:
-        problems = [task.exception() for task in self._tasks if task.done() and not task.cancelled()]
-        for problem in sorted(filter(None, problems), key=lambda problem: isinstance(problem, StreamBrokenError)):
-            if isinstance(problem, StreamBrokenError):
-                return str(problem)
-            raise problem
-        return "the peer closed its stream"
 
     # --- out ----------------------------------------------------------------------------------------
 
@@ -126,7 +106,7 @@ class ControlSession:
             self._ping = number
             self.stir()
             await asyncio.sleep(PING_SECONDS)
-        self._why = f"it was silent for {SILENCE_SECONDS:g} s"
+        self._lifetime.end(f"it was silent for {SILENCE_SECONDS:g} s")
 
     # --- in -----------------------------------------------------------------------------------------
 
@@ -154,7 +134,7 @@ class ControlSession:
             case "pong":
                 pass
             case "refusal":
-                raise WireError("refused", words_of(frame.refusal))
+                raise WireError("refused", sentence_of(frame.refusal))
             case _:
                 raise WireError("unexpected", f"a {body} in the middle of a control stream")
         self._traffic[f"received.{'packet' if body == 'packet' else 'ping'}"] += nbytes

@@ -35,12 +35,12 @@ class Swim:
         membership: Membership,
         send: Callable[[str, str, bytes], None],
         hears: Hears,
-        book: Refusals | None = None,
+        book: Refusals,
     ) -> None:
         self.membership = membership
         self.lost: dict[str, str] = {}
         """Members that were given up, and why, until they show themselves."""
-        self._book = book or Refusals()
+        self._book = book
         self._send = send
         self._hears = hears
         self._alarm: asyncio.TimerHandle | None = None

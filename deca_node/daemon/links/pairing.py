@@ -31,6 +31,7 @@ class Pair:
         self._newest = NONE
         self._peer_boot: int | None = None
         """Of the peer on the live stream; None where none lives."""
+        self._closed = False
 
     @property
     def ended(self) -> StreamNumber:
@@ -45,7 +46,7 @@ class Pair:
     def take(self, peer_boot: int, peer_ended: StreamNumber) -> StreamNumber | None:
         """The leader takes the stream that it has just been greeted on. None where another one lives: one to the
         same process, which has not seen it end."""
-        if self._peer_boot == peer_boot and peer_ended != self._newest:
+        if self._closed or (self._peer_boot == peer_boot and peer_ended != self._newest):
             return None
         self._newest = StreamNumber(self._boot, next(self._numbers))
         self._peer_boot = peer_boot
@@ -53,7 +54,7 @@ class Pair:
 
     def follow(self, taken: StreamNumber) -> bool:
         """The leader has taken a stream. False where a newer one is known: this one is over."""
-        if taken.boot == self._newest.boot and taken.number <= self._newest.number:
+        if self._closed or (taken.boot == self._newest.boot and taken.number <= self._newest.number):
             return False
         self._newest, self._peer_boot = taken, taken.boot
         return True
@@ -62,3 +63,7 @@ class Pair:
         """A stream has ended; one that was replaced by a newer one changes nothing."""
         if stream == self._newest:
             self._peer_boot = None
+
+    def close(self) -> None:
+        """The peer is no peer any more: no end keeps a stream from now on."""
+        self._closed = True

@@ -10,17 +10,21 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deca_node.daemon.links.greeting import words_of
+from deca_node.daemon.links.greeting import sentence_of
+from deca_node.daemon.links.lifetime import Lifetime
 from deca_node.daemon.links.outbox import Outbox, Shared
 from deca_node.daemon.links.turns import LARGE_BYTES
 from deca_node.daemon.wire import framing
-from deca_node.daemon.wire.broken import StreamBrokenError
 from deca_node.daemon.wire.endpoint import Stream
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import WireError
+from deca_node.protocol.visit.closing import is_orderly
+
+REASON_LENGTH_MAX = 500
+"""Characters of the reason in a Close that are taken."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,7 @@ class Session:
         self._tell = tell
         self._traffic = traffic
         self._out = Outbox(stream, shared, traffic, rules.held_max)
-        self._tasks: list[asyncio.Task[None]] = []
-        self._why: str | None = None
+        self._lifetime = Lifetime()
         self._open: pb.Open | None = None
         self._incoming: _Incoming | None = None
         self._begun = self._granted = 0
@@ -75,30 +78,13 @@ class Session:
         """Read and write, ``first`` before all else, until the stream ends or breaks; returns why, in words. Raises
         WireError where the peer breaks the rules. Nothing is told any more once :meth:`end` was called."""
         try:
-            if self._why is None:
-                self._tasks = [asyncio.ensure_future(self._out.run(first)), asyncio.ensure_future(self._read_all())]
-                await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-            return self._why or self._outcome()
+            return await self._lifetime.run(self._out.run(first), self._read_all())
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
             self._out.discard()
 
     def end(self, why: str) -> None:
         """Let the stream go, from this moment on."""
-        self._why = self._why or why
-        for task in self._tasks:
-            task.cancel()
-
-    def _outcome(self) -> str:
-        problems = [task.exception() for task in self._tasks if task.done() and not task.cancelled()]
-        # A broken rule says more than that the stream broke after it.
-        for problem in sorted(filter(None, problems), key=lambda problem: isinstance(problem, StreamBrokenError)):
-            if isinstance(problem, StreamBrokenError):
-                return str(problem)
-            raise problem
-        return "the peer closed its stream"
+        self._lifetime.end(why)
 
     # --- out ----------------------------------------------------------------------------------------
 
@@ -170,14 +156,13 @@ class Session:
             case "open":
                 self._take_open(frame.open)
             case "close":
-                close = frame.close
-                self._tell(e.CloseReceived(self.peer, close.activation, close.applied, close.reason[:500]))
+                self._take_close(frame.close)
             case "credit":
                 self._out.credit(frame.credit.frames)
             case "bye":
                 self._tell(e.ByeReceived(self.peer))
             case "refusal":
-                raise WireError("refused", words_of(frame.refusal))
+                raise WireError("refused", sentence_of(frame.refusal))
             case other:
                 raise WireError("unexpected", f"a {other} in the middle of a session")
 
@@ -186,6 +171,10 @@ class Session:
             raise WireError("unexpected", "an Open before the keyframe of the last one was complete")
         self._expect(FrameKind.KEYFRAME, Step(opening.activation, 0), opening.keyframe_bytes)
         self._open = opening
+
+    def _take_close(self, close: pb.Close) -> None:
+        reason = close.reason[:REASON_LENGTH_MAX]
+        self._tell(e.CloseReceived(self.peer, close.activation, close.applied, reason, is_orderly(reason)))
 
     async def _take_chunk(self, chunk: framing.Chunk) -> None:
         if self._incoming is None:

@@ -6,22 +6,20 @@ unreachable peers are dialled again and again, with jittered backoff. Peers come
 """
 
 import asyncio
-import contextlib
 import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Never
 
-from deca_node.daemon.links import greeting
 from deca_node.daemon.links.conduct import Refusals
-from deca_node.daemon.links.greeting import PROTOCOL_VERSION, Identity, RefusedError, check_addressee, read_frame
+from deca_node.daemon.links.greeting import Greeted, Greeter, Identity, Messages, RefusedError, check_addressee
 from deca_node.daemon.links.outbox import Shared
 from deca_node.daemon.links.pairing import Pair, StreamNumber
 from deca_node.daemon.links.session import FrameRules, Session
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.trainer.arena import FrameStore
+from deca_node.daemon.wire import framing
 from deca_node.daemon.wire.broken import StreamBrokenError
 from deca_node.daemon.wire.endpoint import Endpoint, Stream, surface
 from deca_node.daemon.wire.throttle import Throttle
@@ -30,7 +28,10 @@ from deca_node.protocol import events as e
 from deca_node.protocol.agreed.agreement import Agreement, mismatch
 from deca_node.protocol.agreed.frames import FrameId
 from deca_node.protocol.errors import DecaError, WireError
+from deca_node.protocol.refusals import BY_PEER, Problem
 
+PROTOCOL_VERSION = 2
+"""The version of the rules in docs/PROTOCOL.md."""
 SERVICE = "deca.v1.Exchange"
 METHOD = f"/{SERVICE}/Stream"
 
@@ -42,6 +43,7 @@ BACKOFF_SECONDS_MAX = 5.0
 LOADING_SECONDS = 1.0
 """The pause after a peer said that it is still loading."""
 FLUSH_SECONDS = 5.0
+NOT_DIALLED = Problem("", "not dialled yet")
 
 
 @dataclass
@@ -53,19 +55,13 @@ class _Link:
     pair: Pair
     traffic: Counter[str]
     session: Session | None = None
-    problem: str = "not dialled yet"
+    problem: Problem = NOT_DIALLED
     dialling: "asyncio.Task[None] | None" = None
-    gone: bool = False
-    loading: bool = False
 
-
-@dataclass(frozen=True)
-class _Greeted:
-    """A stream on which both ends know each other and the run."""
-
-    link: _Link
-    hello: pb.Hello
-    stream: Stream
+    @property
+    def loading(self) -> bool:
+        """Whether the peer said that it still loads its model."""
+        return self.session is None and self.problem.code == "loading"
 
 
 class Transport:
@@ -81,8 +77,8 @@ class Transport:
         identity: Identity,
         endpoint: Endpoint,
         tell: Callable[[e.NetworkEvent], None],
+        book: Refusals,
         throttle: Throttle | None = None,
-        book: Refusals | None = None,
     ) -> None:
         self._identity = identity
         self._endpoint = endpoint
@@ -94,10 +90,11 @@ class Transport:
         self._agreement: Agreement | None = None
         self._shared: Shared | None = None
         self._rules: FrameRules | None = None
-        self._greetings = 0
         self._closing = False
-        self._book = book or Refusals()
-        self.refusals = self._book.counts
+        self._book = book
+        self._greeter = Greeter(
+            MESSAGES, identity.name, GREETING_SECONDS, book, admit=self._admit, hello=self._hello, welcome=self._welcome
+        )
         endpoint.add_streams(SERVICE, {"Stream": self._answer})
 
     # --- life ---------------------------------------------------------------------------------------
@@ -164,14 +161,14 @@ class Transport:
     def drop(self, peer: str, why: str) -> None:
         """End the session with a peer; it is dialled, and greeted, again."""
         if peer in self._links:
-            self._detach(self._links[peer], why)
+            self._detach(self._links[peer], Problem("", why))
 
     def traffic(self) -> Mapping[str, Counter[str]]:
         """Bytes by peer and kind since the start: ``sent.update``, ``received.keyframe``, ``sent.control``, ...
         What is returned goes on counting, and peers appear in it."""
         return self._traffic
 
-    def problems(self) -> dict[str, str]:
+    def problems(self) -> dict[str, Problem]:
         """Why there is no session, by peer."""
         return {name: link.problem for name, link in self._links.items() if link.session is None}
 
@@ -197,20 +194,20 @@ class Transport:
             self._dial_for_ever(link)
 
     def _remove(self, link: _Link) -> None:
-        link.gone = True
-        self._detach(link, "it is no peer any more")
+        link.pair.close()
+        self._detach(link, Problem("", "it is no peer any more"))
         if link.dialling:
             link.dialling.cancel()
 
-    def _detach(self, link: _Link, why: str) -> None:
+    def _detach(self, link: _Link, why: Problem) -> None:
         """The session ends now, whatever its stream still does."""
         session, link.session = link.session, None
         if session is None:
             return
         link.problem = why
-        session.end(why)
+        session.end(why.sentence)
         if not self._closing:
-            self._tell(e.PeerDown(link.name, why))
+            self._tell(e.PeerDown(link.name, why.sentence, why.code))
 
     # --- dialling -----------------------------------------------------------------------------------
 
@@ -237,153 +234,119 @@ class Transport:
         try:
             self._book.check(link.name)
         except WireError as problem:
-            link.problem = str(problem)
+            link.problem = Problem(problem.reason, str(problem))
             return True
         return False
 
     async def _dial(self, link: _Link) -> bool:
         """One attempt, and the whole session if it succeeds; whether it did."""
-        link.loading = False
         try:
             async with self._endpoint.dial(link.name, link.address, METHOD) as stream:
-                greeted, number = await self._greet(link, stream)
-                await self._hold(greeted, number)
+                await self._hold(await self._greeter.call(link, stream))
                 return True
         except TimeoutError:
-            link.problem = f"{link.address} does not answer"
+            link.problem = Problem("", f"{link.address} does not answer")
         except StreamBrokenError as problem:
-            link.problem = f"{link.address} does not answer yet: {problem}"
+            link.problem = Problem("", f"{link.address} does not answer yet: {problem}")
         except RefusedError as refusal:
             self._refused(link, refusal)
-        except DecaError as problem:
-            link.problem = str(problem)
-        return False
-
-    async def _greet(self, link: _Link, stream: Stream) -> tuple[_Greeted, StreamNumber]:
-        try:
-            async with asyncio.timeout(GREETING_SECONDS):
-                await stream.write(self._hello(link))
-                hello, _ = self._checked(await stream.read(), stream, link.name)
-                greeted = _Greeted(link, hello, stream)
-                return greeted, await self._number(greeted)
         except WireError as problem:
-            await self._refuse(stream, problem)
-            raise
+            link.problem = Problem(problem.reason, str(problem))
+        except DecaError as problem:
+            link.problem = Problem("", str(problem))
+        return False
 
     def _refused(self, link: _Link, refusal: RefusedError) -> None:
         if refusal.reason == "loading":
-            link.loading, link.problem = True, "is still loading its model"
+            link.problem = Problem("loading", "is still loading its model")
         elif refusal.reason != "duplicate":
-            link.problem = f"refused us: {refusal}"
+            link.problem = Problem(BY_PEER, f"refused us: {refusal}")
         if refusal.reason == "mismatch":
             self._tell(e.PeerRefused(link.name, str(refusal)))
 
-    # --- answering ----------------------------------------------------------------------------------
+    # --- greeting -----------------------------------------------------------------------------------
 
     async def _answer(self, stream: Stream) -> None:
         """A caller's stream, from its Hello to its end."""
-        try:
-            greeted, number = await self._greet_caller(stream)
-        except (StreamBrokenError, RefusedError):
-            return
-        except TimeoutError:
-            slow = f"the greeting did not end within {GREETING_SECONDS:g} s"
-            await self._refuse(stream, WireError("slow", slow))
-            return
-        except WireError as problem:
-            await self._refuse(stream, problem)
-            return
-        await self._hold(greeted, number)
+        if greeted := await self._greeter.answer(stream):
+            await self._hold(greeted)
 
-    async def _greet_caller(self, stream: Stream) -> tuple[_Greeted, StreamNumber]:
-        if self._greetings >= GREETINGS_MAX:
+    def _admit(self, greetings: int) -> None:
+        if greetings >= GREETINGS_MAX:
             raise WireError("busy", f"{self._identity.name} is greeting {GREETINGS_MAX} others")
-        self._greetings += 1
-        try:
-            async with asyncio.timeout(GREETING_SECONDS):
-                first = await stream.read()
-                if self._agreement is None:
-                    raise WireError("loading", f"{self._identity.name} is still loading its model")
-                hello, link = self._checked(first, stream, None)
-                await stream.write(self._hello(link))
-                greeted = _Greeted(link, hello, stream)
-                return greeted, await self._number(greeted)
-        finally:
-            self._greetings -= 1
-
-    # --- greeting -----------------------------------------------------------------------------------
 
     def _hello(self, link: _Link) -> bytes:
         assert self._agreement is not None
-        return greeting.hello(self._identity, link.name, self._agreement, link.pair.ended)
+        return hello_message(self._identity, link.name, self._agreement, link.pair.ended)
 
-    def _checked(self, message: bytes | None, stream: Stream, called: str | None) -> tuple[pb.Hello, _Link]:
-        """The Hello of a caller, or of the peer that was ``called``. Raises WireError where it is not welcome."""
-        hello = read_frame(message, "hello").hello
-        check_addressee(self._identity.name, hello.protocol, PROTOCOL_VERSION, hello.to)
+    def _welcome(self, hello: pb.Hello, stream: Stream, called: _Link | None) -> _Link:
+        """The link to a caller, or to the peer that was called. Raises WireError where it is not welcome."""
+        own = self._identity.name
+        if self._agreement is None:
+            raise WireError("loading", f"{own} is still loading its model")
+        check_addressee(own, hello.protocol, PROTOCOL_VERSION, hello.to)
         stream.verify(hello.name)
         link = self._links.get(hello.name)
-        if link is None or called not in (None, hello.name):
-            raise WireError("stranger", f"{self._identity.name} knows no member {hello.name[:200]!r}")
+        if link is None or (called is not None and called is not link):
+            raise WireError("stranger", f"{own} knows no member {hello.name[:200]!r}")
         self._book.check(hello.name)
         if link.pair.outlived(hello.boot):
-            raise WireError("stale-boot", f"{self._identity.name} is connected with a later start of {hello.name}")
-        assert self._agreement is not None
-        differs = mismatch(self._agreement, Agreement(dict(hello.agreement)), self._identity.name, hello.name)
+            raise WireError("stale-boot", f"{own} is connected with a later start of {hello.name}")
+        differs = mismatch(self._agreement, Agreement(dict(hello.agreement)), own, hello.name)
         if differs:
             self._tell(e.PeerRefused(hello.name, differs))
             raise WireError("mismatch", differs)
-        return hello, link
-
-    async def _number(self, greeted: _Greeted) -> StreamNumber:
-        """The number under which both ends keep this stream. Raises WireError("duplicate") where they keep another."""
-        link, hello = greeted.link, greeted.hello
-        if link.pair.leads:
-            ended = StreamNumber(hello.ended.boot, hello.ended.number)
-            number = None if link.gone else link.pair.take(hello.boot, ended)
-            if number is None:
-                self._duplicate(link)
-            return number
-        taken = read_frame(await greeted.stream.read(), "taken").taken
-        number = StreamNumber(hello.boot, taken.number)
-        if link.gone or not link.pair.follow(number):
-            self._duplicate(link)
-        return number
-
-    def _duplicate(self, link: _Link) -> Never:
-        raise WireError("duplicate", f"{self._identity.name} has another stream with {link.name}")
-
-    async def _refuse(self, stream: Stream, problem: WireError) -> None:
-        """Count a refusal, and tell the peer, if it still listens."""
-        self._book.count(problem.reason)
-        await self._say_refused(stream, problem)
-
-    async def _say_refused(self, stream: Stream, problem: WireError) -> None:
-        if problem.reason == "refused":
-            return
-        refusal = pb.Frame(refusal=pb.Refusal(reason=problem.reason, sentence=str(problem)))
-        with contextlib.suppress(StreamBrokenError):
-            await stream.write(refusal.SerializeToString())
+        return link
 
     # --- a session's life ---------------------------------------------------------------------------
 
-    async def _hold(self, greeted: _Greeted, number: StreamNumber) -> None:
+    async def _hold(self, greeted: Greeted[pb.Hello, _Link]) -> None:
         """From the moment at which the stream was taken to its end. Nothing is awaited before the session stands."""
         assert self._shared is not None and self._rules is not None
         link, stream = greeted.link, greeted.stream
-        self._detach(link, "another stream took its place")
+        self._detach(link, Problem("", "another stream took its place"))
         session = Session(link.name, stream, self._shared, self._rules, self._tell, link.traffic)
         link.session = session
-        first = pb.Frame(taken=pb.Taken(number=number.number)) if link.pair.leads else None
         self._tell(e.PeerUp(link.name, greeted.hello.activation))
-        why = "the stream was cut off"
+        end = Problem("", "the stream was cut off")
         try:
-            why = await session.run(first)
+            end = Problem("", await session.run(greeted.taken))
         except WireError as problem:
-            why = f"broke the rules ({problem.reason}): {problem}"
+            end = _broken_off(problem)
             self._book.blame(link.name, problem)
-            await self._say_refused(stream, problem)
+            await self._greeter.tell(stream, problem)
         finally:
-            link.pair.end(number)
+            link.pair.end(greeted.number)
             if link.session is session:
-                self._detach(link, why)
+                self._detach(link, end)
+
+
+def _broken_off(problem: WireError) -> Problem:
+    """Why a session ended on which one end broke the rules: the peer, or this node, where the peer says so."""
+    if problem.reason == BY_PEER:
+        return Problem(BY_PEER, f"refused us: {problem}")
+    return Problem(problem.reason, f"broke the rules ({problem.reason}): {problem}")
+
+
+def hello_message(own: Identity, to: str, agreement: Agreement, ended: StreamNumber) -> bytes:
+    """The first message to the peer ``to``; ``ended`` is the newest stream with it that lives no more."""
+    said = pb.Hello(
+        protocol=PROTOCOL_VERSION,
+        name=own.name,
+        to=to,
+        boot=own.boot,
+        activation=own.position(),
+        agreement=dict(agreement.fields),
+        ended=pb.Ended(boot=ended.boot, number=ended.number),
+    )
+    return pb.Frame(hello=said).SerializeToString()
+
+
+def _decode(message: bytes) -> pb.Frame:
+    frame = framing.decode(message)
+    if isinstance(frame, framing.Chunk):
+        raise WireError("unexpected", "a chunk within the greeting")
+    return frame
+
+
+MESSAGES = Messages(pb.Frame, "hello", _decode)

@@ -21,6 +21,7 @@ from deca_node.protocol.agreed.schedule import Ordinal, Step
 from deca_node.protocol.node.phases import Phase
 from deca_node.protocol.node.state import NodeState
 from deca_node.protocol.quarantine import Quarantined
+from deca_node.protocol.refusals import Problem
 from deca_node.protocol.visit.edges import NOTHING
 from deca_node.protocol.visit.phases import EdgeState
 
@@ -41,7 +42,7 @@ class Sources:
     addresses: Callable[[], Mapping[str, str]] = dict
     traffic: Callable[[], Traffic] = dict
     """Bytes by peer and kind: ``sent.update``, ``received.keyframe``, ..."""
-    problems: Callable[[], Mapping[str, str]] = dict
+    problems: Callable[[], Mapping[str, Problem]] = dict
     """Why there is no session, by peer."""
     refusals: Callable[[], Mapping[str, int]] = dict
     """What was refused, by reason."""
@@ -267,10 +268,11 @@ class StatusBook:
             for name in sorted(names)
         )
 
-    def _why(self, peer: str, quarantined: Mapping[str, Quarantined], problems: Mapping[str, str]) -> str:
+    def _why(self, peer: str, quarantined: Mapping[str, Quarantined], problems: Mapping[str, Problem]) -> str:
         if peer in quarantined:
             return f"in quarantine {quarantined[peer].why}"
-        return self._refused.get(peer) or problems.get(peer, "")
+        problem = problems.get(peer)
+        return self._refused.get(peer) or (problem.sentence if problem else "")
 
     def _neighbours(self) -> frozenset[str]:
         """Drawn anew only where the graph may be another: with hundreds of members that takes milliseconds."""

@@ -10,13 +10,7 @@ from dataclasses import dataclass
 
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
-
-REFUSED_US = "refused us: "
-"""How a peer's refusal begins among the reasons why there is no session (:mod:`deca_node.daemon.links.transport`)."""
-BROKEN_RULES = "broke the rules"
-NO_REFUSALS = ("in answer", "stops for now")
-"""How reasons end for which edges are closed though nobody is refused: the answer to the other end's closing, and a
-node that stops."""
+from deca_node.protocol.refusals import BY_PEER, Problem
 
 
 @dataclass(frozen=True)
@@ -39,22 +33,22 @@ class LastRefusals:
         match event:
             case e.PeerRefused():
                 self._note(event.peer, event.sentence)
-            case e.CloseReceived() if _is_refusal(event.reason):
+            case e.CloseReceived() if not event.orderly:
                 self._note(event.peer, f"it closed its edge: {event.reason}")
-            case e.PeerDown() if event.sentence.startswith(BROKEN_RULES):
+            case e.PeerDown() if event.code:
                 self._note(event.peer, f"it {event.sentence}")
 
     def perform(self, command: c.Command) -> None:
         """A command, as it is performed."""
         match command:
-            case c.SendClose() if _is_refusal(command.reason):
+            case c.SendClose() if not command.orderly:
                 self._note(command.peer, f"its edge was closed: {command.reason}")
 
-    def look(self, problems: Mapping[str, str]) -> None:
+    def look(self, problems: Mapping[str, Problem]) -> None:
         """Why there is no session, by peer, at this moment."""
         for peer, problem in problems.items():
-            if problem.startswith(REFUSED_US):
-                self._note(peer, problem.replace(REFUSED_US, "it refused us: ", 1))
+            if problem.code == BY_PEER:
+                self._note(peer, f"it {problem.sentence}")
 
     def of(self, peer: str) -> Refusal | None:
         """The last one; None where there was none."""
@@ -62,7 +56,3 @@ class LastRefusals:
 
     def _note(self, peer: str, sentence: str) -> None:
         self._last[peer] = Refusal(sentence, self._wall())
-
-
-def _is_refusal(reason: str) -> bool:
-    return bool(reason) and not reason.endswith(NO_REFUSALS)

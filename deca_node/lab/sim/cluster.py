@@ -229,8 +229,8 @@ class Cluster:
                 self._send(member, peer, e.OpenReceived(name, activation, degree, keyframe), keyframe)
             case c.SendUpdate(peer, update):
                 self._send(member, peer, e.UpdateReceived(name, update), update)
-            case c.SendClose(peer, activation, applied, reason):
-                self._network.send(name, peer, e.CloseReceived(name, activation, applied, reason))
+            case c.SendClose(peer, activation, applied, reason, orderly):
+                self._network.send(name, peer, e.CloseReceived(name, activation, applied, reason, orderly))
             case c.SendBye(peer):
                 self._network.send(name, peer, e.ByeReceived(name))
             case c.Release(frame):

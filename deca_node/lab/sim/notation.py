@@ -30,7 +30,7 @@ BARE = ("peer", "step", "update", "keyframe", "frame", "when", "name", "kind", "
 SILENT = ("scalars", "agreement", "level", "about")
 """Fields that say nothing about the order of things, or differ between machines."""
 
-RARE = ("refused", "died", "for_good")
+RARE = ("refused", "died", "for_good", "code", "orderly")
 """Fields that are written only where they say something."""
 
 EVENTS = {kind.__name__: kind for kind in typing.get_args(e.Event)}

@@ -16,6 +16,19 @@ from deca_node.protocol.visit.loans import Loans
 from deca_node.protocol.visit.phases import EdgeState
 from deca_node.protocol.visit.rules import VisitRules
 
+ANSWERS = "in answer"
+STOPS = "stops for now"
+FLUSHED = "has mixed as often as it means to"
+ENDED = "has ended this activation"
+ORDERLY = (ANSWERS, STOPS, FLUSHED, ENDED)
+"""How the reasons of orderly closings end. A Close carries no code: the other end knows an orderly one by these words.
+They are a part of the protocol (docs/PROTOCOL.md); nodes of other versions send them as well."""
+
+
+def is_orderly(reason: str) -> bool:
+    """Whether a Close with this reason says that nothing is wrong with the edge."""
+    return not reason or reason.endswith(ORDERLY)
+
 
 class Closing:
     """Ends the edges of one visit at one node, and tells the other ends and the log."""
@@ -36,21 +49,22 @@ class Closing:
         self._mix_on: set[str] = set()
         """Peers that mix more often than this node in a final flush, since they count more members."""
 
-    def tell(self, edge: Edge, reason: str) -> None:
+    def tell(self, edge: Edge, reason: str, *, orderly: bool = False) -> None:
         """Tell the other end up to which flow the edge was applied here."""
-        self._say(c.SendClose(edge.peer, self._edges.activation, edge.applied, reason))
+        self._say(c.SendClose(edge.peer, self._edges.activation, edge.applied, reason, orderly))
 
-    def part(self, edges: Iterable[Edge], reason: str) -> None:
-        """Close edges in good order."""
+    def stop(self, edges: Iterable[Edge]) -> None:
+        """Close edges in good order, because this node stops for now."""
         for edge in edges:
-            self.tell(edge, reason)
+            self.tell(edge, f"{self._rules.name} {STOPS}", orderly=True)
             self._edges.close(edge)
 
     def close(self, edge: Edge, reason: str) -> None:
         """Close an edge with which something is wrong, and warn."""
         self._counters["edges_dropped"] += 1
         self._warn("edge-dropped", f"edge to {edge.peer} is closed for this activation: {reason}", edge.peer)
-        self.part([edge], reason)
+        self.tell(edge, reason)
+        self._edges.close(edge)
 
     def close_late(self, edge: Edge, reason: str) -> None:
         """Close an edge because its other end is late, and open no edge to that peer for a while."""
@@ -63,7 +77,7 @@ class Closing:
         if edge is not None and self._edges.closed_by_peer(peer, applied):
             self._counters["edges_closed_by_peer"] += 1
             self._warn("edge-closed", f"{peer} closed its edge for this activation: {reason}", peer)
-            self.tell(edge, "in answer")
+            self.tell(edge, ANSWERS, orderly=True)
 
     def offended(self, edge: Edge, problem: WireError) -> None:
         """The other end has broken a rule: report the offence and close the edge. Further offences of this peer, before
@@ -112,7 +126,7 @@ class Closing:
         catch up."""
         edge = self._edges.by_peer.get(peer)
         if edge is not None and edge.applied > applied:
-            self.tell(edge, f"{self._rules.name} has ended this activation")
+            self.tell(edge, f"{self._rules.name} {ENDED}", orderly=True)
 
     def mixes_on(self, peer: str, *, over: bool) -> None:
         """A peer has sent an update from beyond the end of this node's flush. Once this node is done (``over``) the
@@ -130,7 +144,7 @@ class Closing:
     def _say_over(self, peer: str) -> None:
         edge = self._edges.by_peer.get(peer)
         if edge is not None:
-            self.tell(edge, f"{self._rules.name} has mixed as often as it means to")
+            self.tell(edge, f"{self._rules.name} {FLUSHED}", orderly=True)
 
     def _warn(self, kind: str, sentence: str, peer: str) -> None:
         self._say(c.Report(kind, sentence, "warning", peer))

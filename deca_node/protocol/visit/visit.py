@@ -332,7 +332,7 @@ class Visit:
             self._wait.begin(now, self._parting_seconds())
             return
         # While edges are opening, neighbours that were offered one must hear of it too.
-        self._closing.part(self.edges.offered() + self.edges.opened(), f"{self._rules.name} stops for now")
+        self._closing.stop(self.edges.offered() + self.edges.opened())
         self.go_on(now)
 
     def ask_checkpoint(self) -> None:

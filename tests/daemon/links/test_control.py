@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from deca_node.daemon.links.conduct import Refusals
 from deca_node.daemon.links.control import METHOD, PACKETS_QUEUED_MAX, VERSION, ControlLinks
 from deca_node.daemon.links.control_session import MESSAGE_BYTES_MAX, SILENCE_SECONDS
 from deca_node.daemon.links.greeting import Identity
@@ -24,6 +25,7 @@ class Party:
         self.progress: list[tuple[str, int]] = []
         self.failed: list[tuple[str, str]] = []
         self.position = -1
+        self.book = Refusals()
         self.endpoint = FakeEndpoint(net, self.address, secure=secure)
         self.links = ControlLinks(
             Identity(name, next(BOOTS), lambda: self.position, self.address),
@@ -31,6 +33,7 @@ class Party:
             lambda *packet: self.packets.append(packet),
             lambda *at: self.progress.append(at),
             lambda *whom: self.failed.append(whom),
+            self.book,
             admits or (lambda _: True),
             lambda: asyncio.get_running_loop().time(),
         )
@@ -155,7 +158,7 @@ def test_only_who_is_admitted_may_call() -> None:
         north, mallory = Party(net, "north", admits=lambda name: name != "mallory"), Party(net, "mallory")
         mallory.send(north, b"let me in")
         await until(lambda: mallory.failed)
-        assert north.packets == [] and north.links.refusals == {"stranger": 1}
+        assert north.packets == [] and north.book.counts == {"stranger": 1}
         assert not north.links._links
         await close(north, mallory)
 
@@ -248,7 +251,7 @@ def test_a_greeting_that_is_not_welcome_hears_why(reason: str, message: Any) -> 
             await stream.write(said)
             refusal = pb.ControlFrame.FromString(await stream.read() or b"").refusal
         assert refusal.reason == reason and refusal.sentence
-        assert north.links.refusals == {reason: 1}
+        assert north.book.counts == {reason: 1}
         await close(north)
 
     run(greet())
@@ -259,7 +262,7 @@ def test_a_node_that_calls_itself_finds_out() -> None:
         (north,) = parties(0, "north")
         north.send(north, b"hello", "")
         await until(lambda: north.failed)
-        assert north.packets == [] and north.links.refusals["self"] > 0
+        assert north.packets == [] and north.book.counts["self"] > 0
         await close(north)
 
     run(narcissus())

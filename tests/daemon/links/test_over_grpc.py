@@ -5,6 +5,7 @@ import os
 from collections.abc import Awaitable
 from typing import Any
 
+from deca_node.daemon.links.conduct import Refusals
 from deca_node.daemon.links.control import ControlLinks
 from deca_node.daemon.links.greeting import Identity
 from deca_node.daemon.links.session import FrameRules
@@ -42,9 +43,15 @@ class Party:
         self.store = FrameStore(Arena(descriptor, NBYTES, 12))
         os.close(descriptor)
         self.identity = Identity(name, len(name), lambda: 0)
-        self.transport = Transport(self.identity, self.endpoint, self.events.put_nowait)
+        self.calls, self.book = Refusals(), Refusals()
+        self.transport = Transport(self.identity, self.endpoint, self.events.put_nowait, self.book)
         self.links = ControlLinks(
-            self.identity, self.endpoint, lambda *packet: self.packets.put_nowait(packet), lambda *_: None, self._failed
+            self.identity,
+            self.endpoint,
+            lambda *packet: self.packets.put_nowait(packet),
+            lambda *_: None,
+            self._failed,
+            self.calls,
         )
 
     def _failed(self, name: str, address: str) -> None:
@@ -104,16 +111,16 @@ def test_every_hello_is_verified_at_both_ends() -> None:
             await party.start()
         south.links.send("north", str(north.endpoint.address), b"hello")
         assert (await south.packets.get())[2] == b"failed"
-        assert north.links.refusals == {"identity": 1}
+        assert north.calls.counts == {"identity": 1}
         north.links.send("southern", str(south.endpoint.address), b"hello")
         assert (await south.packets.get())[2] == b"hello"
         south.transport.set_peers({"north": north.endpoint.address})
         north.transport.meet(Agreement({}), north.store, FrameRules(lambda *_: NBYTES, 4))
         north.transport._add("southern", Address("127.0.0.1", 1))
         south.meet(north)
-        while "no certificate" not in south.transport.problems()["north"]:  # noqa: ASYNC110
+        while "no certificate" not in south.transport.problems()["north"].sentence:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        assert north.transport.refusals["identity"] >= 1
+        assert north.book.counts["identity"] >= 1
         assert seen[:2] == [(True, "southern"), (False, "southern")]
         await north.close()
         await south.close()

@@ -26,3 +26,11 @@ def test_the_follower_keeps_what_was_taken_last() -> None:
     pair.end(StreamNumber(7, 2))
     assert pair.ended == StreamNumber(7, 2)
     assert pair.follow(StreamNumber(9, 1)), "the leader was started again"
+
+
+def test_once_closed_no_stream_is_kept() -> None:
+    leader, follower = Pair(7, itertools.count(1), leads=True), Pair(1, itertools.count(1), leads=False)
+    for pair in (leader, follower):
+        pair.close()
+    assert leader.take(1, NONE) is None
+    assert not follower.follow(StreamNumber(7, 1))

@@ -144,3 +144,21 @@ def test_a_flood_of_frames_ends_at_its_limit() -> None:
         bench.run()
     assert caught.value.reason == "flood"
     assert len(bench.store) == 3
+
+
+@pytest.mark.parametrize(
+    ("reason", "orderly"),
+    [
+        ("in answer", True),
+        ("south stops for now", True),
+        ("south has mixed as often as it means to", True),
+        ("south has ended this activation", True),
+        ("", True),
+        ("north did not open it in time; no edge to it for 2 more", False),
+    ],
+)
+def test_an_orderly_close_is_known_by_its_words(reason: str, orderly: bool) -> None:
+    """A Close carries no code, and nodes of every version say these words."""
+    bench = Bench(pb.Frame(close=pb.Close(activation=0, applied=3, reason=reason)).SerializeToString())
+    bench.run()
+    assert bench.told == [e.CloseReceived("south", 0, 3, reason, orderly)]

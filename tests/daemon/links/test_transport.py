@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from deca_node.daemon.links.greeting import PROTOCOL_VERSION, Identity
+from deca_node.daemon.links.conduct import Refusals
+from deca_node.daemon.links.greeting import Identity
 from deca_node.daemon.links.session import FrameRules
-from deca_node.daemon.links.transport import METHOD, Transport
+from deca_node.daemon.links.transport import METHOD, PROTOCOL_VERSION, Transport
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
@@ -31,10 +32,12 @@ class Party:
         self.store = FrameStore(Arena(descriptor, NBYTES, 40))
         os.close(descriptor)
         self.told: list[e.NetworkEvent] = []
+        self.book = Refusals()
         self.transport = Transport(
             Identity(name, boot, lambda: 7),
             FakeEndpoint(net, str(self.address)),  # type: ignore[arg-type]
             self.told.append,
+            self.book,
         )
         self.agreement = Agreement(agreement or {"rounds": "4"})
 
@@ -150,8 +153,8 @@ def test_who_is_still_loading_says_so_at_once() -> None:
     async def load() -> None:
         _, north, south = two()
         north.meet()
-        await until(lambda: north.transport.problems()["south"] == "is still loading its model", 1.0)
-        assert north.transport.refusals == {} and south.transport.refusals == {"loading": 1}
+        await until(lambda: north.transport.problems()["south"].code == "loading", 1.0)
+        assert north.book.counts == {} and south.book.counts == {"loading": 1}
         south.meet()
         await until(lambda: north.up(south), 3.0)
         assert north.told == [e.PeerUp("south", 7)]
@@ -168,7 +171,7 @@ def test_peers_come_go_and_move() -> None:
         for party in (north, south, west):
             party.meet()
         await until(lambda: north.up(south))
-        assert north.ups("west") == 0 and north.transport.refusals["stranger"] > 0
+        assert north.ups("west") == 0 and north.book.counts["stranger"] > 0
         north.peers(south, west)
         await until(lambda: north.up(west) and west.up(north))
         frame = north.update(0)
@@ -195,7 +198,7 @@ def test_a_new_address_is_dialled_and_a_live_stream_left_in_peace() -> None:
         north.meet()
         south.meet()
         await asyncio.sleep(20)
-        assert not north.up(south) and "nowhere:1 does not answer" in north.transport.problems()["south"]
+        assert not north.up(south) and "nowhere:1 does not answer" in north.transport.problems()["south"].sentence
         north.peers(south)
         await until(lambda: north.up(south), 1.0)
         north.transport.set_peers({"south": nowhere})
@@ -218,7 +221,7 @@ def test_who_differs_is_told_and_dialled_again() -> None:
         for party, other in ((north, south), (south, north)):
             refused = [event for event in party.told if isinstance(event, e.PeerRefused)]
             assert len(refused) > 2 and all("rounds" in event.sentence for event in refused)
-            assert "rounds" in party.transport.problems()[other.name]
+            assert "rounds" in party.transport.problems()[other.name].sentence
         await close(north, south)
 
     run(differ())
@@ -247,10 +250,42 @@ def test_a_greeting_that_is_not_welcome_hears_why(reason: str, hello: Any) -> No
             await stream.write(message if isinstance(message, bytes) else message.SerializeToString())
             refusal = pb.Frame.FromString(await stream.read() or b"").refusal
         assert refusal.reason == reason and refusal.sentence
-        assert north.transport.refusals == {reason: 1}
+        assert north.book.counts == {reason: 1}
         await close(north, south)
 
     run(greet())
+
+
+def test_a_session_that_ends_by_a_broken_rule_has_its_code_at_both_ends() -> None:
+    async def offend() -> None:
+        _, north, south = two()
+        # North is the one that dials: it hears the refusal before the stream is gone.
+        south.transport.set_peers({"north": Address("nowhere", 1)})
+        north.meet()
+        south.meet()
+        await until(lambda: north.up(south) and south.up(north))
+        north.transport.send("south", pb.Frame(hello=pb.Hello(name="north")))
+        await until(lambda: north.downs() and south.downs())
+        sentence = "a hello in the middle of a session"
+        assert south.downs() == [e.PeerDown("north", f"broke the rules (unexpected): {sentence}", "unexpected")]
+        assert north.downs() == [e.PeerDown("south", f"refused us: {sentence}", "refused")]
+        assert (north.book.counts, south.book.counts) == ({"refused": 1}, {"unexpected": 1})
+        await close(north, south)
+
+    run(offend())
+
+
+def test_the_problem_of_a_refused_dial_says_that_the_peer_has_refused() -> None:
+    async def refuse() -> None:
+        _, north, south = two()
+        south.transport.set_peers({})
+        north.meet()
+        south.meet()
+        await until(lambda: north.transport.problems()["south"].code == "refused")
+        assert north.transport.problems()["south"].sentence == "refused us: south knows no member 'north'"
+        await close(north, south)
+
+    run(refuse())
 
 
 def test_a_caller_that_says_nothing_is_let_go() -> None:
@@ -333,7 +368,7 @@ def test_a_sender_that_keeps_the_rules_is_never_refused(seed: int) -> None:
             while own and (len(own) > 10 or rng.random() < 0.3):
                 north.store.release(own.pop(0))
             assert south.store.held_from("north") <= HELD_MAX
-        assert south.transport.refusals == north.transport.refusals == {}
+        assert south.book.counts == north.book.counts == {}
         assert all("broke the rules" not in event.sentence for event in north.downs() + south.downs())
         await close(north, south)
         for party, frames in ((north, own), (south, held)):

@@ -15,6 +15,7 @@ from deca_node.protocol.agreed.frames import FrameId, FrameKind, FrameSizes
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.node.node import Node
+from deca_node.protocol.refusals import Problem
 from deca_node.protocol.visit.policy import Policy
 
 RUN = RunSettings(run_name="wards", rounds=2, inner_steps=3, flush_mixes=1, final_flush_mixes=2, topology="full")
@@ -193,7 +194,7 @@ def test_an_edge_and_how_far_it_is_behind() -> None:
 
 
 def test_a_refusal_is_told_until_it_is_over() -> None:
-    desk = Desk(problems=lambda: {"south": "nobody answers"})
+    desk = Desk(problems=lambda: {"south": Problem("", "nobody answers")})
     assert desk.south.why == "nobody answers"
     desk.tell(READY)
     desk.tell(e.PeerRefused("south", "rounds differ"))
@@ -250,7 +251,7 @@ def test_the_newest_warning_is_kept() -> None:
 def test_a_member_that_was_given_up_says_so_and_why() -> None:
     rows = (MemberRow(name="north", address="", state="alive"), MemberRow(name="south", address="", state="dead"))
     why = "south is given up: it did not answer east"
-    desk = Desk(members=lambda: rows, problems=lambda: {"south": why})
+    desk = Desk(members=lambda: rows, problems=lambda: {"south": Problem("", why)})
     assert (desk.south.member, desk.south.state, desk.south.why) == ("dead", "down", why)
 
 
@@ -264,22 +265,27 @@ def test_the_last_refusal_is_remembered_when_the_peer_is_up_again() -> None:
     assert (desk.south.state, desk.south.why, desk.south.refused) == ("up", "", 1e9 + 105.0)
     desk.tell(e.PeerDown("south", "the peer closed its stream"), 1.0)
     assert desk.south.refusal == "rounds is 2 at north and 3 at south"
-    desk.tell(e.PeerDown("south", "broke the rules (size): a frame of 3 bytes"), 1.0)
+    desk.tell(e.PeerDown("south", "broke the rules (size): a frame of 3 bytes", "size"), 1.0)
     assert desk.south.refusal == "it broke the rules (size): a frame of 3 bytes"
+    desk.tell(e.PeerDown("south", "refused us: a chunk that is not the next", "refused"), 1.0)
+    assert desk.south.refusal == "it refused us: a chunk that is not the next"
 
 
 def test_refusals_of_edges_and_of_dials() -> None:
-    problems: dict[str, str] = {}
+    problems: dict[str, Problem] = {}
     desk = Desk(addresses=lambda: {"south": "127.0.0.1:7002"}, problems=lambda: problems)
     desk.begin()
     assert (desk.south.refusal, desk.south.refused) == ("", None)
     desk.tell(e.CloseReceived("south", 0, -1, "north did not open it in time"), 1.0)
     assert desk.south.refusal == "it closed its edge: north did not open it in time"
-    desk.tell(e.CloseReceived("south", 0, -1, "south stops for now"), 1.0)
+    desk.tell(e.CloseReceived("south", 0, -1, "south stops for now", orderly=True), 1.0)
+    assert desk.south.refusal == "it closed its edge: north did not open it in time"
+    desk.tell(e.CloseReceived("south", 0, 3, "south has mixed as often as it means to", orderly=True), 1.0)
+    desk.book.perform(c.SendClose("south", 0, 3, "north has mixed as often as it means to", orderly=True))
     assert desk.south.refusal == "it closed its edge: north did not open it in time"
     desk.book.perform(c.SendClose("south", 1, -1, "south is more than 2 exchanges behind"))
     assert desk.south.refusal == "its edge was closed: south is more than 2 exchanges behind"
-    problems["south"] = "refused us: north is on this node's deny-list"
+    problems["south"] = Problem("refused", "refused us: north is on this node's deny-list")
     desk.book.look()
-    problems["south"] = "127.0.0.1:7002 does not answer"
+    problems["south"] = Problem("", "127.0.0.1:7002 does not answer")
     assert desk.south.refusal == "it refused us: north is on this node's deny-list"
