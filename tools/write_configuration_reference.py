@@ -21,7 +21,7 @@ There are two kinds of settings, and they are never mixed:
 
 - **Run settings** (`run.toml`) must be equal on all nodes. Nodes compare them when they meet, and refuse
   each other where one differs, naming it and both values.
-- **Node settings** (`node.toml`) are one machine's own affair: its paths, addresses, device and patience.
+- **Node settings** (`node.toml`) concern one machine only: its paths, addresses, device and patience.
 
 A key in the wrong file is refused, and so is an unknown one.
 

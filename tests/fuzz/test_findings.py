@@ -107,11 +107,11 @@ def test_a_greeting_names_an_address_that_can_be_dialled(address: str) -> None:
     [
         ("a = " + NESTED, "nested too deeply"),
         ("a = " + "{b = " * 3000, "nested too deeply"),
-        ("rounds = " + "9" * 5000, "a number too long"),
+        ("rounds = " + "9" * 5000, "a number that is too long"),
         ("rounds = 0x" + "f" * 5000, r"beyond 2\^53"),
-        ("edge_probability = 0x" + "f" * 5000, "must be a number, got a number of very many digits"),
-        ("topology = [0x" + "f" * 5000 + "]", "must be text, got a number of very many digits"),
-        ("#" * (FILE_BYTES_MAX + 1), "no settings are"),
+        ("edge_probability = 0x" + "f" * 5000, "must be a number, got a number with very many digits"),
+        ("topology = [0x" + "f" * 5000 + "]", "must be text, got a number with very many digits"),
+        ("#" * (FILE_BYTES_MAX + 1), "which no settings file is"),
     ],
     ids=["lists", "tables", "decimal", "hexadecimal", "for a float", "for a text", "length"],
 )

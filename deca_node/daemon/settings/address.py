@@ -11,7 +11,7 @@ WILDCARDS = ("0.0.0.0", "::")
 
 
 class Address(NamedTuple):
-    """Where a node listens: a host name or address (IPv6 without brackets), and a port."""
+    """A host name or IP address (IPv6 without brackets), and a port. ``str()`` gives the text."""
 
     host: str
     port: int
@@ -21,7 +21,7 @@ class Address(NamedTuple):
 
 
 def parse_address(text: str) -> Address:
-    """``host:port`` or ``[IPv6]:port``. Raises ValueError with a sentence."""
+    """Read ``host:port`` or ``[IPv6]:port``. Raises ValueError with a sentence for the user."""
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or (text.startswith("[") and not bracketed):
@@ -34,7 +34,7 @@ def parse_address(text: str) -> Address:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host`` is certain to stay within this machine. Names other than localhost are not: they may change."""
+    """Whether ``host`` certainly is this machine. Of names only localhost is: other names may resolve to anything."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -42,10 +42,10 @@ def is_loopback(host: str) -> bool:
 
 
 def host_is_local(host: str) -> bool:
-    """Whether ``host`` is, or resolves to, an address of this machine; loopback counts.
+    """Whether ``host`` is, or resolves to, an address of this machine. Loopback counts.
 
-    Asked of the kernel by binding a throwaway socket: it refuses every address that is not its own. A
-    host that does not resolve is somebody else's, who may not be up yet.
+    The kernel answers: it lets a socket bind to the machine's own addresses only. A host that does not resolve counts
+    as another machine, which may not be up yet.
     """
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)

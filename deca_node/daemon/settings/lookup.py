@@ -1,7 +1,7 @@
-"""Where to call first: a host name may stand for many addresses, and for others tomorrow.
+"""Looks up the host names of seeds, again and again.
 
-A Kubernetes headless service, for one, is a DNS name with an address for every pod that there is. So names are looked
-up again and again for as long as the node lives; what does not resolve is not there yet.
+A host name may have many addresses, and others later: a Kubernetes headless service has one for each of its pods. So
+names are looked up for as long as the node lives. A name that does not resolve gives no addresses yet.
 """
 
 import asyncio
@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from deca_node.daemon.settings.address import Address
 
 LOOKUP_SECONDS = 10.0
-"""From one round of look-ups to the next."""
+"""Time between two rounds of look-ups."""
 
 
 async def resolve(seeds: Sequence[Address]) -> tuple[str, ...]:
-    """Every address of every seed as host:port with numbers for hosts, each once."""
+    """Every address of every seed as numeric host:port, without duplicates."""
     found = await asyncio.gather(*(_resolve(seed) for seed in seeds))
     return tuple(dict.fromkeys(address for addresses in found for address in addresses))
 
@@ -30,7 +30,7 @@ async def _resolve(seed: Address) -> list[str]:
 
 
 async def watch_seeds(seeds: Callable[[], Sequence[Address]], changed: Callable[[tuple[str, ...]], None]) -> None:
-    """Call ``changed`` with the addresses at first and whenever they are others than before, for ever."""
+    """Call ``changed`` with the addresses at the start and after every change, for ever."""
     known: tuple[str, ...] | None = None
     while True:
         found = await resolve(seeds())

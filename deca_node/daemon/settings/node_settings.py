@@ -1,11 +1,10 @@
-"""The node's own settings, and the checks at the door.
+"""The settings of one node (``node.toml``), and the checks before a start.
 
-What all nodes must agree on stands in ``run.toml`` (:class:`~deca_node.protocol.agreed.run.RunSettings`); what
-concerns one machine only stands in ``node.toml``, here. Nobody else ever sees these values, and two
-nodes of one run may differ in every one of them.
+Settings that all nodes must agree on are in :class:`~deca_node.protocol.agreed.run.RunSettings` (``run.toml``). The
+settings here concern one machine only: other nodes never see them, and two nodes of one run may differ in all of them.
 
-The checks run once, before anything is started: whatever a person can still put right is refused here
-in a sentence, and what follows need not ask again.
+The checks run once, before anything is started. Every mistake that a person can still correct is refused here with a
+sentence, so later code need not check again.
 """
 
 import dataclasses
@@ -26,9 +25,9 @@ TRAINER_PRIORITIES = ("idle", "low", "normal")
 
 @dataclass(frozen=True, kw_only=True)
 class NodeSettings:
-    """``node.toml``: this machine's own affair.
+    """``node.toml``: the settings of one machine.
 
-    Paths are taken from the working directory; ``~`` is the home folder.
+    Relative paths start at the working directory. ``~`` is the home folder.
     """
 
     name: str = setting(
@@ -252,18 +251,18 @@ class NodeSettings:
     def __post_init__(self) -> None:
         check_limits(self)
         if not DEVICE.fullmatch(self.device):
-            raise SettingsError(f"device = {self.device!r} is none of auto, cpu, cuda and cuda:N")
+            raise SettingsError(f"device = {self.device!r} is not auto, cpu, cuda or cuda:N")
         for name in ("listen", "advertise", "http"):
             _checked_address(name, getattr(self, name))
         for seed in _listed(self.join):
             _checked_address("join", seed)
         tls = [name for name in ("tls_cert", "tls_key", "tls_ca") if getattr(self, name)]
         if tls and len(tls) < 3:
-            raise SettingsError(f"{' and '.join(tls)} alone will not do: tls_cert, tls_key and tls_ca belong together")
+            raise SettingsError(f"{' and '.join(tls)} alone is not enough: set tls_cert, tls_key and tls_ca together")
         if self.dp_epsilon and not self.dp_noise:
             raise SettingsError(
-                f"dp_epsilon = {self.dp_epsilon:g} limits what private gradients spend, but dp_noise = 0 makes none: "
-                "give dp_noise, or leave dp_epsilon out"
+                f"dp_epsilon = {self.dp_epsilon:g} limits the cost of private gradients, but with dp_noise = 0 "
+                "there are none: set dp_noise, or leave dp_epsilon out"
             )
         if tls and self.insecure:
             raise SettingsError("insecure and tls_cert contradict each other; leave one out")
@@ -303,7 +302,7 @@ def _checked_address(name: str, text: str) -> None:
 
 
 def expanded_path(path: str) -> str:
-    """``path`` with a leading ``~`` as the home folder. Raises SettingsError where there is no such home."""
+    """``path`` with a leading ``~`` replaced by the home folder. Raises SettingsError if there is no home folder."""
     try:
         return str(Path(path).expanduser())
     except RuntimeError as error:
@@ -311,7 +310,7 @@ def expanded_path(path: str) -> str:
 
 
 def settle(node: NodeSettings, name: str, listen: Address) -> NodeSettings:
-    """Fill in the name and address that were found, and expand ``~`` in paths."""
+    """The settings with the node's name and address filled in, and with ``~`` in paths expanded."""
     model = expanded_path(node.model) if node.model.startswith("~") else node.model
     return dataclasses.replace(
         node,
@@ -324,14 +323,14 @@ def settle(node: NodeSettings, name: str, listen: Address) -> NodeSettings:
 
 
 def check_required(node: NodeSettings, *names: str) -> None:
-    """Refuse to start where one of these settings is empty. Raises SettingsError."""
+    """Check that none of these settings is empty. Raises SettingsError."""
     for name in names:
         if not getattr(node, name):
             raise SettingsError(f"{name} is not set; give --{name}, DECA_{name.upper()}, or {name} in node.toml")
 
 
 def check_paths(node: NodeSettings) -> None:
-    """Refuse paths that cannot work. Raises ModelError, DataError or StorageError."""
+    """Check that the model, the data and the node's folder are usable. Raises ModelError, DataError or StorageError."""
     _check_model(node.model)
     data = Path(node.data)
     if not data.exists():
@@ -339,27 +338,27 @@ def check_paths(node: NodeSettings) -> None:
     if not os.access(data, os.R_OK):
         raise DataError(f"the data at {data} may not be read by this user")
     if Path(node.dir).exists() and not Path(node.dir).is_dir():
-        raise StorageError(f"{node.dir} is to be this node's folder, but a file is there")
+        raise StorageError(f"{node.dir} must be this node's folder, but it is a file; choose another --dir")
 
 
 def check_plaintext(insecure: int, listen: str, peers: Iterable[str]) -> str:
-    """Whether plaintext is allowed between these hosts; the answer is what to tell the user.
+    """Check that plaintext is allowed between these hosts; returns a warning for the user.
 
-    Given once, ``--insecure`` keeps everything within this machine: it neither listens on nor dials
-    anything but loopback. Given twice it goes anywhere. Raises SettingsError.
+    With one ``--insecure`` a node listens on loopback addresses only and dials loopback addresses only. With two it
+    may use any network. Raises SettingsError.
     """
     if insecure >= 2:
         return f"listening on {listen} in plaintext: anyone on the path can read and change what the nodes exchange"
     if not is_loopback(listen):
         raise SettingsError(
-            f"with one --insecure a node listens on loopback only, and {listen} is not; "
-            "give --insecure twice to speak plaintext on any network"
+            f"with one --insecure a node listens on loopback addresses only, and {listen} is not one; "
+            "give --insecure twice to use plaintext on any network"
         )
     for host in peers:
         if not is_loopback(host):
             raise SettingsError(
-                f"with one --insecure a node dials loopback only, and the peer at {host} is not; "
-                "give --insecure twice to speak plaintext on any network"
+                f"with one --insecure a node dials loopback addresses only, and the peer at {host} is elsewhere; "
+                "give --insecure twice to use plaintext on any network"
             )
     return f"listening on {listen} in plaintext, within this machine only"
 
@@ -370,4 +369,4 @@ def _check_model(model: str) -> None:
         if not path.is_dir():
             raise ModelError(f"there is no folder {model}; a model is a folder with config.json and *.safetensors")
     elif not HUB_ID.fullmatch(model):
-        raise ModelError(f"there is no folder {model}, and it is not the id of a model on the hub (ORG/NAME)")
+        raise ModelError(f"there is no folder {model}, and {model} is not the id of a model on the hub (ORG/NAME)")

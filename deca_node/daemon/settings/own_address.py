@@ -1,11 +1,11 @@
-"""A node's place among the others: its name, where it listens, where it is dialled, and whom it calls first.
+"""This node's name and addresses, and the addresses that it calls first.
 
-All of it follows from the settings, the peers file and the certificate::
+They follow from the settings, the peers file and the certificate::
 
-    name        --name, or the certificate's, or that of this node's own line of the peers file
-    listen      --listen, or the own line's address
-    advertise   --advertise, or the own line's address, or what it listens on
-    seeds       the peers file's other lines, and --join
+    name        --name, or the name in the certificate, or the name on this node's own line of the peers file
+    listen      --listen, or the address on its own line
+    advertise   --advertise, or the address on its own line, or the address it listens on
+    seeds       the addresses on the other lines, and those in --join
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,11 @@ from deca_node.protocol.errors import PeersError, SettingsError
 
 @dataclass(frozen=True)
 class OwnAddress:
-    """See above. ``expected`` holds the names in the peers file, ``allowed`` those that may take part (None: whoever
-    agrees), ``wait_for`` how many nodes make a beginning."""
+    """The four values above, and which peers there are.
+
+    ``expected`` holds the names in the peers file. ``allowed`` holds the names that may take part; None allows every
+    node that agrees on the run. ``wait_for`` is the number of nodes that must meet before the run begins.
+    """
 
     name: str
     listen: Address
@@ -32,14 +35,14 @@ class OwnAddress:
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """Every host that this node knows beforehand that it will dial."""
+        """Every host that this node will dial first."""
         return tuple(dict.fromkeys(seed.host for seed in self.seeds))
 
 
 def find_own_address(node: NodeSettings, certified: str = "") -> OwnAddress:
-    """The place of a node with these settings; ``certified`` is the name in its certificate, if it has one.
+    """Name and addresses of a node with these settings. ``certified`` is the name in its certificate, if it has one.
 
-    Raises PeersError or SettingsError, in words that name the way out.
+    Raises PeersError or SettingsError with a sentence that says what to do.
     """
     if certified and node.name and node.name != certified:
         raise SettingsError(f"name = {node.name!r}, but the certificate {node.tls_cert} is that of {certified!r}")
@@ -49,7 +52,9 @@ def find_own_address(node: NodeSettings, certified: str = "") -> OwnAddress:
     listen = node.listen_address or own.address
     advertise = node.advertise_address or own.address
     if advertise.host in WILDCARDS:
-        raise SettingsError(f"nobody can dial {advertise}: give the address under which others reach it as --advertise")
+        raise SettingsError(
+            f"no peer can dial {advertise}: set --advertise to the address under which others reach this node"
+        )
     names = {peer.name for peer in peers or ()} | {own.name}
     return OwnAddress(
         name=own.name,
@@ -63,13 +68,13 @@ def find_own_address(node: NodeSettings, certified: str = "") -> OwnAddress:
 
 
 def read_seeds(node: NodeSettings, own: OwnAddress) -> tuple[Address, ...]:
-    """The seeds as the peers file has them now. Raises PeersError."""
+    """The seeds, from the peers file as it is now. Raises PeersError."""
     peers = _read(node)
     return tuple(dict.fromkeys([p.address for p in peers or () if p.name != own.name] + [*node.seeds]))
 
 
 def _read(node: NodeSettings) -> Peers | None:
-    """The peers file. It may be missing only where --join says whom to call, or nobody is to be called at all."""
+    """Read the peers file. It may be missing if --join gives addresses, or if this node is the only one."""
     path = Path(expanded_path(node.peers))
     if not path.exists() and node.membership == "gossip" and (node.join or node.wait_for == 1):
         return None
@@ -77,7 +82,8 @@ def _read(node: NodeSettings) -> Peers | None:
 
 
 def _own(node: NodeSettings, name: str, peers: Peers | None) -> Peer:
-    """This node's own line; without one, what the settings say, if strangers may take part at all."""
+    """This node's own line of the file. A node without a line takes its address from the settings, unless only the
+    names in the file may take part."""
     listed = peers is not None and (not name or name in peers.names)
     at = node.advertise_address or node.listen_address
     if peers is not None and (listed or node.membership == "static" or at is None):
@@ -87,5 +93,5 @@ def _own(node: NodeSettings, name: str, peers: Peers | None) -> Peer:
             if node.membership == "static" or at is None or name:
                 raise
     if at is None:
-        raise SettingsError("this node has no line in the peers file: say where it listens with --listen")
+        raise SettingsError("this node has no line in the peers file: set the address it listens on with --listen")
     return Peer(check_name(name) if name else str(at), at.host, at.port, 0)

@@ -1,15 +1,15 @@
-"""The peers file: who takes part, one line each, the same file on every machine.
+"""The peers file: one line per node, the same file on every machine.
 
 ::
 
-    # name@host:port, or host:port alone; then the address is the name
+    # name@host:port, or host:port alone, which makes the address the name
     north@10.0.0.5:7001
     south@10.0.0.6:7001     # the second ward
     [2001:db8::7]:7001
 
-A name has letters, digits and ``. _ : - [ ]``, begins with a letter, a digit or ``[``, and has at most
-128 characters: it names folders, metrics and frames. Since all nodes share one file, each has to find
-out which line is its own; :func:`own_line` does that, and asks where it cannot be told.
+A name has letters, digits and ``. _ : - [ ]``, begins with a letter, a digit or ``[``, and has at most 128 characters.
+It becomes part of folder names, metrics and frames. All nodes share one file, so each node must find its own line:
+:func:`own_line` does that, or raises an error that asks for ``--name`` or ``--listen``.
 """
 
 import re
@@ -35,13 +35,13 @@ class Peer:
 
     @property
     def address(self) -> Address:
-        """Where this peer is dialled."""
+        """The address at which others dial this peer."""
         return Address(self.host, self.port)
 
 
 @dataclass(frozen=True)
 class Peers:
-    """The whole file, in its own order. Names and addresses are unique."""
+    """The whole file, in the order of its lines. Names and addresses are unique."""
 
     path: str
     lines: tuple[Peer, ...]
@@ -70,7 +70,7 @@ def read_peers(path: Path) -> Peers:
 
 
 def parse_peers(text: str, path: str) -> Peers:
-    """Parse the text of a peers file; ``path`` only serves the sentences. Raises PeersError."""
+    """Parse the text of a peers file. ``path`` is used in error sentences only. Raises PeersError."""
     peers = []
     for number, line in enumerate(text.splitlines(), start=1):
         entry = line.partition("#")[0].strip()
@@ -86,11 +86,11 @@ def parse_peers(text: str, path: str) -> Peers:
 
 
 def own_line(peers: Peers, name: str, listen: Address | None, is_local: Callable[[str], bool]) -> Peer:
-    """Which line of the file is this node's own.
+    """Find this node's own line in the file.
 
-    ``name`` (if not empty) decides; else the line that equals ``listen``; else the only line whose host is
-    an address of this machine, as told by ``is_local``. A wildcard ``listen`` leaves its port to go by.
-    Raises PeersError, in words that name the way out.
+    The first of these that is given decides: ``name``; the line that equals ``listen``; the only line whose host is an
+    address of this machine according to ``is_local``. If ``listen`` is a wildcard address, lines must have its port.
+    Raises PeersError with a sentence that says what to do.
     """
     if name:
         return _line_named(peers, name)
@@ -112,7 +112,7 @@ def own_line(peers: Peers, name: str, listen: Address | None, is_local: Callable
 
 
 def check_name(name: str) -> str:
-    """A name that is in no file. Raises PeersError where it could not be in one."""
+    """Check a name that does not come from a peers file; returns it. Raises PeersError if no file could hold it."""
     try:
         return _checked_name(name)
     except ValueError as error:
@@ -123,11 +123,11 @@ def _parse_entry(entry: str, line: int) -> Peer:
     name, at, text = entry.rpartition("@")
     address = parse_address(text)
     if address.host in WILDCARDS:
-        raise ValueError(f"nobody can dial {text!r}; write the address under which the others reach this peer")
+        raise ValueError(f"no peer can dial {text!r}; write the address under which the others reach this peer")
     if at:
         _checked_name(name)
     if not at and not NAME.fullmatch(str(address)):
-        raise ValueError(f"{text!r} is too long or too odd to be a name as well; write name@host:port")
+        raise ValueError(f"{text!r} cannot be a name as well as an address; write name@host:port")
     return Peer(name or str(address), address.host, address.port, line)
 
 
@@ -146,12 +146,10 @@ def _refuse_duplicates(peers: Sequence[Peer], path: str) -> None:
     for peer in peers:
         if peer.address in addresses:
             raise PeersError(
-                f"{path} line {peer.line}: the address {peer.address} stands on line {addresses[peer.address]} already"
+                f"{path} line {peer.line}: the address {peer.address} is on line {addresses[peer.address]} already"
             )
         if peer.name in names:
-            raise PeersError(
-                f"{path} line {peer.line}: the name {peer.name!r} stands on line {names[peer.name]} already"
-            )
+            raise PeersError(f"{path} line {peer.line}: the name {peer.name!r} is on line {names[peer.name]} already")
         names[peer.name] = addresses[peer.address] = peer.line
 
 
@@ -167,7 +165,7 @@ def _line_at(peers: Peers, listen: Address) -> Peer:
         if peer.address == listen:
             return peer
     raise PeersError(
-        f"{peers.path} has no line {listen}, where this node is to listen; "
+        f"{peers.path} has no line {listen}, the address this node listens on; "
         "add it to the file, or say which line is this node's own with --name"
     )
 

@@ -1,8 +1,8 @@
-"""Where each setting's value comes from: flag, environment, file or default, the first that has one.
+"""Where the value of a setting comes from: the first of flag, environment variable, file and default that has one.
 
-Both kinds of settings are read alike, and never mixed: a key of ``run.toml`` in ``node.toml`` is refused,
-and so is the reverse. Each value remembers its source, so that ``deca-node config --show`` can say it and
-a refusal can name the place that has to be changed.
+Both kinds of settings are read in the same way and never mixed: a key of ``run.toml`` in ``node.toml`` is refused, and
+so is the reverse. Each value remembers its source. ``deca-node config --show`` prints it, and an error sentence names
+the place to change.
 """
 
 import dataclasses
@@ -24,21 +24,21 @@ SettingsKind = type[RunSettings] | type[NodeSettings]
 
 FILES: Mapping[SettingsKind, str] = {RunSettings: "run.toml", NodeSettings: "node.toml"}
 FILE_VARIABLES = ("DECA_RUN_FILE", "DECA_NODE_FILE")
-"""Where the two files are."""
+"""Variables with the paths of the two files."""
 SWITCHES = ("DECA_NATIVE", "DECA_DEBUG")
-"""Variables that are read elsewhere: ``DECA_NATIVE=0`` turns the compiled codec off, ``DECA_DEBUG=1`` shows the
+"""Variables that other modules read: ``DECA_NATIVE=0`` turns the compiled codec off, ``DECA_DEBUG=1`` prints the
 traceback of an error."""
 FILE_BYTES_MAX = 1 << 18
 TYPE_WORDS: Mapping[Any, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
-# Kubernetes puts these into every container that starts after a service whose name begins with "deca".
+# Kubernetes sets these variables in every container that starts after a service whose name begins with "deca".
 _SERVICE_LINK = re.compile(r"DECA(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_[A-Z0-9_]+)?)")
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 @dataclass(frozen=True)
 class SourcedValue:
-    """One setting's value, and where it was found.
+    """The value of one setting, and its source.
 
     ``where`` is ``--rounds``, ``DECA_ROUNDS``, ``run.toml:rounds`` or ``default``.
     """
@@ -59,10 +59,10 @@ class Loaded:
 def load_settings(
     flags: Mapping[str, Any], environ: Mapping[str, str], run_file: Path | None, node_file: Path | None
 ) -> Loaded:
-    """Put both configurations together. Raises SettingsError naming the place that is wrong.
+    """Put both configurations together. Raises SettingsError that names the wrong place.
 
-    ``flags`` holds only what was given on the command line, by setting name, as text or as its own type.
-    A file that is None is not read. A variable that is empty counts as not set.
+    ``flags`` holds the flags that were given on the command line, by setting name, as text or in the setting's type.
+    A file that is None is not read. An empty variable counts as not set.
     """
     _refuse_unknown_variables(environ)
     run = _sources(RunSettings, flags, environ, _read_file(run_file, RunSettings, NodeSettings))
@@ -91,19 +91,19 @@ def run_as_toml(run: RunSettings) -> str:
 
 
 def changed_as_toml(settings: RunSettings | NodeSettings) -> str:
-    """The text of a run.toml or node.toml with what differs from the defaults."""
+    """The text of a run.toml or node.toml with the values that differ from the defaults."""
     plain = type(settings)()
     changed = {name: getattr(settings, name) for name in setting_names(type(settings))}
     return "".join(f"{name} = {_toml(value)}\n" for name, value in changed.items() if value != getattr(plain, name))
 
 
 def _toml(value: Any) -> str:
-    # JSON's strings, numbers and booleans are TOML's too.
+    # Strings, numbers and booleans are written alike in JSON and TOML.
     return json.dumps(value, ensure_ascii=False)
 
 
 def setting_names(kind: SettingsKind) -> list[str]:
-    """The names of a kind's settings, in the order they are written."""
+    """The names of one kind's settings, in the order of their declaration."""
     return [field.name for field in dataclasses.fields(kind)]
 
 
@@ -147,12 +147,12 @@ def _read_file(path: Path | None, kind: SettingsKind, other: SettingsKind) -> di
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    """The file's table. It may come from a member of the run, so that nothing in it is taken for granted."""
+    """The file's table. The file may come from a member of the run, so its size and its depth are checked too."""
     try:
         with path.open("rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)
         if len(data) > FILE_BYTES_MAX:
-            raise SettingsError(f"{path} is longer than {FILE_BYTES_MAX:,} bytes; no settings are")
+            raise SettingsError(f"{path} is longer than {FILE_BYTES_MAX:,} bytes, which no settings file is")
         return tomllib.loads(data.decode("utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
@@ -161,16 +161,18 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
     except (ValueError, RecursionError):
-        raise SettingsError(f"{path} is not valid TOML: it is nested too deeply, or has a number too long") from None
+        raise SettingsError(
+            f"{path} is not valid TOML: it is nested too deeply or has a number that is too long"
+        ) from None
 
 
 def _refuse_foreign_keys(table: Mapping[str, Any], path: Path, kind: SettingsKind, other: SettingsKind) -> None:
-    why = "is this node's own affair" if other is NodeSettings else "must be equal on all nodes"
+    why = "it concerns this node only" if other is NodeSettings else "it must be equal on all nodes"
     for name, value in table.items():
         if name in setting_names(other):
-            raise SettingsError(f"{path}: {name!r} belongs to {FILES[other]}, because it {why}")
+            raise SettingsError(f"{path}: {name!r} belongs to {FILES[other]}, because {why}")
         if isinstance(value, dict):
-            raise SettingsError(f"{path}: [{name}] is a table; settings stand at the top, without tables")
+            raise SettingsError(f"{path}: [{name}] is a table; write settings at the top of the file, without tables")
     check_names(table, setting_names(kind), str(path))
 
 
@@ -178,11 +180,12 @@ def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     known = [variable_of(name) for kind in FILES for name in setting_names(kind)] + [*FILE_VARIABLES, *SWITCHES]
     for name in environ:
         if name.startswith("DECA_") and name not in known and not _SERVICE_LINK.fullmatch(name):
-            raise SettingsError(f"the environment sets {name}, which is no setting{nearest(name, known)}")
+            raise SettingsError(f"the environment sets {name}, which is not a setting{nearest(name, known)}")
 
 
 def _typed(field: "dataclasses.Field[Any]", value: Any, where: str, from_text: bool = True) -> Any:
-    """``value`` in the field's type. Text is read only where all there is is text: not in TOML, which has types."""
+    """``value`` in the field's type. Text is converted if it comes from a flag or a variable (``from_text``), not if it
+    comes from TOML, which has types of its own."""
     reader: Callable[[str], Any] = _boolean if field.type is bool else field.type  # type: ignore[assignment]
     try:
         if isinstance(value, str) and from_text:
@@ -199,8 +202,8 @@ def _typed(field: "dataclasses.Field[Any]", value: Any, where: str, from_text: b
 def _brief(value: Any, length_max: int = 200) -> str:
     try:
         text = repr(value)
-    except ValueError:  # Python writes no whole number of more than 4300 digits
-        text = "a number of very many digits"
+    except ValueError:  # Python does not print whole numbers of more than 4300 digits.
+        text = "a number with very many digits"
     return text if len(text) <= length_max else text[: length_max - 1] + "…"
 
 
@@ -219,7 +222,7 @@ def _build(kind: type[SettingsT], sources: Mapping[str, SourcedValue]) -> Settin
 
 
 def _origins(sentence: str, sources: Mapping[str, SourcedValue]) -> str:
-    """Where the settings that a refusal speaks of (as in ``rounds = 0``) were given."""
+    """The sources of the settings that an error sentence names, as in ``rounds = 0``."""
     named = [name for name in sources if re.search(rf"(?<!\w){name} <?=", sentence)]
     given = [f"{name} comes from {sources[name].where}" for name in named if sources[name].where != "default"]
     return f" ({', '.join(given)})" if given else ""

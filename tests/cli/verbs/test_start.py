@@ -70,7 +70,7 @@ def test_plaintext_anywhere_is_said_aloud(door: tuple[Deca, list[Any]]) -> None:
         (["--insecure", "--peers", "gone.txt"], 4, "error: the peers file gone.txt cannot be read: No such file"),
         (["--insecure", "--name", "north", "--model", "./gone"], 5, "error: there is no folder ./gone"),
         (["--insecure", "--name", "north", "--data", "gone.jsonl"], 6, "error: there is no data at gone.jsonl"),
-        (["--insecure", "--name", "north", "--dir", "notes.jsonl"], 10, "error: notes.jsonl is to be this node's"),
+        (["--insecure", "--name", "north", "--dir", "notes.jsonl"], 10, "error: notes.jsonl must be this node's"),
     ],
 )
 def test_the_door_refuses(door: tuple[Deca, list[Any]], arguments: list[str], code: int, said: str) -> None:
@@ -124,5 +124,8 @@ def test_joining_speaks_to_nobody_before_plaintext_is_allowed(door: tuple[Deca, 
         "127.0.0.1:7001",
     )
     assert (outcome.code, given) == (3, [])
-    assert "with one --insecure a node dials loopback only, and the peer at 10.255.255.1 is not" in outcome.err
+    assert (
+        "with one --insecure a node dials loopback addresses only, and the peer at 10.255.255.1 is elsewhere"
+        in outcome.err
+    )
     assert not Path("deca-data").exists()

@@ -110,9 +110,12 @@ def test_variables_that_kubernetes_adds_are_no_settings(load: Callable[..., Load
     ("given", "sentence"),
     [
         ({"run": "ronds = 4"}, "run.toml: there is no setting 'ronds'; did you mean 'rounds'?"),
-        ({"run": 'model = "m"'}, "run.toml: 'model' belongs to node.toml, because it is this node's own affair"),
+        ({"run": 'model = "m"'}, "run.toml: 'model' belongs to node.toml, because it concerns this node only"),
         ({"node": "rounds = 4"}, "node.toml: 'rounds' belongs to run.toml, because it must be equal on all nodes"),
-        ({"run": "[optimizer]"}, "run.toml: [optimizer] is a table; settings stand at the top, without tables"),
+        (
+            {"run": "[optimizer]"},
+            "run.toml: [optimizer] is a table; write settings at the top of the file, without tables",
+        ),
         ({"run": "rounds = \nseed = 1"}, "run.toml is not valid TOML: Invalid value (at line 1, column 10)"),
         ({"run": "rounds = 4.0"}, "run.toml:rounds must be a whole number, got 4.0"),
         ({"run": "rounds = true"}, "run.toml:rounds must be a whole number, got True"),
@@ -127,7 +130,7 @@ def test_variables_that_kubernetes_adds_are_no_settings(load: Callable[..., Load
         ),
         (
             {"environ": {"DECA_LERNING_RATE": "1"}},
-            "the environment sets DECA_LERNING_RATE, which is no setting; did you mean 'DECA_LEARNING_RATE'?",
+            "the environment sets DECA_LERNING_RATE, which is not a setting; did you mean 'DECA_LEARNING_RATE'?",
         ),
         ({"flags": {"rounds": "0"}}, "rounds = 0 is below its smallest value, 1 (rounds comes from --rounds)"),
         (
@@ -142,7 +145,7 @@ def test_variables_that_kubernetes_adds_are_no_settings(load: Callable[..., Load
         ({"flags": {"insecure": 3}}, "insecure = 3 is above its largest value, 2 (insecure comes from --insecure)"),
         (
             {"flags": {"device": "gpu"}},
-            "device = 'gpu' is none of auto, cpu, cuda and cuda:N (device comes from --device)",
+            "device = 'gpu' is not auto, cpu, cuda or cuda:N (device comes from --device)",
         ),
         (
             {"flags": {"listen": "7001"}},
@@ -219,9 +222,9 @@ def test_paths_and_hub_ids_that_may_be(folder: Path, model: str, data: str) -> N
     [
         ({"model": "./gone"}, ModelError, "there is no folder ./gone; a model is a folder with config.json and *.sa"),
         ({"model": "file"}, ModelError, "there is no folder file; a model is a folder"),
-        ({"model": "a/b/c"}, ModelError, "there is no folder a/b/c, and it is not the id of a model on the hub"),
+        ({"model": "a/b/c"}, ModelError, "there is no folder a/b/c, and a/b/c is not the id of a model on the hub"),
         ({"data": "gone.jsonl"}, DataError, "there is no data at gone.jsonl"),
-        ({"dir": "file"}, StorageError, "file is to be this node's folder, but a file is there"),
+        ({"dir": "file"}, StorageError, "file must be this node's folder, but it is a file; choose another --dir"),
     ],
 )
 def test_paths_that_cannot_work(folder: Path, wrong: dict[str, str], error: type[DecaError], sentence: str) -> None:
@@ -260,15 +263,15 @@ def test_plaintext_is_allowed_aloud(insecure: int, listen: str, peers: list[str]
             1,
             "0.0.0.0",
             [],
-            "with one --insecure a node listens on loopback only, and 0.0.0.0 is not; "
-            "give --insecure twice to speak plaintext on any network",
+            "with one --insecure a node listens on loopback addresses only, and 0.0.0.0 is not one; "
+            "give --insecure twice to use plaintext on any network",
         ),
         (
             1,
             "127.0.0.1",
             ["::1", "ward-2"],
-            "with one --insecure a node dials loopback only, and the peer at ward-2 is not; "
-            "give --insecure twice to speak plaintext on any network",
+            "with one --insecure a node dials loopback addresses only, and the peer at ward-2 is elsewhere; "
+            "give --insecure twice to use plaintext on any network",
         ),
     ],
 )
@@ -280,6 +283,8 @@ def test_plaintext_is_never_a_silent_fallback(insecure: int, listen: str, peers:
 
 def test_a_limit_on_private_gradients_that_are_none_is_refused() -> None:
     """Whoever sets a budget believes that something is private."""
-    with pytest.raises(SettingsError, match=r"^dp_epsilon = 8 limits what private gradients spend, but dp_noise = 0"):
+    with pytest.raises(
+        SettingsError, match=r"^dp_epsilon = 8 limits the cost of private gradients, but with dp_noise = 0"
+    ):
         NodeSettings(dp_epsilon=8.0)
     assert NodeSettings(dp_epsilon=8.0, dp_noise=1.0).dp_epsilon == 8.0

@@ -66,7 +66,7 @@ def test_without_a_file_somebody_must_be_called() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"name": "west", "listen": "0.0.0.0:9000"}, "nobody can dial 0.0.0.0:9000"),
+        ({"name": "west", "listen": "0.0.0.0:9000"}, "no peer can dial 0.0.0.0:9000"),
         ({"name": "west"}, "has no peer named 'west'"),
         ({"name": "west/1", "listen": "127.0.0.1:9000"}, "'west/1' is not a peer's name"),
     ],

@@ -51,7 +51,7 @@ def test_names_comments_and_blank_lines() -> None:
         ("host:²", "'host:²': port '²' is not a number from 1 to 65535"),
         (":7001", "':7001' has no host; write host:port"),
         ("two words:7001", "'two words:7001': 'two words' is not a host name or address"),
-        ("0.0.0.0:7001", "nobody can dial '0.0.0.0:7001'; write the address under which the others reach this peer"),
+        ("0.0.0.0:7001", "no peer can dial '0.0.0.0:7001'; write the address under which the others reach this peer"),
         (
             "a/b@host:7001",
             "'a/b' is not a peer's name; use letters, digits and . _ : - [ ], a letter or digit first, "
@@ -59,7 +59,7 @@ def test_names_comments_and_blank_lines() -> None:
         ),
         (
             "h" * 130 + ":7001",
-            f"'{'h' * 130}:7001' is too long or too odd to be a name as well; write name@host:port",
+            f"'{'h' * 130}:7001' cannot be a name as well as an address; write name@host:port",
         ),
     ],
 )
@@ -78,8 +78,8 @@ def test_names_that_would_not_do_for_a_folder_are_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("a@h:1\n\nb@H:1", "peers.txt line 3: the address h:1 stands on line 1 already"),
-        ("a@h:1\na@h:2", "peers.txt line 2: the name 'a' stands on line 1 already"),
+        ("a@h:1\n\nb@H:1", "peers.txt line 3: the address h:1 is on line 1 already"),
+        ("a@h:1\na@h:2", "peers.txt line 2: the name 'a' is on line 1 already"),
         ("# none\n", "peers.txt names no peers; write one host:port or name@host:port per line"),
     ],
 )
@@ -125,7 +125,7 @@ def test_own_line_is_found(name: str, listen: str, is_local: Callable[[str], boo
             "",
             "10.0.0.5:7009",
             nowhere,
-            "peers.txt has no line 10.0.0.5:7009, where this node is to listen; "
+            "peers.txt has no line 10.0.0.5:7009, the address this node listens on; "
             "add it to the file, or say which line is this node's own with --name",
         ),
         (
