@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 from deca_node.protocol.commands import Report
 from deca_node.protocol.membership import messages
 from deca_node.protocol.membership.alarms import AlarmKey
+from deca_node.protocol.membership.changes import COMES, GOES, Change, report
 from deca_node.protocol.membership.contacts import Contacts
 from deca_node.protocol.membership.facts import MemberFacts, MemberState
 from deca_node.protocol.membership.naming import FRESH, Naming
@@ -265,7 +266,7 @@ class Membership:
         view, before = self._view, self._view.members.get(facts.name)
         if facts.present and not view.up and self._had_company:
             self._naming.returned(now)
-        view.put(facts)
+        change = view.put(facts)
         view.tell(facts, now, accuser)
         self._had_company |= facts.present
         suspicion = self._suspicions.pop(facts.name, None)
@@ -278,7 +279,7 @@ class Membership:
             self._contacts.doubt(facts.name, now)
         elif facts.state is MemberState.DEAD:
             self._contacts.bury(facts.name, now)
-        self._note_change(before, facts, suspicion)
+        self._note_change(change, before, facts, suspicion)
 
     def _announce(self, own: MemberFacts, now: float) -> None:
         """This member presents itself anew."""
@@ -288,20 +289,15 @@ class Membership:
 
     # --- reports ------------------------------------------------------------------------------------
 
-    def _note_change(self, before: MemberFacts | None, facts: MemberFacts, suspicion: Suspicion | None) -> None:
-        was_present = before is not None and before.present
-        if facts.present and not was_present:
+    def _note_change(
+        self, change: Change, before: MemberFacts | None, facts: MemberFacts, suspicion: Suspicion | None
+    ) -> None:
+        if change in COMES:
             self._prober.add(facts.name)
-            come = "has joined" if before is None else "is back"
-            self._view.say(messages.MemberUp(facts.name, f"{facts.name} at {facts.address} {come}"))
-        elif facts.present and before is not None and facts.boot != before.boot:
-            sentence = f"{facts.name} has started anew, at {facts.address}"
-            self._view.say(messages.MemberUp(facts.name, sentence))
-        elif was_present and facts.state is MemberState.DEAD:
-            self._view.say(messages.MemberDown(facts.name, _why_down(facts.name, suspicion)))
-        elif was_present and facts.state is MemberState.LEFT:
-            self._view.say(messages.MemberLeft(facts.name, f"{facts.name} has left for good"))
-        self._view_changed |= facts.present != was_present
+        told = report(change, before, facts, suspicion.accusers if suspicion else ())
+        if told is not None:
+            self._view.say(told)
+        self._view_changed |= change in COMES | GOES
         if before is not None and facts.present:
             seen = (before.address, before.boot, before.ready_from)
             self._view_changed |= seen != (facts.address, facts.boot, facts.ready_from)
@@ -388,9 +384,3 @@ class Membership:
         messages.Taken: _taken,
         messages.Claim: _claim,
     }
-
-
-def _why_down(name: str, suspicion: Suspicion | None) -> str:
-    if suspicion is None:
-        return f"{name} is given up: another member says that it does not answer"
-    return f"{name} is given up: it did not answer {', '.join(sorted(suspicion.accusers))}"

@@ -118,9 +118,10 @@ class Naming:
         if challenge is None:
             return
         self._end(name)
-        held = self._view.members.get(name)
-        if held is None or challenge.rival.newer_than(held):
-            self._accept(challenge.rival, now)
+        held, rival = self._view.members.get(name), challenge.rival
+        # A holder that was forgotten meanwhile was dead for long, and news that its rival is gone, too, are no news.
+        if rival.newer_than(held) if held else rival.present:
+            self._accept(rival, now)
 
     def _end(self, name: str) -> None:
         self._challenges.pop(name, None)

@@ -6,6 +6,7 @@ from collections import Counter
 from random import Random
 
 from deca_node.protocol.membership.alarms import Alarms
+from deca_node.protocol.membership.changes import MEMBER_STATES, UNKNOWN, Change
 from deca_node.protocol.membership.facts import MemberFacts, MemberState
 from deca_node.protocol.membership.messages import Body, Gossip, MembershipCommand, Packet, Send
 from deca_node.protocol.membership.profiles import Profile
@@ -44,18 +45,23 @@ class View:
         """A number for a question, so that its answer can be told."""
         return next(self._seqs)
 
-    def put(self, facts: MemberFacts) -> None:
-        """Believe these facts."""
+    def put(self, facts: MemberFacts) -> Change:
+        """Believe these facts. Returns what they mean for the member."""
+        change = MEMBER_STATES.after(self._state(facts.name), facts.state)
         self.members[facts.name] = facts
         if facts.present:
             self.up[facts.name] = facts
         else:
             self.up.pop(facts.name, None)
+        return change
 
     def forget(self, name: str) -> None:
-        """Know nothing of a name any more."""
-        self.members.pop(name, None)
-        self.up.pop(name, None)
+        """Drop all facts of a member that is dead."""
+        MEMBER_STATES.after(self._state(name), UNKNOWN)
+        del self.members[name]
+
+    def _state(self, name: str) -> MemberState | None:
+        return self.members[name].state if name in self.members else UNKNOWN
 
     def some(self, count: int) -> list[MemberFacts]:
         """Members that are present, drawn by lot."""
