@@ -4,6 +4,7 @@ out.
 ::
 
     membership   the machine: what a member does about every event
+    changes      a table of what happens to a member when newer facts about it win
     view         the state that all parts share: own facts, other members, rumours, commands to give out
     facts        what is known of one member, and which of two facts is the newer
     messages     the packets between members, and the events and commands of the machine

@@ -25,7 +25,7 @@ class Change(StrEnum):
     GIVEN_UP = "T(C) has passed, here or elsewhere"
     GONE = "it leaves for good"
     BACK = "it is back, in a greater incarnation or boot"
-    NOTED = "news that change nothing for this member"
+    NOTED = "other news of a member that is gone"
     FORGOTTEN = "a day has passed"
 
 
