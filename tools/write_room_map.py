@@ -2,6 +2,7 @@
 
 ::
 
+    folders and modules                      -> the picture of the floors
     the docstring of a room's __init__.py    -> the room's idea, and one line per module
     the contracts of pyproject.toml          -> which rooms may import which
 
@@ -12,14 +13,18 @@ does not exist is an error.
 import ast
 import re
 import sys
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "deca_node"
 PAGE = ROOT / "docs" / "ARCHITECTURE.md"
-BEGIN, END = "<!-- rooms: begin; written by tools/write_room_map.py -->\n", "<!-- rooms: end -->\n"
+BEGIN, END = "<!-- {}: begin; written by tools/write_room_map.py -->\n", "<!-- {}: end -->\n"
+WIDTH = 100
+"""Columns of the picture within its frame."""
 
 GENERATED = "wire_pb"
 """Rooms of this name hold generated code, which has no map."""
@@ -29,9 +34,11 @@ MAP_LINE = re.compile(r"\s*([\w.]+/?)\s{2,}(\S.*)")
 def main(arguments: list[str]) -> int:
     """Write the map into the page, or check it; 1 where it is stale."""
     text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    page = f"{before}{BEGIN}\n{map_of_all()}\n{END}{after}"
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    arrow = next(each for each in contracts if each["id"] == "arrow")
+    floors = [ROOT.joinpath(*floor.split(".")) for floor in arrow["layers"]]
+    page = replaced(text, "floors", f"```\n{picture(floors)}\n```")
+    page = replaced(page, "rooms", map_of_all(floors, contracts))
     if page == text:
         return 0
     if arguments == ["--check"]:
@@ -41,18 +48,39 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def map_of_all() -> str:
+def replaced(page: str, part: str, text: str) -> str:
+    """The page with another text between the two marks of a part."""
+    before, _, rest = page.partition(BEGIN.format(part))
+    after = rest.partition(END.format(part))[2]
+    return f"{before}{BEGIN.format(part)}\n{text}\n\n{END.format(part)}{after}"
+
+
+def picture(floors: list[Path]) -> str:
+    """The floors one above the other: what each is for, its rooms, its own modules."""
+    edge = f"{'':10}+{'-' * (WIDTH + 2)}+"
+    lines = []
+    for floor in floors:
+        idea = as_markdown(docstring(floor / "__init__.py").partition(".")[0]).replace("`", "")
+        rooms, own = [f"{room.name}/" for room in rooms_of(floor)], sorted(modules(floor))
+        words = [line for text in (idea, "  ".join(rooms), "  ".join(own)) for line in textwrap.wrap(text, WIDTH)]
+        boxed = [f"{'':10}| {line:{WIDTH}} |" for line in words]
+        lines += [edge, f"{floor.name:10}{boxed[0][10:]}", *boxed[1:]]
+    return "\n".join([*lines, edge])
+
+
+def map_of_all(floors: list[Path], contracts: list[dict[str, Any]]) -> str:
     """The contracts, then every floor with its rooms, from the top down."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layers = {container: each["layers"] for each in contracts for container in each.get("containers", [])}
-    arrow = next(each for each in contracts if each["id"] == "arrow")
     parts = ["**Contracts**, which `make check` holds:", "\n".join(f"- {each['name']}" for each in contracts)]
-    for floor in arrow["layers"]:
-        folder = ROOT.joinpath(*floor.split("."))
-        parts += [f"### {folder.name}", summary(folder), order(layers.get(floor, ()))]
-        rooms = [folder, *sorted(path.parent for path in folder.glob("*/__init__.py"))]
-        parts += [table(room) for room in rooms if room.name != GENERATED and modules(room)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    for floor in floors:
+        parts += [f"### {floor.name}", summary(floor), order(layers.get(f"{PACKAGE.name}.{floor.name}", []))]
+        parts += [table(room) for room in (floor, *rooms_of(floor)) if modules(room)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def rooms_of(floor: Path) -> list[Path]:
+    """The rooms of a floor, without generated code."""
+    return sorted(path.parent for path in floor.glob("*/__init__.py") if path.parent.name != GENERATED)
 
 
 def order(layers: list[str]) -> str:
@@ -68,7 +96,7 @@ def table(room: Path) -> str:
     lines = map_lines(room)
     lines |= {name: first_sentence(room / f"{name}.py") for name in sorted(modules(room) - lines.keys())}
     rows = [f"| `{name}` | {text} |" for name, text in lines.items() if not name.endswith("/")]
-    idea = "modules outside of rooms" if any(room.glob("*/__init__.py")) else summary(room)
+    idea = "modules outside of rooms" if rooms_of(room) else summary(room)
     return "\n".join([f"| **`{room.relative_to(PACKAGE)}/`** | {idea} |", "|---|---|", *rows])
 
 
