@@ -247,7 +247,7 @@ class Network:
 
 
 def fetch_report(traffic: "Counter[str]", seconds: float) -> str:
-    """What a fetch took, in words; ``traffic`` counts as :class:`~deca_node.daemon.transfer.download.Haul` does."""
+    """What a fetch took, in words; ``traffic`` counts as :class:`~deca_node.daemon.transfer.download.Download` does."""
     donors = sorted(kind.removeprefix("bytes_from.") for kind in traffic if kind.startswith("bytes_from."))
     given = f"{traffic['bytes']:,} bytes from {', '.join(donors)}" if donors else "nothing that was not here already"
     lost = f"; donors lost: {traffic['donors_lost']}" if traffic["donors_lost"] else ""

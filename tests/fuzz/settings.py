@@ -17,7 +17,7 @@ from aiohttp import web
 from deca_node.daemon.logs import EventLog
 from deca_node.daemon.security import authority, enrolment
 from deca_node.daemon.security import certificates as certs
-from deca_node.daemon.security.doorman import peer_identity, read_list
+from deca_node.daemon.security.doorman import caller_facts, read_list
 from deca_node.daemon.settings import own_address
 from deca_node.daemon.settings.address import parse_address
 from deca_node.daemon.settings.node_settings import NodeSettings
@@ -104,7 +104,7 @@ def _certificate(data: bytes) -> None:
     files = enrolment.node_files(_federation() / "north", "north")
     pem = _pem(data, "CERTIFICATE")
     with contextlib.suppress(DecaError):
-        peer_identity({"x509_pem_cert": [pem]}, NOW)
+        caller_facts({"x509_pem_cert": [pem]}, NOW)
     certs.read_material(certs.TlsFiles(file("other.crt", pem), files.key, files.ca), NOW)
 
 

@@ -15,7 +15,7 @@ from deca_node.daemon.links.greeting import RefusedError
 from deca_node.daemon.security import authority, enrolment
 from deca_node.daemon.security import certificates as certs
 from deca_node.daemon.settings.sources import FILE_BYTES_MAX, load_settings
-from deca_node.daemon.transfer.partial_file import FORMAT, JOURNAL, PART, Part
+from deca_node.daemon.transfer.partial_file import FORMAT, JOURNAL, PART, PartialFile
 from deca_node.daemon.transfer.pieces import PIECE_BYTES, Item
 from deca_node.daemon.wire.packets import encode_packet
 from deca_node.daemon.wire_pb import control_pb2, exchange_pb2
@@ -133,7 +133,7 @@ def test_a_journal_that_claims_odd_pieces_claims_nothing(tmp_path: Path, index: 
     claim = f'{{"piece": {index}, "sha256": "{sha256}", "copy": "{sha256}"}}'
     (tmp_path / f"{item.file}{JOURNAL}").write_text(f"{head}\n{claim}\n")
     (tmp_path / f"{item.file}{PART}").write_bytes(bytes(100))
-    assert Part(tmp_path, item, "run").held == {}
+    assert PartialFile(tmp_path, item, "run").held == {}
 
 
 def test_json_that_is_nested_too_deeply_is_malformed_like_any_other() -> None:

@@ -12,7 +12,7 @@ from deca_node.daemon.transfer import partial_file, pieces
 from deca_node.daemon.transfer.donor import Donor
 from deca_node.daemon.transfer.download import _parsed
 from deca_node.daemon.transfer.offers import check_run, check_start, check_versions, choose, choose_start, read_offer
-from deca_node.daemon.transfer.partial_file import FORMAT, JOURNAL, PART, Part
+from deca_node.daemon.transfer.partial_file import FORMAT, JOURNAL, PART, PartialFile
 from deca_node.daemon.transfer.pieces import PIECE_BYTES, Item
 from deca_node.daemon.wire_pb import transfer_pb2 as pb
 from deca_node.protocol.agreed.agreement import ModelFacts, agree
@@ -114,7 +114,7 @@ def _small_pieces() -> Iterator[None]:
 def _arrive(data: bytes) -> None:
     item, folder = Item(3, "layers.0", SMALL + 50), fresh("incoming")
     whole = bytes(range(item.nbytes))
-    part, choices = Part(folder, item, "run"), Choices(data)
+    part, choices = PartialFile(folder, item, "run"), Choices(data)
     copy = hashlib.sha256(whole).digest()
     for _ in range(8):
         if not choices or part.whole:
@@ -147,7 +147,7 @@ def _journal(data: bytes) -> None:
     head = json.dumps({"format": FORMAT, "label": "run", "bytes": 100, "piece_bytes": PIECE_BYTES}) + "\n"
     (folder / f"{item.file}{JOURNAL}").write_bytes(head.encode() + data[1:] if data[:1] == b"+" else data)
     (folder / f"{item.file}{PART}").write_bytes(bytes(100))
-    part = Part(folder, item, "run")
+    part = PartialFile(folder, item, "run")
     if set(part.held) - {0} or part.held_bytes not in (0, 100):
         raise Finding(f"a journal claims {part.held}")
     part.store(0, b"x" * 100, hashlib.sha256(b"x" * 100).digest(), SUM)

@@ -47,7 +47,7 @@ ONE_TOO_MANY = ("duplicate", "again")
 FLUSH_SECONDS = 1.0
 
 
-class Place(NamedTuple):
+class PeerAddress(NamedTuple):
     """Where a peer is: its name, empty where only the address is known, and HOST:PORT."""
 
     name: str
@@ -55,8 +55,8 @@ class Place(NamedTuple):
 
 
 @dataclass
-class _Link:
-    place: Place
+class _ControlLink:
+    peer: PeerAddress
     pair: Pair
     traffic: Counter[str]
     queue: deque[bytes] = field(default_factory=deque)
@@ -92,8 +92,8 @@ class ControlLinks:
         self._admits = admits
         self._clock = clock
         self._numbers = itertools.count(1)
-        self._links: dict[Place, _Link] = {}
-        self._known_as: dict[Place, Place] = {}
+        self._links: dict[PeerAddress, _ControlLink] = {}
+        self._known_as: dict[PeerAddress, PeerAddress] = {}
         self._traffic: dict[str, Counter[str]] = {}
         self._closing = False
         self._book = book
@@ -117,21 +117,21 @@ class ControlLinks:
         assert len(payload) <= PACKET_BYTES_MAX, "the sender knows the limit"
         if self._closing:
             return
-        link = self._link(self._known(Place(name, address)))
+        link = self._link(self._known(PeerAddress(name, address)))
         self._enqueue(link, payload)
         if link.session is None and link.dialling is None:
             self._dial(link)
 
     def drop(self, name: str, why: str) -> None:
         """End every link to a peer; it may call again if ``admits`` says so."""
-        for link in [link for place, link in self._links.items() if place.name == name]:
+        for link in [link for peer, link in self._links.items() if peer.name == name]:
             link.queue.clear()
             if link.session:
                 link.session.end(why)
 
     def rtt(self) -> dict[str, Figures]:
         """Round trips to every peer there is a link to, over the last ten minutes, in seconds."""
-        return {place.name: link.rtt.figures() for place, link in self._links.items() if link.session}
+        return {peer.name: link.rtt.figures() for peer, link in self._links.items() if link.session}
 
     def traffic(self) -> Mapping[str, Counter[str]]:
         """By peer since the start: bytes ``sent.packet``, ``received.ping``, ..., and packets ``dropped``. What is
@@ -155,23 +155,23 @@ class ControlLinks:
 
     # --- links --------------------------------------------------------------------------------------
 
-    def _link(self, place: Place) -> _Link:
-        link = self._links.get(place)
+    def _link(self, peer: PeerAddress) -> _ControlLink:
+        link = self._links.get(peer)
         if link is None:
-            own = Place(self._identity.name, self._identity.address)
-            pair = Pair(self._identity.boot, self._numbers, leads=own < place)
-            traffic = self._traffic.setdefault(place.name, Counter()) if place.name else Counter()
-            link = self._links[place] = _Link(place, pair, traffic)
+            own = PeerAddress(self._identity.name, self._identity.address)
+            pair = Pair(self._identity.boot, self._numbers, leads=own < peer)
+            traffic = self._traffic.setdefault(peer.name, Counter()) if peer.name else Counter()
+            link = self._links[peer] = _ControlLink(peer, pair, traffic)
         return link
 
-    def _known(self, place: Place) -> Place:
+    def _known(self, peer: PeerAddress) -> PeerAddress:
         """Where we got when we last dialled this, or who has called from there."""
-        if place in self._known_as or place.name:
-            return self._known_as.get(place, place)
-        callers = (other for other, link in self._links.items() if other.address == place.address and link.session)
-        return next(callers, place)
+        if peer in self._known_as or peer.name:
+            return self._known_as.get(peer, peer)
+        callers = (other for other, link in self._links.items() if other.address == peer.address and link.session)
+        return next(callers, peer)
 
-    def _enqueue(self, link: _Link, payload: bytes) -> None:
+    def _enqueue(self, link: _ControlLink, payload: bytes) -> None:
         link.queue.append(payload)
         if len(link.queue) > PACKETS_QUEUED_MAX:
             link.queue.popleft()
@@ -179,39 +179,39 @@ class ControlLinks:
         if link.session:
             link.session.stir()
 
-    def _forget_if_idle(self, link: _Link) -> None:
+    def _forget_if_idle(self, link: _ControlLink) -> None:
         """Nothing is known of a peer that there is nothing to do with."""
         if link.session is None and link.dialling is None and not link.queue:
-            if self._links.get(link.place) is link:
-                del self._links[link.place]
-            for place in [place for place, other in self._known_as.items() if other == link.place]:
-                del self._known_as[place]
+            if self._links.get(link.peer) is link:
+                del self._links[link.peer]
+            for peer in [peer for peer, other in self._known_as.items() if other == link.peer]:
+                del self._known_as[peer]
 
     # --- dialling -----------------------------------------------------------------------------------
 
-    def _dial(self, link: _Link) -> None:
+    def _dial(self, link: _ControlLink) -> None:
         link.dialling = asyncio.ensure_future(self._dialled(link))
         link.dialling.add_done_callback(surface)
         link.dialling.add_done_callback(lambda _: self._dial_over(link))
 
-    async def _dialled(self, link: _Link) -> None:
+    async def _dialled(self, link: _ControlLink) -> None:
         """One attempt, and the whole session if it succeeds."""
         try:
-            async with self._endpoint.dial(link.place.name, link.place.address, METHOD) as stream:
+            async with self._endpoint.dial(link.peer.name, link.peer.address, METHOD) as stream:
                 await self._hold(await self._greeter.call(link, stream))
             return
         except (WireError, RefusedError) as problem:
-            if problem.reason in ONE_TOO_MANY and await self._comes_up(self._known(link.place)):
+            if problem.reason in ONE_TOO_MANY and await self._comes_up(self._known(link.peer)):
                 return
         except (TimeoutError, StreamBrokenError, DecaError):
             pass
         link.queue.clear()
         if not self._closing:
-            self._on_fail(link.place.name, link.place.address)
+            self._on_fail(link.peer.name, link.peer.address)
 
-    async def _comes_up(self, place: Place) -> bool:
+    async def _comes_up(self, peer: PeerAddress) -> bool:
         """Whether the stream that both ends keep instead is there, or soon will be."""
-        link = self._links.get(place)
+        link = self._links.get(peer)
         if link is None:
             return False
         with contextlib.suppress(TimeoutError):
@@ -219,7 +219,7 @@ class ControlLinks:
                 await link.up.wait()
         return link.up.is_set()
 
-    def _dial_over(self, link: _Link) -> None:
+    def _dial_over(self, link: _ControlLink) -> None:
         link.dialling = None
         if link.queue and link.session is None and not self._closing:
             self._dial(link)
@@ -235,19 +235,19 @@ class ControlLinks:
         if self._closing or greetings + len(self._links) >= LINKS_MAX:
             raise WireError("busy", f"{self._identity.name} has {len(self._links)} links")
 
-    def _hello(self, link: _Link) -> bytes:
+    def _hello(self, link: _ControlLink) -> bytes:
         own, ended = self._identity, link.pair.ended
         greeting = pb.ControlFrame.Greeting(
             protocol=VERSION,
             name=own.name,
-            to=link.place.name,
+            to=link.peer.name,
             boot=own.boot,
             address=own.address,
             ended=exchange_pb2.Ended(boot=ended.boot, number=ended.number),
         )
         return pb.ControlFrame(greeting=greeting).SerializeToString()
 
-    def _welcome(self, greeting: Greeting, stream: Stream, called: _Link | None) -> _Link:
+    def _welcome(self, greeting: Greeting, stream: Stream, called: _ControlLink | None) -> _ControlLink:
         """The link to a caller, or to the peer that was reached. Raises WireError where it is not welcome."""
         own = self._identity.name
         check_addressee(own, greeting.protocol, VERSION, greeting.to or own)
@@ -258,19 +258,19 @@ class ControlLinks:
         stream.verify(greeting.name)
         if not self._admits(greeting.name):
             raise WireError("stranger", f"{own} knows no member {greeting.name!r}")
-        return self._reached(called, greeting) if called else self._link(Place(greeting.name, greeting.address))
+        return self._reached(called, greeting) if called else self._link(PeerAddress(greeting.name, greeting.address))
 
-    def _reached(self, called: _Link, greeting: Greeting) -> _Link:
+    def _reached(self, called: _ControlLink, greeting: Greeting) -> _ControlLink:
         """The link to the peer that was really reached: seeds are known by address only, and some addresses are
         aliases. Raises WireError("again") where the peer must be called by the name that it has said."""
-        place = Place(greeting.name, greeting.address or called.place.address)
-        if place == called.place:
+        peer = PeerAddress(greeting.name, greeting.address or called.peer.address)
+        if peer == called.peer:
             return called
-        link = self._link(place)
-        self._known_as[called.place] = place
+        link = self._link(peer)
+        self._known_as[called.peer] = peer
         while called.queue:
             self._enqueue(link, called.queue.popleft())
-        if self._endpoint.secure and not called.place.name:
+        if self._endpoint.secure and not called.peer.name:
             # Some member is there, but TLS has not checked which.
             if link.session is None and link.dialling is None:
                 self._dial(link)
@@ -279,14 +279,14 @@ class ControlLinks:
 
     # --- a session's life ---------------------------------------------------------------------------
 
-    async def _hold(self, greeted: Greeted[Greeting, _Link]) -> None:
+    async def _hold(self, greeted: Greeted[Greeting, _ControlLink]) -> None:
         """From the moment at which the stream was taken to its end. Nothing is awaited before the session stands."""
         link, stream = greeted.link, greeted.stream
         if link.session:
             link.session.end("another stream took its place")
-        name, address = link.place
+        name, address = link.peer
         # It may have been forgotten, as idle, while it was greeted.
-        self._links[link.place] = link
+        self._links[link.peer] = link
         session = link.session = ControlSession(
             stream,
             link.queue,

@@ -34,14 +34,14 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class _Offer:
+class _Opening:
     """An Open and its keyframe, which are sent together or not at all."""
 
-    opening: pb.Frame
+    message: pb.Frame
     keyframe: FrameId
 
 
-_Item = pb.Frame | FrameId | _Offer
+_Item = pb.Frame | FrameId | _Opening
 
 
 class Outbox:
@@ -73,9 +73,9 @@ class Outbox:
         # The core may have meant the stream before this one, and say it again once it hears of this one.
         if keyframe == self._offered:
             return
-        self._take_back(lambda item: isinstance(item, _Offer))
+        self._take_back(lambda item: isinstance(item, _Opening))
         self._store.hold(keyframe)
-        self._put(_Offer(pb.Frame(open=opening), keyframe))
+        self._put(_Opening(pb.Frame(open=opening), keyframe))
 
     def send(self, frame: FrameId) -> None:
         """Queue an update; its slot is held until it is on its way."""
@@ -149,12 +149,12 @@ class Outbox:
         if isinstance(item, pb.Frame):
             await self._write_counted("control", item.SerializeToString())
             return
-        frame = item.keyframe if isinstance(item, _Offer) else item
+        frame = item.keyframe if isinstance(item, _Opening) else item
         self._begun += 1
         try:
-            if isinstance(item, _Offer):
+            if isinstance(item, _Opening):
                 self._offered = frame
-                await self._write_counted("control", item.opening.SerializeToString())
+                await self._write_counted("control", item.message.SerializeToString())
             await self._write_chunks(frame)
         finally:
             self._store.unhold(frame)
@@ -182,7 +182,7 @@ class Outbox:
 
 
 def _frame_of(item: _Item) -> FrameId | None:
-    if isinstance(item, _Offer):
+    if isinstance(item, _Opening):
         return item.keyframe
     return item if isinstance(item, FrameId) else None
 

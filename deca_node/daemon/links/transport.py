@@ -47,7 +47,7 @@ NOT_DIALLED = Problem("", "not dialled yet")
 
 
 @dataclass
-class _Link:
+class _ExchangeLink:
     """What is known of one peer: its session if there is one, and why there is none."""
 
     name: str
@@ -84,7 +84,7 @@ class Transport:
         self._endpoint = endpoint
         self._tell = tell
         self._throttle = throttle or Throttle(0.0)
-        self._links: dict[str, _Link] = {}
+        self._links: dict[str, _ExchangeLink] = {}
         self._numbers = itertools.count(1)
         self._traffic: dict[str, Counter[str]] = {}
         self._agreement: Agreement | None = None
@@ -188,18 +188,18 @@ class Transport:
 
     def _add(self, name: str, address: Address) -> None:
         pair = Pair(self._identity.boot, self._numbers, leads=self._identity.name < name)
-        link = _Link(name, address, pair, self._traffic.setdefault(name, Counter()))
+        link = _ExchangeLink(name, address, pair, self._traffic.setdefault(name, Counter()))
         self._links[name] = link
         if self._agreement is not None:
             self._dial_for_ever(link)
 
-    def _remove(self, link: _Link) -> None:
+    def _remove(self, link: _ExchangeLink) -> None:
         link.pair.close()
         self._detach(link, Problem("", "it is no peer any more"))
         if link.dialling:
             link.dialling.cancel()
 
-    def _detach(self, link: _Link, why: Problem) -> None:
+    def _detach(self, link: _ExchangeLink, why: Problem) -> None:
         """The session ends now, whatever its stream still does."""
         session, link.session = link.session, None
         if session is None:
@@ -211,7 +211,7 @@ class Transport:
 
     # --- dialling -----------------------------------------------------------------------------------
 
-    def _dial_for_ever(self, link: _Link) -> None:
+    def _dial_for_ever(self, link: _ExchangeLink) -> None:
         """Dial whenever there is no session. Called again for a new address, it leaves a session in peace."""
         if link.dialling and link.session:
             return
@@ -220,7 +220,7 @@ class Transport:
         link.dialling = asyncio.ensure_future(self._keep_dialling(link))
         link.dialling.add_done_callback(surface)
 
-    async def _keep_dialling(self, link: _Link) -> None:
+    async def _keep_dialling(self, link: _ExchangeLink) -> None:
         rng = random.Random(f"{self._identity.boot}:{link.name}")
         pause = BACKOFF_SECONDS_MIN
         while True:
@@ -230,7 +230,7 @@ class Transport:
             await asyncio.sleep(min(pause, limit) * (0.5 + rng.random()))
             pause = min(pause * 1.6, BACKOFF_SECONDS_MAX)
 
-    def _quarantined(self, link: _Link) -> bool:
+    def _quarantined(self, link: _ExchangeLink) -> bool:
         try:
             self._book.check(link.name)
         except WireError as problem:
@@ -238,7 +238,7 @@ class Transport:
             return True
         return False
 
-    async def _dial(self, link: _Link) -> bool:
+    async def _dial(self, link: _ExchangeLink) -> bool:
         """One attempt, and the whole session if it succeeds; whether it did."""
         try:
             async with self._endpoint.dial(link.name, link.address, METHOD) as stream:
@@ -256,7 +256,7 @@ class Transport:
             link.problem = Problem("", str(problem))
         return False
 
-    def _refused(self, link: _Link, refusal: RefusedError) -> None:
+    def _refused(self, link: _ExchangeLink, refusal: RefusedError) -> None:
         if refusal.reason == "loading":
             link.problem = Problem("loading", "is still loading its model")
         elif refusal.reason != "duplicate":
@@ -275,11 +275,11 @@ class Transport:
         if greetings >= GREETINGS_MAX:
             raise WireError("busy", f"{self._identity.name} is greeting {GREETINGS_MAX} others")
 
-    def _hello(self, link: _Link) -> bytes:
+    def _hello(self, link: _ExchangeLink) -> bytes:
         assert self._agreement is not None
         return hello_message(self._identity, link.name, self._agreement, link.pair.ended)
 
-    def _welcome(self, hello: pb.Hello, stream: Stream, called: _Link | None) -> _Link:
+    def _welcome(self, hello: pb.Hello, stream: Stream, called: _ExchangeLink | None) -> _ExchangeLink:
         """The link to a caller, or to the peer that was called. Raises WireError where it is not welcome."""
         own = self._identity.name
         if self._agreement is None:
@@ -300,7 +300,7 @@ class Transport:
 
     # --- a session's life ---------------------------------------------------------------------------
 
-    async def _hold(self, greeted: Greeted[pb.Hello, _Link]) -> None:
+    async def _hold(self, greeted: Greeted[pb.Hello, _ExchangeLink]) -> None:
         """From the moment at which the stream was taken to its end. Nothing is awaited before the session stands."""
         assert self._shared is not None and self._rules is not None
         link, stream = greeted.link, greeted.stream

@@ -233,11 +233,6 @@ def to_pem(certificates: Iterable[x509.Certificate]) -> bytes:
     return b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates)
 
 
-def expires_in_seconds(files: TlsFiles, now: dt.datetime) -> float:
-    """How long the certificate on disk is still valid; negative once it has expired. Raises CertificateError."""
-    return (read_certificates(files.cert)[0].not_valid_after_utc - now).total_seconds()
-
-
 # --- checking ----------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deca_node.daemon.security import certificates as certs
-from deca_node.daemon.security.certificates import CertificateError, NodeId
+from deca_node.daemon.security.certificates import CertificateError, Facts, NodeId
 from deca_node.daemon.settings.peers_file import NAME
 from deca_node.protocol.errors import SettingsError, WireError
 
@@ -28,20 +28,11 @@ SEEN_MAX = 4096
 _FINGERPRINT = re.compile(r"sha256:[0-9A-Fa-f:]+")
 
 
-@dataclass(frozen=True)
-class PeerIdentity:
-    """Who a connection's certificate says its bearer is."""
+def caller_facts(auth_context: AuthContext, now: dt.datetime) -> Facts:
+    """The facts in a caller's certificate. Raises WireError("identity"), or WireError("expired").
 
-    id: NodeId
-    fingerprint: str
-    not_after: dt.datetime
-
-
-def peer_identity(auth_context: AuthContext, now: dt.datetime) -> PeerIdentity:
-    """The caller's identity. Raises WireError("identity"), or "expired" where a certificate has run out meanwhile.
-
-    The certificate itself is read, not the names that grpc lists beside it: among those a DNS name that looks
-    like a URI cannot be told from a URI. A resumed TLS session is not verified again, so dates are.
+    This reads the certificate itself. gRPC lists the names in it as well, but in that list a DNS name that looks like
+    a URI cannot be told from a URI. The dates are checked again because TLS does not verify a resumed session.
     """
     pem = list(auth_context.get("x509_pem_cert", ()))
     if len(pem) != 1:
@@ -53,7 +44,7 @@ def peer_identity(auth_context: AuthContext, now: dt.datetime) -> PeerIdentity:
         raise WireError("identity", str(error)) from error
     if now > facts.not_after:
         raise WireError("expired", f"the certificate of {facts.id.name} expired on {certs.stamp(facts.not_after)}")
-    return PeerIdentity(facts.id, facts.fingerprint, facts.not_after)
+    return facts
 
 
 @dataclass(frozen=True)
@@ -134,7 +125,7 @@ class Doorman:
         """
         fingerprint = ""
         if self._federation is not None and context is not None:
-            bearer = peer_identity(context.auth_context(), dt.datetime.now(dt.UTC))
+            bearer = caller_facts(context.auth_context(), dt.datetime.now(dt.UTC))
             self._check_name(bearer.id, claimed_name, self._federation)
             fingerprint = bearer.fingerprint
         refusal = self._lists.refusal(claimed_name, fingerprint)

@@ -18,7 +18,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from deca_node.daemon.transfer.pieces import START, Item, piece_count, piece_span
-from deca_node.daemon.transfer.stock import Goods, Shelf, Stock
+from deca_node.daemon.transfer.stock import Stock, StockFile, StockReader
 from deca_node.daemon.wire.endpoint import Context, Handler, Verify
 from deca_node.daemon.wire.throttle import Throttle
 from deca_node.daemon.wire_pb import transfer_pb2 as pb
@@ -61,7 +61,7 @@ class Donor:
         verify: Verify | None = None,
         fetches_max: int = FETCHES_MAX,
     ) -> None:
-        self._shelf = Shelf(directory, model_folder)
+        self._reader = StockReader(directory, model_folder)
         self._position = position
         self._agreement = agreement
         self._settings = settings
@@ -84,7 +84,7 @@ class Donor:
 
     def close(self) -> None:
         """Give no more: what is being hashed is given up. Open streams end with the server."""
-        self._shelf.close()
+        self._reader.close()
 
     # --- what there is ------------------------------------------------------------------------------
 
@@ -92,12 +92,12 @@ class Donor:
         request = await self._admitted(pb.DescribeRequest(), message, context)
         agreement = await self._agreed(context)
         async with self._seat(self._describes, context):
-            stock = await asyncio.to_thread(self._shelf.stock)
-            self._shelf.forget_all_but(stock)
+            stock = await asyncio.to_thread(self._reader.stock)
+            self._reader.forget_all_but(stock)
             start = await self._start(context) if request.start else {}
         return self._description(agreement, stock, start).SerializeToString()
 
-    def _description(self, agreement: Agreement, stock: Stock, start: "dict[Item, Goods]") -> pb.Description:
+    def _description(self, agreement: Agreement, stock: Stock, start: "dict[Item, StockFile]") -> pb.Description:
         return pb.Description(
             protocol=PROTOCOL_VERSION,
             run_name=agreement.fields.get("run_name", ""),
@@ -107,17 +107,17 @@ class Donor:
             position=self._position(),
             boundary=stock.boundary,
             versions=[
-                pb.Version(block=item.name, activation=item.activation, bytes=item.nbytes, sha256=goods.sha256)
-                for item, goods in stock.deltas.items()
+                pb.Version(block=item.name, activation=item.activation, bytes=item.nbytes, sha256=stored.sha256)
+                for item, stored in stock.deltas.items()
             ],
-            shares_start=self._shelf.shares_start,
-            start=[pb.StartFile(name=i.name, bytes=i.nbytes, sha256=goods.sha256) for i, goods in start.items()],
+            shares_start=self._reader.shares_start,
+            start=[pb.StartFile(name=i.name, bytes=i.nbytes, sha256=stored.sha256) for i, stored in start.items()],
             time=time.time(),
         )
 
-    async def _start(self, context: Context) -> dict[Item, Goods]:
+    async def _start(self, context: Context) -> dict[Item, StockFile]:
         try:
-            return dict(await self._once("start", self._shelf.start))
+            return dict(await self._once("start", self._reader.start))
         except OSError as problem:
             await self._refuse(context, grpc.StatusCode.DATA_LOSS, f"the start model cannot be read: {problem}")
 
@@ -130,10 +130,10 @@ class Donor:
             sentence = f"this node takes part in the run {agreement.fingerprint[:12]}, not {request.fingerprint[:12]!r}"
             await self._refuse(context, grpc.StatusCode.FAILED_PRECONDITION, sentence)
         async with self._seat(self._fetches, context):
-            item, goods = await self._asked_for(request, context)
+            item, stored = await self._asked_for(request, context)
             await self._check_pieces(item, request.pieces, context)
-            with await self._opened(item, goods, context) as file:
-                sums = await self._sums(item, goods, context)
+            with await self._opened(item, stored, context) as file:
+                sums = await self._sums(item, stored, context)
                 for index in request.pieces:
                     await self._give(file.fileno(), item, index, sums[index], context)
 
@@ -148,29 +148,29 @@ class Donor:
         self.served["pieces"] += 1
         self.served["bytes"] += len(data)
 
-    async def _asked_for(self, request: pb.FetchRequest, context: Context) -> tuple[Item, Goods]:
+    async def _asked_for(self, request: pb.FetchRequest, context: Context) -> tuple[Item, StockFile]:
         """The item of our own tables that the request means; what it says is only looked up in them."""
         if request.WhichOneof("item") == "version":
             version = request.version
             item, sha256 = Item(version.activation, version.block, version.bytes), version.sha256
-            goods = (await asyncio.to_thread(self._shelf.stock)).deltas.get(item)
+            stored = (await asyncio.to_thread(self._reader.stock)).deltas.get(item)
         else:
             item, sha256 = Item(START, request.start.name, request.start.bytes), request.start.sha256
-            goods = (await self._start(context)).get(item)
-        if goods is None or goods.sha256 != sha256:
+            stored = (await self._start(context)).get(item)
+        if stored is None or stored.sha256 != sha256:
             await self._refuse(context, grpc.StatusCode.NOT_FOUND, f"this node has no such copy of {_brief(item)}")
-        return item, goods
+        return item, stored
 
-    async def _opened(self, item: Item, goods: Goods, context: Context) -> Any:
+    async def _opened(self, item: Item, stored: StockFile, context: Context) -> Any:
         """The file, open: from now on it may be deleted without harm to this request."""
         try:
-            return await asyncio.to_thread(goods.path.open, "rb")
+            return await asyncio.to_thread(stored.path.open, "rb")
         except OSError:
             await self._refuse(context, grpc.StatusCode.NOT_FOUND, f"this node has {item} no more")
 
-    async def _sums(self, item: Item, goods: Goods, context: Context) -> tuple[bytes, ...]:
+    async def _sums(self, item: Item, stored: StockFile, context: Context) -> tuple[bytes, ...]:
         try:
-            return await self._once((item, goods), self._shelf.sums, item, goods)
+            return await self._once((item, stored), self._reader.sums, item, stored)
         except DamagedError as problem:
             await self._refuse(context, grpc.StatusCode.DATA_LOSS, str(problem))
         except OSError:

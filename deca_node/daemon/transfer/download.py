@@ -2,7 +2,7 @@
 
 One worker per donor takes pieces from the pool, asks its donor for them in one stream, and checks and writes each as
 it comes. A donor that dies, is busy or gives rubbish costs what it had not sent yet: that goes back to the pool, for
-the others. When no worker can do more the haul is over, whether or not everything is there.
+the others. When no worker can do more the download is over, whether or not everything is there.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from deca_node.daemon.transfer.donor import FETCH
-from deca_node.daemon.transfer.partial_file import Part
+from deca_node.daemon.transfer.partial_file import PartialFile
 from deca_node.daemon.transfer.pieces import START, Item, Pool, piece_span
 from deca_node.daemon.wire.broken import BROKEN, END, in_a_line
 from deca_node.daemon.wire_pb import transfer_pb2 as pb
@@ -37,7 +37,7 @@ _HAS_NOT = {
 
 
 @dataclass(frozen=True)
-class Waits:
+class FetchLimits:
     """How long to wait for what, in seconds, and how often in vain."""
 
     describe: float = 10.0
@@ -55,14 +55,14 @@ class Waits:
 
 
 @dataclass
-class _Record:
+class _DonorRecord:
     """One donor's conduct: failures and refusals in a row, since it last sent something."""
 
     failures: int = 0
     busy: int = 0
 
 
-class Haul:
+class Download:
     """``copies`` says which items each donor has, with the SHA-256 of its copy; ``channels`` leads to the donors, who
     know this node by ``name``.
 
@@ -73,14 +73,14 @@ class Haul:
 
     def __init__(
         self,
-        parts: Mapping[Item, Part],
+        parts: Mapping[Item, PartialFile],
         copies: Mapping[str, Mapping[Item, bytes]],
         channels: Mapping[str, grpc.aio.Channel],
         name: str,
         fingerprint: str,
         traffic: Counter[str],
         note: Note,
-        waits: Waits,
+        limits: FetchLimits,
         blame: Blame,
     ) -> None:
         self._parts = parts
@@ -90,7 +90,7 @@ class Haul:
         self._fingerprint = fingerprint
         self._traffic = traffic
         self._note = note
-        self._waits = waits
+        self._limits = limits
         self._blame = blame
         self._pool = Pool({item: part.missing for item, part in parts.items()}, copies)
         self._unsound: list[Item] = []
@@ -115,7 +115,7 @@ class Haul:
         return self._pool.unfinished + self._unsound
 
     async def _work(self, donor: str) -> None:
-        record = _Record()
+        record = _DonorRecord()
         while self._pool.hopeful(donor):
             taken = self._pool.take(donor)
             if taken is None:
@@ -128,7 +128,7 @@ class Haul:
                     async with asyncio.timeout(pause):
                         await self._over.wait()
 
-    async def _ask(self, donor: str, item: Item, pieces: Sequence[int], record: _Record) -> float:
+    async def _ask(self, donor: str, item: Item, pieces: Sequence[int], record: _DonorRecord) -> float:
         """One request; how many seconds to leave the donor alone after it."""
         left = list(pieces)
         try:
@@ -156,7 +156,7 @@ class Haul:
         try:
             # One more than there are: only at the stream's end has the donor a seat free for the next request.
             for index in (*pieces, None):
-                async with asyncio.timeout(self._waits.piece):
+                async with asyncio.timeout(self._limits.piece):
                     message = await call.read()
                 if (message is END) != (index is None):
                     raise WireError("unexpected", "it sent more pieces, or fewer, than it was asked for")
@@ -196,7 +196,7 @@ class Haul:
 
     # --- what goes wrong ----------------------------------------------------------------------------
 
-    def _failed(self, donor: str, item: Item, problem: Exception, record: _Record) -> float:
+    def _failed(self, donor: str, item: Item, problem: Exception, record: _DonorRecord) -> float:
         code = problem.code() if isinstance(problem, grpc.aio.AioRpcError) else None
         if code in _HAS_NOT:
             self._note(f"{donor} does not give {item}: {in_a_line(problem)}")
@@ -205,15 +205,15 @@ class Haul:
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             self._traffic["busy"] += 1
             record.busy += 1
-            if record.busy < self._waits.busy_max:
-                return self._waits.pause(record.busy)
+            if record.busy < self._limits.busy_max:
+                return self._limits.pause(record.busy)
         record.failures += 1
-        if record.busy < self._waits.busy_max and record.failures < self._waits.failures_max:
-            return self._waits.pause(record.failures)
+        if record.busy < self._limits.busy_max and record.failures < self._limits.failures_max:
+            return self._limits.pause(record.failures)
         self._traffic["donors_lost"] += 1
         self._pool.withdraw(donor)
         reason = (
-            f"nothing came for {self._waits.piece:.0f} s" if isinstance(problem, TimeoutError) else in_a_line(problem)
+            f"nothing came for {self._limits.piece:.0f} s" if isinstance(problem, TimeoutError) else in_a_line(problem)
         )
         self._note(f"{donor} is no donor any more: {reason}", "warning")
         return 0.0
@@ -233,7 +233,7 @@ class Haul:
             self._over.set()
 
     def _tell_progress(self) -> None:
-        if self._now() - self._noted >= self._waits.note:
+        if self._now() - self._noted >= self._limits.note:
             self._noted = self._now()
             self._note(f"got {self._done / 1e6:,.1f} of {self._total / 1e6:,.1f} MB")
 

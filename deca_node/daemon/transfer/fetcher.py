@@ -22,7 +22,7 @@ import grpc.aio
 
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.transfer.donor import DESCRIBE
-from deca_node.daemon.transfer.download import Blame, Haul, Waits
+from deca_node.daemon.transfer.download import Blame, Download, FetchLimits
 from deca_node.daemon.transfer.offers import (
     Offer,
     Plan,
@@ -35,7 +35,7 @@ from deca_node.daemon.transfer.offers import (
     copies_of,
     read_offer,
 )
-from deca_node.daemon.transfer.partial_file import JOURNAL, Part
+from deca_node.daemon.transfer.partial_file import JOURNAL, PartialFile
 from deca_node.daemon.transfer.pieces import Item
 from deca_node.daemon.wire.broken import BROKEN, in_a_line
 from deca_node.daemon.wire_pb import transfer_pb2 as pb
@@ -66,7 +66,7 @@ class Fetcher:
     """The getting side. ``channel_for`` opens a channel to a donor by name and address, with the node's certificates;
     ``name`` is what this node calls itself there.
 
-    ``traffic`` counts what came, over all fetches (see :class:`Haul`); ``blame`` hears of donors that broke the rules.
+    ``traffic`` counts over all fetches (see :class:`Download`); ``blame`` is called for donors that broke the rules.
     """
 
     def __init__(
@@ -74,14 +74,14 @@ class Fetcher:
         directory: Path,
         channel_for: ChannelFor,
         note: Note,
-        waits: Waits | None = None,
+        limits: FetchLimits | None = None,
         name: str = "",
         blame: Blame = lambda _donor, _problem: None,
     ) -> None:
         self._incoming = directory / INCOMING
         self._channel_for = channel_for
         self._note = note
-        self._waits = waits or Waits()
+        self._limits = limits or FetchLimits()
         self._name = name
         self._blame = blame
         self.traffic: Counter[str] = Counter()
@@ -145,7 +145,7 @@ class Fetcher:
     async def _get(self, donors: Mapping[str, Address], errand: _Errand) -> Plan:
         """Attempt after attempt, as long as each brings something; a few in vain are forgiven."""
         plan, lacking, vain = None, list[Item](), 0
-        parts: dict[Item, Part] = {}
+        parts: dict[Item, PartialFile] = {}
         distrusted: set[tuple[str, Item]] = set()
         async with self._channels(donors) as channels:
             while True:
@@ -155,37 +155,37 @@ class Fetcher:
                 try:
                     if plan is None or not _can_go_on(lacking, copies):
                         plan = errand.choose(offers.values())
-                    lacking = await self._haul(plan, copies, channels, errand, parts, distrusted)
+                    lacking = await self._download(plan, copies, channels, errand, parts, distrusted)
                     if not lacking:
                         return plan
                     sentence = f"nobody could give {_listed(lacking)}"
                 except TransferError as problem:
                     sentence = str(problem)
                 vain = 0 if self.traffic["bytes"] > before else vain + 1
-                if vain >= self._waits.failures_max:
+                if vain >= self._limits.failures_max:
                     raise TransferError("; ".join([sentence, *(f"{n}: {why}" for n, why in sorted(problems.items()))]))
-                await asyncio.sleep(self._waits.pause(max(vain, 1)))
+                await asyncio.sleep(self._limits.pause(max(vain, 1)))
 
-    async def _haul(
+    async def _download(
         self,
         plan: Plan,
         copies: Mapping[str, Mapping[Item, bytes]],
         channels: Mapping[str, grpc.aio.Channel],
         errand: _Errand,
-        parts: dict[Item, Part],
+        parts: dict[Item, PartialFile],
         distrusted: set[tuple[str, Item]],
     ) -> list[Item]:
         wanted = {name: {i: s for i, s in offered.items() if plan.takes(i, s)} for name, offered in copies.items()}
         for item in plan.items:
             if item not in parts:
                 label = plan.copies[item].hex() if errand.start else errand.fingerprint
-                parts[item] = await asyncio.to_thread(Part, errand.folder, item, label)
+                parts[item] = await asyncio.to_thread(PartialFile, errand.folder, item, label)
         mine = {item: parts[item] for item in plan.items}
         await asyncio.to_thread(_check_room, errand.folder, sum(p.missing_bytes for p in mine.values()))
         about = (self._name, errand.fingerprint)
-        haul = Haul(mine, wanted, channels, *about, self.traffic, self._note, self._waits, self._blame)
-        lacking = await haul.run()
-        distrusted |= haul.distrusted
+        download = Download(mine, wanted, channels, *about, self.traffic, self._note, self._limits, self._blame)
+        lacking = await download.run()
+        distrusted |= download.distrusted
         return lacking
 
     # --- asking -------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class Fetcher:
         self, name: str, channel: grpc.aio.Channel, check: Callable[[Offer], None], start: bool
     ) -> Offer | str:
         request = pb.DescribeRequest(name=self._name, start=start).SerializeToString()
-        seconds = self._waits.hash if start else self._waits.describe
+        seconds = self._limits.hash if start else self._limits.describe
         ask: Any = channel.unary_unary
         try:
             offer = read_offer(name, await ask(DESCRIBE)(request, timeout=seconds))

@@ -29,14 +29,14 @@ FORMAT = 1
 PART, JOURNAL = ".part", ".journal"
 
 
-class Held(NamedTuple):
+class HeldPiece(NamedTuple):
     """A piece that is here: its SHA-256, and that of the whole copy it was cut from."""
 
     sha256: bytes
     copy: bytes
 
 
-class Part:
+class PartialFile:
     """One file on its way in. All methods block; ``store`` may be called for different pieces from several threads.
 
     ``label`` says what the file belongs to (a run, or one copy of a file): what was begun under another is
@@ -46,7 +46,7 @@ class Part:
     def __init__(self, folder: Path, item: Item, label: str) -> None:
         self.item = item
         self.path = folder / item.file
-        self.held: dict[int, Held] = {}
+        self.held: dict[int, HeldPiece] = {}
         self._part = folder / f"{item.file}{PART}"
         self._journal = folder / f"{item.file}{JOURNAL}"
         self._head = {"format": FORMAT, "label": label, "bytes": item.nbytes, "piece_bytes": PIECE_BYTES}
@@ -88,8 +88,8 @@ class Part:
             return False
         with self._storage():
             _write_at(self._part, data, start)
-            _append(self._journal, _claim(index, Held(sha256, copy)))
-        self.held[index] = Held(sha256, copy)
+            _append(self._journal, _claim(index, HeldPiece(sha256, copy)))
+        self.held[index] = HeldPiece(sha256, copy)
         return True
 
     def finish(self) -> Path:
@@ -156,7 +156,7 @@ class Part:
                 file.seek(start)
                 yield index, file.read(nbytes)
 
-    def _read_journal(self) -> dict[int, Held] | None:
+    def _read_journal(self) -> dict[int, HeldPiece] | None:
         """What the journal claims; None where it is another file's. A line torn by a crash claims nothing."""
         try:
             lines = self._journal.read_text(encoding="ascii").splitlines()
@@ -164,11 +164,11 @@ class Part:
                 return None
         except (OSError, ValueError, IndexError):
             return None
-        claims: dict[int, Held] = {}
+        claims: dict[int, HeldPiece] = {}
         for line in lines[1:]:
             with contextlib.suppress(*UNFIT):
                 claim = parse(line)
-                index, held = claim["piece"], Held(bytes.fromhex(claim["sha256"]), bytes.fromhex(claim["copy"]))
+                index, held = claim["piece"], HeldPiece(bytes.fromhex(claim["sha256"]), bytes.fromhex(claim["copy"]))
                 if type(index) is int and 0 <= index < piece_count(self.item.nbytes):
                     claims[index] = held
         return claims
@@ -194,7 +194,7 @@ def _write_at(path: Path, data: bytes, start: int) -> None:
         os.close(file)
 
 
-def _claim(index: int, held: Held) -> str:
+def _claim(index: int, held: HeldPiece) -> str:
     return json.dumps({"piece": index, "sha256": held.sha256.hex(), "copy": held.copy.hex()}) + "\n"
 
 

@@ -30,7 +30,7 @@ NOWHERE = -1
 
 
 @dataclass(frozen=True)
-class Goods:
+class StockFile:
     """A file as it should be: where it lies, and its SHA-256."""
 
     path: Path
@@ -43,10 +43,10 @@ class Stock:
     start model its versions are the whole model as it stood before that activation."""
 
     boundary: int = NOWHERE
-    deltas: Mapping[Item, Goods] = field(default_factory=dict)
+    deltas: Mapping[Item, StockFile] = field(default_factory=dict)
 
 
-class Shelf:
+class StockReader:
     """Reads what ``directory``, a node's folder, has to give, and the start model in ``model_folder`` (None: it is
     not given)."""
 
@@ -54,7 +54,7 @@ class Shelf:
         self._directory = directory
         self._model_folder = model_folder
         self._sums: dict[tuple[Item, bytes], tuple[bytes, ...]] = {}
-        self._start: dict[Item, Goods] | None = None
+        self._start: dict[Item, StockFile] | None = None
         self._closing = threading.Event()
 
     @property
@@ -74,7 +74,7 @@ class Shelf:
                 with contextlib.suppress(DamagedError):
                     manifests.append(read_manifest(folder))
         deltas = {
-            Item(block.activation, name, block.delta.bytes): Goods(
+            Item(block.activation, name, block.delta.bytes): StockFile(
                 self._directory / block.delta.file, bytes.fromhex(block.delta.sha256)
             )
             # The oldest first: where a version was frozen twice, the newer checkpoint says what lies there.
@@ -83,7 +83,7 @@ class Shelf:
         }
         return Stock(manifests[0].position.activation if manifests else NOWHERE, deltas)
 
-    def start(self) -> Mapping[Item, Goods]:
+    def start(self) -> Mapping[Item, StockFile]:
         """The start model's files, hashed at the first call. Raises OSError."""
         if self._model_folder is None:
             return {}
@@ -92,13 +92,13 @@ class Shelf:
             self._start = dict(self._hashed(path) for path in paths)
         return self._start
 
-    def sums(self, item: Item, goods: Goods) -> tuple[bytes, ...]:
+    def sums(self, item: Item, stored: StockFile) -> tuple[bytes, ...]:
         """The SHA-256 of every piece of a file whose whole was found right. Raises DamagedError, or OSError where
         it is gone."""
-        key = (item, goods.sha256)
+        key = (item, stored.sha256)
         if key not in self._sums:
-            whole, pieces = self._sum_pieces(goods.path)
-            if whole != goods.sha256:
+            whole, pieces = self._sum_pieces(stored.path)
+            if whole != stored.sha256:
                 raise DamagedError(f"{item} is damaged on this donor's disk: its SHA-256 differs")
             self._sums[key] = pieces
         return self._sums[key]
@@ -109,11 +109,11 @@ class Shelf:
             if key[0].activation != START and key[0] not in stock.deltas:
                 self._sums.pop(key, None)
 
-    def _hashed(self, path: Path) -> tuple[Item, Goods]:
+    def _hashed(self, path: Path) -> tuple[Item, StockFile]:
         whole, pieces = self._sum_pieces(path)
         item = Item(START, path.name, path.stat().st_size)
         self._sums[item, whole] = pieces
-        return item, Goods(path, whole)
+        return item, StockFile(path, whole)
 
     def _sum_pieces(self, path: Path) -> tuple[bytes, tuple[bytes, ...]]:
         """The SHA-256 of a file, and of each of its pieces."""

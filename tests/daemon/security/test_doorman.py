@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deca_node.daemon.security import certificates as certs
-from deca_node.daemon.security.doorman import SEEN_MAX, Doorman, NameLists, peer_identity, read_list
+from deca_node.daemon.security.doorman import SEEN_MAX, Doorman, NameLists, caller_facts, read_list
 from deca_node.daemon.settings.peers_file import NAME
 from deca_node.protocol.errors import SettingsError, WireError
 from tests.daemon.conftest import Federation
@@ -44,12 +44,12 @@ def certificate_with(*sans: x509.GeneralName) -> bytes:
 
 def refusal(pem: bytes, now: dt.datetime = NOW) -> str:
     with pytest.raises(WireError) as caught:
-        peer_identity({"x509_pem_cert": [pem]}, now)
+        caller_facts({"x509_pem_cert": [pem]}, now)
     return caught.value.reason
 
 
 def test_the_bearer_is_read_from_the_certificate() -> None:
-    bearer = peer_identity({"x509_pem_cert": [certificate_with(x509.UniformResourceIdentifier(URI))]}, NOW)
+    bearer = caller_facts({"x509_pem_cert": [certificate_with(x509.UniformResourceIdentifier(URI))]}, NOW)
     assert bearer.id.uri == URI
     assert len(bearer.fingerprint) == 64
 
@@ -87,7 +87,7 @@ def test_a_damaged_certificate_is_an_identity_or_refused(damage: list[tuple[int,
     for at, byte in damage:
         der[at % len(der)] = byte
     with contextlib.suppress(WireError):
-        peer_identity({"x509_pem_cert": [ssl.DER_cert_to_PEM_cert(bytes(der)).encode()]}, NOW)
+        caller_facts({"x509_pem_cert": [ssl.DER_cert_to_PEM_cert(bytes(der)).encode()]}, NOW)
 
 
 SOUTH = certificate_with(x509.UniformResourceIdentifier(URI))
@@ -95,7 +95,7 @@ SOUTH = certificate_with(x509.UniformResourceIdentifier(URI))
 
 def test_no_certificate_is_no_identity() -> None:
     with pytest.raises(WireError, match="carries no certificate"):
-        peer_identity({"transport_security_type": [b"insecure"]}, NOW)
+        caller_facts({"transport_security_type": [b"insecure"]}, NOW)
 
 
 # --- lists -------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deca_node.daemon.transfer.download import Waits
+from deca_node.daemon.transfer.download import FetchLimits
 from deca_node.daemon.transfer.offers import TransferError
 from deca_node.daemon.transfer.pieces import PIECE_BYTES
 from deca_node.storage.manifest import (
@@ -70,7 +70,7 @@ def test_a_damaged_piece_is_refused_and_comes_from_another(tmp_path: Path) -> No
                     path.write_bytes(content("embedding", 4, 1))
 
             await there.add("north", damage)
-            fetcher = there.fetcher(Waits(pause_min=0.001, pause_max=0.002, failures_max=2))
+            fetcher = there.fetcher(FetchLimits(pause_min=0.001, pause_max=0.002, failures_max=2))
             with pytest.raises(TransferError, match="nobody could give block embedding of activation 4"):
                 await there.fetch(fetcher)
             assert fetcher.traffic["refused"] == 1 and there.said("north is not asked", "piece 1", "damaged")
@@ -91,7 +91,7 @@ def test_a_donor_that_goes_silent_is_given_up(tmp_path: Path) -> None:
 
             await there.add("north", fall_silent)
             await there.add("south")
-            fetcher = there.fetcher(Waits(piece=1.0, pause_min=0.001, pause_max=0.002, failures_max=1))
+            fetcher = there.fetcher(FetchLimits(piece=1.0, pause_min=0.001, pause_max=0.002, failures_max=1))
             assert read(await there.fetch(fetcher)) == whole()
             assert fetcher.traffic["donors_lost"] == 1 and there.said("north", "nothing came for")
 

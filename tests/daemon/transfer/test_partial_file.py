@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deca_node.daemon.transfer.partial_file import Part
+from deca_node.daemon.transfer.partial_file import PartialFile
 from deca_node.daemon.transfer.pieces import PIECE_BYTES, START, Item
 from deca_node.protocol.errors import StorageError, WireError
 from tests.daemon.transfer.town import (
@@ -22,19 +22,19 @@ def test_pieces_that_changed_on_the_disk_are_fetched_again(tmp_path: Path) -> No
     item = Item(5, "layers.0", SIZES["layers.0"])
     data = content("layers.0", 5)
     pieces = [data[i : i + PIECE_BYTES] for i in range(0, len(data), PIECE_BYTES)]
-    part = Part(tmp_path, item, "run")
+    part = PartialFile(tmp_path, item, "run")
     for index in (0, 2):
         assert part.store(index, pieces[index], hashlib.sha256(pieces[index]).digest(), b"c" * 32)
     with (tmp_path / f"{item.file}.part").open("r+b") as file:
         file.seek(2 * PIECE_BYTES + 5)
         file.write(b"!!!")
-    assert Part(tmp_path, item, "run").missing == [1, 2]
-    assert Part(tmp_path, item, "another run").missing == [0, 1, 2]
+    assert PartialFile(tmp_path, item, "run").missing == [1, 2]
+    assert PartialFile(tmp_path, item, "another run").missing == [0, 1, 2]
 
 
 def test_a_whole_that_is_not_the_promised_copy_is_thrown_away(tmp_path: Path) -> None:
     item = Item(START, "config.json", 4)
-    part = Part(tmp_path, item, "copy")
+    part = PartialFile(tmp_path, item, "copy")
     assert part.store(0, b"{}  ", hashlib.sha256(b"{}  ").digest(), b"c" * 32)
     with pytest.raises(WireError, match="as a whole"):
         part.finish()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.transfer.donor import Donor
-from deca_node.daemon.transfer.download import Waits
+from deca_node.daemon.transfer.download import FetchLimits
 from deca_node.daemon.transfer.fetcher import Fetcher
 from deca_node.daemon.transfer.pieces import PIECE_BYTES
 from deca_node.daemon.wire.endpoint import Endpoint
@@ -43,7 +43,7 @@ VERSIONS = {"embedding": 4, "layers.0": 5, "layers.1": 6}
 """Visited in activations 4 to 6; "head" never was."""
 PIECES = 12
 # Nothing is waited for in vain: who is refused asks again at once.
-WAITS = Waits(describe=5.0, piece=5.0, pause_min=0.001, pause_max=0.002, failures_max=2, busy_max=1000, note=0.0)
+LIMITS = FetchLimits(describe=5.0, piece=5.0, pause_min=0.001, pause_max=0.002, failures_max=2, busy_max=1000, note=0.0)
 
 
 def content(block: str, activation: int, copy: int = 0) -> bytes:
@@ -123,7 +123,7 @@ class Town:
         self.killed = asyncio.ensure_future(self.endpoints[name].stop(0.01))
         await asyncio.Event().wait()
 
-    def fetcher(self, waits: Waits = WAITS, name: str = "late") -> Fetcher:
+    def fetcher(self, limits: FetchLimits = LIMITS, name: str = "late") -> Fetcher:
         def note(sentence: str, level: str = "info") -> None:
             self.notes.append(sentence)
 
@@ -132,7 +132,7 @@ class Town:
         def blame(donor: str, problem: WireError) -> None:
             self.blamed.append((donor, problem.reason))
 
-        return Fetcher(self.path / "late", door.channel, note, waits, name, blame)
+        return Fetcher(self.path / "late", door.channel, note, limits, name, blame)
 
     async def fetch(self, fetcher: Fetcher, at_least: int = 1, have: Mapping[str, int] | None = None) -> Fetched:
         expected = {block: SIZES[block] for block in ("embedding", "layers.0", "layers.1", "head")}
