@@ -30,8 +30,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from deca_node.numerics.codecs.formats import KEYFRAME_CODEC
 from deca_node.numerics.data.batches import Batch
-from deca_node.numerics.engine import BlockEngine, Neighbour
-from deca_node.numerics.exchange.flows import Flow
+from deca_node.numerics.engine import BlockEngine, NewEdge
+from deca_node.numerics.exchange.flows import FlowBytes
 from deca_node.numerics.learning.loss import backward
 from deca_node.numerics.model.blocks import Block, partition
 from deca_node.numerics.model.facts import count_parameters, model_bytes
@@ -165,7 +165,7 @@ def run_deca(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job)
         engine = activate(model, block, settings, peers, Path(folder))
     nbytes = engine.layout.nbytes(with_signal=False) if peers else 0
     ours, *theirs = (torch.empty(nbytes, dtype=torch.uint8) for _ in range(1 + len(peers)))
-    flows = [Flow(peer, codes, ours) for peer, codes in zip(peers, theirs, strict=True)]
+    flows = [FlowBytes(peer, codes, ours) for peer, codes in zip(peers, theirs, strict=True)]
 
     def half_step() -> None:
         engine.half_step(LEARNING_RATE, gradient)
@@ -192,7 +192,7 @@ def activate(
     keyframe = torch.empty(KEYFRAME_CODEC.nbytes(block.elements) if peers else 0, dtype=torch.uint8)
     if peers:
         engine.keyframe(keyframe)
-    engine.connect([Neighbour(peer, 1 / (1 + len(peers)), keyframe) for peer in peers], keyframe)
+    engine.connect([NewEdge(peer, 1 / (1 + len(peers)), keyframe) for peer in peers], keyframe)
     return engine
 
 

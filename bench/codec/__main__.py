@@ -23,7 +23,7 @@ from bench.harness import MIB, Row, parser, write_results
 from deca_node.numerics.codecs import base, native, table
 from deca_node.numerics.codecs.base import Codec
 from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
-from deca_node.numerics.exchange.flows import Flow, PublicCopies
+from deca_node.numerics.exchange.flows import FlowBytes, PublicCopies
 
 BUILT = table.TABLE
 FLOAT_BYTES = 4
@@ -43,7 +43,7 @@ class Work:
         self.public.open("peer", 0.5, keyframe, keyframe)
         self.ours, self.out = (torch.empty(codec.nbytes(elements), dtype=torch.uint8) for _ in range(2))
         codec.encode(self.x, self.ours)
-        self.flows = [Flow("peer", self.ours.clone(), self.ours)]
+        self.flows = [FlowBytes("peer", self.ours.clone(), self.ours)]
         self.bound = torch.zeros(1)
 
     def restart(self) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from deca_node.numerics.codecs.formats import KEYFRAME_CODEC
-from deca_node.numerics.engine import BlockEngine, Neighbour
-from deca_node.numerics.exchange.flows import Flow
+from deca_node.numerics.engine import BlockEngine, NewEdge
+from deca_node.numerics.exchange.flows import FlowBytes
 from deca_node.numerics.model.blocks import Block
 from deca_node.protocol.agreed.topology import Graph
 from deca_node.protocol.agreed.weights import metropolis
@@ -45,7 +45,7 @@ class Edges:
         keyframes = {name: self._keyframe(name) for name in names}
         for name, engine in self._engines.items():
             degree = len(self._near[name])
-            near = [Neighbour(j, metropolis(degree, len(self._near[j])), keyframes[j]) for j in self._near[name]]
+            near = [NewEdge(j, metropolis(degree, len(self._near[j])), keyframes[j]) for j in self._near[name]]
             refused = engine.connect(near, keyframes[name])
             assert not refused, refused
             self.bytes_sent += degree * keyframes[name].numel()
@@ -55,7 +55,7 @@ class Edges:
         frames = {name: self._frame(name, signal) for name in self._engines} if exchange else {}
         for name, engine in self._engines.items():
             near = self._near[name] if exchange else []
-            engine.mix([Flow(j, frames[j], frames[name]) for j in near], fold=fold)
+            engine.mix([FlowBytes(j, frames[j], frames[name]) for j in near], fold=fold)
             self.bytes_sent += sum(frames[name].numel() for _ in near)
 
     def _keyframe(self, name: str) -> Tensor:

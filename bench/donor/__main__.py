@@ -25,6 +25,7 @@ from deca_node.daemon.settings.address import Address
 from deca_node.daemon.transfer.fetcher import Fetcher
 from deca_node.daemon.wire.endpoint import Endpoint
 from deca_node.protocol.agreed.agreement import Agreement
+from deca_node.protocol.agreed.frames import KEYFRAME_GROUP_BYTES
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.storage import manifest as m
 
@@ -42,7 +43,7 @@ def main() -> None:
     arguments = options.parse_args()
     if arguments.quick:
         arguments.mib = 16
-    nbytes = arguments.mib * MIB // BLOCKS // 260 * 260
+    nbytes = arguments.mib * MIB // BLOCKS // KEYFRAME_GROUP_BYTES * KEYFRAME_GROUP_BYTES
     with tempfile.TemporaryDirectory() as folder:
         write_donor(Path(folder) / "donor", nbytes, arguments.seed)
         rows = [asyncio.run(measure(Path(folder), *case, nbytes)) for case in CASES]
@@ -61,7 +62,7 @@ def write_donor(path: Path, nbytes: int, seed: int) -> None:
             store(path, m.value_name(name, index), b""),
             store(path, m.delta_name(name, index), rng.randbytes(nbytes)),
         )
-    manifest = m.Manifest(RUN, Step(BLOCKS, 0), blocks, None, m.Place(0, 0, 1), {}, 0.0)
+    manifest = m.Manifest(RUN, Step(BLOCKS, 0), blocks, None, m.DataPlace(0, 0, 1), {}, 0.0)
     m.folder_of(path, manifest.position).mkdir(parents=True)
     m.write_manifest(m.folder_of(path, manifest.position), manifest)
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from bench.harness import Row, parser, write_results
 from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
 from deca_node.numerics.deca import Hyper
-from deca_node.numerics.engine import BlockEngine, Neighbour
+from deca_node.numerics.engine import BlockEngine, NewEdge
 from deca_node.numerics.exchange.clipping import Clip
-from deca_node.numerics.exchange.flows import Flow
+from deca_node.numerics.exchange.flows import FlowBytes
 from deca_node.numerics.model.blocks import Block
 
 ROWS = 1024
@@ -64,7 +64,7 @@ def measure(codec: str, arguments: argparse.Namespace) -> Row:
     }
 
 
-def mixing(codec: str, arguments: argparse.Namespace) -> tuple[BlockEngine, list[Flow]]:
+def mixing(codec: str, arguments: argparse.Namespace) -> tuple[BlockEngine, list[FlowBytes]]:
     """An engine with open edges, and an update on each."""
     model, generator = nn.Module(), torch.Generator().manual_seed(arguments.seed)
     model.weight = nn.Parameter(torch.randn(ROWS, arguments.elements // ROWS, generator=generator))
@@ -75,10 +75,10 @@ def mixing(codec: str, arguments: argparse.Namespace) -> tuple[BlockEngine, list
     engine.keyframe(keyframe)
     peers = [f"peer{i}" for i in range(arguments.neighbours)]
     weight = 1 / (1 + len(peers))
-    engine.connect([Neighbour(peer, weight, keyframe) for peer in peers], keyframe)
+    engine.connect([NewEdge(peer, weight, keyframe) for peer in peers], keyframe)
     ours = torch.empty(engine.layout.nbytes(False), dtype=torch.uint8)
     engine.encode_update(ours)
-    return engine, [Flow(peer, ours.clone(), ours) for peer in peers]
+    return engine, [FlowBytes(peer, ours.clone(), ours) for peer in peers]
 
 
 def _zeros(start: int, stop: int) -> Tensor:

@@ -23,9 +23,9 @@ from deca_node.numerics import deca
 from deca_node.numerics.codecs.base import Codec, slice_elements
 from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
 from deca_node.numerics.exchange import clipping
-from deca_node.numerics.exchange.flows import Flow, PublicCopies, write_keyframe
-from deca_node.numerics.exchange.frames import Exchanged, Layout, State
-from deca_node.numerics.exchange.mix import Mixing
+from deca_node.numerics.exchange.flows import FlowBytes, PublicCopies, write_keyframe
+from deca_node.numerics.exchange.frames import Exchanged, Layout, SenderState
+from deca_node.numerics.exchange.mix import BlockMix
 from deca_node.numerics.exchange.norms import Norms
 from deca_node.numerics.exchange.signals import Correction, Moved
 from deca_node.numerics.exchange.squares import Squares, square
@@ -33,14 +33,14 @@ from deca_node.numerics.model.blocks import Block, FlatBlock, Origin, Span
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import TrainerError, WireError
 
-Figures = dict[str, float]
+StepFigures = dict[str, float]
 """Figures of one step for metrics; every ``_rms`` is over all elements of the block."""
 
-Refused = Mapping[str, WireError]
+RefusedPeers = Mapping[str, WireError]
 """Peers that sent what cannot be used, each with the reason."""
 
 
-class Neighbour(NamedTuple):
+class NewEdge(NamedTuple):
     """An edge to open: the peer, its weight w_ij, and its keyframe's codes (uint8, whole buffer)."""
 
     peer: str
@@ -99,8 +99,8 @@ class BlockEngine:
         self._gamma = 0.0
         self._unfolded = False
         self._scales = torch.zeros(0)
-        self._figures: Figures = {}
-        self._half_figures: Figures = {}
+        self._figures: StepFigures = {}
+        self._half_figures: StepFigures = {}
 
     @classmethod
     def of(cls, model: nn.Module, block: Block, settings: RunSettings, origin: Origin) -> "BlockEngine":
@@ -123,7 +123,7 @@ class BlockEngine:
         return nbytes
 
     @torch.no_grad()
-    def connect(self, neighbours: Sequence[Neighbour], ours: Tensor) -> Refused:
+    def connect(self, neighbours: Sequence[NewEdge], ours: Tensor) -> RefusedPeers:
         """Open an edge to each neighbour; ``ours`` is the keyframe that was sent to all of them.
 
         A neighbour whose keyframe is malformed, or far too large, gets no edge, and is returned with the reason.
@@ -142,7 +142,7 @@ class BlockEngine:
                     refused[peer] = problem
         return refused
 
-    def _oversized(self, neighbours: Sequence[Neighbour], ours: Tensor) -> Refused:
+    def _oversized(self, neighbours: Sequence[NewEdge], ours: Tensor) -> RefusedPeers:
         """Whose keyframe is malformed, or too large beside ours and the others'."""
         refused: dict[str, WireError] = {}
         if self.norms is None or not neighbours:
@@ -169,7 +169,7 @@ class BlockEngine:
         assert self.public is not None
         self.public.drop(peer)
 
-    def half_step(self, gamma: float, gradient: Callable[[], float]) -> Figures:
+    def half_step(self, gamma: float, gradient: Callable[[], float]) -> StepFigures:
         """One gradient, then x_half = x - gamma u in the master.
 
         ``gradient`` runs forward and backward passes and returns the loss. Raises TrainerError where the
@@ -199,7 +199,7 @@ class BlockEngine:
         nbytes = self.layout.nbytes(signal)
         parts = self.layout.split(out[:nbytes], "this node")
         self.public.difference(self.flat.master, parts.codes)
-        State.of({**self._figures, "step_seconds": step_seconds}).write(parts.state)
+        SenderState.of({**self._figures, "step_seconds": step_seconds}).write(parts.state)
         if signal:
             assert self.moments is not None, "a flush has no moments to tell of"
             self.layout.write_signals(self.moments, parts)
@@ -208,7 +208,7 @@ class BlockEngine:
         return nbytes
 
     @torch.no_grad()
-    def mix(self, flows: Sequence[Flow], fold: bool) -> Figures:
+    def mix(self, flows: Sequence[FlowBytes], fold: bool) -> StepFigures:
         """Apply the flows in this order, fold h into the moments if ``fold``, and publish the parameters.
 
         ``flows`` hold whole update frames. The moment signals in them, the newest of each edge, then correct what
@@ -223,7 +223,7 @@ class BlockEngine:
         correction = self._correction(exchanged if fold else ())
         sums = Squares(self.flat.master.device)
         left = self._left(codes)
-        mixing = Mixing(self.public, codes, self.gamma_c) if self.public is not None and codes else None
+        mixing = BlockMix(self.public, codes, self.gamma_c) if self.public is not None and codes else None
         folds = fold and (self.hyper.moves_moments or correction.factors is not None)
         for piece in self._slices:
             E = self._flow(piece, mixing, left)
@@ -241,7 +241,7 @@ class BlockEngine:
             figures |= clipping.figures([flow.peer for flow in codes], left)
         return figures | {name: value for one in exchanged for name, value in one.figures.items()}
 
-    def mix_sound(self, flows: Sequence[Flow], fold: bool) -> tuple[Figures, Refused]:
+    def mix_sound(self, flows: Sequence[FlowBytes], fold: bool) -> tuple[StepFigures, RefusedPeers]:
         """As :meth:`mix`, but a neighbour whose frame cannot be used loses its edge and all its flows, and is returned
         with the reason; the others are mixed."""
         refused: dict[str, WireError] = {}
@@ -259,7 +259,7 @@ class BlockEngine:
             self.drop(peer)
         return self.mix([flow for flow in flows if flow.peer not in refused], fold), refused
 
-    def check(self, flows: Sequence[Flow]) -> list[Exchanged]:
+    def check(self, flows: Sequence[FlowBytes]) -> list[Exchanged]:
         """Split the flows' frames into parts. Raises WireError where any part of a neighbour's is malformed, or far too
         large."""
         exchanged = self.layout.open(flows)
@@ -299,7 +299,7 @@ class BlockEngine:
 
     # --- slice by slice -----------------------------------------------------------------------------
 
-    def _half_step(self, gamma: float, grad: Tensor) -> Figures:
+    def _half_step(self, gamma: float, grad: Tensor) -> StepFigures:
         """The half step on all slices, and s of every parameter where h needs it."""
         x = self.flat.master
         if self.moments is None:
@@ -321,14 +321,14 @@ class BlockEngine:
         self._half_figures = halves.roots()
         return sums.roots()
 
-    def _flow(self, piece: Slice, mixing: Mixing | None, left: Tensor | None) -> Tensor | None:
+    def _flow(self, piece: Slice, mixing: BlockMix | None, left: Tensor | None) -> Tensor | None:
         """Mix one slice; returns E, what the flows added to it, where something did and the fold needs it."""
         if mixing is None:
             return None
         x, shares = self.flat.master[piece.start : piece.stop], None if left is None else left[:, piece.tensor].tolist()
         return mixing.apply(x, piece.start, shares, needs_E=self.hyper.needs_E)
 
-    def _left(self, flows: Sequence[Flow]) -> Tensor | None:
+    def _left(self, flows: Sequence[FlowBytes]) -> Tensor | None:
         """What clipping leaves of each flow, [flows, tensors]; None where flows count in full."""
         if self.clip is None or not flows:
             return None

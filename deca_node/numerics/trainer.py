@@ -17,8 +17,8 @@ from deca_node.numerics import deca
 from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
 from deca_node.numerics.data.batches import Batches, make_batch
 from deca_node.numerics.device import choose_device
-from deca_node.numerics.engine import BlockEngine, Neighbour, Refused
-from deca_node.numerics.exchange.flows import Flow
+from deca_node.numerics.engine import BlockEngine, NewEdge, RefusedPeers
+from deca_node.numerics.exchange.flows import FlowBytes
 from deca_node.numerics.exchange.frames import Layout
 from deca_node.numerics.exchange.norms import Norms
 from deca_node.numerics.learning.loss import backward
@@ -206,7 +206,7 @@ class Trainer:
         return e.Activated(command.activation.index)
 
     def _connect(self, command: c.Connect) -> e.Connected:
-        near = [Neighbour(n.peer, n.weight, self._tensor(n.keyframe)) for n in command.neighbours]
+        near = [NewEdge(n.peer, n.weight, self._tensor(n.keyframe)) for n in command.neighbours]
         ours = self._tensor(command.ours) if command.ours else torch.empty(0, dtype=torch.uint8)
         refused = self.engine.connect(near, ours)
         return e.Connected(command.activation, _reasons(refused))
@@ -237,7 +237,7 @@ class Trainer:
         began = time.perf_counter()
         # The same buffer is the same tensor, so that one decoding of our own codes serves every edge.
         ours = {flow.ours: self._tensor(flow.ours) for flow in command.flows}
-        flows = [Flow(flow.peer, self._tensor(flow.theirs), ours[flow.ours]) for flow in command.flows]
+        flows = [FlowBytes(flow.peer, self._tensor(flow.theirs), ours[flow.ours]) for flow in command.flows]
         figures, refused = self.engine.mix_sound(flows, command.fold)
         if self._trace:
             self._trace.mixed(command.step, self.engine.flat.master)
@@ -340,5 +340,5 @@ def _turn_on_checkpointing(loaded: LoadedModel) -> None:
         ) from None
 
 
-def _reasons(refused: Refused) -> tuple[e.Refused, ...]:
+def _reasons(refused: RefusedPeers) -> tuple[e.Refused, ...]:
     return tuple(e.Refused(peer, problem.reason, str(problem)) for peer, problem in refused.items())

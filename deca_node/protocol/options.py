@@ -1,6 +1,7 @@
 """What a trainer is told before it loads anything. No torch here: the daemon writes it, the trainer reads it."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +12,10 @@ class Note(Protocol):
     """Takes what a trainer says to people while it loads; ``level`` is info or warning."""
 
     def __call__(self, sentence: str, level: str = "info") -> None: ...
+
+
+ProgressReport = Callable[[int, int], None]
+"""Takes the progress of long work: how much is done, and how much there is in all."""
 
 
 @dataclass(frozen=True, kw_only=True)

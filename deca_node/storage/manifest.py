@@ -65,7 +65,7 @@ class StoredActive:
 
 
 @dataclass(frozen=True)
-class Place:
+class DataPlace:
     """Where the next batch begins: ``position`` sequences of ``epoch`` are used up, of ``sequences`` there were."""
 
     epoch: int
@@ -84,7 +84,7 @@ class Manifest:
     position: Step
     blocks: Mapping[str, StoredBlock]
     active: StoredActive | None
-    cursor: Place
+    cursor: DataPlace
     rng: Mapping[str, str]
     written: float
 
@@ -291,7 +291,7 @@ def _parse(data: bytes, folder: Path) -> Manifest:
         position=position,
         blocks={name: _block(name, value) for name, value in _object(content["blocks"]).items()},
         active=_active(content["active"], position),
-        cursor=Place(**{name: _count(value) for name, value in _object(content["cursor"]).items()}),
+        cursor=DataPlace(**{name: _count(value) for name, value in _object(content["cursor"]).items()}),
         rng={name: _text(value) for name, value in _object(content["rng"]).items()},
         written=float(content["written"]),
     )

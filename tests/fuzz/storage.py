@@ -81,7 +81,7 @@ def _manifests() -> list[bytes]:
         "layers.0", m.StoredFile(f"checkpoints/000006-00003/{m.ACTIVE}", 3, "2" * 64), (3, 0.1, 0.1)
     )
     made = m.Manifest(
-        AGREEMENT, Step(6, 3), {"layers.0": m.StoredBlock(5, *stored)}, active, m.Place(0, 1, 2), {"cpu": ""}, 5.0
+        AGREEMENT, Step(6, 3), {"layers.0": m.StoredBlock(5, *stored)}, active, m.DataPlace(0, 1, 2), {"cpu": ""}, 5.0
     )
     m.write_manifest(folder, made)
     text = (folder / m.MANIFEST).read_bytes()

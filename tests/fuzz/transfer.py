@@ -20,8 +20,8 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.storage.durable import write_file
 from deca_node.storage.manifest import (
+    DataPlace,
     Manifest,
-    Place,
     StoredBlock,
     StoredFile,
     delta_name,
@@ -201,7 +201,7 @@ def _stocked() -> Donor:
         blocks[name] = StoredBlock(activation, *files)
     where = folder_of(folder, Step(6, 0))
     where.mkdir(parents=True, exist_ok=True)
-    write_manifest(where, Manifest(AGREEMENT, Step(6, 0), blocks, None, Place(0, 0, 1), {}, 0.0))
+    write_manifest(where, Manifest(AGREEMENT, Step(6, 0), blocks, None, DataPlace(0, 0, 1), {}, 0.0))
     model = fresh("model")
     (model / "config.json").write_text("{}\n")
     return Donor(folder, lambda: 6, lambda: AGREEMENT, run_as_toml(SETTINGS), model)

@@ -13,8 +13,8 @@ from deca_node.numerics.codecs.base import Codec
 from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
 from deca_node.numerics.deca import Counts, Moments
 from deca_node.numerics.exchange import signals
-from deca_node.numerics.exchange.flows import Flow, PublicCopies
-from deca_node.numerics.exchange.frames import Layout, State
+from deca_node.numerics.exchange.flows import FlowBytes, PublicCopies
+from deca_node.numerics.exchange.frames import Layout, SenderState
 from deca_node.numerics.model.blocks import Block
 from deca_node.numerics.saving.deltas import apply_delta, check_delta
 from deca_node.numerics.saving.start_values import nothing
@@ -96,7 +96,7 @@ def _update(data: bytes) -> None:
     lie, length = choices.number(), layout.nbytes(with_signal=bool(signal & 4))
     theirs = _fitted(choices.rest(), length, lie)
     ours = _tensor(_frame(layout, with_signal=bool(signal & 4)))
-    (exchanged,) = layout.open([Flow("south", theirs, ours)])
+    (exchanged,) = layout.open([FlowBytes("south", theirs, ours)])
     if not all(math.isfinite(value) for value in exchanged.figures.values()):
         raise Finding("a state that is not finite")
     copies = PublicCopies(codec, n, nothing, _tensor(_encoded(KEYFRAME_CODEC, n)), CPU)
@@ -124,7 +124,7 @@ def _frame(layout: Layout, with_signal: bool) -> bytes:
     out = torch.zeros(layout.nbytes(with_signal), dtype=torch.uint8)
     parts = layout.split(out, "this node")
     layout.codec.encode(torch.linspace(-1e-3, 2e-3, layout.elements), parts.codes)
-    State(1.0, 1.0, 1.0, 1.0, 0.1).write(parts.state)
+    SenderState(1.0, 1.0, 1.0, 1.0, 0.1).write(parts.state)
     moments = Moments(torch.linspace(-1.0, 1.0, layout.elements), torch.linspace(0.0, 1.0, layout.elements))
     layout.write_signals(moments, parts)
     return bytes(out.tolist())

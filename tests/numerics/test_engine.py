@@ -18,8 +18,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from deca_node.numerics import deca, engine
 from deca_node.numerics.codecs.base import slice_elements
 from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
-from deca_node.numerics.engine import BlockEngine, Figures, Neighbour, cut
-from deca_node.numerics.exchange.flows import Flow
+from deca_node.numerics.engine import BlockEngine, NewEdge, StepFigures, cut
+from deca_node.numerics.exchange.flows import FlowBytes
 from deca_node.numerics.model.blocks import Block, partition
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
@@ -87,12 +87,12 @@ class Cluster:
         ]
         keyframes = [frame(e.keyframe, KEYFRAME_CODEC.nbytes(ELEMENTS)) for e in self.engines]
         for i, one in enumerate(self.engines):
-            one.connect([Neighbour(str(j), float(W[i, j]), keyframes[j]) for j in self.others(i)], keyframes[i])
+            one.connect([NewEdge(str(j), float(W[i, j]), keyframes[j]) for j in self.others(i)], keyframes[i])
 
     def others(self, i: int) -> list[int]:
         return [j for j in self.nodes if j != i and self.W[i, j] > 0]
 
-    def step(self, gamma: float, gradients: Sequence[Callable[[], float]], signal: bool = False) -> list[Figures]:
+    def step(self, gamma: float, gradients: Sequence[Callable[[], float]], signal: bool = False) -> list[StepFigures]:
         self.half_step(gamma, gradients)
         return self.mix(fold=True, signal=signal)
 
@@ -100,7 +100,7 @@ class Cluster:
         for one, gradient in zip(self.engines, gradients, strict=True):
             one.half_step(gamma, gradient)
 
-    def mix(self, fold: bool = False, signal: bool = False) -> list[Figures]:
+    def mix(self, fold: bool = False, signal: bool = False) -> list[StepFigures]:
         updates = self.updates(signal)
         return [one.mix(self.flows(i, updates), fold) for i, one in enumerate(self.engines)]
 
@@ -111,8 +111,8 @@ class Cluster:
             for e in self.engines
         ]
 
-    def flows(self, i: int, updates: Sequence[Tensor]) -> list[Flow]:
-        return [Flow(str(j), updates[j], updates[i]) for j in self.others(i)]
+    def flows(self, i: int, updates: Sequence[Tensor]) -> list[FlowBytes]:
+        return [FlowBytes(str(j), updates[j], updates[i]) for j in self.others(i)]
 
     def moments(self, name: str) -> Array:
         """m or v of all nodes."""
@@ -415,7 +415,7 @@ def test_malformed_codes_leave_the_block_unchanged() -> None:
     updates = [frame(e.encode_update, e.layout.nbytes(False)) for e in cluster.engines]
     before = cluster.x
     with pytest.raises(WireError, match=r"^1 sent"):
-        cluster.engines[0].mix([Flow("1", updates[1][:-4], updates[0])], fold=False)
+        cluster.engines[0].mix([FlowBytes("1", updates[1][:-4], updates[0])], fold=False)
     assert np.array_equal(cluster.x, before)
 
 

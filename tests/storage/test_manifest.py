@@ -42,7 +42,7 @@ def some(directory: Path, position: Step = POSITION) -> m.Manifest:
         file = stored(directory, str((folder / m.ACTIVE).relative_to(directory)))
         active = m.StoredActive("head", file, (3, 1 - 0.9**3, 0.1 + 0.2))
     made = m.Manifest(
-        AGREEMENT, position, {"layers.3": block}, active, m.Place(1, 4, 7), {"cpu": "AAAA"}, 1_790_000_000.25
+        AGREEMENT, position, {"layers.3": block}, active, m.DataPlace(1, 4, 7), {"cpu": "AAAA"}, 1_790_000_000.25
     )
     m.write_manifest(folder, made)
     return made

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from deca_node.cli.views.advice import Advice, in_words
-from deca_node.protocol.planning.case import KEYFRAME_CODEC, Case
+from deca_node.protocol.agreed.frames import KEYFRAME_CODEC_NAME
+from deca_node.protocol.planning.case import Case
 from deca_node.protocol.planning.duration import Seconds, final_flush_seconds, gradient_seconds, run_seconds
 from deca_node.protocol.planning.memory import block_memory, peak_memory
 from deca_node.protocol.planning.traffic import Traffic, edge_traffic, planned_bytes, update_bytes
@@ -58,7 +59,7 @@ def _blocks(case: Case, modes: Mapping[str, Case]) -> list[dict[str, Any]]:
         {
             **dataclasses.asdict(block_memory(case, block)),
             "parameters": block.elements,
-            "keyframe_bytes": block.frame_bytes[KEYFRAME_CODEC],
+            "keyframe_bytes": block.frame_bytes[KEYFRAME_CODEC_NAME],
             "update_bytes": update_bytes(case, block),
             "signal_bytes": block.signal_bytes[case.settings.signal],
             "visit_bytes": edge_traffic(case, [first_visit[number]]).total_bytes,

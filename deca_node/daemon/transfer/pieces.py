@@ -9,7 +9,9 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-PIECE_BYTES = 4096 * 260
+from deca_node.protocol.agreed.frames import KEYFRAME_GROUP_BYTES
+
+PIECE_BYTES = 4096 * KEYFRAME_GROUP_BYTES
 """One piece: 4096 whole groups of the keyframe's codec (2^20 elements), so that every piece stands by itself
 and pieces of two donors' copies of a block version can be put together. It fits into one message."""
 

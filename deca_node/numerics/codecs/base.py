@@ -42,7 +42,7 @@ class Measure(NamedTuple):
     rms: float
 
 
-class Part(NamedTuple):
+class SliceMeasure(NamedTuple):
     """The same of one part of a buffer: ``squares`` is the sum over its elements."""
 
     largest: float
@@ -194,5 +194,5 @@ class Codec(ABC):
         """Decode whole groups, the last of which may be short; may return a few elements too many."""
 
     @abstractmethod
-    def _measure(self, codes: Tensor) -> Part:
+    def _measure(self, codes: Tensor) -> SliceMeasure:
         """Of whole groups; the largest is NaN or infinity where they are malformed."""

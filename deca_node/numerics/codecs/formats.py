@@ -41,8 +41,9 @@ from deca_node.numerics.codecs.base import (
     FLOAT_TINY,
     Codec,
     Measure,
-    Part,
+    SliceMeasure,
 )
+from deca_node.protocol.agreed.frames import KEYFRAME_CODEC_NAME, KEYFRAME_GROUP, KEYFRAME_GROUP_BYTES
 from deca_node.protocol.errors import WireError
 
 
@@ -62,9 +63,9 @@ class Float32(Codec):
     def _decode(self, codes: Tensor) -> Tensor:
         return _aligned(codes, torch.float32)
 
-    def _measure(self, codes: Tensor) -> Part:
+    def _measure(self, codes: Tensor) -> SliceMeasure:
         x = self._decode(codes)
-        return Part(_absmax(x), _squares(x))
+        return SliceMeasure(_absmax(x), _squares(x))
 
 
 class BFloat16(Codec):
@@ -85,9 +86,9 @@ class BFloat16(Codec):
     def _decode(self, codes: Tensor) -> Tensor:
         return _aligned(codes, torch.bfloat16).float()
 
-    def _measure(self, codes: Tensor) -> Part:
+    def _measure(self, codes: Tensor) -> SliceMeasure:
         x = self._decode(codes)
-        return Part(_absmax(x), _squares(x))
+        return SliceMeasure(_absmax(x), _squares(x))
 
 
 class _Absmax(Codec):
@@ -142,10 +143,10 @@ class _Absmax(Codec):
     def _decode_rows(self, codes: Tensor) -> Tensor:
         return self._unpack(codes[:, 4:]).mul_(self._scales(codes)).view(-1)
 
-    def _measure(self, codes: Tensor) -> Part:
-        parts = [Part(*self._extent(self._scales(rows), self._sent(rows))) for rows in self._rows(codes)]
+    def _measure(self, codes: Tensor) -> SliceMeasure:
+        parts = [SliceMeasure(*self._extent(self._scales(rows), self._sent(rows))) for rows in self._rows(codes)]
         largest = max((part.largest for part in parts), key=lambda found: math.inf if math.isnan(found) else found)
-        return Part(largest, sum(part.squares for part in parts))
+        return SliceMeasure(largest, sum(part.squares for part in parts))
 
     def _extent(self, scales: Tensor, sent: int) -> tuple[float, float]:
         low, high = (t.item() for t in torch.aminmax(scales))
@@ -284,8 +285,10 @@ class TopK(Int8):
 CODECS: dict[str, Codec] = {codec.name: codec for codec in (Float32(), BFloat16(), Int8(), Int4(), TopK())}
 """Every codec by the name that ``run.toml`` gives it."""
 
-KEYFRAME_CODEC = CODECS["int8"]
+KEYFRAME_CODEC = CODECS[KEYFRAME_CODEC_NAME]
 """The codec of keyframes and of deltas, whatever the updates use. The first update brings what it loses."""
+
+assert KEYFRAME_CODEC.group == KEYFRAME_GROUP and KEYFRAME_CODEC.nbytes(KEYFRAME_GROUP) == KEYFRAME_GROUP_BYTES
 
 
 def _absmax(x: Tensor) -> float:

@@ -27,7 +27,7 @@ from deca_node.numerics.codecs.formats import KEYFRAME_CODEC
 from deca_node.numerics.model.blocks import Origin
 
 
-class Flow(NamedTuple):
+class FlowBytes(NamedTuple):
     """One edge's exchange: the neighbour's codes and ours of the same step (uint8, whole buffers)."""
 
     peer: str
@@ -36,7 +36,7 @@ class Flow(NamedTuple):
 
 
 @dataclass
-class Edge:
+class EdgeDifference:
     """One open edge: its mixing weight w_ij, and e_ij = x^_j - x^_i (float32 [elements]).
 
     ``distances`` is |e_ij| by parameter tensor when it was last measured, float64 [tensors] on the CPU.
@@ -60,7 +60,7 @@ class PublicCopies:
     def __init__(self, codec: Codec, elements: int, origin: Origin, ours: Tensor, device: torch.device) -> None:
         """Start from x^ = x0 + k; ``ours`` holds the codes of the keyframe that went to all neighbours."""
         self.codec = codec
-        self.edges: dict[str, Edge] = {}
+        self.edges: dict[str, EdgeDifference] = {}
         self.x_hat = torch.empty(elements, dtype=torch.float32, device=device)
         for start, stop in _slices(self.x_hat):
             k = KEYFRAME_CODEC.decode(ours, start, stop, device)
@@ -73,7 +73,7 @@ class PublicCopies:
         for start, stop in _slices(e):
             k_j, k_i = (KEYFRAME_CODEC.decode(codes, start, stop, e.device) for codes in (theirs, ours))
             torch.sub(k_j, k_i, out=e[start:stop])
-        self.edges[peer] = Edge(weight, e)
+        self.edges[peer] = EdgeDifference(weight, e)
 
     def drop(self, peer: str) -> None:
         """Close an edge for the rest of the activation. Its weight goes to self, because no flow comes."""
@@ -86,12 +86,12 @@ class PublicCopies:
         """
         self.codec.encode_difference(x_half, self.x_hat, out)
 
-    def check(self, flows: Sequence[Flow]) -> None:
+    def check(self, flows: Sequence[FlowBytes]) -> None:
         """Raise WireError where a neighbour's codes are malformed, before any of them is used."""
         for flow in flows:
             self.codec.largest(flow.theirs, self.x_hat.numel(), flow.peer)
 
-    def measure(self, flows: Sequence[Flow], pieces: Sequence[tuple[int, int, int]], tensors: int) -> Tensor:
+    def measure(self, flows: Sequence[FlowBytes], pieces: Sequence[tuple[int, int, int]], tensors: int) -> Tensor:
         """|e_ij| as it will be once each of ``flows`` is applied, by parameter tensor: float64 [flows, tensors].
 
         A norm needs the whole tensor before the first slice is mixed, so the flows are applied to copies that fit
@@ -116,7 +116,7 @@ class PublicCopies:
             self.edges[flow.peer].distances = found
         return distances
 
-    def advance(self, flows: Sequence[Flow], start: int, stop: int) -> Iterator[tuple[float, Tensor]]:
+    def advance(self, flows: Sequence[FlowBytes], start: int, stop: int) -> Iterator[tuple[float, Tensor]]:
         """Apply flows, in their order, to elements [start, stop): e_ij += q_j - q_i, yielding (w_ij, e_ij).
 
         This is what :func:`deca.mix` takes. A late edge comes once per step it missed, so each pair must
@@ -125,7 +125,7 @@ class PublicCopies:
         yield from self._advanced(flows, start, stop, {f.peer: self.edges[f.peer].e[start:stop] for f in flows})
 
     def _advanced(
-        self, flows: Sequence[Flow], start: int, stop: int, differences: Mapping[str, Tensor]
+        self, flows: Sequence[FlowBytes], start: int, stop: int, differences: Mapping[str, Tensor]
     ) -> Iterator[tuple[float, Tensor]]:
         """Apply flows to the ``differences`` of their edges, elements [start, stop) each."""
         ours: dict[int, Tensor] = {}

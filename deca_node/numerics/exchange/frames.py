@@ -21,7 +21,7 @@ from torch import Tensor
 from deca_node.numerics.codecs.base import FLOAT_MAX, Codec
 from deca_node.numerics.deca import Moments
 from deca_node.numerics.exchange import signals
-from deca_node.numerics.exchange.flows import Flow
+from deca_node.numerics.exchange.flows import FlowBytes
 from deca_node.protocol.agreed.frames import STATE_BYTES
 from deca_node.protocol.errors import WireError
 
@@ -29,7 +29,7 @@ _STATE = struct.Struct("<5f")
 assert _STATE.size == STATE_BYTES
 
 
-class State(NamedTuple):
+class SenderState(NamedTuple):
     """How the sender stood after its last step, for the eyes of its neighbours; 0 where it does not know.
 
     RMS over the block's elements of h, m, sqrt(v) and of the distance to the mean of its neighbourhood, and the
@@ -78,14 +78,14 @@ class Exchanged(NamedTuple):
     ours: Parts
 
     @property
-    def flow(self) -> Flow:
+    def flow(self) -> FlowBytes:
         """The codes alone."""
-        return Flow(self.peer, self.theirs.codes, self.ours.codes)
+        return FlowBytes(self.peer, self.theirs.codes, self.ours.codes)
 
     @property
     def figures(self) -> dict[str, float]:
         """The peer's state, as figures for metrics."""
-        state = State.read(self.theirs.state, self.peer)
+        state = SenderState.read(self.theirs.state, self.peer)
         return {f"peer.{self.peer}.{name}": value for name, value in state._asdict().items()}
 
     def moved(self, weight: float) -> signals.Moved | None:
@@ -139,14 +139,14 @@ class Layout:
         tail, v_nbytes = frame[self.update_nbytes :], signals.v_nbytes(self.elements)
         return Parts(codes, state, tail[:v_nbytes], tail[v_nbytes:] if self.signal == "mv" else None)
 
-    def open(self, flows: Sequence[Flow]) -> list[Exchanged]:
+    def open(self, flows: Sequence[FlowBytes]) -> list[Exchanged]:
         """Split the frames of some flows. Raises WireError where a neighbour's state or signal is malformed; its
         codes are :class:`PublicCopies`' to check."""
         # The same frame of ours is split once, so that one decoding of its codes serves every edge.
         ours = {id(flow.ours): self.split(flow.ours, "this node") for flow in flows}
         exchanged = [Exchanged(flow.peer, self.split(flow.theirs, flow.peer), ours[id(flow.ours)]) for flow in flows]
         for peer, theirs, own in exchanged:
-            State.read(theirs.state, peer)
+            SenderState.read(theirs.state, peer)
             if (theirs.v is None) != (own.v is None):
                 raise WireError(
                     "bad-length", f"{peer} sent an update with a moment signal where ours has none, or none"

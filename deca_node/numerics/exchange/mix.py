@@ -12,14 +12,14 @@ from torch import Tensor
 
 from deca_node.numerics import deca
 from deca_node.numerics.exchange import clipping
-from deca_node.numerics.exchange.flows import Flow, PublicCopies
+from deca_node.numerics.exchange.flows import FlowBytes, PublicCopies
 from deca_node.numerics.exchange.squares import square
 
 
-class Mixing:
+class BlockMix:
     """The flows of one mix, in the order in which they are applied."""
 
-    def __init__(self, public: PublicCopies, flows: Sequence[Flow], gamma_c: float) -> None:
+    def __init__(self, public: PublicCopies, flows: Sequence[FlowBytes], gamma_c: float) -> None:
         """``flows`` hold the codes alone, checked."""
         self._public = public
         self._flows = flows

@@ -12,7 +12,7 @@ among all labels, by a softmax over their likelihoods, so that it compares with 
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +33,7 @@ from deca_node.numerics.learning.result import Evaluation
 from deca_node.numerics.model.classifier import CLASSIFIER, Head
 from deca_node.numerics.model.load import LoadedModel
 from deca_node.protocol.errors import DataError
+from deca_node.protocol.options import ProgressReport
 from deca_node.storage.model_files import read_json
 
 TEXT, PAIR = "{text}", "{text_pair}"
@@ -41,8 +42,6 @@ PROMPT = f"{TEXT}\n"
 LABELS_MAX = 100
 """How many labels there may be: a language model is asked once per record and label."""
 
-Report = Callable[[int, int], None]
-"""Called with (done, total) sequences or records."""
 Item = TypeVar("Item")
 
 
@@ -71,7 +70,9 @@ def own_head(source: str) -> Head | None:
     return Head((), 0) if any(str(name).endswith(CLASSIFIER) for name in architectures) else None
 
 
-def evaluate_model(loaded: LoadedModel, question: Question, report: Report = lambda done, total: None) -> Evaluation:
+def evaluate_model(
+    loaded: LoadedModel, question: Question, report: ProgressReport = lambda done, total: None
+) -> Evaluation:
     """Judge a model that lies on ``question.device``. Raises DataError where the data cannot be used."""
     if loaded.labels:
         return _classifier(loaded, question, report)
@@ -80,7 +81,7 @@ def evaluate_model(loaded: LoadedModel, question: Question, report: Report = lam
     return _language_model(loaded, question, report)
 
 
-def _language_model(loaded: LoadedModel, question: Question, report: Report) -> Evaluation:
+def _language_model(loaded: LoadedModel, question: Question, report: ProgressReport) -> Evaluation:
     packed = load_dataset(
         question.data,
         loaded.tokenizer,
@@ -100,7 +101,7 @@ def _language_model(loaded: LoadedModel, question: Question, report: Report) -> 
     )
 
 
-def _classifier(loaded: LoadedModel, question: Question, report: Report) -> Evaluation:
+def _classifier(loaded: LoadedModel, question: Question, report: ProgressReport) -> Evaluation:
     data = load_labelled(
         question.data,
         loaded.tokenizer,
@@ -126,7 +127,7 @@ def _classifier(loaded: LoadedModel, question: Question, report: Report) -> Eval
     )
 
 
-def reporting(batches: Iterable[Item], total: int, report: Report) -> Iterator[Item]:
+def reporting(batches: Iterable[Item], total: int, report: ProgressReport) -> Iterator[Item]:
     """The same batches; ``report`` is called after each."""
     done = 0
     for batch in batches:
@@ -189,7 +190,7 @@ def _has_labels(data: Path) -> bool:
     return next(iter(_LabelSeeker(data, BadRecords(skip=True))), False)
 
 
-def _labels(loaded: LoadedModel, question: Question, report: Report) -> Evaluation:
+def _labels(loaded: LoadedModel, question: Question, report: ProgressReport) -> Evaluation:
     bad = BadRecords(skip=question.bad_records == "skip")
     records = list(_NamedReader(question.data, bad))
     labels = question.labels or tuple(sorted({record.label for record in records}))

@@ -25,7 +25,7 @@ from torch.utils.hooks import RemovableHandle
 
 from deca_node.protocol.errors import ModelError
 
-Result = TypeVar("Result")
+Outcome = TypeVar("Outcome")
 
 Origin = Callable[[int, int], Tensor]
 """x0, a block's values in the run's starting model: ``origin(start, stop)`` returns elements [start, stop) of the
@@ -148,7 +148,7 @@ class FlatBlock:
         for span, parameter in zip(self.spans, self._parameters, strict=True):
             self._thaw(span, parameter)
 
-    def collect(self, backward: Callable[[], Result]) -> Result:
+    def collect(self, backward: Callable[[], Outcome]) -> Outcome:
         """Run forward and backward passes; ``grad`` then holds the sum of all their gradients.
 
         Each parameter's own gradient is added in float32 and let go as soon as it is complete, so

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from deca_node.protocol.errors import MismatchError, StorageError
+from deca_node.protocol.options import ProgressReport
 from deca_node.storage.durable import replace_folder, write_file
 from deca_node.storage.model_files import StoredTensor, read_header, read_headers, read_json, weight_files
 
@@ -27,8 +28,6 @@ SLICE_ELEMENTS = 1 << 20
 UNLIKE = {"transformers_version", "_name_or_path"}
 """What may differ between two config.json of one model."""
 FLOATS = ("F64", "F32", "F16", "BF16")
-Report = Callable[[int, int], None]
-"""Called with (done, total) in numbers averaged."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Averaged:
     distance: float
 
 
-def average(copies: Sequence[Path], out: Path, report: Report = lambda done, total: None) -> Averaged:
+def average(copies: Sequence[Path], out: Path, report: ProgressReport = lambda done, total: None) -> Averaged:
     """Write the mean of ``copies``, folders of Hugging Face checkpoints, to the new folder ``out``.
 
     What is no weight (config, tokenizer) is taken from the first. Raises MismatchError where they are not copies of
@@ -100,7 +99,9 @@ def _sum(path: Path) -> str | None:
 class _Mean:
     """Reads the copies side by side; each tensor through the file that holds it in that copy."""
 
-    def __init__(self, stored: Sequence[Mapping[str, StoredTensor]], stack: contextlib.ExitStack, report: Report):
+    def __init__(
+        self, stored: Sequence[Mapping[str, StoredTensor]], stack: contextlib.ExitStack, report: ProgressReport
+    ):
         self._stored = stored
         self._stack = stack
         self._report = report

@@ -33,8 +33,8 @@ from deca_node.storage.durable import Sum, make_folder, replace_folder, write_fi
 from deca_node.storage.manifest import (
     ACTIVE,
     BLOCKS,
+    DataPlace,
     Manifest,
-    Place,
     StoredActive,
     StoredBlock,
     StoredFile,
@@ -51,7 +51,7 @@ class Moving(NamedTuple):
 
     position: Step
     engine: BlockEngine | None
-    cursor: Place
+    cursor: DataPlace
     rng: Mapping[str, str]
 
 
@@ -155,13 +155,13 @@ class Checkpoints:
             prune(self._directory)
 
 
-def place_of(batches: Batches) -> Place:
+def place_of(batches: Batches) -> DataPlace:
     """Where the next batch begins."""
     cursor = batches.state()
-    return Place(cursor.epoch, cursor.position, batches.sequences)
+    return DataPlace(cursor.epoch, cursor.position, batches.sequences)
 
 
-def restore_place(batches: Batches, place: Place, note: Note) -> None:
+def restore_place(batches: Batches, place: DataPlace, note: Note) -> None:
     """Go to a place in the data. Where the data has changed since, a fresh epoch begins, and a warning says so."""
     if batches.sequences == place.sequences:
         batches.restore(Cursor(place.epoch, place.position))

@@ -35,6 +35,12 @@ FINAL_MIXES_MAX = 10_000
 STATE_BYTES = 20
 """The sender's state: five float32."""
 
+KEYFRAME_CODEC_NAME = "int8"
+"""The codec of keyframes and of deltas, whatever codec the run's updates use."""
+
+KEYFRAME_GROUP, KEYFRAME_GROUP_BYTES = 256, 260
+"""Elements in one group of that codec, and the bytes that the group takes: a code each, and a float32 scale."""
+
 
 class FrameKind(StrEnum):
     """What a frame holds."""

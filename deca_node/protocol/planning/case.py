@@ -13,7 +13,6 @@ from deca_node.protocol.agreed.schedule import Schedule, Step
 from deca_node.protocol.agreed.topology import Graph, check_edges, graph
 from deca_node.protocol.agreed.weights import contraction, flush_mixes
 
-KEYFRAME_CODEC = "int8"
 DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 

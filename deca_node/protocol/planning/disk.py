@@ -12,19 +12,18 @@ With M the bytes of the model as it is held and P its parameters, by what lies i
     final/         M           the tuned model
 """
 
+from deca_node.protocol.agreed.frames import KEYFRAME_GROUP, KEYFRAME_GROUP_BYTES
 from deca_node.protocol.planning.case import Case
 
 CHECKPOINTS_KEPT = 2
 STATE_BYTES_PER_ELEMENT = 12
 """Master, m and v of the active block in float32."""
-DELTA_BYTES_PER_GROUP, GROUP_ELEMENTS = 260, 256
-"""A delta is the keyframe's codec: 256 codes and their scale."""
 METRICS_BYTES_PER_STEP = 1024
 
 
 def delta_bytes(elements: int) -> int:
     """Of a block's difference to its start."""
-    return -(-elements // GROUP_ELEMENTS) * DELTA_BYTES_PER_GROUP
+    return -(-elements // KEYFRAME_GROUP) * KEYFRAME_GROUP_BYTES
 
 
 def folder_bytes(case: Case) -> dict[str, int]:

@@ -8,9 +8,9 @@ import dataclasses
 from dataclasses import dataclass
 from itertools import pairwise
 
-from deca_node.protocol.agreed.frames import frame_framing_bytes
+from deca_node.protocol.agreed.frames import KEYFRAME_CODEC_NAME, frame_framing_bytes
 from deca_node.protocol.agreed.schedule import Step
-from deca_node.protocol.planning.case import KEYFRAME_CODEC, BlockShape, Case
+from deca_node.protocol.planning.case import BlockShape, Case
 from deca_node.protocol.planning.traffic import update_bytes
 
 
@@ -77,7 +77,7 @@ def gradient_seconds(case: Case, block: BlockShape) -> Seconds:
 
 def mixing_seconds(case: Case, block: BlockShape, mixes: int) -> float:
     """What no gradient hides: the keyframe that opens a visit, and its mixes without gradients."""
-    keyframe, update = block.frame_bytes[KEYFRAME_CODEC], update_bytes(case, block)
+    keyframe, update = block.frame_bytes[KEYFRAME_CODEC_NAME], update_bytes(case, block)
     return transfer_seconds(case, keyframe) + mixes * transfer_seconds(case, update)
 
 

@@ -6,7 +6,8 @@ The optimizer's memory is exact. Activations are an estimate; :func:`activation_
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deca_node.protocol.planning.case import KEYFRAME_CODEC, BlockShape, Case
+from deca_node.protocol.agreed.frames import KEYFRAME_CODEC_NAME
+from deca_node.protocol.planning.case import BlockShape, Case
 from deca_node.protocol.planning.traffic import update_bytes
 
 PAGE_BYTES = 4096
@@ -35,7 +36,7 @@ def block_memory(case: Case, block: BlockShape) -> Memory:
     # One parameter's gradient at a time stands beside the block's own, in the model's precision.
     state = block.elements * state_bytes_per_element(size, case.mixing.degree_max) + block.largest_tensor * size
     activations = activation_bytes(case, block)
-    largest = max(max(b.frame_bytes[KEYFRAME_CODEC], update_bytes(case, b, True)) for b in case.model.blocks)
+    largest = max(max(b.frame_bytes[KEYFRAME_CODEC_NAME], update_bytes(case, b, True)) for b in case.model.blocks)
     senders = case.mixing.degree_max + 1 if case.mixing.degree_max else 0
     frames = senders * FRAMES_IN_USE[case.settings.exchange] * -(-largest // PAGE_BYTES) * PAGE_BYTES
     total = model + state + activations + (frames if case.machine.one_memory else 0)

@@ -9,10 +9,10 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from deca_node.protocol.agreed.frames import STATE_BYTES, frame_framing_bytes
+from deca_node.protocol.agreed.frames import KEYFRAME_CODEC_NAME, STATE_BYTES, frame_framing_bytes
 from deca_node.protocol.agreed.schedule import Schedule, Step
 from deca_node.protocol.agreed.topology import graph
-from deca_node.protocol.planning.case import KEYFRAME_CODEC, BlockShape, Case
+from deca_node.protocol.planning.case import BlockShape, Case
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _visit_traffic(case: Case, schedule: Schedule, index: int) -> Traffic:
     """A keyframe, then an update per exchange, flush mixes included."""
     activation = schedule[index]
     block = case.model.blocks[activation.block]
-    keyframe = block.frame_bytes[KEYFRAME_CODEC]
+    keyframe = block.frame_bytes[KEYFRAME_CODEC_NAME]
     steps = [step for inner in range(activation.steps) if schedule.mixes(step := Step(index, inner))]
     updates = [update_bytes(case, block, schedule.signals(step)) for step in steps]
     framing = frame_framing_bytes(index, 0, keyframe)

@@ -15,14 +15,14 @@ from deca_node.protocol.agreed.agreement import Agreement, settings_fields
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import StorageError
-from deca_node.storage.manifest import Manifest, Place, folder_of, write_manifest
+from deca_node.storage.manifest import DataPlace, Manifest, folder_of, write_manifest
 
 RUN = RunSettings()
 
 
 def leave_checkpoint(folder: Path, settings: RunSettings) -> None:
     agreement = Agreement(settings_fields(settings))
-    manifest = Manifest(agreement, Step(3, 0), {}, None, Place(0, 0, 1), {}, 0.0)
+    manifest = Manifest(agreement, Step(3, 0), {}, None, DataPlace(0, 0, 1), {}, 0.0)
     folder_of(folder, manifest.position).mkdir(parents=True)
     write_manifest(folder_of(folder, manifest.position), manifest)
 

@@ -21,8 +21,8 @@ from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.events import Fetched
 from deca_node.storage.manifest import (
+    DataPlace,
     Manifest,
-    Place,
     StoredBlock,
     StoredFile,
     delta_name,
@@ -73,7 +73,7 @@ def write_node(
     for block, nbytes in (claims or {}).items():
         lie = dataclasses.replace(blocks[block].delta, bytes=nbytes)
         blocks[block] = dataclasses.replace(blocks[block], delta=lie)
-    manifest = Manifest(RUN, Step(position, 0), blocks, None, Place(0, 0, 1), {}, 0.0)
+    manifest = Manifest(RUN, Step(position, 0), blocks, None, DataPlace(0, 0, 1), {}, 0.0)
     folder_of(path, manifest.position).mkdir(parents=True)
     write_manifest(folder_of(path, manifest.position), manifest)
     return path

@@ -21,7 +21,7 @@ from deca_node.numerics.codecs import fused, table
 from deca_node.numerics.codecs.base import FLOAT_MAX, FLOAT_TINY, Codec, NotFiniteError
 from deca_node.numerics.codecs.formats import CODECS, Int4, Int8
 from deca_node.numerics.exchange import flows
-from deca_node.numerics.exchange.flows import Flow, PublicCopies
+from deca_node.numerics.exchange.flows import FlowBytes, PublicCopies
 from tests.numerics.codecs.compiled import any_codes, any_floats, half_steps, public_copies
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")]
@@ -82,14 +82,14 @@ class Both:
             found.append(torch.cat((out, public.x_hat.cpu().view(torch.uint8))))
         return found
 
-    def absorbed(self, codec: Codec, n: int, flow: Flow, start: int, stop: int) -> list[Tensor]:
+    def absorbed(self, codec: Codec, n: int, flow: FlowBytes, start: int, stop: int) -> list[Tensor]:
         """e of each."""
         found = []
         for on in (True, False):
             self._patch.setattr(table, "TABLE", KERNELS if on else {})
             public = moved(public_copies(codec, torch.zeros(n)))
             generator = torch.Generator().manual_seed(n)
-            public.edges[flow.peer] = flows.Edge(0.5, torch.randn(n, generator=generator).to(DEVICE))
+            public.edges[flow.peer] = flows.EdgeDifference(0.5, torch.randn(n, generator=generator).to(DEVICE))
             found += [e.cpu().view(torch.uint8).clone() for _, e in public.advance([flow], start, stop)]
         return found
 
@@ -117,7 +117,7 @@ def assert_same(found: list[Tensor]) -> None:
 @pytest.mark.parametrize("n", [1, 63, 64, 65, 255, 256, 257, 2048, 5000])
 def test_every_length(codec: Codec, both: Both, n: int) -> None:
     assert_same(both.difference(codec, noise(n), noise(n, 1)))
-    flow = Flow("a", any_codes(codec, n, 2), any_codes(codec, n, 3))
+    flow = FlowBytes("a", any_codes(codec, n, 2), any_codes(codec, n, 3))
     assert_same(both.absorbed(codec, n, flow, 0, n))
 
 
@@ -149,7 +149,7 @@ def test_extremes(codec: Codec, both: Both, value: float) -> None:
 def test_any_slice_of_any_codes(codec: Codec, both: Both, n: int, seed: int, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, n - 1))
     stop = data.draw(st.integers(start + 1, n))
-    flow = Flow("a", any_codes(codec, n, seed), any_codes(codec, n, seed + 1))
+    flow = FlowBytes("a", any_codes(codec, n, seed), any_codes(codec, n, seed + 1))
     assert_same(both.absorbed(codec, n, flow, start, stop))
 
 

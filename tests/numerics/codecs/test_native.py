@@ -19,7 +19,7 @@ from deca_node.numerics.codecs import native
 from deca_node.numerics.codecs.base import CACHE_ELEMENTS, FLOAT_MAX, Codec, NotFiniteError
 from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
 from deca_node.numerics.codecs.table import Table, kernels_of
-from deca_node.numerics.exchange.flows import Flow
+from deca_node.numerics.exchange.flows import FlowBytes
 from deca_node.protocol.errors import WireError
 from deca_node.storage import compiled
 from tests.numerics.codecs.compiled import (
@@ -89,7 +89,7 @@ def advanced(codec: Codec, n: int, codes: list[tuple[Tensor, Tensor]], start: in
     keyframes = [encoded(KEYFRAME_CODEC, noise(n, seed)) for seed in (1, 2, 3)]
     for peer, keyframe in zip("ab", keyframes[1:], strict=True):
         public.open(peer, 0.25, keyframe, keyframes[0])
-    flows = [Flow(peer, theirs, ours) for theirs, ours in codes for peer in "ab"]
+    flows = [FlowBytes(peer, theirs, ours) for theirs, ours in codes for peer in "ab"]
     return torch.stack([e.clone() for _, e in public.advance(flows, start, stop)])
 
 

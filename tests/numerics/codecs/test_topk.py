@@ -15,7 +15,7 @@ from deca_node.numerics import deca
 from deca_node.numerics.codecs import places as sparse
 from deca_node.numerics.codecs.base import Codec
 from deca_node.numerics.codecs.formats import CODECS
-from deca_node.numerics.exchange.flows import Flow
+from deca_node.numerics.exchange.flows import FlowBytes
 from deca_node.protocol.agreed.run import TOPK_FLOW_SHARE_MAX, RunSettings
 from deca_node.protocol.agreed.topology import graph
 from deca_node.protocol.agreed.weights import TOPK_LEFT_PER_MIX, flush_mixes, matrix
@@ -140,7 +140,7 @@ def test_flows_apply_slice_by_slice_as_to_the_whole(edges: tuple[int, ...]) -> N
     for net in nets:
         net.send()
     whole, sliced = (net.public[0] for net in nets)
-    flows = [Flow("1", nets[0].updates[0][1], nets[0].updates[0][0])]
+    flows = [FlowBytes("1", nets[0].updates[0][1], nets[0].updates[0][0])]
     list(whole.advance(flows, 0, 2 * GROUP + 100))
     for first, last in itertools.pairwise(edges):
         list(sliced.advance(flows, first, last))
@@ -187,7 +187,7 @@ def test_a_refused_update_moves_nothing() -> None:
     net.send()
     before = net.public[0].edges["1"].e.clone()
     with pytest.raises(WireError):
-        net.public[0].check([Flow("1", with_places(noise(GROUP), {0: 900}), net.updates[0][0])])
+        net.public[0].check([FlowBytes("1", with_places(noise(GROUP), {0: 900}), net.updates[0][0])])
     assert torch.equal(net.public[0].edges["1"].e, before)
 
 
@@ -226,7 +226,7 @@ def left_after(mixes: int, gamma_c: float, topology: str = "full", nodes: int = 
         net.send()
         if step >= late:
             for i in net.nodes:
-                flows = [Flow(str(j), net.updates[step - late][j], net.updates[step - late][i]) for j in net.nodes]
+                flows = [FlowBytes(str(j), net.updates[step - late][j], net.updates[step - late][i]) for j in net.nodes]
                 heard = [flow for flow in flows if flow.peer in net.public[i].edges]
                 net.x[i], _ = deca.mix(net.x[i], net.public[i].advance(heard, 0, GROUP), gamma_c)
     return reference.consensus_distance(net.x.numpy()) / first

@@ -21,8 +21,8 @@ from deca_node.numerics.codecs.formats import CODECS
 from deca_node.numerics.deca import Counts, Hyper, Moments
 from deca_node.numerics.exchange import clipping, signals
 from deca_node.numerics.exchange.clipping import Clip
-from deca_node.numerics.exchange.flows import Flow
-from deca_node.numerics.exchange.frames import State
+from deca_node.numerics.exchange.flows import FlowBytes
+from deca_node.numerics.exchange.frames import SenderState
 from deca_node.numerics.exchange.signals import Correction, Moved
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import SettingsError
@@ -71,7 +71,7 @@ def lies(cluster: Cluster, seed: int, scale: float) -> Tensor:
     frame = torch.zeros(layout.nbytes(False), dtype=torch.uint8)
     parts = layout.split(frame, "a test")
     layout.codec.encode((numbers * scale).clamp(-3e38, 3e38).float(), parts.codes)
-    State().write(parts.state)
+    SenderState().write(parts.state)
     return frame
 
 
@@ -84,7 +84,7 @@ def test_one_neighbour_moves_a_tensor_by_w_tau_per_flow_whatever_it_sends(
     """x+ is what the formulas say, and with f = 1 of three neighbours tau is never above an honest distance."""
     cluster = clipped_cluster(FULL, start(4), CLIP, codec=codec)
     (centre, curve), weight, victim = bowls(4), FULL[0, 3], cluster.engines[0]
-    waiting: list[Flow] = []
+    waiting: list[FlowBytes] = []
     for step, scale in enumerate(scales):
         cluster.half_step(GAMMA, backward_of(cluster, centre, curve))
         updates = [*cluster.updates()[:3], lies(cluster, seed + step, scale)]
@@ -112,7 +112,7 @@ def test_one_neighbour_moves_a_tensor_by_w_tau_per_flow_whatever_it_sends(
 
 
 def dumb_mix(
-    e: dict[str, Tensor], flows: Sequence[Flow], codec: object, weight: float
+    e: dict[str, Tensor], flows: Sequence[FlowBytes], codec: object, weight: float
 ) -> tuple[Array, Array, list[Array]]:
     """What the flows do to x, from the formulas in float64 (e itself as the engine has it, in float32): the sum, tau by
     tensor, and what each of neighbour 3's flows did. Changes ``e``."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from deca_node.numerics import deca
 from deca_node.numerics.codecs.base import CACHE_ELEMENTS, Codec
 from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
-from deca_node.numerics.exchange.flows import Flow, PublicCopies, write_keyframe
+from deca_node.numerics.exchange.flows import FlowBytes, PublicCopies, write_keyframe
 from deca_node.numerics.model.blocks import Origin
 from deca_node.protocol.errors import WireError
 from tests.numerics import reference
@@ -51,7 +51,7 @@ class Net:
 
     def apply(self, i: int, j: int, step: int) -> None:
         """Node i applies its edge's flow with j of one step."""
-        flow = Flow(str(j), self.updates[step][j], self.updates[step][i])
+        flow = FlowBytes(str(j), self.updates[step][j], self.updates[step][i])
         self.public[i].check([flow])
         self.x[i], _ = deca.mix(self.x[i], self.public[i].advance([flow], 0, self.x.shape[1]), self.gamma_c)
 
@@ -108,7 +108,7 @@ def test_the_difference_of_public_copies_is_what_an_edge_holds(codec: Codec) -> 
         net.send()
         step = len(net.updates) - 1
         for i, j in net.edges():
-            flow = Flow(str(j), net.updates[step][j], net.updates[step][i])
+            flow = FlowBytes(str(j), net.updates[step][j], net.updates[step][i])
             list(net.public[i].advance([flow], 0, ELEMENTS))
             expected = net.public[j].x_hat - net.public[i].x_hat
             torch.testing.assert_close(net.public[i].edges[str(j)].e, expected, rtol=0, atol=5e-7)
@@ -187,7 +187,7 @@ def test_late_edges_catch_up_in_one_mix() -> None:
     for net in (late, prompt):
         net.send()
         net.send()
-    flows = [Flow("1", late.updates[s][1], late.updates[s][0]) for s in (0, 1)]
+    flows = [FlowBytes("1", late.updates[s][1], late.updates[s][0]) for s in (0, 1)]
     late.x[0], E = deca.mix(late.x[0], late.public[0].advance(flows, 0, ELEMENTS), 0.5)
     for step in (0, 1):
         prompt.apply(0, 1, step)
@@ -203,7 +203,7 @@ def test_flows_apply_slice_by_slice_as_to_the_whole(codec: Codec) -> None:
     for net in nets:
         net.send()
     whole, sliced = (net.public[0] for net in nets)
-    flows = [Flow("1", nets[0].updates[0][1], nets[0].updates[0][0])]
+    flows = [FlowBytes("1", nets[0].updates[0][1], nets[0].updates[0][0])]
     list(whole.advance(flows, 0, ELEMENTS))
     for first, last in [(0, 1), (1, 300), (300, 301), (301, ELEMENTS)]:
         list(sliced.advance(flows, first, last))
@@ -245,7 +245,7 @@ def test_a_malformed_keyframe_or_update_is_refused_before_anything_moves() -> No
     theirs[:4] = 255  # a scale that is NaN
     e = net.public[0].edges["1"].e.clone()
     with pytest.raises(WireError, match=r"^1 sent int8 codes"):
-        net.public[0].check([Flow("1", theirs, net.updates[0][0])])
+        net.public[0].check([FlowBytes("1", theirs, net.updates[0][0])])
     with pytest.raises(WireError, match=r"^5 sent"):
         net.public[0].open("5", 0.5, theirs[:-1], net.updates[0][0])
     assert torch.equal(net.public[0].edges["1"].e, e)

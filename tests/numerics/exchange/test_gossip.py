@@ -18,7 +18,7 @@ from torch import Tensor
 
 from deca_node.numerics import deca
 from deca_node.numerics.codecs.formats import CODECS
-from deca_node.numerics.exchange.flows import Flow, PublicCopies
+from deca_node.numerics.exchange.flows import FlowBytes, PublicCopies
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.topology import graph
 from deca_node.protocol.agreed.weights import matrix
@@ -147,7 +147,7 @@ class Storm:
 
     def apply(self, i: int, j: int, step: int) -> None:
         """One end applies one flow: an event. Then the sum over nodes is looked at."""
-        flow = Flow(str(j), self.frames[step][j], self.frames[step][i])
+        flow = FlowBytes(str(j), self.frames[step][j], self.frames[step][i])
         self.public[i].check([flow])
         before = self.x[i].double()
         self.x[i], E = deca.mix(self.x[i], self.public[i].advance([flow], 0, ELEMENTS), 0.5)

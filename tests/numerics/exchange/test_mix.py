@@ -12,8 +12,8 @@ from torch import Tensor
 from deca_node.numerics.codecs.base import CACHE_ELEMENTS, Codec
 from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
 from deca_node.numerics.codecs.table import Table
-from deca_node.numerics.exchange.flows import Flow, PublicCopies
-from deca_node.numerics.exchange.mix import Mixing
+from deca_node.numerics.exchange.flows import FlowBytes, PublicCopies
+from deca_node.numerics.exchange.mix import BlockMix
 from tests.numerics.codecs.compiled import (
     NO_KERNELS,
     RAGGED,
@@ -42,25 +42,25 @@ def opened(codec: Codec, n: int, neighbours: int) -> PublicCopies:
     return public
 
 
-def frames(codec: Codec, n: int, order: str, seed: int = 0) -> list[Flow]:
+def frames(codec: Codec, n: int, order: str, seed: int = 0) -> list[FlowBytes]:
     """A flow of each of these peers in turn; those of one step have the same codes of ours."""
     ours = [any_codes(codec, n, seed + step) for step in range(len(order))]
     seen = [order[:i].count(peer) for i, peer in enumerate(order)]
     return [
-        Flow(p, any_codes(codec, n, seed + 99 + i), ours[step])
+        FlowBytes(p, any_codes(codec, n, seed + 99 + i), ours[step])
         for i, (p, step) in enumerate(zip(order, seen, strict=True))
     ]
 
 
 def mixed(
     public: PublicCopies,
-    flows: Sequence[Flow],
+    flows: Sequence[FlowBytes],
     spans: Sequence[tuple[int, int]],
     left: list[float] | None,
     needs_E: bool,
 ) -> tuple[Mixed, dict[str, float]]:
     n = public.x_hat.numel()
-    x, E, mixing = noise(n, 7), torch.zeros(n), Mixing(public, flows, GAMMA_C)
+    x, E, mixing = noise(n, 7), torch.zeros(n), BlockMix(public, flows, GAMMA_C)
     for start, stop in spans:
         found = mixing.apply(x[start:stop], start, left, needs_E=needs_E)
         if needs_E:
@@ -130,8 +130,8 @@ def test_both_ends_of_an_edge_gain_what_the_other_loses(kernels: Table) -> None:
     ends = [opened(codec, n, 1), opened(codec, n, 1)]
     torch.neg(ends[0].edges["a"].e, out=ends[1].edges["a"].e)
     with using(kernels):
-        (_, E, _), _ = mixed(ends[0], [Flow("a", theirs, ours)], [(0, n)], None, needs_E=True)
-        (_, back, _), _ = mixed(ends[1], [Flow("a", ours, theirs)], [(0, n)], None, needs_E=True)
+        (_, E, _), _ = mixed(ends[0], [FlowBytes("a", theirs, ours)], [(0, n)], None, needs_E=True)
+        (_, back, _), _ = mixed(ends[1], [FlowBytes("a", ours, theirs)], [(0, n)], None, needs_E=True)
     assert E is not None and back is not None and E.abs().sum() > 0 and torch.equal(E, -back)
 
 
@@ -141,7 +141,7 @@ def test_figures_are_the_distances_that_their_names_say(kernels: Table, way: str
     """Seen from one of several nodes: to its neighbours, to the mean over all, and how far the flows moved it."""
     codec, n = CODECS["int8"], CACHE_ELEMENTS + 300
     public, ours = opened(codec, n, len(set(order))), encoded(codec, noise(n, 40))
-    flows = [Flow(peer, encoded(codec, noise(n, 50 + i)), ours) for i, peer in enumerate(order)]
+    flows = [FlowBytes(peer, encoded(codec, noise(n, 50 + i)), ours) for i, peer in enumerate(order)]
     with using(kernels if way == "compiled" else NO_KERNELS):
         (x, E, differences), figures = mixed(public, flows, [(0, 100), (100, n)], None, needs_E=True)
     assert E is not None
@@ -185,7 +185,7 @@ def test_what_the_compiled_code_cannot_take_is_left_to_torch(kernels: Table) -> 
     assert int8.flows([(codes, codes, e[::2])]) is None
     assert int8.flows([(codes, codes.to("meta"), e)]) is None
     with using(kernels) as returned:
-        flow = Flow("a", encoded(CODECS["fp32"], noise(600, 1)), encoded(CODECS["fp32"], noise(600, 2)))
+        flow = FlowBytes("a", encoded(CODECS["fp32"], noise(600, 1)), encoded(CODECS["fp32"], noise(600, 2)))
         (x, _, (moved,)), _ = mixed(opened(CODECS["fp32"], 600, 1), [flow], [(0, 600)], None, needs_E=False)
     assert returned and all(returned), "keyframes were encoded and decoded, codecs without a compiled form not asked"
     torch.testing.assert_close(x, noise(600, 7) + GAMMA_C * 0.2 * moved)

@@ -22,7 +22,7 @@ from deca_node.numerics.codecs.base import NotFiniteError
 from deca_node.numerics.codecs.formats import CODECS
 from deca_node.numerics.deca import Counts, Moments
 from deca_node.numerics.exchange import signals
-from deca_node.numerics.exchange.frames import Layout, State
+from deca_node.numerics.exchange.frames import Layout, SenderState
 from deca_node.numerics.exchange.signals import (
     Correction,
     Moved,
@@ -42,7 +42,7 @@ from tests.numerics.test_engine import (
     GRAPHS,
     TENSORS,
     Cluster,
-    Flow,
+    FlowBytes,
     backward_of,
     bowls,
     hyper_of,
@@ -438,20 +438,20 @@ def test_states_arrive_as_figures() -> None:
     first = cluster.step(GAMMAS[0], backward_of(cluster, centre, curve))
     second = cluster.step(GAMMAS[1], backward_of(cluster, centre, curve))
     for i, j in itertools.permutations(range(3), 2):
-        for name in State._fields[:-1]:
+        for name in SenderState._fields[:-1]:
             assert first[i][f"peer.{j}.{name}"] == 0.0
             assert second[i][f"peer.{j}.{name}"] == pytest.approx(first[j][name], rel=1e-6) and first[j][name] > 0
     out = torch.zeros(cluster.engines[0].layout.nbytes(False), dtype=torch.uint8)
     cluster.half_step(GAMMAS[2], backward_of(cluster, centre, curve))
     cluster.engines[0].encode_update(out, step_seconds=0.25)
-    assert cluster.engines[1].mix([Flow("0", out, out)], fold=True)["peer.0.step_seconds"] == 0.25
+    assert cluster.engines[1].mix([FlowBytes("0", out, out)], fold=True)["peer.0.step_seconds"] == 0.25
 
 
 def test_states_fit_into_float32() -> None:
     out = torch.zeros(20, dtype=torch.uint8)
-    State(1e300, math.inf, 1e-50, 0.5, 3.0).write(out)
+    SenderState(1e300, math.inf, 1e-50, 0.5, 3.0).write(out)
     largest = torch.finfo(torch.float32).max
-    assert State.read(out, "b") == State(largest, largest, 0.0, 0.5, 3.0)
+    assert SenderState.read(out, "b") == SenderState(largest, largest, 0.0, 0.5, 3.0)
 
 
 TAILS = {
@@ -480,7 +480,7 @@ def test_a_malformed_part_leaves_the_block_unchanged(part: str) -> None:
     one.public.edges["b"] = one.public.edges["1"]
     before, moments = cluster.x, cluster.moments("m")
     with pytest.raises(WireError, match=words):
-        one.mix([Flow("b", updates[1], updates[0])], fold=True)
+        one.mix([FlowBytes("b", updates[1], updates[0])], fold=True)
     assert np.array_equal(cluster.x, before)
     assert np.array_equal(cluster.moments("m"), moments)
 
@@ -495,4 +495,4 @@ def test_both_ends_must_have_signalled() -> None:
     theirs = torch.zeros(cluster.engines[1].layout.nbytes(True), dtype=torch.uint8)
     cluster.engines[1].encode_update(theirs, signal=True)
     with pytest.raises(WireError, match="1 sent an update with a moment signal"):
-        cluster.engines[0].mix([Flow("1", theirs, ours)], fold=True)
+        cluster.engines[0].mix([FlowBytes("1", theirs, ours)], fold=True)

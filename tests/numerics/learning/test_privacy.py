@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deca_node.numerics.data.packing import TokenLine, single
-from deca_node.numerics.exchange.frames import State
+from deca_node.numerics.exchange.frames import SenderState
 from deca_node.numerics.learning.privacy import LEDGER, Ledger, Privacy
 from deca_node.numerics.trainer import Trainer
 from deca_node.protocol import commands as c
@@ -208,7 +208,7 @@ def test_a_trainers_step_is_private_and_says_nothing_of_its_time(tmp_path: Path)
     elements = trainer.engine.elements
     expected = 1.0 * 0.5 / SETTINGS.batch_size * math.sqrt(elements)
     assert done.scalars["grad_norm"] == pytest.approx(expected, rel=0.3), "mostly noise, of the right size"
-    state = State.read(torch.frombuffer(frames[update], dtype=torch.uint8)[-20:], "a")
+    state = SenderState.read(torch.frombuffer(frames[update], dtype=torch.uint8)[-20:], "a")
     assert state.step_seconds == 0.0 and state.m_rms > 0.0
     assert Ledger(tmp_path).entries[0][2] == SETTINGS.inner_steps
 
