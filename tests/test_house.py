@@ -209,7 +209,7 @@ DATED = {"docs/LOG.md", "CHANGELOG.md"}
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     """Relative links in Markdown, ``[text](path)``; those to other sites are not followed."""
-    links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    links = re.findall(r"(?:\]\(|src=\")([^)#\s\"]+)", page.read_text())
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
