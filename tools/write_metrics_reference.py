@@ -16,10 +16,10 @@ TEXT = """\
 
 # Metrics and probes
 
-With `http = "127.0.0.1:9640"` (a node setting; empty is off) a node answers HTTP there. It only tells: nothing
-can be changed this way. The probes and `/metrics` ask for no password, and the latter says who the peers are and how
-the loss stands, so let it listen where only those can reach it who may know that. Everything else there is the
-[dashboard](DASHBOARD.md)'s, and asks for a token unless it listens on loopback.
+With the node setting `http = "127.0.0.1:9640"` a node answers HTTP at that address (empty: no HTTP). Everything there
+is read-only. The probes and `/metrics` need no token, and `/metrics` shows the peers and the loss: choose an address
+that only allowed readers can reach. The other paths belong to the [dashboard](DASHBOARD.md) and need a token, except on
+a loopback address.
 
 | path | answer |
 |---|---|
@@ -29,19 +29,18 @@ the loss stands, so let it listen where only those can reach it who may know tha
 | `/metrics` | The table below, for Prometheus. |
 | `/v1/status`, `/v1/members` | What `deca-node status --json` and `deca-node members --json` print. |
 
-The same answers come from the socket in the node's folder (`curl --unix-socket DIR/admin.sock http://node/livez`),
-with that setting or without it. On the port for peers the node answers the gRPC health service (`grpc.health.v1`) as
-`/readyz` does.
+The socket in the node's folder gives the same answers (`curl --unix-socket DIR/admin.sock http://node/livez`), also
+without that setting. On the port for peers, the gRPC health service (`grpc.health.v1`) gives the answer of `/readyz`.
 
-Nodes that are waited for become ready only together. So an orchestrator must start all of them at once, and must not
-wait for one to be ready before it starts the next (in Kubernetes: `podManagementPolicy: Parallel`, and
+The nodes that a run waits for become ready together. So an orchestrator must start all of them at once, and must not
+wait until one is ready before it starts the next (in Kubernetes: `podManagementPolicy: Parallel`, and
 `publishNotReadyAddresses: true` on the headless service).
 
 ## Metrics
 
-Times are in seconds, sizes in bytes. A counter starts at 0 with the process. A sample that has no value yet is left
-out. Beside these, the `process_*` metrics of the Prometheus client are there on Linux; they tell of the daemon's
-process, and not of its trainer's.
+Times are in seconds, sizes in bytes. A counter starts at 0 with the process. A metric without a value yet is left out.
+On Linux there are also the `process_*` metrics of the Prometheus client, about the daemon's process and not about its
+trainer.
 
 | name | type | labels | meaning |
 |---|---|---|---|

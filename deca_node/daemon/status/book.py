@@ -1,7 +1,7 @@
-"""Keeps book of what happens at a node, and turns it into a :class:`~deca_node.daemon.status.facts.Status` when asked.
+"""Collects the facts of a node and makes a :class:`~deca_node.daemon.status.facts.Status` of them when asked.
 
-Like telemetry it only watches: every event before the node takes it in, and every command that the node gives. What
-others know better (bytes, addresses, round trips) is asked of them at the moment of asking.
+The book watches every event before the node takes it, and every command that the node gives. Other parts of the daemon
+know bytes, addresses and round trips; the book asks them at the moment when a status is made.
 """
 
 import time
@@ -26,41 +26,40 @@ from deca_node.protocol.visit.edges import NOTHING
 from deca_node.protocol.visit.phases import EdgeState
 
 PACE_SECONDS, PACE_STEPS_MIN, PACE_STEPS_MAX = 60.0, 100, 1000
-"""The pace is taken over the last minute: over the last hundred steps where those took longer, and over the last
-thousand where they were quicker."""
+"""The pace is measured over the last minute, but over at least the last 100 steps and at most the last 1000."""
 
 STEP_SECONDS_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 NOT_READY = frozenset({Phase.LOADING, Phase.GATHERING, Phase.FETCHING, Phase.AWAITING_TURN, Phase.DONE})
-"""Phases in which a node does not take part in the run: it has not joined yet, is catching up, or has ended."""
+"""Phases in which a node takes no part in the run: it has not joined yet, it is catching up, or it has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Whom to ask for what the node itself does not know; each may be left out."""
+    """Functions that give what the node itself does not know. Each may be left out."""
 
     addresses: Callable[[], Mapping[str, str]] = dict
     traffic: Callable[[], Traffic] = dict
-    """Bytes by peer and kind: ``sent.update``, ``received.keyframe``, ..."""
+    """Bytes by peer, and by direction and kind: ``sent.update``, ``received.keyframe``, ..."""
     problems: Callable[[], Mapping[str, Problem]] = dict
-    """Why there is no session, by peer."""
+    """By peer: why there is no session with it."""
     refusals: Callable[[], Mapping[str, int]] = dict
-    """What was refused, by reason."""
+    """The number of refusals by reason."""
     quarantines: Callable[[], int] = lambda: 0
     quarantined: Callable[[], Mapping[str, Quarantined]] = dict
-    """Who is in quarantine."""
+    """The peers in quarantine."""
     tls_handshakes: Callable[[], int | None] = lambda: None
     tls_callers: Callable[[], int | None] = lambda: None
     rtt: Callable[[], Mapping[str, Spread]] = dict
     members: Callable[[], Sequence[MemberRow]] = tuple
     lag: Callable[[], Spread | None] = lambda: None
-    """How late the event loop runs what is due."""
+    """How late the event loop runs due work."""
     certificate_expires: Callable[[], float | None] = lambda: None
-    """In unix seconds; None without certificates."""
+    """In unix seconds; None if the node has no certificate."""
 
 
 class StatusBook:
-    """What one node has seen. ``clock`` is monotonic, ``wall`` gives unix seconds."""
+    """The facts of one node. ``clock`` is monotonic, ``wall`` gives unix seconds."""
 
     def __init__(
         self,
@@ -106,13 +105,13 @@ class StatusBook:
             case e.Checkpointed() | e.CheckpointFailed():
                 self._checkpointed(event)
             case e.Adopted() | e.PauseRequested() | e.ResumeRequested():
-                # What comes next says nothing about the pace of what came before.
+                # The time until the next step is not the time of a step.
                 self._times.clear()
             case _:
                 self._observe_peer(event)
 
     def perform(self, command: c.Command) -> None:
-        """A command, as it is performed."""
+        """Take a command when it is performed."""
         self._last_refusals.perform(command)
         match command:
             case c.Meet():
@@ -152,7 +151,7 @@ class StatusBook:
         )
 
     def look(self) -> None:
-        """Take note of what is over before anybody asks: to be called every second or so."""
+        """Note refusals that end before the next status is asked for. Call this about every second."""
         self._last_refusals.look(self._sources.problems())
 
     # --- telling ------------------------------------------------------------------------------------
@@ -204,7 +203,7 @@ class StatusBook:
         )
 
     def _position(self) -> Position | None:
-        """None before the model is loaded."""
+        """The position; None before the model is loaded."""
         if not self._fingerprint:
             return None
         schedule, at = self._node.schedule, self._node.at
@@ -228,7 +227,7 @@ class StatusBook:
         )
 
     def _rate(self) -> float | None:
-        """Steps per second up to now, so that a node that waits is seen to slow down; None where it does not train."""
+        """Steps per second until now, so the rate of a waiting node falls; None if the node does not train."""
         if len(self._times) < 2 or self._node.phase in NOT_READY | {Phase.PAUSED, Phase.STAYING}:
             return None
         (since, first), (_, newest) = self._times[0], self._times[-1]
@@ -275,7 +274,8 @@ class StatusBook:
         return self._refused.get(peer) or (problem.sentence if problem else "")
 
     def _neighbours(self) -> frozenset[str]:
-        """Drawn anew only where the graph may be another: with hundreds of members that takes milliseconds."""
+        """The neighbours in the next activation. The graph is drawn only after a change, because drawing it takes
+        milliseconds with hundreds of members."""
         key = (self._node.next.activation, self._node.members)
         if self._graph_key != key:
             self._graph_key, self._near = key, self._node.graph(key[0])[self._node.name]
@@ -291,7 +291,7 @@ class StatusBook:
         return edge.state.value if edge else ""
 
     def _behind(self, peer: str) -> int | None:
-        """By how many exchanges an open edge is behind this node's own newest update."""
+        """How many exchanges an open edge is behind this node's own newest update."""
         edges = self._node.visit.edges if self._node.visit else None
         edge = edges.by_peer.get(peer) if edges else None
         if edges is None or edge is None or edge.state is not EdgeState.OPEN or edges.encoded == NOTHING:

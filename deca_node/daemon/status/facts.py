@@ -1,7 +1,7 @@
-"""What a node says of itself: plain facts, the same for `deca-node status`, for /v1/status and for /metrics.
+"""The status of a node as plain values, the same for `deca-node status`, /v1/status and /metrics.
 
-Everything here is a value at one moment. Who collects the facts is :mod:`deca_node.daemon.status.book`; who shows
-them need not ask anybody else. Times are seconds, sizes bytes; None is what is not known (yet).
+A status belongs to one moment. :mod:`deca_node.daemon.status.book` collects it. Times are in seconds, sizes in bytes.
+None means that a value is not known, or not yet.
 """
 
 import dataclasses
@@ -13,15 +13,14 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 SOCKET = "admin.sock"
-"""In the node's folder: where whoever may use the folder reaches the node
-(:mod:`deca_node.daemon.web.admin_socket`)."""
+"""The socket in the node's folder through which its owner reaches it (:mod:`deca_node.daemon.web.admin_socket`)."""
 
 FORMAT = 1
-"""Raised when a field changes its meaning or goes; new fields alone do not raise it."""
+"""Raised when a field is removed or changes its meaning. New fields do not raise it."""
 
 
 class Verb(StrEnum):
-    """What a running node can be asked to do."""
+    """A request to a running node."""
 
     PAUSE = "pause"
     RESUME = "resume"
@@ -32,7 +31,7 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True)
 class Spread:
-    """How a duration was spread over the last while, in seconds."""
+    """The recent distribution of a duration, in seconds."""
 
     p50: float
     p99: float
@@ -41,7 +40,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How many values were at most each of ``bounds``, how many there were in all, and their sum."""
+    """For each of ``bounds`` the number of values up to it (``counts``); the number of all values, and their sum."""
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
@@ -51,8 +50,8 @@ class Histogram:
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """Where the run stands here. ``round`` and ``block`` count from 1, as people do, the flush being round
-    ``rounds`` + 1; ``step`` is how many steps of this activation are done, ``done`` how many of the whole run."""
+    """Where the run stands at this node. ``round`` and ``block`` count from 1, and the flush is round ``rounds`` + 1.
+    ``step`` is the number of finished steps in this activation, ``done`` in the whole run."""
 
     round: int
     rounds: int
@@ -71,10 +70,10 @@ class Position:
 class PeerRow:
     """One peer as this node sees it.
 
-    ``state`` is ``up``, ``down``, ``refused``, or ``quarantined`` until ``quarantined_until`` (unix seconds);
-    ``member`` what the membership says (``alive``, ``suspect``, ``dead``, ``left``); ``edge`` the state of this
-    activation's edge, empty where there is none; ``behind`` counts exchanges; ``why`` says what keeps it from being up,
-    or what it was last refused for.
+    ``state`` is ``up``, ``down``, ``refused`` or ``quarantined``; a quarantine ends at ``quarantined_until`` (unix
+    seconds). ``member`` is its state in the membership: ``alive``, ``suspect``, ``dead`` or ``left``. ``edge`` is the
+    state of this activation's edge, empty if there is none. ``behind`` counts exchanges. ``why`` is the reason why the
+    peer is not up, or of its refusal.
     """
 
     name: str
@@ -86,9 +85,9 @@ class PeerRow:
     behind: int | None = None
     activation: int | None = None
     refusal: str = ""
-    """What it was last refused for, or refused this node for; kept when it is up again."""
+    """The reason of the last refusal, by either side. It stays when the peer is up again."""
     refused: float | None = None
-    """When that was, in unix seconds."""
+    """The time of that refusal, in unix seconds."""
     rtt: Spread | None = None
     sent_bytes: Mapping[str, int] = field(default_factory=dict)
     received_bytes: Mapping[str, int] = field(default_factory=dict)
@@ -98,9 +97,11 @@ class PeerRow:
 
 @dataclass(frozen=True, kw_only=True)
 class MemberRow:
-    """One member of the run as the membership knows it; ``ready_from`` is the activation from which on it counts
-    in the graph (-1: not yet). This node's own streams with it are in quarantine until ``quarantined_until`` (unix
-    seconds), and ``quarantine`` says why."""
+    """One member of the run as the membership knows it.
+
+    ``ready_from`` is the first activation in whose graph the member counts (-1: none yet). If this node has put the
+    member in quarantine, ``quarantined_until`` is its end in unix seconds, and ``quarantine`` the reason as a sentence.
+    """
 
     name: str
     address: str
@@ -114,8 +115,8 @@ class MemberRow:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointRow:
-    """The newest checkpoint that this process wrote, and what went wrong; ``activation`` and ``step`` are the next
-    to be done from there."""
+    """The newest checkpoint that this process wrote, and its failures to write one. ``activation`` and ``step`` are the
+    first that a resumed node would do."""
 
     activation: int | None = None
     step: int | None = None
@@ -128,7 +129,7 @@ class CheckpointRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """Everything about one node at ``time`` (unix seconds). ``figures`` are those of the newest step, by name."""
+    """Everything about one node at ``time`` (unix seconds). ``figures`` belong to the newest step, by name."""
 
     format: int = FORMAT
     version: str = ""
@@ -149,45 +150,45 @@ class Status:
     heldout_loss: float | None = None
     heldout_when: str = ""
     heldout_accuracy: float | None = None
-    """Of a classifier only, like the next: shares, from 0 to 1."""
+    """A share from 0 to 1. This and the next are known for classifiers only."""
     heldout_macro_f1: float | None = None
     consensus_distance: float | None = None
     figures: Mapping[str, float | None] = field(default_factory=dict)
     step_seconds: Histogram = Histogram((), ())
     peers: tuple[PeerRow, ...] = ()
     members: Mapping[str, int] = field(default_factory=dict)
-    """How many members are in each state."""
+    """The number of members in each state."""
     checkpoint: CheckpointRow = CheckpointRow()
     loop_lag: Spread | None = None
     certificate_expires: float | None = None
-    """When the node's certificate does, in unix seconds."""
+    """The end of the node's certificate, in unix seconds."""
     counters: Mapping[str, int] = field(default_factory=dict)
     refusals: Mapping[str, int] = field(default_factory=dict)
-    """By reason, since the node's start."""
+    """The number of refusals by reason, since the node's start."""
     quarantines: int = 0
-    """How often a peer was put in quarantine."""
+    """The number of quarantines that this node has imposed."""
     tls_handshakes: int | None = None
-    """How many callers began one; None in plaintext."""
+    """The number of TLS handshakes that callers began; None in plaintext."""
     tls_callers: int | None = None
-    """How many connections got through it, and said who calls."""
+    """The number of connections that finished the handshake and named their caller; None in plaintext."""
     warning: str = ""
 
 
 class NodeAdmin(Protocol):
-    """A running node, as whoever administers it may see and ask it."""
+    """A running node, as its owner sees it and sends it requests."""
 
     def status(self) -> Status:
         """The node now."""
 
     def members(self) -> Sequence[MemberRow]:
-        """Everybody whom the membership knows, this node included."""
+        """All members that the membership knows, this node included."""
 
     async def ask(self, verb: Verb) -> str:
-        """Pass a request on; returns a sentence that says what will happen. Raises DecaError where it cannot be."""
+        """Pass a request on; returns a sentence about its effect. Raises DecaError if it would have no effect now."""
 
 
 def to_json(fact: Any) -> str:
-    """A dataclass, or a list of them, on one line of JSON. What is not finite has no place in JSON and becomes null."""
+    """A dataclass, or a list of them, as one line of JSON. Infinite numbers and NaN become null."""
     return json.dumps(_plain(fact), separators=(",", ":"), allow_nan=False)
 
 

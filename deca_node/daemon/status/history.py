@@ -1,7 +1,7 @@
-"""How a run went so far, as few numbers as a drawing needs: what the node's own page asks for again and again.
+"""The course of a run in as few numbers as a drawing needs. The node's page asks for it every few seconds.
 
-Like the book of the status it only watches. Memory is bounded: once there are too many points, every two neighbours
-become one, so that a line over a million steps is as long as one over a thousand, and as true as a screen can show::
+Memory is bounded: when there are too many points, each two neighbours become one. So a curve over a million steps has
+no more points than one over two thousand, and looks the same on a screen::
 
     o o o o o o o o   full   ->   o   o   o   o        and from then on two steps make one point
 """
@@ -19,41 +19,41 @@ from deca_node.protocol.node.state import NodeState
 from deca_node.storage.jsons import UNFIT, parse
 
 POINTS_MAX = 2000
-"""Even; after thinning half as many are left."""
+"""An even number. Thinning leaves half of the points."""
 EVALUATIONS_MAX = 500
 ROUNDS_SHOWN_MAX = 100
 EDGES_SHOWN_MAX = 4096
-"""Of a larger graph only the node's own edges are told."""
+"""If a graph has more edges, only the node's own are shown."""
 RECALLED_BYTES_MAX = 4 << 20
 
 NEWEST = ("ordinal", "time", "sent_bytes", "received_bytes")
-"""Of several steps in one point these are the last one's."""
+"""A point of several steps has the values of its last step for these."""
 MEANS = ("loss", "consensus_distance", "h_rms", "compute_seconds", "encode_seconds", "wait_seconds", "mix_seconds")
-"""And these the mean over those steps that have them."""
+"""And for these the mean over the steps that have a value."""
 
 Point = Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
 class Points:
-    """What came after ``since``. ``whole``: everything is here, and whatever the asker had is out of date.
-    ``next`` is the ``since`` of the next time; ``stride`` how many steps make a point."""
+    """The points after ``since``. If ``whole`` is true these are all points, and the reader drops those it had.
+    ``next`` is the ``since`` of the next request. Each point stands for ``stride`` steps."""
 
     whole: bool
     next: int
     stride: int
     columns: Mapping[str, Sequence[float | None]]
     evaluations: Sequence[tuple[int, float, str]]
-    """Ordinal, held-out loss, and what it was measured after."""
+    """Ordinal, held-out loss, and the name of the moment of measurement."""
 
 
 @dataclass(frozen=True)
 class RunMap:
     """Rounds × blocks, and the graph of the members in this activation.
 
-    A letter of ``rows`` is a visit of a block: ``.`` is still to come (or under way), ``d`` was done here, ``e`` was
-    done before this start, ``f`` was done elsewhere and taken over. Rows begin with round ``first`` (from 0), and the
-    round after the last of ``rounds`` is the flush. An edge is two positions in ``members`` and its weight.
+    Each letter of ``rows`` is a visit of a block: ``.`` is not finished, ``d`` was done here since the start, ``e`` was
+    done here before the start, ``f`` was done by others and fetched. The first row is round ``first`` (from 0), and the
+    round after the last of ``rounds`` is the flush. An edge is two positions in ``members``, and its weight.
     """
 
     blocks: Sequence[str] = ()
@@ -66,13 +66,13 @@ class RunMap:
 
 @dataclass
 class _Series:
-    """Points of ``stride`` steps each; ``pending`` are steps that do not make a point yet."""
+    """Points of ``stride`` steps each. ``pending`` holds the steps of a point that is not complete."""
 
     stride: int = 1
     rows: list[Point] = field(default_factory=list)
     pending: list[Point] = field(default_factory=list)
     thinned: int = 0
-    """How many steps there were when points were last joined; whoever knows less has them as they were before."""
+    """The number of steps when points were last joined. A reader who knows fewer steps has points of the old stride."""
 
     @property
     def end(self) -> int:
@@ -95,34 +95,33 @@ class _Series:
 
 
 class Lines:
-    """Lines over steps and the evaluations, whether they come one by one or out of a file."""
+    """Curves over steps and evaluations, from events or from a file."""
 
     def __init__(self) -> None:
         self._series = _Series()
         self._evaluations: list[tuple[int, float, str]] = []
         self.bytes_before = {"sent_bytes": 0.0, "received_bytes": 0.0}
-        """What earlier processes of the node sent and received, as far as it was recalled."""
+        """Bytes that earlier processes of the node sent and received, according to the recalled file."""
 
     def add(self, row: Point) -> None:
-        """One step."""
+        """Add one step."""
         self._series.add(row)
 
     def note_evaluation(self, ordinal: int, loss: float, when: str) -> None:
-        """One measurement of the held-out loss."""
+        """Add one measurement of the held-out loss."""
         if math.isfinite(loss):
             self._evaluations.append((ordinal, loss, when))
         if len(self._evaluations) > EVALUATIONS_MAX:
             self._evaluations = self._evaluations[::2]
 
     def points(self, since: int = 0) -> Points:
-        """The points that came after ``since``, or all of them."""
+        """The points after ``since``, or all points."""
         whole, rows = self._series.since(since)
         columns = {name: [row[name] for row in rows] for name in (*NEWEST, *MEANS)}
         return Points(whole, self._series.end, self._series.stride, columns, tuple(self._evaluations))
 
     def recall(self, path: Path, bytes_max: int = RECALLED_BYTES_MAX) -> None:
-        """Take in what a node wrote down: the end of its metrics. A line that cannot be read, and a file that is not
-        there, add nothing."""
+        """Read the end of a metrics file. Unreadable lines are skipped, and so is a missing file."""
         seen = dict.fromkeys(self.bytes_before, 0.0)
         for line in _last_lines(path, bytes_max):
             try:
@@ -139,7 +138,7 @@ class Lines:
             return
         sent = {"sent_bytes": float(facts["bytes_sent"]), "received_bytes": float(facts["bytes_received"])}
         if any(sent[key] < seen[key] for key in sent):
-            # Each process counts its bytes from nought.
+            # Each process counts its bytes from 0.
             self.bytes_before = {key: self.bytes_before[key] + seen[key] for key in sent}
         seen.update(sent)
         row = _row(facts, float(facts["step_seconds"]))
@@ -183,7 +182,7 @@ class History:
                 self._fetched.update(range(self._node.next.activation, event.position.activation))
 
     def recall(self, path: Path) -> None:
-        """Take in what this node wrote down before this start."""
+        """Read what this node wrote down before this start."""
         self._lines.recall(path)
 
     def _step(self, done: StepDone) -> None:
@@ -196,11 +195,11 @@ class History:
     # --- telling ------------------------------------------------------------------------------------
 
     def points(self, since: int = 0) -> Points:
-        """Lines over steps: the points that came after ``since``, or all of them."""
+        """The points after ``since``, or all points."""
         return self._lines.points(since)
 
     def map(self) -> RunMap:
-        """Which visits are done, and who is joined with whom."""
+        """The visits of blocks, and the graph of the members."""
         members, edges = self._graph()
         if not self._blocks:
             return RunMap(members=members, edges=edges)
@@ -211,7 +210,7 @@ class History:
         return RunMap(self._blocks, rounds, first, rows, members, edges)
 
     def _letters(self, number: int, here: int) -> str:
-        """One round's row; within it blocks stand in the model's order, however they are visited."""
+        """The row of one round. Blocks are in the order of the model, not of the visits."""
         schedule, letters = self._node.schedule, ["."] * len(self._blocks)
         for activation in range(number * len(letters), min(here, (number + 1) * len(letters))):
             done = "e" if activation < self._before else "f" if activation in self._fetched else "d"
@@ -246,5 +245,5 @@ def _joined(rows: Sequence[Point]) -> Point:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    # Six digits are more than a screen shows; the file of metrics has them all.
+    # Six digits are more than a screen shows. metrics.jsonl has all digits.
     return float(f"{sum(values) / len(values):.6g}") if values else None

@@ -28,7 +28,7 @@ from deca_node.protocol.node.state import NodeState
 from deca_node.storage.folder import METRICS
 
 LINE_BYTES_MAX = 1 << 20
-"""No line of the metrics is longer."""
+"""No line of metrics.jsonl is longer."""
 
 
 class Journal:
@@ -114,7 +114,7 @@ class Journal:
 
 
 class LineFile:
-    """A file that only whole lines are added to. A full disk costs lines, and nothing else: training goes on."""
+    """A file to which only whole lines are added. On a full disk lines are lost, and training goes on."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -122,11 +122,11 @@ class LineFile:
         self._lost = 0
         size = self._file.seek(0, os.SEEK_END)
         self._file.seek(max(0, size - LINE_BYTES_MAX))
-        # A crash may have cut the last one short.
+        # A crash may have cut the last line short.
         self._file.truncate(size - len(self._file.read().rpartition(b"\n")[2]))
 
     def append(self, line: str) -> None:
-        """Add a line, or count it as lost."""
+        """Add a line. A line that cannot be written is counted as lost."""
         data, end = line.encode() + b"\n", self._file.seek(0, os.SEEK_END)
         try:
             if self._file.write(data) != len(data):
@@ -138,7 +138,7 @@ class LineFile:
             self._recover()
 
     def close(self) -> None:
-        """No more lines."""
+        """Close the file."""
         self._file.close()
 
     def _lose(self, problem: OSError) -> None:

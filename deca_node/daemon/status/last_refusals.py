@@ -1,8 +1,7 @@
-"""What each peer was last refused for, or refused this node for: remembered after it is welcome again.
+"""The last refusal of each peer, by this node or by the peer, kept after the peer is welcome again.
 
-A refusal is over within seconds as a rule, before anybody looks; what is shown of a peer that is up would not tell that
-it had been turned away all night. So the last one of each peer is kept, with its time. Like the status book this only
-watches.
+A refusal is usually over within seconds, before anybody looks at the status. Without this record, the status of a peer
+that is up would not show that it was refused all night.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,21 +14,21 @@ from deca_node.protocol.refusals import BY_PEER, Problem
 
 @dataclass(frozen=True)
 class Refusal:
-    """A sentence, and when it was said, in unix seconds."""
+    """The reason as a sentence, and the time in unix seconds."""
 
     sentence: str
     time: float
 
 
 class LastRefusals:
-    """By peer. ``wall`` gives unix seconds."""
+    """The last refusal by peer. ``wall`` gives unix seconds."""
 
     def __init__(self, wall: Callable[[], float]) -> None:
         self._wall = wall
         self._last: dict[str, Refusal] = {}
 
     def observe(self, event: e.Event) -> None:
-        """An event, before the node takes it in."""
+        """Take an event before the node does."""
         match event:
             case e.PeerRefused():
                 self._note(event.peer, event.sentence)
@@ -39,7 +38,7 @@ class LastRefusals:
                 self._note(event.peer, f"it {event.sentence}")
 
     def perform(self, command: c.Command) -> None:
-        """A command, as it is performed."""
+        """Take a command when it is performed."""
         match command:
             case c.SendClose() if not command.orderly:
                 self._note(command.peer, f"its edge was closed: {command.reason}")
@@ -51,7 +50,7 @@ class LastRefusals:
                 self._note(peer, f"it {problem.sentence}")
 
     def of(self, peer: str) -> Refusal | None:
-        """The last one; None where there was none."""
+        """The last refusal of a peer; None if there was none."""
         return self._last.get(peer)
 
     def _note(self, peer: str, sentence: str) -> None:

@@ -1,7 +1,7 @@
-"""Every number that a node shows, as one table: name, kind, labels, meaning, and how it follows from the status.
+"""Every metric of a node as one table: name, kind, help, labels, and the value's way from the status.
 
-Names follow Prometheus' conventions: base units (seconds, bytes), ``_total`` for what only grows until the next start.
-Labels take few values: peers of this run, and words that are written in this repository.
+Names follow Prometheus' conventions: base units (seconds, bytes), and ``_total`` for counters, which start at 0 with
+the process. Labels have few values: the peers of this run, and words from this repository.
 """
 
 import math
@@ -19,12 +19,12 @@ from deca_node.daemon.status.facts import PeerRow, Position, Spread, Status
 PREFIX = "deca_"
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
-"""Values of the labels, in their order, and the number."""
+"""The values of the labels, in their order, and the number."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One row: ``kind`` is gauge or counter, ``help`` one sentence. A histogram's samples are made elsewhere."""
+    """One row of the table. ``kind`` is gauge, counter or histogram; ``read`` gives the samples of the first two."""
 
     name: str
     kind: str
@@ -34,7 +34,7 @@ class Metric:
 
 
 def registry(status: Callable[[], Status]) -> CollectorRegistry:
-    """All of :data:`METRICS`, read anew at every scrape, beside what the client library tells of the process."""
+    """All of :data:`METRICS`, read at every scrape, and the client library's metrics of the process."""
     made = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=made)
     PlatformCollector(registry=made)
@@ -43,8 +43,8 @@ def registry(status: Callable[[], Status]) -> CollectorRegistry:
 
 
 def flat(status: Status) -> dict[str, Any]:
-    """All of :data:`METRICS` by name: a number, or numbers by the values of the labels, a space between them. What has
-    no value is left out. For files; a histogram is its sum and its count there."""
+    """All of :data:`METRICS` by name, for files. A metric is a number, or numbers by the values of its labels with
+    spaces between them; a histogram is its sum and its count. Metrics without a value are left out."""
     found: dict[str, Any] = {}
     for metric in METRICS:
         if metric.kind == "histogram":
@@ -84,7 +84,7 @@ def _histogram(metric: Metric, status: Status) -> Family:
 
 
 def _one(value: Callable[[Status], float | None]) -> Callable[[Status], Samples]:
-    """One sample without labels, or none where there is no value."""
+    """One sample without labels, or none if there is no value."""
 
     def read(status: Status) -> Samples:
         found = value(status)
@@ -133,97 +133,99 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "deca_node_info",
         "gauge",
-        "Always 1; the labels say which version runs which run.",
+        "Always 1. The labels are the version, and the run's name and fingerprint.",
         lambda s: [((s.version, s.run, s.fingerprint), 1.0)],
         ("version", "run", "fingerprint"),
     ),
     Metric(
-        "deca_phase_info", "gauge", "Always 1; the label is the node's phase.", lambda s: [((s.phase,), 1)], ("phase",)
+        "deca_phase_info", "gauge", "Always 1. The label is the node's phase.", lambda s: [((s.phase,), 1)], ("phase",)
     ),
     Metric("deca_ready", "gauge", "Whether the node takes part in the run (1) or not (0).", _one(lambda s: s.ready)),
-    Metric("deca_uptime_seconds", "gauge", "Since the node's start.", _one(lambda s: s.uptime_seconds)),
+    Metric("deca_uptime_seconds", "gauge", "Time since the node's start.", _one(lambda s: s.uptime_seconds)),
     Metric(
         "deca_loop_lag_p50_seconds",
         "gauge",
-        "How late the event loop runs what is due: the median over the last while.",
+        "How late the event loop runs due work: recent median.",
         _one(lambda s: _spread(s.loop_lag, lambda lag: lag.p50)),
     ),
     Metric(
         "deca_loop_lag_p99_seconds",
         "gauge",
-        "How late the event loop runs what is due: the 99th percentile over the last while.",
+        "How late the event loop runs due work: recent 99th percentile.",
         _one(lambda s: _spread(s.loop_lag, lambda lag: lag.p99)),
     ),
     Metric("deca_run_steps", "gauge", "Steps of the whole run, flush mixes included.", _position(lambda p: p.total)),
     Metric(
         "deca_run_steps_done",
         "gauge",
-        "Steps of the run that are done here; fewer after going back to a checkpoint.",
+        "Steps of the run that this node has done. Lower after it resumed from a checkpoint.",
         _position(lambda p: p.done),
     ),
     Metric("deca_rounds", "gauge", "Rounds of the run, without the final flush.", _position(lambda p: p.rounds)),
     Metric(
         "deca_round",
         "gauge",
-        "The round being worked on, from 1; rounds + 1 is the flush.",
+        "The current round, from 1. The flush is round deca_rounds + 1.",
         _position(lambda p: p.round),
     ),
     Metric("deca_activations", "gauge", "Visits of blocks in the whole run.", _position(lambda p: p.activations)),
-    Metric("deca_activation", "gauge", "The visit being worked on, from 0.", _position(lambda p: p.activation)),
+    Metric("deca_activation", "gauge", "The current visit, from 0.", _position(lambda p: p.activation)),
     Metric(
         "deca_block_info",
         "gauge",
-        "Always 1; the label is the block being worked on.",
+        "Always 1. The label is the current block.",
         lambda s: [] if s.position is None else [((s.position.block_name,), 1.0)],
         ("block",),
     ),
     Metric(
         "deca_steps_per_second",
         "gauge",
-        "Pace over the last minute, or over the last 100 steps where those took longer.",
+        "Steps per second over the last minute, or over the last 100 steps if these took longer.",
         _one(lambda s: s.steps_per_second),
     ),
     Metric(
         "deca_remaining_seconds",
         "gauge",
-        "Until the run is done, at the present pace; evaluations that come seldom are not foreseen.",
+        "Time until the run is complete, at the current pace. Evaluations are not included.",
         _one(lambda s: s.remaining_seconds),
     ),
-    Metric("deca_step_duration_seconds", "histogram", "From one step's mix to the next one's, waiting included."),
+    Metric(
+        "deca_step_duration_seconds", "histogram", "Time from one step's mix to the next step's mix, waiting included."
+    ),
     Metric(
         "deca_train_loss",
         "gauge",
-        "Loss of the newest batch, nats per token or labelled record.",
+        "Loss of the newest batch, in nats per token or per labelled record.",
         _one(lambda s: s.train_loss),
     ),
     Metric(
         "deca_heldout_loss",
         "gauge",
-        "Held-out loss as last measured, nats per token or labelled record.",
+        "Newest held-out loss, in nats per token or per labelled record.",
         _one(lambda s: s.heldout_loss),
     ),
     Metric(
         "deca_heldout_accuracy",
         "gauge",
-        "Share of the held-out records whose label a classifier found, as last measured.",
+        "Share of held-out records that a classifier labels correctly, as last measured.",
         _one(lambda s: s.heldout_accuracy),
     ),
     Metric(
         "deca_heldout_macro_f1",
         "gauge",
-        "Mean F1 over the labels that occur in a classifier's held-out records, as last measured.",
+        "Mean F1 over the labels in a classifier's held-out records, as last measured.",
         _one(lambda s: s.heldout_macro_f1),
     ),
     Metric(
         "deca_consensus_distance",
         "gauge",
-        "RMS distance of the active block's public copy to the mean of its own and its neighbours'.",
+        "RMS distance between the active block's public copy and the mean of this node's and its neighbours' copies.",
         _one(lambda s: s.consensus_distance),
     ),
     Metric(
         "deca_flows_clipped_share",
         "gauge",
-        "Share of a peer's newest flows that were clipped, counted by parameter tensor; only under robust = clip.",
+        "Share of a peer's newest flows that were clipped, counted by parameter tensor. Only with robust = clip.",
         _clipped,
         ("peer",),
     ),
@@ -231,84 +233,83 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "deca_privacy_epsilon",
         "gauge",
-        "Epsilon of differential privacy spent in this node's folder, the steps of the present visit included; only "
-        "under dp_noise.",
+        "Epsilon of differential privacy spent in this node's folder, the current visit included. Only with dp_noise.",
         _figure("privacy_epsilon"),
     ),
     Metric("deca_gradient_norm", "gauge", "Norm of the newest gradient.", _figure("grad_norm")),
     Metric(
         "deca_step_compute_seconds",
         "gauge",
-        "Forward, backward and Adam of the newest step.",
+        "Time of the newest step's forward pass, backward pass and Adam update.",
         _figure("compute_seconds"),
     ),
-    Metric("deca_step_encode_seconds", "gauge", "Quantizing the newest update.", _figure("encode_seconds")),
+    Metric("deca_step_encode_seconds", "gauge", "Time to quantize the newest update.", _figure("encode_seconds")),
     Metric(
         "deca_step_wait_seconds",
         "gauge",
-        "What of the newest step was waiting for neighbours.",
+        "Time that the newest step waited for neighbours.",
         _figure("wait_seconds"),
     ),
-    Metric("deca_step_mix_seconds", "gauge", "Applying the newest flows.", _figure("mix_seconds")),
+    Metric("deca_step_mix_seconds", "gauge", "Time to apply the newest flows.", _figure("mix_seconds")),
     Metric(
         "deca_discrepancy_rms",
         "gauge",
-        "The discrepancy h: what neighbours' copies add to the gradient, RMS over the active block.",
+        "RMS of the discrepancy h over the active block: the neighbours' contribution to the gradient.",
         _figure("h_rms"),
     ),
     Metric(
         "deca_peer_up",
         "gauge",
-        "Whether there is a session with the peer.",
+        "Whether there is a session with the peer (1) or not (0).",
         _peers(lambda p: p.state == "up"),
         ("peer",),
     ),
     Metric(
         "deca_peer_edge_open",
         "gauge",
-        "Whether this visit's edge is open.",
+        "Whether the edge to the peer is open in this visit (1) or not (0).",
         _peers(lambda p: p.edge == "open"),
         ("peer",),
     ),
     Metric(
         "deca_peer_behind_exchanges",
         "gauge",
-        "By how many exchanges the peer's updates are behind this node's.",
+        "How many exchanges the peer's updates are behind this node's.",
         _peers(lambda p: p.behind),
         ("peer",),
     ),
     Metric(
         "deca_peer_activation",
         "gauge",
-        "The visit that the peer works on, from 0; -1 while it does not train.",
+        "The peer's current visit, from 0; -1 while the peer does not train.",
         _peers(lambda p: p.activation),
         ("peer",),
     ),
     Metric(
         "deca_peer_rtt_p50_seconds",
         "gauge",
-        "Round trip of a ping, median over the last while.",
+        "Round-trip time of a ping to the peer: recent median.",
         _peers(lambda p: _spread(p.rtt, lambda rtt: rtt.p50)),
         ("peer",),
     ),
     Metric(
         "deca_peer_rtt_p99_seconds",
         "gauge",
-        "Round trip of a ping, 99th percentile over the last while.",
+        "Round-trip time of a ping to the peer: recent 99th percentile.",
         _peers(lambda p: _spread(p.rtt, lambda rtt: rtt.p99)),
         ("peer",),
     ),
     Metric(
         "deca_peer_sent_bytes_total",
         "counter",
-        "Sent to the peer, by kind of message, framing included.",
+        "Bytes sent to the peer, by kind of message, framing included.",
         _traffic(lambda p: p.sent_bytes),
         ("peer", "kind"),
     ),
     Metric(
         "deca_peer_received_bytes_total",
         "counter",
-        "Received from the peer, by kind of message, framing included.",
+        "Bytes received from the peer, by kind of message, framing included.",
         _traffic(lambda p: p.received_bytes),
         ("peer", "kind"),
     ),
@@ -316,46 +317,46 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "deca_exchange_events_total",
         "counter",
-        "What happened to edges, offers and flows, by kind.",
+        "Events of edges, offers and flows, by kind.",
         _by_key(lambda s: s.counters),
         ("kind",),
     ),
     Metric(
         "deca_refusals_total",
         "counter",
-        "Messages and callers that were refused, by reason.",
+        "Refused messages and callers, by reason.",
         _by_key(lambda s: s.refusals),
         ("reason",),
     ),
     Metric(
         "deca_quarantines_total",
         "counter",
-        "How often a peer was put in quarantine for having broken the rules again and again.",
+        "Quarantines that this node has imposed on peers which broke the rules repeatedly.",
         _one(lambda s: s.quarantines),
     ),
     Metric(
         "deca_peer_quarantine_end_timestamp_seconds",
         "gauge",
-        "Until when the peer is in quarantine, unix time; absent for those that are not.",
+        "End of the peer's quarantine in unix time. Absent for peers that are not in quarantine.",
         _peers(lambda p: p.quarantined_until),
         ("peer",),
     ),
     Metric(
         "deca_tls_handshakes_total",
         "counter",
-        "TLS handshakes that callers began, those that failed included; absent in plaintext.",
+        "TLS handshakes that callers began, failed ones included. Absent in plaintext.",
         _one(lambda s: s.tls_handshakes),
     ),
     Metric(
         "deca_tls_callers_total",
         "counter",
-        "Connections whose caller got through its handshake and said who it is; absent in plaintext.",
+        "Connections whose caller finished the handshake and named itself. Absent in plaintext.",
         _one(lambda s: s.tls_callers),
     ),
     Metric(
         "deca_checkpoint_timestamp_seconds",
         "gauge",
-        "When the newest checkpoint of this process was written, unix time.",
+        "Time of this process's newest checkpoint, in unix time.",
         _one(lambda s: s.checkpoint.written),
     ),
     Metric(
@@ -367,7 +368,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "deca_certificate_expiry_timestamp_seconds",
         "gauge",
-        "When the node's certificate expires, unix time.",
+        "End of the node's certificate, in unix time.",
         _one(lambda s: s.certificate_expires),
     ),
 )

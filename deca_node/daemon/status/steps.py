@@ -16,7 +16,7 @@ from deca_node.protocol.agreed.schedule import Activation, Ordinal, Step
 from deca_node.protocol.node.state import NodeState
 
 WORK = ("compute_seconds", "encode_seconds", "mix_seconds")
-"""Figures that tell what the trainer did in a step; the rest of the step it waited."""
+"""Figures with the time that the trainer worked in a step. It waited for the rest of the step."""
 
 Traffic = Mapping[str, Mapping[str, int]]
 """Bytes since the node's start, by peer and by direction and kind, as in ``sent.update``."""

@@ -1,8 +1,8 @@
-"""Curves for TensorBoard, where somebody wants them there: an optional extra, loaded only if it is asked for.
+"""Curves for TensorBoard: an optional extra, loaded only if the setting ``tensorboard`` is given.
 
-Its own package writes the records, without TensorFlow and without torch. A new file for every start, as TensorBoard
-expects it; steps are ordinals of the run, so what was trained again lies over what was lost. As with ``metrics.jsonl``
-a full disk costs records, and nothing else.
+TensorBoard's own package writes the records, without TensorFlow and torch. Every start makes a new file, as TensorBoard
+expects. Steps are ordinals of the run, so steps that are trained again are drawn over the lost ones. As with
+``metrics.jsonl``, records are lost on a full disk, and training goes on.
 """
 
 import errno
@@ -23,18 +23,18 @@ NOT_INSTALLED = (
 
 
 class Curves(Protocol):
-    """Whatever takes named numbers over steps."""
+    """A receiver of named numbers over steps."""
 
     def add(self, group: str, figures: Mapping[str, Any], step: int) -> None:
-        """Numbers at one step; what is no number is passed over."""
+        """Add numbers at one step. Values of other types are skipped."""
 
     def close(self) -> None:
-        """No more."""
+        """Close the receiver."""
 
 
 class TensorBoard:
-    """An event file in ``folder``. Raises SettingsError where the package is missing, StorageError where the folder
-    cannot be written."""
+    """An event file in ``folder``. Raises SettingsError if the package is missing, StorageError if the folder cannot be
+    written."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -57,13 +57,13 @@ class TensorBoard:
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def add(self, group: str, figures: Mapping[str, Any], step: int) -> None:
-        """Numbers at one step, under ``group/name``; what is no number is passed over."""
+        """Add numbers at one step, under ``group/name``. Values of other types are skipped."""
         numbers = {name: value for name, value in figures.items() if isinstance(value, int | float)}
         values = [self._summary.Value(tag=f"{group}/{name}", simple_value=value) for name, value in numbers.items()]
         self._write(self._event(wall_time=time.time(), step=step, summary=self._summary(value=values)))
 
     def close(self) -> None:
-        """End the file."""
+        """Close the file."""
         self._file.close()
 
     def _write(self, event: Any) -> None:
@@ -81,7 +81,7 @@ class TensorBoard:
 
 
 class _Whole:
-    """A file in which a write that fell short is an error."""
+    """A file in which a short write is an error."""
 
     def __init__(self, file: Any) -> None:
         self._file = file

@@ -1,8 +1,8 @@
-"""Where frames lie: one piece of shared memory cut into slots, seen by the daemon and by its trainer.
+"""Shared memory for frames, cut into slots. The daemon and its trainer both map it.
 
-The daemon keeps the books (which frame lies in which slot), the trainer only follows them; so codes pass
-between the network's process and the GPU's without a copy through a pipe. The memory is anonymous: it is
-gone when both processes are, however they end.
+The daemon records which frame is in which slot, and tells the trainer. So a frame passes between the two processes
+without a copy through a pipe. The memory is anonymous: the system frees it when both processes have ended, in whatever
+way they end.
 """
 
 import heapq
@@ -20,7 +20,7 @@ PAGE_BYTES = 4096
 
 
 def shared_file() -> int:
-    """A descriptor of an anonymous file that child processes can inherit."""
+    """The descriptor of an anonymous file, which child processes can inherit."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("deca-frames", 0)
     descriptor, path = tempfile.mkstemp(prefix="deca-frames-")
@@ -29,7 +29,7 @@ def shared_file() -> int:
 
 
 class Arena:
-    """``slots`` buffers of ``slot_bytes`` each over the file ``descriptor``."""
+    """``slots`` buffers of at least ``slot_bytes`` bytes each, in the file ``descriptor``."""
 
     def __init__(self, descriptor: int, slot_bytes: int, slots: int) -> None:
         self.slot_bytes = -(-max(slot_bytes, 1) // PAGE_BYTES) * PAGE_BYTES
@@ -48,8 +48,11 @@ class Arena:
 
 
 class FrameStore:
-    """The books over an arena: frames by name. A slot is free again once its frame was released and
-    nobody is sending it any more. ``kept_free`` slots are never given to what comes in from peers."""
+    """Records which frame is in which slot of an arena.
+
+    A slot is free again when its frame was released and no session is sending it. Frames from peers leave ``kept_free``
+    slots free.
+    """
 
     def __init__(self, arena: Arena, kept_free: int = 0) -> None:
         self._arena = arena
@@ -60,22 +63,22 @@ class FrameStore:
         self._held_from: Counter[str] = Counter()
         self._released: set[FrameId] = set()
         self.on_free: Callable[[FrameId], None] = lambda _: None
-        """Called whenever a frame's slot is free again."""
+        """Called each time a frame's slot becomes free."""
 
     def reserve(self, frame: FrameId, nbytes: int) -> memoryview:
-        """A slot for a new frame. Raises StorageError where all are taken."""
+        """Take a slot for a new frame; returns its memory. Raises StorageError if no slot is free."""
         if frame in self._slots:
             raise StorageError(f"{frame} is already held")
         if not self._free:
             raise StorageError(f"no slot is free for {frame}; {self._arena.slots} frames are held")
-        # The lowest free slot first, so that pages which were never needed stay untouched.
+        # The lowest free slot first, so that most pages of the arena are never touched.
         slot = heapq.heappop(self._free)
         self._slots[frame] = (slot, nbytes)
         self._held_from[frame.sender] += 1
         return self._arena.slot(slot, nbytes)
 
     def has_room(self) -> bool:
-        """Whether one more frame may come in from a peer."""
+        """Whether a peer may send one more frame."""
         return len(self._free) > self._kept_free
 
     def view(self, frame: FrameId) -> memoryview:
@@ -83,7 +86,7 @@ class FrameStore:
         return self._arena.slot(*self._slots[frame])
 
     def slot(self, frame: FrameId) -> tuple[int, int]:
-        """Where a frame lies: slot and size in bytes."""
+        """The slot of a held frame, and the frame's size in bytes."""
         return self._slots[frame]
 
     def __contains__(self, frame: FrameId) -> bool:
@@ -93,19 +96,19 @@ class FrameStore:
         return len(self._slots)
 
     def held_from(self, sender: str) -> int:
-        """How many frames of one sender are held."""
+        """The number of frames held from one sender."""
         return self._held_from[sender]
 
     def hold(self, frame: FrameId) -> None:
-        """Somebody is sending this frame: keep its slot even if it is released meanwhile."""
+        """A session begins to send this frame: keep its slot until :meth:`unhold`, even if the frame is released."""
         self._holds[frame] += 1
 
     def senders(self, frame: FrameId) -> int:
-        """How many are sending this frame, or are about to."""
+        """The number of sessions that hold this frame to send it."""
         return self._holds[frame]
 
     def unhold(self, frame: FrameId) -> None:
-        """That sending is over."""
+        """A session has sent this frame, or gives it up."""
         self._holds[frame] -= 1
         if self._holds[frame] <= 0:
             del self._holds[frame]
@@ -113,7 +116,7 @@ class FrameStore:
                 self._let_go(frame)
 
     def release(self, frame: FrameId) -> None:
-        """The core needs this frame no more."""
+        """The node needs this frame no more."""
         if frame in self._slots:
             if self._holds[frame]:
                 self._released.add(frame)

@@ -1,8 +1,8 @@
 """The trainer's own process: ``python -m deca_node.daemon.trainer.child SOCKET MEMORY``.
 
-Two inherited descriptors are all it has of the node: a socket with commands and events as lines of JSON,
-and the shared memory in which frames lie. It obeys one command at a time and answers each with one event.
-If it dies the node lives; if the node dies the socket ends, and so does this process.
+It is joined to the node by two inherited descriptors: a socket for commands and events as lines of JSON, and the shared
+memory for frames. It obeys one command at a time and answers each with one event. If this process dies, the node lives
+on. If the node dies, the socket closes and this process ends.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from deca_node.protocol.errors import DecaError, TrainerError
 
 
 class ArenaFrames:
-    """The frames a command names, as buffers; the daemon's books say where they lie."""
+    """The frames that a command names, as buffers. The command says in which slots they are."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -30,18 +30,18 @@ class ArenaFrames:
         self.slots: messages.Slots = {}
 
     def shape(self, shape: messages.ArenaShape) -> None:
-        """Map the memory, once the daemon knows how it is cut."""
+        """Map the memory, once the daemon has told its shape."""
         self._arena = Arena(self._descriptor, shape.slot_bytes, shape.slots)
 
     def view(self, frame: FrameId) -> memoryview:
-        """The bytes of a frame, to read or to fill."""
+        """The bytes of a frame, to read or to write."""
         assert self._arena is not None, "frames are named only after the arena was shaped"
         return self._arena.slot(*self.slots[frame])
 
 
 def main() -> int:
-    """Load, then obey until the socket ends."""
-    # Terminals and service managers send these to every process of the group; the daemon alone decides what they mean.
+    """Load the model, then obey commands until the socket closes."""
+    # Terminals and service managers signal the whole process group. The daemon alone acts on signals.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=int(sys.argv[1]))
@@ -52,7 +52,7 @@ def main() -> int:
             _serve(stream, frames)
         except DecaError as problem:
             stream.write(messages.encode(e.TrainerFailed(str(problem), problem.exit_code)))
-        except Exception as problem:  # noqa: BLE001 (whatever it was, the node must hear of it)
+        except Exception as problem:  # noqa: BLE001 (the node must hear of every failure)
             traceback.print_exc()
             stream.write(messages.encode(_failure(problem)))
             return 1
@@ -64,11 +64,11 @@ def _serve(stream: RawIOBase, frames: ArenaFrames) -> None:
     options = messages.decode(next(lines)).body
     if options.threads:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
-    # Several nodes may share one machine's cores; spinning threads would starve each other.
+    # Several nodes may share one machine's cores, and spinning threads would starve each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Tensors of 2 MiB and more lie on huge pages where Linux leaves that to those who ask: encoding differences, which
-    # is bound by memory, then takes about a sixth less time.
+    # Have torch ask for huge pages for tensors of 2 MiB and more: encoding differences is bound by memory, and takes
+    # about a sixth less time on huge pages.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from deca_node.numerics.trainer import Trainer
 
@@ -88,7 +88,7 @@ def _serve(stream: RawIOBase, frames: ArenaFrames) -> None:
 
 
 def _failure(problem: Exception) -> e.TrainerFailed:
-    """An unforeseen end, with advice where the kind of problem is known."""
+    """The event for an unexpected error, with advice if memory was short."""
     text = str(problem).strip().splitlines()
     first = text[0] if text else type(problem).__name__
     advice = ""
@@ -99,7 +99,7 @@ def _failure(problem: Exception) -> e.TrainerFailed:
 
 
 def _out_of_memory(problem: Exception) -> bool:
-    """Python, a GPU and torch on a CPU each say so in another way."""
+    """Python, CUDA and torch on a CPU each report it in their own way."""
     named = type(problem).__name__ == "OutOfMemoryError" or isinstance(problem, MemoryError)
     return named or (isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem))
 

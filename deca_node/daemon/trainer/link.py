@@ -1,4 +1,4 @@
-"""The daemon's end of its trainer: spawn it, send commands, hear events, notice its death."""
+"""The daemon's end of the trainer: start its process, send commands, receive events, notice its death."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ END_SECONDS = 5.0
 
 
 class TrainerLink:
-    """A trainer in a process of its own. ``tell`` takes its events, ``note`` what it says while it loads."""
+    """A trainer in its own process. ``tell`` takes its events, ``note`` takes its remarks while it loads."""
 
     def __init__(self, tell: Callable[[e.TrainerEvent], None], note: Callable[[messages.Remark], None]) -> None:
         self.memory = shared_file()
@@ -31,7 +31,7 @@ class TrainerLink:
         self._ending = False
 
     async def start(self, setup: TrainerOptions, priority: str) -> None:
-        """Spawn the process and send it what it needs to load; after a death, another one."""
+        """Start the process and send it ``setup``. A process that was started before is ended first."""
         await self._end()
         self._ending = False
         ours, theirs = socket.socketpair()
@@ -50,19 +50,14 @@ class TrainerLink:
         self._writer.write(messages.encode(setup))
         self._task = asyncio.ensure_future(self._listen(reader))
 
-    @property
-    def pid(self) -> int | None:
-        """The process id, once started."""
-        return self._process.pid if self._process else None
-
     def send(self, body: object, slots: messages.Slots | None = None) -> None:
-        """One command, with the places of the frames it names. To a dead trainer nothing is sent: its death is
-        told as an event."""
+        """Send one command, with the slots of the frames that it names. A dead trainer gets nothing; its death is
+        reported as an event."""
         if self._writer and not self._writer.is_closing():
             self._writer.write(messages.encode(body, slots))
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
-        """Pass on what it says, until its last word or its death; only one of the two is told."""
+        """Pass on its messages until it fails or dies, and report that once."""
         try:
             while line := await reader.readline():
                 body = messages.decode(line).body
@@ -75,7 +70,7 @@ class TrainerLink:
         except ConnectionError:
             pass
         except UNFIT as problem:
-            self._tell(e.TrainerFailed(f"the trainer said what nobody understands: {problem}", TrainerError.exit_code))
+            self._tell(e.TrainerFailed(f"the trainer sent a malformed message: {problem}", TrainerError.exit_code))
             return
         assert self._process is not None
         code = await self._process.wait()
@@ -85,16 +80,16 @@ class TrainerLink:
             self._tell(e.TrainerFailed(f"the trainer process {how}{advice}", TrainerError.exit_code, died=True))
 
     async def dismiss(self) -> None:
-        """End the process; the shared memory stays."""
+        """End the process and keep the shared memory."""
         await self._end()
 
     async def close(self) -> None:
-        """End the process, and let the shared memory go."""
+        """End the process and free the shared memory."""
         await self._end()
         os.close(self.memory)
 
     async def _end(self) -> None:
-        """First by the end of its socket, then by force."""
+        """Close its socket, and kill it if it does not end then."""
         self._ending = True
         if self._writer:
             self._writer.close()

@@ -1,9 +1,10 @@
-"""How a node's processes hold memory, set once: in the daemon before it has threads, in its trainer before it trains.
+"""How both processes keep and return memory. Each sets it once: the daemon before it has threads, the trainer before it
+trains.
 
-A daemon takes and returns buffers of half a megabyte or two, thousands of times per update, a trainer the activations
-of every step. Out of the box glibc gives such memory back to the system and asks for it again, page by page; and a full
-garbage collection walks through every module that was imported, a quarter of a second with torch, finds nothing, and
-keeps the peers waiting meanwhile.
+A daemon takes and returns buffers of half a megabyte to two, thousands of times per update; a trainer takes and returns
+the activations of every step. By default glibc returns such memory to the system and asks for it again, page by page.
+A full garbage collection walks through every imported module, which takes a quarter of a second with torch; it finds
+nothing there, and peers wait meanwhile.
 """
 
 import ctypes
@@ -12,17 +13,17 @@ import sys
 from collections.abc import Callable
 
 MMAP_THRESHOLD_BYTES = 32 << 20
-"""Below this size memory comes from the heap, not from a mapping of its own."""
+"""Blocks smaller than this come from the heap; larger ones get a mapping of their own."""
 
 TRIM_THRESHOLD_BYTES = 256 << 20
-"""The heap keeps this much free memory before it returns any."""
+"""The heap keeps up to this much free memory."""
 
 # Names of mallopt's parameters in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def settle_memory() -> None:
-    """Keep freed buffers for the next ones, and what is loaded now out of garbage collections."""
+    """Reuse freed buffers, and leave everything that is loaded now out of garbage collections."""
     mallopt = _of_libc("mallopt")
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
@@ -32,14 +33,14 @@ def settle_memory() -> None:
 
 
 def return_memory() -> None:
-    """Give what is free back to the system, as after a thousand callers at once: now and then, since the threshold
-    keeps it for the buffers of updates. Takes a few milliseconds at most."""
+    """Return free memory to the system. The threshold above keeps it otherwise, for instance after a thousand callers
+    at once. It takes a few milliseconds at most."""
     malloc_trim = _of_libc("malloc_trim")
     if malloc_trim is not None:
         malloc_trim(0)
 
 
 def _of_libc(name: str) -> Callable[..., int] | None:
-    """A function of glibc; None where the C library is another one, which then does as it always does."""
+    """A function of glibc; None if the C library is another one, whose defaults then stay."""
     function: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
     return function

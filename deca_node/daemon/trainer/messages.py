@@ -1,7 +1,7 @@
 """Commands and events as lines of JSON, for the socket between the daemon and its trainer.
 
-The dataclasses of :mod:`deca_node.protocol` are the schema; pydantic reads and checks them. Tensor bytes
-never pass here: a command names frames, and ``slots`` says where in shared memory each of them lies.
+The dataclasses of :mod:`deca_node.protocol` are the schema; pydantic reads and checks them. Tensor bytes do not pass
+here: a command names frames, and ``slots`` says where each frame is in shared memory.
 """
 
 import json
@@ -18,12 +18,12 @@ from deca_node.protocol.options import TrainerOptions
 from deca_node.storage.jsons import parse
 
 Slots = dict[FrameId, tuple[int, int]]
-"""Where frames lie: slot and size in bytes."""
+"""The slot of each frame, and its size in bytes."""
 
 
 @dataclass(frozen=True)
 class ArenaShape:
-    """How the shared memory is cut; the second message to a trainer, after its TrainerOptions."""
+    """The shape of the shared memory. It is the second message to a trainer, after TrainerOptions."""
 
     slot_bytes: int
     slots: int
@@ -31,7 +31,7 @@ class ArenaShape:
 
 @dataclass(frozen=True)
 class Remark:
-    """From the trainer, while it loads: what it is doing, for people."""
+    """A log line from the trainer, while it loads."""
 
     sentence: str
     level: str = "info"
@@ -39,7 +39,7 @@ class Remark:
 
 @dataclass(frozen=True)
 class Envelope:
-    """A message with the places of the frames it names."""
+    """A message with the slots of the frames that it names."""
 
     body: Any
     slots: Slots = field(default_factory=dict)
@@ -64,7 +64,7 @@ _SLOTS: "pydantic.TypeAdapter[list[tuple[FrameId, int, int]]]" = pydantic.TypeAd
 
 
 def encode(body: Any, slots: Mapping[FrameId, tuple[int, int]] | None = None) -> bytes:
-    """One line."""
+    """The message as one line."""
     cls = type(body)
     message: dict[str, Any] = {"kind": cls.__name__, "body": _ADAPTERS[cls].dump_python(body, mode="json")}
     if slots:
@@ -73,7 +73,7 @@ def encode(body: Any, slots: Mapping[FrameId, tuple[int, int]] | None = None) ->
 
 
 def decode(line: bytes) -> Envelope:
-    """The inverse of :func:`encode`. Raises ValueError (pydantic's is one) for anything else."""
+    """The inverse of :func:`encode`. Raises ValueError (or pydantic's, which is one) for a malformed line."""
     message = parse(line)
     body = _ADAPTERS[_BODIES[message["kind"]]].validate_python(message["body"])
     slots = _SLOTS.validate_python(message.get("slots", []))

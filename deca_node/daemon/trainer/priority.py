@@ -1,8 +1,8 @@
-"""Who gets a core first: the network's threads, which a peer waits for, before the trainer, which nobody does.
+"""Who gets a core first: the network's threads, because peers wait for them, and then the trainer.
 
-A trainer takes every core it is given, and never sleeps. Beside a nice one a thread of the network that was woken
-still waits up to milliseconds for its core, beside one of the idle class hardly ever (docs/LOG.md). The network's
-threads also wait for each other, so their own slices are short. Neither needs a privilege.
+A trainer takes every core that it is given and never sleeps. If it is only nice, a woken thread of the network still
+waits for its core for up to milliseconds; if it is in the idle class, hardly ever (docs/LOG.md). The network's threads
+also wait for each other, so their time slices are short. Neither change needs a privilege.
 
 Sources: sched(7), sched_setattr(2); for what a slice means, the kernel's documentation of its EEVDF scheduler.
 """
@@ -16,7 +16,7 @@ import sys
 
 NICENESS_LOW, NICENESS_MAX = 5, 19
 SLICE_NANOSECONDS = 100_000
-"""The shortest that Linux grants (since 6.12; earlier ones leave it as it is)."""
+"""The shortest slice that Linux grants (since 6.12; earlier versions ignore it)."""
 
 # Python has no function for this system call, nor has glibc before 2.41; the number depends on the machine.
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
@@ -24,14 +24,16 @@ _ATTRIBUTES = struct.Struct("=IIQiIQQQ")
 
 
 def give_way(pid: int, priority: str) -> None:
-    """Let a process that has just been started stand back behind this one, as far as ``priority`` says: ``idle`` (it
-    runs when nobody else on its cores wants to), ``low`` (nicer by 5) or ``normal``. Threads it starts later do the
-    same. Where the system knows no idle class, it is as nice as can be; what the system refuses stays as it was."""
+    """Set the priority of a process that this one has just started, and of its later threads.
+
+    ``idle``: it runs when no other process on its cores wants to; ``low``: it is nicer by 5; ``normal``: as this one.
+    A system without an idle class gets the highest niceness instead. Changes that the system refuses are left out.
+    """
     own = os.getpriority(os.PRIO_PROCESS, 0)
     niceness = min(own + {"idle": NICENESS_MAX, "low": NICENESS_LOW, "normal": 0}[priority], NICENESS_MAX)
     if sys.platform == "linux":
         if _ordinary():
-            # A slice is inherited, and outlives the change to the idle class: the system's own comes back before it.
+            # A child inherits the short slice, and keeps it in the idle class: restore the system's slice first.
             _set_slice(pid, niceness, 0)
         if priority == "idle":
             with contextlib.suppress(OSError):
@@ -41,20 +43,20 @@ def give_way(pid: int, priority: str) -> None:
 
 
 def answer_promptly() -> bool:
-    """Have this thread, and all that it starts from now on, wait for a core less long and keep it less long at a time;
-    whether the system could do that. To be called before there are other threads."""
+    """Give this thread, and all that it starts later, short time slices: they get a core sooner and keep it for less
+    time. Returns whether the system could do that. Call it before there are other threads."""
     if sys.platform != "linux" or not _ordinary():
         return False
     return _set_slice(0, os.getpriority(os.PRIO_PROCESS, 0), SLICE_NANOSECONDS)
 
 
 def _ordinary() -> bool:
-    """Whether nobody has chosen another class for this node, which then stays as it is, its trainer's too."""
+    """Whether this node runs in the default class. If its owner chose another, the trainer keeps that class too."""
     return os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def _set_slice(pid: int, niceness: int, nanoseconds: int) -> bool:
-    """How long an ordinary process keeps a core that others want (0: as the system has it); whether that was done."""
+    """Set how long an ordinary process keeps a core that others want (0: the system's default); returns success."""
     number = _SCHED_SETATTR.get(platform.machine())
     if number is None:
         return False

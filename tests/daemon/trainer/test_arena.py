@@ -1,4 +1,4 @@
-"""The books of the shared memory: no slot twice, none while somebody sends it, none past the end."""
+"""Slots of the shared memory: none is given twice, none is reused while a session sends it, none is past the end."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""How the daemon's process holds memory."""
+"""How a process keeps and returns memory."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Between daemon and trainer: whatever is sent is what arrives."""
+"""Messages between daemon and trainer arrive as they were sent."""
 
 from typing import Any
 
