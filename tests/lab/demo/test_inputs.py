@@ -7,10 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from deca_node.lab.demo import inputs
-from deca_node.lab.demo.toy_model import Recipe, ToyModel
+from deca_node.lab.demo.toy_model import Progress, Recipe, ToyModel
 
 
-def no_training(folder: Path, recipe: Recipe | None) -> ToyModel:
+def no_training(folder: Path, recipe: Recipe | None, _progress: Progress | None = None) -> ToyModel:
     assert recipe is not None
     return ToyModel(folder, parameters=recipe.steps, loss=0.0, cached=False)
 
