@@ -1,11 +1,11 @@
 #!/bin/sh
-# What docker/Dockerfile's image holds, proven where no container engine runs: the build stage's own steps in a clean
-# environment, from what a build would see of this repository; then, with no more rights than the image's user has, a
-# testbed of two nodes: certificates, inputs, health check, stop, start, and a whole run.
+# Checks the content of docker/Dockerfile's image on a machine without a container engine. It takes the steps of the
+# build stages in a clean environment, from the files that a build would see. Then it runs a testbed of two nodes with
+# the rights of the image's user: certificates, inputs, health check, stop, start, and a whole run.
 #
 #   docker/check_install.sh [cpu|cuda]      needs Python 3.11 or newer, a C compiler, git's tar, and some minutes
 #
-# TORCH_INDEX says where torch is looked for, as in the Dockerfile; variables of pip (PIP_*) are passed on.
+# TORCH_INDEX names the index of torch, as in the Dockerfile; variables of pip (PIP_*) are passed on.
 set -eu
 
 build=${1:-cpu}
@@ -44,7 +44,7 @@ steps=$(awk -v build="$build" '
 
 for step in $steps; do
     say "docker/install.sh $step"
-    # shellcheck disable=SC2046  (one word per variable is what is meant)
+    # shellcheck disable=SC2046  (one word per variable is intended)
     (cd "$work/src" && env -i $(env | grep -E '^(PIP_[A-Z_]+|SSL_CERT_FILE|https?_proxy|no_proxy)=[^ ]*$' || true) \
         PATH=/usr/local/bin:/usr/bin:/bin HOME="$work/home" TORCH_INDEX="$TORCH_INDEX" \
         docker/install.sh "$step" "$work/deca") > "$work/install.log" 2>&1 || fail "step $step"
@@ -58,7 +58,7 @@ volumes="authority certs inputs north east tmp"
 for volume in $volumes; do mkdir "$work/$volume"; done
 chmod 0755 "$work"
 
-# Root takes off its rights, as the engine would; another user has none of them to begin with.
+# Root drops its rights, as the engine does; another user does not have them.
 as=
 if [ "$(id -u)" = 0 ]; then
     for volume in $volumes; do chown 10001:10001 "$work/$volume"; done

@@ -1,14 +1,14 @@
 #!/bin/sh
-# What the image's build stages run, one after the other, and docker/check_install.sh in the same order:
+# The steps of the image's build stages. docker/check_install.sh takes them in the same order.
 #
 #   docker/install.sh torch-cpu FOLDER          torch's CPU build into a new virtual environment
 #   docker/install.sh torch-cuda FOLDER         torch's default build (CUDA, with all that it needs but the driver)
 #   docker/install.sh dependencies FOLDER       the other packages that pyproject.toml names
 #   docker/install.sh project FOLDER [ROOT]     this project from the working directory; its files go below ROOT
 #
-# torch comes first because it is nearly all of the image and rarely changes; the project comes last because it always
-# does. pip stays outside of the environment: nothing is installed into a finished image.
-# TORCH_INDEX names one more package index to look for torch in.
+# torch comes first, because it is nearly all of the image and rarely changes. The project comes last, because it always
+# changes. pip is not in the environment, because nothing is installed into a finished image.
+# TORCH_INDEX names one more package index with torch.
 set -eu
 
 step=$1
@@ -25,7 +25,7 @@ torch_version() {
     sed -n 's/^torch==//p' constraints.txt
 }
 
-# Headers, test programs and test suites: a fifth of torch's CPU build, and nothing at run time.
+# Removes headers, test programs and test suites: a fifth of torch's CPU build, and not needed at run time.
 trim() {
     packages=$("$folder/bin/python" -c "import sysconfig; print(sysconfig.get_path('purelib'))")
     rm -rf "$packages/torch/include" "$packages/torch/test" "$packages"/torch/bin/protoc* "$packages"/torch/bin/test_*
@@ -35,7 +35,7 @@ trim() {
 case $step in
 torch-cpu)
     python3 -m venv --without-pip "$folder"
-    # Without its dependencies, which come from the usual index in the next step.
+    # The next step installs its dependencies from the usual index.
     pip --no-deps ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "torch==$(torch_version)+cpu"
     trim torch
     ;;
@@ -45,7 +45,7 @@ torch-cuda)
     trim torch
     ;;
 dependencies)
-    # shellcheck disable=SC2046  (one word per requirement is what is meant; none has a space)
+    # shellcheck disable=SC2046  (one word per requirement is intended; none has a space)
     pip --constraint constraints.txt $("$folder/bin/python" -c "import tomllib
 for needed in tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']:
     print(needed.replace(' ', ''))")
@@ -53,7 +53,7 @@ for needed in tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencie
     ;;
 project)
     pip --no-deps --root "$root" .
-    # Without a compiler the codec would be left out without a word; in an image it belongs.
+    # Without a compiler, pip would leave the codec out silently; an image must have it.
     "$folder/bin/python" -c "import glob, sys, sysconfig
 sys.exit(not glob.glob(sys.argv[1] + sysconfig.get_path('purelib') + '/deca_node/numerics/codecs/_codec*.so'))" \
         "${root%/}" || { echo "the codec was not compiled; is there a C compiler?" >&2; exit 1; }

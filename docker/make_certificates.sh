@@ -1,11 +1,11 @@
 #!/bin/sh
-# Certificates for a testbed: one authority, and a key and certificate for every node that is named.
+# Makes certificates for a testbed: one authority, and a key and a certificate for every NAME.
 #
 #   docker/make_certificates.sh AUTHORITY CERTIFICATES FEDERATION NAME...
 #
-# AUTHORITY is the authority's folder; node NAME finds its files in CERTIFICATES/NAME. What is there and still valid
-# is left as it is. Between real parties every one of these steps is done where its key belongs, and no machine sees
-# the keys of two: docs/CERTIFICATES.md.
+# AUTHORITY is the authority's folder. The files of node NAME are in CERTIFICATES/NAME. Valid certificates are kept.
+# Real parties take each step on the machine where the key belongs, and no machine sees the keys of two parties:
+# docs/TWO_PARTIES.md.
 set -eu
 
 authority=$1
@@ -24,7 +24,7 @@ for name in "$@"; do
         continue
     fi
     deca-node cert request "$name" --federation "$federation" --dir "$folder"
-    # `approve` leaves the certificate in the working directory, and says the authority's fingerprint last.
+    # `approve` leaves the certificate in the working directory, and prints the authority's fingerprint last.
     (cd "$work" && deca-node cert approve "$folder/$name.csr" --authority "$authority" --replace) > "$work/said"
     fingerprint=$(tail -n 1 "$work/said")
     deca-node cert install "$work/$name.crt" --fingerprint "$fingerprint" --dir "$folder"
