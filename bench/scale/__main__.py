@@ -25,7 +25,7 @@ from deca_node.numerics.forecast.shapes import meta_model, model_shape
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.topology import graph
 from deca_node.protocol.agreed.weights import FLUSH_TOLERANCE
-from deca_node.protocol.planning.case import Case, Machine, Mixing, ModelShape
+from deca_node.protocol.planning.case import Case, GraphFacts, Machine, ModelShape
 from deca_node.protocol.planning.duration import final_flush_seconds, run_seconds
 from deca_node.protocol.planning.traffic import edge_traffic
 
@@ -138,7 +138,7 @@ def scaled(size: int, shape: ModelShape, seed: int) -> Iterator[Row]:
         }
 
 
-def simulated(name: str, size: int, seed: int, mixing: Mixing, **changes: Any) -> Row:
+def simulated(name: str, size: int, seed: int, mixing: GraphFacts, **changes: Any) -> Row:
     """What the simulation of one graph gives, to four digits."""
     settings = settings_of(name, size, seed, **SIMULATED, **changes)
     mixes = min(mixing.mixes_to_agree, FLUSH_MIXES_MAX)
@@ -163,7 +163,7 @@ def case_of(members: tuple[str, ...], settings: RunSettings, shape: ModelShape) 
     left = left_per_mix(w, settings.flow_share)
     mixes = max(3, math.ceil(math.log(FLUSH_TOLERANCE) / math.log(left))) if left > FLUSH_TOLERANCE else 3
     gap = 1.0 - left_per_mix(w, 1.0)
-    mixing = Mixing(len(members), sum(degrees) // 2, min(degrees), max(degrees), gap, left, mixes)
+    mixing = GraphFacts(len(members), sum(degrees) // 2, min(degrees), max(degrees), gap, left, mixes)
     return Case(settings, shape, members, mixing, Machine())
 
 
@@ -181,7 +181,7 @@ def by_codec(seed: int) -> Iterator[Row]:
         w = weights(graph(named(size), settings))
         left = left_per_mix(w, settings.flow_share)
         mixes = max(3, math.ceil(math.log(FLUSH_TOLERANCE) / math.log(left)))
-        mixing = Mixing(size, 0, 4, 4, 1.0 - left, left, mixes)
+        mixing = GraphFacts(size, 0, 4, 4, 1.0 - left, left, mixes)
         yield {"codec": codec, "nodes": size, "graph": name, **simulated(name, size, seed, mixing, codec=codec)}
 
 

@@ -237,7 +237,7 @@ class FetchFailed:
 
 @dataclass(frozen=True)
 class DeadlinePassed:
-    """The time that ``Node.next_deadline`` named has come."""
+    """The time that the machine's ``next_deadline`` named has come."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class QuarantineRules:
 
 
 @dataclass(frozen=True)
-class Held:
+class QuarantineEntry:
     """A peer in quarantine: until when, in the clock of ``now``, for which last reason, how often so far, and why, in
     words."""
 
@@ -54,7 +54,7 @@ class _Record:
     offences: int = 0
     times: int = 0
     last: float = 0.0
-    held: Held | None = None
+    held: QuarantineEntry | None = None
 
 
 class Quarantine:
@@ -64,7 +64,7 @@ class Quarantine:
         self.rules = rules or QuarantineRules()
         self._records: dict[str, _Record] = {}
 
-    def offended(self, peer: str, reason: str, sentence: str, now: float) -> Held | None:
+    def offended(self, peer: str, reason: str, sentence: str, now: float) -> QuarantineEntry | None:
         """A peer has broken a rule; what follows, if that was once too often. While it is held nothing is added: what
         was under way comes late, and is no news."""
         if not is_offence(reason) or self.held(peer, now):
@@ -78,15 +78,15 @@ class Quarantine:
         seconds = min(self.rules.first * 2 ** (record.times - 1), self.rules.longest)
         # The record is kept for as long after its release as after any other offence.
         record.last = now + seconds
-        record.held = Held(now + seconds, reason, record.times, sentence)
+        record.held = QuarantineEntry(now + seconds, reason, record.times, sentence)
         return record.held
 
-    def held(self, peer: str, now: float) -> Held | None:
+    def held(self, peer: str, now: float) -> QuarantineEntry | None:
         """Why and until when a peer is in quarantine; None where it is welcome."""
         record = self._records.get(peer)
         return record.held if record and record.held and now < record.held.until else None
 
-    def all_held(self, now: float) -> dict[str, Held]:
+    def all_held(self, now: float) -> dict[str, QuarantineEntry]:
         """Everybody who is in quarantine."""
         found = {peer: self.held(peer, now) for peer in self._records}
         return {peer: held for peer, held in found.items() if held is not None}

@@ -4,20 +4,20 @@ from it (tools/write_state_diagrams.py)."""
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
-State = TypeVar("State")
-Cause = TypeVar("Cause")
-Outcome = TypeVar("Outcome")
+StateT = TypeVar("StateT")
+CauseT = TypeVar("CauseT")
+OutcomeT = TypeVar("OutcomeT")
 
 
-class Transitions(Generic[State, Cause, Outcome]):
+class Transitions(Generic[StateT, CauseT, OutcomeT]):
     """``rows[state][cause]`` is what follows when ``cause`` happens in ``state``: most often the next state.
     ``machine`` names the machine in pictures and errors."""
 
-    def __init__(self, machine: str, rows: Mapping[State, Mapping[Cause, Outcome]]) -> None:
+    def __init__(self, machine: str, rows: Mapping[StateT, Mapping[CauseT, OutcomeT]]) -> None:
         self.machine = machine
         self.rows = rows
 
-    def after(self, state: State, cause: Cause) -> Outcome:
+    def after(self, state: StateT, cause: CauseT) -> OutcomeT:
         """What follows. Raises AssertionError where the table has no such transition: the machine has a bug."""
         row = self.rows.get(state, {})
         if cause not in row:

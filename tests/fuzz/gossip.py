@@ -9,6 +9,7 @@ from random import Random
 
 from deca_node.daemon.wire.packets import decode_packet, encode_packet
 from deca_node.protocol.errors import WireError
+from deca_node.protocol.events import DeadlinePassed
 from deca_node.protocol.membership import messages
 from deca_node.protocol.membership.facts import BOOT_MAX, INCARNATION_MAX, MemberFacts, MemberState
 from deca_node.protocol.membership.membership import Membership
@@ -33,7 +34,7 @@ def drive(data: bytes) -> None:
         if not choices or machine.ended:
             break
         what = choices.number() % 8
-        event: messages.MembershipEvent = messages.DeadlinePassed()
+        event: messages.MembershipEvent = DeadlinePassed()
         if what == 0:
             now += choices.number() / 16
         elif what == 1:
@@ -64,7 +65,7 @@ def _received(data: bytes) -> messages.MembershipEvent:
     try:
         return messages.PacketReceived(decode_packet(data))
     except WireError:
-        return messages.DeadlinePassed()
+        return DeadlinePassed()
 
 
 def _packet(choices: Choices) -> messages.Packet:

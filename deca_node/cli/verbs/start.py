@@ -48,11 +48,11 @@ def start(ctx: click.Context, /, **_flags: Any) -> None:
     ctx.exit(launch(load(ctx)))
 
 
-Adopt = Callable[[Loaded, OwnAddress, "Security"], Loaded]
+AdoptRun = Callable[[Loaded, OwnAddress, "Security"], Loaded]
 """Takes over a run's settings and its start model from the members."""
 
 
-def launch(loaded: Loaded, adopt: Adopt | None = None) -> int:
+def launch(loaded: Loaded, adopt: AdoptRun | None = None) -> int:
     """Check the settings, then run the node; returns its exit code. Raises DecaError.
 
     ``adopt`` talks to peers, so all checks of encryption come before it.

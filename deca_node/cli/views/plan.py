@@ -10,7 +10,7 @@ from deca_node.protocol.agreed.frames import KEYFRAME_CODEC_NAME
 from deca_node.protocol.planning.case import Case
 from deca_node.protocol.planning.duration import Seconds, final_flush_seconds, gradient_seconds, run_seconds
 from deca_node.protocol.planning.memory import block_memory, peak_memory
-from deca_node.protocol.planning.traffic import Traffic, edge_traffic, planned_bytes, update_bytes
+from deca_node.protocol.planning.traffic import PlannedTraffic, edge_traffic, planned_bytes, update_bytes
 from deca_node.protocol.planning.units import bytes_text, seconds_text
 
 
@@ -42,7 +42,7 @@ def answer(case: Case, advice: Advice) -> dict[str, Any]:
     }
 
 
-def _traffic(sent: Traffic) -> dict[str, int]:
+def _traffic(sent: PlannedTraffic) -> dict[str, int]:
     """The traffic of one node in the whole run. A node receives as much as it sends."""
     return {**dataclasses.asdict(sent), "sent_bytes": sent.total_bytes, "received_bytes": sent.total_bytes}
 

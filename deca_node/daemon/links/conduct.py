@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from deca_node.daemon.logs import say
 from deca_node.protocol.errors import WireError
-from deca_node.protocol.quarantine import Held, Quarantine, Quarantined, QuarantineRules
+from deca_node.protocol.quarantine import Quarantine, Quarantined, QuarantineEntry, QuarantineRules
 from deca_node.protocol.refusals import SILENT, is_offence, label
 
 
@@ -66,12 +66,12 @@ class Refusals:
         found = self._quarantine.all_held(self._clock())
         return {peer: Quarantined(self._unix(held), self._said(held)) for peer, held in found.items()}
 
-    def _said(self, held: Held) -> str:
+    def _said(self, held: QuarantineEntry) -> str:
         until = dt.datetime.fromtimestamp(self._unix(held), dt.UTC).strftime("%H:%M:%S UTC")
         again = f", the {_ordinal(held.times)} time" if held.times > 1 else ""
         return f"until {until}{again}, last for {held.reason}: {held.sentence}"
 
-    def _unix(self, held: Held) -> float:
+    def _unix(self, held: QuarantineEntry) -> float:
         return self._wall() + held.until - self._clock()
 
 

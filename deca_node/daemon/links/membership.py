@@ -13,6 +13,7 @@ from deca_node.daemon.logs import say
 from deca_node.daemon.wire.packets import decode_packet, encode_packet
 from deca_node.protocol.commands import Report
 from deca_node.protocol.errors import WireError
+from deca_node.protocol.events import DeadlinePassed
 from deca_node.protocol.membership import messages
 from deca_node.protocol.membership.membership import Membership
 
@@ -77,7 +78,7 @@ class Swim:
         self.close()
         deadline = self.membership.next_deadline()
         if deadline is not None and not self.membership.ended:
-            self._alarm = loop.call_at(deadline, self.tell, messages.DeadlinePassed())
+            self._alarm = loop.call_at(deadline, self.tell, DeadlinePassed())
 
     def _perform(self, command: messages.MembershipCommand) -> None:
         match command:

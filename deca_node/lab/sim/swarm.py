@@ -15,6 +15,7 @@ from statistics import quantiles
 
 from deca_node.lab.sim.fake_network import Agenda
 from deca_node.lab.sim.weather import Range
+from deca_node.protocol.events import DeadlinePassed
 from deca_node.protocol.membership import messages
 from deca_node.protocol.membership.facts import MemberFacts, MemberState, draw_boot
 from deca_node.protocol.membership.membership import Membership
@@ -208,16 +209,16 @@ class Swarm:
         # An alarm that was moved meanwhile rings for nothing.
         if seat.alarm_at == deadline and seat.running:
             seat.alarm_at = None
-            self._hear(seat, messages.DeadlinePassed())
+            self._hear(seat, DeadlinePassed())
 
     def _resume(self, seat: Seat) -> None:
         """Awake: the mail and the overdue deadline are found in either order."""
         seat.paused, seat.alarm_at = False, None
         if self.rng.random() < 0.5:
-            self._hear(seat, messages.DeadlinePassed())
+            self._hear(seat, DeadlinePassed())
         while seat.inbox:
             self._hear(seat, seat.inbox.popleft())
-        self._hear(seat, messages.DeadlinePassed())
+        self._hear(seat, DeadlinePassed())
 
     def _perform(self, seat: Seat, command: messages.MembershipCommand) -> None:
         self._lines.append((self.now, seat, command))

@@ -16,7 +16,7 @@ from typing import NewType
 from deca_node.protocol.agreed.run import RunSettings
 
 Round = NewType("Round", int)
-Block = NewType("Block", int)
+BlockNumber = NewType("BlockNumber", int)
 Ordinal = NewType("Ordinal", int)
 """Position of a step in the whole run, counting from 0."""
 
@@ -35,7 +35,7 @@ class Activation:
 
     index: int
     round: Round
-    block: Block
+    block: BlockNumber
     inner_steps: int
     flush_mixes: int
 
@@ -61,7 +61,7 @@ class Schedule:
         if not 0 <= index < len(self):
             raise IndexError(f"activation {index} of {len(self)}")
         round_, position = divmod(index, self.blocks)
-        block = Block(self._orders[round_][position])
+        block = BlockNumber(self._orders[round_][position])
         if round_ == self._settings.rounds:
             return Activation(index, Round(round_), block, 0, self._final_flush_mixes)
         return Activation(index, Round(round_), block, self._settings.inner_steps, self._settings.flush_mixes)

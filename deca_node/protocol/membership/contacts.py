@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from deca_node.protocol.membership.facts import MemberFacts, MemberState
 from deca_node.protocol.membership.messages import Ping, PushPull
-from deca_node.protocol.membership.view import View
+from deca_node.protocol.membership.view import MemberView
 
 SEED_GROWTH = 1.6
 RETRY_GROWTH = 1.5
@@ -21,7 +21,7 @@ FACTS_OVERHEAD = 64
 class Contacts:
     """Calls to seeds and to the dead, and whole lists for whoever gets or asks for one. ``keep`` forgets nobody."""
 
-    def __init__(self, view: View, keep: bool) -> None:
+    def __init__(self, view: MemberView, keep: bool) -> None:
         self._view = view
         self._keep = keep
         self._seeds: dict[str, float] = {}

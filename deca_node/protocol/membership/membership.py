@@ -22,6 +22,7 @@ from random import Random
 from typing import Any, ClassVar
 
 from deca_node.protocol.commands import Report
+from deca_node.protocol.events import DeadlinePassed
 from deca_node.protocol.membership import messages
 from deca_node.protocol.membership.alarms import AlarmKey
 from deca_node.protocol.membership.changes import COMES, GOES, Change, report
@@ -31,7 +32,7 @@ from deca_node.protocol.membership.naming import FRESH, Naming
 from deca_node.protocol.membership.probing import Prober
 from deca_node.protocol.membership.profiles import Profile
 from deca_node.protocol.membership.suspicion import Suspicion
-from deca_node.protocol.membership.view import View
+from deca_node.protocol.membership.view import MemberView
 
 FAREWELLS_MAX = 32
 """Members who hear from a leaving one itself; the others hear it from them."""
@@ -48,7 +49,7 @@ class Membership:
 
     def __init__(self, own: MemberFacts, profile: Profile, rng: Random, allowed: frozenset[str] | None = None) -> None:
         self.ended = False
-        self._view = View(own, profile, rng)
+        self._view = MemberView(own, profile, rng)
         self._allowed = allowed
         self._prober = Prober(self._view, self._accuse)
         self._contacts = Contacts(self._view, keep=allowed is not None)
@@ -125,7 +126,7 @@ class Membership:
         self._prober.failed(event.address, now)
         self._naming.failed(event.address, now)
 
-    def _deadline_passed(self, event: messages.DeadlinePassed, now: float) -> None:
+    def _deadline_passed(self, event: DeadlinePassed, now: float) -> None:
         """What is due is done after every event."""
 
     def _leave(self, event: messages.Leave, now: float) -> None:
@@ -372,7 +373,7 @@ class Membership:
         messages.SeedsChanged: _seeds_changed,
         messages.SetReady: _set_ready,
         messages.Leave: _leave,
-        messages.DeadlinePassed: _deadline_passed,
+        DeadlinePassed: _deadline_passed,
     }
     _BODIES: ClassVar[dict[type, Callable[["Membership", MemberFacts, Any, float], bool]]] = {
         messages.Ping: _ping,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deca_node.protocol.commands import Report
+from deca_node.protocol.events import DeadlinePassed
 from deca_node.protocol.membership.facts import MemberFacts
 from deca_node.protocol.membership.rumours import Rumour
 
@@ -127,11 +128,6 @@ class SetReady:
 @dataclass(frozen=True)
 class Leave:
     """The user takes this node out for good."""
-
-
-@dataclass(frozen=True)
-class DeadlinePassed:
-    """The time that ``next_deadline`` named has come."""
 
 
 MembershipEvent = Started | PacketReceived | SendFailed | SeedsChanged | SetReady | Leave | DeadlinePassed

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from deca_node.protocol.membership.facts import BOOT_MAX, INCARNATION_MAX, MemberFacts
 from deca_node.protocol.membership.messages import Claim, Ping, Taken
 from deca_node.protocol.membership.rumours import Rumour
-from deca_node.protocol.membership.view import View
+from deca_node.protocol.membership.view import MemberView
 
 ESTABLISHED, RETURNED, FRESH = 0, 1, 2
 """Ranks in a Claim: a member as any; one that was cut off or stood still just now; one that has just started."""
@@ -42,7 +42,7 @@ class Naming:
 
     def __init__(
         self,
-        view: View,
+        view: MemberView,
         accept: Callable[[MemberFacts, float], None],
         announce: Callable[[MemberFacts, float], None],
         lose: Callable[[str, float], None],

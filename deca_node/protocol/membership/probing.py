@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from deca_node.protocol.membership.facts import MemberFacts
 from deca_node.protocol.membership.messages import Ack, Nack, Ping, PingReq
-from deca_node.protocol.membership.view import View
+from deca_node.protocol.membership.view import MemberView
 
 NACK_SHARE = 0.8
 """Of the time that an asked member has, how much passes before it says that it heard nothing."""
@@ -45,7 +45,7 @@ class _Relay:
 class Prober:
     """Asks, is asked, and calls ``accuse(name)`` about whom nobody could reach."""
 
-    def __init__(self, view: View, accuse: Callable[[str, float], None]) -> None:
+    def __init__(self, view: MemberView, accuse: Callable[[str, float], None]) -> None:
         self._view = view
         self._accuse = accuse
         self._round: list[str] = []

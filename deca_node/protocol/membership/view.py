@@ -14,7 +14,7 @@ from deca_node.protocol.membership.rumours import Rumour, Rumours
 from deca_node.protocol.membership.suspicion import LocalHealth, retransmissions
 
 
-class View:
+class MemberView:
     """One member's view. ``members`` holds the others in whatever state, ``up`` those of them that are present."""
 
     def __init__(self, own: MemberFacts, profile: Profile, rng: Random) -> None:

@@ -25,15 +25,15 @@ from deca_node.protocol.visit.visit import Visit
 TRAINER_DEATHS_MAX = 5
 """Deaths of the trainer, without a checkpoint between them, after which the node starts no other."""
 
-Handler = Callable[["Node", Any, float], None]
+EventHandler = Callable[["Node", Any, float], None]
 
 
-def _visits(method: Callable[[Visits, Any, float], None]) -> Handler:
+def _visits(method: Callable[[Visits, Any, float], None]) -> EventHandler:
     """A handler that leaves an event over an edge to the visit that the event names."""
     return lambda node, event, now: method(node.state.visits, event, now)
 
 
-def _visit(method: Callable[[Visit, Any, float], None]) -> Handler:
+def _visit(method: Callable[[Visit, Any, float], None]) -> EventHandler:
     """A handler that leaves a trainer's answer to the current visit."""
     return lambda node, event, now: method(node.state.active, event, now)
 
@@ -357,7 +357,7 @@ class Node:
             case Phase.VISITING:
                 state.active.deadline_passed(now)
 
-    _HANDLERS: ClassVar[dict[type, Handler]] = {
+    _HANDLERS: ClassVar[dict[type, EventHandler]] = {
         e.TrainerReady: _trainer_ready,
         e.TrainerFailed: _trainer_failed,
         e.MembersChanged: _members_changed,

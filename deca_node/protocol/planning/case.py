@@ -70,7 +70,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Mixing:
+class GraphFacts:
     """How fast the graph agrees. ``left_per_mix`` is the share of disagreement that one mix leaves under gamma_c."""
 
     nodes: int
@@ -82,7 +82,7 @@ class Mixing:
     mixes_to_agree: int
 
     @classmethod
-    def of(cls, graph: Graph, settings: RunSettings) -> "Mixing":
+    def of(cls, graph: Graph, settings: RunSettings) -> "GraphFacts":
         """The figures of one graph."""
         degrees = [len(near) for near in graph.values()]
         left, flow_share = contraction(graph), settings.flow_share
@@ -105,7 +105,7 @@ class Case:
     settings: RunSettings
     model: ModelShape
     members: tuple[str, ...]
-    mixing: Mixing
+    mixing: GraphFacts
     machine: Machine
 
     @classmethod
@@ -115,7 +115,7 @@ class Case:
         """Raises SettingsError where the topology cannot be drawn for these members."""
         names = tuple(sorted(members))
         check_edges(names, settings)
-        mixing = Mixing.of(graph(names, settings), settings)
+        mixing = GraphFacts.of(graph(names, settings), settings)
         return cls(settings, model, names, mixing, machine or Machine())
 
     def under(self, **changes: Any) -> "Case":

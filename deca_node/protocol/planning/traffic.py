@@ -16,7 +16,7 @@ from deca_node.protocol.planning.case import BlockShape, Case
 
 
 @dataclass(frozen=True)
-class Traffic:
+class PlannedTraffic:
     """Bytes in one direction: payload of keyframes and of updates, and what the framing of their chunks adds. The
     headers of gRPC, TLS and TCP are not in it, nor the few bytes of control messages."""
 
@@ -29,19 +29,21 @@ class Traffic:
         """Payload and framing."""
         return self.keyframe_bytes + self.update_bytes + self.framing_bytes
 
-    def __add__(self, more: "Traffic") -> "Traffic":
+    def __add__(self, more: "PlannedTraffic") -> "PlannedTraffic":
         """Both together."""
-        return Traffic(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(more), strict=True)))
+        return PlannedTraffic(
+            *(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(more), strict=True))
+        )
 
-    def times(self, count: int) -> "Traffic":
+    def times(self, count: int) -> "PlannedTraffic":
         """The same over ``count`` edges."""
-        return Traffic(*(count * n for n in dataclasses.astuple(self)))
+        return PlannedTraffic(*(count * n for n in dataclasses.astuple(self)))
 
 
-def planned_bytes(case: Case) -> dict[str, Traffic]:
+def planned_bytes(case: Case) -> dict[str, PlannedTraffic]:
     """What each node sends in the whole run, by its name. It receives just as much: frames of a block are equal
     in size whoever sends them."""
-    sent = dict.fromkeys(case.members, Traffic())
+    sent = dict.fromkeys(case.members, PlannedTraffic())
     activations = range(len(case.schedule))
     stretch = case.settings.redraw_every or len(activations)
     for first in activations[::stretch]:
@@ -51,14 +53,14 @@ def planned_bytes(case: Case) -> dict[str, Traffic]:
     return sent
 
 
-def edge_traffic(case: Case, activations: Iterable[int]) -> Traffic:
+def edge_traffic(case: Case, activations: Iterable[int]) -> PlannedTraffic:
     """What the activations with these indices send over one edge, one way."""
     schedule = case.schedule
     visits = [dataclasses.astuple(_visit_traffic(case, schedule, index)) for index in activations]
-    return Traffic(*(sum(column) for column in zip(*visits, strict=True)))
+    return PlannedTraffic(*(sum(column) for column in zip(*visits, strict=True)))
 
 
-def _visit_traffic(case: Case, schedule: Schedule, index: int) -> Traffic:
+def _visit_traffic(case: Case, schedule: Schedule, index: int) -> PlannedTraffic:
     """A keyframe, then an update per exchange, flush mixes included."""
     activation = schedule[index]
     block = case.model.blocks[activation.block]
@@ -67,7 +69,7 @@ def _visit_traffic(case: Case, schedule: Schedule, index: int) -> Traffic:
     updates = [update_bytes(case, block, schedule.signals(step)) for step in steps]
     framing = frame_framing_bytes(index, 0, keyframe)
     framing += sum(frame_framing_bytes(index, s.inner, nbytes) for s, nbytes in zip(steps, updates, strict=True))
-    return Traffic(keyframe, sum(updates), framing)
+    return PlannedTraffic(keyframe, sum(updates), framing)
 
 
 def update_bytes(case: Case, block: BlockShape, with_signal: bool = False) -> int:

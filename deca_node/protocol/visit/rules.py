@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule
 from deca_node.protocol.visit.policy import Policy
-from deca_node.protocol.visit.waits import Rests, Waits
+from deca_node.protocol.visit.waits import Rests, WaitTimes
 
 OPEN_SECONDS_MIN = 30.0
 """The shortest wait for edges to open. Neighbours may evaluate before a visit, and some take longer than others."""
@@ -23,8 +23,8 @@ class VisitRules:
     """Whether a step is computed while the updates of the one before travel."""
     late_steps: int
     """By how many exchanges an edge may be behind [D]."""
-    open_waits: Waits
-    step_waits: Waits
+    open_waits: WaitTimes
+    step_waits: WaitTimes
     rests: Rests
     farewell: float
     """Seconds that an interrupted visit waits for the other ends of its edges."""
@@ -40,8 +40,8 @@ class Pace:
         self._name = name
         self._settings = settings
         self._policy = policy
-        self._open_waits = Waits(OPEN_SECONDS_MIN, policy.open)
-        self._step_waits = Waits(policy.floor, policy.step)
+        self._open_waits = WaitTimes(OPEN_SECONDS_MIN, policy.open)
+        self._step_waits = WaitTimes(policy.floor, policy.step)
 
     def rules(self, near: frozenset[str], schedule: Schedule) -> VisitRules:
         """The rules of the next visit."""

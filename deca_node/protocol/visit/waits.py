@@ -36,7 +36,7 @@ class Attempts:
         self.failed = 0
 
 
-class Waits:
+class WaitTimes:
     """How long one kind of wait took lately, and how long the next may take, in seconds."""
 
     def __init__(self, floor: float, limit: float) -> None:

@@ -9,15 +9,15 @@ from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
 from deca_node.protocol.agreed.run import RunSettings
-from deca_node.protocol.agreed.schedule import Activation, Block, Round, Step
+from deca_node.protocol.agreed.schedule import Activation, BlockNumber, Round, Step
 from deca_node.protocol.options import TrainerOptions
 
 KEYFRAME = FrameId("north", FrameKind.KEYFRAME, 3, 0)
 OURS, THEIRS = (FrameId(name, FrameKind.UPDATE, 3, 7) for name in ("north", "south"))
 
 BODIES: list[Any] = [
-    c.Activate(Activation(3, Round(1), Block(2), 48, 2), KEYFRAME),
-    c.Activate(Activation(3, Round(1), Block(2), 48, 2), None),
+    c.Activate(Activation(3, Round(1), BlockNumber(2), 48, 2), KEYFRAME),
+    c.Activate(Activation(3, Round(1), BlockNumber(2), 48, 2), None),
     c.Connect(3, (c.Neighbour("south", 1 / 3, KEYFRAME),), KEYFRAME),
     c.HalfStep(Step(3, 7), True, OURS),
     c.Mix(Step(3, 7), (c.Flow("south", THEIRS, OURS),), True),

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deca_node.protocol.commands import Report
+from deca_node.protocol.events import DeadlinePassed
 from deca_node.protocol.membership import messages
 from deca_node.protocol.membership.alarms import Alarms
 from deca_node.protocol.membership.facts import BOOT_MAX, MemberFacts, MemberState, draw_boot
@@ -44,7 +45,7 @@ class Member:
         end, start = self.now + seconds, len(self.said)
         while (deadline := self.machine.next_deadline()) is not None and deadline <= end:
             self.now = deadline
-            self.hear(messages.DeadlinePassed())
+            self.hear(DeadlinePassed())
         self.now = end
         return self.said[start:]
 
@@ -193,7 +194,7 @@ def test_who_overslept_accuses_nobody() -> None:
     member = Member(B, C)
     member.receive(C, messages.Gossip(), Rumour(replace(B, state=SUSPECT), "c"))
     member.now += 30.0
-    member.hear(messages.DeadlinePassed())
+    member.hear(DeadlinePassed())
     assert member.state("b") is SUSPECT
     assert member.machine.counters["overslept"] == 1
 

@@ -22,7 +22,7 @@ from deca_node.protocol.planning.duration import (
     run_seconds,
 )
 from deca_node.protocol.planning.memory import block_memory
-from deca_node.protocol.planning.traffic import Traffic, edge_traffic, planned_bytes
+from deca_node.protocol.planning.traffic import PlannedTraffic, edge_traffic, planned_bytes
 from deca_node.protocol.visit.policy import Policy
 from tests.protocol.planning.cases import MODEL, NAMES, case
 
@@ -138,7 +138,7 @@ def test_planned_bytes_are_what_nodes_send(settings: dict[str, Any]) -> None:
 
 def test_a_node_alone_sends_nothing() -> None:
     alone = case(nodes=1)
-    assert planned_bytes(alone) == {"a": Traffic()}
+    assert planned_bytes(alone) == {"a": PlannedTraffic()}
     assert run_seconds(alone).transfer == 0.0
     assert block_memory(alone, MODEL.blocks[0]).frames_bytes == 0
 
@@ -159,5 +159,5 @@ def test_bytes_follow_a_graph_that_is_drawn_again(every: int) -> None:
             for index in range(len(planned.schedule))
         ]
         each = [edge_traffic(planned, [index]).times(degree) for index, degree in enumerate(degrees)]
-        assert sent[name] == sum(each, Traffic())
+        assert sent[name] == sum(each, PlannedTraffic())
     assert len({traffic.total_bytes for traffic in sent.values()}) > 1

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deca_node.protocol.visit.waits import MARGIN, REST_MAX, WAITS_NEEDED, Attempts, Rests, Wait, Waits
+from deca_node.protocol.visit.waits import MARGIN, REST_MAX, WAITS_NEEDED, Attempts, Rests, Wait, WaitTimes
 
 
 def test_the_limit_alone_holds_before_enough_was_seen() -> None:
-    waits = Waits(2.0, 120.0)
+    waits = WaitTimes(2.0, 120.0)
     for _ in range(WAITS_NEEDED - 1):
         waits.add([0.1], 1)
     assert waits.seconds() == 120.0
@@ -17,7 +17,7 @@ def test_the_limit_alone_holds_before_enough_was_seen() -> None:
 
 
 def test_a_deadline_follows_what_was_seen_within_its_limits() -> None:
-    waits = Waits(2.0, 120.0)
+    waits = WaitTimes(2.0, 120.0)
     for _ in range(50):
         waits.add([5.0, 5.0], 2)
     assert waits.seconds() == MARGIN * 5.0
@@ -28,14 +28,14 @@ def test_a_deadline_follows_what_was_seen_within_its_limits() -> None:
 
 @pytest.mark.parametrize("neighbours", [2, 3, 5])
 def test_one_slow_neighbour_does_not_stretch_the_deadline(neighbours: int) -> None:
-    waits = Waits(0.5, 120.0)
+    waits = WaitTimes(0.5, 120.0)
     for _ in range(50):
         waits.add([0.2] * (neighbours - 1) + [100.0], neighbours)
     assert waits.seconds() == pytest.approx(MARGIN * 0.2)
 
 
 def test_neighbours_that_never_delivered_count_as_late_not_as_absent() -> None:
-    waits = Waits(0.5, 120.0)
+    waits = WaitTimes(0.5, 120.0)
     for _ in range(50):
         waits.add([], 1)
     assert waits.seconds() == 120.0, "nothing was seen, so nothing is known"
@@ -43,7 +43,7 @@ def test_neighbours_that_never_delivered_count_as_late_not_as_absent() -> None:
 
 @given(st.lists(st.lists(st.floats(0, 1e6), max_size=5), max_size=50), st.floats(0.01, 10), st.floats(0.01, 1e3))
 def test_deadlines_stay_within_floor_and_limit(seen: list[list[float]], floor: float, limit: float) -> None:
-    waits = Waits(floor, limit)
+    waits = WaitTimes(floor, limit)
     for arrivals in seen:
         waits.add(arrivals, len(arrivals))
     assert min(floor, limit) <= waits.seconds() <= limit
