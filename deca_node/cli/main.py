@@ -23,8 +23,9 @@ EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG})
+"""Errors of the system about a path or its permissions, which a person must correct."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-"""What the system says of a path that a person has to change, and of a disk that takes nothing."""
+"""Errors of the system about a disk that accepts no data."""
 
 
 class LazyGroup(click.Group):
@@ -96,7 +97,7 @@ def _end_by_bug(error: Exception, invocation: Invocation) -> int:
 
 
 def _end_by_path(error: OSError, invocation: Invocation) -> int:
-    """A path that the system refuses, wherever the refusal came up: a person has to change the path or the rights."""
+    """End with a sentence where the system refuses a path. Any other error of the system is internal."""
     if error.filename is None or error.errno not in (REFUSED | FULL):
         return _end_by_bug(error, invocation)
     _show_traceback(invocation)
