@@ -1,7 +1,7 @@
-"""What this node has refused, counted by reason, and whom it lets be for having offended again and again.
+"""Refusals of this node, counted by reason, and the peers in quarantine after repeated offences.
 
-One book for all services, since a peer that breaks the rules of one is not to be trusted with another. The records are
-:mod:`deca_node.protocol.quarantine`; here they meet the clock, the counters and the log.
+All services share one book, since a peer that breaks the rules of one service is not trusted in another. The rules are
+in :mod:`deca_node.protocol.quarantine`; this module adds the clock, the counters and the log.
 """
 
 import datetime as dt
@@ -16,8 +16,8 @@ from deca_node.protocol.refusals import SILENT, is_offence, label
 
 
 class Refusals:
-    """``on_quarantine(peer, sentence)`` is called when a peer is put in quarantine; whoever holds its streams ends
-    them. ``clock`` is monotonic, ``wall`` gives unix seconds."""
+    """Counts refusals and keeps the quarantine. ``on_quarantine(peer, sentence)`` is called when a peer is put in
+    quarantine, so that its streams can be ended. ``clock`` is monotonic, ``wall`` gives unix seconds."""
 
     def __init__(
         self,
@@ -28,19 +28,19 @@ class Refusals:
         self.counts: Counter[str] = Counter()
         """Refusals by reason."""
         self.quarantines = 0
-        """How often a peer was put in quarantine."""
+        """How often any peer was put in quarantine."""
         self.on_quarantine: Callable[[str, str], None] = lambda _peer, _why: None
         self._quarantine = Quarantine(rules)
         self._clock = clock
         self._wall = wall
 
     def count(self, reason: str) -> None:
-        """Something was refused, and nobody is to answer for it."""
+        """Count a refusal that is held against no peer."""
         if reason not in SILENT:
             self.counts[label(reason)] += 1
 
     def blame(self, peer: str, problem: WireError) -> None:
-        """A peer sent what is refused: count it, and hold it against the peer where it is an offence."""
+        """Count a refusal of what this peer sent, and hold it against the peer where it is an offence."""
         self.count(problem.reason)
         held = self._quarantine.offended(peer, problem.reason, str(problem), self._clock())
         if held is None:
@@ -53,7 +53,7 @@ class Refusals:
         self.on_quarantine(peer, f"in quarantine {why}")
 
     def check(self, peer: str) -> None:
-        """Is this peer welcome? Raises WireError("quarantined")."""
+        """Raise WireError("quarantined") where this peer is in quarantine."""
         if held := self._quarantine.held(peer, self._clock()):
             raise WireError("quarantined", f"{peer} is in quarantine here {self._said(held)}")
 
@@ -62,7 +62,7 @@ class Refusals:
         return self._quarantine.held(peer, self._clock()) is not None
 
     def held(self) -> Mapping[str, Quarantined]:
-        """Everybody who is in quarantine."""
+        """All peers in quarantine, by name."""
         found = self._quarantine.all_held(self._clock())
         return {peer: Quarantined(self._unix(held), self._said(held)) for peer, held in found.items()}
 

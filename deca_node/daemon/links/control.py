@@ -1,11 +1,11 @@
-"""Control links: one small stream to each peer that has something to be told, over a connection of its own.
+"""Control links: a stream for small messages to each peer, over a connection of its own.
 
-Membership speaks through these, and they measure how far away a peer is. A link is made by whoever sends first
-and serves both directions; of two that cross, both ends keep the same. What is sent is a datagram: it may be lost
-with its stream, and the oldest gives way where too many wait. Who may call is membership's to say.
+They carry membership's packets and measure round trips. The node that sends first dials, and the stream serves both
+directions; if both nodes dial at once they keep the same stream. A packet is a datagram: it may be lost with its
+stream, and the oldest packets are dropped where too many wait. Membership says which peers may call.
 
-A peer is known here by its name and its address: two processes under one name are two, until membership has
-decided which of them may keep it.
+A peer is identified by its name and its address here. Two processes under one name are two peers until membership has
+decided which of them keeps the name.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ FLUSH_SECONDS = 1.0
 
 
 class PeerAddress(NamedTuple):
-    """Where a peer is: its name, empty where only the address is known, and HOST:PORT."""
+    """A peer's name and its address as HOST:PORT. The name is empty where only the address is known."""
 
     name: str
     address: str
@@ -67,11 +67,13 @@ class _ControlLink:
 
 
 class ControlLinks:
-    """The control links of one node. ``on_packet(name, address, payload)`` takes what comes in, ``on_progress(name,
-    activation)`` where a peer stands, and ``on_fail(name, address)`` hears that a peer cannot be reached; the name is
-    empty where it is not known. ``admits`` says who may call at all; ``book`` counts what is refused. Who is in
-    quarantine may speak here all the same: whether it lives is everybody's concern. Registers itself at
-    ``endpoint``."""
+    """The control links of one node, registered at ``endpoint``.
+
+    ``on_packet(name, address, payload)`` takes incoming packets, ``on_progress(name, activation)`` a peer's position.
+    ``on_fail(name, address)`` is called where a peer cannot be reached; the name is empty where it is not known.
+    ``admits(name)`` tells whether a peer may call. ``book`` counts refusals. A peer in quarantine may speak here, since
+    every member must know whether it is alive.
+    """
 
     def __init__(
         self,
@@ -109,12 +111,12 @@ class ControlLinks:
         )
         endpoint.add_streams(SERVICE, {"Stream": self._answer})
 
-    # --- what the daemon asks for -------------------------------------------------------------------
+    # --- requests of the daemon ---------------------------------------------------------------------
 
     def send(self, name: str, address: str, payload: bytes) -> None:
-        """Send a packet, over a new stream if there is none. ``name`` may be empty where only the address is known.
-        Nothing is promised: where it fails, ``on_fail`` hears of it later, or nobody."""
-        assert len(payload) <= PACKET_BYTES_MAX, "the sender knows the limit"
+        """Send a packet, over a new stream if there is none. ``name`` is empty where only the address is known. The
+        packet may be lost; ``on_fail`` is called where the peer could not be reached."""
+        assert len(payload) <= PACKET_BYTES_MAX, "the caller keeps to the limit"
         if self._closing:
             return
         link = self._link(self._known(PeerAddress(name, address)))
@@ -123,23 +125,23 @@ class ControlLinks:
             self._dial(link)
 
     def drop(self, name: str, why: str) -> None:
-        """End every link to a peer; it may call again if ``admits`` says so."""
+        """End every link to a peer. It may call again if ``admits`` says so."""
         for link in [link for peer, link in self._links.items() if peer.name == name]:
             link.queue.clear()
             if link.session:
                 link.session.end(why)
 
     def rtt(self) -> dict[str, Figures]:
-        """Round trips to every peer there is a link to, over the last ten minutes, in seconds."""
+        """Round trips of the last ten minutes, in seconds, to every peer with a live stream."""
         return {peer.name: link.rtt.figures() for peer, link in self._links.items() if link.session}
 
     def traffic(self) -> Mapping[str, Counter[str]]:
-        """By peer since the start: bytes ``sent.packet``, ``received.ping``, ..., and packets ``dropped``. What is
-        returned goes on counting, and peers appear in it."""
+        """Counts by peer since the start: bytes ``sent.packet``, ``received.ping``, ..., and packets ``dropped``. The
+        returned mapping is live: its counts grow, and peers are added."""
         return self._traffic
 
     async def close(self) -> None:
-        """Give what is queued a moment to go out, then end every stream."""
+        """Wait a moment for queued packets to go out, then end every stream."""
         self._closing = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_SECONDS):
@@ -165,7 +167,7 @@ class ControlLinks:
         return link
 
     def _known(self, peer: PeerAddress) -> PeerAddress:
-        """Where we got when we last dialled this, or who has called from there."""
+        """The peer that the last dial of this address reached, or a peer that has called from it."""
         if peer in self._known_as or peer.name:
             return self._known_as.get(peer, peer)
         callers = (other for other, link in self._links.items() if other.address == peer.address and link.session)
@@ -180,7 +182,7 @@ class ControlLinks:
             link.session.stir()
 
     def _forget_if_idle(self, link: _ControlLink) -> None:
-        """Nothing is known of a peer that there is nothing to do with."""
+        """Forget a peer with which there is nothing to do."""
         if link.session is None and link.dialling is None and not link.queue:
             if self._links.get(link.peer) is link:
                 del self._links[link.peer]
@@ -195,7 +197,7 @@ class ControlLinks:
         link.dialling.add_done_callback(lambda _: self._dial_over(link))
 
     async def _dialled(self, link: _ControlLink) -> None:
-        """One attempt, and the whole session if it succeeds."""
+        """Try once, and hold the session to its end."""
         try:
             async with self._endpoint.dial(link.peer.name, link.peer.address, METHOD) as stream:
                 await self._hold(await self._greeter.call(link, stream))
@@ -210,7 +212,7 @@ class ControlLinks:
             self._on_fail(link.peer.name, link.peer.address)
 
     async def _comes_up(self, peer: PeerAddress) -> bool:
-        """Whether the stream that both ends keep instead is there, or soon will be."""
+        """Whether the stream that both ends keep instead is there, or is there soon."""
         link = self._links.get(peer)
         if link is None:
             return False
@@ -252,9 +254,9 @@ class ControlLinks:
         own = self._identity.name
         check_addressee(own, greeting.protocol, VERSION, greeting.to or own)
         if greeting.boot == self._identity.boot:
-            raise WireError("self", "this is the node itself")
+            raise WireError("self", "this node has called itself")
         if not (NAME.fullmatch(greeting.name) and _could_be_dialled(greeting.address)):
-            raise WireError("malformed", "a name or an address that cannot be one")
+            raise WireError("malformed", "a greeting with a malformed name or address")
         stream.verify(greeting.name)
         if not self._admits(greeting.name):
             raise WireError("stranger", f"{own} knows no member {greeting.name!r}")
@@ -280,12 +282,12 @@ class ControlLinks:
     # --- a session's life ---------------------------------------------------------------------------
 
     async def _hold(self, greeted: Greeted[Greeting, _ControlLink]) -> None:
-        """From the moment at which the stream was taken to its end. Nothing is awaited before the session stands."""
+        """Run the session from the moment at which the stream is taken. There is no await before the session stands."""
         link, stream = greeted.link, greeted.stream
         if link.session:
             link.session.end("another stream took its place")
         name, address = link.peer
-        # It may have been forgotten, as idle, while it was greeted.
+        # The link may have been forgotten as idle during the greeting.
         self._links[link.peer] = link
         session = link.session = ControlSession(
             stream,
@@ -313,7 +315,7 @@ class ControlLinks:
 
 
 def _could_be_dialled(address: str) -> bool:
-    """Whether it is HOST:PORT, or empty: it goes to gRPC as it is, which knows other kinds of target as well."""
+    """Whether this is HOST:PORT, or empty. gRPC gets the text as it is, and knows other kinds of targets as well."""
     try:
         return not address or (len(address) <= ADDRESS_LENGTH_MAX and bool(parse_address(address)))
     except ValueError:

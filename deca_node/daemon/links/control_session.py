@@ -1,8 +1,7 @@
-"""One live control stream: packets both ways, and a ping every second that says how far away the peer is.
+"""One live control stream: packets both ways, and a ping every second that measures the round trip.
 
-Everything is small and everything is bounded: packets queue up to a number, of answers to pings only the newest
-waits, and a peer that says more per second than it needs is read more slowly. A peer that is silent for long has
-lost the stream without our hearing of it.
+All of it is bounded: the queue of packets has a limit, only the newest answer to a ping waits, and a peer that sends
+too many messages per second is read more slowly. A peer that is silent for long is taken to have lost the stream.
 """
 
 import asyncio
@@ -27,9 +26,9 @@ MESSAGES_PER_SECOND_MAX = 500
 
 
 class ControlSession:
-    """A greeted peer on a live stream. ``queue`` holds packets that wait to be sent; :meth:`stir` says that there are
-    more. ``position`` is this node's activation; ``heard`` takes each packet's payload, ``progress`` the peer's
-    activation whenever it is another one."""
+    """A live control stream to a greeted peer. ``queue`` holds packets to send; call :meth:`stir` after adding one.
+    ``position`` gives this node's activation. ``heard`` takes each packet's payload, ``progress`` the peer's activation
+    whenever it changes."""
 
     def __init__(
         self,
@@ -59,17 +58,17 @@ class ControlSession:
         self._activation: int | None = None
 
     async def run(self, first: pb.ControlFrame | None = None) -> str:
-        """Read and write, ``first`` before all else, until the stream ends or breaks; returns why, in words. Raises
+        """Write ``first``, then read and write until the stream ends; returns why it ended, as a sentence. Raises
         WireError where the peer breaks the rules."""
         self._last_heard = self._now()
         return await self._lifetime.run(self._write_all(first), self._read_all(), self._ping_all())
 
     def end(self, why: str) -> None:
-        """Let the stream go, from this moment on."""
+        """End the session now."""
         self._lifetime.end(why)
 
     def stir(self) -> None:
-        """There is something to send."""
+        """Tell the session that there is something to send."""
         self._stirred.set()
 
     # --- out ----------------------------------------------------------------------------------------
@@ -144,9 +143,9 @@ class ControlSession:
 
 
 def read_control(message: bytes) -> pb.ControlFrame:
-    """One message from a peer. Raises WireError where it is none."""
+    """One message from a peer. Raises WireError("size" or "malformed")."""
     if len(message) > MESSAGE_BYTES_MAX:
-        raise WireError("size", f"a control message of {len(message)} bytes; {MESSAGE_BYTES_MAX} are the limit")
+        raise WireError("size", f"a control message of {len(message)} bytes; the limit is {MESSAGE_BYTES_MAX}")
     frame = pb.ControlFrame()
     try:
         frame.ParseFromString(message)

@@ -54,7 +54,7 @@ def check_addressee(own: str, protocol: int, version: int, to: str) -> None:
     if protocol != version:
         raise WireError("version", f"protocol {protocol}, this node speaks {version}")
     if to != own:
-        raise WireError("address", f"meant for {to[:200]!r}, but this is {own!r}")
+        raise WireError("address", f"the Hello is meant for {to[:200]!r}, but this is {own!r}")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Membership in real time: packets from the control links, deadlines from the event loop's clock.
+"""Runs the membership state machine: packets come from the control links, deadlines from the event loop's clock.
 
-The state machine (:mod:`deca_node.protocol.membership.membership`) decides; here its commands are performed at once,
-within the call that caused them, so that nothing it says is ever late.
+:mod:`deca_node.protocol.membership.membership` makes every decision. Its commands are performed within the call that
+caused them, so that none is late.
 """
 
 import asyncio
@@ -19,17 +19,18 @@ from deca_node.protocol.membership.membership import Membership
 
 
 class Hears(Protocol):
-    """Whom news of the membership concern."""
+    """Receives the news of the membership."""
 
     def view_changed(self, view: messages.Changed) -> None:
-        """Who takes part has changed, or an address, or from when on somebody counts."""
+        """The members have changed, or an address, or the activation from which on a member counts."""
 
     def name_taken(self, sentence: str) -> None:
-        """Another process holds this node's name: this one must end."""
+        """Another process holds this node's name: this process must end."""
 
 
 class Swim:
-    """``send(name, address, payload)`` sends a datagram, as it were; its failure comes back through :meth:`failed`."""
+    """The SWIM membership of one node. ``send(name, address, payload)`` sends a datagram; its failure comes back
+    through :meth:`failed`. ``book`` counts refusals."""
 
     def __init__(
         self,
@@ -40,22 +41,21 @@ class Swim:
     ) -> None:
         self.membership = membership
         self.lost: dict[str, str] = {}
-        """Members that were given up, and why, until they show themselves."""
+        """Members that were given up, each with the reason as a sentence, until they are heard of again."""
         self._book = book
         self._send = send
         self._hears = hears
         self._alarm: asyncio.TimerHandle | None = None
 
     def tell(self, event: messages.MembershipEvent) -> None:
-        """Something happened; what follows from it is done before this returns."""
+        """Handle an event. The commands that follow from it are performed before this returns."""
         loop = asyncio.get_running_loop()
         for command in self.membership.handle(event, loop.time()):
             self._perform(command)
         self._set_alarm(loop)
 
     def packet(self, name: str, payload: bytes) -> None:
-        """A packet came in from ``name``. One that is malformed, or says that it is somebody else's, is counted, and
-        that is all."""
+        """Handle a packet from ``name``. A malformed packet, or one in another member's name, is only counted."""
         try:
             packet = decode_packet(payload)
             if packet.sender.name != name:
@@ -66,11 +66,11 @@ class Swim:
         self.tell(messages.PacketReceived(packet))
 
     def failed(self, address: str) -> None:
-        """What was to go to this address could not."""
+        """A packet to this address could not be delivered."""
         self.tell(messages.SendFailed(address))
 
     def close(self) -> None:
-        """No more alarms."""
+        """Cancel the next deadline."""
         if self._alarm:
             self._alarm.cancel()
 

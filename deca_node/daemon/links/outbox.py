@@ -1,9 +1,9 @@
-"""What goes out over one stream, in the order in which it was given, as far as the peer has room for it.
+"""The queue of one exchange stream. Messages go out in the order in which they were queued.
 
-Frames wait for the peer's credit, and small messages wait behind them, because the stream's order is a promise
-of the protocol. Only our own credit to the peer overtakes: two ends that wait for each other's would wait for ever.
-Nothing is committed before it can be sent, so that what has become useless can be taken back: the updates of an
-edge that was closed, an offer that a newer one replaces. What then still piles up has a limit.
+A frame waits for the peer's credit, and later messages wait behind it, because the protocol promises this order. Only
+this node's own credit to the peer overtakes: otherwise two ends could wait for each other's credit for ever. A queued
+message that has become useless is taken back: the updates of a closed edge, or an Open that a newer one replaces. The
+queue has a limit.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol.agreed.frames import CHUNK_BYTES, FrameId, FrameKind
 
 MESSAGES_QUEUED_MAX = 1000
-"""Small messages that wait for one peer; beyond, it is taken for one that reads nothing any more."""
+"""Small messages that may wait for one peer. With more, the peer counts as one that no longer reads."""
 
 
 class Shared:
-    """What all streams of a node share: the frames, their chunks, the limit on what is sent, and the loop's turns."""
+    """The parts that all streams of a node share: frames, their chunks, the upload limit, and turns on the loop."""
 
     def __init__(self, store: FrameStore, throttle: Throttle) -> None:
         self.store = store
@@ -35,7 +35,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class _Opening:
-    """An Open and its keyframe, which are sent together or not at all."""
+    """An Open message and its keyframe. They are sent together or not at all."""
 
     message: pb.Frame
     keyframe: FrameId
@@ -45,7 +45,7 @@ _Item = pb.Frame | FrameId | _Opening
 
 
 class Outbox:
-    """The queue of one stream. ``frames_max`` frames may wait in it; ``traffic`` counts bytes by kind."""
+    """The queue of one stream. At most ``frames_max`` frames may wait in it; ``traffic`` counts bytes by kind."""
 
     def __init__(self, stream: Stream, shared: Shared, traffic: Counter[str], frames_max: int) -> None:
         self._stream = stream
@@ -69,8 +69,8 @@ class Outbox:
         self._put(message)
 
     def offer(self, opening: pb.Open, keyframe: FrameId) -> None:
-        """Queue an Open and its keyframe, in place of those that still wait."""
-        # The core may have meant the stream before this one, and say it again once it hears of this one.
+        """Queue an Open and its keyframe, in place of an earlier Open that still waits."""
+        # The node may repeat an Open that it queued before it heard of this stream.
         if keyframe == self._offered:
             return
         self._take_back(lambda item: isinstance(item, _Opening))
@@ -78,25 +78,25 @@ class Outbox:
         self._put(_Opening(pb.Frame(open=opening), keyframe))
 
     def send(self, frame: FrameId) -> None:
-        """Queue an update; its slot is held until it is on its way."""
+        """Queue an update. Its slot is held until it is sent."""
         self._store.hold(frame)
         self._put(frame)
 
     def forget(self, activation: int, applied: int) -> None:
-        """An edge was closed: take back what waits for it and lies past what it still owes."""
+        """An edge was closed: take back what waits for it beyond what the edge still owes."""
         self._take_back(lambda item: _past(item, activation, applied))
 
     def overfull(self) -> bool:
-        """Whether more waits than a peer that reads would ever let pile up."""
+        """Whether more waits than ever could for a peer that reads."""
         frames = sum(_frame_of(item) is not None for item in self._queue)
         return frames > self._frames_max or len(self._queue) - frames > MESSAGES_QUEUED_MAX
 
     async def flush(self) -> None:
-        """Wait until everything queued is on its way."""
+        """Wait until everything in the queue is sent."""
         await self._idle.wait()
 
     def discard(self) -> None:
-        """The stream is over: let go of all that waits."""
+        """The stream is over: release everything that waits."""
         self._take_back(lambda _: True)
         self._idle.set()
 
@@ -117,19 +117,19 @@ class Outbox:
     # --- credit -------------------------------------------------------------------------------------
 
     def credit(self, frames: int) -> None:
-        """The peer has room for so many frames, all that were begun counted in."""
+        """The peer has room for this many frames, counted from the start of the stream."""
         self._credit = max(self._credit, frames)
         self._stirred.set()
 
     def grant(self, frames: int) -> None:
-        """Tell the peer, before all else, how many frames it may send."""
+        """Tell the peer how many frames it may send, counted from the start of the stream. This goes out first."""
         self._granted = frames
         self._stirred.set()
 
     # --- writing ------------------------------------------------------------------------------------
 
     async def run(self, first: pb.Frame | None) -> None:
-        """Send ``first`` and what is queued, for ever; raises what the stream raises."""
+        """Send ``first``, then what is queued, without end. Raises StreamBrokenError."""
         if first:
             await self._write(first)
         while True:
@@ -165,7 +165,7 @@ class Outbox:
             await self._shared.throttle.take(min(CHUNK_BYTES, nbytes - offset))
             await self._shared.turns.take()
             message = self._shared.chunks.message(frame, offset)
-            # gRPC copies it, and often sends it, before it returns.
+            # gRPC copies the message, and often sends it, before ``write`` returns.
             await self._shared.turns.take()
             await self._write_counted(frame.kind, message)
             await self._grant_if_due()
@@ -188,9 +188,9 @@ def _frame_of(item: _Item) -> FrameId | None:
 
 
 def _past(item: _Item, activation: int, applied: int) -> bool:
-    """Whether nobody needs this once the edge of an activation is closed after ``applied``."""
+    """Whether this message is useless once the edge of an activation is closed after ``applied``."""
     frame = _frame_of(item)
     if frame is None or frame.activation != activation:
         return False
-    # An offer that still waits belongs to an edge that never opened at the other end.
+    # An Open that still waits belongs to an edge that never opened at the other end.
     return frame.kind is FrameKind.KEYFRAME or frame.inner > applied

@@ -1,8 +1,8 @@
-"""One live stream to one peer: what is queued goes out in order, what comes in becomes events.
+"""One live exchange stream to one peer: queued messages go out in order, incoming messages become events.
 
-A frame that the peer sends is put together directly in its slot of shared memory, and is an event once it
-is whole; if the stream breaks before, the slot is free again and nobody ever saw it. The peer sends no more
-frames than it was granted, and is granted a new one whenever the core has let go of an old one.
+An incoming frame is assembled in its slot of shared memory. It becomes an event once it is whole; if the stream breaks
+before that, the slot is freed. The peer may send as many frames as it was granted, and is granted another one whenever
+the node has released one.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from deca_node.protocol.errors import WireError
 from deca_node.protocol.visit.closing import is_orderly
 
 REASON_LENGTH_MAX = 500
-"""Characters of the reason in a Close that are taken."""
+"""The reason of a Close is cut to this many characters."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class _Incoming:
 
 
 class Session:
-    """A greeted peer on a live stream. ``tell`` takes the events, ``traffic`` counts bytes by kind."""
+    """A live stream to a greeted peer. ``tell`` takes the events, ``traffic`` counts bytes by kind."""
 
     def __init__(
         self,
@@ -75,15 +75,15 @@ class Session:
     # --- life ---------------------------------------------------------------------------------------
 
     async def run(self, first: pb.Frame | None = None) -> str:
-        """Read and write, ``first`` before all else, until the stream ends or breaks; returns why, in words. Raises
-        WireError where the peer breaks the rules. Nothing is told any more once :meth:`end` was called."""
+        """Write ``first``, then read and write until the stream ends; returns why it ended, as a sentence. Raises
+        WireError where the peer breaks the rules. After :meth:`end` there are no further events."""
         try:
             return await self._lifetime.run(self._out.run(first), self._read_all())
         finally:
             self._out.discard()
 
     def end(self, why: str) -> None:
-        """Let the stream go, from this moment on."""
+        """End the session now."""
         self._lifetime.end(why)
 
     # --- out ----------------------------------------------------------------------------------------
@@ -94,47 +94,47 @@ class Session:
         self._end_if_overfull()
 
     def send_open(self, opening: pb.Open, keyframe: FrameId) -> None:
-        """Queue an Open and its keyframe. They replace an offer that was queued before and still waits."""
+        """Queue an Open and its keyframe. They replace an earlier Open that still waits."""
         self._out.offer(opening, keyframe)
         self._end_if_overfull()
 
     def send_frame(self, frame: FrameId) -> None:
-        """Queue a whole frame; its slot is held until it is on its way."""
+        """Queue an update. Its slot is held until it is sent."""
         self._out.send(frame)
         self._end_if_overfull()
 
     def forget(self, activation: int, applied: int) -> None:
-        """Take back what is queued for an activation and past what an edge that was closed still owes."""
+        """An edge was closed: drop what is queued for this activation beyond what the edge still owes."""
         self._out.forget(activation, applied)
 
     async def flush(self) -> None:
-        """Wait until everything queued is on its way."""
+        """Wait until everything in the queue is sent."""
         await self._out.flush()
 
     def _end_if_overfull(self) -> None:
-        # Updates must not be skipped: both ends would go on with different edges. So the whole link is lost,
-        # which both ends know how to take.
+        # No update may be skipped: the two ends of the edge would differ. So the whole stream ends, and both ends
+        # handle that.
         if self._out.overfull():
-            self.end("it takes nothing: too much is queued for it")
+            self.end("it reads too slowly: too much is queued for it")
 
     # --- in -----------------------------------------------------------------------------------------
 
     def freed(self, frame: FrameId) -> None:
-        """The slot of some frame is free again."""
+        """The slot of this frame is free again."""
         self._freed.set()
         if frame.sender == self.peer:
             self._received.discard(frame)
             self._grant()
 
     def _grant(self) -> None:
-        """Every slot that the peer's frames may take and do not, is the peer's to fill."""
+        """Grant the peer every slot that its frames may fill and do not fill yet."""
         granted = self._begun + self._rules.held_max - self._store.held_from(self.peer)
         if granted > self._granted:
             self._granted = granted
             self._out.grant(granted)
 
     async def _read_all(self) -> None:
-        """Turn what comes in into events until the stream ends."""
+        """Read messages and turn them into events until the stream ends."""
         try:
             while (message := await self._stream.read()) is not None:
                 if len(message) >= LARGE_BYTES:
@@ -198,8 +198,8 @@ class Session:
             raise WireError("replay", f"{frame} was sent before and is still held")
         if self._begun >= self._granted:
             raise WireError("flood", f"more than the {self._granted} frames that were granted")
-        # Held from an earlier stream: the core was told that this broke, and will let go. The slots of others
-        # are not the peer's fault either. In both cases it waits, and the stream with it.
+        # The frame may be held still, from an earlier stream; the node was told that it broke, and will release the
+        # frame. Or other peers' frames fill the memory. Neither is this peer's fault, so the stream waits.
         while frame in self._store or not self._store.has_room():
             self._freed.clear()
             await self._freed.wait()

@@ -1,8 +1,8 @@
-"""Streams to the peers: one per peer, whoever dials, kept up for as long as it is a peer.
+"""Exchange streams: one live stream to every peer, for keyframes and updates.
 
-Each node dials every peer and answers every caller. Both ends say Hello first, and a stream is a session only
-once both agree on the run and on the stream (:mod:`deca_node.daemon.links.pairing`). A refusal names what differs;
-unreachable peers are dialled again and again, with jittered backoff. Peers come, move and go at any time.
+This node dials every peer and answers every caller. A stream becomes a session once both ends agree on the run, and on
+which stream they keep (:mod:`deca_node.daemon.links.pairing`). Unreachable peers are dialled again without end, with
+jittered backoff. Peers may appear, change their address and disappear at any time.
 """
 
 import asyncio
@@ -37,18 +37,18 @@ METHOD = f"/{SERVICE}/Stream"
 
 GREETING_SECONDS = 10.0
 GREETINGS_MAX = 64
-"""Callers that are being greeted at one time; more are refused."""
+"""Callers that are greeted at one time. Further ones are refused."""
 BACKOFF_SECONDS_MIN = 0.2
 BACKOFF_SECONDS_MAX = 5.0
 LOADING_SECONDS = 1.0
-"""The pause after a peer said that it is still loading."""
+"""The longest pause before the next dial, if the peer said that it is still loading."""
 FLUSH_SECONDS = 5.0
 NOT_DIALLED = Problem("", "not dialled yet")
 
 
 @dataclass
 class _ExchangeLink:
-    """What is known of one peer: its session if there is one, and why there is none."""
+    """The record of one peer: its session, or why there is none."""
 
     name: str
     address: Address
@@ -65,10 +65,10 @@ class _ExchangeLink:
 
 
 class Transport:
-    """The network's side of the daemon. ``tell`` takes events; nothing here decides about the run.
+    """The exchange streams of one node. ``tell`` takes the events; no decision about the run is made here.
 
-    It registers itself at ``endpoint``, which must be started after that. ``throttle`` limits what all sessions
-    send together; ``book`` counts what is refused, and knows who is in quarantine: such a peer is neither dialled nor
+    The transport registers its method at ``endpoint``, which must be started later. ``throttle`` limits what all
+    sessions send together. ``book`` counts refusals, and knows the peers in quarantine: they are neither dialled nor
     greeted.
     """
 
@@ -100,8 +100,8 @@ class Transport:
     # --- life ---------------------------------------------------------------------------------------
 
     def meet(self, agreement: Agreement, store: FrameStore, rules: FrameRules) -> None:
-        """Begin to dial and to greet: the run is known now."""
-        assert self._agreement is None, "the run is met once"
+        """Begin to dial and to greet: the run is known now. To be called once."""
+        assert self._agreement is None, "meet is called once"
         self._agreement, self._rules = agreement, rules
         self._shared = Shared(store, self._throttle)
         store.on_free = self._freed
@@ -109,8 +109,8 @@ class Transport:
             self._dial_for_ever(link)
 
     def set_peers(self, peers: Mapping[str, Address]) -> None:
-        """These are all peers from now on: new ones are dialled, those that are missing are let go, and where only the
-        address is new, it is dialled next. At any time."""
+        """Set the peers: new ones are dialled, missing ones are dropped. A new address of a known peer is used at the
+        next dial. May be called at any time."""
         for name in [name for name in self._links if name not in peers]:
             self._remove(self._links.pop(name))
         for name, address in peers.items():
@@ -122,7 +122,7 @@ class Transport:
                 self._dial_for_ever(link)
 
     async def close(self) -> None:
-        """Send what is queued, then end every stream; the losses that this causes are nobody's news."""
+        """Send what is queued, then end every stream, without PeerDown events."""
         self._closing = True
         links = list(self._links.values())
         flushes = [asyncio.ensure_future(link.session.flush()) for link in links if link.session]
@@ -134,10 +134,10 @@ class Transport:
         self.set_peers({})
         await asyncio.gather(*dials, return_exceptions=True)
 
-    # --- what the core asks for ---------------------------------------------------------------------
+    # --- requests of the node -----------------------------------------------------------------------
 
     def send(self, peer: str, message: pb.Frame) -> None:
-        """Queue a message for a peer; without a session it is dropped, as the core will hear of the loss."""
+        """Queue a message for a peer. Without a session it is dropped: the node is told of every lost session."""
         if session := self._session(peer):
             session.send(message)
 
@@ -154,18 +154,18 @@ class Transport:
             session.send_frame(frame)
 
     def forget(self, peer: str, activation: int, applied: int) -> None:
-        """The edge to a peer is closed: what is queued for it past its last flow need not be sent any more."""
+        """The edge to a peer is closed: drop what is queued for it beyond its last flow."""
         if session := self._session(peer):
             session.forget(activation, applied)
 
     def drop(self, peer: str, why: str) -> None:
-        """End the session with a peer; it is dialled, and greeted, again."""
+        """End the session with a peer. It is dialled and greeted again."""
         if peer in self._links:
             self._detach(self._links[peer], Problem("", why))
 
     def traffic(self) -> Mapping[str, Counter[str]]:
         """Bytes by peer and kind since the start: ``sent.update``, ``received.keyframe``, ``sent.control``, ...
-        What is returned goes on counting, and peers appear in it."""
+        The returned mapping is live: its counts grow, and peers are added."""
         return self._traffic
 
     def problems(self) -> dict[str, Problem]:
@@ -179,7 +179,7 @@ class Transport:
     def _freed(self, frame: FrameId) -> None:
         if self._shared:
             self._shared.chunks.forget(frame)
-        # Everybody is told: a session may wait for any slot.
+        # Every session is told, since each may be waiting for any slot.
         for link in self._links.values():
             if link.session:
                 link.session.freed(frame)
@@ -195,12 +195,12 @@ class Transport:
 
     def _remove(self, link: _ExchangeLink) -> None:
         link.pair.close()
-        self._detach(link, Problem("", "it is no peer any more"))
+        self._detach(link, Problem("", "it is no longer a peer"))
         if link.dialling:
             link.dialling.cancel()
 
     def _detach(self, link: _ExchangeLink, why: Problem) -> None:
-        """The session ends now, whatever its stream still does."""
+        """End the session now, whatever its stream still does."""
         session, link.session = link.session, None
         if session is None:
             return
@@ -212,7 +212,7 @@ class Transport:
     # --- dialling -----------------------------------------------------------------------------------
 
     def _dial_for_ever(self, link: _ExchangeLink) -> None:
-        """Dial whenever there is no session. Called again for a new address, it leaves a session in peace."""
+        """Dial whenever there is no session. Calling it again, for a new address, does not disturb a live session."""
         if link.dialling and link.session:
             return
         if link.dialling:
@@ -239,7 +239,7 @@ class Transport:
         return False
 
     async def _dial(self, link: _ExchangeLink) -> bool:
-        """One attempt, and the whole session if it succeeds; whether it did."""
+        """Try once, and hold the session to its end. Returns whether there was a session."""
         try:
             async with self._endpoint.dial(link.name, link.address, METHOD) as stream:
                 await self._hold(await self._greeter.call(link, stream))
@@ -301,7 +301,7 @@ class Transport:
     # --- a session's life ---------------------------------------------------------------------------
 
     async def _hold(self, greeted: Greeted[pb.Hello, _ExchangeLink]) -> None:
-        """From the moment at which the stream was taken to its end. Nothing is awaited before the session stands."""
+        """Run the session from the moment at which the stream is taken. There is no await before the session stands."""
         assert self._shared is not None and self._rules is not None
         link, stream = greeted.link, greeted.stream
         self._detach(link, Problem("", "another stream took its place"))
@@ -322,14 +322,14 @@ class Transport:
 
 
 def _broken_off(problem: WireError) -> Problem:
-    """Why a session ended on which one end broke the rules: the peer, or this node, where the peer says so."""
+    """Why a session ended in which a rule was broken, by the peer or, as the peer says, by this node."""
     if problem.reason == BY_PEER:
         return Problem(BY_PEER, f"refused us: {problem}")
     return Problem(problem.reason, f"broke the rules ({problem.reason}): {problem}")
 
 
 def hello_message(own: Identity, to: str, agreement: Agreement, ended: StreamNumber) -> bytes:
-    """The first message to the peer ``to``; ``ended`` is the newest stream with it that lives no more."""
+    """This node's Hello to the peer ``to``. ``ended`` is the newest stream with it, if that has ended."""
     said = pb.Hello(
         protocol=PROTOCOL_VERSION,
         name=own.name,

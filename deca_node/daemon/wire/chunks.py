@@ -1,5 +1,8 @@
-"""Chunks on their way out: hashed and framed once for all neighbours that are sent the same frame at about the same
-time. One who lags far behind the others has its chunks made once more."""
+"""Chunks on their way out.
+
+A chunk is hashed and framed once for all neighbours that are sent the same frame at about the same time. For a
+neighbour that lags far behind the others it is made once more.
+"""
 
 from collections import OrderedDict
 
@@ -11,7 +14,7 @@ CHUNKS_KEPT = 8
 
 
 class Chunks:
-    """The messages of the frames in ``store``; the newest few that somebody else will want are kept."""
+    """The chunks of the frames in ``store``. The newest few that another neighbour will need are kept."""
 
     def __init__(self, store: FrameStore) -> None:
         self._store = store
@@ -30,6 +33,6 @@ class Chunks:
         return message
 
     def forget(self, frame: FrameId) -> None:
-        """The frame's slot is free: a frame that gets the same name later may hold other bytes."""
+        """The frame's slot is free: drop its chunks. A later frame of the same name may hold other bytes."""
         for key in [key for key in self._kept if key[0] == frame]:
             del self._kept[key]

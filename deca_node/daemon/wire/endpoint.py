@@ -1,9 +1,8 @@
-"""A node's one door: the server that every peer calls, and the making of connections to others.
+"""The server that every peer calls, and connections to other nodes.
 
-Several services stand behind one address. Whoever offers one registers it before the server starts; whoever
-needs a peer asks for a channel, or for a stream of raw messages over a connection of its own. Whether all
-that is encrypted, and who the other end is, is settled here and nowhere else: without credentials everything
-is plaintext and a name is what a peer says it is.
+All services of a node share one address; each registers its methods before the server starts. A service that needs a
+peer asks for a channel, or for a stream of raw messages over a connection of its own. Encryption and the check of the
+other end's name happen here and nowhere else. Without credentials everything is plaintext, and names are not verified.
 """
 
 import asyncio
@@ -22,7 +21,8 @@ from deca_node.daemon.wire.broken import BROKEN, END, StreamBrokenError, in_a_li
 from deca_node.daemon.wire.framing import MESSAGE_BYTES_MAX
 from deca_node.protocol.errors import AddressError
 
-# What is a little too large is for us to refuse, in words; what is much too large gRPC ends before it is taken.
+# A message that is a little too large reaches this node, which refuses it with a sentence. gRPC ends the stream of a
+# message that is much too large before it takes any memory.
 OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", 2 * MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -33,21 +33,21 @@ OPTIONS: list[tuple[str, Any]] = [
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 ]
 STREAMS_PER_CONNECTION = 32
-"""Streams last as long as peers do, so whoever opens many on one connection is no peer."""
+"""A peer opens few streams, and keeps them. A caller that opens many on one connection is no peer."""
 CALLS_PER_MEMBER = 16
-"""At one time, by the certificate of the caller; a peer that keeps the rules has a handful."""
+"""Calls that may be open at one time with one certificate. A peer that keeps the rules has a handful."""
 CALLS_MAX = 4096
-"""At one time, of all callers together."""
+"""Calls that may be open at one time, of all callers together."""
 HANDSHAKE_SECONDS = 10.0
-"""Whoever has connected and not finished its handshake after so long is let go."""
+"""A connection is closed if its handshake takes longer."""
 CONNECTIONS_MAX = 1024
-"""That may come in at one time; half of the files that the process may open, where that is less."""
+"""Incoming connections at one time. The limit is half of the files that the process may open, where that is less."""
 IDLE_SECONDS = 60.0
-"""And whoever has for so long no call on its connection."""
-# Streams must not share a connection: what is small would queue behind what is large. And a channel that is
-# made anew must dial anew, not wait out the backoff of one that failed before.
+"""A connection that has had no call for this long is closed."""
+# Streams must not share a connection: small messages would queue behind large ones. And a new channel must dial at
+# once; it must not wait out the backoff of a channel that failed before.
 CHANNEL_OPTIONS = [*OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
-# Without the first two nodes could share one port, and neither would notice.
+# Without the first option two nodes could share one port unnoticed.
 SERVER_OPTIONS = [
     *OPTIONS,
     ("grpc.so_reuseport", 0),
@@ -56,7 +56,7 @@ SERVER_OPTIONS = [
     ("grpc.max_connection_idle_ms", int(IDLE_SECONDS * 1000)),
 ]
 
-# The stubs know type parameters that the classes do not have at run time.
+# The stubs have type parameters; the classes have none at run time.
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[bytes, bytes]
     Handler = grpc.GenericRpcHandler[Any, Any]
@@ -71,10 +71,10 @@ class Stream(Protocol):
         """The next message, or None at the stream's end. Raises StreamBrokenError."""
 
     async def write(self, message: bytes) -> None:
-        """Send one message; returns once the transport has room for more. Raises StreamBrokenError."""
+        """Send one message; returns once gRPC has room for more. Raises StreamBrokenError."""
 
     def verify(self, name: str) -> None:
-        """Is the other end who it says it is? Raises WireError("identity")."""
+        """Check that the other end may use this name. Raises WireError, for example "identity"."""
 
 
 Answer = Callable[[Stream], Awaitable[None]]
@@ -85,9 +85,9 @@ Verify = Callable[[Context | None, str], None]
 class Credentials:
     """What TLS needs at both ends.
 
-    ``channel`` is asked anew for every connection, so that certificates can be renewed while the node runs.
-    ``target_name`` gives what a peer's certificate must be made out to; whatever address is dialled, TLS checks that.
-    An empty name stands for a peer that is known by its address only.
+    ``channel`` is called for every connection, so that certificates can be renewed while the node runs.
+    ``target_name`` gives the DNS name that a peer's certificate must hold; TLS checks it whatever address is dialled.
+    An empty name stands for a peer of which only the address is known.
     """
 
     server: grpc.ServerCredentials
@@ -95,16 +95,16 @@ class Credentials:
     target_name: Callable[[str], str]
 
 
-def _anybody(context: Context | None, name: str) -> None:
-    """Without certificates everybody is who they say."""
+def _unverified(context: Context | None, name: str) -> None:
+    """Without certificates every name is accepted."""
 
 
 class Endpoint:
     """The server at ``address`` and the channels to others.
 
     ``verify(context, name)`` is called for every Hello, at both ends, and raises WireError("identity") where the
-    other end may not go by this name; ``context`` is None for a peer that was dialled, whose name TLS has checked.
-    ``refused(reason)`` counts calls that were turned away before anybody read them.
+    other end may not use this name. ``context`` is None for a peer that was dialled: TLS has checked its name.
+    ``refused(reason)`` counts calls that are refused before any message of theirs is read.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Endpoint:
     ) -> None:
         self.address = address
         self._credentials = credentials
-        self._verify = verify or _anybody
+        self._verify = verify or _unverified
         self._refused = refused
         self._calls: Counter[bytes] = Counter()
         self._handlers: list[Handler] = []
@@ -125,12 +125,12 @@ class Endpoint:
     # --- the server ---------------------------------------------------------------------------------
 
     def add(self, *handlers: Handler) -> None:
-        """Offer a service. Before the server starts only."""
+        """Offer services. To be called before the server starts."""
         assert self._server is None, "services are added before the server starts"
         self._handlers.extend(handlers)
 
     def add_streams(self, service: str, methods: Mapping[str, Answer]) -> None:
-        """Offer bidirectional methods without serializers: messages are bytes. A call lasts as long as its answer."""
+        """Offer bidirectional methods whose messages are bytes. A call ends when its answer returns."""
         handlers = {method: self._stream_handler(answer) for method, answer in methods.items()}
         self.add(grpc.method_handlers_generic_handler(service, handlers))
 
@@ -153,7 +153,7 @@ class Endpoint:
         return grpc.stream_stream_rpc_method_handler(handler)
 
     async def start(self) -> None:
-        """Answer callers from now on. Raises AddressError where the address cannot be taken."""
+        """Begin to answer callers. Raises AddressError where the address cannot be taken."""
         connections = ("grpc.max_allowed_incoming_connections", connections_max())
         server = grpc.aio.server(options=[*SERVER_OPTIONS, connections], maximum_concurrent_rpcs=CALLS_MAX)
         server.add_generic_rpc_handlers(tuple(self._handlers))
@@ -168,24 +168,24 @@ class Endpoint:
                 "stop what listens there, or choose another with --listen"
             ) from None
         await server.start()
-        # Port 0 asks for any that is free.
+        # Port 0 asks for any free port.
         self._server, self.address = server, Address(self.address.host, port)
 
     async def stop(self, grace: float = 0.5) -> None:
-        """End the server; calls that still run are given ``grace`` seconds."""
+        """Stop the server; open calls have ``grace`` seconds to end."""
         if self._server:
             await self._server.stop(grace)
 
     @property
     def secure(self) -> bool:
-        """Whether TLS says who the other end is."""
+        """Whether TLS verifies the other end."""
         return self._credentials is not None
 
     # --- connections --------------------------------------------------------------------------------
 
     def channel(self, name: str, address: object, *more: tuple[str, Any]) -> grpc.aio.Channel:
-        """A new connection to the peer ``name``, which must be closed after use. ``address`` is HOST:PORT, or an
-        Address; ``more`` are further channel options."""
+        """A new connection to the peer ``name``; the caller closes it. ``address`` is HOST:PORT or an Address, ``more``
+        are further channel options."""
         options = [*CHANNEL_OPTIONS, *more]
         if self._credentials is None:
             return grpc.aio.insecure_channel(str(address), options=options)
@@ -194,8 +194,8 @@ class Endpoint:
 
     @asynccontextmanager
     async def dial(self, name: str, address: object, method: str) -> AsyncIterator[Stream]:
-        """A stream to a peer over a connection of its own. Dialling begins with the first message; where nobody
-        answers, writing and reading raise StreamBrokenError."""
+        """A stream to a peer, over a connection of its own. Dialling begins with the first message. Without an answer,
+        reading and writing raise StreamBrokenError."""
         async with self.channel(name, address) as channel:
             yield _Dialled(channel, method, self._verify)
 
@@ -204,7 +204,7 @@ class _Dialled:
     """The caller's end of a stream."""
 
     def __init__(self, channel: grpc.aio.Channel, method: str, verify: Verify) -> None:
-        # Without serializers messages are bytes; the stubs insist on them.
+        # Without serializers messages are bytes. The stubs require serializers.
         open_stream: Any = channel.stream_stream
         self._call: Any = open_stream(method)()
         self._verify = verify
@@ -255,18 +255,18 @@ class _Answered:
 
 
 def connections_max() -> int:
-    """How many connections may come in at one time: not so many that no file could be opened any more."""
+    """How many incoming connections are accepted at one time, so that the process can still open files."""
     return min(CONNECTIONS_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
 
 def _bearer(context: Context) -> bytes:
-    """Whose certificate a call comes with; empty in plaintext, where nobody can be told from another."""
+    """The certificate of a call's caller; empty in plaintext, where callers cannot be told apart."""
     certificate: Iterable[bytes] = (context.auth_context() or {}).get("x509_pem_cert", ())
     return next(iter(certificate), b"")
 
 
 def surface(task: "asyncio.Task[None]") -> None:
-    """For tasks that nobody waits for: if one ends by a bug, let it be seen."""
+    """A callback for tasks whose result is never read: it reports the exception of a task that has failed."""
     if not task.cancelled() and (problem := task.exception()):
         context = {"message": "a task of the network failed", "exception": problem, "task": task}
         asyncio.get_running_loop().call_exception_handler(context)

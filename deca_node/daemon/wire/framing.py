@@ -1,8 +1,8 @@
-"""Bytes on the stream. ``proto/deca/v1/exchange.proto`` is the truth; chunks are framed and parsed here by
-hand, in the very format it describes, because a protobuf library would copy their payload twice.
+"""Messages of the exchange stream as bytes. ``proto/deca/v1/exchange.proto`` defines the format.
 
-A chunk on the wire is the field ``Frame.chunk``: a tag, the length of the submessage, its small fields, and
-last the tag, length and bytes of ``data``, so that the receiver can slice the payload out of what it read.
+Chunks are framed and parsed by hand in that format, because a protobuf library would copy their payload twice. A chunk
+is the field ``Frame.chunk``: its tag, its length, its small fields, and last the tag, length and bytes of ``data``. So
+the receiver can slice the payload out of the message that it has read.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from deca_node.protocol.agreed.frames import CHUNK_BYTES_MAX, FrameId, FrameKind
 from deca_node.protocol.errors import WireError
 
 MESSAGE_BYTES_MAX = CHUNK_BYTES_MAX + 4096
-"""Nothing longer is read from a peer."""
+"""The longest message that is accepted from a peer."""
 
 _KINDS = {FrameKind.KEYFRAME: pb.FRAME_KIND_KEYFRAME, FrameKind.UPDATE: pb.FRAME_KIND_UPDATE}
 _KINDS_BACK: dict[int, FrameKind] = {number: kind for kind, number in _KINDS.items()}
@@ -27,8 +27,8 @@ _DATA_FIELD = 7
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a frame: ``data`` lies ``offset`` bytes into the ``total`` bytes of it. Nothing of that is to be
-    believed before :meth:`copy_to`, which alone looks at the checksum."""
+    """A piece of a frame: ``data`` belongs ``offset`` bytes into the frame's ``total`` bytes. Only :meth:`copy_to`
+    compares the checksum; before that, the data is not verified."""
 
     kind: FrameKind
     activation: int
@@ -39,19 +39,19 @@ class Chunk:
     checksum: int
 
     def copy_to(self, place: memoryview) -> None:
-        """Put the data where it belongs. Raises WireError("checksum") where it is not what was sent."""
+        """Copy the data to its place. Raises WireError("checksum") where the checksum does not match."""
         message = self.data.obj
         assert isinstance(message, bytes)
         if copy_checked(message, len(message) - len(self.data), place) != self.checksum:
             raise WireError("checksum", f"a chunk of {len(self.data)} bytes whose checksum does not match")
 
     def frame(self, sender: str) -> FrameId:
-        """The frame this is a piece of."""
+        """The frame to which this chunk belongs."""
         return FrameId(sender, self.kind, self.activation, self.inner)
 
 
 def encode_chunk(frame: FrameId, offset: int, total: int, data: memoryview) -> bytes:
-    """One chunk as a whole ``Frame`` message; the only copy of ``data`` on its way out."""
+    """One chunk as a whole ``Frame`` message. This is the only copy of ``data`` on its way out."""
     fields = b"".join(
         (
             _field(1, _KINDS[frame.kind]),
@@ -69,10 +69,10 @@ def encode_chunk(frame: FrameId, offset: int, total: int, data: memoryview) -> b
 
 
 def decode(message: bytes) -> Chunk | pb.Frame:
-    """One message from a peer. Raises WireError("malformed" or "size") where it breaks the rules; whether the data of
-    a chunk is what was sent shows when it is copied."""
+    """One message from a peer. Raises WireError("malformed" or "size") where it breaks the rules. The checksum of a
+    chunk is compared later, when the chunk is copied."""
     if len(message) > MESSAGE_BYTES_MAX:
-        raise WireError("size", f"a message of {len(message)} bytes; {MESSAGE_BYTES_MAX} are the limit")
+        raise WireError("size", f"a message of {len(message)} bytes; the limit is {MESSAGE_BYTES_MAX}")
     if not message:
         raise WireError("malformed", "an empty message")
     if message[:1] == _CHUNK_TAG:
@@ -118,7 +118,7 @@ def _checked(numbers: dict[int, int], data: memoryview) -> Chunk:
 
 
 def _field(number: int, value: int) -> bytes:
-    # proto3 leaves zeros out, and so does this.
+    # proto3 omits zeros.
     return bytes([number << 3 | _VARINT]) + _varint(value) if value else b""
 
 

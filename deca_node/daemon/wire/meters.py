@@ -1,4 +1,4 @@
-"""How long small things take, as the last few hundred of them showed: round trips, and the event loop's lag."""
+"""Quantiles of the newest measurements: round trips, and the lag of the event loop."""
 
 import asyncio
 import math
@@ -14,7 +14,7 @@ TICKS_KEPT = 3000
 
 @dataclass(frozen=True)
 class Figures:
-    """Quantiles in seconds over ``count`` samples; without any, all are NaN."""
+    """Quantiles in seconds over ``count`` samples. Without samples all are NaN."""
 
     count: int
     p50: float
@@ -23,17 +23,17 @@ class Figures:
 
 
 class Window:
-    """The last ``kept`` samples."""
+    """Holds the newest ``kept`` samples, in seconds."""
 
     def __init__(self, kept: int) -> None:
         self._samples: deque[float] = deque(maxlen=kept)
 
     def add(self, seconds: float) -> None:
-        """One more; the oldest makes room."""
+        """Add a sample. Where the window is full the oldest goes."""
         self._samples.append(seconds)
 
     def figures(self) -> Figures:
-        """What the window shows."""
+        """The quantiles of the samples."""
         ordered = sorted(self._samples)
         if not ordered:
             return Figures(0, math.nan, math.nan, math.nan)
@@ -45,7 +45,7 @@ def _quantile(ordered: list[float], share: float) -> float:
 
 
 class LagMeter:
-    """How late the loop wakes a task that asked to be woken after a tick: what every other task waits, too."""
+    """Measures how late the event loop wakes a task after a tick. Every other task waits as long."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, kept: int = TICKS_KEPT) -> None:
         self._clock = clock
@@ -53,11 +53,11 @@ class LagMeter:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to measure, on the running loop."""
+        """Begin to measure on the running loop."""
         self._task = asyncio.ensure_future(self._measure())
 
     def close(self) -> None:
-        """Measure no more."""
+        """Stop measuring."""
         if self._task:
             self._task.cancel()
 

@@ -1,6 +1,6 @@
-"""Membership packets as bytes. ``proto/deca/v1/membership.proto`` is the truth about fields.
+"""Membership packets as bytes. ``proto/deca/v1/membership.proto`` defines the fields.
 
-Whatever comes in is checked here, once: behind this door names, addresses and numbers are within their limits.
+Every incoming packet is checked here, once: names, addresses and numbers of a decoded packet are within their limits.
 """
 
 from google.protobuf.message import DecodeError
@@ -15,8 +15,8 @@ from deca_node.protocol.membership.naming import FRESH
 from deca_node.protocol.membership.rumours import Rumour
 
 PACKET_BYTES_MAX = 32_768
-"""Nothing longer is read. What is sent has at most push_pull_bytes_max and rumour_bytes_max, with the one rumour that
-tells a member what is believed of it."""
+"""The longest packet that is accepted. A packet that is sent has at most push_pull_bytes_max + rumour_bytes_max bytes,
+and one more rumour, which tells the receiver what is believed of it."""
 RUMOURS_MAX = 256
 MEMBERS_MAX = 1024
 ADDRESS_LENGTH_MAX = 270
@@ -24,7 +24,7 @@ SEQ_MAX = 2**63 - 1
 
 
 def encode_packet(packet: messages.Packet) -> bytes:
-    """One packet."""
+    """One packet as bytes."""
     message = pb.MembershipPacket(
         sender=_facts_out(packet.sender),
         rumours=[pb.MemberRumour(facts=_facts_out(rumour.facts), accuser=rumour.accuser) for rumour in packet.rumours],
@@ -54,7 +54,7 @@ def encode_packet(packet: messages.Packet) -> bytes:
 def decode_packet(data: bytes) -> messages.Packet:
     """One packet from a peer. Raises WireError("size" or "malformed") where it breaks the rules."""
     if len(data) > PACKET_BYTES_MAX:
-        raise WireError("size", f"a membership packet of {len(data)} bytes; at most {PACKET_BYTES_MAX} are taken")
+        raise WireError("size", f"a membership packet of {len(data)} bytes; the limit is {PACKET_BYTES_MAX}")
     message = pb.MembershipPacket()
     try:
         message.ParseFromString(data)
@@ -85,7 +85,7 @@ def _body_in(message: pb.MembershipPacket) -> messages.Body:
         case "claim":
             return _claim_in(message.claim)
         case _:
-            raise WireError("malformed", "a membership packet that says nothing known")
+            raise WireError("malformed", "a membership packet without a known body")
 
 
 def _push_pull_in(message: pb.MembershipPacket.PushPull) -> messages.PushPull:
@@ -141,5 +141,5 @@ def _address(address: str) -> str:
 
 def _seq(seq: int) -> int:
     if seq > SEQ_MAX:
-        raise WireError("malformed", f"a question numbered {seq}")
+        raise WireError("malformed", f"a packet with the number {seq}")
     return seq

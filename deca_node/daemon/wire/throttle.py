@@ -1,11 +1,11 @@
-"""A limit on what a node sends: bytes are borrowed from the next seconds, and whoever sends waits them out."""
+"""The upload limit: a sender waits until the bytes before its own would have gone out at the permitted rate."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 
 class Throttle:
-    """At most ``bytes_per_second`` over time, shared by all who take from it (0: no limit).
+    """At most ``bytes_per_second`` on average, over all callers together (0: no limit).
 
     ``clock`` gives seconds and ``sleep`` waits them; the running loop's by default.
     """
@@ -22,7 +22,7 @@ class Throttle:
         self._free_at = 0.0
 
     async def take(self, nbytes: int) -> None:
-        """Return once ``nbytes`` may be sent. Takers are served in the order they come."""
+        """Return once ``nbytes`` may be sent. Callers are served in the order in which they call."""
         if not self._rate:
             return
         now = self._clock() if self._clock else asyncio.get_running_loop().time()

@@ -20,8 +20,8 @@ OPEN = pb.Frame(open=pb.Open(activation=0, degree=2, keyframe_bytes=NBYTES))
 
 
 class Script:
-    """A stream whose peer says these messages, and more with :meth:`say`, and then hangs up; what is written to it
-    is kept. A peer that is ``stalled`` reads nothing: the first write never ends."""
+    """A stream whose peer sends these messages, and those of :meth:`say`, and then hangs up. What is written to it is
+    kept. A ``stalled`` peer reads nothing: the first write never returns."""
 
     def __init__(self, *messages: bytes, stalled: bool = False) -> None:
         self._messages: deque[bytes | None] = deque([*messages, None])
@@ -45,19 +45,19 @@ class Script:
         return [pb.Frame.FromString(message) for message in self.written]
 
     def bodies(self) -> list[str | None]:
-        """What was written, by kind, but for our own credit."""
+        """The kinds of the messages that were written, without this node's credit."""
         bodies = [frame.WhichOneof("body") for frame in self.frames()]
         return [body for body in bodies if body != "credit"]
 
 
 async def settle() -> None:
-    """Let everybody go on until all wait."""
+    """Let all tasks run until every one of them waits."""
     for _ in range(100):
         await asyncio.sleep(0)
 
 
 class Bench:
-    """A session on a script, and all that it told."""
+    """A session on a script, and the events that it told."""
 
     def __init__(self, *messages: bytes, held_max: int = 3, slots: int = 8) -> None:
         descriptor = shared_file()
@@ -76,7 +76,7 @@ class Bench:
         return asyncio.run(self.session.run())
 
     def update(self, inner: int) -> FrameId:
-        """An update of our own, which the core has let go of once it is queued."""
+        """Queue an update of this node. The node has released it once it is queued."""
         ours = FrameId("north", FrameKind.UPDATE, 0, inner)
         self.store.reserve(ours, NBYTES)[:] = content(inner)
         self.session.send_frame(ours)

@@ -1,8 +1,8 @@
-"""Endpoints without sockets and a loop without waiting: who dials whom first is the seed's to say.
+"""Endpoints without sockets, and an event loop that never waits. A seed decides the order of all that happens.
 
-Messages of one direction keep their order and arrive after a random delay; a stream may break, for both ends at
-once or for one only, which is what a link that dies in silence looks like. Time passes only when nothing else
-can happen, so a test of minutes takes milliseconds.
+Messages of one direction keep their order and arrive after a random delay. A stream may break for both ends at once, or
+for one end only, as when a link dies silently. The clock advances only when nothing else can happen, so a test of
+minutes takes milliseconds.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ _BROKEN = object()
 
 
 class _Selector(selectors.SelectSelector):
-    """Waits for nothing: moves the clock on instead."""
+    """Advances the clock instead of waiting."""
 
     now = 0.0
 
     def select(self, timeout: float | None = None) -> Any:
-        assert timeout is not None, "everybody waits, and for ever"
+        assert timeout is not None, "every task waits for ever"
         self.now += max(timeout, 0.0)
         return super().select(0)
 
@@ -40,13 +40,13 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:
-    """Run on a loop whose clock starts at 0 and jumps."""
+    """Run on a loop whose clock starts at 0 and advances without waiting."""
     with asyncio.Runner(loop_factory=_Loop) as runner:
         return runner.run(main)
 
 
 class FakeNet:
-    """Endpoints by address. ``delay`` bounds what a message takes, in seconds."""
+    """Endpoints by address. ``delay`` is the shortest and the longest time that a message takes, in seconds."""
 
     def __init__(self, seed: int, delay: tuple[float, float] = (0.0, 0.05)) -> None:
         self.rng = random.Random(seed)
@@ -59,7 +59,7 @@ class FakeNet:
 
 
 class FakeEnd:
-    """One end of a stream; ``stream`` is the same object at both."""
+    """One end of a stream. Both ends hold the same ``stream``."""
 
     def __init__(self, stream: "FakeStream") -> None:
         self.stream = stream
@@ -89,11 +89,11 @@ class FakeEnd:
         pass
 
     def deliver(self, message: Any) -> None:
-        """After a while, and after all that was sent before."""
+        """Deliver a message after a delay, and after every message that was sent before it."""
         loop = asyncio.get_running_loop()
         self._last_at = max(self._last_at, loop.time() + self.stream.net.delay())
         self._on_its_way.append(message)
-        # Of timers that end at once, any may come first.
+        # Timers that end at the same moment run in any order.
         loop.call_at(self._last_at, lambda: self._inbox.put_nowait(self._on_its_way.popleft()))
 
     def break_now(self) -> None:
@@ -101,7 +101,7 @@ class FakeEnd:
 
 
 class FakeStream:
-    """A stream that is open: its two ends, and the task that answers."""
+    """An open stream: its two ends, and the task that answers."""
 
     def __init__(self, net: FakeNet, dialler: str, called: str) -> None:
         self.net = net
@@ -119,13 +119,13 @@ class FakeStream:
         self.near.deliver(None)
 
     def hang_up(self) -> None:
-        """The caller lets go: after a while the answering call is cancelled, as gRPC does."""
+        """The caller closes its end: after a delay the answering call is cancelled, as gRPC does."""
         if self.answering:
             asyncio.get_running_loop().call_later(self.net.delay(), self.answering.cancel)
 
 
 class FakeEndpoint:
-    """Stands for an Endpoint. ``dialled`` are the names by which others were called."""
+    """Stands in for an Endpoint. ``dialled`` holds the names under which peers were called."""
 
     def __init__(self, net: FakeNet, address: str, *, secure: bool = False) -> None:
         self.secure = secure
@@ -155,7 +155,7 @@ class FakeEndpoint:
 
 
 async def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
-    """Let time pass until something holds; fail when it does not."""
+    """Let time pass until a condition holds; raise TimeoutError when it does not within ``seconds``."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Control links: packets between whoever may speak, one stream per pair, and how far away a peer is."""
+"""Control links: packets both ways over one stream per pair of nodes, the peers that may call, and round trips."""
 
 import asyncio
 import itertools
@@ -17,7 +17,7 @@ BOOTS = itertools.count(1)
 
 
 class Party:
-    """The control links of one node on a fake net, and all that they told."""
+    """The control links of one node on a fake net, and the callbacks that they made."""
 
     def __init__(self, net: FakeNet, name: str, address: str = "", admits: Any = None, *, secure: bool = False) -> None:
         self.net, self.name, self.address = net, name, address or f"{name}:1"
@@ -58,7 +58,7 @@ async def close(*all_parties: Party) -> None:
         await party.links.close()
     await asyncio.sleep(30)
     others = asyncio.all_tasks() - {asyncio.current_task()}
-    assert not others, "nothing goes on after the end"
+    assert not others, "no task is left"
     assert all(not party.links._links and not party.links._known_as for party in all_parties)
 
 
@@ -136,7 +136,7 @@ def test_a_peer_that_cannot_be_reached_is_told_of() -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_with_certificates_whoever_was_found_by_address_is_called_again_by_name(seed: int) -> None:
-    """Of a peer that was dialled, TLS checks the name that was asked for, and nobody else can check any."""
+    """TLS checks the name under which a peer was dialled. Nothing else verifies a peer that was dialled."""
 
     async def find() -> None:
         net = FakeNet(seed)
@@ -166,7 +166,7 @@ def test_only_who_is_admitted_may_call() -> None:
 
 
 def test_two_processes_under_one_name_are_two() -> None:
-    """Membership has to speak with both to decide which of them keeps the name; each may even call the other."""
+    """Membership speaks with both to decide which of them keeps the name. Each may even call the other."""
 
     async def clash() -> None:
         net = FakeNet(0)

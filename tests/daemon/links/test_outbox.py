@@ -1,4 +1,4 @@
-"""What goes out over a stream, and when: order, credit, what is taken back, and the limits of the queue."""
+"""The queue of a stream: its order, credit, messages that are taken back, and its limits."""
 
 import asyncio
 
@@ -39,7 +39,7 @@ def test_frames_wait_for_credit_and_what_comes_after_them_too() -> None:
 
 
 def test_our_credit_overtakes_frames_that_wait_for_theirs() -> None:
-    """Or two ends that wait for each other's credit would wait for ever."""
+    """Otherwise two ends could wait for each other's credit for ever."""
     bench = Bench(*chunks(UPDATE, content()), held_max=3)
     bench.update(0)
     bench.session._tell = lambda event: bench.store.release(event.update)  # type: ignore[union-attr]
@@ -101,7 +101,7 @@ def test_an_offer_that_waits_is_forgotten_with_its_edge() -> None:
 
 
 def test_a_peer_that_takes_nothing_is_let_go() -> None:
-    """Updates must not be skipped, and must not pile up: the link ends, and all that was queued with it."""
+    """Updates must neither be skipped nor pile up: the stream ends, and everything queued is released."""
     bench = Bench(held_max=3)
     bench.script = bench.session._stream = bench.session._out._stream = Script(stalled=True)
 
@@ -112,7 +112,7 @@ def test_a_peer_that_takes_nothing_is_let_go() -> None:
             await asyncio.sleep(0)
         return await running
 
-    assert asyncio.run(send()) == "it takes nothing: too much is queued for it"
+    assert asyncio.run(send()) == "it reads too slowly: too much is queued for it"
     assert len(bench.store) == 0
 
 
@@ -120,4 +120,4 @@ def test_small_messages_have_a_limit_too() -> None:
     bench = Bench()
     for _ in range(MESSAGES_QUEUED_MAX + 1):
         bench.session.send(CLOSE)
-    assert bench.run() == "it takes nothing: too much is queued for it"
+    assert bench.run() == "it reads too slowly: too much is queued for it"

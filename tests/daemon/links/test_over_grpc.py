@@ -1,4 +1,4 @@
-"""Exchange streams and control streams over one real port, with every name verified."""
+"""Exchange streams and control streams over one real port, and the check of every name."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ def run(work: Awaitable[None]) -> None:
 
 
 class Party:
-    """A node's network with everything real but its frames."""
+    """The streams of one node over real gRPC. Only its frames are made up."""
 
     def __init__(self, name: str, verify: Any = None) -> None:
         self.name = name
@@ -97,7 +97,7 @@ def test_frames_and_packets_over_one_port() -> None:
 
 
 def test_every_hello_is_verified_at_both_ends() -> None:
-    """The called end has the caller's certificate at hand; at the calling end TLS has checked the name."""
+    """The answering end checks the caller's certificate. At the calling end TLS has checked the name."""
     seen: list[tuple[bool, str]] = []
 
     def verify(context: Any, name: str) -> None:

@@ -1,4 +1,4 @@
-"""One stream with a peer behind it that keeps the rules, or does not; no sockets and no clock."""
+"""One session with a peer that keeps the rules, or breaks them; without sockets or clock."""
 
 import asyncio
 from collections import Counter
@@ -64,7 +64,8 @@ def test_a_session_that_was_ended_tells_nothing_more() -> None:
 
 
 def test_a_keyframe_that_is_offered_again_waits_until_the_first_is_let_go() -> None:
-    """The link flapped: the core still holds what came over the stream before, and is about to hear of the loss."""
+    """The stream was replaced: the node still holds the keyframe of the stream before, and has not heard of its end
+    yet."""
     keyframe = FrameId("south", FrameKind.KEYFRAME, 0, 0)
     bench = Bench(OPEN.SerializeToString(), *chunks(keyframe, content(1)))
     bench.store.reserve(keyframe, NBYTES)[:] = content(0)

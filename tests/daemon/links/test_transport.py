@@ -1,4 +1,5 @@
-"""Streams between peers that come, go, move and dial at once; no sockets, and a clock that jumps."""
+"""Exchange streams between peers that appear, disappear, move and dial at once; without sockets, on a simulated
+clock."""
 
 import asyncio
 import os
@@ -24,7 +25,7 @@ BYE = pb.Frame(bye=pb.Bye())
 
 
 class Party:
-    """A transport on a fake net, and all that it told."""
+    """A transport on a fake net, and the events that it told."""
 
     def __init__(self, net: FakeNet, name: str, boot: int = 1, agreement: dict[str, str] | None = None) -> None:
         self.net, self.name, self.address = net, name, Address(name, 1)
@@ -79,12 +80,12 @@ async def close(*parties: Party) -> None:
         await party.transport.close()
     await asyncio.sleep(60)
     others = asyncio.all_tasks() - {asyncio.current_task()}
-    assert not others, "nothing goes on after the end"
+    assert not others, "no task is left"
 
 
 @pytest.mark.parametrize("first", range(0, 200, 50))
 def test_of_streams_that_cross_both_ends_keep_the_same(first: int) -> None:
-    """Two hundred ways to dial at once: one stream, greeted once, and nothing that flaps."""
+    """Two hundred orders of dialling at once: each gives one stream, greeted once, that stays."""
 
     async def cross(seed: int) -> int:
         net, north, south = two(seed)
@@ -108,7 +109,7 @@ def test_of_streams_that_cross_both_ends_keep_the_same(first: int) -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_after_any_breaks_both_ends_find_the_same_stream_again(seed: int) -> None:
-    """Streams break for both ends, or in silence for one of them only, also while others are being greeted."""
+    """Streams break for both ends, or silently for one of them only, also during a greeting."""
 
     async def break_and_mend() -> None:
         net, north, south = two(seed)
@@ -177,13 +178,13 @@ def test_peers_come_go_and_move() -> None:
         frame = north.update(0)
         north.transport.send_frame("west", frame)
         north.peers(south)
-        assert north.downs() == [e.PeerDown("west", "it is no peer any more")]
+        assert north.downs() == [e.PeerDown("west", "it is no longer a peer")]
         await until(lambda: not west.up(north))
         north.store.release(frame)
         assert len(north.store) == 0, "nothing is held for a peer that is gone"
         north.peers(south, west)
         await until(lambda: north.up(west) and west.up(north))
-        assert (north.downs(), len(south.downs())) == ([e.PeerDown("west", "it is no peer any more")], 0)
+        assert (north.downs(), len(south.downs())) == ([e.PeerDown("west", "it is no longer a peer")], 0)
         await close(north, south, west)
 
     run(change())
@@ -301,7 +302,7 @@ def test_a_caller_that_says_nothing_is_let_go() -> None:
 
 
 def test_nobody_is_flooded_and_nothing_piles_up() -> None:
-    """Two ends that send as fast as they may, and let go of frames when they like, for a thousand frames."""
+    """Two ends send as fast as they may and release frames at any time."""
 
     async def flow(seed: int) -> None:
         net, north, south = two(seed, delay=(0.0, 0.01))
@@ -330,7 +331,8 @@ def test_nobody_is_flooded_and_nothing_piles_up() -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_a_sender_that_keeps_the_rules_is_never_refused(seed: int) -> None:
-    """Offers, updates, closings, offers again after a flap, to a receiver that lets go when it likes or not at all."""
+    """Offers, updates, closings, and offers again after a broken stream. The receiver releases frames at any time, or
+    never."""
 
     async def fuzz() -> None:
         net, north, south = two(seed, delay=(0.0, 0.03))
@@ -380,7 +382,8 @@ def test_a_sender_that_keeps_the_rules_is_never_refused(seed: int) -> None:
 
 
 def _keeps(party: Party) -> list[FrameId]:
-    """The core of a receiver: the frames that it holds; on a loss it lets go of keyframes, as the real one does."""
+    """The node of a receiver: the frames that it holds. When a stream is lost it releases keyframes, as a real node
+    does."""
     held: list[FrameId] = []
 
     def tell(event: e.NetworkEvent) -> None:

@@ -51,7 +51,7 @@ def test_messages_are_bytes_both_ways() -> None:
     run(talk())
 
 
-def test_what_breaks_says_so() -> None:
+def test_a_broken_stream_is_an_error_with_a_sentence() -> None:
     async def once(stream: Stream) -> None:
         await stream.write(await stream.read() or b"")
 

@@ -1,4 +1,4 @@
-"""Bytes on the stream: the hand-made framing is the .proto's own, and nothing malformed gets through."""
+"""Messages of the exchange stream: framing by hand equals protobuf's, and malformed bytes are refused."""
 
 import contextlib
 
@@ -16,7 +16,7 @@ FRAMES = st.builds(FrameId, st.just("a"), st.sampled_from(FrameKind), NUMBERS, N
 
 
 def taken(message: bytes) -> bytes | pb.Frame:
-    """What a receiver makes of a message: a chunk's data, once it is copied to its place."""
+    """A message as its receiver sees it: the data of a chunk after the copy, or the decoded frame."""
     body = framing.decode(message)
     if isinstance(body, pb.Frame):
         return body

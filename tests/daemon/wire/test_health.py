@@ -1,4 +1,4 @@
-"""The gRPC health service, asked through a real server on loopback as any client would."""
+"""The gRPC health service, called through a real server on loopback."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from deca_node.daemon.wire.health import Health
 SERVING, NOT_SERVING = pb.HealthCheckResponse.SERVING, pb.HealthCheckResponse.NOT_SERVING
 
 
-def test_it_says_what_it_was_told() -> None:
+def test_callers_and_watchers_get_the_answer_that_was_set() -> None:
     async def life() -> None:
         health, server = Health("deca.v1.Exchange"), grpc.aio.server()
         server.add_generic_rpc_handlers((health.handlers(),))

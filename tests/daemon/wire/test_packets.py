@@ -1,4 +1,4 @@
-"""Packets as bytes: everything comes back as it went, and nothing malformed gets through."""
+"""Membership packets as bytes: every packet decodes to itself, and malformed bytes are refused."""
 
 import contextlib
 

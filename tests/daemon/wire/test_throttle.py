@@ -1,4 +1,4 @@
-"""The upload limit, with a fake clock."""
+"""The upload limit, on a fake clock."""
 
 import asyncio
 
