@@ -1,7 +1,7 @@
-"""DECA's four functions: half_step, mix, discrepancy, fold, in the letters of the paper.
+"""The four functions of DECA in the letters of the paper: half_step, mix, discrepancy and fold.
 
-Every node takes an Adam half step on its own data, mixes the result with its neighbours, and folds what
-consensus did to the parameters back into its moments (Yuan et al., arXiv 2606.03209)::
+Every node takes an Adam half step on its own data and mixes the result with its neighbours. Then it folds the change
+that consensus made to the parameters back into its moments (Yuan et al., arXiv 2606.03209)::
 
     g   -> half_step   m_half = a1 m + (1-a1) g       v_half = a2 v + (1-a2) g*g
                        u = m^ / (sqrt(v^) + eps)      x_half = x - gamma u
@@ -9,9 +9,9 @@ consensus did to the parameters back into its moments (Yuan et al., arXiv 2606.0
     E   -> discrepancy h, in one of the readings of ``Hyper.discrepancy``
     h   -> fold        m+ = b1 m_half + (1-b1) h      v+ = b2 v_half + (1-b2) h*h
 
-The functions are pure and elementwise: they take and return 1-D tensors of any float dtype, and since
-elements do not see each other the engine calls them on slices that fit the cache. What is the same for
-all elements of a block (how many gradients, how much bias) is a :class:`Counts`, in Python floats.
+The functions are pure and elementwise: they take and return 1-D tensors of any float dtype. Elements do not depend on
+each other, so the engine calls the functions on slices that fit the cache. Numbers that are equal for all elements of a
+block (how many gradients, how much bias) are Python floats in a :class:`Counts`.
 """
 
 import math
@@ -25,10 +25,10 @@ from torch import Tensor
 from deca_node.protocol.agreed.run import RunSettings
 
 GRADIENT_UNITS = frozenset({"precond", "rms", "trivial"})
-"""Signals that are measured in units of the gradient; the others are parameter differences."""
+"""Signals in units of the gradient; the other signals are parameter differences."""
 
 GAMMA_FLOOR_SHARE = 0.01
-"""The consensus part of h is divided by gamma, but never by less than this share of gamma's peak."""
+"""The divisor of the consensus part of h is gamma, and at least this share of gamma's peak."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +50,11 @@ class Hyper:
     beta1: float = 0.5
     beta2: float = 0.99
     steps_max: float = math.inf
-    """No element of E counts more than so many steps gamma in h; what the mix does to x is not touched by it."""
+    """In h an element of E counts for at most so many steps gamma; the mix itself is not limited."""
 
     @classmethod
     def of(cls, settings: RunSettings) -> "Hyper":
-        """The same values under the run's settings."""
+        """The values of a run's settings."""
         return cls(
             gamma_peak=settings.learning_rate,
             alpha1=settings.alpha1,
@@ -71,27 +71,27 @@ class Hyper:
 
     @property
     def into_m(self) -> bool:
-        """Whether the first moment takes h up."""
+        """Whether h goes into the first moment."""
         return self.discrepancy != "none" and self.h_into in ("both", "m")
 
     @property
     def into_v(self) -> bool:
-        """Whether the second moment takes h*h up."""
+        """Whether h*h goes into the second moment."""
         return self.discrepancy != "none" and self.h_into in ("both", "v")
 
     @property
     def moves_moments(self) -> bool:
-        """Whether a fold changes the moments; ``none`` leaves both."""
+        """Whether a fold changes any moment; ``none`` changes neither."""
         return self.into_m or self.into_v
 
     @property
     def needs_E(self) -> bool:
-        """Whether h depends on what flowed."""
+        """Whether h depends on E."""
         return self.discrepancy not in ("none", "decay-only")
 
     @property
     def h_holds_gradient(self) -> bool:
-        """Whether h contains m^ itself, so that it counts as gradient in an exact bias correction."""
+        """Whether h contains m^, so that it counts as a gradient in an exact bias correction."""
         return self.discrepancy in GRADIENT_UNITS and self.h_part == "full"
 
 
@@ -105,8 +105,8 @@ class Moments(NamedTuple):
 class Counts(NamedTuple):
     """How much gradient the moments hold; equal for all elements of a block.
 
-    ``gradients`` is the number taken up since the activation began. ``c1`` and ``c2`` are the total
-    weights of the gradients in m and v, so that m^ = m / c1 and v^ = v / c2 are averages.
+    ``gradients`` is the number of gradients since the activation began. ``c1`` and ``c2`` are the total weights of the
+    gradients in m and v, so that m^ = m / c1 and v^ = v / c2 are averages.
     """
 
     gradients: int = 0
@@ -117,9 +117,9 @@ class Counts(NamedTuple):
 def learning_rate(settings: RunSettings, ordinal: int, total: int) -> float:
     """The step size gamma at optimizer step ``ordinal`` of ``total``; the schedule runs through all activations.
 
-    The first ceil(lr_warmup * total) steps climb in equal stairs and reach the peak on the last of them.
-    With p in [0, 1) the share of the remaining steps that lies behind, gamma is then the peak times
-    1 (constant), 1 - p (linear) or (1 + cos(pi p)) / 2 (cosine); it never reaches zero.
+    During the first ceil(lr_warmup * total) steps gamma grows by equal amounts and reaches its peak on the last of
+    them. Afterwards, with p in [0, 1) the share of the remaining steps that are done, gamma is the peak times 1
+    (constant), 1 - p (linear) or (1 + cos(pi p)) / 2 (cosine). It never reaches zero.
     """
     assert 0 <= ordinal < total, f"step {ordinal} of {total}"
     warmup = math.ceil(settings.lr_warmup * total)
@@ -133,8 +133,8 @@ def learning_rate(settings: RunSettings, ordinal: int, total: int) -> float:
 def half_counts(hyper: Hyper, counts: Counts) -> Counts:
     """The counts after one more gradient.
 
-    alpha: c = 1 - alpha^(r+1), Adam's own. exact: c_half = alpha c + (1 - alpha), which follows what the
-    folds left in the moments.
+    Under ``bias_correction = alpha``, Adam's own, c = 1 - alpha^(r+1). Under ``exact``, c_half = alpha c + (1 - alpha),
+    which accounts for what the folds did to the moments.
     """
     gradients = counts.gradients + 1
     if hyper.bias_correction == "exact":
@@ -145,10 +145,10 @@ def half_counts(hyper: Hyper, counts: Counts) -> Counts:
 
 
 def folded_counts(hyper: Hyper, half: Counts) -> Counts:
-    """The counts after the fold: c+ = beta c_half + (1 - beta) k, with k = 1 where h holds a gradient.
+    """The counts after the fold: c+ = beta c_half + (1 - beta) k, where k = 1 if h holds a gradient.
 
-    An h that is a parameter difference, or only the consensus part, brings no gradient (k = 0). A moment
-    that does not take h keeps its count, and so does ``bias_correction = alpha``, which ignores beta.
+    An h that is a parameter difference, or only the consensus part, brings no gradient (k = 0). The count of a moment
+    that does not take h stays. So do both counts under ``bias_correction = alpha``, which ignores beta.
     """
     if hyper.bias_correction == "alpha":
         return half
@@ -187,12 +187,12 @@ def mix(
     """x+ = x_half + E with E = gamma_c sum_j w_ij e_ij; returns (x+, E). x+ goes to ``out``, which may be x_half.
 
     With e_ij = x_half,j - x_half,i, gamma_c = 1 and rows of W that sum to 1 this is the paper's
-    x+ = sum_j w_ij x_half,j. ``edges`` yields (w_ij, e_ij) once per flow, late ones included; each
-    e_ij is read before the next is asked for, so an edge may appear again with its next value.
+    x+ = sum_j w_ij x_half,j. ``edges`` yields (w_ij, e_ij) once per flow, late flows included. Each e_ij is read before
+    the next is asked for, so an edge may appear again with its next value.
     """
     E: Tensor | None = None
     for w, e in edges:
-        # Each product is rounded before it is added, which add's alpha leaves to the processor.
+        # Each product is rounded before it is added; with add's alpha that would depend on the processor.
         E = e * (gamma_c * w) if E is None else E.add_(e * (gamma_c * w))
     E = torch.zeros_like(x_half) if E is None else E
     return torch.add(x_half, E, out=out), E
@@ -201,19 +201,19 @@ def mix(
 def discrepancy(
     hyper: Hyper, counts: Counts, half: Moments, E: Tensor | None, *, gamma: float, s: float | Tensor = 1.0
 ) -> Tensor | None:
-    """h, what consensus did to the parameters; None where h is zero (``none``, ``decay-only``).
+    """h, the change that consensus made to the parameters; None if h is zero (``none``, ``decay-only``).
 
-    E is None where nothing flowed. Since x_half = x - gamma u and x+ = x_half + E, the change is
-    x - x+ = gamma u - E measured from x (h_part = full) and -E measured from x_half (consensus)::
+    E is None if no flow came. Since x_half = x - gamma u and x+ = x_half + E, the change is x - x+ = gamma u - E
+    measured from x (h_part = full), and -E measured from x_half (consensus)::
 
         paper    x+ - x                            descent  x - x+
         precond  D (x - x+) / gamma                trivial  as precond, used differently by ``fold``
         rms      s (x - x+) / gamma                s: RMS of D over the parameter tensor
 
-    with D = sqrt(v^) + eps. In the last two (x - x+) / gamma is u - E / max(gamma, floor), the floor
-    being 1 % of gamma's peak: so gamma -> 0 divides by nothing, and with a peak of 0 E drops out.
-    precond is computed as m^ - D E / gamma, hence with one node it is m^. Where ``hyper.steps_max`` bounds it, E
-    counts within +- steps_max max(gamma, floor), so that the consensus part of h is at most steps_max D (or s).
+    with D = sqrt(v^) + eps. In precond and rms (x - x+) / gamma is computed as u - E / max(gamma, floor), where the
+    floor is 1 % of gamma's peak. So gamma -> 0 never divides by zero, and with a peak of 0 E drops out. precond is
+    computed as m^ - D E / gamma, so with one node it is m^. If ``hyper.steps_max`` is finite, E counts within
+    +- steps_max max(gamma, floor), so that the consensus part of h is at most steps_max D (or s).
     """
     if E is not None and hyper.steps_max < math.inf:
         bound = hyper.steps_max * _floored(hyper, gamma)
@@ -235,10 +235,10 @@ def discrepancy(
 def fold(hyper: Hyper, counts: Counts, half: Moments, h: Tensor | None, g: Tensor | None = None) -> Moments:
     """m+ = b1 m_half + (1-b1) h and v+ = b2 v_half + (1-b2) h*h, for the moments that ``h_into`` names.
 
-    Under ``bias_correction = alpha`` the moments hold c = 1 - alpha^(r+1) of a gradient's weight, so a
-    signal in gradient units is multiplied by that c on its way in: then with one node precond leaves m
-    as it was. ``none`` leaves both moments; ``decay-only`` folds a zero. ``trivial`` needs g, the local
-    gradient, and replaces it: m+ = m_half + (1-a1)(h - g), v+ = max(0, v_half + (1-a2)(h*h - g*g)).
+    Under ``bias_correction = alpha`` the moments hold c = 1 - alpha^(r+1) of a gradient's weight. So a signal in
+    gradient units is multiplied by that c before it is added: then with one node precond leaves m as it was. ``none``
+    changes neither moment, and ``decay-only`` folds a zero. ``trivial`` needs g, the local gradient, and replaces it:
+    m+ = m_half + (1-a1)(h - g), v+ = max(0, v_half + (1-a2)(h*h - g*g)).
     """
     undo = hyper.bias_correction == "alpha" and hyper.discrepancy in GRADIENT_UNITS
     k1, k2 = (counts.c1, counts.c2) if undo else (1.0, 1.0)
@@ -261,7 +261,7 @@ def _weighted(beta: float, moment: Tensor, signal: Tensor | None, unit: float) -
 
 
 def _inverse(hyper: Hyper, gamma: float) -> float:
-    """1 / max(gamma, floor), or 0 where both are 0."""
+    """1 / max(gamma, floor), or 0 if both are 0."""
     bounded = _floored(hyper, gamma)
     return 1.0 / bounded if bounded > 0.0 else 0.0
 

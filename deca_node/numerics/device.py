@@ -1,4 +1,4 @@
-"""The device that a setting names, as torch knows it."""
+"""The torch device that a setting names."""
 
 import torch
 
@@ -6,7 +6,7 @@ from deca_node.protocol.errors import TrainerError
 
 
 def choose_device(wanted: str) -> torch.device:
-    """``auto`` takes a GPU where there is one. Raises TrainerError where the wanted one is not there."""
+    """The device for a setting; ``auto`` takes a GPU if there is one. Raises TrainerError if the device is missing."""
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(wanted)

@@ -1,15 +1,14 @@
-r"""One activation of one block, from thaw to freeze: what the trainer asks for, as methods.
+r"""One activation of one block, from thaw to freeze: one method for each thing that the trainer asks for.
 
 ::
 
     BlockEngine()  keyframe  connect    ( half_step  encode_update  mix ) ...   freeze
                                           \____ R times, then flush mixes ____/
 
-The engine owns the block's vectors and walks them in slices that fit the cache and never straddle two
-parameters. Between commands it keeps four bytes per element each for gradient, m, v, x^ and the e_ij of
-every neighbour, and for the master where the model is not float32; what a step needs beside them has the
-size of a slice. A block that is only mixed has no gradient and no moments, and a node without neighbours
-no x^.
+The engine owns the block's vectors and works on them in slices that fit the cache and never straddle two parameters.
+Between commands it keeps float32 vectors of the block's size: gradient, m, v, x^, one e_ij per neighbour, and the
+master if the model is not float32. The temporary memory of a step has the size of a slice. A block that is only mixed
+has no gradient and no moments, and a node without neighbours has no x^.
 """
 
 import math
@@ -37,7 +36,7 @@ StepFigures = dict[str, float]
 """Figures of one step for metrics; every ``_rms`` is over all elements of the block."""
 
 RefusedPeers = Mapping[str, WireError]
-"""Peers that sent what cannot be used, each with the reason."""
+"""Peers whose frames cannot be used, each with the reason."""
 
 
 class NewEdge(NamedTuple):
@@ -49,7 +48,7 @@ class NewEdge(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """Elements [start, stop) of the block's vector, all of parameter number ``tensor``."""
+    """Elements [start, stop) of the block's vector, all of them in parameter number ``tensor``."""
 
     start: int
     stop: int
@@ -80,9 +79,9 @@ class BlockEngine:
         signal: str = "none",
         clip: clipping.Clip | None = None,
     ) -> None:
-        """Thaw ``block``. ``origin(start, stop)`` reads x0, the run's common starting point, as float32; it
-        is called for the keyframe and once more when edges open, and never after. ``signal`` is the run's
-        setting: none, v or mv. Flows count in full where there is no ``clip``."""
+        """Thaw ``block``. ``origin`` reads x0, the run's common starting point: for the keyframe, once more when edges
+        open, and never afterwards. ``signal`` is the run's setting: none, v or mv. Without ``clip`` flows count in
+        full."""
         self.flat = FlatBlock(model, block)
         self.hyper = hyper
         self.codec = codec
@@ -93,7 +92,7 @@ class BlockEngine:
         self.moments: deca.Moments | None = None
         self.public: PublicCopies | None = None
         self.norms: Norms | None = None
-        """What neighbours' frames are measured by; None: any size will do."""
+        """The bounds on the sizes of neighbours' frames; None if any size is accepted."""
         self._origin: Origin | None = origin
         self._slices = cut(self.flat.spans, slice_elements(self.flat.master.device))
         self._gamma = 0.0
@@ -104,7 +103,7 @@ class BlockEngine:
 
     @classmethod
     def of(cls, model: nn.Module, block: Block, settings: RunSettings, origin: Origin) -> "BlockEngine":
-        """An engine as the run's settings ask for it."""
+        """An engine with the values of a run's settings."""
         hyper, codec = deca.Hyper.of(settings), CODECS[settings.codec]
         signal, share, clip = settings.signal, settings.flow_share, clipping.Clip.of(settings)
         return cls(model, block, origin, hyper=hyper, codec=codec, gamma_c=share, signal=signal, clip=clip)
@@ -116,7 +115,7 @@ class BlockEngine:
 
     @torch.no_grad()
     def keyframe(self, out: Tensor) -> int:
-        """Write Q8(x - x0) to the front of ``out`` (uint8); returns its bytes."""
+        """Write Q8(x - x0) to the front of ``out`` (uint8); returns the number of bytes."""
         assert self._origin is not None, "a keyframe is written before edges open"
         nbytes = KEYFRAME_CODEC.nbytes(self.elements)
         write_keyframe(self.flat.master, self._origin, out[:nbytes])
@@ -126,7 +125,7 @@ class BlockEngine:
     def connect(self, neighbours: Sequence[NewEdge], ours: Tensor) -> RefusedPeers:
         """Open an edge to each neighbour; ``ours`` is the keyframe that was sent to all of them.
 
-        A neighbour whose keyframe is malformed, or far too large, gets no edge, and is returned with the reason.
+        A neighbour whose keyframe is malformed or far too large gets no edge; it is returned with the reason.
         """
         assert self._origin is not None, "edges open once per activation"
         origin, self._origin = self._origin, None
@@ -143,7 +142,7 @@ class BlockEngine:
         return refused
 
     def _oversized(self, neighbours: Sequence[NewEdge], ours: Tensor) -> RefusedPeers:
-        """Whose keyframe is malformed, or too large beside ours and the others'."""
+        """The neighbours whose keyframe is malformed, or too large compared with ours and the others'."""
         refused: dict[str, WireError] = {}
         if self.norms is None or not neighbours:
             return refused
@@ -172,8 +171,8 @@ class BlockEngine:
     def half_step(self, gamma: float, gradient: Callable[[], float]) -> StepFigures:
         """One gradient, then x_half = x - gamma u in the master.
 
-        ``gradient`` runs forward and backward passes and returns the loss. Raises TrainerError where the
-        loss or the gradient is not finite; the block is unchanged then.
+        ``gradient`` runs forward and backward passes and returns the loss. Raises TrainerError if the loss or the
+        gradient is not finite; then the block is unchanged.
         """
         assert not self._unfolded, "every half step with a gradient is followed by a mix that folds"
         step = self.counts.gradients
@@ -192,16 +191,16 @@ class BlockEngine:
     def encode_update(self, out: Tensor, *, signal: bool = False, step_seconds: float = 0.0) -> int:
         """Write an update frame to the front of ``out`` (uint8) and add its q = Q(x_half - x^) to x^.
 
-        The frame ends with a moment signal if ``signal``; ``step_seconds`` is for our neighbours to read.
-        Returns its bytes.
+        With ``signal`` the frame ends with a moment signal. ``step_seconds`` is reported to the neighbours. Returns the
+        number of bytes.
         """
-        assert self.public is not None, "a node without neighbours has nobody to send updates to"
+        assert self.public is not None, "a node without neighbours sends no updates"
         nbytes = self.layout.nbytes(signal)
         parts = self.layout.split(out[:nbytes], "this node")
         self.public.difference(self.flat.master, parts.codes)
         SenderState.of({**self._figures, "step_seconds": step_seconds}).write(parts.state)
         if signal:
-            assert self.moments is not None, "a flush has no moments to tell of"
+            assert self.moments is not None, "a flush has no moments to signal"
             self.layout.write_signals(self.moments, parts)
         if self.norms is not None:
             self.norms.ours(**self.layout.sizes(parts, "this node"))
@@ -211,9 +210,9 @@ class BlockEngine:
     def mix(self, flows: Sequence[FlowBytes], fold: bool) -> StepFigures:
         """Apply the flows in this order, fold h into the moments if ``fold``, and publish the parameters.
 
-        ``flows`` hold whole update frames. The moment signals in them, the newest of each edge, then correct what
-        was folded; where nothing is, they come too late to be of use. Raises WireError where any part of a
-        neighbour's frame is malformed; the block is unchanged then. The figures hold the neighbours' states too.
+        ``flows`` hold whole update frames. The newest moment signal of each edge then corrects the folded moments;
+        without a fold the signals are not used. Raises WireError if any part of a neighbour's frame is malformed; then
+        the block is unchanged. The figures hold the neighbours' states too.
         """
         assert fold == self._unfolded, "h is folded once after each half step with a gradient, and only then"
         exchanged = self.check(flows)
@@ -233,7 +232,7 @@ class BlockEngine:
             self.counts = deca.folded_counts(self.hyper, self.counts)
             self._unfolded = False
         self.flat.publish()
-        # Moments that a fold leaves alone were measured when the half step made them.
+        # Moments that no fold changes were measured in the half step.
         figures = sums.roots() | (self._half_figures if fold and not folds else {})
         figures |= mixing.figures() if mixing is not None else {}
         self._figures |= figures
@@ -242,26 +241,28 @@ class BlockEngine:
         return figures | {name: value for one in exchanged for name, value in one.figures.items()}
 
     def mix_sound(self, flows: Sequence[FlowBytes], fold: bool) -> tuple[StepFigures, RefusedPeers]:
-        """As :meth:`mix`, but a neighbour whose frame cannot be used loses its edge and all its flows, and is returned
-        with the reason; the others are mixed."""
+        """:meth:`mix` without the flows of neighbours whose frames cannot be used.
+
+        These neighbours lose their edges and are returned with the reasons.
+        """
         refused: dict[str, WireError] = {}
         try:
             return self.mix(flows, fold), refused
         except WireError:
-            # Whose frame it was is looked for only now, so that sound frames are checked once.
+            # The neighbour at fault is looked for only now, so that sound frames are checked once.
             for flow in flows:
                 try:
                     self.check([flow])
                 except WireError as problem:
                     refused[flow.peer] = problem
-        assert refused, "mix refuses nothing that is sound by itself"
+        assert refused, "mix refuses no frame that is sound by itself"
         for peer in refused:
             self.drop(peer)
         return self.mix([flow for flow in flows if flow.peer not in refused], fold), refused
 
     def check(self, flows: Sequence[FlowBytes]) -> list[Exchanged]:
-        """Split the flows' frames into parts. Raises WireError where any part of a neighbour's is malformed, or far too
-        large."""
+        """Split the flows' frames into parts. Raises WireError if any part of a neighbour's frame is malformed or far
+        too large."""
         exchanged = self.layout.open(flows)
         if self.public is not None:
             self.public.check([one.flow for one in exchanged])
@@ -270,10 +271,10 @@ class BlockEngine:
         return exchanged
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a visit needs to be gone on with elsewhere, with ``counts``: the master, and m and v if there are any.
+        """The vectors that a restart needs to continue the visit, beside ``counts``: the master, and m and v if there
+        are any. Not to be called between a half step and its mix.
 
-        All that lies between a half step and its mix is left out, and so are edges: they are not saved, and those
-        who return go on without.
+        Edges are not saved: after a restart the visit continues without them.
         """
         assert not self._unfolded, "between a half step and its mix a visit cannot be saved"
         moments = self.moments._asdict() if self.moments is not None else {}
@@ -281,7 +282,7 @@ class BlockEngine:
 
     @torch.no_grad()
     def restore(self, tensors: Iterable[tuple[str, Tensor]], counts: deca.Counts) -> None:
-        """Go on where :meth:`tensors` and ``counts`` were taken; float32 [elements] each, copied one by one."""
+        """Continue from the results of :meth:`tensors` and ``counts``; float32 [elements] each, copied one by one."""
         held = {"master": self.flat.master}
         for name, tensor in tensors:
             if name not in held:
@@ -293,14 +294,14 @@ class BlockEngine:
         self.flat.publish()
 
     def freeze(self) -> None:
-        """Write the block back in the model's dtype and let go of all state."""
+        """Write the block back in the model's dtype, and free all state."""
         self.flat.freeze()
         self.moments, self.public, self._origin, self._slices = None, None, None, ()
 
     # --- slice by slice -----------------------------------------------------------------------------
 
     def _half_step(self, gamma: float, grad: Tensor) -> StepFigures:
-        """The half step on all slices, and s of every parameter where h needs it."""
+        """The half step on all slices, and s of every parameter if h needs it."""
         x = self.flat.master
         if self.moments is None:
             self.moments = deca.Moments(torch.zeros_like(x), torch.zeros_like(x))
@@ -322,14 +323,14 @@ class BlockEngine:
         return sums.roots()
 
     def _flow(self, piece: Slice, mixing: BlockMix | None, left: Tensor | None) -> Tensor | None:
-        """Mix one slice; returns E, what the flows added to it, where something did and the fold needs it."""
+        """Mix one slice; returns E, the sum that the flows added, or None if the fold does not need it."""
         if mixing is None:
             return None
         x, shares = self.flat.master[piece.start : piece.stop], None if left is None else left[:, piece.tensor].tolist()
         return mixing.apply(x, piece.start, shares, needs_E=self.hyper.needs_E)
 
     def _left(self, flows: Sequence[FlowBytes]) -> Tensor | None:
-        """What clipping leaves of each flow, [flows, tensors]; None where flows count in full."""
+        """The share of each flow that clipping leaves, [flows, tensors]; None if flows count in full."""
         if self.clip is None or not flows:
             return None
         assert self.public is not None, "flows need open edges"
@@ -339,7 +340,7 @@ class BlockEngine:
         return self.clip.radii(known, sizes).shares(distances)
 
     def _correction(self, exchanged: Sequence[Exchanged]) -> Correction:
-        """From the newest signal of every edge; flows come in step order."""
+        """The correction from the newest signal of every edge; flows come in the order of their steps."""
         newest: dict[str, Moved] = {}
         for one in exchanged:
             assert self.public is not None, "flows need open edges"
@@ -366,7 +367,7 @@ class BlockEngine:
         assert self.moments is not None
         for whole, part in zip(self.moments, moments, strict=True):
             here = whole[piece.start : piece.stop]
-            # What a fold left alone is there already.
+            # A moment that the fold did not change is there already.
             if here.data_ptr() != part.data_ptr():
                 here.copy_(part)
 

@@ -1,8 +1,8 @@
-"""``Trainer.obey(command) -> event``: the protocol's commands, put into numbers.
+"""``Trainer.obey(command) -> event``: carries out the protocol's commands on the model.
 
-The trainer knows the model, the data and the block it works on; it knows no sockets, no peers and no time.
-Frames come as buffers by name, wherever they lie: in shared memory for a node, in plain memory for a test.
-One that dies leaves its checkpoints: the next goes on from the newest that is sound.
+The trainer knows the model, the data and the active block. It knows no sockets, no peers and no time. It asks for
+frames by name and gets buffers: in shared memory for a node, in plain memory for a test. After a trainer died, the next
+one goes on from the newest sound checkpoint.
 """
 
 import time
@@ -44,11 +44,11 @@ from deca_node.protocol.options import Note, TrainerOptions
 from deca_node.storage.manifest import START, StoredActive, newest_sound
 
 Frames = Callable[[FrameId], memoryview]
-"""The bytes of a frame, writable."""
+"""Returns the writable bytes of a frame."""
 
 
 class Trainer:
-    """One node's model and data, and the block that is being trained."""
+    """One node's model and data, and the block that is trained now."""
 
     def __init__(self, options: TrainerOptions, loaded: LoadedModel, data: Data, frames: Frames) -> None:
         self.model = loaded.model
@@ -59,14 +59,14 @@ class Trainer:
         self._frames = frames
         self._device = next(loaded.model.parameters()).device
         self._blocks = partition(loaded.model, self._settings.block_layers)
-        # How long the final flush is depends on the graph; what is asked of the schedule here does not.
+        # The length of the final flush depends on the graph; nothing that is asked of the schedule here does.
         self._schedule = Schedule(self._settings, len(self._blocks), final_flush_mixes=0)
         self._batches = Batches(data.train, self._settings.batch_size, options.seed)
         self._directory = Path(options.directory)
         self._start = StartValues(self._directory / START)
         self._trace = Trace(self._directory / "trace") if options.trace else None
         elements = tuple(block.elements for block in self._blocks)
-        # Of the model that the run starts from, whatever a checkpoint makes of it afterwards.
+        # These facts are about the model that the run starts from, before a checkpoint is restored.
         self._facts = ModelFacts(
             parameter_hash(loaded.model), tuple(b.name for b in self._blocks), elements, loaded.labels
         )
@@ -86,7 +86,7 @@ class Trainer:
     def load(cls, options: TrainerOptions, frames: Frames, note: Note) -> "Trainer":
         """Load model and data as the options say, and go on from the newest sound checkpoint in the node's folder.
 
-        Raises ModelError or DataError, and what :meth:`resume` raises.
+        Raises ModelError, DataError or StorageError.
         """
         if options.threads:
             torch.set_num_threads(options.threads)
@@ -105,9 +105,9 @@ class Trainer:
         return trainer
 
     def resume(self, note: Note) -> None:
-        """Go on from the newest sound checkpoint, if there ever was one. A fresh trainer's first call, if at all.
+        """Go on from the newest sound checkpoint, if there ever was one. To be called before all other methods.
 
-        Raises StorageError where no checkpoint is sound, or the newest is of another run.
+        Raises StorageError if no checkpoint is sound, or if the newest one is of another run.
         """
         manifest = newest_sound(self._directory, self._agreement, note)
         if manifest is None:
@@ -134,7 +134,8 @@ class Trainer:
         )
 
     def _announce_privacy(self, note: Note) -> None:
-        """Say what the rest of the run will cost. Raises SettingsError where that is more than may be spent."""
+        """Report the privacy budget that the rest of the run will spend. Raises SettingsError if it is over the
+        limit."""
         if self._privacy is None:
             return
         left = self._schedule.gradient_steps - self._schedule.gradient_ordinal(self._position)
@@ -150,8 +151,8 @@ class Trainer:
         self._engine.restore(read_tensors(self._directory / active.file.file, names), counts)
 
     def ready(self) -> e.TrainerReady:
-        """What all nodes must find equal: the hash and blocks of the model at the start; what frames of each block
-        measure; and where to go on."""
+        """The facts that must be equal on all nodes (hash and blocks of the start model, sizes of frames), and the
+        position to go on from."""
         elements = self._facts.block_elements
         layouts = [Layout(CODECS[self._settings.codec], n, self._settings.signal) for n in elements]
         sizes = FrameSizes(
@@ -162,7 +163,7 @@ class Trainer:
         return e.TrainerReady(self._facts, sizes, self._position)
 
     def obey(self, command: c.TrainerCommand) -> e.TrainerEvent:
-        """Do what is asked, and say that it is done. Raises DecaError where it cannot be."""
+        """Carry out a command and return the event that reports it. Raises DecaError if the command cannot be done."""
         match command:
             case c.Activate():
                 return self._activate(command)
@@ -193,7 +194,7 @@ class Trainer:
 
     def _activate(self, command: c.Activate) -> e.Activated:
         block = self._blocks[command.activation.block]
-        # x0 is kept even where nobody needs a keyframe: checkpoints hold differences to it, for nodes to come.
+        # x0 is kept even if no keyframe is needed: checkpoints hold differences to it, for late nodes.
         origin = self._start.origin(self.model, block)
         self._checkpoints.versions.thawed(block)
         self._engine = BlockEngine.of(self.model, block, self._settings, origin)
@@ -224,7 +225,7 @@ class Trainer:
             self._trace.half_step(self.engine.flat.master, self.engine.flat.grad if command.gradient else None)
         if command.update:
             signal = self._schedule.signals(command.step)
-            # How long a step took tells how many records were drawn.
+            # Under privacy the duration stays secret: it tells how many records were drawn.
             step_seconds = 0.0 if self._privacy else step_seconds
             self.engine.encode_update(self._tensor(command.update), signal=signal, step_seconds=step_seconds)
         if self._privacy:
@@ -235,7 +236,7 @@ class Trainer:
 
     def _mix(self, command: c.Mix) -> e.Mixed:
         began = time.perf_counter()
-        # The same buffer is the same tensor, so that one decoding of our own codes serves every edge.
+        # One tensor per buffer of ours, so that one decoding of our codes serves every edge.
         ours = {flow.ours: self._tensor(flow.ours) for flow in command.flows}
         flows = [FlowBytes(flow.peer, self._tensor(flow.theirs), ours[flow.ours]) for flow in command.flows]
         figures, refused = self.engine.mix_sound(flows, command.fold)
@@ -249,7 +250,7 @@ class Trainer:
         return e.Frozen(command.activation)
 
     def _end_visit(self) -> None:
-        """Freeze the active block as it stands; its version is the visit's, even where it ended early."""
+        """Freeze the active block as it is; its version is that of the visit, even if the visit ended early."""
         block = self.engine.flat.block
         self.engine.freeze()
         self._engine = None
@@ -261,7 +262,7 @@ class Trainer:
         return backward(self.model, self._batches.next(), self._options.micro_batch, self._device)
 
     def _private_backward(self, privacy: Privacy) -> float:
-        """One record at a time, each with its own mean loss."""
+        """A private gradient: one backward pass per record, with that record's own mean loss."""
         privacy.spend()
         rows = privacy.rows()
         singles = make_batch(self._data.train, rows).split(1) if len(rows) else ()
@@ -299,15 +300,18 @@ class Trainer:
         try:
             folder, nbytes = self._checkpoints.write(moving, time.time())
         except (OSError, StorageError) as problem:
-            # Training is worth more than a checkpoint: the one before this stands, and the next may succeed.
+            # A failed checkpoint does not end training: the one before is still there, and the next may succeed.
             why = problem.strerror if isinstance(problem, OSError) else problem
             return e.CheckpointFailed(position, f"cannot write to {self._directory}: {why}")
         scalars = {"checkpoint_seconds": time.perf_counter() - began, "checkpoint_bytes": float(nbytes)}
         return e.Checkpointed(position, str(folder), scalars)
 
     def _adopt(self, command: c.Adopt) -> e.Adopted:
-        """All files are checked before the first is used. A version that our checkpoints have is taken from there:
-        copies of it agree to consensus distance, and its files must stay what the checkpoints say they are."""
+        """Adopt the versions that donors gave. All files are checked before the first is used.
+
+        A version that this node's checkpoints hold is read from there: its copies on other nodes differ by no more than
+        the consensus distance, and its files must stay as the checkpoints describe them.
+        """
         if self._engine is not None:
             self._end_visit()
         known = {block.name: block for block in self._blocks}

@@ -6,7 +6,7 @@ A crash or a full disk leaves at most these beside NAME::
     .NAME.partial    a folder that was being written
     .NAME.old        the folder that was being replaced
 
-No reader takes them for NAME. :func:`repair_folder` and :func:`tidy` remove them, or bring the replaced folder back.
+No reader mistakes them for NAME. :func:`repair_folder` and :func:`tidy` remove them, or bring the replaced folder back.
 Checksums are computed while the bytes are written, so a file of any size takes one pass and little memory.
 """
 

@@ -1,4 +1,4 @@
-"""The node's own folder: one node at a time, and nothing of an earlier run overwritten.
+"""The node's own folder: one node uses it at a time, and results of an earlier run are never overwritten.
 
 docs/ARCHITECTURE.md lists what lies in the folder.
 """
@@ -50,9 +50,9 @@ def node_directory(path: Path) -> Iterator[Path]:
 
 
 def finished(path: Path, settings: RunSettings) -> bool:
-    """Whether the folder holds the tuned model of this very run, which is then complete here.
+    """Whether the folder holds the tuned model of this run; then the run is complete for this node.
 
-    Raises StorageError where it is that of another run: it is not to be overwritten.
+    Raises StorageError if it holds the tuned model of another run, which must not be overwritten.
     """
     if not (path / FINAL).exists():
         return False
@@ -67,7 +67,7 @@ def finished(path: Path, settings: RunSettings) -> bool:
 
 
 def agreed_fields(path: Path) -> dict[str, str]:
-    """What run.json says was agreed on; nothing where there is none to be read."""
+    """The agreed fields in run.json; empty if the file is missing or damaged."""
     try:
         return dict(parse((path / "run.json").read_text(encoding="utf-8"))["agreement"])
     except (OSError, *UNFIT):
@@ -75,11 +75,11 @@ def agreed_fields(path: Path) -> dict[str, str]:
 
 
 def write_run(path: Path, agreement: Agreement, start_model: str) -> None:
-    """Keep what was agreed on, and from which model the run starts: for people, reports and exports."""
+    """Write run.json: the agreement, and the model that the run starts from. Raises OSError."""
     record = {
         "fingerprint": agreement.fingerprint,
         "agreement": dict(agreement.fields),
-        # A folder as an absolute path, or the hub's id.
+        # An absolute path for a folder, and the id itself for a model of the hub.
         "start_model": str(Path(start_model).resolve()) if Path(start_model).exists() else start_model,
     }
     write_file(path / "run.json", [(json.dumps(record, indent=2, sort_keys=True) + "\n").encode()])

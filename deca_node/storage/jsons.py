@@ -1,19 +1,19 @@
-"""JSON that somebody else wrote, or that a crash cut short: one error for all that can be wrong with it.
+"""JSON from outside, or cut short by a crash: which errors reading it can raise.
 
-The standard library's reader raises ValueError for what is no JSON, and RecursionError for what is nested more deeply
-than the interpreter goes. Whoever then takes the result apart meets the rest: a list where an object belongs, text
-where a number does, a whole number of a thousand digits that is no float, a 1e999 that is no whole number.
+The standard library's reader raises ValueError for text that is not JSON, and RecursionError for values that are nested
+too deeply. Code that then takes the values apart meets further errors: a list in place of an object, text in place of a
+number, an integer of a thousand digits that does not fit a float, or 1e999, which is not an integer.
 """
 
 import json
 from typing import Any
 
 UNFIT = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
-"""What reading JSON, and taking out of it what ought to be there, raises where it is not."""
+"""All that reading JSON, and taking expected values out of it, can raise if they are not there."""
 
 
 def parse(text: str | bytes) -> Any:
-    """What the JSON says. Raises ValueError for whatever cannot be read, however it is malformed."""
+    """Read JSON. Raises ValueError if it is malformed in any way."""
     try:
         return json.loads(text)
     except RecursionError:

@@ -1,9 +1,9 @@
-"""What a checkpoint says of itself, and which checkpoint a start may trust. No torch here: the daemon reads it too.
+"""The manifest of a checkpoint, and the choice of the checkpoint that a start goes on from.
 
-A block changes in its own visit only, so a checkpoint names the newest files of every block and writes none again
-that is there already. The manifest holds the length and SHA-256 of every file, and a digest of itself. Two
-checkpoints are kept: where a file of the newest is damaged, the one before it is used. docs/ARCHITECTURE.md lists the
-files.
+A block changes only during its own visit. So a checkpoint names the newest files of every block, and files that are
+there already are not written again. The manifest holds the length and SHA-256 of every file, and a digest of itself.
+Two checkpoints are kept: if a file of the newest is damaged, the one before it is used. The daemon reads manifests too,
+to serve the files to late nodes. docs/ARCHITECTURE.md lists the files.
 """
 
 import contextlib
@@ -34,12 +34,12 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 
 
 class DamagedError(StorageError):
-    """A checkpoint is not what was written: a file is missing, cut short or altered."""
+    """A checkpoint is damaged: a file is missing, cut short or altered."""
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file by its path within the node's folder, with its length in bytes and its SHA-256 in hex."""
+    """A file: its path within the node's folder, its length in bytes and its SHA-256 in hex."""
 
     file: str
     bytes: int
@@ -57,7 +57,7 @@ class StoredBlock:
 
 @dataclass(frozen=True)
 class StoredActive:
-    """The block in the middle of its visit: float32 vectors in ``file``, and deca.Counts."""
+    """The block in the middle of its visit: ``file`` holds its float32 vectors, ``counts`` are deca.Counts."""
 
     block: str
     file: StoredFile
@@ -66,7 +66,7 @@ class StoredActive:
 
 @dataclass(frozen=True)
 class DataPlace:
-    """Where the next batch begins: ``position`` sequences of ``epoch`` are used up, of ``sequences`` there were."""
+    """Where the next batch begins: ``position`` of the ``sequences`` in the data are used up in ``epoch``."""
 
     epoch: int
     position: int
@@ -75,9 +75,9 @@ class DataPlace:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A checkpoint: ``position`` is the next step to be done; blocks that are not in ``blocks`` were never visited.
+    """A checkpoint. ``position`` is the next step to be done. Blocks that are not in ``blocks`` were never visited.
 
-    ``rng`` holds states of random generators in base64 by device; ``written`` is in Unix seconds.
+    ``rng`` holds the states of the random generators in base64, by device. ``written`` is in Unix seconds.
     """
 
     agreement: Agreement
@@ -90,7 +90,7 @@ class Manifest:
 
     @property
     def files(self) -> Iterable[StoredFile]:
-        """All files it names."""
+        """All files that the checkpoint names."""
         for block in self.blocks.values():
             yield block.value
             yield block.delta
@@ -102,17 +102,17 @@ class Manifest:
 
 
 def folder_of(directory: Path, position: Step) -> Path:
-    """Where the checkpoint of a position lies."""
+    """The folder of the checkpoint of a position."""
     return directory / CHECKPOINTS / f"{position.activation:06d}-{position.inner:05d}"
 
 
 def value_name(block: str, activation: int) -> str:
-    """The path of a block version's values within the node's folder."""
+    """The path of a block version's values, within the node's folder."""
     return f"{BLOCKS}/{block}@{activation:06d}.safetensors"
 
 
 def delta_name(block: str, activation: int) -> str:
-    """The path of a block version's difference to the start within the node's folder."""
+    """The path of a block version's difference to the start, within the node's folder."""
     return f"{BLOCKS}/{block}@{activation:06d}.delta"
 
 
@@ -133,7 +133,7 @@ def _position(folder: Path) -> Step:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write it into the checkpoint's folder, durably. Raises OSError."""
+    """Write the manifest into its checkpoint's folder, durably. Raises OSError."""
     content: dict[str, Any] = {
         "format": FORMAT,
         "fingerprint": manifest.agreement.fingerprint,
@@ -150,9 +150,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def prune(directory: Path, kept: int = KEPT) -> None:
-    """Delete all but the newest checkpoints, and block files that none of them names. Raises OSError.
+    """Delete all but the newest ``kept`` checkpoints, and block files that none of these names. Raises OSError.
 
-    While one that is kept cannot be read, or is being replaced, nothing is deleted, since nobody knows what it names.
+    While a checkpoint that is kept cannot be read, or is being replaced, the files that it names are not known. Nothing
+    is deleted then.
     """
     if any((directory / CHECKPOINTS).glob(f"*{OLD}")):
         return
@@ -162,7 +163,7 @@ def prune(directory: Path, kept: int = KEPT) -> None:
     except DamagedError:
         return
     for folder in [*older, *(directory / CHECKPOINTS).glob(f"*{DAMAGED}")]:
-        # By a rename first, so that a crash in the middle of it leaves nothing that looks like a checkpoint.
+        # Renamed first, so that a crash in the middle leaves nothing that looks like a checkpoint.
         doomed = folder.with_name(folder.name + PARTIAL)
         folder.replace(doomed)
         remove(doomed)
@@ -172,7 +173,7 @@ def prune(directory: Path, kept: int = KEPT) -> None:
 
 
 def _digest(content: Mapping[str, Any]) -> str:
-    """SHA-256 over the canonical JSON of all but the digest itself."""
+    """SHA-256 over the canonical JSON of everything but the digest itself."""
     rest = {name: value for name, value in content.items() if name != "digest"}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return sha256(text.encode()).hexdigest()
@@ -182,7 +183,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of one checkpoint; its files are not looked at. Raises DamagedError."""
+    """Read the manifest of one checkpoint; the files that it names are not read. Raises DamagedError."""
     path = folder / MANIFEST
     try:
         with path.open("rb") as file:
@@ -197,7 +198,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def newest_manifest(directory: Path) -> Manifest | None:
-    """The newest manifest that can be read, for whoever serves its files; None where there is none."""
+    """The newest manifest that can be read, for a donor that serves its files; None if there is none."""
     for folder in checkpoints(directory):
         with contextlib.suppress(DamagedError):
             return read_manifest(folder)
@@ -205,7 +206,7 @@ def newest_manifest(directory: Path) -> Manifest | None:
 
 
 def check_files(directory: Path, manifest: Manifest) -> None:
-    """Hold every file against its length and sum. Raises DamagedError naming the first that differs."""
+    """Compare every file with its length and sum. Raises DamagedError, which names the first that differs."""
     for stored in manifest.files:
         path = directory / stored.file
         try:
@@ -218,10 +219,11 @@ def check_files(directory: Path, manifest: Manifest) -> None:
 
 
 def newest_sound(directory: Path, agreement: Agreement, note: Note) -> Manifest | None:
-    """The checkpoint to go on from; None where there never was one. Removes what a crash left half written.
+    """The checkpoint to go on from; None if there never was one. Half-written files of a crash are removed.
 
-    A damaged one is named in a warning and set aside, and the one before it used. Raises StorageError where there
-    are checkpoints but none is sound, and where the newest readable one is of another run or model than ``agreement``.
+    A damaged checkpoint is named in a warning and set aside, and the one before it is used. Raises StorageError if
+    there are checkpoints but none is sound, or if the newest readable one is of another run or model than
+    ``agreement``.
     """
     damaged: dict[Path, str] = {}
     try:
@@ -260,7 +262,8 @@ def _check_run(manifest: Manifest, agreement: Agreement, folder: Path) -> None:
 
 
 def _set_aside(folder: Path) -> None:
-    """Out of the way of the checkpoints to come, which may have an earlier position; gone after the next of them."""
+    """Rename a damaged checkpoint, so that a later one at the same position can be written. The next :func:`prune`
+    deletes it."""
     aside = folder.with_name(folder.name + DAMAGED)
     if aside.exists():
         remove(aside)
@@ -271,7 +274,7 @@ def _set_aside(folder: Path) -> None:
 
 
 def _parse(data: bytes, folder: Path) -> Manifest:
-    """Raises RecursionError or one of UNFIT where the bytes are no manifest of this folder."""
+    """Raises RecursionError or one of UNFIT if the bytes are not the manifest of this folder."""
     if len(data) > MANIFEST_BYTES_MAX:
         raise ValueError(f"it is longer than {MANIFEST_BYTES_MAX:,} bytes")
     content = _object(json.loads(data, parse_constant=_no_number))
@@ -281,7 +284,7 @@ def _parse(data: bytes, folder: Path) -> Manifest:
         raise ValueError("its digest differs")
     agreement = Agreement({name: _text(value) for name, value in _object(content["agreement"]).items()})
     if content["fingerprint"] != agreement.fingerprint:
-        raise ValueError("its fingerprint is not that of its agreement")
+        raise ValueError("its fingerprint does not match its agreement")
     activation, inner = content["position"]
     position = Step(_count(activation), _count(inner))
     if folder_of(folder.parent.parent, position).name != folder.name:
@@ -299,7 +302,7 @@ def _parse(data: bytes, folder: Path) -> Manifest:
 
 def _block(name: str, content: Any) -> StoredBlock:
     if not _BLOCK_NAME.fullmatch(name):
-        raise ValueError(f"{name[:50]!r} is no name of a block")
+        raise ValueError(f"{name[:50]!r} is not a block name")
     activation = _count(_object(content)["activation"])
     value = _file(content["value"], value_name(name, activation))
     return StoredBlock(activation, value, _file(content["delta"], delta_name(name, activation)))
@@ -317,11 +320,11 @@ def _active(content: Any, position: Step) -> StoredActive | None:
 
 
 def _file(content: Any, expected: str) -> StoredFile:
-    """The name is known beforehand, so no manifest can lead out of the node's folder."""
+    """A file must have the ``expected`` name, so no manifest can name a file outside of the node's folder."""
     if _object(content)["file"] != expected:
         raise ValueError(f"it names {str(content['file'])[:100]!r} where {expected!r} belongs")
     if not _HEX.fullmatch(_text(content["sha256"])):
-        raise ValueError(f"the sum of {expected} is no SHA-256")
+        raise ValueError(f"the sum of {expected} is not a SHA-256")
     return StoredFile(expected, _count(content["bytes"]), content["sha256"])
 
 
@@ -344,4 +347,4 @@ def _count(value: Any) -> int:
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")

@@ -1,9 +1,8 @@
-"""The files of a Hugging Face checkpoint, as far as they can be judged without torch: which hold the weights, and what
-their headers say of each tensor.
+"""The weight files of a Hugging Face checkpoint: which they are, and what their headers say of each tensor.
 
 A safetensors file is an eight-byte length, a JSON header and the tensors' bytes one after another
-(https://huggingface.co/docs/safetensors), so names, types, shapes and whether anything is missing at the end can be
-told in milliseconds, however large the model is.
+(https://huggingface.co/docs/safetensors). So names, types and shapes, and whether the end of a file is missing, are
+known within milliseconds, however large the model is.
 """
 
 import math
@@ -20,7 +19,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 HEADER_BYTES_MAX = 100 << 20
-"""What the library itself allows."""
+"""The limit of the safetensors library itself."""
 
 ELEMENT_BYTES: Mapping[str, int] = {
     "F64": 8,
@@ -43,8 +42,8 @@ ELEMENT_BYTES: Mapping[str, int] = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor as a header has it: ``dtype`` is safetensors' word (F32, BF16, ...), ``shape`` its sizes, and
-    ``file`` the one that holds it."""
+    """One tensor as a header describes it. ``dtype`` is safetensors' word (F32, BF16, ...), and ``file`` is the file
+    that holds the tensor."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -52,18 +51,20 @@ class StoredTensor:
 
     @property
     def elements(self) -> int:
-        """How many numbers it holds."""
+        """The number of its elements."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """What it takes on disk."""
+        """Its bytes on disk."""
         return self.elements * ELEMENT_BYTES[self.dtype]
 
 
 def read_headers(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a checkpoint by name, from the headers of its weight files. Raises ModelError where a file is
-    missing, damaged or cut short."""
+    """Every tensor of a checkpoint by name, from the headers of its weight files.
+
+    Raises ModelError if a file is missing, damaged or cut short.
+    """
     found: dict[str, StoredTensor] = {}
     for path in weight_files(folder):
         if not path.is_file():
@@ -73,7 +74,7 @@ def read_headers(folder: Path) -> dict[str, StoredTensor]:
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
-    """Every tensor of one file. Raises ModelError where it is damaged or cut short."""
+    """Every tensor of one file by name. Raises ModelError if the file is damaged or cut short."""
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -89,7 +90,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
 
 def _check_extent(path: Path, tensors: Mapping[str, StoredTensor], entries: Mapping[str, Any], begin: int) -> None:
-    """Raise ValueError where a tensor has not the bytes that its shape needs, or the file ends before the last one."""
+    """Raise ValueError if a tensor has fewer or more bytes than its shape needs, or if the file's length is wrong."""
     end = 0
     for name, tensor in tensors.items():
         low, high = entries[name]["data_offsets"]
@@ -102,14 +103,14 @@ def _check_extent(path: Path, tensors: Mapping[str, StoredTensor], entries: Mapp
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights; pickled ones are refused. Raises ModelError."""
+    """The files that hold the weights. Raises ModelError, also if the weights are pickled."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
         shards = read_json(folder / INDEX, "").get("weight_map")
         if not isinstance(shards, dict) or not shards:
             raise ModelError(f"{folder}/{INDEX} lists no weights")
-        # Names of files beside the index: it may come from a donor, and must not lead elsewhere.
+        # An index may come from a donor: it must name files beside itself, and no others.
         strange = [name for name in shards.values() if not isinstance(name, str) or Path(name).name != name]
         if strange:
             raise ModelError(f"{folder}/{INDEX} lists {brief(repr(strange[0]))}, which names no file beside it")
@@ -123,7 +124,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_json(path: Path, absent: str) -> dict[str, Any]:
-    """An object in a JSON file. Raises ModelError, with the sentence ``absent`` where there is no file."""
+    """Read an object from a JSON file. Raises ModelError; if there is no file, ``absent`` is its sentence."""
     if not path.is_file():
         raise ModelError(absent)
     try:
@@ -136,6 +137,6 @@ def read_json(path: Path, absent: str) -> dict[str, Any]:
 
 
 def brief(error: object, length_max: int = 200) -> str:
-    """The first line of somebody else's error message."""
+    """The first line of an error message that a library wrote, at most ``length_max`` characters."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return line if len(line) <= length_max else line[: length_max - 1] + "…"

@@ -1,18 +1,18 @@
-"""Edge flows: what travels are differences, and what one end of an edge adds the other end takes.
+"""Edge flows: differences travel, and the flow that one end of an edge adds is the flow that the other end takes.
 
-Each node keeps, for the active block, a public copy x^ of itself that its neighbours could reconstruct,
-and per edge the difference of the two public copies::
+For the active block each node keeps a public copy x^, which its neighbours could reconstruct, and for each edge the
+difference of the two public copies::
 
     keyframe     k_i = Q8(x_i - x0)                  x^_i = x0 + k_i         e_ij  = k_j - k_i
     each step    q_i = Q(x_half,i - x^_i)            x^_i += q_i             e_ij += q_j - q_i
                                                                              x_i  += gamma_c w_ij e_ij
 
-What the quantizer loses stays in x_half - x^ and travels with the next difference, so no error feedback
-is needed beside it. Both ends of an edge decode the same bytes and subtract them in the same way, hence
-e_ij = -e_ji bit for bit: the flows of an edge cancel, whenever they are applied, and the mean over nodes
-stays where it is however coarse or late the updates are.
+The quantization error stays in x_half - x^ and travels with the next difference, so no separate error feedback is
+needed. Both ends of an edge decode the same bytes and subtract them in the same way, hence e_ij = -e_ji bit for bit.
+So the flows of an edge cancel, whenever they are applied, and the mean over nodes is preserved, however coarse or late
+the updates are.
 
-All tensors are flat, float32 and on the block's device, save the codes, which may lie in shared memory.
+All tensors are flat, float32 and on the block's device. Only the codes may lie elsewhere, in shared memory.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,8 @@ from deca_node.numerics.model.blocks import Origin
 
 
 class FlowBytes(NamedTuple):
-    """One edge's exchange: the neighbour's codes and ours of the same step (uint8, whole buffers)."""
+    """One edge's exchange of one step: the neighbour's bytes and ours (uint8), either whole update frames or their
+    codes."""
 
     peer: str
     theirs: Tensor
@@ -39,7 +40,7 @@ class FlowBytes(NamedTuple):
 class EdgeDifference:
     """One open edge: its mixing weight w_ij, and e_ij = x^_j - x^_i (float32 [elements]).
 
-    ``distances`` is |e_ij| by parameter tensor when it was last measured, float64 [tensors] on the CPU.
+    ``distances`` is the last measured |e_ij| by parameter tensor, float64 [tensors] on the CPU.
     """
 
     weight: float
@@ -55,10 +56,10 @@ def write_keyframe(x: Tensor, origin: Origin, out: Tensor) -> None:
 
 
 class PublicCopies:
-    """One node's end of all edges during one activation: its own x^ and an e_ij per neighbour."""
+    """One node's end of all edges during one activation: its own x^, and an e_ij per neighbour."""
 
     def __init__(self, codec: Codec, elements: int, origin: Origin, ours: Tensor, device: torch.device) -> None:
-        """Start from x^ = x0 + k; ``ours`` holds the codes of the keyframe that went to all neighbours."""
+        """Start from x^ = x0 + k; ``ours`` holds the codes of the keyframe that was sent to all neighbours."""
         self.codec = codec
         self.edges: dict[str, EdgeDifference] = {}
         self.x_hat = torch.empty(elements, dtype=torch.float32, device=device)
@@ -67,7 +68,7 @@ class PublicCopies:
             torch.add(origin(start, stop).to(device), k, out=self.x_hat[start:stop])
 
     def open(self, peer: str, weight: float, theirs: Tensor, ours: Tensor) -> None:
-        """Open an edge: e_ij = k_j - k_i. Raises WireError where ``theirs`` is no keyframe of this block."""
+        """Open an edge: e_ij = k_j - k_i. Raises WireError if ``theirs`` is not a keyframe of this block."""
         KEYFRAME_CODEC.largest(theirs, self.x_hat.numel(), peer)
         e = torch.empty_like(self.x_hat)
         for start, stop in _slices(e):
@@ -76,27 +77,27 @@ class PublicCopies:
         self.edges[peer] = EdgeDifference(weight, e)
 
     def drop(self, peer: str) -> None:
-        """Close an edge for the rest of the activation. Its weight goes to self, because no flow comes."""
+        """Close an edge for the rest of the activation. Without its flows its weight goes to this node itself."""
         del self.edges[peer]
 
     def difference(self, x_half: Tensor, out: Tensor) -> None:
         """Encode q = Q(x_half - x^) into ``out`` (uint8 [codec.nbytes(elements)]) and add q to x^.
 
-        Raises NotFiniteError as the codec does; x^ may then have taken up part of the block.
+        Raises NotFiniteError as the codec does; then x^ may have taken up part of q.
         """
         self.codec.encode_difference(x_half, self.x_hat, out)
 
     def check(self, flows: Sequence[FlowBytes]) -> None:
-        """Raise WireError where a neighbour's codes are malformed, before any of them is used."""
+        """Raise WireError if a neighbour's codes are malformed; no flow has been used then."""
         for flow in flows:
             self.codec.largest(flow.theirs, self.x_hat.numel(), flow.peer)
 
     def measure(self, flows: Sequence[FlowBytes], pieces: Sequence[tuple[int, int, int]], tensors: int) -> Tensor:
-        """|e_ij| as it will be once each of ``flows`` is applied, by parameter tensor: float64 [flows, tensors].
+        """|e_ij| after each of ``flows``, by parameter tensor: float64 [flows, tensors].
 
-        A norm needs the whole tensor before the first slice is mixed, so the flows are applied to copies that fit
-        the cache, and once more in :meth:`advance`. ``pieces`` are (start, stop, tensor). Every edge then knows its
-        newest ``distances``, those too that have no flow here.
+        A norm needs the whole tensor before the first slice is mixed. So the flows are applied twice: here to copies
+        that fit the cache, and later in :meth:`advance`. ``pieces`` are (start, stop, tensor). Every edge's
+        ``distances`` are renewed, also those of new edges without a flow here.
         """
         device = self.x_hat.device
         squares = torch.zeros(len(flows), tensors, dtype=torch.float64, device=device)
@@ -117,17 +118,17 @@ class PublicCopies:
         return distances
 
     def advance(self, flows: Sequence[FlowBytes], start: int, stop: int) -> Iterator[tuple[float, Tensor]]:
-        """Apply flows, in their order, to elements [start, stop): e_ij += q_j - q_i, yielding (w_ij, e_ij).
+        """Apply flows, in their order, to elements [start, stop): e_ij += q_j - q_i. Yields (w_ij, e_ij) after each.
 
-        This is what :func:`deca.mix` takes. A late edge comes once per step it missed, so each pair must
-        be used before the next is asked for.
+        :func:`deca.mix` takes these pairs. A late edge comes once per step that it missed, so each pair must be used
+        before the next is asked for.
         """
         yield from self._advanced(flows, start, stop, {f.peer: self.edges[f.peer].e[start:stop] for f in flows})
 
     def _advanced(
         self, flows: Sequence[FlowBytes], start: int, stop: int, differences: Mapping[str, Tensor]
     ) -> Iterator[tuple[float, Tensor]]:
-        """Apply flows to the ``differences`` of their edges, elements [start, stop) each."""
+        """Apply flows to the ``differences`` of their edges, which hold elements [start, stop)."""
         ours: dict[int, Tensor] = {}
         for flow in flows:
             e = differences[flow.peer]

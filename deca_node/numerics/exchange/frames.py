@@ -1,12 +1,11 @@
-"""What an update frame holds, and where: the codes of q(s), its sender's state, and now and then a moment signal.
+"""The layout of an update frame: the codes of q(s), the sender's state and, in some steps, a moment signal.
 
 ::
 
     codes (codec.nbytes(n)) | state (20) [ | v-signal (4 + groups) [ | m codes (int8) ] ]
 
-A signal has no frame of its own: being the tail of one that travels anyway, it has the same edges, the same order
-and the same lateness, and is applied once. Whether a frame has that tail follows from its step, so its length
-says it too.
+A signal has no frame of its own: it is the tail of an update. So it takes the same edges, in the same order and as late
+as the update, and is applied once. Whether a frame has that tail follows from its step, and shows in its length.
 """
 
 import math
@@ -30,10 +29,10 @@ assert _STATE.size == STATE_BYTES
 
 
 class SenderState(NamedTuple):
-    """How the sender stood after its last step, for the eyes of its neighbours; 0 where it does not know.
+    """The sender's state after its last step, for display by its neighbours; a figure that it does not know is 0.
 
-    RMS over the block's elements of h, m, sqrt(v) and of the distance to the mean of its neighbourhood, and the
-    seconds from one half step to the next.
+    The figures are RMS over the block's elements of h, m, sqrt(v) and the distance to the mean of its neighbourhood,
+    and the seconds from one half step to the next.
     """
 
     h_rms: float = 0.0
@@ -44,17 +43,17 @@ class SenderState(NamedTuple):
 
     @classmethod
     def of(cls, figures: Mapping[str, float]) -> Self:
-        """From the figures of a step, by name."""
+        """The state in the figures of a step, by their names."""
         return cls(**{name: figures.get(name, 0.0) for name in cls._fields})
 
     def write(self, out: Tensor) -> None:
-        """Five little-endian float32 into ``out`` (uint8 [20]); sums of squares may overflow before numbers do."""
+        """Write five little-endian float32 into ``out`` (uint8 [20]). Figures that overflowed become FLOAT_MAX."""
         data = _STATE.pack(*(min(max(0.0, value), FLOAT_MAX) for value in self))
         out.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
 
     @classmethod
     def read(cls, data: Tensor, sender: str) -> Self:
-        """The inverse of :meth:`write`. Raises WireError where a figure is negative, NaN or infinite."""
+        """The inverse of :meth:`write`. Raises WireError if a figure is negative, NaN or infinite."""
         state = cls(*_STATE.unpack(bytes(data.tolist())))
         if not all(0.0 <= value < math.inf for value in state):
             raise WireError("not-finite", f"{sender} sent a state with figures that are not finite: {tuple(state)}")
@@ -62,7 +61,7 @@ class SenderState(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The parts of one update frame, uint8 views of it; v and m are None where there is no such signal."""
+    """The parts of one update frame, as uint8 views of it; v and m are None if there is no such signal."""
 
     codes: Tensor
     state: Tensor
@@ -71,7 +70,7 @@ class Parts(NamedTuple):
 
 
 class Exchanged(NamedTuple):
-    """One edge's exchange, split into parts."""
+    """One edge's exchange of one step, split into parts."""
 
     peer: str
     theirs: Parts
@@ -79,17 +78,17 @@ class Exchanged(NamedTuple):
 
     @property
     def flow(self) -> FlowBytes:
-        """The codes alone."""
+        """The codes of both frames."""
         return FlowBytes(self.peer, self.theirs.codes, self.ours.codes)
 
     @property
     def figures(self) -> dict[str, float]:
-        """The peer's state, as figures for metrics."""
+        """The peer's state as figures for metrics."""
         state = SenderState.read(self.theirs.state, self.peer)
         return {f"peer.{self.peer}.{name}": value for name, value in state._asdict().items()}
 
     def moved(self, weight: float) -> signals.Moved | None:
-        """The moment signal, if this exchange carries one."""
+        """The moment signals of both ends; None if this exchange carries none."""
         theirs, ours = self.theirs, self.ours
         if theirs.v is None or ours.v is None:
             return None
@@ -97,7 +96,7 @@ class Exchanged(NamedTuple):
 
 
 def signal_nbytes(elements: int, signal: str) -> int:
-    """Bytes of a moment signal under the run's setting: none, v or mv."""
+    """Bytes of a moment signal. ``signal`` is the run's setting: none, v or mv."""
     if signal == "none":
         return 0
     return signals.v_nbytes(elements) + (signals.M_CODEC.nbytes(elements) if signal == "mv" else 0)
@@ -105,7 +104,7 @@ def signal_nbytes(elements: int, signal: str) -> int:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the parts of one block's update frames lie. ``signal`` is the run's setting: none, v or mv."""
+    """The layout of one block's update frames. ``signal`` is the run's setting: none, v or mv."""
 
     codec: Codec
     elements: int
@@ -113,20 +112,20 @@ class Layout:
 
     @property
     def update_nbytes(self) -> int:
-        """Of an update without a signal."""
+        """Bytes of an update without a signal."""
         return self.codec.nbytes(self.elements) + STATE_BYTES
 
     @property
     def signal_nbytes(self) -> int:
-        """What a signal adds to it."""
+        """Bytes that a signal adds."""
         return signal_nbytes(self.elements, self.signal)
 
     def nbytes(self, with_signal: bool) -> int:
-        """Of a whole frame."""
+        """Bytes of a whole frame."""
         return self.update_nbytes + (self.signal_nbytes if with_signal else 0)
 
     def split(self, frame: Tensor, sender: str) -> Parts:
-        """The parts of a frame (uint8). Raises WireError where no frame of this block has its length."""
+        """The parts of a frame (uint8). Raises WireError if no frame of this block has its length."""
         whole = frame.numel()
         if whole not in (self.nbytes(False), self.nbytes(True)):
             words = f"{sender} sent an update of {whole} bytes for {self.elements} elements"
@@ -140,9 +139,11 @@ class Layout:
         return Parts(codes, state, tail[:v_nbytes], tail[v_nbytes:] if self.signal == "mv" else None)
 
     def open(self, flows: Sequence[FlowBytes]) -> list[Exchanged]:
-        """Split the frames of some flows. Raises WireError where a neighbour's state or signal is malformed; its
-        codes are :class:`PublicCopies`' to check."""
-        # The same frame of ours is split once, so that one decoding of its codes serves every edge.
+        """Split the frames of some flows into parts. Raises WireError if a neighbour's state or signal is malformed.
+
+        The codes are not checked here, but by :meth:`PublicCopies.check`.
+        """
+        # A frame of ours is split once, so that one decoding of its codes serves every edge.
         ours = {id(flow.ours): self.split(flow.ours, "this node") for flow in flows}
         exchanged = [Exchanged(flow.peer, self.split(flow.theirs, flow.peer), ours[id(flow.ours)]) for flow in flows]
         for peer, theirs, own in exchanged:
@@ -158,7 +159,7 @@ class Layout:
         return exchanged
 
     def sizes(self, parts: Parts, sender: str) -> dict[str, float]:
-        """Norms of what is in a frame's parts: ``x`` of the codes, ``v`` the root of the mean second moment, ``m``."""
+        """The norms of a frame's parts: ``x`` of the codes, ``v`` the root of the mean second moment, ``m`` of m."""
         sizes = {"x": self.codec.measure(parts.codes, self.elements, sender).rms}
         if parts.v is not None:
             sizes["v"] = signals.rms_v(parts.v)
@@ -167,7 +168,7 @@ class Layout:
         return sizes
 
     def write_signals(self, moments: Moments, parts: Parts) -> None:
-        """Encode the moments into the parts that take them. Raises NotFiniteError."""
+        """Encode the moments into the signal's parts. Raises NotFiniteError."""
         if parts.v is not None:
             signals.encode_v(moments.v, parts.v)
         if parts.m is not None:

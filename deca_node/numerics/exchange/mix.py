@@ -1,7 +1,8 @@
-"""What the flows of one mix do to a block, slice by slice: e_ij += q_j - q_i and x += gamma_c sum_j w_ij e_ij.
+"""Applies the flows of one mix to a block, slice by slice: e_ij += q_j - q_i and x += gamma_c sum_j w_ij e_ij.
 
-``mixing.c`` does all of it in one pass over memory where it can. Elsewhere torch does, one operation after the other,
-to the same bits of e, x and E; the figures, which are sums over a block, may differ in their last digits.
+If the codec has compiled kernels, ``mixing.c`` does this in one pass over memory. Otherwise torch does it, one
+operation after the other, with the same bits in e, x and E. The figures are sums over a block and may differ in their
+last digits.
 """
 
 import math
@@ -17,10 +18,10 @@ from deca_node.numerics.exchange.squares import square
 
 
 class BlockMix:
-    """The flows of one mix, in the order in which they are applied."""
+    """One mix of one block: its flows, in the order in which they are applied."""
 
     def __init__(self, public: PublicCopies, flows: Sequence[FlowBytes], gamma_c: float) -> None:
-        """``flows`` hold the codes alone, checked."""
+        """``flows`` hold checked codes, without the other parts of update frames."""
         self._public = public
         self._flows = flows
         self._gamma_c = gamma_c
@@ -29,14 +30,14 @@ class BlockMix:
         tensors = [(flow.theirs, flow.ours, self._differences[flow.peer]) for flow in flows]
         self._compiled = public.codec.flows(tensors, public.x_hat.device)
         self._elements = 0
-        # Sums of squares over every e_ij, over the sum over j of them, over E; on the device, so that no slice waits.
+        # Sums of squares over every e_ij, over sum_j e_ij, and over E; on the device, so that no slice waits for them.
         self._squares = torch.zeros(3, dtype=torch.float64, device=public.x_hat.device)
 
     def apply(self, x: Tensor, start: int, left: Sequence[float] | None = None, *, needs_E: bool) -> Tensor | None:
         """Mix elements [start, start + n) of the block: x (float32 [n]) takes E = gamma_c sum_j w_ij e_ij, in place.
 
-        ``left`` is what clipping leaves of each flow; None: all of it. Returns E (float32 [n]), which may be None where
-        nobody needs it.
+        ``left`` is the share of each flow that clipping leaves; None means all of it. Returns E (float32 [n]), or
+        possibly None if E is not needed.
         """
         self._elements += x.numel()
         left = [1.0] * len(self._flows) if left is None else left
@@ -53,14 +54,14 @@ class BlockMix:
         _, E = deca.mix(x, clipping.clipped(edges, left), self._gamma_c, out=x)
         differences = [e[start:stop] for e in self._differences.values()]
         squares = [square(e) for e in differences]
-        # With one neighbour the sum over all of them is at hand.
+        # With one neighbour the sum over all neighbours is known already.
         of_sum = squares[0] if len(differences) == 1 else square(torch.stack(differences).sum(0))
         self._squares += torch.stack((torch.stack(squares).sum(), of_sum, square(E)))
         return E
 
     def figures(self) -> Mapping[str, float]:
-        """Over all elements that were mixed: the disagreement with each neighbour that was heard, the distance to the
-        mean over the node and these, and what the flows came to. RMS each."""
+        """Three RMS figures over all elements that were mixed: the disagreement with each neighbour that was heard, the
+        distance to the mean over this node and these neighbours, and the sum of the flows."""
         neighbours, elements = len(self._differences), max(self._elements, 1)
         disagreement, of_sum, flow = (self._squares / elements).sqrt_().tolist()
         return {

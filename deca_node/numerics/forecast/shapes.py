@@ -70,10 +70,10 @@ def _local_folder(source: str) -> Path:
     try:
         found = try_to_load_from_cache(source, "config.json")
     except ValueError as error:  # not an id at all
-        raise ModelError(f"{source!r} is no folder here, and no id on the hub either: {brief(error)}") from error
+        raise ModelError(f"{source!r} is not a folder here, and not an id on the hub either: {brief(error)}") from error
     if not isinstance(found, str):
         raise ModelError(
-            f"{source!r} is no folder here, and its config.json is not in the Hugging Face cache; a plan needs "
+            f"{source!r} is not a folder here, and its config.json is not in the Hugging Face cache; a plan needs "
             f"no more than that file: hf download {source} config.json"
         )
     return Path(found).parent

@@ -1,18 +1,18 @@
-"""Which parameters are trained together, and the one flat buffer they live in while they are.
+"""Cuts a model's parameters into blocks, and holds the active block as one flat vector.
 
-A model is a stack: embeddings at the bottom, equal layers above, a norm and a head on top. Blocks are
-cut along the stack::
+A model is a stack: embeddings at the bottom, equal layers above them, a norm and a head on top. Blocks are cut along
+the stack::
 
     embedding      everything that turns tokens and positions into vectors (with the head, if it is tied)
     layers.0-1     block_layers layers each
     layers.2-3
-    head           final norm and head; joins the last layers where the head is tied and only a norm is left;
-                   of a classifier everything above the layers: norm or pooler, and what gives the labels
+    head           final norm and head; part of the last layers' block if the head is tied and only a norm is left;
+                   in a classifier everything above the layers: norm or pooler, and the layer that gives the labels
 
-Parameters are told apart by identity, never by their names' text. While a block is active its parameters
-are one float32 vector, the master, in which they lie in the order of their names: that order is what all
-nodes share, since updates are slices of the vector. Float32 parameters are views into the master; others
-are copies of it in the model's dtype, renewed by ``publish``.
+Parameters are told apart by identity, never by the text of their names. While a block is active its parameters are
+one float32 vector, the master. They lie in it in the order of their names. All nodes share that order, since updates
+are slices of the vector. Float32 parameters are views into the master. Parameters of another dtype are copies of it,
+which ``publish`` renews.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,12 +32,12 @@ Origin = Callable[[int, int], Tensor]
 block's vector as float32 [stop - start]."""
 
 GATHER_ELEMENTS = 1 << 20
-"""How much of a parameter's gradient is added to the block's at a time."""
+"""Elements of a parameter's gradient that are added to the block's gradient at a time."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Parameters that are trained together: their names, sorted, and how many elements they have in all."""
+    """Parameters that are trained together: their names, sorted, and the number of their elements."""
 
     name: str
     parameters: tuple[str, ...]
@@ -46,7 +46,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Span:
-    """Where a parameter lies in its block's vector: elements [start, stop)."""
+    """The place of a parameter in its block's vector: elements [start, stop)."""
 
     name: str
     start: int
@@ -54,9 +54,9 @@ class Span:
 
 
 def partition(model: nn.Module, block_layers: int) -> tuple[Block, ...]:
-    """Cut all parameters of a model into disjoint blocks, bottom up.
+    """Cut all parameters of a model into disjoint blocks, bottom up, with ``block_layers`` layers each.
 
-    Raises ModelError where the model has no layers.
+    Raises ModelError if the model has no layers.
     """
     layers = decoder_layers(model)
     layer_ids = {id(p) for layer in layers for p in layer.parameters()}
@@ -78,8 +78,8 @@ def partition(model: nn.Module, block_layers: int) -> tuple[Block, ...]:
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """The stack of layers: of all outermost module lists as long as the config says, the one that
-    holds most parameters."""
+    """The stack of layers: of all outermost module lists with as many modules as the config has layers, the list that
+    holds the most parameters. Raises ModelError if there is none."""
     config = getattr(model, "config", None)
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{type(model).__name__} is an encoder-decoder; only a single stack of layers can be cut")
@@ -93,7 +93,7 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
 
 
 def spans(model: nn.Module, block: Block) -> tuple[Span, ...]:
-    """Where each of the block's parameters lies in its vector."""
+    """The place of each of the block's parameters in its vector."""
     parameters = dict(model.named_parameters())
     found, start = [], 0
     for name in block.parameters:
@@ -104,10 +104,10 @@ def spans(model: nn.Module, block: Block) -> tuple[Span, ...]:
 
 
 def origin_from(layout: Sequence[Span], tensor: Callable[[str], Tensor]) -> Origin:
-    """x0 as elements [start, stop) of the block's vector, float32, read tensor by tensor.
+    """An origin that reads x0 tensor by tensor.
 
-    ``tensor(name)`` gives one parameter of the starting checkpoint in any dtype and shape. The last one
-    read is kept, so that reading front to back reads each once.
+    ``tensor(name)`` returns one parameter of the starting checkpoint in any dtype and shape. The last tensor is kept,
+    so that reading from front to back reads each tensor once.
     """
     kept: tuple[str, Tensor] | None = None
 
@@ -126,14 +126,14 @@ def origin_from(layout: Sequence[Span], tensor: Callable[[str], Tensor]) -> Orig
 
 
 class FlatBlock:
-    """One active block: thawed parameters, their master and their gradient as flat float32 vectors.
+    """One active block: its thawed parameters, their master and their gradient.
 
-    ``master`` and ``grad`` are float32 [elements] on the parameters' device. ``grad`` is allocated by the
-    first ``collect``, so a block that is only mixed never has one.
+    ``master`` and ``grad`` are float32 [elements] on the parameters' device. The first ``collect`` allocates ``grad``,
+    so a block that is only mixed never has one.
     """
 
     def __init__(self, model: nn.Module, block: Block) -> None:
-        """Thaw: of all the model's parameters only the block's require a gradient afterwards."""
+        """Thaw the block: afterwards only its parameters require a gradient."""
         named = dict(model.named_parameters())
         self.block = block
         self.spans = spans(model, block)
@@ -151,8 +151,8 @@ class FlatBlock:
     def collect(self, backward: Callable[[], Outcome]) -> Outcome:
         """Run forward and backward passes; ``grad`` then holds the sum of all their gradients.
 
-        Each parameter's own gradient is added in float32 and let go as soon as it is complete, so
-        micro-batches accumulate without rounding to the model's dtype, and only one tensor's is alive.
+        Each parameter's own gradient is added in float32 and freed as soon as it is complete. So micro-batches
+        accumulate without rounding to the model's dtype, and only one tensor's gradient is in memory at a time.
         """
         if self.grad is None:
             self.grad = torch.zeros_like(self.master)
@@ -162,14 +162,14 @@ class FlatBlock:
 
     @torch.no_grad()
     def publish(self) -> None:
-        """Renew the parameters that are not float32 from the master; the others are the master."""
+        """Copy the master into the parameters that are not float32; the others are views of it."""
         for span, parameter in zip(self.spans, self._parameters, strict=True):
             if parameter.dtype != torch.float32:
                 parameter.copy_(self.master[span.start : span.stop].view_as(parameter))
 
     @torch.no_grad()
     def freeze(self) -> None:
-        """Give every parameter its own storage again, with the same values; let master and gradient go."""
+        """Give every parameter its own storage again, with the same values, and free master and gradient."""
         self.publish()
         for handle in self._hooks:
             handle.remove()
@@ -192,7 +192,7 @@ class FlatBlock:
         def gather(finished: Tensor) -> None:
             assert self.grad is not None, "a backward pass outside of FlatBlock.collect"
             assert finished.grad is not None
-            # In pieces: adding another dtype at once makes a float32 copy of the whole gradient.
+            # In pieces: adding a tensor of another dtype makes a float32 copy of it first.
             for total, part in zip(
                 self.grad[span.start : span.stop].split(GATHER_ELEMENTS),
                 finished.grad.reshape(-1).split(GATHER_ELEMENTS),
@@ -217,15 +217,15 @@ def _elements(module: nn.Module) -> int:
 
 
 def _depth(config: object) -> int | None:
-    """num_hidden_layers of the language model's config, where there is one."""
+    """The number of layers in the language model's config; None if it has none."""
     text = config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config
     depth = getattr(text, "num_hidden_layers", None)
     return int(depth) if depth is not None else None
 
 
 def _embedding_parameters(model: nn.Module, layer_ids: set[int]) -> list[nn.Parameter]:
-    """Parameters outside the layers that belong to embeddings, and what is named after them, such as a
-    norm of the embeddings. An output head is one of them only by being tied."""
+    """Parameters outside of the layers that belong to embeddings or are named after them, such as a norm of the
+    embeddings. An output head is among them only if it is tied."""
     inputs = _part(model, "get_input_embeddings")
     head = _part(model, "get_output_embeddings")
     found = {id(p): p for p in _own_parameters(inputs)}
@@ -237,7 +237,7 @@ def _embedding_parameters(model: nn.Module, layer_ids: set[int]) -> list[nn.Para
 
 
 def _part(model: nn.Module, getter: str) -> nn.Module | None:
-    """What a transformers model answers to ``get_input_embeddings`` and the like; None where it has none."""
+    """The result of a model's ``get_input_embeddings`` or the like; None if it has no such method or module."""
     method = getattr(model, getter, None)
     return method() if method is not None else None
 
@@ -247,7 +247,7 @@ def _own_parameters(module: nn.Module | None) -> list[nn.Parameter]:
 
 
 def _named(model: nn.Module, groups: Iterable[tuple[str, list[nn.Parameter]]]) -> Iterator[Block]:
-    """Blocks of the groups that are not empty; a parameter that stands in several belongs to the first."""
+    """A block for each group that is not empty; a parameter in several groups belongs to the first."""
     names = {id(p): name for name, p in model.named_parameters()}
     for block_name, parameters in groups:
         own = {names.pop(id(p)): p.numel() for p in parameters if id(p) in names}

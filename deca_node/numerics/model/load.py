@@ -96,7 +96,7 @@ def _locate(source: str) -> Path:
         return Path(snapshot_download(source, allow_patterns=HUB_FILES, ignore_patterns=HUB_IGNORED))
     except (OSError, ValueError) as error:  # offline, not found, gated, or no valid id
         reason = "HF_HUB_OFFLINE is set and it is not in the cache" if is_offline_mode() else brief(error)
-        raise ModelError(f"{source!r} is no folder here, and the Hugging Face hub gave none: {reason}") from error
+        raise ModelError(f"{source!r} is not a folder here, and the Hugging Face hub gave none: {reason}") from error
 
 
 def read_config(folder: Path, head: Head | None) -> PreTrainedConfig:

@@ -197,8 +197,11 @@ def test_activations_are_about_what_autograd_keeps(tmp_path: Path, architecture:
     ("source", "said"),
     [
         ("./gone", r"there is no folder './gone' to read a model from"),
-        ("gone", r"'gone' is no folder here, and its config.json is not in .* cache; .*: hf download gone config.json"),
-        ("a/b/c", r"'a/b/c' is no folder here, and no id on the hub either"),
+        (
+            "gone",
+            r"'gone' is not a folder here, and its config.json is not in .* cache; .*: hf download gone config.json",
+        ),
+        ("a/b/c", r"'a/b/c' is not a folder here, and not an id on the hub either"),
     ],
 )
 def test_a_model_that_is_not_here(source: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -260,4 +260,4 @@ def test_a_model_that_cannot_be_padded_is_refused(tmp_path: Path) -> None:
     bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
     model = llama()
     said = refusal(write_model(model, tmp_path / "m", bare))
-    assert "the tokenizer has no padding token and none that ends a text" in said
+    assert "the tokenizer has neither a padding token nor one that ends a text" in said

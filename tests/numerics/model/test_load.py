@@ -100,7 +100,7 @@ def test_a_file_is_refused(folder: Path) -> None:
 
 def test_a_hub_id_that_cannot_be_had_is_refused() -> None:
     """The suite runs with HF_HUB_OFFLINE=1."""
-    assert "'deca-node/no-such-model' is no folder here" in refusal("deca-node/no-such-model")
+    assert "'deca-node/no-such-model' is not a folder here" in refusal("deca-node/no-such-model")
     assert "HF_HUB_OFFLINE is set" in refusal("no-such-model")
 
 
