@@ -25,26 +25,46 @@ def _verb(monkeypatch: pytest.MonkeyPatch) -> None:
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def walk_through() -> list[tuple[str, list[str]]]:
-    """Who types what, from the page's first block of lines; the last, `start`, is left out."""
-    page = (ROOT / "docs" / "CERTIFICATES.md").read_text()
-    lines = page.split("```\n")[1].splitlines()
-    steps = [(line.split()[0], line.split()[2:]) for line in lines]
-    assert [arguments[0] for _, arguments in steps] == ["cert"] * 4 + ["start"]
-    return steps[:-1]
+def steps_of_the_readme() -> list[tuple[str, list[str], list[str] | None]]:
+    """Who types what, from the README's block; its last line, ``start``, is left out."""
+    block = next(block for block in (ROOT / "README.md").read_text().split("```\n") if block.startswith("north "))
+    lines = [(line.split()[0], line.split()[2:]) for line in block.splitlines()]
+    assert [arguments[0] for _, arguments in lines] == ["cert"] * 4 + ["start"]
+    named = [(name, line) for who, line in lines[:-1] for name in (("north", "south") if who == "both" else (who,))]
+    return [(name, [word.replace("NAME", name) for word in line], None) for name, line in named]
 
 
-def test_two_parties(deca: Deca, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page's lines and nothing else, each party in a folder of its own; what travels is copied between them."""
+def steps_of_the_page() -> list[tuple[str, list[str], list[str] | None]]:
+    """Who types what, and what is printed, from docs/TWO_PARTIES.md."""
+    page = (ROOT / "docs" / "TWO_PARTIES.md").read_text()
+    found = re.findall(r"^(north|south)\$ deca-node (cert .*)\n((?:(?!```).+\n)*)", page, re.MULTILINE)
+    assert len(found) == 6
+    return [(who, line.split(), printed.splitlines()) for who, line, printed in found]
+
+
+def without_what_differs(text: str) -> str:
+    """The text without dates and fingerprints."""
+    return re.sub(r"sha256:\S+", "SUM", re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "DATE", text))
+
+
+@pytest.mark.parametrize("steps", [steps_of_the_readme(), steps_of_the_page()], ids=["README", "TWO_PARTIES"])
+def test_two_parties(
+    deca: Deca,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: list[tuple[str, list[str], list[str] | None]],
+) -> None:
+    """The documents' lines and nothing else, each party in a folder of its own; what travels is copied between them."""
     told = ""
-    for who, arguments in walk_through():
-        for name in ("north", "south") if who == "both" else (who,):
-            (tmp_path / name).mkdir(exist_ok=True)
-            monkeypatch.chdir(tmp_path / name)
-            done = deca(*(word.replace("NAME", name).replace("sha256:...", told) for word in arguments))
-            assert (done.code, done.err) == (0, "")
-            told = next(iter(FINGERPRINT.findall(done.out)), told)
-        if arguments[1] == "request":
+    for name, arguments, printed in steps:
+        (tmp_path / name).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / name)
+        done = deca(*(re.sub(r"sha256:\S+", told, word) for word in arguments))
+        assert (done.code, done.err) == (0, "")
+        if printed is not None:
+            assert without_what_differs(done.out).splitlines() == [without_what_differs(line) for line in printed]
+        told = next(iter(FINGERPRINT.findall(done.out)), told)
+        if arguments[1:3] == ["request", "south"]:
             shutil.copy(tmp_path / "south/deca-certs/south.csr", tmp_path / "north")
         if arguments[1] == "approve":
             shutil.move(tmp_path / "north/south.crt", tmp_path / "south")
