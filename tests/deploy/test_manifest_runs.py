@@ -123,7 +123,7 @@ def test_a_pod_is_stopped_and_all_finish(pods: Pods) -> None:
 
     both = [pods.start(name) for name in PODS]
     for node in both:
-        until(lambda node=node: "staying to be looked at" in node.log_text(), f"{node.name} to be done")
+        until(lambda node=node: "the node stays" in node.log_text(), f"{node.name} to be done")
     assert [pods.probe(name, "readinessProbe") for name in PODS] == [200, 200], "a complete node stays ready"
     for node in both:
         node.process.send_signal(signal.SIGTERM)

@@ -68,7 +68,7 @@ def report(
         case Change.GONE:
             return MemberLeft(name, f"{name} has left for good")
         case Change.RENEWED | Change.ACCUSED | Change.REFUTED if before is not None and before.boot != facts.boot:
-            return MemberUp(name, f"{name} has started anew, at {facts.address}")
+            return MemberUp(name, f"{name} has restarted, at {facts.address}")
     return None
 
 

@@ -59,7 +59,9 @@ class Profile:
 
     def __post_init__(self) -> None:
         if not 0 < self.probe_timeout < self.probe_interval:
-            raise SettingsError("membership needs 0 < probe_timeout < probe_interval: others must have time to try")
+            raise SettingsError(
+                "membership needs 0 < probe_timeout < probe_interval, so that other members have time to try"
+            )
 
 
 LAN = Profile()

@@ -46,7 +46,9 @@ class Ending:
             self.finish(Cause.COMPLETE, 0, sentence, for_good=True)
             return
         self._state.move(Cause.STAY)
-        self._state.say(c.Report("complete", f"{sentence}; staying to be looked at, until told to stop"))
+        self._state.say(
+            c.Report("complete", f"{sentence}; the node stays, so that it can be looked at, until it is told to stop")
+        )
         self._state.say(c.DismissTrainer())
 
     def finish(self, cause: Cause, exit_code: int, sentence: str, *, for_good: bool = False) -> None:

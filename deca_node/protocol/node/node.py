@@ -298,11 +298,11 @@ class Node:
         self._look_round(now)
 
     def _stop_requested(self, event: e.StopRequested, now: float) -> None:
-        self._ending.wind_up("stopped as asked; start it again to go on from here", now)
+        self._ending.wind_up("the node stopped as asked; start it again to go on from here", now)
 
     def _leave_requested(self, event: e.LeaveRequested, now: float) -> None:
         self.state.leaving = True
-        self._ending.wind_up("left the run as asked", now)
+        self._ending.wind_up("the node left the run as asked", now)
 
     def _pause_requested(self, event: e.PauseRequested, now: float) -> None:
         self.state.pausing = True

@@ -148,7 +148,7 @@ class NodeState:
             case Phase.AWAITING_TURN:
                 return f"its turn: peers train activation {self.next.activation}, this node joins at the next"
             case Phase.STAYING:
-                return "nobody: the run is complete (deca-node stop ends the node)"
+                return "nothing: the run is complete (deca-node stop ends the node)"
             case Phase.PAUSED:
-                return "somebody to let it go on (deca-node resume)"
+                return "a request to go on (deca-node resume)"
         return self.visit.awaits() if self.phase is Phase.VISITING and self.visit else None

@@ -83,7 +83,7 @@ class Visits:
         self._before, self.current = self.current, visit
         if position.inner:
             for offer in self.offers.due(planned.index):
-                self.decline(offer, f"goes on with activation {planned.index} where it stood")
+                self.decline(offer, f"resumes activation {planned.index} without edges")
             visit.proceed(now)
 
     def forget(self) -> None:

@@ -69,7 +69,7 @@ class Closing:
     def close_late(self, edge: Edge, reason: str) -> None:
         """Close an edge because its other end is late, and open no edge to that peer for a while."""
         rest = self._rules.rests.late(edge.peer, self._edges.activation)
-        self.close(edge, f"{reason}; no edge to it for {rest} more")
+        self.close(edge, f"{reason}; no edge to it for {rest} more activation{'s' if rest > 1 else ''}")
 
     def closed_by_peer(self, peer: str, applied: int, reason: str) -> None:
         """The other end has closed: answer with the last flow of this end, where an answer is due."""
@@ -96,7 +96,7 @@ class Closing:
             self._counters["edges_refused"] += 1
             if edge.state is not EdgeState.CLOSED:
                 self.tell(edge, sentence)
-            self.lose(edge, f"{peer} sent what cannot be used: {sentence}")
+            self.lose(edge, f"{peer} sent a frame that cannot be used: {sentence}")
 
     def lose(self, edge: Edge, reason: str) -> None:
         """End an edge as it stands, and warn."""

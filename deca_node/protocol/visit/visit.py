@@ -376,9 +376,9 @@ class Visit:
     def _give_up_draining(self, now: float) -> None:
         """The first time, close the uneven edges and wait for the other ends' closes; the second time, end them."""
         for edge in self.edges.closing():
-            self._closing.lose(edge, f"{edge.peer} did not answer the closing")
+            self._closing.lose(edge, f"{edge.peer} did not answer the close")
         for edge in self.edges.uneven():
-            self._closing.close_late(edge, f"{edge.peer} did not bring its last update in time")
+            self._closing.close_late(edge, f"{edge.peer} did not send its last update in time")
         self._wait.begin(now, self._parting_seconds())
         self._drain(now)
 

@@ -155,7 +155,7 @@ def test_a_flood_of_frames_ends_at_its_limit() -> None:
         ("south has mixed as often as it means to", True),
         ("south has ended this activation", True),
         ("", True),
-        ("north did not open it in time; no edge to it for 2 more", False),
+        ("north did not open it in time; no edge to it for 2 more activations", False),
     ],
 )
 def test_an_orderly_close_is_known_by_its_words(reason: str, orderly: bool) -> None:

@@ -72,5 +72,5 @@ def test_local_health_stays_within_its_bounds() -> None:
 
 def test_profiles_leave_others_time_to_try() -> None:
     assert set(PROFILES) == {"lan", "wan", "local"}
-    with pytest.raises(SettingsError, match="others must have time"):
+    with pytest.raises(SettingsError, match="so that other members have time"):
         Profile(probe_timeout=1.0)

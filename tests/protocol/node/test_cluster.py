@@ -221,7 +221,7 @@ def test_stop_at_any_event(event: int) -> None:
     cluster, audit = fake_cluster(1, named(4), LONG, Policy(), weather)
     ends = cluster.run()
     assert_ended_well(cluster, audit)
-    assert ends["b"].sentence == "stopped as asked; start it again to go on from here"
+    assert ends["b"].sentence == "the node stopped as asked; start it again to go on from here"
     assert {ends[name].sentence for name in "acd"} == {"the run is complete"}
     assert heard(cluster, "b", c.Finish)[0] - heard(cluster, "b", e.StopRequested)[0] < 1.0, "within the grace period"
     assert counted(cluster)["edges_lost"] == 0, "edges are closed in good order"
