@@ -1,10 +1,11 @@
-"""Whom to call beside the probes: seeds that are missing, the suspected, and the dead, who may live after all.
+"""Calls beside the probes: to seeds that are missing, to suspected members, and to dead ones, which may live after all.
 
-Seeds are called until one answers, at growing pauses; then the missing ones every now and then, for ever: two
-halves of a run that lost each other meet again there. A suspected member is asked again and again by everybody who
-suspects it: by rumour alone its refutation misses somebody now and then, and a single one that has missed it would
-bury it for all. The dead are called at growing pauses, until they are
-forgotten after a day; a call tells the called that it is believed dead, and if it hears that, it refutes it.
+- Seeds are called at growing pauses until one answers. After that the missing seeds are called every now and then, for
+  ever, so that two halves of a run that lost each other meet again.
+- A suspected member is asked again and again by every member that suspects it. A refutation that travels as a rumour
+  misses a member now and then, and a single member that has missed it would give the suspected one up for all.
+- The dead are called at growing pauses, and forgotten after a day. The call tells a member that it is believed dead. If
+  it hears that, it refutes.
 """
 
 from collections.abc import Iterable
@@ -19,7 +20,8 @@ FACTS_OVERHEAD = 64
 
 
 class Contacts:
-    """Calls to seeds and to the dead, and whole lists for whoever gets or asks for one. ``keep`` forgets nobody."""
+    """Calls to seeds, to the suspected and to the dead; whole lists, sent and asked for. With ``keep`` no member is
+    ever forgotten."""
 
     def __init__(self, view: MemberView, keep: bool) -> None:
         self._view = view
@@ -30,7 +32,7 @@ class Contacts:
         self._dead: dict[str, tuple[float, float]] = {}
 
     def ring(self, kind: str, what: str, now: float) -> None:
-        """An alarm of this part."""
+        """An alarm of this part rings."""
         match kind:
             case "seed":
                 self.call_seed(what, now)
@@ -44,7 +46,7 @@ class Contacts:
     # --- seeds --------------------------------------------------------------------------------------
 
     def set_seeds(self, addresses: Iterable[str], now: float) -> None:
-        """The seeds are these from now on; new ones are called at once."""
+        """Take these addresses as the seeds. New ones are called at once."""
         wanted = dict.fromkeys(address for address in addresses if address != self._view.own.address)
         for address in [address for address in self._seeds if address not in wanted]:
             self._drop_seed(address)
@@ -54,7 +56,7 @@ class Contacts:
                 self.call_seed(address, now)
 
     def call_seed(self, address: str, now: float) -> None:
-        """Call a seed unless it is in the view; either way, come back to it."""
+        """Call a seed unless it is in the view, and set the alarm for the next time."""
         view = self._view
         if self._present(address):
             self._seeds[address] = view.profile.seed_pause
@@ -68,7 +70,7 @@ class Contacts:
         view.alarms.set(("seed", address), now + view.jitter(pause))
 
     def seed_answered(self, seq: int, name: str) -> None:
-        """Somebody answered a call to a seed: now it is known who lives there. It may be this node itself."""
+        """The member ``name`` answered a call to a seed, so it lives at that address. It may be this node itself."""
         address = self._asked.pop(seq, None)
         if address is None or address not in self._seeds:
             return
@@ -89,11 +91,11 @@ class Contacts:
     # --- the suspected ------------------------------------------------------------------------------
 
     def doubt(self, name: str, now: float) -> None:
-        """A member is suspected: ask it until it refutes that or is given up."""
+        """A member is suspected: ask it until it refutes or is given up."""
         self._view.alarms.set(("doubt", name), now + self._view.jitter(self._view.profile.probe_interval))
 
     def ask_suspect(self, name: str, now: float) -> None:
-        """Ask, and tell it thereby that it is suspected."""
+        """Ask a suspected member. The packet tells it that it is suspected."""
         self._view.send(self._view.members[name], Ping(self._view.next_seq(), name))
         self.doubt(name, now)
 
@@ -106,13 +108,13 @@ class Contacts:
         self._view.alarms.set(("retry", name), now + self._view.jitter(pause))
 
     def settle(self, name: str) -> None:
-        """There is other news of a member that was suspected or dead: no more calls."""
+        """Newer facts of the member have won: end the calls to it."""
         self._dead.pop(name, None)
         self._view.alarms.cancel(("doubt", name))
         self._view.alarms.cancel(("retry", name))
 
     def call_dead(self, name: str, now: float) -> None:
-        """Call a dead member, or forget it."""
+        """Call a dead member; or forget it, once it was dead for long enough."""
         view, facts = self._view, self._view.members.get(name)
         if facts is None or facts.state is not MemberState.DEAD:
             return
@@ -129,23 +131,23 @@ class Contacts:
     # --- whole lists --------------------------------------------------------------------------------
 
     def exchange(self, now: float) -> None:
-        """Compare lists with a member drawn by lot, as is done every now and then."""
+        """Compare lists with a member drawn by lot, and set the alarm for the next time."""
         for member in self._view.some(1):
             self.compare(member)
         self._view.alarms.set(("push-pull", ""), now + self._view.jitter(self._view.profile.push_pull_interval))
 
     def compare(self, member: MemberFacts) -> None:
-        """Send a member all that is known here, and ask for the same."""
+        """Send a member the whole list, and ask for its own."""
         for page in self._pages(self._view.next_seq(), wants_reply=True):
             self._view.send(member, page)
 
     def answer(self, sender: MemberFacts, seq: int) -> None:
-        """Send all that is known here to whom it asks."""
+        """Send the whole list to a member that asked for it."""
         for page in self._pages(seq, wants_reply=False):
             self._view.send(sender, page)
 
     def _pages(self, seq: int, wants_reply: bool) -> list[PushPull]:
-        """The list in as many packets as it takes; only the first asks."""
+        """The whole list in as many packets as it takes. Only the first asks for a reply."""
         pages: list[list[MemberFacts]] = [[]]
         room = self._view.profile.push_pull_bytes_max
         for facts in self._view.members.values():

@@ -1,14 +1,14 @@
-"""What is known of one member, and which of two pieces of news about it is the newer.
+"""What is known of one member, and which of two facts about it is the newer.
 
-Everybody tells everybody what they heard of whom, late, twice and in any order. So news must be ordered by what
-it says itself, never by when it came::
+Facts travel from member to member. They arrive late, twice and in any order, so their order must follow from what they
+say and not from when they came::
 
     (boot, incarnation, state)      the greater wins;  alive < suspect < dead < left
 
-``boot`` is drawn at every start of the process, ``incarnation`` counts what the member itself has said anew since
-then: only it may raise either, and that is how it refutes those who call it dead. Whether a *greater boot* wins is
-the one question that news alone cannot settle (it may be a second process under a name that is taken); see
-:mod:`deca_node.protocol.membership.naming`.
+``boot`` is drawn at every start of the process. ``incarnation`` counts how often the member has renewed its own facts
+since then. Only the member itself may raise either; by raising them it refutes that it is dead. A *greater boot* may be
+that of a second process under a name that is taken; :mod:`deca_node.protocol.membership.naming` decides whether it
+wins.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ INCARNATION_MAX = 2**32 - 1
 
 
 class MemberState(IntEnum):
-    """How a member is; at equal boot and incarnation the greater state wins."""
+    """The state of a member. At equal boot and incarnation the greater state wins."""
 
     ALIVE = 0
     SUSPECT = 1
@@ -33,8 +33,8 @@ class MemberState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class MemberFacts:
-    """One member at one moment: ``address`` is host:port, ``ready_from`` the activation from which on it counts in
-    the graph (-1: not yet). They travel together: news of one is news of all."""
+    """One member at one moment. ``address`` is host:port. ``ready_from`` is the activation from which on the member
+    counts in the graph (-1: not yet). All of it travels together."""
 
     name: str
     address: str
@@ -45,11 +45,11 @@ class MemberFacts:
 
     @property
     def present(self) -> bool:
-        """Whether it is one of the view: alive, or suspected and not yet given up."""
+        """Whether the member is in the view: alive, or suspected and not yet given up."""
         return self.state <= MemberState.SUSPECT
 
     def newer_than(self, other: "MemberFacts") -> bool:
-        """Whether these facts win over ``other``, which are of the same name."""
+        """Whether these facts win over ``other`` facts of the same name."""
         ours = (self.boot, self.incarnation, self.state)
         return ours > (other.boot, other.incarnation, other.state)
 
@@ -57,6 +57,6 @@ class MemberFacts:
 def draw_boot(unix_seconds: float, rng: Random) -> int:
     """The boot of a process that starts now: milliseconds since 1970, then 20 bits of chance.
 
-    So a later start has the greater boot wherever clocks are right, and where they are not, two starts still differ.
+    A later start has the greater boot if clocks are right. If they are wrong, two starts still differ.
     """
     return int(unix_seconds * 1000) << 20 | rng.getrandbits(20)

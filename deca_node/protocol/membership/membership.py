@@ -1,17 +1,15 @@
-"""Who takes part? Everybody keeps a list, everybody checks on everybody, and news travel like rumours.
+"""Who takes part? Every member keeps a list of all, checks on the others, and passes news on like rumours.
 
 SWIM (Das, Gupta, Motivala, DSN 2002) with Lifeguard (Dadgar et al., 2018, arXiv 1707.00788), as a state machine:
 packets, failures and time go in, packets and reports come out::
 
-                 .---------- refuted by itself, in a greater incarnation ----------.
-                 v                                                                 |
-    (unknown) -> ALIVE -- a probe failed, somewhere --> SUSPECT -- T(C) passed --> DEAD -- a day --> (unknown)
-                   '------- it says so itself -------> LEFT
+    (unknown) -> ALIVE -- a probe failed --> SUSPECT -- T(C) passed --> DEAD -- a day --> (unknown)
+                   |  ^------ it refutes --------'---------------------'
+                   '--------- it leaves --> LEFT
 
-A suspected member is still one of the view. The parts are: :mod:`~deca_node.protocol.membership.probing` (is it
-there?),
-:mod:`~deca_node.protocol.membership.suspicion` (when to give up), :mod:`~deca_node.protocol.membership.rumours`
-(telling),
+:data:`deca_node.protocol.membership.changes.MEMBER_STATES` is the whole table. The parts are
+:mod:`~deca_node.protocol.membership.probing` (is a member there?), :mod:`~deca_node.protocol.membership.suspicion`
+(when to give up), :mod:`~deca_node.protocol.membership.rumours` (passing news on),
 :mod:`~deca_node.protocol.membership.contacts` (seeds and the dead) and :mod:`~deca_node.protocol.membership.naming`
 (whose name it is).
 """
@@ -35,16 +33,16 @@ from deca_node.protocol.membership.suspicion import Suspicion
 from deca_node.protocol.membership.view import MemberView
 
 FAREWELLS_MAX = 32
-"""Members who hear from a leaving one itself; the others hear it from them."""
+"""The most members to which a leaving member says goodbye itself; the others hear of it as a rumour."""
 REFUSED_NAMED_MAX = 64
-"""Refused names that are reported, each once; all are counted."""
+"""The most refused names that are reported, each once. Every refusal is counted."""
 
 
 class Membership:
     """One member. ``handle`` takes an event and the time; the commands it returns are to be performed in order.
     ``next_deadline`` is when DeadlinePassed is due, in the clock of ``now``.
 
-    With ``allowed`` the membership is static: other names are refused, and none of these is ever forgotten.
+    With ``allowed`` the membership is static: other names are refused, and no member is ever forgotten.
     """
 
     def __init__(self, own: MemberFacts, profile: Profile, rng: Random, allowed: frozenset[str] | None = None) -> None:
@@ -59,10 +57,10 @@ class Membership:
         self._had_company = False
         self._view_changed = False
 
-    # --- the two doors, and what is to be seen ------------------------------------------------------
+    # --- events in, commands out; what it shows ------------------------------------------------------
 
     def handle(self, event: messages.MembershipEvent, now: float) -> list[messages.MembershipCommand]:
-        """Take in one fact; returns what is to be done about it, in order. After the end: nothing."""
+        """Take in one fact; returns the commands that follow from it, in order. After the end there are none."""
         if self.ended:
             return []
         self._make_up_for_sleep(now)
@@ -76,32 +74,31 @@ class Membership:
         return out
 
     def next_deadline(self) -> float | None:
-        """When this member is to act by itself."""
+        """When DeadlinePassed is due, in the clock of ``now``; None after the end."""
         return self._view.alarms.next()
 
     @property
     def own(self) -> MemberFacts:
-        """This member as it presents itself."""
+        """This member's own facts, as it tells them."""
         return self._view.own
 
     @property
     def members(self) -> Mapping[str, MemberFacts]:
-        """All others that are known, in whatever state."""
+        """All other members that are known, in any state."""
         return self._view.members
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """What was counted, by name."""
+        """The counters of this machine, by name."""
         return self._view.counters
 
     @property
     def backlog(self) -> int:
-        """How much is under way here: alarms that are set and rumours still to be told. It stays in proportion to
-        the members."""
+        """The number of alarms that are set and of rumours still to be told. It stays in proportion to the members."""
         return len(self._view.alarms) + len(self._view.rumours)
 
     def view(self) -> dict[str, MemberFacts]:
-        """Everybody alive or suspected, this member included."""
+        """All members that are alive or suspected, this one included."""
         return {self.own.name: self.own, **self._view.up}
 
     # --- events -------------------------------------------------------------------------------------
@@ -127,7 +124,7 @@ class Membership:
         self._naming.failed(event.address, now)
 
     def _deadline_passed(self, event: DeadlinePassed, now: float) -> None:
-        """What is due is done after every event."""
+        """Nothing to do here: alarms that are due ring after every event."""
 
     def _leave(self, event: messages.Leave, now: float) -> None:
         self._farewell()
@@ -153,7 +150,7 @@ class Membership:
             self._tell_if_behind(sender)
 
     def _tell_if_behind(self, sender: MemberFacts) -> None:
-        """A sender that is believed dead, or whose boot is past, does not know it; an answer would have told it."""
+        """Tell a sender that is believed dead, or whose boot is past. An answer would have told it, too."""
         held = self._view.members.get(sender.name)
         if held is not None and held.newer_than(sender):
             self._view.send(sender, messages.Gossip())
@@ -204,14 +201,15 @@ class Membership:
         return True
 
     def _claim(self, sender: MemberFacts, body: messages.Claim, now: float) -> bool:
-        # Meant for another process, which once had this address.
+        # This claim is for another process, which had this address before.
         return True
 
     # --- news ---------------------------------------------------------------------------------------
 
     def _learn_from_list(self, facts: MemberFacts, source: str, now: float) -> None:
-        """A list tells of deaths that may be long past or another side's view: here they are suspicions only, so
-        that two halves that meet again do not bury each other's members first."""
+        """Learn from a whole list. The deaths in it may be long past, or be those of the other half of a broken
+        network. They count as suspicions only, so that two halves that meet again do not give each other's members up
+        first."""
         if facts.state is MemberState.DEAD and facts.name != self.own.name:
             self._learn(replace(facts, state=MemberState.SUSPECT), now, source)
         else:
@@ -241,7 +239,7 @@ class Membership:
         self._accept(facts, now, accuser)
 
     def _suspect(self, held: MemberFacts, facts: MemberFacts, accuser: str, now: float) -> None:
-        """An accusation: the first begins the suspicion, independent ones shorten it."""
+        """Take in an accusation. The first begins the suspicion; independent ones shorten it."""
         if facts.incarnation < held.incarnation:
             return
         if held.state is MemberState.ALIVE or facts.incarnation > held.incarnation:
@@ -253,17 +251,17 @@ class Membership:
             self._view.alarms.set(("suspicion", held.name), suspicion.deadline)
 
     def _accuse(self, name: str, now: float) -> None:
-        """This member's own probe failed."""
+        """This member's own probe of ``name`` failed."""
         held = self._view.up[name]
         self._suspect(held, replace(held, state=MemberState.SUSPECT), self.own.name, now)
 
     def _give_up(self, name: str, now: float) -> None:
-        """T(C) has passed without a word from the suspected."""
+        """T(C) has passed, and the suspected member has not refuted."""
         held = self._view.members[name]
         self._accept(replace(held, state=MemberState.DEAD), now, self.own.name)
 
     def _accept(self, facts: MemberFacts, now: float, accuser: str = "") -> None:
-        """Believe it, act on it, pass it on."""
+        """Take facts as true: act on them, and pass them on."""
         view, before = self._view, self._view.members.get(facts.name)
         if facts.present and not view.up and self._had_company:
             self._naming.returned(now)
@@ -283,7 +281,7 @@ class Membership:
         self._note_change(change, before, facts, suspicion)
 
     def _announce(self, own: MemberFacts, now: float) -> None:
-        """This member presents itself anew."""
+        """Change this member's own facts, and pass them on."""
         self._view_changed |= own.boot != self.own.boot or own.ready_from != self.own.ready_from
         self._view.own = own
         self._view.tell(own, now)
@@ -320,7 +318,8 @@ class Membership:
     # --- the end ------------------------------------------------------------------------------------
 
     def _lose(self, sentence: str, now: float) -> None:
-        """Another process keeps the name. Whoever was let in says goodbye, so that the other's news win again."""
+        """Another process keeps the name. This one says goodbye if it was let in, so that the other's news win
+        again."""
         if self._naming.rank(now) != FRESH:
             self._farewell()
         self._end()
@@ -339,8 +338,8 @@ class Membership:
     # --- time ---------------------------------------------------------------------------------------
 
     def _make_up_for_sleep(self, now: float) -> None:
-        """Where this process stood still, nobody else is at fault: everything gets as much time again, and the
-        answers that have piled up are heard first."""
+        """If this process stood still, the other members are not at fault. All alarms get as much time again, so that
+        the answers that have piled up are heard first."""
         deadline = self._view.alarms.next()
         if deadline is None or now - deadline <= self._view.profile.oversleep:
             return

@@ -1,7 +1,7 @@
-"""What members say to each other, and what passes between membership and the daemon around it.
+"""The packets between members, and the events and commands between membership and the daemon.
 
-A packet is one thing said (its body), by somebody (``sender``: its own facts, so every packet is also news of its
-sender), with rumours along. Packets may be lost, delayed, doubled and overtaken; nothing here relies on order.
+A packet has a body, the facts of its sender, and rumours. So every packet is also news of its sender. Packets may be
+lost, delayed, doubled and overtaken; no part of membership relies on their order.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,8 @@ from deca_node.protocol.membership.rumours import Rumour
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Are you there? Only ``target`` answers: at its address another process may live by now."""
+    """Asks whether ``target`` is there. No other member answers, since another process may live at the address by
+    now."""
 
     seq: int
     target: str
@@ -25,7 +26,7 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class PingReq:
-    """Please try ``target`` for me."""
+    """Asks the receiver to ping ``target`` for the sender."""
 
     seq: int
     target: str
@@ -34,21 +35,21 @@ class PingReq:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """I am there (answer to Ping); the target is there (answer to PingReq)."""
+    """The sender is there (answer to Ping), or the target is there (answer to PingReq)."""
 
     seq: int
 
 
 @dataclass(frozen=True, slots=True)
 class Nack:
-    """I tried the target of your PingReq and heard nothing, but you and I hear each other."""
+    """The target of the PingReq has not answered. The asker learns at least that this relay is there."""
 
     seq: int
 
 
 @dataclass(frozen=True, slots=True)
 class PushPull:
-    """All, or a part of all, that the sender knows; with ``wants_reply`` it asks for the same."""
+    """The sender's list of members, or a part of it. With ``wants_reply`` the sender asks for the receiver's list."""
 
     seq: int
     members: tuple[MemberFacts, ...]
@@ -57,19 +58,20 @@ class PushPull:
 
 @dataclass(frozen=True, slots=True)
 class Gossip:
-    """Nothing but the rumours along."""
+    """A packet for its rumours only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """You cannot have your name: its holder lives."""
+    """The receiver's name is taken: its ``holder`` lives."""
 
     holder: MemberFacts
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Your name is mine. The lesser (``rank``, ``started``) keeps it; ``started`` is the boot drawn at the start."""
+    """The sender claims the name that both processes have. The lesser (``rank``, ``started``) keeps it; ``started`` is
+    the boot that was drawn at the start."""
 
     rank: int
     started: int
@@ -80,65 +82,65 @@ Body = Ping | PingReq | Ack | Nack | PushPull | Gossip | Taken | Claim
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """What travels."""
+    """One packet as it travels."""
 
     sender: MemberFacts
     body: Body
     rumours: tuple[Rumour, ...] = ()
 
 
-# --- what membership hears --------------------------------------------------------------------------
+# --- events -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Started:
-    """The node listens: begin."""
+    """The node listens on its address, so membership can begin."""
 
     seeds: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class PacketReceived:
-    """A packet came in."""
+    """A packet has arrived."""
 
     packet: Packet
 
 
 @dataclass(frozen=True)
 class SendFailed:
-    """What was to go to this address could not: nobody answers there."""
+    """A packet to this address could not be sent: no process answers there."""
 
     address: str
 
 
 @dataclass(frozen=True)
 class SeedsChanged:
-    """The peers file was read again."""
+    """The peers file was read again, and has these seeds."""
 
     seeds: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class SetReady:
-    """From this activation on the node counts in the graph."""
+    """The node counts in the graph from this activation on."""
 
     activation: int
 
 
 @dataclass(frozen=True)
 class Leave:
-    """The user takes this node out for good."""
+    """The user takes this node out of the run for good."""
 
 
 MembershipEvent = Started | PacketReceived | SendFailed | SeedsChanged | SetReady | Leave | DeadlinePassed
 
-# --- what membership asks for -----------------------------------------------------------------------
+# --- commands ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a packet to ``address``, over the stream with ``name`` if there is one. With ``name`` "" it is meant for
-    whoever listens at the address now, so no stream may be used but one that was dialled to that very address."""
+    """Send a packet to ``address``, over the stream with ``name`` if there is one. With ``name`` "" the packet is for
+    the process that listens at the address now, so only a stream that was dialled to that very address may be used."""
 
     address: str
     name: str
@@ -147,24 +149,24 @@ class Send:
 
 @dataclass(frozen=True)
 class Changed:
-    """The view has changed: everybody alive or suspected by name, this node included."""
+    """The view has changed: all members that are alive or suspected by name, this node included."""
 
     members: Mapping[str, MemberFacts]
 
     @property
     def ready_from(self) -> dict[str, int]:
-        """From which activation on each of them counts; -1: not yet."""
+        """The activation from which on each member counts in the graph; -1: not yet."""
         return {name: facts.ready_from for name, facts in self.members.items()}
 
     @property
     def addresses(self) -> dict[str, str]:
-        """Where each of them is."""
+        """The address of each member."""
         return {name: facts.address for name, facts in self.members.items()}
 
 
 @dataclass(frozen=True)
 class MemberUp:
-    """A member has come, or come back."""
+    """A member has joined, is back, or has restarted."""
 
     name: str
     sentence: str
@@ -172,7 +174,7 @@ class MemberUp:
 
 @dataclass(frozen=True)
 class MemberDown:
-    """A member is given up, until it shows itself."""
+    """A member is given up, until it is back."""
 
     name: str
     sentence: str
@@ -188,7 +190,7 @@ class MemberLeft:
 
 @dataclass(frozen=True)
 class NameTaken:
-    """Another process holds this node's name: this one must end. Membership has ended already."""
+    """Another process holds this node's name, so this process must end. Membership has ended already."""
 
     sentence: str
 

@@ -1,15 +1,15 @@
-"""Whose name is it? A process under a name that another holds is a restart, or a second one that must not be.
+"""Whose name is it? A process under a name that another process holds is a restart, or a second process by mistake.
 
-Facts of a greater boot are believed at once only where the name's holder is dead or has left. Otherwise the holder
-is *challenged* first: whoever listens at its address is asked::
+Facts with a greater boot are taken as true at once only if the name's holder is dead or has left. Otherwise the holder
+is *challenged* first: a ping goes to its address::
 
-    the holder answers ------------------------------> the newcomer hears Taken
-    another process answers, or nobody does ---------> the newcomer takes over
+    the holder answers ------------------------------> the newcomer is told Taken
+    another process answers, or no process does -----> the newcomer takes the name over
 
-And a process that hears of another under its own name settles it with that one, eye to eye (Claim): the lesser of
-(rank, boot at the start) stays, so the elder does, unless it was away and its name passed on meanwhile; the other
-ends with a sentence. Where no other answers, or it is known to be gone, this one's own boot grows past the other's,
-so that its news win again. That is also what repairs a restart under a clock that went backwards.
+Two processes that hear of each other under one name settle it between them (Claim). The lesser of (rank, boot at the
+start) stays and the other ends with a sentence. So the elder stays, unless it was away and its name passed on
+meanwhile. If the other process does not answer, or is known to be gone, this process raises its own boot past the
+other's, so that its news win again. That also repairs a restart under a clock that went backwards.
 """
 
 from collections.abc import Callable
@@ -21,10 +21,11 @@ from deca_node.protocol.membership.rumours import Rumour
 from deca_node.protocol.membership.view import MemberView
 
 ESTABLISHED, RETURNED, FRESH = 0, 1, 2
-"""Ranks in a Claim: a member as any; one that was cut off or stood still just now; one that has just started."""
+"""Ranks in a Claim: an ordinary member; a member that was cut off or stood still just now; one that has just
+started."""
 FRESH_CHALLENGES = 2.0
 RETURNED_CHALLENGES = 20.0
-"""How long one is fresh, or counts as returned: times the profile's ``challenge``."""
+"""How long a process counts as fresh, or as returned: this many times the profile's ``challenge``."""
 
 
 @dataclass
@@ -35,7 +36,7 @@ class _Challenge:
 
 
 class Naming:
-    """Challenges that this node makes for others' names, and what it does for its own.
+    """The challenges that this node makes for other members' names, and the defence of its own name.
 
     ``accept`` takes facts as true; ``announce`` changes this node's own; ``lose`` ends this process with a sentence.
     """
@@ -59,17 +60,17 @@ class Naming:
         self._fresh_until = now + FRESH_CHALLENGES * self._view.profile.challenge
 
     def returned(self, now: float) -> None:
-        """This node was cut off, or stood still: its name may have passed on meanwhile."""
+        """This node was cut off, or stood still. Its name may have passed on meanwhile."""
         self._returned_until = now + RETURNED_CHALLENGES * self._view.profile.challenge
 
     def rank(self, now: float) -> int:
-        """This node's standing in a Claim."""
+        """This node's rank in a Claim."""
         if now < self._fresh_until:
             return FRESH
         return RETURNED if now < self._returned_until else ESTABLISHED
 
     def ring(self, kind: str, what: str, now: float) -> None:
-        """An alarm of this part; that a name was quiet for long enough ("quiet") needs nothing done."""
+        """An alarm of this part rings. The end of a name's quiet time ("quiet") needs no action."""
         if kind == "challenge":
             self.vacant(what, now)
         elif kind == "contest":
@@ -78,7 +79,7 @@ class Naming:
     # --- other members' names -----------------------------------------------------------------------
 
     def challenge(self, held: MemberFacts, rival: MemberFacts, now: float) -> None:
-        """``rival`` is of a greater boot than ``held``, which is present: ask at the holder's address."""
+        """``rival`` has a greater boot than ``held``, which is present: ask at the holder's address."""
         view, name = self._view, held.name
         running = self._challenges.get(name)
         if running is not None:
@@ -93,7 +94,7 @@ class Naming:
         view.call(held.address, Ping(self._challenges[name].seq, name), Rumour(rival))
 
     def answered(self, seq: int, sender: MemberFacts, now: float) -> None:
-        """Somebody answered a ping: is it a holder that was challenged?"""
+        """A member answered a ping. If it is a holder that was challenged, its name is settled."""
         challenge = self._challenges.get(sender.name)
         if challenge is None or challenge.seq != seq:
             return
@@ -106,7 +107,7 @@ class Naming:
             self._view.call(challenge.rival.address, Taken(sender))
 
     def failed(self, address: str, now: float) -> None:
-        """Nobody listens at an address."""
+        """No process listens at an address: names that were challenged there are vacant."""
         for name in [name for name, challenge in self._challenges.items() if challenge.held.address == address]:
             self.vacant(name, now)
         if self._rival is not None and self._rival.address == address:
@@ -130,7 +131,7 @@ class Naming:
     # --- this node's own name -----------------------------------------------------------------------
 
     def hear_of_self(self, facts: MemberFacts, now: float) -> None:
-        """Facts under this node's own name."""
+        """Facts under this node's own name have come: refute them, outgrow them, or settle the name with the rival."""
         own = self._view.own
         if facts.boot < own.boot or not facts.newer_than(own):
             return
@@ -147,8 +148,8 @@ class Naming:
             self._claim(facts.address, now)
 
     def renew(self, own: MemberFacts, now: float) -> None:
-        """This node says ``own`` of itself, anew: in the next incarnation, or in a greater boot where none is left.
-        Nobody gets there by refuting; but another may claim to have heard of any."""
+        """Announce ``own`` facts in the next incarnation; or in a greater boot where there is no next. Refuting never
+        counts that far, but another member may claim any incarnation."""
         if own.incarnation < INCARNATION_MAX:
             self._announce(replace(own, incarnation=own.incarnation + 1), now)
         else:
@@ -160,7 +161,7 @@ class Naming:
             self._claim(sender.address, now)
 
     def claim_received(self, sender: MemberFacts, claim: Claim, now: float) -> None:
-        """The one with the greater standing ends."""
+        """Another process claims this node's name. The one with the greater (rank, start) ends."""
         ours, theirs = (self.rank(now), self._view.started), (claim.rank, claim.started)
         if claim.started == self._view.started:
             return
@@ -170,7 +171,8 @@ class Naming:
             self._claim(sender.address, now)
 
     def taken_received(self, holder: MemberFacts, now: float) -> None:
-        """A third says that the name's holder lives. Whoever has just started believes it; others ask the holder."""
+        """A third member says that the name's holder lives. A process that has just started believes it; any other asks
+        the holder."""
         own = self._view.own
         if holder.name != own.name or holder.boot in (own.boot, self._view.started):
             return
@@ -180,7 +182,7 @@ class Naming:
             self._claim(holder.address, now)
 
     def uncontested(self, now: float) -> None:
-        """The other process under this name does not answer: it is gone."""
+        """The other process under this name is gone, since it does not answer."""
         rival, self._rival = self._rival, None
         self._view.alarms.cancel(("contest", ""))
         if rival is not None and rival.boot > self._view.own.boot:
@@ -191,10 +193,10 @@ class Naming:
 
     def _outgrow(self, own: MemberFacts, boot: int, now: float) -> None:
         if boot == BOOT_MAX:
-            # Nothing is greater, so there is nothing to say.
+            # There is no greater boot to announce.
             self._view.counters["boots_exhausted"] += 1
             return
-        # By chance, because another may outgrow the same boot just now, and boots must tell processes apart.
+        # A random step, because another process may outgrow the same boot just now, and their boots must differ.
         grown = min(boot + 1 + self._view.rng.getrandbits(20), BOOT_MAX)
         self._view.counters["boots_outgrown"] += 1
         self._announce(replace(own, boot=grown, incarnation=0), now)

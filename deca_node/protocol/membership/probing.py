@@ -1,4 +1,4 @@
-"""Whether the others are there: one member after the other is asked, and nobody is accused on one ear's word.
+"""Is a member there? One member after the other is asked; before one is accused, other members have tried it, too.
 
 The protocol of SWIM (Das, Gupta, Motivala: "SWIM: Scalable Weakly-consistent Infection-style Process Group
 Membership Protocol", DSN 2002, sections 3.1 and 4.3), with the nacks and the local health of Lifeguard::
@@ -7,10 +7,10 @@ Membership Protocol", DSN 2002, sections 3.1 and 4.3), with the nacks and the lo
         '-- timeout --> ask k others to ping it -- ack via one ------> it is there
                              '-- end of the interval ----------------> accuse it
 
-Targets are taken in the order of a list that is shuffled anew whenever it has been gone through, so that every
-member is asked within two rounds. The local health score falls by one at every answer and rises by one at every
-probe that failed, and by one for each of the k others that did not even say that it had heard nothing. (Only whom
-nobody suspects is asked, and counts so: the other half of a broken network says nothing about this node's health.)
+Targets are taken in the order of a list that is shuffled anew whenever its end is reached, so that every member is
+asked within two rounds. The local health score falls by one at every answer. It rises by one at every probe that
+failed, and by one for each of the k others that did not even send a nack. Only members under no suspicion are asked,
+and count: the silence of the other half of a broken network says nothing about this node's health.
 """
 
 from collections.abc import Callable
@@ -21,9 +21,9 @@ from deca_node.protocol.membership.messages import Ack, Nack, Ping, PingReq
 from deca_node.protocol.membership.view import MemberView
 
 NACK_SHARE = 0.8
-"""Of the time that an asked member has, how much passes before it says that it heard nothing."""
+"""The share of an asked member's time after which it sends a nack."""
 RELAYS_MAX = 256
-"""Questions of others that are under way at once."""
+"""The most pings for other members that are under way at once."""
 
 
 @dataclass
@@ -36,14 +36,14 @@ class _Probe:
 
 @dataclass(frozen=True)
 class _Relay:
-    """Someone's PingReq ``seq``; ``asker`` waits for the answer."""
+    """A PingReq with this ``seq``; the member ``asker`` waits for the answer."""
 
     asker: MemberFacts
     seq: int
 
 
 class Prober:
-    """Asks, is asked, and calls ``accuse(name)`` about whom nobody could reach."""
+    """Asks other members, answers them, and calls ``accuse(name, now)`` for a member that could not be reached."""
 
     def __init__(self, view: MemberView, accuse: Callable[[str, float], None]) -> None:
         self._view = view
@@ -53,11 +53,11 @@ class Prober:
         self._relays: dict[int, _Relay] = {}
 
     def add(self, name: str) -> None:
-        """A new member takes its turn in this round, at a place drawn by lot."""
+        """Put a new member at a random place of this round."""
         self._round.insert(self._view.rng.randint(0, len(self._round)), name)
 
     def ring(self, kind: str, what: str, now: float) -> None:
-        """An alarm of this part."""
+        """An alarm of this part rings."""
         match kind:
             case "probe":
                 self.tick(now)
@@ -71,7 +71,7 @@ class Prober:
     # --- asking -------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """End the probe before, and begin the next."""
+        """End the current probe, and begin the next."""
         self._conclude(now)
         view, multiplier = self._view, self._view.health.multiplier
         target = self._next_target()
@@ -82,7 +82,7 @@ class Prober:
         view.alarms.set(("probe", ""), now + view.profile.probe_interval * multiplier)
 
     def ask_others(self, now: float) -> None:
-        """The target did not answer in time: let others try."""
+        """The target did not answer in time: ask other members to try."""
         view, probe = self._view, self._probe
         view.alarms.cancel(("indirect", ""))
         if probe is None or probe.relays:
@@ -93,7 +93,7 @@ class Prober:
             view.send(relay, PingReq(probe.seq, probe.target.name, probe.target.address))
 
     def failed(self, address: str, now: float) -> None:
-        """Nobody answers at an address: no need to wait out the timeout."""
+        """No process answers at an address: ask other members to try, without waiting for the timeout."""
         if self._probe is not None and self._probe.target.address == address:
             self.ask_others(now)
 
@@ -121,7 +121,7 @@ class Prober:
     # --- answers ------------------------------------------------------------------------------------
 
     def ack_received(self, sender: MemberFacts, body: Ack) -> None:
-        """An answer to this node's own probe, or to one that it makes for another."""
+        """An answer to this node's own probe, or to a ping that it made for another member."""
         probe = self._probe
         if probe is not None and body.seq == probe.seq:
             if sender.name == probe.target.name or sender.name in probe.relays:
@@ -135,19 +135,19 @@ class Prober:
             self._view.send(relay.asker, Ack(relay.seq))
 
     def nack_received(self, sender: MemberFacts, body: Nack) -> None:
-        """Another could not reach the target either, but hears this node."""
+        """Another member could not reach the target either, but it hears this node."""
         if self._probe is not None and body.seq == self._probe.seq:
             self._probe.silent.discard(sender.name)
 
     # --- asked by others ----------------------------------------------------------------------------
 
     def ping_received(self, sender: MemberFacts, body: Ping) -> None:
-        """Answer, if it is this node that is meant."""
+        """Answer a ping that is for this node."""
         if body.target == self._view.own.name:
             self._view.send(sender, Ack(body.seq))
 
     def ping_req_received(self, sender: MemberFacts, body: PingReq, now: float) -> None:
-        """Try the target for the sender."""
+        """Ping the target for the sender."""
         view, profile = self._view, self._view.profile
         target = view.members.get(body.target)
         if target is None or len(self._relays) >= RELAYS_MAX:
@@ -160,7 +160,7 @@ class Prober:
         view.alarms.set(("relay", str(seq)), now + (1 + profile.health_max) * profile.probe_interval)
 
     def say_nack(self, seq: int) -> None:
-        """The target has not answered yet; its answer may still be passed on."""
+        """The target has not answered yet. If it still does, its answer is passed on."""
         relay = self._relays.get(seq)
         if relay is not None:
             self._view.send(relay.asker, Nack(relay.seq))
@@ -171,5 +171,5 @@ class Prober:
         self._view.alarms.cancel(("relay", str(seq)))
 
     def drop_relay(self, seq: int) -> None:
-        """The asker waits no longer."""
+        """Forget a ping for another member, which waits no longer."""
         self._relays.pop(seq, None)

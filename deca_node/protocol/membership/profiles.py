@@ -1,7 +1,7 @@
-"""How patient membership is: one set of numbers for a local network, and what differs elsewhere.
+"""The numbers of membership: one set for a local network, and what differs on a wide one and on one machine.
 
 The numbers of probing, suspicion and gossip are those that HashiCorp's memberlist has shipped for years (its
-``DefaultLANConfig``, ``DefaultWANConfig`` and ``DefaultLocalConfig``); the rest is ours.
+``DefaultLANConfig``, ``DefaultWANConfig`` and ``DefaultLocalConfig``). The others are our own choice.
 """
 
 from dataclasses import dataclass, replace
@@ -11,51 +11,51 @@ from deca_node.protocol.errors import SettingsError
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """All of membership's numbers. Times are seconds."""
+    """All numbers of membership. Times are in seconds."""
 
     probe_interval: float = 1.0
-    """From one probe to the next; times the local health multiplier."""
+    """The time from one probe to the next, before it is multiplied by local health."""
     probe_timeout: float = 0.5
-    """What a direct probe may take before others are asked to try; times the same."""
+    """How long a direct probe may take before other members are asked to try, multiplied likewise."""
     indirect_probes: int = 3
-    """Members asked to try [k of the SWIM paper]."""
+    """How many members are asked to try [k of the SWIM paper]."""
     health_max: int = 8
-    """The local health score ends here; the multiplier is the score + 1 [S of the Lifeguard paper]."""
+    """The greatest local health score; the multiplier is the score + 1 [S of the Lifeguard paper]."""
     suspicion_factor: float = 4.0
     """Least suspicion = this * max(1, log10 n) * probe_interval [alpha]."""
     suspicion_stretch: float = 6.0
     """Most suspicion = this * least [beta]."""
     confirmations: int = 2
-    """Independent accusers, after the first, by which suspicion has shrunk to its least [K]."""
+    """After so many independent accusers beside the first, suspicion is at its least [K]."""
 
     gossip_interval: float = 0.2
     gossip_fanout: int = 3
     retransmit_factor: float = 4.0
     """A rumour is passed on at most this * log10(n + 1) times, rounded up [lambda]."""
     rumour_bytes_max: int = 1400
-    """Rumours in one packet."""
+    """The most bytes of rumours in one packet."""
     push_pull_interval: float = 30.0
-    """From one exchange of whole member lists to the next."""
+    """The time from one exchange of whole member lists to the next."""
     push_pull_bytes_max: int = 12_288
-    """Of one packet; a longer list goes in several."""
+    """The most bytes of a member list in one packet; a longer list takes several."""
 
     seed_pause: float = 0.3
-    """The first pause between two calls to a seed that is not there; it grows by 1.6 up to the next."""
+    """The first pause between two calls to a missing seed; pauses grow by 1.6, up to ``seed_pause_max``."""
     seed_pause_max: float = 5.0
     seed_check: float = 15.0
-    """A seed that is missing from the view is called this often where other members are known."""
+    """The pause between two calls to a missing seed once other members are known."""
     retry_pause: float = 1.0
-    """The first pause between two calls to a dead member; it grows by 1.5 up to the next."""
+    """The first pause between two calls to a dead member; pauses grow by 1.5, up to ``retry_pause_max``."""
     retry_pause_max: float = 30.0
     forget: float = 86_400.0
-    """A member dead for so long is forgotten."""
+    """After so long a dead member is forgotten."""
     members_max: int = 4096
-    """Names that are remembered at once, whatever their state."""
+    """The most members that are known at once, in any state."""
 
     challenge: float = 3.0
-    """How long the holder of a name has to answer when another process claims it."""
+    """How long the holder of a name has to answer when another process appears under it."""
     oversleep: float = 1.0
-    """A deadline heard so late means that this process itself stood still."""
+    """If a deadline is noticed this late, this process itself stood still."""
 
     def __post_init__(self) -> None:
         if not 0 < self.probe_timeout < self.probe_interval:

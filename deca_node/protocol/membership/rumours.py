@@ -1,8 +1,8 @@
-"""Rumours: news that ride on every packet until they have been told often enough.
+"""Rumours: news that ride on other packets until they have been told often enough.
 
-A rumour told lambda * log(n + 1) times by everybody who hears it reaches all but a vanishing few (SWIM, section
-4.1), and those learn it when whole lists are exchanged. The least told go first; newer news of a member replace
-older; so there is at most one rumour per member, and a packet's share has a limit in bytes.
+If every member that hears a rumour tells it lambda * log(n + 1) times, it reaches nearly all members (SWIM, section
+4.1); the rest learn it when whole lists are exchanged. The least told rumours go first. Newer news of a member replace
+older, so there is at most one rumour per member. A packet's share of rumours has a limit in bytes.
 """
 
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from operator import attrgetter
 from deca_node.protocol.membership.facts import MemberFacts
 
 FACTS_BYTES = 48
-"""What facts take on the wire beside their texts, at most: numbers, tags and lengths."""
+"""The most bytes that facts take on the wire beside their texts: numbers, tags and lengths."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rumour:
-    """News of a member; ``accuser`` is who, independently of others, found it silent ("" where nobody did)."""
+    """News of a member. ``accuser`` is the member that found it silent by its own probe; "" without one."""
 
     facts: MemberFacts
     accuser: str = ""
 
     @property
     def nbytes(self) -> int:
-        """What it takes on the wire, at most."""
+        """The most bytes that the rumour takes on the wire."""
         texts = (self.facts.name, self.facts.address, self.accuser)
         return FACTS_BYTES + sum(len(text.encode()) for text in texts)
 
@@ -36,7 +36,7 @@ class _Told:
 
 
 class Rumours:
-    """What is still to be told."""
+    """The rumours that are still to be told."""
 
     def __init__(self) -> None:
         self._told: dict[str, _Told] = {}
@@ -45,11 +45,12 @@ class Rumours:
         return len(self._told)
 
     def add(self, rumour: Rumour) -> None:
-        """Begin to tell; an older rumour about the same member is dropped."""
+        """Add a rumour; an older one about the same member is dropped."""
         self._told[rumour.facts.name] = _Told(rumour, rumour.nbytes)
 
     def take(self, nbytes_max: int, times_max: int) -> tuple[Rumour, ...]:
-        """What the next packet carries. What has thereby been told ``times_max`` times is done with."""
+        """Take rumours of at most ``nbytes_max`` for the next packet. One that was taken ``times_max`` times is
+        dropped."""
         taken, room = [], nbytes_max
         for told in sorted(self._told.values(), key=attrgetter("times")):
             if told.nbytes > room:

@@ -15,7 +15,8 @@ from deca_node.protocol.membership.suspicion import LocalHealth, retransmissions
 
 
 class MemberView:
-    """One member's view. ``members`` holds the others in whatever state, ``up`` those of them that are present."""
+    """One member's view of all. ``members`` holds the other members in any state, ``up`` those of them that are
+    present."""
 
     def __init__(self, own: MemberFacts, profile: Profile, rng: Random) -> None:
         self.own = own
@@ -33,16 +34,16 @@ class MemberView:
 
     @property
     def size(self) -> int:
-        """Members present, this node included."""
+        """The number of members that are present, this node included."""
         return len(self.up) + 1
 
     @property
     def started(self) -> int:
-        """The boot that was drawn when this process started; its own facts' boot may have had to grow since."""
+        """The boot that was drawn when this process started. The boot of its own facts may have grown since."""
         return self._started
 
     def next_seq(self) -> int:
-        """A number for a question, so that its answer can be told."""
+        """A number for a question, by which its answer is recognised."""
         return next(self._seqs)
 
     def put(self, facts: MemberFacts) -> Change:
@@ -64,33 +65,33 @@ class MemberView:
         return self.members[name].state if name in self.members else UNKNOWN
 
     def some(self, count: int) -> list[MemberFacts]:
-        """Members that are present, drawn by lot."""
+        """At most ``count`` present members, drawn by lot."""
         names = self.rng.sample(list(self.up), min(count, len(self.up)))
         return [self.up[name] for name in names]
 
     def trusts(self, name: str) -> bool:
-        """Whether a member is alive and under no suspicion."""
+        """Whether a member is alive, and under no suspicion."""
         held = self.up.get(name)
         return held is not None and held.state is MemberState.ALIVE
 
     def trusted(self, count: int, but: str) -> list[MemberFacts]:
-        """Members under no suspicion, drawn by lot, without ``but``."""
+        """At most ``count`` members under no suspicion, drawn by lot, without ``but``."""
         names = [name for name in self.up if name != but and self.trusts(name)]
         return [self.up[name] for name in self.rng.sample(names, min(count, len(names)))]
 
     def jitter(self, seconds: float) -> float:
-        """Half to one and a half times as long, so that nodes do not move in step."""
+        """Half to one and a half times as many seconds, by chance, so that members do not act in step."""
         return seconds * self.rng.uniform(0.5, 1.5)
 
-    # --- the mouth ----------------------------------------------------------------------------------
+    # --- commands -----------------------------------------------------------------------------------
 
     def say(self, command: MembershipCommand) -> None:
-        """Ask the daemon for something."""
+        """Give out a command to the daemon."""
         self.out.append(command)
 
     def send(self, to: MemberFacts, body: Body) -> None:
-        """Send to a member. One that is not believed alive is told so first: it alone can refute it (Lifeguard's
-        buddy system)."""
+        """Send to a member. A member that is believed suspected or dead is told so in the same packet, since it alone
+        can refute it (Lifeguard's buddy system)."""
         held = self.members.get(to.name)
         first: tuple[Rumour, ...] = ()
         if held is not None and (held.state is not MemberState.ALIVE or held.newer_than(to)):
@@ -98,7 +99,7 @@ class MemberView:
         self.out.append(Send(to.address, to.name, self._packet(body, first)))
 
     def call(self, address: str, body: Body, *first: Rumour) -> None:
-        """Send to whoever listens at an address."""
+        """Send to the process that listens at an address now."""
         self.out.append(Send(address, "", self._packet(body, first)))
 
     def _packet(self, body: Body, first: tuple[Rumour, ...]) -> Packet:
@@ -108,13 +109,13 @@ class MemberView:
     # --- rumours ------------------------------------------------------------------------------------
 
     def tell(self, facts: MemberFacts, now: float, accuser: str = "") -> None:
-        """Begin to spread news."""
+        """Begin to spread news of a member."""
         self.rumours.add(Rumour(facts, accuser))
         if ("gossip", "") not in self.alarms:
             self.alarms.set(("gossip", ""), now + self.jitter(self.profile.gossip_interval))
 
     def gossip(self, now: float) -> None:
-        """Tell a few members by lot what is still to be told."""
+        """Send the rumours that are still to be told to a few members, drawn by lot."""
         for member in self.some(self.profile.gossip_fanout):
             if self.rumours:
                 self.send(member, Gossip())

@@ -1,4 +1,4 @@
-"""A node that was away takes over what the others did meanwhile: one attempt at a time, until it is where they are.
+"""How a node that was away takes over what the others did meanwhile: one attempt at a time, until one succeeds.
 
 ::
 
@@ -6,7 +6,8 @@
      ^        '-----> FetchFailed, and a pause --.
      '-------------------------------------------'
 
-A trainer may die on the way. What donors give after that was chosen for a model that is gone, so it is asked for anew.
+If the trainer dies meanwhile, the blocks that donors then give were chosen for a model that is lost. The node asks
+anew.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from deca_node.protocol.visit.waits import Attempts
 
 
 class CatchingUp:
-    """What was asked of donors, and what members were told. ``say`` takes commands."""
+    """The requests to donors, and what the members were told. ``say`` takes commands."""
 
     def __init__(self, say: Callable[[c.Command], None]) -> None:
         self.away = False
@@ -37,13 +38,13 @@ class CatchingUp:
             self._say(c.Report("behind", f"peers are past activation {position.activation}: catching up with them"))
 
     def ask(self, position: Step) -> None:
-        """Get from donors what was done since ``position``."""
+        """Ask donors for the blocks that were trained since ``position``, unless they were asked already."""
         if not self._asked:
             self._asked = True
             self._say(c.Fetch(position.activation + 1))
 
     def fetched(self, event: e.Fetched, *, wanted: bool) -> bool:
-        """What was asked for is here; hand it to the trainer if it still is ``wanted``. False where it has to be asked
+        """The blocks are here: hand them to the trainer if they are still ``wanted``. False where they must be asked
         for again."""
         self._asked = False
         self._failures.reset()
@@ -53,23 +54,23 @@ class CatchingUp:
         return not stale
 
     def failed(self, event: e.FetchFailed) -> float:
-        """No donor could give it; returns the seconds until it is worth another attempt."""
+        """No donor could give the blocks. Returns the seconds until the next attempt."""
         self._asked = self._stale = False
         pause = self._failures.next()
         self._say(c.Report("fetch-failed", f"{event.sentence}; trying again in {pause:g} s", "warning"))
         return pause
 
     def adopted(self, position: Step) -> None:
-        """The blocks are taken over: from this activation on, whoever has not begun it yet can count on this node."""
+        """The trainer has taken the blocks over: members can count on this node from this activation on."""
         self._say(c.Checkpoint(position))
         self.back(position)
 
     def back(self, position: Step) -> None:
-        """This node takes part again from here on, caught up or not."""
+        """This node takes part again from ``position`` on, caught up or not."""
         if self.away:
             self.away = False
             self._say(c.AnnounceReady(position.activation))
 
     def trainer_died(self) -> None:
-        """What was asked for, and not used yet, belongs to what is lost."""
+        """The blocks that are being fetched no longer fit, since the trainer's model is lost."""
         self._stale = self._asked

@@ -57,7 +57,7 @@ class Offers:
 
 
 class Visits:
-    """A node's visits, one after the other. ``current`` is the one that goes on, or the last that did."""
+    """A node's visits, one after the other. ``current`` is the visit that is under way, or the last one."""
 
     def __init__(
         self, name: str, roster: Roster, pace: Pace, counters: Counter[str], say: Callable[[c.Command], None]
@@ -72,7 +72,7 @@ class Visits:
         self._say = say
 
     def begin(self, schedule: Schedule, position: Step, now: float) -> None:
-        """Begin a visit; or go on, without edges, with one that stood in the midst of its steps."""
+        """Begin a visit; or resume one in the middle of its steps, without edges."""
         planned = schedule[position.activation]
         if not planned.inner_steps:
             planned = dataclasses.replace(planned, flush_mixes=self._roster.flush_mixes(planned.index))
@@ -87,19 +87,19 @@ class Visits:
             visit.proceed(now)
 
     def forget(self) -> None:
-        """What was visited is no longer what the trainer holds."""
+        """Forget all visits, since the trainer no longer holds their blocks."""
         self.current = self._before = None
 
     def _edges_wanted(self, activation: Activation, near: Iterable[str]) -> set[str]:
-        """Neighbours to open an edge to: those that are up and not let be, and in the final flush all that are up,
-        since whoever is left out there keeps a copy of its own."""
+        """The neighbours to open an edge to: those that are up, without late ones that get no edge for a while. In the
+        final flush those get one, too, since a member that is left out there keeps a copy of its own."""
         flush, rests, up = activation.inner_steps == 0, self._pace.rests, self._roster.up
         return {peer for peer in near if peer in up and (flush or not rests.resting(peer, activation.index))}
 
     # --- what comes over edges ----------------------------------------------------------------------
 
     def activated(self, event: e.Activated, now: float) -> None:
-        """The block is thawed: open edges, those first that were waiting for it."""
+        """The block is thawed: open edges, first those whose offers were waiting."""
         assert self.current is not None
         self.current.activated(now)
         for offer in self.offers.due(event.activation):
@@ -107,7 +107,7 @@ class Visits:
         self.current.connect_if_open()
 
     def take_offer(self, offer: e.OpenReceived, now: float) -> None:
-        """Open the edge, or answer that there is none: it timed out here, or its activation is past."""
+        """Open the edge; or decline it, since it timed out here or its activation is past."""
         for visit in self._of(offer.activation):
             if visit.take_offer(offer, now):
                 visit.connect_if_open()
@@ -115,18 +115,18 @@ class Visits:
         self.decline(offer, "opens no edge for this activation any more")
 
     def decline(self, offer: e.OpenReceived, why: str) -> None:
-        """Let the keyframe go, and tell the other end."""
+        """Release the offer's keyframe, and tell the other end that there is no edge."""
         self._counters["offers_declined"] += 1
         self._say(c.Release(offer.keyframe))
         self._say(c.SendClose(offer.peer, offer.activation, -1, f"{self._name} {why}"))
 
     def decline_all(self, why: str) -> None:
-        """The same for all offers that wait."""
+        """Decline all offers that wait."""
         for offer in self.offers.all():
             self.decline(offer, why)
 
     def update_received(self, event: e.UpdateReceived, now: float) -> None:
-        """A neighbour's update has come whole."""
+        """A neighbour's update has arrived whole."""
         visits = self._of(event.update.activation)
         if visits:
             visits[0].update_received(event, now)
@@ -135,7 +135,7 @@ class Visits:
             self._say(c.Release(event.update))
 
     def close_received(self, event: e.CloseReceived, now: float) -> None:
-        """A neighbour has closed its end of an edge, or takes back its offer of one."""
+        """A neighbour has closed its end of an edge, or takes back its offer."""
         self.offers.withdrawn(event.peer, event.activation)
         for visit in self._of(event.activation):
             visit.close_received(event, now)
