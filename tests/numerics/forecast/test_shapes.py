@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from deca_node.numerics.codecs.formats import CODECS
-from deca_node.numerics.engine import BlockEngine, Neighbour
+from deca_node.numerics.engine import BlockEngine, NewEdge
 from deca_node.numerics.forecast import shapes
 from deca_node.numerics.forecast.shapes import meta_model, model_shape
 from deca_node.numerics.learning.loss import nll_sum
@@ -142,7 +142,7 @@ def test_state_is_what_the_engine_keeps(dtype: torch.dtype, degree: int) -> None
     engine = BlockEngine.of(model, block, RunSettings(), nothing)
     frame = torch.empty(CODECS["int8"].nbytes(block.elements), dtype=torch.uint8)
     engine.keyframe(frame)
-    engine.connect([Neighbour(str(number), 0.3, frame) for number in range(degree)], frame)
+    engine.connect([NewEdge(str(number), 0.3, frame) for number in range(degree)], frame)
 
     def gradient() -> float:
         loss = loss_of(model, 1)
