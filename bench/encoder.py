@@ -20,6 +20,8 @@ import torch
 from rich.console import Console
 
 from bench.harness import Row, parser, write_results
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.parts import policy_of, trainer_options
 from deca_node.lab.demo.texts import packages, records, standard_library
 from deca_node.lab.sim.cluster import Cluster
 from deca_node.lab.sim.seats import FrameBook, seats
@@ -27,8 +29,6 @@ from deca_node.lab.sim.weather import Weather
 from deca_node.numerics.trainer import Trainer
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.node.node import Node
-from deca_node.protocol.options import TrainerOptions
-from deca_node.protocol.visit.policy import Policy
 
 NAMES = ("a", "b", "c", "d")
 CONCENTRATION = 0.25
@@ -113,18 +113,17 @@ def train(folder: Path, arm: str, group: tuple[str, ...], settings: RunSettings,
     """A whole run of these nodes: real ones with their trainers, on one thread, with a fake network between them."""
 
     def trainer(node: Node, frames: FrameBook) -> Trainer:
-        options = TrainerOptions(
+        own = NodeSettings(
             name=node.name,
-            settings=settings,
-            directory=str(folder / arm / node.name),
+            dir=str(folder / arm / node.name),
             model=str(model),
             data=str(folder / f"{node.name}.jsonl"),
             device="cpu",
             eval_sequences=1,
         )
-        return Trainer.load(options, frames.view, lambda sentence, level="info": None)
+        return Trainer.load(trainer_options(settings, own), frames.view, lambda sentence, level="info": None)
 
-    policy = Policy(eval_every="end")
+    policy = policy_of(NodeSettings(eval_every="never"))
     made = seats([Node(name, group, settings, policy) for name in group], trainer)
     ends = Cluster(made, Weather(), settings.seed).run()
     assert {end.exit_code for end in ends.values()} == {0}, ends

@@ -65,12 +65,20 @@ def write_results(name: str, arguments: argparse.Namespace, content: Row) -> Pat
     path = Path(arguments.results) / f"{name}{'-quick' if arguments.quick else ''}.json"
     head = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": f"python -m bench.{name} {' '.join(sys.argv[1:])}".strip(),
+        "command": _command(sys.argv[1:]),
         "seed": arguments.seed,
         "machine": machine_facts(),
     }
     path.write_text(json.dumps(head | content, indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def _command(words: list[str]) -> str:
+    """How this process was started, but for where the results go."""
+    spec = sys.modules["__main__"].__spec__
+    module = spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).stem
+    at = words.index("--results") if "--results" in words else len(words)
+    return " ".join(["python", "-m", module, *words[:at], *words[at + 2 :]])
 
 
 def own_cores(node: int, nodes: int) -> set[int]:

@@ -6,6 +6,7 @@ the syntax tree (``protocol`` is pure), a fresh interpreter (importing the CLI i
 """
 
 import ast
+import dataclasses
 import re
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.protocol.agreed.run import RunSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "deca_node"
@@ -255,6 +259,74 @@ def test_rooms_have_a_usual_size_or_a_reason() -> None:
     page = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
     section = page.partition("## Rooms that are smaller or larger than usual\n")[2].partition("\n## ")[0]
     assert set(re.findall(r"^- `([\w/]+)`", section, re.MULTILINE)) == unusual
+
+
+# --- every default of a setting is written once ------------------------------------------------------
+
+SETTINGS: dict[str, type] = {
+    field.name: type(field.default) for kind in (RunSettings, NodeSettings) for field in dataclasses.fields(kind)
+}
+NAMES_OF_MANY_THINGS = {"name", "seed"}
+"""Settings whose names other things bear as well: everything has a name, and every random generator a seed."""
+OWN_RECIPES = {"deca_node/lab/demo/toy_model.py:Recipe"}
+"""The first training of the toy model is no run of nodes, and its recipe is written there only."""
+
+
+def defaults(tree: ast.AST) -> Iterator[tuple[str, str, ast.expr]]:
+    """Owner, name and value of every default in a signature or in the body of a class."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                a = node.args
+                positional = [*a.posonlyargs, *a.args]
+                given = [*positional[len(positional) - len(a.defaults) :], *a.kwonlyargs]
+                values = [*a.defaults, *a.kw_defaults]
+                yield from ((node.name, arg.arg, v) for arg, v in zip(given, values, strict=True) if v is not None)
+            case ast.ClassDef(name=owner, body=body):
+                for line in body:
+                    match line:
+                        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                            yield owner, name, value
+
+
+def repeated_defaults(tree: ast.AST) -> Iterator[str]:
+    """Literal defaults that bear the name of a setting, and are of its type. Numbers are one type here."""
+    for owner, name, value in defaults(tree):
+        match value:
+            case (
+                ast.Constant(value=literal)
+                | ast.Call(
+                    func=ast.Name(id="field"), keywords=[ast.keyword(arg="default", value=ast.Constant(value=literal))]
+                )
+            ) if name in SETTINGS and name not in NAMES_OF_MANY_THINGS:
+                kinds = {float if kind is int else kind for kind in (type(literal), SETTINGS[name])}
+                if len(kinds) == 1:
+                    yield f"{owner}: {name} = {literal!r}"
+
+
+def test_a_default_of_a_setting_is_written_once() -> None:
+    """Where it stands twice the two drift apart, and one of them is not what the documentation says."""
+    found = {
+        f"{name_of(file)}:{repeated}"
+        for file in python_files("deca_node", "bench", "tools")
+        for repeated in repeated_defaults(ast.parse(file.read_text()))
+    }
+    assert {place for place in found if place.partition(": ")[0] not in OWN_RECIPES} == set()
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("def f(codec: str = 'int8', rounds=4): ...", 2),
+        ("async def f(*, device='cpu'): ...", 1),
+        ("class Hyper:\n    discrepancy: str = 'precond'\n    epsilon: float = field(default=0)", 2),
+        ("def f(codec: str, dtype: str = RunSettings.dtype, labels=(), device=None): ...", 0),
+        ("class Hyper:\n    discrepancy: str\n    signal: bool = False\n    seed: int = 0", 0),
+    ],
+)
+def test_a_repeated_default_is_found(source: str, count: int) -> None:
+    """Whether or not it is equal to the setting's; a name alone, or a value of another type, is something else."""
+    assert len(list(repeated_defaults(ast.parse(source)))) == count
 
 
 # --- every error is in docs/TROUBLESHOOTING.md -----------------------------------------------------

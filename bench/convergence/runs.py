@@ -290,7 +290,9 @@ def run_adapters(run: Run) -> tuple[Weights, float]:
     nodes = [Vectors([x0]) for _ in run.names]
     hyper, codec = deca.Hyper.of(settings), CODECS[settings.codec]
     engines = [
-        BlockEngine(n, n.block, lambda a, b: x0[a:b], hyper=hyper, codec=codec, gamma_c=settings.flow_share)
+        BlockEngine(
+            n, n.block, lambda a, b: x0[a:b], hyper=hyper, codec=codec, gamma_c=settings.flow_share, signal="none"
+        )
         for n in nodes
     ]
     factored = run.method == "decaf"

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.hostile.attacks import HostileTrainer
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.parts import policy_of, trainer_options
 from deca_node.lab.demo.inputs import make_inputs
 from deca_node.lab.demo.texts import private_corpora
 from deca_node.lab.demo.toy_model import Recipe
@@ -26,8 +28,7 @@ from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.node.node import Node
-from deca_node.protocol.options import TrainerOptions
-from deca_node.protocol.visit.policy import Policy
+from deca_node.protocol.options import own_seed
 
 NODES = 8
 EVAL_SEQUENCES = 16
@@ -129,12 +130,13 @@ def run(cell: Cell, folder: Path, **chosen: float) -> dict[str, Any]:
 
     def seat(node: Node, frames: FrameBook) -> Seated:
         loaded = _model(folder)
-        options = TrainerOptions(name=node.name, settings=settings, directory=str(work / node.name), **chosen)
+        own = NodeSettings(name=node.name, dir=str(work / node.name), **chosen)
+        options = trainer_options(settings, own)
         arguments = (options, loaded, texts[node.name], frames.view)
         hostile = node.name not in honest
         return Seated(HostileTrainer(cell.attack, *arguments) if hostile else Trainer(*arguments), texts)
 
-    policy = Policy(eval_every="never")
+    policy = policy_of(NodeSettings(eval_every="never"))
     made = seats([Node(name, everybody, settings, policy) for name in everybody], seat)
     Cluster(made, seed=cell.seed).run()
     seated = [one.trainer for one in made.values() if isinstance(one.trainer, Seated)]
@@ -165,7 +167,13 @@ def _model(folder: Path) -> LoadedModel:
 def text(folder: Path, name: str, settings: RunSettings, *, single_records: bool = False) -> PackedData:
     """A node's own; packed, or with a record per sequence."""
     tokenizer = _model(folder).tokenizer
-    options = TrainerOptions(name=name, settings=settings, directory="")
-    length = settings.sequence_length
-    path, seed = folder / "data" / f"{name}.jsonl", options.seed
-    return load_dataset(path, tokenizer, sequence_length=length, seed=seed, single_records=single_records)
+    node, length = NodeSettings(), settings.sequence_length
+    return load_dataset(
+        folder / "data" / f"{name}.jsonl",
+        tokenizer,
+        sequence_length=length,
+        holdout=node.holdout,
+        seed=own_seed(settings, name),
+        bad_records=node.bad_records,
+        single_records=single_records,
+    )

@@ -21,11 +21,13 @@ from rich.table import Table
 from bench.harness import ROOT, Row, parser, write_results
 from bench.scale.picture import draw
 from bench.scale.simulate import left_per_mix, simulate, weights
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.parts import machine_of
 from deca_node.numerics.forecast.shapes import meta_model, model_shape
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.topology import graph
 from deca_node.protocol.agreed.weights import FLUSH_TOLERANCE
-from deca_node.protocol.planning.case import Case, GraphFacts, Machine, ModelShape
+from deca_node.protocol.planning.case import Case, GraphFacts, ModelShape
 from deca_node.protocol.planning.duration import final_flush_seconds, run_seconds
 from deca_node.protocol.planning.traffic import edge_traffic
 
@@ -45,8 +47,8 @@ FLUSH_MIXES_MAX = 40
 """Of the simulated final flush; a large ring would need hundreds of thousands."""
 SIMULATED = {"rounds": 2, "inner_steps": 12, "learning_rate": 1e-3}
 
-LINKS = {"100/20 Mbit/s, 30 ms": Machine(bits_per_second=2e7, latency_seconds=0.03)}
-LINKS |= {"1 Gbit/s, 1 ms": Machine(bits_per_second=1e9, latency_seconds=1e-3)}
+LINKS = {"100/20 Mbit/s, 30 ms": machine_of(NodeSettings(), bits_per_second=2e7, latency_seconds=0.03)}
+LINKS |= {"1 Gbit/s, 1 ms": machine_of(NodeSettings(), bits_per_second=1e9, latency_seconds=1e-3)}
 """A home sends as much as it receives, so what it may send sets the pace."""
 
 HOMES = 100
@@ -164,7 +166,7 @@ def case_of(members: tuple[str, ...], settings: RunSettings, shape: ModelShape) 
     mixes = max(3, math.ceil(math.log(FLUSH_TOLERANCE) / math.log(left))) if left > FLUSH_TOLERANCE else 3
     gap = 1.0 - left_per_mix(w, 1.0)
     mixing = GraphFacts(len(members), sum(degrees) // 2, min(degrees), max(degrees), gap, left, mixes)
-    return Case(settings, shape, members, mixing, Machine())
+    return Case(settings, shape, members, mixing, machine_of(NodeSettings()))
 
 
 def round_seconds(case: Case) -> float:

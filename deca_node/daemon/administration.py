@@ -57,7 +57,7 @@ class Administration:
         )
         self.book = StatusBook(node, sources)
 
-    async def open(self, directory: Path, events: EventLog, http: Address | None, http_token: str = "") -> None:
+    async def open(self, directory: Path, events: EventLog, http: Address | None, http_token: str) -> None:
         """Begin to answer. Raises AddressError where the address for HTTP cannot be taken, SettingsError where the file
         ``http_token`` holds no token."""
         self._lag.start()

@@ -20,6 +20,7 @@ from deca_node.daemon.performer import Performer
 from deca_node.daemon.security.security import Security
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.own_address import OwnAddress
+from deca_node.daemon.settings.parts import policy_of
 from deca_node.daemon.status.journal import Journal
 from deca_node.daemon.status.steps import StepWatch
 from deca_node.daemon.status.tensorboard import TensorBoard
@@ -31,7 +32,6 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import PeersError
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.node.phases import Phase
-from deca_node.protocol.visit.policy import Policy
 
 AWAITS_SECONDS = 10.0
 """A node that waits for the same peers this long logs their names, and again after each further interval."""
@@ -61,7 +61,7 @@ class Daemon:
         self._events: asyncio.Queue[e.Event] = asyncio.Queue()
         tell = self._events.put_nowait
         saved_before = (directory / "final").exists()
-        self._node = Node(own.name, own.expected, run, _policy(settings), own.wait_for, saved_before)
+        self._node = Node(own.name, own.expected, run, policy_of(settings), own.wait_for, saved_before)
         state = self._node.state
         self._network = Network(run, settings, own, directory, security, tell, lambda: state.position, self._name_taken)
         self._trainer = TrainerLink(tell, lambda remark: say(remark.sentence, remark.level))
@@ -194,15 +194,3 @@ class Daemon:
         await self._trainer.close()
         self._journal.close()
         log.removeHandler(self._event_log)
-
-
-def _policy(settings: NodeSettings) -> Policy:
-    return Policy(
-        gather=settings.wait_seconds,
-        open=settings.open_timeout_seconds,
-        step=settings.step_timeout_seconds,
-        finish=settings.finish_timeout_seconds,
-        eval_every=settings.eval_every,
-        checkpoint_every=settings.checkpoint_every,
-        stay=settings.after_run == "stay",
-    )

@@ -12,6 +12,7 @@ from deca_node.daemon.links.session import FrameRules
 from deca_node.daemon.logs import log
 from deca_node.daemon.network import Network
 from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.parts import trainer_options
 from deca_node.daemon.trainer import messages
 from deca_node.daemon.trainer.arena import Arena, FrameStore
 from deca_node.daemon.trainer.link import TrainerLink
@@ -23,7 +24,6 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.node.state import NodeState
-from deca_node.protocol.options import TrainerOptions
 from deca_node.protocol.visit.edges import frames_held_max
 from deca_node.storage.folder import write_run
 
@@ -57,7 +57,7 @@ class Performer:
     async def start_trainer(self) -> None:
         """Start the trainer's process. A trainer that replaces a dead one learns the shape of the shared memory before
         any command."""
-        await self._trainer.start(self._trainer_options(), self._settings.trainer_priority)
+        await self._trainer.start(trainer_options(self._run, self._settings), self._settings.trainer_priority)
         if self._shape:
             self._trainer.send(self._shape)
 
@@ -157,13 +157,6 @@ class Performer:
         """The size of each block's difference to the common start, by block: that of a keyframe."""
         assert self._ready is not None
         return dict(zip(self._ready.model.block_names, self._ready.sizes.keyframe_bytes, strict=True))
-
-    def _trainer_options(self) -> TrainerOptions:
-        same = ("name", "model", "data", "device", "threads", "micro_batch")
-        more = ("gradient_checkpointing", "holdout", "eval_sequences", "bad_records", "norm_limit", "trace")
-        private = ("dp_noise", "dp_clip", "dp_delta", "dp_epsilon")
-        given = {field: getattr(self._settings, field) for field in same + more + private}
-        return TrainerOptions(settings=self._run, directory=str(self._directory), **given)
 
 
 def _log_failure(task: "asyncio.Task[None]") -> None:

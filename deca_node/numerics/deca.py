@@ -40,15 +40,15 @@ class Hyper:
     """
 
     gamma_peak: float
-    alpha1: float = 0.9
-    alpha2: float = 0.999
-    epsilon: float = 1e-8
-    discrepancy: str = "precond"
-    h_into: str = "m"
-    h_part: str = "full"
-    bias_correction: str = "alpha"
-    beta1: float = 0.5
-    beta2: float = 0.99
+    alpha1: float
+    alpha2: float
+    epsilon: float
+    discrepancy: str
+    h_into: str
+    h_part: str
+    bias_correction: str
+    beta1: float
+    beta2: float
     steps_max: float = math.inf
     """In h an element of E counts for at most so many steps gamma; the mix itself is not limited."""
 

@@ -76,7 +76,7 @@ class BlockEngine:
         hyper: deca.Hyper,
         codec: Codec,
         gamma_c: float,
-        signal: str = "none",
+        signal: str,
         clip: clipping.Clip | None = None,
     ) -> None:
         """Thaw ``block``. ``origin`` reads x0, the run's common starting point: for the keyframe, once more when edges
@@ -348,7 +348,7 @@ class BlockEngine:
             if moved is not None:
                 newest[one.peer] = moved
         device = self.flat.master.device
-        return Correction(tuple(newest.values()), self.gamma_c, self.counts, device, self.clip, self.hyper.epsilon)
+        return Correction(tuple(newest.values()), self.gamma_c, self.counts, device, self.hyper.epsilon, self.clip)
 
     def _fold(self, piece: Slice, E: Tensor | None, correction: Correction, sums: Squares) -> None:
         assert self.moments is not None and self.flat.grad is not None

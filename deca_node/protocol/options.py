@@ -25,23 +25,28 @@ class TrainerOptions:
     name: str
     settings: RunSettings
     directory: str
-    model: str = ""
-    data: str = ""
-    device: str = "auto"
-    threads: int = 0
-    micro_batch: int = 0
-    gradient_checkpointing: bool = False
-    holdout: float = 0.1
-    eval_sequences: int = 64
-    bad_records: str = "stop"
-    norm_limit: float = 1000.0
-    trace: bool = False
-    dp_noise: float = 0.0
-    dp_clip: float = 1.0
-    dp_delta: float = 1e-5
-    dp_epsilon: float = 0.0
+    model: str
+    data: str
+    device: str
+    threads: int
+    micro_batch: int
+    gradient_checkpointing: bool
+    holdout: float
+    eval_sequences: int
+    bad_records: str
+    norm_limit: float
+    trace: bool
+    dp_noise: float
+    dp_clip: float
+    dp_delta: float
+    dp_epsilon: float
 
     @property
     def seed(self) -> int:
-        """Of what this node draws for itself: its held-out records, its batches, its dropout."""
-        return random.Random(f"{self.settings.seed}:{self.name}").getrandbits(31)
+        """The seed of this node's own random choices; see :func:`own_seed`."""
+        return own_seed(self.settings, self.name)
+
+
+def own_seed(settings: RunSettings, name: str) -> int:
+    """The seed of what the node ``name`` draws for itself: its held-out records, its batches, its dropout."""
+    return random.Random(f"{settings.seed}:{name}").getrandbits(31)

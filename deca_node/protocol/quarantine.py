@@ -24,7 +24,7 @@ class QuarantineRules:
     """After ``offences`` a peer is let be for ``first`` seconds (0: never), after each further one for twice as long as
     the last time, up to ``longest``. ``forgiven`` is how many seconds without an offence clear the record."""
 
-    first: float = 60.0
+    first: float
     longest: float = 3600.0
     offences: int = 3
     forgiven: float = 3600.0
@@ -60,8 +60,8 @@ class _Record:
 class Quarantine:
     """One node's records of its peers. Time is an argument, and never goes back."""
 
-    def __init__(self, rules: QuarantineRules | None = None) -> None:
-        self.rules = rules or QuarantineRules()
+    def __init__(self, rules: QuarantineRules) -> None:
+        self.rules = rules
         self._records: dict[str, _Record] = {}
 
     def offended(self, peer: str, reason: str, sentence: str, now: float) -> QuarantineEntry | None:

@@ -26,7 +26,7 @@ from deca_node.numerics.deca import Hyper
 from deca_node.numerics.learning.loss import nll_sum
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.weights import matrix
-from deca_node.protocol.options import TrainerOptions
+from deca_node.protocol.options import own_seed
 from tests.numerics.test_trainer_cluster import (
     LENGTH,
     NAMES,
@@ -42,7 +42,7 @@ def bench_run(method: str, settings: RunSettings, own: dict[str, int] | None = N
     """A run on the data that the trainers of ``run_cluster`` have, batches drawn as they draw them."""
     held = [private_data(name).train for name in NAMES]
     run = runs.Run(method, settings, own or {}, held, small_llama())
-    seeds = [TrainerOptions(name=name, settings=settings, directory="").seed for name in NAMES]
+    seeds = [own_seed(settings, name) for name in NAMES]
     run._batches = [Batches(h, settings.batch_size, seed) for h, seed in zip(held, seeds, strict=True)]
     return run
 

@@ -1,9 +1,13 @@
 """The table of the hostile-node bench: who is counted, what diverged, what is planned once."""
 
+import argparse
+
 import pytest
 
+from bench.hostile import cost
 from bench.hostile.__main__ import ARMS, drawn, honest_loss, mean, plan, shown, table
 from bench.hostile.cells import NODES
+from deca_node.protocol.agreed.run import RunSettings
 
 
 def losses(honest: float, hostile: float | None, of: int) -> list[list[float | None]]:
@@ -40,3 +44,13 @@ def test_every_attack_meets_every_arm_and_stands_beside_the_run_without_it() -> 
     assert all(row["start"] == 4.0 and {"plain", "clip"} <= set(row["losses"]) <= set(ARMS) for row in rows)
     assert all(len(found) == 2 for row in rows for found in row["losses"].values())
     assert drawn(rows).row_count == len(rows) == 14
+
+
+def test_the_price_of_clipping_names_the_arm_that_it_measures() -> None:
+    """The arm that runs have by default is among them, and every engine has the discrepancy that its row says."""
+    assert RunSettings.discrepancy in cost.DISCREPANCIES
+    arguments = argparse.Namespace(elements=1 << 12, neighbours=2, turns=1, seed=0)
+    rows = [cost.measure(discrepancy, "int8", arguments) for discrepancy in cost.DISCREPANCIES]
+    assert [row["discrepancy"] for row in rows] == ["none", "precond"]
+    engines = [cost.mixing(RunSettings(discrepancy=row["discrepancy"]), arguments)[0] for row in rows]
+    assert [engine.hyper.needs_E for engine in engines] == [False, True], "only precond reads what flowed"

@@ -27,8 +27,8 @@ from deca_node.protocol.agreed.frames import FrameId, FrameKind, FrameSizes
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.node.node import Node
-from deca_node.protocol.visit.policy import Policy
 from tests.daemon.web.fake_admin import STATUS, FakeAdmin
+from tests.defaults import default_policy
 from tests.e2e.faults import figure
 from tests.e2e.testbed import Testbed, look, metrics
 
@@ -222,7 +222,7 @@ def large(members: int, steps: int) -> tuple[History, FakeAdmin]:
     """So many members, all joined with all, and so many steps behind them."""
     names = ["north", *(f"node-{number:02}" for number in range(1, members))]
     run = RunSettings(run_name="large", rounds=12, inner_steps=max(steps // 100, 4), topology="full")
-    node = Node("north", names, run, Policy())
+    node = Node("north", names, run, default_policy())
     blocks = tuple(f"layers.{number}" for number in range(24))
     sizes = FrameSizes(keyframe_bytes=(8,) * 24, update_bytes=(8,) * 24, signal_bytes=(0,) * 24)
     ready = e.TrainerReady(ModelFacts("ab", blocks, (4,) * 24), sizes)

@@ -6,6 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.parts import machine_of
 from deca_node.numerics.forecast.shapes import meta_model, model_shape
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.planning.case import Case
@@ -57,7 +59,7 @@ def test_the_plan_says_what_a_run_will_send(testbed: Testbed) -> None:
     settings = RunSettings(
         rounds=2, inner_steps=4, sequence_length=16, batch_size=2, topology="ring", codec="int4", mix_every=2
     )
-    case = Case.of(settings, model_shape(meta_model(str(testbed.model), 16), 1), names)
+    case = Case.of(settings, model_shape(meta_model(str(testbed.model), 16), 1), names, machine_of(NodeSettings()))
     testbed.peers(*names)
     nodes = [testbed.start(name, topology="ring", codec="int4", mix_every=2, rounds=2) for name in names]
     testbed.wait()

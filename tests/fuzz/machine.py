@@ -17,7 +17,7 @@ from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.node.phases import Phase
 from deca_node.protocol.visit.edges import frames_held_max
-from deca_node.protocol.visit.policy import Policy
+from tests.defaults import default_policy
 from tests.fuzz.decoders import Choices, Finding
 
 NBYTES = 4
@@ -47,7 +47,7 @@ class Machine:
     def __init__(self) -> None:
         self.now = 0.0
         self.frames = FrameBook()
-        self.node = Node("a", ("a", *PEERS), SETTINGS, Policy())
+        self.node = Node("a", ("a", *PEERS), SETTINGS, default_policy())
         self._orders: deque[e.Event] = deque()
         self.hear(READY)
         for peer in PEERS:

@@ -36,9 +36,9 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import DecaError
 from deca_node.protocol.node.node import Node
-from deca_node.protocol.visit.policy import Policy
 from deca_node.storage.jsons import UNFIT
 from tests.daemon.web.fake_admin import FakeAdmin
+from tests.defaults import default_policy
 from tests.fuzz.decoders import Decoder, Finding, Target
 from tests.fuzz.scratch import file, fresh
 from tests.fuzz.streams import in_loop
@@ -201,7 +201,7 @@ def _applications() -> list[web.Application]:
     for host, token in (("127.0.0.1", ""), ("10.0.0.5", str(file("token", TOKEN.encode())))):
         app = application(door)
         app.middlewares.append(guard(host, token))
-        add_dashboard(app, History(Node("north", ("north",), RunSettings(), Policy()).state), events)
+        add_dashboard(app, History(Node("north", ("north",), RunSettings(), default_policy()).state), events)
         apps.append(app)
     return apps
 

@@ -28,10 +28,10 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import ModelError
 from deca_node.protocol.node.node import Node
-from deca_node.protocol.visit.policy import Policy
 from deca_node.storage import manifest as m
 from deca_node.storage.folder import agreed_fields
 from deca_node.storage.model_files import read_headers
+from tests.defaults import default_policy
 from tests.fuzz.decoders import Decoder, Finding, Target
 from tests.fuzz.scratch import file, fresh, scratch
 
@@ -191,7 +191,7 @@ def _metrics(data: bytes) -> None:
     path = folder / "metrics.jsonl"
     path.write_bytes(data)
     last_step(path)
-    History(Node("north", ("north",), RunSettings(), Policy()).state).recall(path)
+    History(Node("north", ("north",), RunSettings(), default_policy()).state).recall(path)
     read_metrics(path)
     read_node(folder)
 

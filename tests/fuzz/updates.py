@@ -111,7 +111,7 @@ def _update(data: bytes) -> None:
 def _correct(moved: signals.Moved | None, n: int) -> None:
     if moved is None:
         return
-    correction = signals.Correction([moved], 1.0, Counts(3, 0.2, 0.01), CPU)
+    correction = signals.Correction([moved], 1.0, Counts(3, 0.2, 0.01), CPU, 0.0)
     assert correction.factors is not None
     if not ((correction.factors >= 0.25 - 1e-5).all() and (correction.factors <= 4.0 + 1e-5).all()):
         raise Finding(f"v is multiplied by {correction.factors}")

@@ -210,7 +210,7 @@ def test_an_isolated_engine_is_torch_adam_reset_at_each_activation() -> None:
     (centre,), (curve,) = bowls(1)
     for _ in range(3):
         hyper = hyper_of(Method(discrepancy="precond", beta1=1.0, beta2=1.0))
-        one = BlockEngine(model, BLOCK, zeros, hyper=hyper, codec=CODECS["int8"], gamma_c=1.0)
+        one = BlockEngine(model, BLOCK, zeros, hyper=hyper, codec=CODECS["int8"], gamma_c=1.0, signal="none")
         one.connect([], frame(one.keyframe, KEYFRAME_CODEC.nbytes(ELEMENTS)))
         adam = torch.optim.Adam(twin.parameters(), betas=(0.9, 0.999), eps=1e-8)
         for gamma in GAMMAS:
@@ -367,7 +367,7 @@ def test_bfloat16_models_are_trained_on_float32_masters() -> None:
     """Steps below bfloat16's resolution add up in the master until they show in the model."""
     model = Toy(np.ones(ELEMENTS), torch.bfloat16)
     hyper = hyper_of(Method(discrepancy="none"), (1e-4,))
-    one = BlockEngine(model, BLOCK, zeros, hyper=hyper, codec=CODECS["int8"], gamma_c=1.0)
+    one = BlockEngine(model, BLOCK, zeros, hyper=hyper, codec=CODECS["int8"], gamma_c=1.0, signal="none")
     for _ in range(80):
         one.half_step(1e-4, lambda: model.backward(np.full(ELEMENTS, -1.0), np.ones(ELEMENTS)))
         one.mix([], fold=True)

@@ -168,7 +168,7 @@ def test_pure_gossip_contracts_by_the_second_eigenvalue(graph: str) -> None:
 
 
 def pure_gossip() -> Hyper:
-    return Hyper(gamma_peak=0.0, discrepancy="none")
+    return replace(Hyper.of(RunSettings()), gamma_peak=0.0, discrepancy="none")
 
 
 def zero(_: int, x: Array) -> Array:
@@ -293,7 +293,7 @@ def test_consensus_part_is_divided_by_gamma_but_not_below_its_floor() -> None:
     counts = Counts(1, 0.1, 1.0)
 
     def consensus_part(gamma: float, peak: float) -> float:
-        hyper = Hyper(gamma_peak=peak, discrepancy="rms", h_into="both", h_part="consensus")
+        hyper = hyper_of(Method(discrepancy="rms", h_into="both", h_part="consensus"), (peak,))
         h = deca.discrepancy(hyper, counts, half, E, gamma=gamma, s=1.0)
         assert h is not None
         return h.item()

@@ -15,6 +15,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.parts import trainer_options
 from deca_node.lab.sim.cluster import Cluster
 from deca_node.lab.sim.seats import FrameBook, seats
 from deca_node.lab.sim.weather import Cut, Weather
@@ -29,8 +31,8 @@ from deca_node.protocol import events as e
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Activation, Step
 from deca_node.protocol.node.node import Node
-from deca_node.protocol.options import TrainerOptions
 from deca_node.protocol.visit.policy import Policy
+from tests.defaults import default_policy
 from tests.numerics import reference
 from tests.numerics.reference import Array, Method
 
@@ -156,10 +158,10 @@ def run_cluster(
     """A whole run; the recorders in the order of ``NAMES``."""
 
     def recorder(node: Node, frames: FrameBook) -> Recorder:
-        options = TrainerOptions(name=node.name, settings=settings, directory=str(folder / node.name))
+        options = trainer_options(settings, NodeSettings(name=node.name, dir=str(folder / node.name)))
         return Recorder(Trainer(options, *part(node.name), frames.view), node)
 
-    policy = policy or Policy(eval_every="end")
+    policy = policy or default_policy(eval_every="end")
     made = seats([Node(name, NAMES, settings, policy) for name in NAMES], recorder)
     cluster = Cluster(made, weather or Weather(), seed)
     ends = cluster.run()
@@ -263,7 +265,7 @@ def test_late_signals_do_no_harm(exchange: str, seed: int, tmp_path: Path) -> No
     """Slow links, impatient nodes, an edge lost on the way: every frame has the length it must have, and the moments
     are of the size that they have in the same weather without signals."""
     settings = replace(SETTINGS, rounds=1, inner_steps=6, codec="int8", exchange=exchange, signal_every=seed + 1)
-    policy = Policy(step=0.5, open=2.0, eval_every="end")
+    policy = default_policy(step=0.5, open=2.0, eval_every="end")
     plain, signalled = (
         run_cluster(replace(settings, signal=signal), tmp_path / signal, STORM, policy, seed)
         for signal in ("none", "mv")
@@ -290,7 +292,7 @@ def test_clipping_works_in_bad_weather(exchange: str, codec: str, mix_every: int
     settings = replace(SETTINGS, rounds=1, codec=codec, exchange=exchange, mix_every=mix_every, topology="full")
     wide = replace(settings, robust="clip", robust_neighbours=0, clip_radius=1e30)
     tight = replace(settings, robust="clip", robust_neighbours=1, clip_radius=0.01)
-    policy = Policy(step=0.5, open=2.0, eval_every="end")
+    policy = default_policy(step=0.5, open=2.0, eval_every="end")
     plain, same, clipped = (
         run_cluster(each, tmp_path / name, STORM, policy)
         for name, each in (("plain", settings), ("wide", wide), ("tight", tight))

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from deca_node.protocol.quarantine import PEERS_MAX, Quarantine, QuarantineRules
 from deca_node.protocol.refusals import OTHER, REASONS, is_offence, label
 
+RULES = QuarantineRules(first=60.0)
+
 TRANSCRIPT = """
     # three offences, however far apart within an hour
     0       south offends checksum      ->
@@ -35,7 +37,7 @@ TRANSCRIPT = """
 
 
 def test_the_transcript() -> None:
-    records = Quarantine()
+    records = Quarantine(RULES)
     lines = [line.split("#")[0].strip() for line in TRANSCRIPT.splitlines()]
     for line in filter(None, lines):
         now, peer, verb, *rest = line.split()
@@ -67,7 +69,7 @@ def test_nobody_is_held_where_it_is_turned_off() -> None:
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 500), st.sampled_from(sorted(REASONS))), max_size=60))
 def test_whoever_behaves_for_long_enough_is_welcome_again(story: list[tuple[str, float, str]]) -> None:
     """Whatever came before: released after an hour at most, and after two without a record."""
-    records, now = Quarantine(), 0.0
+    records, now = Quarantine(RULES), 0.0
     for peer, pause, reason in story:
         now += pause
         held = records.offended(peer, reason, "", now)
@@ -78,7 +80,7 @@ def test_whoever_behaves_for_long_enough_is_welcome_again(story: list[tuple[str,
 
 
 def test_records_are_bounded() -> None:
-    records = Quarantine()
+    records = Quarantine(RULES)
     for number in range(PEERS_MAX + 100):
         records.offended(f"n{number}", "flood", "", 0.0)
     assert len(records._records) == PEERS_MAX

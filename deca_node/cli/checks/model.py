@@ -9,8 +9,9 @@ from typing import Any
 from deca_node.cli.checks.known import Known
 from deca_node.daemon.diagnosis.findings import Finding, failed, passed, warned
 from deca_node.daemon.settings.node_settings import check_paths
+from deca_node.daemon.settings.parts import machine_of, trainer_options
 from deca_node.protocol.errors import ModelError
-from deca_node.protocol.planning.case import Case, Machine, ModelShape
+from deca_node.protocol.planning.case import Case, ModelShape
 from deca_node.protocol.planning.memory import block_memory
 from deca_node.protocol.planning.units import bytes_text
 
@@ -54,9 +55,8 @@ def check_model(known: Known) -> Iterator[Finding]:
 def _note_model(known: Known, shape: ModelShape) -> None:
     loaded = known.settings
     known.agreed["blocks"] = " ".join(f"{block.name}:{block.elements}" for block in shape.blocks)
-    machine = Machine(micro_batch=loaded.node.micro_batch, gradient_checkpointing=loaded.node.gradient_checkpointing)
     names = known.own.expected if known.own else frozenset({"this node", "another"})
-    known.case = Case.of(loaded.run, shape, names, machine)
+    known.case = Case.of(loaded.run, shape, names, machine_of(loaded.node))
 
 
 def check_memory(known: Known) -> Iterator[Finding]:
@@ -92,7 +92,6 @@ def check_load(known: Known) -> Iterator[Finding]:
     from deca_node.numerics.model.classifier import Head
     from deca_node.numerics.model.facts import check_sequence_length, parameter_hash
     from deca_node.numerics.model.load import load_model
-    from deca_node.protocol.options import TrainerOptions
 
     run, node, began = known.settings.run, known.settings.node, time.monotonic()
     known.say("load: the model")
@@ -101,15 +100,7 @@ def check_load(known: Known) -> Iterator[Finding]:
     known.say("load: the model's hash")
     known.agreed["model"] = parameter_hash(model.model)
     known.say("load: the data")
-    options = TrainerOptions(
-        name=node.name,
-        settings=run,
-        directory="",
-        data=node.data,
-        holdout=node.holdout,
-        bad_records=node.bad_records,
-    )
-    data = load_data(options, model)
+    data = load_data(trainer_options(run, node), model)
     summary = "; ".join(told(data, run.sequence_length))
     says = f"reading model and data took {time.monotonic() - began:.1f} s: {summary}"
     yield passed("load", says, model_sha256=known.agreed["model"], tokens=data.summary.tokens)

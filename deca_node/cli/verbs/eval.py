@@ -14,6 +14,8 @@ from deca_node.cli.client import dir_option, find_directory, json_option
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.verbs.export import start_model
 from deca_node.cli.views.progress import note, progress_bar
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import ModelError, StorageError
 from deca_node.storage.folder import FINAL, agreed_fields
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from deca_node.numerics.learning.result import Evaluation
     from deca_node.numerics.model.load import LoadedModel
 
-LENGTH_DEFAULT = 512
+LENGTH_DEFAULT = RunSettings.sequence_length
 """Tokens per sequence for a checkpoint of no run, unless the model takes fewer."""
 
 
@@ -56,15 +58,21 @@ labelled record.
     type=click.IntRange(min=2),
     help=f"Tokens per sequence.  [default: that of the run, or else {LENGTH_DEFAULT} or the model's limit]",
 )
-@click.option("--batch-size", default=8, show_default=True, type=click.IntRange(min=1), help="Sequences per batch.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--batch-size",
+    default=RunSettings.batch_size,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Sequences per batch.",
+)
+@click.option("--device", default=NodeSettings.device, show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads on the CPU.  [default: one per core]")
 @click.option("--labels", default="", help="All labels, separated by commas.  [default: the labels in DATA]")
 @click.option("--prompt", default="", help="The text that a label completes.  [default: {text} and a newline]")
 @click.option(
     "--bad-records",
     type=click.Choice(["stop", "skip"]),
-    default="stop",
+    default=NodeSettings.bad_records,
     show_default=True,
     help="On a malformed record: stop, or skip it.",
 )

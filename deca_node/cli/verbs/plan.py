@@ -17,6 +17,7 @@ from deca_node.cli.options import SettingsCommand, load, settings_options
 from deca_node.cli.views.advice import advise
 from deca_node.cli.views.plan import answer, print_tables
 from deca_node.daemon.settings.node_settings import expanded_path
+from deca_node.daemon.settings.parts import machine_of
 from deca_node.daemon.settings.peers_file import read_peers
 from deca_node.daemon.settings.sources import Loaded
 from deca_node.protocol.errors import SettingsError
@@ -67,8 +68,20 @@ files. Of the node settings only model, peers, micro_batch, gradient_checkpointi
 """,
 )
 @click.option("--nodes", type=click.IntRange(1, NODES_MAX), help="Number of nodes.  [default: the lines of --peers]")
-@click.option("--bandwidth", type=BANDWIDTH, default="100Mbit", show_default=True, help="Of one node, each way.")
-@click.option("--latency", type=LATENCY, default="20ms", show_default=True, help="From node to node: half a ping.")
+@click.option(
+    "--bandwidth",
+    type=BANDWIDTH,
+    default=f"{Machine.bits_per_second / 1e6:g}Mbit",
+    show_default=True,
+    help="Of one node, each way.",
+)
+@click.option(
+    "--latency",
+    type=LATENCY,
+    default=f"{Machine.latency_seconds * 1e3:g}ms",
+    show_default=True,
+    help="From node to node: half a ping.",
+)
 @click.option(
     "--step-seconds",
     type=click.FloatRange(min=0, min_open=True),
@@ -78,7 +91,7 @@ files. Of the node settings only model, peers, micro_batch, gradient_checkpointi
 @click.option(
     "--tflops",
     type=click.FloatRange(min=0, min_open=True),
-    default=20.0,
+    default=Machine.flops_per_second / 1e12,
     show_default=True,
     help="Sustained speed of a node in 10^12 operations per second. --step-seconds is more exact.",
 )
@@ -128,13 +141,12 @@ def _shapes(loaded: Loaded) -> tuple[ModelShape, ModelShape]:
 
 
 def _case(loaded: Loaded, members: tuple[str, ...], model: ModelShape, flags: Mapping[str, Any]) -> Case:
-    machine = Machine(
+    machine = machine_of(
+        loaded.node,
         bits_per_second=flags["bandwidth"],
         latency_seconds=flags["latency"],
         flops_per_second=1e12 * flags["tflops"],
         memory_bytes=flags["memory"],
-        micro_batch=loaded.node.micro_batch,
-        gradient_checkpointing=loaded.node.gradient_checkpointing,
         one_memory=loaded.node.device == "cpu",
     )
     case = Case.of(loaded.run, model, members, machine)

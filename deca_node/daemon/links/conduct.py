@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from deca_node.daemon.logs import say
+from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.quarantine import Quarantine, Quarantined, QuarantineEntry, QuarantineRules
 from deca_node.protocol.refusals import SILENT, is_offence, label
@@ -30,7 +31,7 @@ class Refusals:
         self.quarantines = 0
         """How often any peer was put in quarantine."""
         self.on_quarantine: Callable[[str, str], None] = lambda _peer, _why: None
-        self._quarantine = Quarantine(rules)
+        self._quarantine = Quarantine(rules or QuarantineRules(first=NodeSettings.quarantine_seconds))
         self._clock = clock
         self._wall = wall
 

@@ -56,12 +56,12 @@ class RunMap:
     round after the last of ``rounds`` is the flush. An edge is two positions in ``members``, and its weight.
     """
 
-    blocks: Sequence[str] = ()
-    rounds: int = 0
-    first: int = 0
-    rows: Sequence[str] = ()
-    members: Sequence[str] = ()
-    edges: Sequence[tuple[int, int, float]] = ()
+    blocks: Sequence[str]
+    rounds: int
+    first: int
+    rows: Sequence[str]
+    members: Sequence[str]
+    edges: Sequence[tuple[int, int, float]]
 
 
 @dataclass
@@ -202,7 +202,7 @@ class History:
         """The visits of blocks, and the graph of the members."""
         members, edges = self._graph()
         if not self._blocks:
-            return RunMap(members=members, edges=edges)
+            return RunMap((), 0, 0, (), members, edges)
         rounds, here = self._node.settings.rounds, self._node.next.activation
         first = max(0, min(here // len(self._blocks) - ROUNDS_SHOWN_MAX // 2, rounds + 1 - ROUNDS_SHOWN_MAX))
         shown = range(first, min(rounds + 1, first + ROUNDS_SHOWN_MAX))

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from deca_node import __version__
+from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.sources import changed_as_toml
 from deca_node.lab.demo.texts import private_corpora, write_corpus
 from deca_node.lab.demo.toy_model import Progress, Recipe, ToyModel, make_toy_model
@@ -30,7 +31,7 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule
 from deca_node.protocol.agreed.topology import graph
 from deca_node.protocol.agreed.weights import flush_mixes
-from deca_node.protocol.options import TrainerOptions
+from deca_node.protocol.options import own_seed
 from deca_node.storage.folder import METRICS
 
 CORPUS_BYTES = 200_000
@@ -198,13 +199,14 @@ def _facts(plan: DemoPlan, model: ToyModel, seconds: float) -> tuple[tuple[str, 
 
 
 def _heldout(plan: DemoPlan, name: str, tokenizer: PreTrainedTokenizerBase) -> PackedData:
-    options = TrainerOptions(name=name, settings=plan.run, directory="")
+    node = NodeSettings()
     return load_dataset(
         _data(plan, name),
         tokenizer,
         sequence_length=plan.run.sequence_length,
-        holdout=options.holdout,
-        seed=options.seed,
+        holdout=node.holdout,
+        seed=own_seed(plan.run, name),
+        bad_records=node.bad_records,
     )
 
 

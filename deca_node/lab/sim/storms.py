@@ -94,6 +94,7 @@ def storm(seed: int) -> Storm:
         step=rng.choice([0.05, 0.2, 1.0, 10.0]),
         farewell=rng.choice([0.1, 1.0]),
         finish=rng.choice([1.0, 5.0]),
+        stay=False,
         eval_every=rng.choice(["round", "activation", "end"]),
         checkpoint_every=rng.choice([0, 0, 1, 2]),
     )

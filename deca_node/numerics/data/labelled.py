@@ -152,9 +152,9 @@ def load_labelled(
     *,
     sequence_length: int,
     pad: int | None = None,
-    holdout: float = 0.1,
+    holdout: float,
     seed: int = 0,
-    bad_records: str = "stop",
+    bad_records: str,
     progress: Progress | None = None,
 ) -> LabelledData:
     """Read, tokenize and split a file or folder. The same arguments and data give the same records.

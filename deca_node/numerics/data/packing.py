@@ -93,9 +93,9 @@ def load_dataset(
     tokenizer: "PreTrainedTokenizerBase",
     *,
     sequence_length: int,
-    holdout: float = 0.1,
+    holdout: float,
     seed: int = 0,
-    bad_records: str = "stop",
+    bad_records: str,
     single_records: bool = False,
     progress: Progress | None = None,
 ) -> PackedData:

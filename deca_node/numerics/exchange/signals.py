@@ -163,8 +163,8 @@ class Correction:
         share: float,
         counts: Counts,
         device: torch.device,
+        epsilon: float,
         clip: Clip | None = None,
-        epsilon: float = 0.0,
     ) -> None:
         if clip is not None and clip.neighbours and not clip.trusts(len(moved)):
             moved = ()

@@ -53,9 +53,9 @@ class Question:
 
     data: Path
     length: int
-    batch_size: int = 8
+    batch_size: int
     device: torch.device
-    bad_records: str = "stop"
+    bad_records: str
     labels: tuple[str, ...] = ()
     prompt: str = ""
 

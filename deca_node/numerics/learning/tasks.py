@@ -17,7 +17,6 @@ Data = PackedData | LabelledData
 def load_data(options: TrainerOptions, loaded: LoadedModel) -> Data:
     """Read the node's own data as the task needs it. Raises DataError."""
     length, seed = options.settings.sequence_length, options.seed
-    bad = "skip" if options.bad_records == "skip" else "stop"
     if loaded.labels:
         return load_labelled(
             options.data,
@@ -27,7 +26,7 @@ def load_data(options: TrainerOptions, loaded: LoadedModel) -> Data:
             pad=loaded.model.config.get_text_config().pad_token_id,
             holdout=options.holdout,
             seed=seed,
-            bad_records=bad,
+            bad_records=options.bad_records,
         )
     return load_dataset(
         options.data,
@@ -35,7 +34,7 @@ def load_data(options: TrainerOptions, loaded: LoadedModel) -> Data:
         sequence_length=length,
         holdout=options.holdout,
         seed=seed,
-        bad_records=bad,
+        bad_records=options.bad_records,
         single_records=options.dp_noise > 0,
     )
 

@@ -29,10 +29,11 @@ from deca_node.numerics.model.classifier import (
 from deca_node.numerics.model.facts import model_bytes, positions_max
 from deca_node.numerics.model.limits import check_parts, check_size
 from deca_node.numerics.model.quiet import quiet
+from deca_node.protocol.agreed.run import DTYPES, RunSettings
 from deca_node.protocol.errors import ModelError
 from deca_node.storage.model_files import INDEX, brief, read_json, weight_files
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+CPU = torch.device("cpu")
 HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 """Files fetched from a hub repository: weights, configuration and tokenizer. None of them is executable."""
 HUB_IGNORED = ["*/*", "consolidated*"]
@@ -56,7 +57,7 @@ class LoadedModel:
 
 
 def load_model(
-    source: str, *, dtype: str = "auto", device: str | torch.device = "cpu", head: Head | None = None
+    source: str, *, dtype: str = RunSettings.dtype, device: str | torch.device = CPU, head: Head | None = None
 ) -> LoadedModel:
     """Load the model and tokenizer of a local folder or of a hub id: a causal language model, or with ``head`` a
     classifier. Weights are read from safetensors files only.

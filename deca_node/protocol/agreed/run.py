@@ -15,6 +15,7 @@ ROBUST = ("none", "clip")
 TOPOLOGIES = ("ring", "exponential", "torus", "hypercube", "full", "erdos-renyi", "random-regular", "edges")
 
 TASKS = ("causal-lm", "classification")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 FLOW_SHARE_MAX: Mapping[str, float] = {"lockstep": 1.0, "overlap": 0.5}
 """Largest stable gamma_c by mode of exchange."""
@@ -70,7 +71,7 @@ class RunSettings:
         "auto",
         "Precision of the model in memory: that of the checkpoint (auto), or one of the others. Master copies are"
         " always float32.",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        choices=DTYPES,
     )
 
     learning_rate: float = setting(5e-5, "Largest step size [gamma].", low=0.0)

@@ -64,8 +64,8 @@ class Machine:
     latency_seconds: float = 0.02
     flops_per_second: float = 2e13
     memory_bytes: float | None = None
-    micro_batch: int = 0
-    gradient_checkpointing: bool = False
+    micro_batch: int
+    gradient_checkpointing: bool
     one_memory: bool = False
 
 
@@ -109,14 +109,12 @@ class Case:
     machine: Machine
 
     @classmethod
-    def of(
-        cls, settings: RunSettings, model: ModelShape, members: Iterable[str], machine: Machine | None = None
-    ) -> "Case":
+    def of(cls, settings: RunSettings, model: ModelShape, members: Iterable[str], machine: Machine) -> "Case":
         """Raises SettingsError where the topology cannot be drawn for these members."""
         names = tuple(sorted(members))
         check_edges(names, settings)
         mixing = GraphFacts.of(graph(names, settings), settings)
-        return cls(settings, model, names, mixing, machine or Machine())
+        return cls(settings, model, names, mixing, machine)
 
     def under(self, **changes: Any) -> "Case":
         """The same with other run settings. Raises SettingsError where they contradict each other."""

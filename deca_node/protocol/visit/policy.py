@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Policy:
     """How long the node waits for others, in seconds; how often it evaluates; how often it writes checkpoints.
 
@@ -17,13 +17,13 @@ class Policy:
     the run only. ``checkpoint_every`` counts steps within a visit; 0 writes checkpoints at the end of visits only.
     """
 
-    gather: float = 0.0
+    gather: float
     regather: float = 15.0
-    open: float = 120.0
-    step: float = 120.0
+    open: float
+    step: float
     floor: float = 2.0
     farewell: float = 3.0
-    finish: float = 60.0
-    stay: bool = False
-    eval_every: str = "round"
-    checkpoint_every: int = 0
+    finish: float
+    stay: bool
+    eval_every: str
+    checkpoint_every: int

@@ -211,6 +211,16 @@ def test_the_table_for_people(deca: Deca, peer: list[Probed], monkeypatch: pytes
     assert "→ check that the machine is up" in outcome.out
 
 
+@pytest.mark.usefixtures("place", "peer")
+def test_records_of_a_private_run_are_loaded_one_by_one(deca: Deca) -> None:
+    """As its trainer does, under dp_noise: a record is a sequence of its own."""
+    packed, private = (
+        look(deca("doctor", "--load", *FLAGS, *more))["load"]["says"] for more in ((), ("--dp-noise", "1"))
+    )
+    assert "26 sequences to train on" in private
+    assert "8 sequences to train on" in packed
+
+
 @pytest.mark.usefixtures("place")
 def test_labelled_records_are_looked_at_with_the_run_s_labels(deca: Deca, peer: list[Probed]) -> None:
     """The head that is not in the files is no fault: it is drawn from the run's seed."""

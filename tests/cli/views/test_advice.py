@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from deca_node.cli.views.advice import advise, in_words
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.parts import machine_of
 from deca_node.protocol.agreed.run import RunSettings
-from deca_node.protocol.planning.case import BlockShape, Case, Machine, ModelShape
+from deca_node.protocol.planning.case import BlockShape, Case, ModelShape
 from deca_node.protocol.planning.duration import flops_per_second, transfer_seconds
 from deca_node.protocol.planning.traffic import update_bytes
 
@@ -34,7 +36,8 @@ FAST_LINK = {"bits_per_second": 1e12, "latency_seconds": 0.0}
 
 
 def case(machine: dict[str, Any] | None = None, **settings: Any) -> Case:
-    return Case.of(RunSettings(**{"topology": "full", **settings}), ONE_LAYER, "abcde", Machine(**(machine or {})))
+    planned = Case.of(RunSettings(**{"topology": "full", **settings}), ONE_LAYER, "abcde", machine_of(NodeSettings()))
+    return planned.on(**(machine or {}))
 
 
 def best(planned: Case) -> str:
@@ -86,7 +89,7 @@ def test_memory_comes_first() -> None:
 def test_finer_blocks_save_memory() -> None:
     both = dataclasses.replace(block("layers.0-1", 2, 2), elements=20_000_000)
     coarse = dataclasses.replace(ONE_LAYER, blocks=(both, ONE_LAYER.blocks[-1]))
-    planned = Case.of(RunSettings(block_layers=2), coarse, "ab", Machine(memory_bytes=1.0))
+    planned = Case.of(RunSettings(block_layers=2), coarse, "ab", machine_of(NodeSettings(), memory_bytes=1.0))
     found = {a.change: a.memory_bytes for a in advise(planned, ONE_LAYER).alternatives}
     assert found["--block-layers 1"] < advise(planned, ONE_LAYER).now.memory_bytes
 

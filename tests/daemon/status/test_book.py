@@ -16,7 +16,7 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.refusals import Problem
-from deca_node.protocol.visit.policy import Policy
+from tests.defaults import default_policy
 
 RUN = RunSettings(run_name="wards", rounds=2, inner_steps=3, flush_mixes=1, final_flush_mixes=2, topology="full")
 READY = e.TrainerReady(
@@ -32,7 +32,7 @@ class Desk:
 
     def __init__(self, **sources: Any) -> None:
         self.now = 100.0
-        self.node = Node("north", ["north", "south"], RUN, Policy())
+        self.node = Node("north", ["north", "south"], RUN, default_policy())
         wall = {"clock": lambda: self.now, "wall": lambda: self.now + 1e9}
         made = Sources(**sources)
         self.book = StatusBook(self.node.state, made, **wall)

@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.parts import trainer_options
 from deca_node.daemon.trainer import messages
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Activation, BlockNumber, Round, Step
-from deca_node.protocol.options import TrainerOptions
 
 KEYFRAME = FrameId("north", FrameKind.KEYFRAME, 3, 0)
 OURS, THEIRS = (FrameId(name, FrameKind.UPDATE, 3, 7) for name in ("north", "south"))
@@ -28,7 +29,7 @@ BODIES: list[Any] = [
     e.HalfStepped(Step(3, 7), None, {"loss": 1e-300}),
     e.Evaluated("end", 2.5, 100),
     e.TrainerFailed("out of memory", 11),
-    TrainerOptions(name="north", settings=RunSettings(seed=3), directory="dir", trace=True),
+    trainer_options(RunSettings(seed=3), NodeSettings(name="north", dir="dir", trace=True)),
     messages.ArenaShape(4096, 12),
     messages.Remark("reading"),
 ]

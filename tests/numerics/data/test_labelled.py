@@ -26,7 +26,9 @@ SOURCE = Source(Path("notes.jsonl"), 3)
 
 
 def load(path: Path, pairs: bool = True, **changes: Any) -> LabelledData:
-    return load_labelled(path, word_tokenizer(pairs), LABELS, **({"sequence_length": 8, "holdout": 0.0} | changes))
+    return load_labelled(
+        path, word_tokenizer(pairs), LABELS, **({"sequence_length": 8, "holdout": 0.0, "bad_records": "stop"} | changes)
+    )
 
 
 def rows(data: LabelledData) -> list[str]:
@@ -60,7 +62,7 @@ def test_a_tokenizer_without_a_separator_gets_a_newline_between_the_texts(tmp_pa
 
     path = write_records(tmp_path / "d.jsonl", [{"text": "ab", "text_pair": "cd", "label": 0}])
     tokenizer = byte_tokenizer()
-    data = load_labelled(path, tokenizer, LABELS, sequence_length=8, holdout=0)
+    data = load_labelled(path, tokenizer, LABELS, sequence_length=8, holdout=0, bad_records="stop")
     assert tokenizer.decode(data.train.ids) == "ab\ncd"
 
 
@@ -73,7 +75,7 @@ def test_what_is_too_long_is_cut_and_counted(tmp_path: Path) -> None:
     ]
     tokenizer = word_tokenizer()
     path = write_records(tmp_path / "d.jsonl", records)
-    data = load_labelled(path, tokenizer, LABELS, sequence_length=8, holdout=0)
+    data = load_labelled(path, tokenizer, LABELS, sequence_length=8, holdout=0, bad_records="stop")
     assert rows(data) == [
         "<cls> w1 w1 w1 w1 w1 w1 <sep>",
         "<cls> w1 w2 <sep> w3 w4 w5 <sep>",
@@ -179,7 +181,7 @@ def test_a_record_without_tokens_is_bad(tmp_path: Path) -> None:
     path = write_records(tmp_path / "d.jsonl", [{"text": "b", "label": 0}, {"text": "a", "label": 1}])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"a": 0}, [])))
     with pytest.raises(DataError, match="line 1: the tokenizer makes no tokens of it"):
-        load_labelled(path, tokenizer, LABELS, sequence_length=8, holdout=0)
+        load_labelled(path, tokenizer, LABELS, sequence_length=8, holdout=0, bad_records="stop")
     data = load_labelled(path, tokenizer, LABELS, sequence_length=8, holdout=0, bad_records="skip")
     assert data.train.labels.tolist() == [1]
 

@@ -325,7 +325,11 @@ def labels_text(sequences: Sequences) -> str:
 
 
 def load(path: Path, **changes: Any) -> PackedData:
-    return load_dataset(path, byte_tokenizer(PLAIN_TEMPLATE), **({"sequence_length": 8} | changes))
+    return load_dataset(
+        path,
+        byte_tokenizer(PLAIN_TEMPLATE),
+        **({"sequence_length": 8, "holdout": 0.1, "bad_records": "stop"} | changes),
+    )
 
 
 def test_a_data_set_from_end_to_end(tmp_path: Path) -> None:

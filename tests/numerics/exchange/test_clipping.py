@@ -18,7 +18,7 @@ from torch import Tensor
 
 from deca_node.numerics import deca, engine
 from deca_node.numerics.codecs.formats import CODECS
-from deca_node.numerics.deca import Counts, Hyper, Moments
+from deca_node.numerics.deca import Counts, Moments
 from deca_node.numerics.exchange import clipping, signals
 from deca_node.numerics.exchange.clipping import Clip
 from deca_node.numerics.exchange.flows import FlowBytes
@@ -283,7 +283,7 @@ def test_h_counts_no_more_steps_than_allowed_and_v_grows_by_a_bounded_factor(
     """|h - its own part| <= K D, so m moves by (1-b1) c1 K D and v+ <= v (b2 + (1-b2) (|u| + K)^2), for any E."""
     K, counts = 4.0, Counts(3, 0.2, 0.003)
     half = Moments(torch.tensor([0.1, -0.3, 0.0, 1e-4, 2.0]), torch.tensor([0.01, 1.0, 1e-9, 0.5, 3.0]))
-    hyper = Hyper(gamma_peak=1.0, discrepancy=discrepancy, h_into="both", steps_max=K)
+    hyper = replace(hyper_of(Method(discrepancy=discrepancy, h_into="both"), (1.0,)), steps_max=K)
     D, g = deca.preconditioner(hyper, counts, half), torch.tensor([0.1, -0.1, 0.0, 0.2, 1.0])
     u = deca.direction(hyper, counts, half)
     scale = D if discrepancy != "rms" else torch.full_like(D, 0.7)
@@ -310,7 +310,7 @@ def test_a_neighbours_v_counts_no_further_than_an_honest_ones(honest: list[float
     told = [*honest, wild]
     weight = 1 / (1 + len(told))
     moved = [Moved(weight, coded(spread_out([v, v])), ours, None, None) for v in told]
-    factors = Correction(moved, 1.0, HALF_COUNTS, CPU, ROBUST, 1e-8).factors
+    factors = Correction(moved, 1.0, HALF_COUNTS, CPU, 1e-8, ROBUST).factors
     assert factors is not None
     b = signals.bounded(torch.tensor(honest))
     share = weight * len(told)
@@ -324,7 +324,7 @@ def test_who_claims_a_millionfold_v_again_and_again_changes_little(robust: bool)
     for _ in range(50):
         ours, same, wild = coded(v), coded(torch.ones(300)), coded(v * 1e6)
         moved = [Moved(0.25, theirs, ours, None, None) for theirs in (same, same, wild)]
-        correction = Correction(moved, 1.0, HALF_COUNTS, CPU, ROBUST if robust else None, 1e-8)
+        correction = Correction(moved, 1.0, HALF_COUNTS, CPU, 1e-8, ROBUST if robust else None)
         v = correction.apply(Moments(torch.zeros_like(v), v), 0, 300).v
     assert (v < 1.3).all() if robust else (v > 1e6).all()
 
@@ -332,8 +332,8 @@ def test_who_claims_a_millionfold_v_again_and_again_changes_little(robust: bool)
 def test_too_few_signals_correct_nothing() -> None:
     """Of two neighbours one may lie, and nobody can say which."""
     moved = [Moved(0.3, coded(torch.full((300,), 9.0)), coded(torch.ones(300)), None, None)] * 2
-    assert Correction(moved, 1.0, HALF_COUNTS, CPU, ROBUST, 1e-8).factors is None
-    assert Correction(moved, 1.0, HALF_COUNTS, CPU, replace(ROBUST, neighbours=0), 1e-8).factors is not None
+    assert Correction(moved, 1.0, HALF_COUNTS, CPU, 1e-8, ROBUST).factors is None
+    assert Correction(moved, 1.0, HALF_COUNTS, CPU, 1e-8, replace(ROBUST, neighbours=0)).factors is not None
 
 
 @given(st.floats(-1e30, 1e30), st.floats(1e-12, 1e3))
@@ -348,7 +348,7 @@ def test_a_neighbours_m_counts_within_so_many_steps(wild: float, v: float) -> No
     ours_v, ours_m = coded(half.v), torch.zeros_like(codes)
     signals.M_CODEC.encode(half.m, ours_m)
     moved = [Moved(weight, ours_v, ours_v, theirs, ours_m) for theirs in (ours_m, ours_m, codes)]
-    found = Correction(moved, 1.0, HALF_COUNTS, CPU, ROBUST, epsilon).apply(half, 0, n)
+    found = Correction(moved, 1.0, HALF_COUNTS, CPU, epsilon, ROBUST).apply(half, 0, n)
     D = math.sqrt(v / HALF_COUNTS.c2) + epsilon
     assert (found.m.abs() <= weight * K * HALF_COUNTS.c1 * D * (1 + 1e-4)).all()
     assert (found.v <= max(v, weight * (K * D) ** 2 * HALF_COUNTS.c2) * (1 + 1e-3)).all()

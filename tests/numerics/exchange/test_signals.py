@@ -157,7 +157,7 @@ def test_v_never_changes_by_more_than_a_factor_of_four(
     """Whatever was sent: all of it finite, within [1/4, 4], and 1 where our own mean is zero."""
     ours, theirs = (coded(spread_out(column)) for column in zip(*means, strict=True))
     moved = [Moved(weight / edges, theirs, ours, None, None)] * edges
-    factors = Correction(moved, 1.0, NO_SIGNALS, CPU).factors
+    factors = Correction(moved, 1.0, NO_SIGNALS, CPU, 0.0).factors
     assert factors is not None
     assert ((factors > 0.2499) & (factors < 4.0001)).all()
     dead = decode_v(ours, CPU) == -math.inf
@@ -256,7 +256,7 @@ def test_gossip_of_moments_brings_them_together() -> None:
     for _ in range(40):
         codes = [coded(each) for each in v]
         v = [
-            Correction([Moved(0.5, codes[1 - i], codes[i], None, None)], 1.0, NO_SIGNALS, CPU)
+            Correction([Moved(0.5, codes[1 - i], codes[i], None, None)], 1.0, NO_SIGNALS, CPU, 0.0)
             .apply(Moments(torch.zeros_like(v[i]), v[i]), 0, len(v[i]))
             .v
             for i in (0, 1)
@@ -328,7 +328,7 @@ def test_a_late_ratio_meets_a_group_that_woke_up(monkeypatch: pytest.MonkeyPatch
 
     def applied() -> float:
         moved = [Moved(0.5, theirs, ours, None, None)]
-        return float(Correction(moved, 1.0, NO_SIGNALS, CPU).apply(awake, 0, GROUP + 1).v[0])
+        return float(Correction(moved, 1.0, NO_SIGNALS, CPU, 0.0).apply(awake, 0, GROUP + 1).v[0])
 
     assert applied() == pytest.approx(2.5e-3, rel=1e-3)
     monkeypatch.setattr(signals, "bounded", lambda r: r - 1.0)
@@ -408,7 +408,7 @@ def test_gamma_c_keeps_late_moments_from_swinging_up(share: float) -> None:
         for i in range(4):
             near = [j for j in range(4) if j != i and W[i, j]]
             moved = [Moved(float(W[i, j]), v_codes, v_codes, before[j], before[i]) for j in near]
-            m[i] = 0.9 * Correction(moved, share, NO_SIGNALS, CPU).apply(Moments(m[i], ones), 0, GROUP).m
+            m[i] = 0.9 * Correction(moved, share, NO_SIGNALS, CPU, 0.0).apply(Moments(m[i], ones), 0, GROUP).m
         before = now
     largest = max(float(each.abs().max()) for each in m)
     assert largest < 1e-3 if share == 0.5 else largest > 10

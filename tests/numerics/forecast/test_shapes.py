@@ -18,6 +18,8 @@ from transformers import (
     T5Config,
 )
 
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.parts import machine_of
 from deca_node.numerics.codecs.formats import CODECS
 from deca_node.numerics.engine import BlockEngine, NewEdge
 from deca_node.numerics.forecast import shapes
@@ -27,7 +29,7 @@ from deca_node.numerics.model.blocks import FlatBlock, partition
 from deca_node.numerics.saving.start_values import nothing
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import ModelError
-from deca_node.protocol.planning.case import Case, Machine
+from deca_node.protocol.planning.case import Case
 from deca_node.protocol.planning.memory import activation_bytes, state_bytes_per_element
 
 LAYERS, VOCABULARY, LENGTH = 3, 64, 32
@@ -123,9 +125,9 @@ def test_a_config_without_a_dtype_counts_as_float32(tmp_path: Path) -> None:
 # --- memory -----------------------------------------------------------------------------------------
 
 
-def planned(config: PreTrainedConfig, folder: Path, settings: RunSettings, machine: Machine | None = None) -> Case:
+def planned(config: PreTrainedConfig, folder: Path, settings: RunSettings) -> Case:
     shape = model_shape(meta_model(folder_of(config, folder), LENGTH), settings.block_layers)
-    return Case.of(settings, shape, ("a", "b", "c"), machine)
+    return Case.of(settings, shape, ("a", "b", "c"), machine_of(NodeSettings()))
 
 
 def loss_of(model: PreTrainedModel, sequences: int) -> Tensor:

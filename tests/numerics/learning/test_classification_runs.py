@@ -9,6 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.parts import trainer_options
 from deca_node.numerics.data.labelled import load_labelled
 from deca_node.numerics.learning.tasks import Data
 from deca_node.numerics.model.classifier import Head
@@ -19,7 +21,6 @@ from deca_node.numerics.trainer import Trainer
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.schedule import Step
-from deca_node.protocol.options import TrainerOptions
 from tests.numerics import test_trainer_cluster
 from tests.numerics.learning.labelled_runs import (
     LABELS,
@@ -57,7 +58,9 @@ def seat(folder: Path, model: Path) -> Callable[[str], tuple[LoadedModel, Data]]
         records = [r for k, r in enumerate(learnable_records(40, ord(name))) if r["label"] == liked or k % 3 == 0]
         path = write_records(folder / f"{name}.jsonl", records)
         pad = loaded.model.config.pad_token_id
-        return loaded, load_labelled(path, loaded.tokenizer, LABELS, sequence_length=LENGTH, pad=pad)
+        return loaded, load_labelled(
+            path, loaded.tokenizer, LABELS, sequence_length=LENGTH, pad=pad, holdout=0.1, bad_records="stop"
+        )
 
     return part
 
@@ -80,9 +83,8 @@ def make(folder: Path, model: Path, notes: Notes | None = None) -> Trainer:
     """A trainer as a node's own process loads it; it goes on from a checkpoint in the folder."""
     data = write_records(model.parent / "alone.jsonl", learnable_records(30))
     folder.mkdir(exist_ok=True)
-    options = TrainerOptions(
-        name="a", settings=ALONE, directory=str(folder), model=str(model), data=str(data), device="cpu"
-    )
+    node = NodeSettings(name="a", dir=str(folder), model=str(model), data=str(data), device="cpu")
+    options = trainer_options(ALONE, node)
     return Trainer.load(options, no_frames, notes or Notes())
 
 
@@ -129,16 +131,8 @@ def test_an_export_within_a_visit_is_a_classifier(model: Path, tmp_path: Path) -
 def test_a_node_says_what_became_of_its_records(model: Path, tmp_path: Path) -> None:
     said: list[str] = []
     data = write_records(tmp_path / "d.jsonl", [*learnable_records(5), {"text": "w1 " * 30, "label": 2}, {"label": 0}])
-    options = TrainerOptions(
-        name="a",
-        settings=ALONE,
-        directory=str(tmp_path),
-        model=str(model),
-        data=str(data),
-        device="cpu",
-        bad_records="skip",
-    )
-    Trainer.load(options, no_frames, lambda sentence, level="info": said.append(sentence))
+    node = NodeSettings(name="a", dir=str(tmp_path), model=str(model), data=str(data), device="cpu", bad_records="skip")
+    Trainer.load(trainer_options(ALONE, node), no_frames, lambda sentence, level="info": said.append(sentence))
     assert any("6 records with" in s and "5 to train on, 1 held out" in s for s in said)
     assert "1 records are longer than sequence_length = 16 tokens, and are cut" in said
     assert any("left out 1 bad records; the first:" in s and "line 7" in s for s in said)

@@ -37,7 +37,7 @@ def language_model(tmp_path: Path) -> LoadedModel:
 
 
 def question(data: Path, **more: object) -> Question:
-    return Question(**({"data": data, "length": 16, "batch_size": 2, "device": CPU} | more))
+    return Question(**({"data": data, "length": 16, "batch_size": 2, "bad_records": "stop", "device": CPU} | more))
 
 
 def direct(loaded: LoadedModel, prompt: str, completion: str, end: bool = True) -> torch.Tensor:

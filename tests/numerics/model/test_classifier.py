@@ -176,7 +176,7 @@ def test_models_that_cannot_be_classifiers(tmp_path: Path) -> None:
 def batch_of(loaded: LoadedModel, path: Path, rows: list[int]) -> LabelledBatch:
     write_records(path, learnable_records(12))
     pad = loaded.model.config.pad_token_id
-    data = load_labelled(path, loaded.tokenizer, LABELS, sequence_length=LENGTH, pad=pad, holdout=0)
+    data = load_labelled(path, loaded.tokenizer, LABELS, sequence_length=LENGTH, pad=pad, holdout=0, bad_records="stop")
     batch = make_batch(data.train, np.array(rows))
     assert isinstance(batch, LabelledBatch)
     return batch
@@ -247,7 +247,7 @@ def test_positions_after_the_padding_token_s_number_are_left(tmp_path: Path) -> 
     check_sequence_length(LENGTH, loaded.positions_max, loaded.folder)
     long = [{"text": "w1 " * 40, "label": 0}]
     path = write_records(tmp_path / "d.jsonl", long)
-    data = load_labelled(path, loaded.tokenizer, LABELS, sequence_length=LENGTH, holdout=0)
+    data = load_labelled(path, loaded.tokenizer, LABELS, sequence_length=LENGTH, holdout=0, bad_records="stop")
     batch = make_batch(data.train, np.array([0]))
     assert isinstance(batch, LabelledBatch) and batch.input_ids.shape == (1, LENGTH)
     assert class_logits(loaded.model, batch, CPU).isfinite().all()

@@ -12,6 +12,8 @@ from tokenizers.models import BPE
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.parts import trainer_options
 from deca_node.numerics.data.packing import DataSummary, PackedData, Sequences
 from deca_node.numerics.model.load import LoadedModel
 from deca_node.numerics.trainer import Trainer
@@ -20,7 +22,6 @@ from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
-from deca_node.protocol.options import TrainerOptions
 
 VOCABULARY, LENGTH, BLOCKS = 32, 8, 4
 FINAL_FLUSH = 2
@@ -96,7 +97,7 @@ def make(
     are further options."""
     folder.mkdir(exist_ok=True)
     loaded = LoadedModel(tiny_model(dtype), PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE())), folder, LENGTH)
-    options = TrainerOptions(name="a", settings=settings, directory=str(folder), **chosen)
+    options = trainer_options(settings, NodeSettings(name="a", dir=str(folder), **chosen))
     trainer = Trainer(options, loaded, data or tiny_data(), frames)
     trainer.resume(notes or Notes())
     return trainer

@@ -25,7 +25,7 @@ from deca_node.protocol.agreed.frames import FrameId, FrameKind
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import TrainerError
 from deca_node.protocol.node.node import Node
-from deca_node.protocol.visit.policy import Policy
+from tests.defaults import default_policy
 
 SEEDS = 200
 
@@ -54,7 +54,7 @@ def assert_ended_well(cluster: Cluster, audit: Audit, crashed: frozenset[str] = 
 def test_fair_weather(topology: str, exchange: str, nodes: int) -> None:
     """Nothing is dropped, nothing stays uneven, and the flush makes all copies agree."""
     settings = dataclasses.replace(SHORT, topology=topology, exchange=exchange, block_order="shuffled")
-    cluster, audit = fake_cluster(nodes, named(nodes), settings, Policy(), Weather())
+    cluster, audit = fake_cluster(nodes, named(nodes), settings, default_policy(), Weather())
     cluster.run()
     assert_ended_well(cluster, audit)
     assert audit.single == {} and cluster.broken_rules == []
@@ -101,7 +101,7 @@ def test_the_same_seed_gives_the_same_transcript(seed: int) -> None:
 def test_late_flows_are_applied_and_leave_the_mean(seed: int, exchange: str) -> None:
     """Flows miss their deadlines, no edge is given up, and in the end both ends of every edge are even."""
     settings = dataclasses.replace(SHORT, topology="full", exchange=exchange, inner_steps=8, late_steps=8)
-    cluster, audit = fake_cluster(seed, named(4), settings, Policy(step=0.25), Weather(delay=(0.01, 0.27)))
+    cluster, audit = fake_cluster(seed, named(4), settings, default_policy(step=0.25), Weather(delay=(0.01, 0.27)))
     cluster.run()
     assert_ended_well(cluster, audit)
     assert counted(cluster)["flows_late"] > 0 and counted(cluster)["edges_dropped"] == 0
@@ -113,7 +113,7 @@ def test_dropped_edges_end_even_while_links_live(seed: int) -> None:
     """One node falls behind by more than D: its edges are closed, and still what one end applied the other does."""
     weather = Weather(delay=(0.001, 0.02), pauses=(Pause("b", 1.5, 1.0),))
     settings = dataclasses.replace(SHORT, topology="full", inner_steps=30, late_steps=1)
-    cluster, audit = fake_cluster(seed, named(4), settings, Policy(step=0.2, open=5.0), weather)
+    cluster, audit = fake_cluster(seed, named(4), settings, default_policy(step=0.2, open=5.0), weather)
     cluster.run()
     assert_ended_well(cluster, audit)
     assert counted(cluster)["edges_closed_by_peer"] > 0
@@ -123,7 +123,7 @@ def test_dropped_edges_end_even_while_links_live(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_a_pause_shorter_than_patience_costs_no_edge(seed: int) -> None:
     weather = Weather(pauses=(Pause("b", 1.0 + 0.2 * seed, 2.0),))
-    cluster, audit = fake_cluster(seed, named(4), SHORT, Policy(step=5.0, open=5.0), weather)
+    cluster, audit = fake_cluster(seed, named(4), SHORT, default_policy(step=5.0, open=5.0), weather)
     cluster.run()
     assert_ended_well(cluster, audit)
     assert {"edges_dropped", "edges_lost", "edges_closed_by_peer"}.isdisjoint(counted(cluster))
@@ -133,13 +133,13 @@ def test_a_pause_shorter_than_patience_costs_no_edge(seed: int) -> None:
 def test_nobody_waits_for_a_goodbye_that_was_lost() -> None:
     """The stream between a and b breaks while both goodbyes are under way, and c, who sleeps, keeps them there."""
     slow = Weather(delay=(0.5, 0.5))
-    undisturbed, _ = fake_cluster(1, named(3), SHORT, Policy(finish=1e6), slow)
+    undisturbed, _ = fake_cluster(1, named(3), SHORT, default_policy(finish=1e6), slow)
     undisturbed.run()
     said = [line.when for line in undisturbed.lines if isinstance(line.fact, c.SendBye) and line.node in "ab"]
     weather = dataclasses.replace(
         slow, cuts=(Cut("a", "b", max(said) + 0.01, 0.0),), pauses=(Pause("c", min(said) - 0.01, 10.0),)
     )
-    cluster, audit = fake_cluster(1, named(3), SHORT, Policy(finish=1e6), weather)
+    cluster, audit = fake_cluster(1, named(3), SHORT, default_policy(finish=1e6), weather)
     cluster.run()
     assert_ended_well(cluster, audit)
     goodbyes = [line.node for line in cluster.lines if isinstance(line.fact, c.SendBye)]
@@ -151,7 +151,7 @@ def test_a_partition_trains_on_both_sides_and_agrees_after_it_heals() -> None:
     """Two halves are cut apart for a few activations; each goes on, and the flush brings them together."""
     settings = dataclasses.replace(SHORT, topology="full", rounds=6, inner_steps=6)
     apart = partition("ab", "cd", 2.0, 3.0)
-    cluster, audit = fake_cluster(1, named(4), settings, Policy(), Weather(cuts=apart))
+    cluster, audit = fake_cluster(1, named(4), settings, default_policy(), Weather(cuts=apart))
     cluster.run()
     assert_ended_well(cluster, audit)
     assert counted(cluster)["edges_lost"] >= 8
@@ -173,7 +173,7 @@ def heard(cluster: Cluster, name: str, kind: type) -> list[float]:
 def test_a_node_that_crashed_takes_over_what_it_missed(seed: int, empty: bool) -> None:
     """It is back among the others before the run ends, and in the end they all agree."""
     weather = Weather(crashes=(Crash("b", at=2.0 + 0.1 * seed, back=1.5, empty=empty),), hearsay=(0.0, 0.5))
-    cluster, audit = fake_cluster(seed, named(4), LONG, Policy(open=5.0, step=2.0), weather)
+    cluster, audit = fake_cluster(seed, named(4), LONG, default_policy(open=5.0, step=2.0), weather)
     cluster.run()
     assert_ended_well(cluster, audit, frozenset("b"))
     assert heard(cluster, "b", e.Adopted)
@@ -185,7 +185,7 @@ def test_a_node_that_crashed_takes_over_what_it_missed(seed: int, empty: bool) -
 def test_a_crash_of_all_loses_no_more_than_a_visit(seed: int) -> None:
     """A power cut: everybody goes on from the last checkpoint, and together."""
     weather = Weather(crashes=tuple(Crash(name, at=4.0, back=1.0 + 0.1 * i) for i, name in enumerate("abcd")))
-    cluster, audit = fake_cluster(seed, named(4), LONG, Policy(regather=5.0, open=5.0, step=2.0), weather)
+    cluster, audit = fake_cluster(seed, named(4), LONG, default_policy(regather=5.0, open=5.0, step=2.0), weather)
     cluster.run()
     assert_ended_well(cluster, audit, frozenset("abcd"))
     assert audit.spread() < 1e-3
@@ -195,7 +195,9 @@ def test_a_crash_of_all_loses_no_more_than_a_visit(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_a_trainer_that_dies_costs_its_node_no_more_than_the_visit(seed: int, every: int) -> None:
     weather = Weather(deaths=(Death("b", at=2.0 + 0.1 * seed),))
-    cluster, audit = fake_cluster(seed, named(4), LONG, Policy(open=5.0, step=2.0, checkpoint_every=every), weather)
+    cluster, audit = fake_cluster(
+        seed, named(4), LONG, default_policy(open=5.0, step=2.0, checkpoint_every=every), weather
+    )
     cluster.run()
     assert_ended_well(cluster, audit)
     assert cluster.seats["b"].node.state.counters["trainer_deaths"] == 1
@@ -205,7 +207,7 @@ def test_a_trainer_that_dies_costs_its_node_no_more_than_the_visit(seed: int, ev
 def test_a_trainer_that_always_dies_is_given_up() -> None:
     deaths = tuple(Death("b", event=n) for n in range(8, 400))
     settings = dataclasses.replace(LONG, inner_steps=40)
-    cluster, _ = fake_cluster(1, named(3), settings, Policy(open=5.0, step=2.0), Weather(deaths=deaths))
+    cluster, _ = fake_cluster(1, named(3), settings, default_policy(open=5.0, step=2.0), Weather(deaths=deaths))
     ends = cluster.run()
     assert ends["b"].exit_code == TrainerError.exit_code
     assert ends["a"].exit_code == ends["c"].exit_code == 0
@@ -218,7 +220,7 @@ def test_a_trainer_that_always_dies_is_given_up() -> None:
 def test_stop_at_any_event(event: int) -> None:
     """The node that stops keeps what it has trained, tells its neighbours, and ends; the others go on."""
     weather = Weather(asks=(Ask("b", e.StopRequested(), event=event),))
-    cluster, audit = fake_cluster(1, named(4), LONG, Policy(), weather)
+    cluster, audit = fake_cluster(1, named(4), LONG, default_policy(), weather)
     ends = cluster.run()
     assert_ended_well(cluster, audit)
     assert ends["b"].sentence == "the node stopped as asked; start it again to go on from here"
@@ -231,7 +233,7 @@ def test_stop_at_any_event(event: int) -> None:
 def test_a_node_that_pauses_stays_and_goes_on(seed: int) -> None:
     """Nobody waits for it meanwhile; then it takes over what it missed."""
     asks = (Ask("b", e.PauseRequested(), at=2.0 + 0.1 * seed), Ask("b", e.ResumeRequested(), at=4.0 + 0.1 * seed))
-    cluster, audit = fake_cluster(seed, named(4), LONG, Policy(), Weather(asks=asks))
+    cluster, audit = fake_cluster(seed, named(4), LONG, default_policy(), Weather(asks=asks))
     cluster.run()
     assert_ended_well(cluster, audit)
     assert counted(cluster)["edges_lost"] == 0
@@ -241,7 +243,7 @@ def test_a_node_that_pauses_stays_and_goes_on(seed: int) -> None:
 def test_a_checkpoint_is_written_when_asked_for() -> None:
     asks = (Ask("a", e.CheckpointRequested(), at=1.6),)
     settings = dataclasses.replace(SHORT, inner_steps=30)
-    cluster, audit = fake_cluster(1, named(2), settings, Policy(), Weather(asks=asks))
+    cluster, audit = fake_cluster(1, named(2), settings, default_policy(), Weather(asks=asks))
     cluster.run()
     assert_ended_well(cluster, audit)
     kept = [line.fact.position for line in cluster.lines if line.node == "a" and isinstance(line.fact, c.Checkpoint)]
@@ -254,7 +256,7 @@ def test_a_checkpoint_is_written_when_asked_for() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_a_link_that_is_deaf_one_way_costs_its_own_edge(seed: int) -> None:
     weather = Weather(deaf=(Deaf("a", "b", 2.0 + 0.1 * seed, 2.0),))
-    cluster, audit = fake_cluster(seed, named(4), LONG, Policy(step=0.5, open=1.0), weather)
+    cluster, audit = fake_cluster(seed, named(4), LONG, default_policy(step=0.5, open=1.0), weather)
     cluster.run()
     assert_ended_well(cluster, audit)
     assert 0 < counted(cluster)["edges_lost"] + counted(cluster)["edges_dropped"] <= 8
@@ -262,7 +264,7 @@ def test_a_link_that_is_deaf_one_way_costs_its_own_edge(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_who_sends_what_cannot_be_used_loses_its_edges_only(seed: int) -> None:
-    cluster, audit = fake_cluster(seed, named(4), LONG, Policy(step=1.0, open=2.0), Weather(malformed=0.02))
+    cluster, audit = fake_cluster(seed, named(4), LONG, default_policy(step=1.0, open=2.0), Weather(malformed=0.02))
     cluster.run()
     assert_ended_well(cluster, audit)
     assert counted(cluster)["edges_refused"] > 0
@@ -274,7 +276,9 @@ def test_views_of_the_members_may_differ() -> None:
     settings = dataclasses.replace(SHORT, topology="ring", rounds=2)
     for event in range(20, 130, 10):
         weather = Weather(crashes=(Crash("d", event=event),), hearsay=(0.0, 6.0))
-        cluster, audit = fake_cluster(event, named(6), settings, Policy(step=1.0, open=2.0, finish=5.0), weather)
+        cluster, audit = fake_cluster(
+            event, named(6), settings, default_policy(step=1.0, open=2.0, finish=5.0), weather
+        )
         cluster.run()
         assert_ended_well(cluster, audit, frozenset("d"))
 
@@ -282,7 +286,7 @@ def test_views_of_the_members_may_differ() -> None:
 def test_sixty_four_nodes() -> None:
     names = tuple(f"n{i:02d}" for i in range(64))
     settings = RunSettings(rounds=1, inner_steps=2, flush_mixes=1, final_flush_mixes=2, topology="hypercube")
-    cluster, audit = fake_cluster(1, names, settings, Policy(eval_every="end"), Weather(hearsay=(0.0, 0.0)))
+    cluster, audit = fake_cluster(1, names, settings, default_policy(eval_every="end"), Weather(hearsay=(0.0, 0.0)))
     cluster.run()
     assert_ended_well(cluster, audit)
     assert {"edges_dropped", "edges_lost", "offers_declined", "updates_unused"}.isdisjoint(counted(cluster))
@@ -307,14 +311,14 @@ def test_a_trainer_that_refuses_ends_its_own_node_only() -> None:
     def trainer(node: Node, frames: FrameBook) -> FakeTrainer:
         return (Failing if node.name == "b" else FakeTrainer)(node.name, SHORT, frames, audit)
 
-    nodes = [Node(name, ("a", "b", "c"), SHORT, Policy()) for name in "abc"]
+    nodes = [Node(name, ("a", "b", "c"), SHORT, default_policy()) for name in "abc"]
     ends = Cluster(seats(nodes, trainer)).run()
     assert (ends["b"].exit_code, ends["b"].sentence) == (TrainerError.exit_code, "out of memory")
     assert ends["a"].exit_code == ends["c"].exit_code == 0
 
 
 def test_a_failure_tells_seed_and_transcript() -> None:
-    cluster, audit = fake_cluster(17, named(3), SHORT, Policy(), Weather())
+    cluster, audit = fake_cluster(17, named(3), SHORT, default_policy(), Weather())
     audit.start[1] = [1.0] * len(audit.start[1])
     with pytest.raises(AssertionError, match="the mean of block 1 has moved") as failure:
         cluster.run()
@@ -325,7 +329,7 @@ def test_a_failure_tells_seed_and_transcript() -> None:
 
 def test_a_standstill_says_who_waits_for_whom() -> None:
     weather = Weather(crashes=(Crash("c", at=0.0),))
-    cluster, _ = fake_cluster(1, named(3), SHORT, Policy(), weather)
+    cluster, _ = fake_cluster(1, named(3), SHORT, default_policy(), weather)
     with pytest.raises(AssertionError, match=r"stuck at .*: a awaits peers: c; b awaits peers: c"):
         cluster.run()
 

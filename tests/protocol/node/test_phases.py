@@ -16,7 +16,7 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.node.phases import NODE_PHASES, Cause, Phase
-from deca_node.protocol.visit.policy import Policy
+from tests.defaults import default_policy
 from tests.protocol.conftest import Seen
 
 P, W = Phase, Cause
@@ -44,7 +44,7 @@ class Walk:
         self, *, wait_for: int = 1, stay: bool = False, saved_before: bool = False, eval_every: str = "activation"
     ) -> None:
         settings = RunSettings(rounds=1, inner_steps=2, flush_mixes=0, topology="full")
-        policy = Policy(eval_every=eval_every, stay=stay)
+        policy = default_policy(eval_every=eval_every, stay=stay)
         self.node = Node("a", ("a",), settings, policy, wait_for, saved_before)
         self.orders: deque[c.Command] = deque()
         self.now = 0.0

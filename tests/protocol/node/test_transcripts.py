@@ -29,6 +29,7 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.topology import graph
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.visit.policy import Policy
+from tests.defaults import default_policy
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
 REWRITE = bool(os.environ.get("REWRITE_TRANSCRIPTS"))
@@ -41,7 +42,7 @@ class Replay:
         self.name = ""
         self.members: tuple[str, ...] = ()
         self.settings = RunSettings()
-        self.policy = Policy()
+        self.policy = default_policy()
         self.saved_before = False
         self.node: Node | None = None
         self.deadline: float | None = None
@@ -59,9 +60,9 @@ class Replay:
                 case "node":
                     self.name, self.members = words[1], tuple(words[3:])
                 case "run":
-                    self.settings = RunSettings(**values(RunSettings, words[1:]))
+                    self.settings = RunSettings(**values(RunSettings(), words[1:]))
                 case "policy":
-                    self.policy = Policy(**values(Policy, words[1:]))
+                    self.policy = default_policy(**values(default_policy(), words[1:]))
                 case "saved-before":
                     self.saved_before = True
                 case "begun":
@@ -92,9 +93,8 @@ class Replay:
             self.node.handle(event, 0.0)
 
 
-def values(kind: type, words: list[str]) -> dict[str, object]:
+def values(defaults: RunSettings | Policy, words: list[str]) -> dict[str, object]:
     """``name=value`` words as keyword arguments, each of its default's type."""
-    defaults = kind()
     pairs = (word.split("=", 1) for word in words)
     return {name: type(getattr(defaults, name))(text) for name, text in pairs}
 

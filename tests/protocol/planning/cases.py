@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from deca_node.daemon.settings import parts
+from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.planning.case import BlockShape, Case, Machine, ModelShape
 
@@ -48,4 +50,6 @@ def case(nodes: int = 5, machine: Machine | None = None, **settings: Any) -> Cas
         "topology": "ring",
         "signal": "none",
     }
-    return Case.of(RunSettings(**{**given, **settings}), MODEL, NAMES[:nodes], machine)
+    return Case.of(
+        RunSettings(**{**given, **settings}), MODEL, NAMES[:nodes], machine or parts.machine_of(NodeSettings())
+    )

@@ -4,6 +4,8 @@ import dataclasses
 
 import pytest
 
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.parts import machine_of
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import SettingsError
 from deca_node.protocol.planning.case import Case
@@ -42,7 +44,7 @@ def test_topk_flows_slowly_and_flushes_long() -> None:
         MODEL, blocks=tuple(dataclasses.replace(block, frame_bytes=frame_bytes) for block in MODEL.blocks)
     )
     settings = RunSettings(topology="full", codec="topk", rounds=1)
-    planned = Case.of(settings, model, NAMES[:4])
+    planned = Case.of(settings, model, NAMES[:4], machine_of(NodeSettings()))
     assert planned.final_flush_mixes == 163
     assert planned.mixing.left_per_mix == pytest.approx(1 - 0.125)
     assert update_bytes(planned, planned.model.blocks[0]) == 10 + 20

@@ -1,5 +1,7 @@
 """What a node's folder takes, held against the formula in words."""
 
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.parts import machine_of
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.planning.case import Case
 from deca_node.protocol.planning.disk import delta_bytes, folder_bytes
@@ -9,7 +11,9 @@ from tests.protocol.planning.cases import MODEL
 def test_every_part_of_the_folder() -> None:
     elements = [block.elements for block in MODEL.blocks]
     largest = max(elements)
-    case = Case.of(RunSettings(rounds=2, inner_steps=5, final_flush_mixes=3), MODEL, ["a", "b"])
+    case = Case.of(
+        RunSettings(rounds=2, inner_steps=5, final_flush_mixes=3), MODEL, ["a", "b"], machine_of(NodeSettings())
+    )
     parts = folder_bytes(case)
     size = case.dtype_bytes
     assert parts["start"] == parts["final"] == size * sum(elements)

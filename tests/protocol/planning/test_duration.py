@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.parts import machine_of
 from deca_node.protocol.agreed.frames import frame_framing_bytes
-from deca_node.protocol.planning.case import Machine
 from deca_node.protocol.planning.duration import (
     final_flush_seconds,
     flops_per_second,
@@ -38,7 +39,7 @@ def simulated_overlap(computes: float, transfers: dict[int, float], inner_steps:
 def test_overlap_is_what_a_simulated_link_takes(
     steps: int, mix_every: int, signal_every: int, step_seconds: float, mbit: float
 ) -> None:
-    link = Machine(bits_per_second=1e6 * mbit)
+    link = machine_of(NodeSettings(), bits_per_second=1e6 * mbit)
     every = {"inner_steps": steps, "mix_every": mix_every, "signal_every": signal_every}
     planned = case(machine=link, exchange="overlap", signal="mv", **every)
     planned = planned.on(flops_per_second=flops_per_second(planned, step_seconds))
@@ -56,7 +57,7 @@ def test_overlap_is_what_a_simulated_link_takes(
 
 
 def test_a_transfer_shares_the_link_among_the_neighbours() -> None:
-    planned = case(topology="full", machine=Machine(bits_per_second=8e3, latency_seconds=0.5))
+    planned = case(topology="full", machine=machine_of(NodeSettings(), bits_per_second=8e3, latency_seconds=0.5))
     framed = 996 + frame_framing_bytes(1, 1, 996)
     assert transfer_seconds(planned, 996) == pytest.approx(0.5 + 4 * framed / 1e3)
 
@@ -79,7 +80,7 @@ def test_arithmetic_of_a_step() -> None:
 
 
 def test_the_run_is_rounds_and_a_flush() -> None:
-    planned = case(machine=Machine(bits_per_second=1e5))
+    planned = case(machine=machine_of(NodeSettings(), bits_per_second=1e5))
     keyframes, updates = (
         sum(transfer_seconds(planned, b.frame_bytes["int8"] + more) for b in MODEL.blocks) for more in (0, 20)
     )

@@ -23,7 +23,7 @@ from deca_node.protocol.planning.duration import (
 )
 from deca_node.protocol.planning.memory import block_memory
 from deca_node.protocol.planning.traffic import PlannedTraffic, edge_traffic, planned_bytes
-from deca_node.protocol.visit.policy import Policy
+from tests.defaults import default_policy
 from tests.protocol.planning.cases import MODEL, NAMES, case
 
 
@@ -120,7 +120,7 @@ def frame_sizes(settings: RunSettings) -> FrameSizes:
 def test_planned_bytes_are_what_nodes_send(settings: dict[str, Any]) -> None:
     """Frame by frame, as the state machine asks for them and the wire writes them."""
     planned = case(**settings)
-    town = Town({name: Node(name, NAMES, planned.settings, Policy()) for name in NAMES})
+    town = Town({name: Node(name, NAMES, planned.settings, default_policy()) for name in NAMES})
     town.live()
     frames = frame_sizes(planned.settings)
     payload: Counter[tuple[str, FrameKind]] = Counter()

@@ -11,9 +11,9 @@ from deca_node.protocol.agreed.frames import FrameId, FrameKind
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule
 from deca_node.protocol.visit.phases import EDGE_STATES, VISIT_PHASES, EdgeCause, EdgeState, VisitCause, VisitPhase
-from deca_node.protocol.visit.policy import Policy
 from deca_node.protocol.visit.rules import Pace
 from deca_node.protocol.visit.visit import Visit
+from tests.defaults import default_policy
 from tests.protocol.conftest import Seen
 from tests.protocol.visit.test_edges import close_here, edges_in, link_lost, take_flows, their_close, their_offer
 
@@ -29,7 +29,7 @@ class Walk:
         schedule = Schedule(settings, 1, 1)
         self.said: list[c.Command] = []
         self.visit = Visit(
-            Pace("a", settings, Policy()).rules(frozenset("b"), schedule),
+            Pace("a", settings, default_policy()).rules(frozenset("b"), schedule),
             schedule[1 if final_flush else 0],
             ["b"],
             Counter(),

@@ -1,0 +1,51 @@
+"""What parts of a node are told of its settings, so that no part keeps defaults of its own."""
+
+from typing import Any
+
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.options import TrainerOptions
+from deca_node.protocol.planning.case import Machine
+from deca_node.protocol.visit.policy import Policy
+
+
+def policy_of(node: NodeSettings) -> Policy:
+    """How long the node waits for others, and how often it evaluates and writes checkpoints."""
+    return Policy(
+        gather=node.wait_seconds,
+        open=node.open_timeout_seconds,
+        step=node.step_timeout_seconds,
+        finish=node.finish_timeout_seconds,
+        stay=node.after_run == "stay",
+        eval_every=node.eval_every,
+        checkpoint_every=node.checkpoint_every,
+    )
+
+
+def trainer_options(run: RunSettings, node: NodeSettings) -> TrainerOptions:
+    """What the node's trainer needs; ``dir`` is taken as it stands."""
+    return TrainerOptions(
+        name=node.name,
+        settings=run,
+        directory=node.dir,
+        model=node.model,
+        data=node.data,
+        device=node.device,
+        threads=node.threads,
+        micro_batch=node.micro_batch,
+        gradient_checkpointing=node.gradient_checkpointing,
+        holdout=node.holdout,
+        eval_sequences=node.eval_sequences,
+        bad_records=node.bad_records,
+        norm_limit=node.norm_limit,
+        trace=node.trace,
+        dp_noise=node.dp_noise,
+        dp_clip=node.dp_clip,
+        dp_delta=node.dp_delta,
+        dp_epsilon=node.dp_epsilon,
+    )
+
+
+def machine_of(node: NodeSettings, **known: Any) -> Machine:
+    """The node's machine as a plan sees it; ``known`` are the fields of Machine that the settings do not hold."""
+    return Machine(micro_batch=node.micro_batch, gradient_checkpointing=node.gradient_checkpointing, **known)
