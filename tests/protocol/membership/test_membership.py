@@ -1,4 +1,4 @@
-"""One member at a time, packet by packet: what it answers, whom it believes, what it passes on."""
+"""One member at a time, packet by packet: how it answers, which facts it takes as true, which news it passes on."""
 
 from dataclasses import replace
 from random import Random
@@ -22,7 +22,7 @@ A, B, C = (MemberFacts(name, f"{name}:1", boot=100) for name in "abc")
 
 
 class Member:
-    """Member a, started at 0.0, and an ear for what it says."""
+    """Member a, started at 0.0, and the commands that it gave out."""
 
     def __init__(self, *known: MemberFacts, allowed: frozenset[str] | None = None, profile: Profile = LAN) -> None:
         self.machine = Membership(A, profile, Random(1), allowed)
@@ -41,7 +41,7 @@ class Member:
         return self.hear(messages.PacketReceived(messages.Packet(sender, body, rumours)))
 
     def wait(self, seconds: float) -> list[messages.MembershipCommand]:
-        """Let deadlines pass; returns all that was said meanwhile."""
+        """Let deadlines pass; returns the commands given out meanwhile."""
         end, start = self.now + seconds, len(self.said)
         while (deadline := self.machine.next_deadline()) is not None and deadline <= end:
             self.now = deadline
@@ -77,7 +77,7 @@ def test_of_two_pieces_of_news_one_is_newer_or_they_are_equal(one: MemberFacts, 
 
 @given(st.permutations([replace(B, incarnation=i, state=s) for i in (0, 1) for s in (ALIVE, SUSPECT, DEAD)]))
 def test_what_is_believed_does_not_depend_on_the_order_of_news(news: list[MemberFacts]) -> None:
-    """SWIM section 4.2. (A death of somebody unknown is no news, so b is known.)"""
+    """SWIM section 4.2. The death of an unknown member is no news, so b is known."""
     member = Member(B)
     for facts in news:
         member.receive(C, messages.Gossip(), Rumour(facts, "c"))
@@ -190,7 +190,7 @@ def test_a_death_in_a_list_is_a_suspicion_only() -> None:
 
 
 def test_who_overslept_accuses_nobody() -> None:
-    """After 30 s of standing still, overdue answers and overdue verdicts are found at once; the answers go first."""
+    """After 30 s of standing still, overdue answers and overdue deadlines come at once. The answers go first."""
     member = Member(B, C)
     member.receive(C, messages.Gossip(), Rumour(replace(B, state=SUSPECT), "c"))
     member.now += 30.0
@@ -200,7 +200,7 @@ def test_who_overslept_accuses_nobody() -> None:
 
 
 def test_a_suspected_member_is_asked_until_it_is_given_up() -> None:
-    """Every ping tells it that it is suspected; the answer is its refutation."""
+    """Every ping tells the member that it is suspected. Its answer is the refutation."""
     member = Member(B)
     member.receive(C, messages.Gossip(), Rumour(replace(B, state=SUSPECT), "c"))
     assert len(bodies(member.wait(5.0), messages.Ping, "b:1")) >= 4
@@ -224,7 +224,7 @@ NEWER = replace(B, boot=200, address="new:1")
 
 
 def challenged() -> tuple[Member, messages.Ping]:
-    """Member a, which was spoken to by a second b, and the question it asks at the first one's address."""
+    """Member a, which has heard from a second b, and the ping that it sends to the address of the first."""
     member = Member(B)
     said = member.receive(NEWER, messages.PushPull(1, (), wants_reply=True))
     asked = [c for c in said if isinstance(c, messages.Send) and c.address == "b:1" and c.name == ""]
@@ -278,7 +278,7 @@ def test_an_established_member_asks_the_other_holder_itself() -> None:
 
 
 def test_news_of_a_dead_namesake_are_outgrown() -> None:
-    """A restart under a clock that went backwards: what is left of the process before has the greater boot."""
+    """A restart under a clock that went backwards: news of the process before have the greater boot."""
     member = Member(B)
     member.receive(B, messages.Gossip(), Rumour(replace(A, boot=900, incarnation=7, state=DEAD), "c"))
     assert 900 < member.machine.own.boot <= 900 + 2**20

@@ -1,4 +1,4 @@
-"""Lifeguard's arithmetic, against what the paper states (arXiv 1707.00788), and SWIM's bound on retelling."""
+"""Lifeguard's arithmetic as its paper states it (arXiv 1707.00788), and SWIM's bound on retelling."""
 
 import math
 from itertools import pairwise

@@ -1,8 +1,8 @@
 """Whole runs of several nodes under a fake clock: fair weather, storms, and the tools themselves.
 
-Throughout, the audit of :mod:`deca_node.lab.sim.audit` is held after every event: the mean over nodes stays where it
-is, and every flow is applied once, in step order, with opposite effect at both ends. A seed that fails prints
-itself and the end of its transcript.
+After every event the audit of :mod:`deca_node.lab.sim.audit` must hold: the mean over nodes does not move, and every
+flow is applied once, in step order, with opposite effect at both ends. A run that fails prints its seed and the end of
+its transcript.
 """
 
 import dataclasses
@@ -37,7 +37,8 @@ def named(nodes: int) -> tuple[str, ...]:
 
 
 def assert_ended_well(cluster: Cluster, audit: Audit, crashed: frozenset[str] = frozenset()) -> None:
-    """Every node that lives finished with 0, holds no frame, and knows what may have stayed uneven."""
+    """Every node that did not crash has finished with 0, holds no frame, and has counted all flows that stayed
+    uneven."""
     survivors = set(cluster.seats) - crashed
     assert {name: cluster.ends[name].exit_code for name in survivors} == dict.fromkeys(survivors, 0)
     assert {name: cluster.seats[name].frames.held() for name in survivors} == {name: [] for name in survivors}
@@ -52,7 +53,7 @@ def assert_ended_well(cluster: Cluster, audit: Audit, crashed: frozenset[str] = 
 @pytest.mark.parametrize("nodes", [1, 2, 4, 8])
 @pytest.mark.parametrize(("topology", "exchange"), ARMS)
 def test_fair_weather(topology: str, exchange: str, nodes: int) -> None:
-    """Nothing is dropped, nothing stays uneven, and the flush makes all copies agree."""
+    """No edge is dropped, no flow stays uneven, and the flush makes all copies agree."""
     settings = dataclasses.replace(SHORT, topology=topology, exchange=exchange, block_order="shuffled")
     cluster, audit = fake_cluster(nodes, named(nodes), settings, default_policy(), Weather())
     cluster.run()
@@ -65,13 +66,13 @@ def test_fair_weather(topology: str, exchange: str, nodes: int) -> None:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_storm(seed: int) -> None:
-    """Whatever is late, cut, paused, dead, back again, malformed or asked for: those who live come to the end of the
-    run, and nothing is counted twice."""
+    """Nodes are late, cut off, paused, killed and started again; frames are malformed; users ask for stops. Every node
+    that lives comes to the end of the run, and no flow is applied twice."""
     weathered(seed)
 
 
 def test_storms_are_storms() -> None:
-    """The seeds above reach what they are meant to reach."""
+    """The storms of these seeds reach the faults that they are meant to reach."""
     total: Counter[str] = Counter()
     said: Counter[str] = Counter()
     for seed in range(0, SEEDS, 5):
@@ -87,7 +88,7 @@ def test_storms_are_storms() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_same_seed_gives_the_same_transcript(seed: int) -> None:
-    """The seed of the weather, and that of the cluster's own draws."""
+    """Both the seed of the weather and the seed of the cluster's own draws count."""
     transcripts = []
     for chosen in (seed, seed, seed + 1):
         cluster, _ = dataclasses.replace(storm(seed), seed=chosen).cluster()
@@ -99,7 +100,7 @@ def test_the_same_seed_gives_the_same_transcript(seed: int) -> None:
 @pytest.mark.parametrize("exchange", ["lockstep", "overlap"])
 @pytest.mark.parametrize("seed", range(5))
 def test_late_flows_are_applied_and_leave_the_mean(seed: int, exchange: str) -> None:
-    """Flows miss their deadlines, no edge is given up, and in the end both ends of every edge are even."""
+    """Flows miss their deadlines, but no edge is given up, and in the end both ends of every edge are even."""
     settings = dataclasses.replace(SHORT, topology="full", exchange=exchange, inner_steps=8, late_steps=8)
     cluster, audit = fake_cluster(seed, named(4), settings, default_policy(step=0.25), Weather(delay=(0.01, 0.27)))
     cluster.run()
@@ -110,7 +111,7 @@ def test_late_flows_are_applied_and_leave_the_mean(seed: int, exchange: str) -> 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_dropped_edges_end_even_while_links_live(seed: int) -> None:
-    """One node falls behind by more than D: its edges are closed, and still what one end applied the other does."""
+    """One node falls behind by more than D. Its edges are closed, and still both ends apply the same flows."""
     weather = Weather(delay=(0.001, 0.02), pauses=(Pause("b", 1.5, 1.0),))
     settings = dataclasses.replace(SHORT, topology="full", inner_steps=30, late_steps=1)
     cluster, audit = fake_cluster(seed, named(4), settings, default_policy(step=0.2, open=5.0), weather)
@@ -131,7 +132,7 @@ def test_a_pause_shorter_than_patience_costs_no_edge(seed: int) -> None:
 
 
 def test_nobody_waits_for_a_goodbye_that_was_lost() -> None:
-    """The stream between a and b breaks while both goodbyes are under way, and c, who sleeps, keeps them there."""
+    """The stream between a and b breaks while both goodbyes are under way. Node c sleeps, so that a and b wait."""
     slow = Weather(delay=(0.5, 0.5))
     undisturbed, _ = fake_cluster(1, named(3), SHORT, default_policy(finish=1e6), slow)
     undisturbed.run()
@@ -164,14 +165,14 @@ LONG = dataclasses.replace(SHORT, topology="full", rounds=8, inner_steps=4)
 
 
 def heard(cluster: Cluster, name: str, kind: type) -> list[float]:
-    """When a node heard of facts of one kind, or asked for them."""
+    """The times at which a node handled events of one kind, or gave out commands of it."""
     return [line.when for line in cluster.lines if line.node == name and isinstance(line.fact, kind)]
 
 
 @pytest.mark.parametrize("empty", [False, True], ids=["old-disk", "empty-disk"])
 @pytest.mark.parametrize("seed", range(6))
 def test_a_node_that_crashed_takes_over_what_it_missed(seed: int, empty: bool) -> None:
-    """It is back among the others before the run ends, and in the end they all agree."""
+    """The node is back among the others before the run ends, and in the end all copies agree."""
     weather = Weather(crashes=(Crash("b", at=2.0 + 0.1 * seed, back=1.5, empty=empty),), hearsay=(0.0, 0.5))
     cluster, audit = fake_cluster(seed, named(4), LONG, default_policy(open=5.0, step=2.0), weather)
     cluster.run()
@@ -183,7 +184,7 @@ def test_a_node_that_crashed_takes_over_what_it_missed(seed: int, empty: bool) -
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_crash_of_all_loses_no_more_than_a_visit(seed: int) -> None:
-    """A power cut: everybody goes on from the last checkpoint, and together."""
+    """A power cut: all nodes go on from their last checkpoints, and together."""
     weather = Weather(crashes=tuple(Crash(name, at=4.0, back=1.0 + 0.1 * i) for i, name in enumerate("abcd")))
     cluster, audit = fake_cluster(seed, named(4), LONG, default_policy(regather=5.0, open=5.0, step=2.0), weather)
     cluster.run()
@@ -218,7 +219,7 @@ def test_a_trainer_that_always_dies_is_given_up() -> None:
 
 @pytest.mark.parametrize("event", range(6, 60, 3))
 def test_stop_at_any_event(event: int) -> None:
-    """The node that stops keeps what it has trained, tells its neighbours, and ends; the others go on."""
+    """The node that stops keeps what it has trained, tells its neighbours, and ends. The others go on."""
     weather = Weather(asks=(Ask("b", e.StopRequested(), event=event),))
     cluster, audit = fake_cluster(1, named(4), LONG, default_policy(), weather)
     ends = cluster.run()
@@ -231,7 +232,7 @@ def test_stop_at_any_event(event: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_node_that_pauses_stays_and_goes_on(seed: int) -> None:
-    """Nobody waits for it meanwhile; then it takes over what it missed."""
+    """No node waits for the paused one. When it goes on, it takes over what it missed."""
     asks = (Ask("b", e.PauseRequested(), at=2.0 + 0.1 * seed), Ask("b", e.ResumeRequested(), at=4.0 + 0.1 * seed))
     cluster, audit = fake_cluster(seed, named(4), LONG, default_policy(), Weather(asks=asks))
     cluster.run()
@@ -271,8 +272,8 @@ def test_who_sends_what_cannot_be_used_loses_its_edges_only(seed: int) -> None:
 
 
 def test_views_of_the_members_may_differ() -> None:
-    """d is gone; for seconds some know it and some do not, in the final flush too, where every view has another graph
-    and another number of mixes."""
+    """Node d is gone, and for seconds some nodes know it and some do not. In the final flush every view has another
+    graph and another number of mixes."""
     settings = dataclasses.replace(SHORT, topology="ring", rounds=2)
     for event in range(20, 130, 10):
         weather = Weather(crashes=(Crash("d", event=event),), hearsay=(0.0, 6.0))
@@ -297,7 +298,7 @@ def test_sixty_four_nodes() -> None:
 
 
 class Failing(FakeTrainer):
-    """Runs out of memory at its first half step."""
+    """A trainer that runs out of memory at its first half step."""
 
     def obey(self, command: c.TrainerCommand) -> e.TrainerEvent:
         if isinstance(command, c.HalfStep):
@@ -350,7 +351,7 @@ def test_the_frame_book_is_strict() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_streams_keep_their_order_and_lose_what_is_under_way_when_cut(seed: int) -> None:
-    """What arrives is a part of what was sent, in its order; and ups and downs alternate at each end."""
+    """The messages that arrive are a part of those sent, in the same order; ups and downs alternate at each end."""
     heard: dict[str, list[e.NetworkEvent]] = {"a": [], "b": []}
     agenda, rng = Agenda(), random.Random(seed)
     weather = Weather(delay=(0.0, 1.0), cuts=(Cut("a", "b", 5.0, 1.0), Cut("a", "b", 9.0, 0.0)))

@@ -1,6 +1,6 @@
-"""Every transition in the table of a node's phases is reached: for each there is a way to it, which is walked here.
+"""Every transition in the table of a node's phases is reached: for each there is a way to it, walked here.
 
-That no other transition is ever taken is what the storms of test_cluster.py show: it would be an AssertionError.
+The storms of test_cluster.py show that no other transition is ever taken: it would be an AssertionError.
 """
 
 from collections import deque

@@ -1,4 +1,4 @@
-"""Transcripts that a person can read, replayed: facts go into one node, and what it asks for must come out.
+"""Transcripts that a person can read, replayed: facts go into one node, and the same commands must come out.
 
 A transcript opens with the node, the run and the node's policy::
 
@@ -6,14 +6,14 @@ A transcript opens with the node, the run and the node's policy::
     run topology=full inner_steps=2
     policy step=10
 
-Then each line that starts with a time is an event, in the words of :mod:`deca_node.lab.sim.notation`, and the
-lines indented below it are the commands it led to; ``until 10`` and ``until -`` say that the node's deadline
-has moved, or is gone. ``begun`` plays the beginning without showing it: everybody is met, every edge of the
-first activation is open, and the first half step is asked for. ``saved-before`` says that an earlier process of the
-node wrote the tuned model. What follows ``#`` is for the reader.
+Then each line that starts with a time is an event, in the words of :mod:`deca_node.lab.sim.notation`. The lines
+indented below it are the commands that follow from it. ``until 10`` and ``until -`` say that the node's deadline has
+moved, or is gone. ``begun`` plays the beginning without showing it: all members are met, every edge of the first
+activation is open, and the first half step is asked for. ``saved-before`` says that an earlier process of the node
+wrote the tuned model. Text after ``#`` is for the reader.
 
-After a change that is meant, ``REWRITE_TRANSCRIPTS=1 pytest tests/protocol/node/test_transcripts.py`` writes down
-what the node does now; then read the difference.
+After an intended change, ``REWRITE_TRANSCRIPTS=1 pytest tests/protocol/node/test_transcripts.py`` writes down what the
+node does now. Then read the difference.
 """
 
 import os
@@ -36,7 +36,7 @@ REWRITE = bool(os.environ.get("REWRITE_TRANSCRIPTS"))
 
 
 class Replay:
-    """One node, built from a transcript's head and then told what the transcript tells."""
+    """One node, built from a transcript's head and then fed the transcript's events."""
 
     def __init__(self) -> None:
         self.name = ""
@@ -48,7 +48,7 @@ class Replay:
         self.deadline: float | None = None
 
     def lines(self, text: str) -> Iterator[str]:
-        """The transcript as it is now: the same words of the author, and the node's own below them."""
+        """The transcript as it is now: the author's lines, and the node's commands below them."""
         for line in text.splitlines():
             if line.startswith(" "):
                 continue
@@ -71,7 +71,7 @@ class Replay:
                     yield from self.tell(line.partition("#")[0].removeprefix(time), float(time))
 
     def tell(self, event: str, now: float) -> Iterator[str]:
-        """One event; what the node asks for, indented."""
+        """Feed one event; yield the node's commands, indented."""
         self.node = self.node or Node(
             self.name, self.members, self.settings, self.policy, saved_before=self.saved_before
         )
@@ -81,7 +81,7 @@ class Replay:
             yield "    until -" if self.deadline is None else f"    until {self.deadline:g}"
 
     def begin(self) -> None:
-        """The first activation, to where its first half step is asked for, at time 0."""
+        """Play the first activation until its first half step is asked for, at time 0."""
         self.node = Node(self.name, self.members, self.settings, self.policy)
         neighbours = graph(self.members, self.settings, 0)
         opens = [

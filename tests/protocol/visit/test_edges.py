@@ -1,4 +1,4 @@
-"""One edge from its offer to its end, row by row of the state table, and both of its ends at once."""
+"""One edge from its offer to its end, in every state and at every event; then both of its ends at once."""
 
 from collections.abc import Callable
 
@@ -91,7 +91,7 @@ def test_table(before: EdgeState, event: Callable[[Edges], None], after: EdgeSta
     [(S.OFFERED, False), (S.OPEN, True), (S.CLOSING, False), (S.SETTLED, False), (S.CLOSED, False)],
 )
 def test_only_an_open_edge_answers_a_close(state: EdgeState, answered: bool) -> None:
-    """Each end says once how far it went: as the answer, or as the closing that crossed the other's on its way."""
+    """Each end says once up to which flow it went: in its answer, or in a close that crossed the other end's."""
     assert edges_in(state).closed_by_peer("b", 0) is answered
 
 
@@ -267,7 +267,7 @@ class Ends:
         return next(iter(self.ends[name].by_peer.values()))
 
     def act(self, name: str, what: str) -> None:
-        """One thing that can happen at one end."""
+        """One thing of those that can happen at one end."""
         peer = "b" if name == "a" else "a"
         end, edge = self.ends[name], self.edge(name)
         if what == "encode" and end.encoded < STEPS[-1]:
@@ -292,8 +292,8 @@ class Ends:
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["encode", "mix", "close", "hear"])), max_size=60))
 def test_both_ends_stop_at_the_same_flow(acts: list[tuple[str, str]]) -> None:
-    """Whatever happens in whatever order, and whoever closes, or both: once all mail is read, both ends have applied
-    the same flows, each once and in order."""
+    """In any order of events, and whichever end closes, or both: once all mail is read, both ends have applied the same
+    flows, each once and in order."""
     ends = Ends()
     for name, what in acts:
         ends.act(name, what)

@@ -1,4 +1,4 @@
-"""Frames are let go once, and not before the last command that reads them is answered."""
+"""Frames are released once, and not before the last command that reads them is answered."""
 
 from deca_node.protocol import commands as c
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
@@ -16,7 +16,7 @@ def theirs(inner: int) -> FrameId:
 
 
 class Taken:
-    """Loans, and what it has let go since the last look."""
+    """Loans, and the frames that they have released since the last look."""
 
     def __init__(self) -> None:
         self.said: list[c.Command] = []

@@ -1,4 +1,4 @@
-"""How long a node waits, and whom it lets be: against what the module promises."""
+"""How long a node waits, and which late neighbours get no edge for a while."""
 
 import pytest
 from hypothesis import given
