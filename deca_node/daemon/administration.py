@@ -1,4 +1,4 @@
-"""A running node, as whoever administers it sees and asks it: behind the socket in its folder, and over HTTP."""
+"""What the owner of a running node sees of it and asks of it, through the socket in its folder and over HTTP."""
 
 import asyncio
 import time
@@ -25,12 +25,11 @@ from deca_node.protocol.node.state import NodeState
 from deca_node.storage.folder import METRICS
 
 HEALTH_SECONDS = 1.0
-"""From one look at whether the node serves to the next."""
+"""Time between two updates of the gRPC health service."""
 
 
 class Administration:
-    """Implements :class:`~deca_node.daemon.status.facts.NodeAdmin`. ``tell`` takes what the node is asked for, as
-    events."""
+    """Implements :class:`~deca_node.daemon.status.facts.NodeAdmin`. ``tell`` takes the requests as events."""
 
     def __init__(self, node: NodeState, network: Network, tell: Callable[[e.Event], None]) -> None:
         self._node = node
@@ -58,7 +57,7 @@ class Administration:
         self.book = StatusBook(node, sources)
 
     async def open(self, directory: Path, events: EventLog, http: Address | None, http_token: str) -> None:
-        """Begin to answer. Raises AddressError where the address for HTTP cannot be taken, SettingsError where the file
+        """Begin to answer. Raises AddressError if the address for HTTP cannot be taken, SettingsError if the file
         ``http_token`` holds no token."""
         self._lag.start()
         self._admin = AdminSocket(self, events, directory)
@@ -84,7 +83,7 @@ class Administration:
         return self.book.status()
 
     def members(self) -> list[MemberRow]:
-        """Everybody whom the membership knows, this node included."""
+        """All members that the membership knows, this node included."""
         membership = self._network.swim.membership
         everybody = [membership.own, *membership.members.values()]
         held = self._network.refusals.held()
@@ -103,14 +102,14 @@ class Administration:
         ]
 
     async def ask(self, verb: Verb) -> str:
-        """Pass a request on. Raises SettingsError where it would do nothing."""
+        """Pass a request on; returns a sentence about its effect. Raises SettingsError if it has no effect now."""
         phase = self._node.phase
         if verb is Verb.RESUME and phase is not Phase.PAUSED:
-            raise SettingsError(f"{self._node.name} does not pause; it is {phase}")
+            raise SettingsError(f"{self._node.name} is not paused; it is {phase}")
         if verb is Verb.CHECKPOINT and phase is not Phase.VISITING:
-            raise SettingsError(f"{self._node.name} trains nothing now ({phase}); its last checkpoint still holds")
+            raise SettingsError(f"{self._node.name} is not training now ({phase}); its last checkpoint is up to date")
         if verb is Verb.PAUSE and phase is Phase.STAYING:
-            raise SettingsError(f"{self._node.name} trains nothing any more: the run is complete")
+            raise SettingsError(f"{self._node.name} has nothing to pause: the run is complete")
         event, sentence = _ASKED[verb]
         self._tell(event)
         return f"{self._node.name} {sentence}"

@@ -1,7 +1,7 @@
-"""What somebody who looks for an error needs of a node, in one file, and without its secrets.
+"""Collects what a person needs to find a node's error into one file, without secrets.
 
-Facts are read, never content: of certificates what everybody may see, of files names and sizes, of data nothing at all.
-Every text passes the scrubber (:mod:`deca_node.daemon.diagnosis.scrub`) on its way in.
+The bundle has facts about things, not the things: the public part of certificates, the names and sizes of files, and
+nothing of the data. Every text passes the scrubber (:mod:`deca_node.daemon.diagnosis.scrub`) first.
 """
 
 import datetime as dt
@@ -22,29 +22,29 @@ from deca_node.storage.jsons import UNFIT, parse
 from deca_node.storage.manifest import DamagedError, checkpoints, read_manifest
 
 METRICS_BYTES_MAX = 1 << 20
-"""Of the newest lines of metrics.jsonl."""
+"""The bundle takes this much from the end of metrics.jsonl and of other files."""
 ENTRIES_MAX = 10_000
-"""Of the folder's listing."""
+"""The listing of the folder has at most this many entries."""
 SECRET_BYTES_MAX = 1 << 20
 KEPT_AS_IT_IS = ("run.json", "run.toml")
-"""Files of the folder that go in whole, cleaned."""
+"""Files of the folder that go into the bundle after cleaning."""
 
 README = """\
-What deca-node debug found at {when}, for whoever looks into an error of this node.
+Collected by deca-node debug at {when}, to find an error of this node.
 
 {contents}
 
-Removed on the way in: {removed}.
-Not in it, ever: keys, tokens, records of the data, weights, the environment.
-In it are names and addresses of members, paths of this machine, and log lines: look through it before you send it.
+Removed from these files: {removed}.
+Never included: keys, tokens, records of the data, weights, the values of environment variables.
+Included: names and addresses of members, paths of this machine, log lines. Look through the files before you send them.
 """
 
 
 def collect(
     directory: Path, heard: Mapping[str, bytes], versions: Mapping[str, str]
 ) -> tuple[dict[str, bytes], Scrubber]:
-    """The bundle's files by name, cleaned, and the scrubber that says what it took out. ``heard`` is what the node
-    itself said, by file name."""
+    """The bundle's files by name, cleaned, and the scrubber, which has counted what it removed. ``heard`` holds the
+    answers of the running node, by file name."""
     settings = _settings(directory)
     scrubber = Scrubber(secrets(directory, settings))
     texts = {name: content.decode(errors="replace") for name, content in heard.items()}
@@ -63,7 +63,7 @@ def collect(
 
 
 def write_bundle(out: Path, files: Mapping[str, bytes]) -> None:
-    """Write the files as a tar.gz that only this user may read. Raises StorageError."""
+    """Write the files into a new tar.gz that only this user may read. Raises StorageError."""
     folder, now = out.name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz"), time.time()
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
@@ -76,13 +76,13 @@ def write_bundle(out: Path, files: Mapping[str, bytes]) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(buffer.getvalue())
     except FileExistsError:
-        raise StorageError(f"{out} is there already; name a file that is not") from None
+        raise StorageError(f"{out} exists already; give the name of a new file") from None
     except OSError as problem:
         raise StorageError(f"the bundle cannot be written to {out}: {problem.strerror}") from None
 
 
 def secrets(directory: Path, settings: Mapping[str, Any]) -> Iterator[str]:
-    """Everything that this node's settings name as a secret, and every key that lies where keys usually do."""
+    """The secrets that this node's settings name, and all keys in the folders where keys usually are."""
     named = [_value(settings, name) for name in ("tls_key", "http_token")]
     folders = [directory, Path("deca-certs"), *(Path(path).parent for path in named if path)]
     paths = {Path(path) for path in named if path and path != "none"}
@@ -95,7 +95,7 @@ def secrets(directory: Path, settings: Mapping[str, Any]) -> Iterator[str]:
             continue
 
 
-# --- what goes in --------------------------------------------------------------------------------------
+# --- the bundle's files --------------------------------------------------------------------------------
 
 
 def _readme(files: Mapping[str, str], scrubber: Scrubber) -> str:
@@ -171,7 +171,7 @@ def _checkpoints(directory: Path) -> Iterator[dict[str, Any]]:
 
 
 def _certificates(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What everybody may see of the node's certificate and its authorities."""
+    """The public facts of the node's certificate and of its authorities."""
     from deca_node.daemon.security import certificates as certs
     from deca_node.daemon.security.enrolment import node_files
 
@@ -204,7 +204,7 @@ def _public_facts(certificate: Any) -> dict[str, str]:
 
 
 def _tail(path: Path) -> str:
-    """The last lines of a file, whole ones."""
+    """The last complete lines of a file."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""What a check before the start has found: one small value per check, for tables and for programs alike."""
+"""The result of a check before a start, as one small value for tables and for programs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Verdict(StrEnum):
-    """How a check ended. ``SKIPPED`` is one that another, failed one has to come before."""
+    """How a check ended. A check is ``SKIPPED`` if it needs another check that failed."""
 
     OK = "ok"
     WARNING = "warning"
@@ -17,8 +17,8 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """``says`` is what was found, ``do`` what to do about it; ``facts`` are the numbers in it, with their units in
-    their names."""
+    """``says`` is the result as a sentence, ``do`` the advice; ``facts`` holds the numbers, with units in their
+    names."""
 
     check: str
     verdict: Verdict
@@ -28,12 +28,12 @@ class Finding:
 
 
 def passed(check: str, says: str, **facts: Any) -> Finding:
-    """Nothing to complain of."""
+    """A check without complaint."""
     return Finding(check, Verdict.OK, says, "", facts)
 
 
 def warned(check: str, says: str, do: str, **facts: Any) -> Finding:
-    """A start would work, but somebody should look at it."""
+    """A start would work, but a person should look at the result."""
     return Finding(check, Verdict.WARNING, says, do, facts)
 
 
@@ -43,5 +43,5 @@ def failed(check: str, says: str, do: str, **facts: Any) -> Finding:
 
 
 def skipped(check: str, needs: str) -> Finding:
-    """Could not be checked: ``needs`` failed."""
+    """A check that was not made because the check ``needs`` failed."""
     return Finding(check, Verdict.SKIPPED, f"not checked: needs {needs}")

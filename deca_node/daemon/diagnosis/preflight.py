@@ -1,7 +1,7 @@
-"""Is this machine ready for a node? Its folder, its disk, its ports, its clock. Nothing is changed and nothing is left.
+"""Checks of this machine before a start: folder, disk, ports, clock. They change nothing and leave nothing behind.
 
-What a start would refuse is found by the start's own functions, so that the two cannot differ; what it would find
-out hours later, such as a disk that fills up, is reckoned here.
+The checks call the functions of a start, so both refuse the same things. Problems that a start would meet hours later,
+such as a full disk, are estimated here.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from deca_node.storage.folder import finished
 from deca_node.storage.manifest import DamagedError, checkpoints, read_manifest
 
 TRIAL_BYTES = 32 << 20
-"""Written and made durable to see how fast the disk is."""
+"""The size of the file that is written and made durable to measure the disk."""
 SLOW_BYTES_PER_SECOND = 20e6
 CLOCK_GRACE_SECONDS = 60.0
 
@@ -32,16 +32,18 @@ CLOCK_GRACE_SECONDS = 60.0
 
 
 def check_folder(directory: Path, settings: RunSettings) -> Finding:
-    """Would a node of this run find its folder in order? Raises StorageError as a start would."""
+    """Check the node's folder for this run. Raises StorageError as a start would."""
     check = "folder"
     existing = existing_part(directory)
     if not os.access(existing, os.W_OK | os.X_OK):
-        return failed(check, f"{existing} may not be written by this user", "correct its permissions, or another --dir")
+        return failed(
+            check, f"this user may not write to {existing}", "correct its permissions, or choose another --dir"
+        )
     if pid := _held_by(directory / "lock"):
         says = f"a node runs in {directory} (process {pid})"
-        return warned(check, says, "nothing, if it is the one you mean", process=pid)
+        return warned(check, says, "do nothing, if this is the node you mean", process=pid)
     if finished(directory, settings):
-        do = "nothing, or another --dir for another run: a start here exits at once"
+        do = "do nothing, or choose another --dir for another run: a start here exits at once"
         return warned(check, f"the run is complete in {directory}", do)
     found = checkpoints(directory)
     if not found:
@@ -54,18 +56,18 @@ def _check_checkpoint(newest: Path, settings: RunSettings) -> Finding:
     try:
         manifest = read_manifest(newest)
     except DamagedError as problem:
-        return warned(check, f"{problem}", "nothing: a start goes back to the checkpoint before it; look at the disk")
+        return warned(check, f"{problem}", "check the disk; a start uses the checkpoint before it")
     fields = manifest.agreement.fields
     differing = [name for name, value in settings_fields(settings).items() if fields.get(name) != value]
     if differing:
-        says = f"cannot go on from {newest}: the run differs in {', '.join(differing[:5])}"
-        return failed(check, says, "the settings it was made with, or another --dir")
+        says = f"a start cannot go on from {newest}: the run differs in {', '.join(differing[:5])}"
+        return failed(check, says, "use the settings of that checkpoint, or choose another --dir")
     at = manifest.position
     return passed(check, f"a start goes on from activation {at.activation} step {at.inner}", activation=at.activation)
 
 
 def _held_by(lock: Path) -> str:
-    """The process that holds the folder, or an empty text; the lock is let go of at once."""
+    """The process that holds the folder, or an empty text. The lock is released at once."""
     try:
         with lock.open("r", encoding="ascii") as file:
             try:
@@ -78,7 +80,7 @@ def _held_by(lock: Path) -> str:
 
 
 def existing_part(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that is there."""
+    """The path itself, or the nearest folder above it that exists."""
     path = path.absolute()
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
@@ -87,8 +89,8 @@ def existing_part(path: Path) -> Path:
 
 
 def check_disk(directory: Path, parts: Mapping[str, int]) -> Finding:
-    """Will everything that the node is going to write fit, and how fast is the disk? ``parts`` are bytes by what they
-    are for."""
+    """Check that the disk has room for everything that the node will write, and measure its speed. ``parts`` holds
+    bytes by purpose."""
     check, existing = "disk", existing_part(directory)
     needed, there = sum(parts.values()), folder_size(directory)
     free, more = shutil.disk_usage(existing).free, max(needed - there, 0)
@@ -97,19 +99,21 @@ def check_disk(directory: Path, parts: Mapping[str, int]) -> Finding:
     facts |= {"write_bytes_per_second": speed}
     for_checkpoints = parts.get("checkpoints", 0) + parts.get("blocks", 0) + parts.get("start", 0)
     says = (
-        f"{bytes_text(more)} still to be written to {directory}, {bytes_text(free)} free, {bytes_text(speed)}/s "
-        f"(of {bytes_text(needed)} in all {bytes_text(for_checkpoints)} are for checkpoints)"
+        f"the run will write {bytes_text(more)} to {directory}, which has {bytes_text(free)} free and takes "
+        f"{bytes_text(speed)}/s (of {bytes_text(needed)} in all, {bytes_text(for_checkpoints)} are for checkpoints)"
     )
     if more > free:
-        return failed(check, says, f"make room for {bytes_text(more - free)} more, or another --dir", **facts)
+        return failed(check, says, f"make room for {bytes_text(more - free)} more, or choose another --dir", **facts)
     if speed < SLOW_BYTES_PER_SECOND:
         seconds = parts.get("checkpoints", 0) / 2 / max(speed, 1.0)
-        return warned(check, says, f"a faster disk: one checkpoint within a visit takes {seconds:.0f} s here", **facts)
+        return warned(
+            check, says, f"use a faster disk: one checkpoint within a visit takes {seconds:.0f} s here", **facts
+        )
     return passed(check, says, **facts)
 
 
 def write_speed(folder: Path, nbytes: int) -> float:
-    """Bytes per second until they are durable; 0 where not one could be written. The file is removed again."""
+    """Bytes per second until they are durable; 0 if none could be written. The file is removed again."""
     began = time.monotonic()
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -124,7 +128,7 @@ def write_speed(folder: Path, nbytes: int) -> float:
 
 
 def folder_size(folder: Path) -> int:
-    """What the files below a folder take; those that vanish meanwhile count nothing."""
+    """The size of all files below a folder. Files that vanish meanwhile do not count."""
     total = 0
     for path in folder.rglob("*") if folder.is_dir() else ():
         with contextlib.suppress(OSError):
@@ -136,12 +140,12 @@ def folder_size(folder: Path) -> int:
 
 
 def check_port(check: str, address: Address, flag: str) -> Finding:
-    """Can this address be listened on?"""
+    """Check that a server can listen on this address."""
     try:
         _listen(address)
     except OSError as problem:
         says = f"cannot listen on {address}: {problem.strerror or problem}"
-        return failed(check, says, f"stop what listens there, or another {flag}")
+        return failed(check, says, f"stop the program that listens there, or choose another {flag}")
     return passed(check, f"{address} is free")
 
 
@@ -159,8 +163,8 @@ def _listen(address: Address) -> None:
 
 
 def check_clock(now: float, files: Iterable[Path], offsets: Mapping[str, float]) -> Finding:
-    """Is this clock likely to be right? ``now`` is its time in unix seconds, ``files`` are some that must have been
-    written before, and ``offsets`` says by how many seconds peers' clocks are ahead of it."""
+    """Check whether this clock can be right. ``now`` is its time in unix seconds, ``files`` were written before, and
+    ``offsets`` says how many seconds each peer's clock is ahead."""
     check, dates = "clock", list(_dates(files))
     newest = max(dates, default=(now, ""))
     facts = {"offsets_seconds": dict(offsets)}
@@ -168,7 +172,7 @@ def check_clock(now: float, files: Iterable[Path], offsets: Mapping[str, float])
         says = f"this clock says {stamp(now)}, and {newest[1]} was written on {stamp(newest[0])}"
         return failed(check, says, "set the clock: certificates are checked against it", **facts)
     if not offsets:
-        return passed(check, f"{stamp(now)}; no peer told its own", **facts)
+        return passed(check, f"{stamp(now)}; no peer told its time", **facts)
     name, furthest = max(offsets.items(), key=lambda item: abs(item[1]))
     if abs(furthest) > CLOCK_GRACE_SECONDS:
         where = "ahead of" if furthest > 0 else "behind"

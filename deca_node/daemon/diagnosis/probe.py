@@ -1,14 +1,14 @@
-"""Is a peer there, and would it talk to this node? Asked step by step, so that what fails is told apart.
+"""Checks whether a peer answers and would talk to this node, in steps, so that the failing step is known.
 
 ::
 
     lookup     its host has an address
-    connect    something listens there: a dead host does not answer, a live one without a node refuses
-    tls        it shows the certificate of the node that was meant, and takes this node's
-    greeting   it is a node of the same protocol, lets this one in, and says what it takes part in
+    connect    a program listens there; a dead host does not answer, a live one without a node refuses
+    tls        it shows the certificate of the expected node, and accepts this node's
+    greeting   it is a node of the same protocol, lets this node in, and describes its run
 
-Nothing of it disturbs a node that trains: the last step is the question that late nodes ask of donors. Every peer has
-the same few seconds for all of it, and peers are asked side by side.
+A probe does not disturb a node that trains: the last step is the question that late nodes ask of donors. Every peer
+gets the same few seconds for all steps, and peers are probed in parallel.
 """
 
 import asyncio
@@ -36,17 +36,17 @@ from deca_node.daemon.wire_pb import transfer_pb2 as pb
 from deca_node.protocol.errors import WireError
 
 SIDE_BY_SIDE = 16
-"""So many peers are asked at one time."""
+"""The number of peers that are probed at a time."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"
-"""How every HTTP/2 client begins, with settings that are all at their defaults."""
+"""The first bytes of every HTTP/2 client, with all settings at their defaults."""
 SETTINGS_FRAME, FRAME_HEADER_BYTES = 4, 9
-"""How every HTTP/2 server begins: the type stands in the fourth byte of the frame's header."""
+"""Every HTTP/2 server begins with a frame of this type. The type is in the fourth byte of the frame's header."""
 
 ResultT = TypeVar("ResultT")
 
 
 class Stage(StrEnum):
-    """How far a probe came, in this order."""
+    """The steps of a probe, in their order."""
 
     LOOKUP = "lookup"
     CONNECT = "connect"
@@ -56,7 +56,7 @@ class Stage(StrEnum):
 
 
 class Obstacle(StrEnum):
-    """What stood in the way, for whoever has to do something about it."""
+    """Why a probe failed, as a word that decides the advice."""
 
     NONE = ""
     NAME = "name"
@@ -72,9 +72,12 @@ class Obstacle(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Probed:
-    """What became of one probe. ``stage`` is the one that failed, or ``DONE``; ``kind`` and ``problem`` say why;
-    ``seconds`` is how long all of it took. ``clock_ahead_seconds`` is how far the peer's clock is ahead of this one,
-    to within half of ``seconds``; ``expires`` when its certificate does, in unix seconds."""
+    """The result of one probe.
+
+    ``stage`` is the step that failed, or ``DONE``; ``kind`` and ``problem`` say why. ``seconds`` is the duration of the
+    probe. ``clock_ahead_seconds`` is how far the peer's clock is ahead of this one, exact to half of ``seconds``.
+    ``expires`` is the end of the peer's certificate in unix seconds.
+    """
 
     name: str
     address: str
@@ -100,8 +103,8 @@ async def probe_all(
     seconds_max: float,
     heard: Callable[[Probed], None] = lambda _: None,
 ) -> list[Probed]:
-    """Probe every (name, address), an empty name standing for whoever is there; ``own`` is this node's name. ``heard``
-    takes each as it comes; they are returned in the order of ``targets``."""
+    """Probe every (name, address); an empty name accepts any node of the federation. ``own`` is this node's name.
+    ``heard`` takes each result when it is there. Returns the results in the order of ``targets``."""
     seats = asyncio.Semaphore(SIDE_BY_SIDE)
 
     async def one(name: str, address: Address) -> Probed:
@@ -122,8 +125,8 @@ async def probe(name: str, address: Address, own: str, security: Security, secon
             found = await work.run()
     except TimeoutError:
         kind = Obstacle.NAME if work.stage is Stage.LOOKUP else Obstacle.SILENT
-        words = {Stage.LOOKUP: f"the name {address.host} was not looked up", Stage.CONNECT: "no answer to a connection"}
-        says = f"{words.get(work.stage, 'connected, and then no answer')} within {seconds_max:g} s"
+        words = {Stage.LOOKUP: f"the name {address.host} was not resolved", Stage.CONNECT: "no answer to a connection"}
+        says = f"{words.get(work.stage, 'connected, but no answer')} within {seconds_max:g} s"
         found = Probed(name=name, address=str(address), stage=work.stage, kind=kind, problem=says)
     except _Failure as failure:
         found = Probed(name=name, address=str(address), stage=failure.stage, kind=failure.kind, problem=str(failure))
@@ -132,7 +135,7 @@ async def probe(name: str, address: Address, own: str, security: Security, secon
 
 
 class _Probe:
-    """One probe under way: ``stage`` is what it is at."""
+    """A probe in progress; ``stage`` is its current step."""
 
     def __init__(self, name: str, address: Address, own: str, security: Security) -> None:
         self._name, self._address, self._own, self._security = name, address, own, security
@@ -160,7 +163,7 @@ class _Probe:
             raise _Failure(Stage.LOOKUP, Obstacle.NAME, f"the name {host} has no address: {why}") from None
 
     async def _connect(self, found: Sequence[tuple[Any, ...]]) -> socket.socket:
-        """A connection to the first of the addresses that answers."""
+        """A connection to the first address that answers."""
         problem: OSError = OSError("no address")
         for family, kind, number, _, where in found:
             made = socket.socket(family, kind, number)
@@ -175,14 +178,14 @@ class _Probe:
             else:
                 return made
         if isinstance(problem, ConnectionRefusedError):
-            raise _Failure(Stage.CONNECT, Obstacle.NOBODY, "the host answers, and nothing listens at this port")
+            raise _Failure(Stage.CONNECT, Obstacle.NOBODY, "the host answers, but no program listens at this port")
         raise _Failure(Stage.CONNECT, Obstacle.SILENT, f"no connection: {problem.strerror or problem}")
 
     # --- TLS, or plaintext ---------------------------------------------------------------------------
 
     async def _hear_first_words(self, connected: socket.socket, where: Sequence[tuple[Any, ...]]) -> None:
-        """Shake hands as both sides of a run do, and wait for the first words of HTTP/2: only they say that the other
-        side has taken this node's certificate."""
+        """Do the TLS handshake of a run, and wait for the peer's first HTTP/2 frame: only that frame shows that the
+        peer has accepted this node's certificate."""
         context = self._security.probe_context()
         target = self._security.target_name(self._name)
         try:
@@ -212,7 +215,7 @@ class _Probe:
             self.expires = _facts(der)[1]
 
     async def _distrusted(self, problem: ssl.SSLCertVerificationError, where: Sequence[tuple[Any, ...]]) -> _Failure:
-        """The peer's certificate is not what it should be: ask once more, only to see whose it is."""
+        """The peer's certificate is not the expected one: connect once more to see whose it is."""
         whose = ""
         context = self._security.probe_context()
         if context is not None:
@@ -227,9 +230,7 @@ class _Probe:
                     pass
         shown = f"; it shows the certificate of {whose}" if whose else ""
         if problem.verify_code in (62, 64):
-            return _Failure(
-                Stage.TLS, Obstacle.OTHER_NODE, f"whoever answers there is another node than {self._name}{shown}"
-            )
+            return _Failure(Stage.TLS, Obstacle.OTHER_NODE, f"the node that answers there is not {self._name}{shown}")
         words = problem.verify_message or str(problem)
         return _Failure(Stage.TLS, Obstacle.UNTRUSTED, f"its certificate is not accepted here: {words}{shown}")
 
@@ -239,7 +240,7 @@ class _Probe:
         endpoint = Endpoint(self._address, self._security.credentials, self._security.verify)
         request = pb.DescribeRequest(name=self._own).SerializeToString()
         async with endpoint.channel(self._name, self._address) as channel:
-            # Without serializers messages are bytes; the stubs insist on them.
+            # Without serializers messages are bytes. The stubs declare serializers as required.
             call: Any = channel.unary_unary
             sent = time.time()
             try:
@@ -257,7 +258,7 @@ class _Probe:
         except WireError as problem:
             raise _Failure(Stage.GREETING, Obstacle.NO_NODE, str(problem)) from None
         if said.protocol != PROTOCOL_VERSION:
-            words = f"it speaks protocol {said.protocol}, this node {PROTOCOL_VERSION}"
+            words = f"it speaks protocol {said.protocol}, but this node speaks {PROTOCOL_VERSION}"
             raise _Failure(Stage.GREETING, Obstacle.NO_NODE, words)
         return Probed(
             name=self._name,
@@ -274,40 +275,44 @@ def _no_description(refusal: grpc.aio.AioRpcError) -> _Failure:
         case grpc.StatusCode.PERMISSION_DENIED:
             return _Failure(Stage.GREETING, Obstacle.UNWELCOME, f"it does not let this node in: {words}")
         case grpc.StatusCode.UNAVAILABLE if "loading" in words:
-            return _Failure(Stage.GREETING, Obstacle.LOADING, "it is there, and still loading its model")
+            return _Failure(Stage.GREETING, Obstacle.LOADING, "it is up, but still loading its model")
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return _Failure(Stage.GREETING, Obstacle.LOADING, f"it is there, and busy: {words}")
+            return _Failure(Stage.GREETING, Obstacle.LOADING, f"it is up, but busy: {words}")
         case grpc.StatusCode.UNIMPLEMENTED:
             return _Failure(
                 Stage.GREETING,
                 Obstacle.NO_NODE,
-                "the program that answers there is no deca-node, or a version without this call",
+                "the program that answers there is not deca-node, or a version without this call",
             )
-    return _Failure(Stage.GREETING, Obstacle.NO_NODE, f"it does not greet: {words}")
+    return _Failure(Stage.GREETING, Obstacle.NO_NODE, f"it does not answer as a node: {words}")
 
 
 # --- what TLS says ------------------------------------------------------------------------------------
 
 _ALERTS = {
-    "CERTIFICATE_REQUIRED": "it wants a certificate, and got none",
+    "CERTIFICATE_REQUIRED": "it requires a certificate and got none",
     "CERTIFICATE_EXPIRED": "this node's certificate has expired, by its clock",
-    "UNKNOWN_CA": "none of its authorities vouches for this node's certificate",
-    "BAD_CERTIFICATE": "it takes this node's certificate for a bad one",
+    "UNKNOWN_CA": "this node's certificate is from no authority that it knows",
+    "BAD_CERTIFICATE": "it considers this node's certificate bad",
     "CERTIFICATE_UNKNOWN": "it does not accept this node's certificate",
     "DECRYPT_ERROR": "it could not check this node's certificate",
 }
 
 
 def _tls_failure(problem: Exception) -> _Failure:
-    """The handshake did not come about."""
+    """The failure for a handshake that did not succeed."""
     reason = getattr(problem, "reason", None) or str(problem)
     if any(words in reason for words in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER")):
-        return _Failure(Stage.TLS, Obstacle.PLAINTEXT, "it speaks plaintext, and this node TLS")
+        return _Failure(Stage.TLS, Obstacle.PLAINTEXT, "it speaks plaintext, but this node speaks TLS")
     if any(words in reason for words in _ALERTS):
         return _refused_by_peer(problem)
     if isinstance(problem, ConnectionError) or "EOF" in reason:
-        return _Failure(Stage.TLS, Obstacle.PLAINTEXT, "it hung up on TLS: it speaks plaintext, or is no node")
-    return _Failure(Stage.TLS, Obstacle.UNTRUSTED, f"no TLS handshake: {reason}")
+        return _Failure(
+            Stage.TLS,
+            Obstacle.PLAINTEXT,
+            "it hung up during the TLS handshake: it speaks plaintext, or it is not a node",
+        )
+    return _Failure(Stage.TLS, Obstacle.UNTRUSTED, f"the TLS handshake failed: {reason}")
 
 
 def _refused_by_peer(problem: Exception) -> _Failure:
@@ -318,19 +323,19 @@ def _refused_by_peer(problem: Exception) -> _Failure:
 
 def _hung_up(*, secure: bool) -> _Failure:
     if secure:
-        words = "it hung up after the handshake: it does not accept this node's certificate; its own log says why"
+        words = "it hung up after the handshake: it does not accept this node's certificate; its log says why"
         return _Failure(Stage.TLS, Obstacle.UNWELCOME, words)
-    return _Failure(Stage.TLS, Obstacle.PLAINTEXT, "it hung up on plaintext: it speaks TLS, or is no node")
+    return _Failure(Stage.TLS, Obstacle.PLAINTEXT, "it hung up on plaintext: it speaks TLS, or it is not a node")
 
 
 def _not_http2(first: bytes) -> _Failure:
     if first[:2] == b"\x15\x03":
-        return _Failure(Stage.TLS, Obstacle.PLAINTEXT, "it speaks TLS, and this node plaintext")
-    return _Failure(Stage.TLS, Obstacle.NO_NODE, "what answers there is another program, and no deca-node")
+        return _Failure(Stage.TLS, Obstacle.PLAINTEXT, "it speaks TLS, but this node speaks plaintext")
+    return _Failure(Stage.TLS, Obstacle.NO_NODE, "the program that answers there is not deca-node")
 
 
 def _facts(der: bytes) -> tuple[str, float | None]:
-    """Whose certificate it is, as far as it can be told, and when it expires in unix seconds."""
+    """The owner of a certificate, if it can be read, and its end in unix seconds."""
     try:
         leaf = parse_certificates(ssl.DER_cert_to_PEM_cert(der).encode(), "its certificate")[0]
     except CertificateError:
@@ -343,7 +348,7 @@ def _facts(der: bytes) -> tuple[str, float | None]:
 
 
 async def _aside(work: Callable[[], ResultT]) -> ResultT:
-    """Run something that blocks, and may go on for ever: in a thread that nobody waits for at the end."""
+    """Run blocking work in a daemon thread, since the work may never end."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[ResultT] = loop.create_future()
 

@@ -1,14 +1,14 @@
-"""Secrets out of text: keys, tokens, passwords. For whatever leaves the machine so that somebody else may look at it.
+"""Removes keys, tokens and passwords from text that leaves this machine.
 
-Two nets, one behind the other: what this node's files hold as secrets is taken out wherever it stands, letter by
-letter; and what looks like a secret is taken out whether this node knows it or not.
+It works twice: it removes the secrets that this node's files hold, wherever they occur; and it removes everything that
+looks like a secret, whether this node knows it or not.
 """
 
 import re
 from collections.abc import Callable, Iterable
 
 SECRET_LENGTH_MIN = 8
-"""Shorter ones stand in innocent text as well."""
+"""Shorter secrets occur in harmless text as well."""
 
 _PEM = r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)"
 _PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
@@ -22,14 +22,14 @@ _PATHLIKE = re.compile(r"[~./]|none$")
 
 
 class Scrubber:
-    """``secrets`` are known ones: tokens, and whole key files. ``removed`` counts what was taken out, by kind."""
+    """``secrets`` holds known secrets: tokens and whole key files. ``removed`` counts the removed ones by kind."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._known = sorted({part for secret in secrets for part in _parts(secret)}, key=len, reverse=True)
         self.removed: dict[str, int] = {}
 
     def clean(self, text: str) -> str:
-        """``text`` without secrets; where one stood, it says of what kind it was."""
+        """``text`` with a note of its kind in place of each secret."""
         for kind, pattern in _PATTERNS:
             text = pattern.sub(self._instead(kind), text)
         for secret in self._known:
@@ -46,7 +46,7 @@ class Scrubber:
         return replace
 
     def _instead_of_value(self, found: re.Match[str]) -> str:
-        # The setting http_token names a file; the file's name is no secret.
+        # The setting http_token names a file, and the name is not secret.
         if _PATHLIKE.match(found[2]) or found[2].startswith("[removed"):
             return found[0]
         self._count("a named secret", 1)
@@ -57,6 +57,6 @@ class Scrubber:
 
 
 def _parts(secret: str) -> Iterable[str]:
-    """The secret as a whole, and its lines: a key may have been quoted in part, or its line ends lost."""
+    """The secret as a whole, and its lines: a text may quote a part of a key, or have lost its line ends."""
     lines = [line.strip() for line in (secret, *secret.splitlines()) if not line.startswith("-----")]
     return [line for line in lines if len(line) >= SECRET_LENGTH_MIN]

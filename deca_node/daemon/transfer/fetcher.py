@@ -126,7 +126,7 @@ class Fetcher:
         on is for the trainer to say, which hashes it.
         """
         if await asyncio.to_thread(into.exists):
-            raise StorageError(f"{into} is there already; name a folder that is not, for the start model")
+            raise StorageError(f"{into} exists already; name a new folder for the start model")
 
         def check(offer: Offer) -> None:
             check_run(offer, agreement)

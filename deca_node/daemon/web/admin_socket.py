@@ -1,12 +1,12 @@
 """A socket in the node's folder, for its owner: everything that can be read, and requests such as stop.
 
-It speaks HTTP, so that ``curl --unix-socket DIR/admin.sock http://node/v1/status`` works as well as the command line.
-Whoever may connect may stop the node; that is decided by the file's mode and by nothing else.
+It speaks HTTP, so ``curl --unix-socket DIR/admin.sock http://node/v1/status`` works as well as the command line. The
+mode of the socket's file alone decides which users may connect; each of them may stop the node.
 
 ::
 
-    GET  /v1/status, /v1/members, /metrics, ...   all that can be read elsewhere too (deca_node.daemon.web.server)
-    GET  /v1/events?last=N&follow=1               the newest log lines, and those that come
+    GET  /v1/status, /v1/members, /metrics, ...   everything that the port answers (deca_node.daemon.web.server)
+    GET  /v1/events?last=N&follow=1               the newest log lines, and new ones as they come
     POST /v1/pause, resume, checkpoint, leave, stop
 """
 
@@ -39,15 +39,19 @@ class AdminSocket:
         self._server = Server(app)
 
     async def open(self) -> None:
-        """Begin to answer. A node that cannot (on a filesystem without sockets) says so and goes on without."""
+        """Begin to answer. If the filesystem has no sockets, the node logs that and goes on without one."""
         try:
             await self._server.listen_unix(self._path)
         except OSError as problem:
             why = problem.strerror or problem
-            log.warning("no socket at %s (%s): this node cannot be asked for its status", self._path, why)
+            log.warning(
+                "there is no socket at %s (%s); commands such as deca-node status cannot reach this node",
+                self._path,
+                why,
+            )
 
     async def close(self) -> None:
-        """End answering; whoever listens to the log hears its end."""
+        """End answering. Listeners get the rest of the log, then its end."""
         self._events.end()
         await self._server.close()
         self._path.unlink(missing_ok=True)
@@ -64,7 +68,7 @@ def _asking(node: NodeAdmin, verb: Verb) -> Handler:
 
 
 class _Following:
-    """Answers with log lines, to so many listeners at a time."""
+    """Answers with log lines, to at most LISTENERS_MAX listeners at a time."""
 
     def __init__(self, events: EventLog) -> None:
         self._events = events
@@ -74,11 +78,13 @@ class _Following:
         try:
             last = int(request.query.get("last", LAST_DEFAULT))
         except ValueError:
-            return json_response(to_json({"sentence": "last is a number of lines"}), status=400)
+            return json_response(to_json({"sentence": "last must be a number of lines"}), status=400)
         if request.query.get("follow") != "1":
             return web.Response(text="".join(line + "\n" for line in self._events.last(last)))
         if self._listeners >= LISTENERS_MAX:
-            return json_response(to_json({"sentence": f"{LISTENERS_MAX} listen already"}), status=503)
+            return json_response(
+                to_json({"sentence": f"{LISTENERS_MAX} listeners follow the log already; try again later"}), status=503
+            )
         return await self._follow(request, last)
 
     async def _follow(self, request: web.Request, last: int) -> web.StreamResponse:
@@ -90,7 +96,7 @@ class _Following:
                 async for line in lines:
                     await response.write(line.encode() + b"\n")
         except ConnectionError:
-            # The listener has left, which is how every following ends.
+            # The listener has gone. That is the usual end.
             pass
         finally:
             self._listeners -= 1

@@ -1,17 +1,17 @@
-// The page of one node. Every so often it asks the node what is new, and draws what can be seen of it.
+// The page of one node. It asks the node for news at intervals, and draws the charts that are in view.
 //
 //   ask -> state -> tell (text, tables)            at once
-//               \-> charts marked as out of date   drawn one per frame, where the reader is looking
+//               \-> charts marked as out of date   drawn one per frame, if they are in view
 //
-// In a report (deca-node report) the answers are in the page, and nobody is asked.
+// In a report (deca-node report) the data are in the page, and no node is asked.
 // Names come from other machines: they enter the page as text only, and plotly gets them escaped.
 "use strict";
 
 const ASK_SECONDS = 1.5;
 const ANSWER_SECONDS = 10;
 const EVENTS = 50;
-const POINTS_MAX = 2000; // the node sends no more either
-const LABELS_MAX = 24; // members whose names are written beside them; of more, the pointer tells
+const POINTS_MAX = 2000; // the node sends at most this many
+const LABELS_MAX = 24; // with more members, names are shown under the pointer only
 const SMOOTHING_POINTS = 16;
 const MIB = 2 ** 20;
 
@@ -25,7 +25,7 @@ const $ = (id) => document.getElementById(id);
 
 async function ask(path) {
   const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_SECONDS * 1000) });
-  if (!answer.ok) throw new Error((await answer.text()).trim() || `the node answers ${answer.status}`);
+  if (!answer.ok) throw new Error((await answer.text()).trim() || `the node answered with status ${answer.status}`);
   return answer.json();
 }
 
@@ -38,11 +38,11 @@ async function refresh() {
   const moved = mapKey(status, members) !== state.mapKey;
   if (moved || restarted) state.map = await ask("/v1/map");
   Object.assign(state, { status, members, events, began, mapKey: mapKey(status, members) });
-  if (restarted && !history.whole) state.next = 0; // what this page holds is of the process before; ask for all
+  if (restarted && !history.whole) state.next = 0; // the page's points come from the process before: ask for all
   else takeIn(history);
 }
 
-// What the map depends on; it is larger than the rest and seldom changes.
+// The facts on which the map depends. The map is large and seldom changes.
 function mapKey(status, members) {
   return JSON.stringify([status.position && status.position.activation, status.phase, members.map((m) => [m.name, m.state])]);
 }
@@ -57,14 +57,14 @@ function takeIn(history) {
   state.evaluations = history.evaluations;
 }
 
-// A finished run's page: what the node told last.
+// The page of a finished run, from the last data that the node wrote.
 function report(told) {
   const { status, members, map, history, events } = told;
   Object.assign(state, { status, members, map, events, began: Math.round(status.time - status.uptime_seconds) });
   takeIn(history);
   tell();
   const when = new Date(status.time * 1000).toLocaleString([], { hour12: false, dateStyle: "medium", timeStyle: "short" });
-  put("about", `${$("about").textContent} · a report, as of ${when}`);
+  put("about", `${$("about").textContent} · report of ${when}`);
   $("awaits").hidden = true;
   const facts = Object.entries(told.agreed).map(([name, value]) => {
     const row = element("tr");
@@ -135,7 +135,7 @@ function tell() {
   $("phase").className = `badge ${s.ready ? "ready" : "notready"}`;
   const print = s.fingerprint ? `, fingerprint ${s.fingerprint.slice(0, 16)}` : "";
   put("about", `run ${s.run}${print} · up for ${span(s.uptime_seconds)} · deca-node ${s.version}`);
-  put("awaits", s.awaits ? `Waits for ${s.awaits}` : "");
+  put("awaits", s.awaits ? `Waiting for ${s.awaits}` : "");
   $("trouble").hidden = !s.warning;
   put("trouble", s.warning ? `Last warning: ${s.warning}` : "");
   tellGone(s.peers.filter((peer) => peer.member === "dead"));
@@ -145,18 +145,18 @@ function tell() {
   tellEvents();
 }
 
-// Which node is lost, and why nothing else stopped.
+// Which nodes are lost, and that the others go on.
 function tellGone(peers) {
   const why = peers.map((peer) => peer.why || `${peer.name} is given up`).join("; ");
   $("gone").hidden = !peers.length;
-  put("gone", peers.length ? `${why}. Nobody waits for it: visits go on among the others.` : "");
+  put("gone", peers.length ? `${why}. The others do not wait for it; they train on.` : "");
 }
 
 function tellTrouble(problem) {
   state.silentSince ??= Date.now() / 1000;
   const why = problem.name === "TypeError" || problem.name === "TimeoutError" ? "it may have ended" : problem.message;
   $("trouble").hidden = false;
-  put("trouble", `No answer from this node since ${clock(state.silentSince)} (${why}). What is shown is what it told last.`);
+  put("trouble", `No answer from this node since ${clock(state.silentSince)} (${why}). The page shows its last data.`);
   $("phase").className = "badge notready";
   put("phase", "no answer");
 }
@@ -175,7 +175,7 @@ function tellTiles(s) {
   const tiles = [
     ["training loss", number(s.train_loss, 4)],
     ["held-out loss", number(s.heldout_loss, 4)],
-    // Of a classifier only: a tile without a value is hidden.
+    // Classifiers only: a tile without a value is hidden.
     ["accuracy", s.heldout_accuracy == null ? null : number(s.heldout_accuracy, 3)],
     ["macro-F1", s.heldout_macro_f1 == null ? null : number(s.heldout_macro_f1, 3)],
     ["consensus distance", small(s.consensus_distance)],
@@ -200,7 +200,7 @@ function tellTiles(s) {
   });
 }
 
-// How an edge of this node, or a peer without one, is doing; the names are those of the colours.
+// The state of an edge of this node, or of a peer without an edge, as the name of a colour.
 function health(peer) {
   const p = state.status.position;
   const early = p && p.step > 0 && p.step < p.steps; // at the end of a visit every edge is closed
@@ -211,7 +211,7 @@ function health(peer) {
 
 const dot = (peer) => (peer.state === "up" ? "good" : peer.neighbour || ["refused", "quarantined"].includes(peer.state) ? "bad" : "unseen");
 const COLUMNS = [
-  // heading, what it is sorted by, what is shown, class
+  // heading, sort key, text, class
   ["peer", (p) => p.name, (p) => p.name, "words"],
   ["state", (p) => p.state, (p) => p.state, "words"],
   ["edge", (p) => p.edge + p.neighbour, (p) => p.edge || (p.neighbour ? "neighbour" : ""), "words"],
@@ -221,7 +221,7 @@ const COLUMNS = [
   ["sent", (p) => total(p.sent_bytes), (p) => size(total(p.sent_bytes)), ""],
   ["received", (p) => total(p.received_bytes), (p) => size(total(p.received_bytes)), ""],
   ["address", (p) => p.address, (p) => p.address, "words"],
-  ["what was last wrong", (p) => p.why, (p) => p.why, "why"],
+  ["last problem", (p) => p.why, (p) => p.why, "why"],
 ];
 
 function tellHeadings() {
@@ -305,7 +305,7 @@ function layout(x, y, more = {}) {
   };
 }
 
-// Ticks at 1, 2 and 5 where few powers of ten are in sight.
+// A logarithmic axis; ticks at 1, 2 and 5 if it shows few powers of ten.
 function logarithmic(values) {
   const known = values.filter((value) => value > 0);
   const decades = Math.log10(known.reduce((a, b) => Math.max(a, b), 0) / known.reduce((a, b) => Math.min(a, b), Infinity));
@@ -314,7 +314,7 @@ function logarithmic(values) {
 
 const line = (x, y, name, colour, more = {}) => ({ x, y, name, mode: "lines", line: { color: colour, width: 2 }, ...more });
 const steps = () => state.points.ordinal.map((ordinal) => ordinal + 1);
-const positive = (values) => values.map((value) => (value > 0 ? value : null)); // a logarithm has no place for nought
+const positive = (values) => values.map((value) => (value > 0 ? value : null)); // 0 has no logarithm
 
 function runningMean(values, width) {
   const kept = [];
@@ -367,7 +367,7 @@ function drawBytes() {
   ], layout("step", "MiB", { yaxis: { rangemode: "tozero" } })];
 }
 
-// Members stand on a circle in the order of their names, so that nobody moves when somebody comes or goes elsewhere.
+// Members are on a circle in the order of their names, so a change in their edges moves none of them.
 function drawGraph() {
   const names = [...new Set([...state.members.map((m) => m.name), ...state.map.members])].sort();
   const place = new Map(names.map((name, i) => {
@@ -379,7 +379,7 @@ function drawGraph() {
   return [[...drawEdges(place), drawMembers(names, place)], layout("", "", more)];
 }
 
-// One trace for all edges that look the same: a full graph of many members has thousands.
+// One trace for all edges that look the same, because a full graph of many members has thousands of edges.
 function drawEdges(place) {
   const own = state.status.name;
   const peers = new Map(state.status.peers.map((peer) => [peer.name, peer]));
@@ -391,7 +391,7 @@ function drawEdges(place) {
     const [[ax, ay], [bx, by]] = [place.get(a), place.get(b)];
     const peer = a === own ? peers.get(b) : b === own ? peers.get(a) : null;
     const trace = peer ? edgesLike(seen, health(peer), weight) : unseen;
-    // The middle is a point of its own, so that the pointer finds the edge there.
+    // A point in the middle, so that the pointer finds the edge there.
     trace.x.push(ax, (ax + bx) / 2, bx, null);
     trace.y.push(ay, (ay + by) / 2, by, null);
     if (peer) trace.text.push(...Array(4).fill(escaped(edgeWords(peer, weight))));
@@ -423,7 +423,7 @@ function drawMembers(names, place) {
     const said = known.get(name) ?? "unknown";
     if (said === "dead") return ["x", colours.bad, "dead"];
     if (said === "left") return ["square-open", colours.idle, "has left"];
-    if (said === "suspect") return ["diamond", colours.late, "suspect: others do not reach it"];
+    if (said === "suspect") return ["diamond", colours.late, "suspect: it does not answer"];
     return peer && peer.neighbour && peer.state !== "up" ? ["x", colours.bad, peer.state] : ["circle", colours.good, said];
   });
   const points = names.map((name) => place.get(name));
@@ -441,7 +441,7 @@ function drawMembers(names, place) {
   };
 }
 
-const LETTERS = { ".": [0, "to come"], e: [1, "done before this start"], d: [2, "done"], f: [3, "taken over from others"], n: [4, "under way"] };
+const LETTERS = { ".": [0, "to come"], e: [1, "done before this start"], d: [2, "done"], f: [3, "fetched from others"], n: [4, "under way"] };
 
 function drawMap() {
   const { blocks, rounds, first, rows } = state.map;
@@ -468,7 +468,7 @@ const seen = new Set();
 const drawn = {};
 let frame = 0;
 
-// What a chart is made of; one whose key is the same need not be drawn again.
+// The data of a chart. A chart whose key did not change is not drawn again.
 function chartKey(id) {
   const { map, members, status, next, evaluations } = state;
   const look = colours.page;

@@ -1,12 +1,12 @@
-"""A page at ``/`` on which a person sees how the run goes: read-only, and whole without the rest of the internet.
+"""The page at ``/``, on which a person watches the run. It is read-only and loads nothing from the internet.
 
 ::
 
     /                        the page, with /dashboard.js and /dashboard.css beside it
-    /plotly.js               the drawing code, as the Python package plotly has it (which is not imported for it)
-    /v1/history?since=N      lines over steps (deca_node.daemon.status.history)
+    /plotly.js               the drawing code, a file of the Python package plotly
+    /v1/history?since=N      curves over steps (deca_node.daemon.status.history)
     /v1/map                  rounds × blocks, and the graph of the members
-    /v1/events?last=N        the newest log lines, paths left out
+    /v1/events?last=N        the newest log lines, without the paths of files
 """
 
 import importlib.util
@@ -25,7 +25,7 @@ from deca_node.daemon.web.server import Handler, json_response
 EVENTS_DEFAULT, EVENTS_MAX = 50, 200
 SHOWN_LEVELS = frozenset({"info", "warning", "error", "critical"})
 DRAWING_CODE_SECONDS = 86_400
-"""For so long a browser need not ask whether the drawing code, which is large, is still the same."""
+"""A browser keeps the drawing code, which is large, this long without asking."""
 
 POLICY = "; ".join(
     [
@@ -39,8 +39,8 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     ]
 )
-"""Scripts come from the node's own files and from nowhere else. Styles may stand in the page, because plotly writes
-them there; without scripts, and with nothing to be fetched from elsewhere, they can do no more than look odd."""
+"""Scripts come from the node's own files only. Styles within the page are allowed, because plotly writes some; they
+cannot run code or load anything from elsewhere."""
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -49,14 +49,14 @@ HEADERS = {
 }
 
 PATHS = re.compile(r"[^\s'\"(]*[^\s\d'\"(]/[^\s'\")]*|[^\s'\"(]*/[^\s\d'\")][^\s'\")]*")
-"""A word with a slash in it, unless there are figures on both sides: ``round 1/4`` may stay."""
+"""A word with a slash, unless digits are on both sides of it: ``round 1/4`` stays."""
 
 _ASSETS = {"/": "dashboard.html", "/dashboard.js": "dashboard.js", "/dashboard.css": "dashboard.css"}
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 
 
 def add_dashboard(app: web.Application, history: History, events: EventLog) -> None:
-    """Add the page and what it asks for to an application that tells the status already."""
+    """Add the page and its data to an application that has the status already."""
 
     async def points(request: web.Request) -> web.Response:
         since = _number(request, "since", 0)
@@ -78,14 +78,14 @@ def add_dashboard(app: web.Application, history: History, events: EventLog) -> N
 
 
 def plotly_js() -> Path:
-    """Where the package plotly keeps its drawing code; it is looked up, not imported, which would take a second."""
+    """The drawing code in the package plotly. The package is not imported, which would take a second."""
     found = importlib.util.find_spec("plotly")
     assert found is not None and found.submodule_search_locations, "plotly is among the dependencies"
     return Path(found.submodule_search_locations[0]) / "package_data" / "plotly.min.js"
 
 
 def shown_event(line: str) -> Mapping[str, object] | None:
-    """A log line as the page shows it, without the paths of files; None for lines that are for developers."""
+    """A log line as the page shows it, without the paths of files; None for debug lines."""
     event = json.loads(line)
     if event["level"] not in SHOWN_LEVELS:
         return None
@@ -95,12 +95,12 @@ def shown_event(line: str) -> Mapping[str, object] | None:
 def _number(request: web.Request, name: str, default: int) -> int:
     text = request.query.get(name, str(default))
     if not (text.isascii() and text.isdigit() and len(text) <= 15):
-        raise web.HTTPBadRequest(text=f"{name} is a number, 0 or more\n")
+        raise web.HTTPBadRequest(text=f"{name} must be a whole number from 0\n")
     return int(text)
 
 
 def _file(path: Path, cached_seconds: int = 0) -> Handler:
-    """Answers with one file; it comes with an ETag, so that a browser that has it gets no more than "not modified"."""
+    """A handler that answers with one file. The file has an ETag, so a browser that has it gets "not modified"."""
     headers = {
         "Content-Type": f"{_TYPES[path.suffix]}; charset=utf-8",
         "Cache-Control": f"private, max-age={cached_seconds}" if cached_seconds else "no-cache",

@@ -1,10 +1,9 @@
-"""Who may read over HTTP? Whoever is on this machine; anybody else shows a token.
+"""Who may read over HTTP: users of this machine, and others with a token.
 
-The probes and ``/metrics`` answer everybody who reaches the port, as orchestrators and Prometheus expect. The page and
-everything below ``/v1`` tell more. On a loopback address they are for this machine's users, and for those only:
-a page from elsewhere that makes a browser ask here under its own name is turned away by that name. On any other
-address they want the token, as ``Authorization: Bearer TOKEN``, or as the password of the form that a browser
-shows, with any user name.
+The probes and ``/metrics`` answer every request, as orchestrators and Prometheus expect. The page and everything below
+``/v1`` tell more. On a loopback address they answer this machine's users without a token. They refuse a request for
+another host name, because a foreign page could make a browser send one (DNS rebinding). On other addresses they require
+the token, as ``Authorization: Bearer TOKEN``, or as the password in the browser's form, with any user name.
 """
 
 import base64
@@ -22,15 +21,15 @@ from deca_node.protocol.errors import SettingsError
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/startupz", "/metrics"})
 EVERYBODY = "none"
-"""Instead of a token's file: whoever reaches the port may read everything."""
+"""A value of ``http_token`` instead of a file: everybody who reaches the port may read everything."""
 TOKEN_LENGTH_MIN, TOKEN_BYTES_MAX = 16, 4096
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def read_token(path: str) -> str | None:
-    """The token in this file, without white space around it; None where ``path`` is empty or "none". Raises
-    SettingsError where there is no such file, or where what it holds could be guessed."""
+    """The token in this file, without white space around it; None if ``path`` is empty or "none". Raises SettingsError
+    if the file cannot be read, or if its token is so short that it could be guessed."""
     if path in {"", EVERYBODY}:
         return None
     try:
@@ -48,7 +47,7 @@ def read_token(path: str) -> str | None:
 
 
 def guard(host: str, token_file: str = "") -> Middleware:
-    """What every request for an address at ``host`` passes first. Raises SettingsError as :func:`read_token` does."""
+    """The check that every request to a port at ``host`` passes first. Raises SettingsError like :func:`read_token`."""
     token = read_token(token_file)
 
     @web.middleware
@@ -58,9 +57,13 @@ def guard(host: str, token_file: str = "") -> Middleware:
         if token is not None:
             return await handler(request) if _shows(request, token) else _asked_for_token()
         if not is_loopback(host):
-            return _refused("this is told on the node's own machine only; set http_token to read it from elsewhere")
+            return _refused(
+                "this page answers on the node's own machine only; set http_token to read it from elsewhere"
+            )
         if not _asks_this_machine(request):
-            return _refused(f"this node answers at its address and as localhost, not as {request.host!r}")
+            return _refused(
+                f"this node answers at its address and as localhost, not as {request.host!r}; set http_token"
+            )
         return await handler(request)
 
     return pass_on
@@ -83,7 +86,7 @@ def _shows(request: web.Request, token: str) -> bool:
             return False
     elif scheme.lower() != "bearer":
         return False
-    # Headers are bytes; what of them is no UTF-8 stands in the text as surrogates, and is no token of ours.
+    # Bytes of a header that are not UTF-8 arrive as surrogates. No token has them.
     return hmac.compare_digest(given.strip().encode(errors="surrogateescape"), token.encode())
 
 
@@ -93,4 +96,4 @@ def _refused(sentence: str) -> web.Response:
 
 def _asked_for_token() -> web.Response:
     realm = {"WWW-Authenticate": 'Basic realm="deca-node: the token is the password", charset="UTF-8"'}
-    return web.Response(text="this needs the node's token\n", status=401, headers=realm)
+    return web.Response(text="this page needs the node's token\n", status=401, headers=realm)

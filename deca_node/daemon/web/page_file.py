@@ -1,7 +1,7 @@
-"""What the node's page shows, kept in the node's folder: for a report when there is no node left to ask.
+"""``DIR/page.json``: the data of the node's page, for a report after the node has ended.
 
-Written now and then and at the end, aside and then renamed. Lines over steps are not in it: they are in
-``metrics.jsonl`` anyway.
+The file is written at intervals and at the end, aside and then renamed. Curves over steps are not in it, because
+``metrics.jsonl`` has them.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ EVERY_SECONDS = 10.0
 
 
 class LastPage:
-    """``DIR/page.json``: status, members, map and events as the page asks for them, by these names."""
+    """Writes status, members, map and events into ``DIR/page.json``, under these names."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class LastPage:
             await self.write()
 
     async def write(self) -> None:
-        """As it is now. A disk that is full is told of elsewhere; then what was written before stands."""
+        """Write the file. On a full disk the older file stays; the journal reports the disk."""
         text = self._text()
         with contextlib.suppress(OSError):
             await asyncio.to_thread(write_file, self._path, [text.encode()])

@@ -1,17 +1,17 @@
-"""What a node tells over HTTP: whether it lives, whether it takes part, its status and its metrics. Nothing here
-changes anything; what does is for the socket in the node's own folder (:mod:`deca_node.daemon.web.admin_socket`).
+"""The HTTP server: probes, status and metrics. Everything here is read-only; requests such as stop are for the socket
+in the node's folder (:mod:`deca_node.daemon.web.admin_socket`).
 
 ::
 
     /livez       200 as long as the event loop answers; the trainer's state does not matter
-    /startupz    200 once the model is loaded
+    /startupz    200 once the model is loaded, else 503 with the reason
     /readyz      200 while the node takes part in the run, else 503 with the reason
     /metrics     for Prometheus
     /v1/status   everything about the node, as JSON
-    /v1/members  everybody whom the membership knows, as JSON
+    /v1/members  all members that the membership knows, as JSON
 
-The page at ``/`` and what it draws from is :mod:`deca_node.daemon.web.dashboard`; who may read what on a port is
-:mod:`deca_node.daemon.web.guard`.
+:mod:`deca_node.daemon.web.dashboard` adds the page at ``/`` and its data. :mod:`deca_node.daemon.web.guard` decides who
+may read what on a port.
 """
 
 import asyncio
@@ -35,23 +35,23 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 BODY_BYTES_MAX = 4096
 CONNECTIONS_MAX = 64
 REQUEST_SECONDS = 10.0
-"""A connection on which no whole request has come by then is cut, however busily it sends."""
+"""A new connection is cut after this time without a complete request, even if it keeps sending."""
 IDLE_SECONDS = 30.0
 ANSWER_SECONDS = 120.0
-"""And one that has not taken its answer, or completed another request, so long after the last."""
+"""A connection is cut this long after its last request, if it has not read the answer or sent another request."""
 PATROL_SECONDS = 1.0
 SHUTDOWN_SECONDS = 1.0
 
 
 def application(node: NodeAdmin) -> web.Application:
-    """Everything that may be read."""
+    """The paths above, to read."""
     app = web.Application(client_max_size=BODY_BYTES_MAX)
     app.add_routes([web.get(path, handler) for path, handler in _reading(node).items()])
     return app
 
 
 def json_response(text: str, status: int = 200) -> web.Response:
-    """An answer that is JSON already."""
+    """An answer whose text is JSON."""
     return web.Response(text=text + "\n", status=status, content_type="application/json")
 
 
@@ -88,15 +88,15 @@ def _probe(good: bool, why_not: str) -> web.Response:
 
 
 class _Strangers(logging.Filter):
-    """Whoever sends what is no HTTP has got an answer that says so. In the log it is a line for those who look for it,
-    and no traceback: everybody who reaches the port could write as many as there is room for."""
+    """Turns the traceback for a malformed request into one debug line. The caller has got an answer that says what is
+    wrong. Without this, everybody who reaches the port could fill the log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let everything else pass, which is a mistake of this program's."""
+        """Let all other records pass: they are errors of this program."""
         problem = record.exc_info[1] if record.exc_info else None
         if not isinstance(problem, HttpProcessingError):
             return True
-        log.debug("over HTTP came what is no request: %s", " ".join(str(problem).split())[:200])
+        log.debug("a malformed HTTP request: %s", " ".join(str(problem).split())[:200])
         return False
 
 
@@ -105,7 +105,7 @@ log.addFilter(_Strangers())
 
 
 class Server:
-    """An application behind a listening socket of either kind."""
+    """An application behind a listening TCP or Unix socket."""
 
     def __init__(self, app: web.Application) -> None:
         self._runner = web.AppRunner(
@@ -113,19 +113,19 @@ class Server:
         )
         self._server: asyncio.AbstractServer | None = None
         self._last: dict[asyncio.BaseTransport, float] = {}
-        """When the last request on a connection was handled; infinity while it is."""
+        """The time at which each connection's last request was answered; infinity while it is being answered."""
         self._patrol: asyncio.Task[None] | None = None
         app.middlewares.insert(0, self._noted)
 
     async def listen_tcp(self, address: Address) -> Address:
-        """Listen at ``address``; port 0 takes a free one. Returns what was taken. Raises AddressError."""
+        """Listen at ``address`` (port 0: any free port); returns the address in use. Raises AddressError."""
         await self._begin()
         try:
             server = await asyncio.get_running_loop().create_server(self._protocol, address.host, address.port)
         except OSError as problem:
             raise AddressError(
                 f"cannot answer HTTP at {address}: {problem.strerror or problem}; "
-                "stop what listens there, or choose another --http"
+                "stop the program that listens there, or choose another --http"
             ) from None
         self._server = server
         host, port = server.sockets[0].getsockname()[:2]
@@ -138,7 +138,7 @@ class Server:
         self._server = await asyncio.get_running_loop().create_unix_server(self._protocol, sock=bound)
 
     async def close(self) -> None:
-        """End listening, and every connection."""
+        """End listening, and close every connection."""
         if self._patrol:
             self._patrol.cancel()
         if self._server:
@@ -161,7 +161,7 @@ class Server:
             self._last[transport] = asyncio.get_running_loop().time()
 
     async def _cut_the_slow(self) -> None:
-        """Nobody holds a connection by sending a request letter by letter, or by not taking the answer."""
+        """Cut connections that send a request too slowly or do not read their answer."""
         clock, since = asyncio.get_running_loop().time, dict[asyncio.BaseTransport, float]()
         while True:
             await asyncio.sleep(PATROL_SECONDS)
@@ -176,7 +176,7 @@ class Server:
                     transport.abort()
 
     def _protocol(self) -> asyncio.BaseProtocol:
-        """For a new connection; one too many is turned away."""
+        """The protocol of a new connection. A connection beyond the limit is closed at once."""
         server = self._runner.server
         assert server is not None
         return server() if len(server.connections) < CONNECTIONS_MAX else _TurnedAway()

@@ -1,7 +1,7 @@
 """A Unix socket at a path of any length, for this user only.
 
-The kernel takes paths of about a hundred bytes, and a node's folder may be deeper than that. Then the folder is
-opened, and the socket named through the open folder, which is always short.
+The kernel takes socket paths of up to about a hundred bytes, and the path of a node's folder may be longer. Then the
+folder is opened, and the socket is named through the open folder, which makes a short path.
 """
 
 import contextlib
@@ -11,20 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PATH_BYTES_MAX = 103
-"""What every system takes; Linux has room for four more."""
+"""A length that every system takes. Linux takes four bytes more."""
 
 OWNER_ONLY = 0o600
 BACKLOG = 16
 
 
 def bind(path: Path) -> socket.socket:
-    """A listening socket at ``path``; one that a dead process left there is replaced. Raises OSError."""
+    """A listening socket at ``path``. The socket of a dead process is replaced. Raises OSError."""
     path.unlink(missing_ok=True)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with _short(path) as name:
             bound.bind(name)
-            # Nobody can connect before listen, so there is no moment at which others could.
+            # A client can connect only after listen, so the mode is right before the first one.
             path.chmod(OWNER_ONLY)
         bound.listen(BACKLOG)
         bound.setblocking(False)

@@ -92,7 +92,7 @@ def test_the_facts_are_in_it(deca: Deca, files: TlsFiles) -> None:
     assert certificate["fingerprint"].startswith("sha256:") and certificate["valid_until"].endswith("UTC")
     listing = {entry["path"]: entry for entry in json.loads(found["listing.json"])}
     assert listing["start/embedding.safetensors"]["bytes"] == len(b"weights of the embedding")
-    removed = found["README.txt"].partition("Removed on the way in: ")[2].partition(".\n")[0].split(", ")
+    removed = found["README.txt"].partition("Removed from these files: ")[2].partition(".\n")[0].split(", ")
     assert sorted(removed) == ["a known secret (1 times)", "a private key (2 times)", "a token (1 times)"]
     assert "status.json" in found["README.txt"]
 
@@ -112,7 +112,7 @@ def test_a_node_that_has_ended(deca: Deca) -> None:
 def test_nothing_is_overwritten(deca: Deca) -> None:
     Path("mine").write_text("my notes")
     outcome = deca("debug", "mine")
-    assert (outcome.code, outcome.err) == (10, "error: mine is there already; name a file that is not\n")
+    assert (outcome.code, outcome.err) == (10, "error: mine exists already; give the name of a new file\n")
     assert Path("mine").read_text() == "my notes"
     assert deca("debug", "nowhere/out.tar.gz").code == 10
 

@@ -68,7 +68,7 @@ def test_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "write_speed", lambda *_: 1e9)
     found = preflight.check_disk(tmp_path / "north", {"start": 3000, "checkpoints": 500})
     assert found.verdict is Verdict.OK
-    assert "2.5 kB still to be written" in found.says and "3.5 kB are for checkpoints" in found.says
+    assert "the run will write 2.5 kB to" in found.says and "3.5 kB are for checkpoints" in found.says
     assert (found.facts["needed_bytes"], found.facts["present_bytes"]) == (3500, 1000)
     found = preflight.check_disk(tmp_path / "north", {"start": 10**18})
     assert (found.verdict, found.do.startswith("make room for")) == (Verdict.FAILED, True)
@@ -76,7 +76,7 @@ def test_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = preflight.check_disk(tmp_path / "north", {"checkpoints": 4 * 10**6})
     assert (found.verdict, found.do) == (
         Verdict.WARNING,
-        "a faster disk: one checkpoint within a visit takes 2 s here",
+        "use a faster disk: one checkpoint within a visit takes 2 s here",
     )
 
 
@@ -92,7 +92,7 @@ def test_a_port_that_is_taken() -> None:
         listener.listen()
         address = Address("127.0.0.1", listener.getsockname()[1])
         found = preflight.check_port("listen", address, "--listen")
-        assert (found.verdict, found.do) == (Verdict.FAILED, "stop what listens there, or another --listen")
+        assert (found.verdict, found.do) == (Verdict.FAILED, "stop the program that listens there, or choose another --listen")
     assert preflight.check_port("listen", address, "--listen").verdict is Verdict.OK
     assert preflight.check_port("http", Address("203.0.113.7", 80), "--http").verdict is Verdict.FAILED
 

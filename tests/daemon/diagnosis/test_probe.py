@@ -174,4 +174,4 @@ def test_nobody_nowhere_and_never() -> None:
     assert (nobody.stage, nobody.kind) == (Stage.CONNECT, Obstacle.NOBODY)
     assert (nowhere.stage, nowhere.kind) == (Stage.LOOKUP, Obstacle.NAME)
     assert (never.stage, never.kind) == (Stage.TLS, Obstacle.SILENT)
-    assert never.problem == "connected, and then no answer within 1 s"
+    assert never.problem == "connected, but no answer within 1 s"

@@ -214,7 +214,7 @@ def test_the_start_model_comes_without_anything_else(tmp_path: Path) -> None:
             assert {p.name for p in into.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
             assert (into / "model.safetensors").read_bytes() == weights, "the copy that most donors have"
             assert there.donors["odd"].served["pieces"] == 0
-            with pytest.raises(StorageError, match="is there already"):
+            with pytest.raises(StorageError, match="exists already"):
                 await fetcher.fetch_start(there.addresses, into, RUN, 10**9)
 
     asyncio.run(scene())

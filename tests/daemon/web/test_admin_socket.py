@@ -156,4 +156,4 @@ def refused(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
 
     caplog.set_level("WARNING", "deca")
     asyncio.run(life())
-    assert "cannot be asked for its status" in caplog.text
+    assert "cannot reach this node" in caplog.text
