@@ -92,7 +92,10 @@ def test_a_port_that_is_taken() -> None:
         listener.listen()
         address = Address("127.0.0.1", listener.getsockname()[1])
         found = preflight.check_port("listen", address, "--listen")
-        assert (found.verdict, found.do) == (Verdict.FAILED, "stop the program that listens there, or choose another --listen")
+        assert (found.verdict, found.do) == (
+            Verdict.FAILED,
+            "stop the program that listens there, or choose another --listen",
+        )
     assert preflight.check_port("listen", address, "--listen").verdict is Verdict.OK
     assert preflight.check_port("http", Address("203.0.113.7", 80), "--http").verdict is Verdict.FAILED
 
