@@ -1,6 +1,6 @@
-"""Taking over a run from a member: its settings, and the start model where this machine has none.
+"""Takes over a run from a member: its settings, and the start model where this machine has none.
 
-What is taken over is kept in the node's folder, so that the next start needs nobody's help::
+Both are kept in the node's folder, so that the next start needs no member::
 
     DIR/run.toml    the run's settings
     DIR/model/      the start model
@@ -32,10 +32,11 @@ PAUSE_SECONDS = 3.0
 
 
 def adopt_run(loaded: Loaded, own: OwnAddress, security: Security, note: Note) -> Loaded:
-    """``loaded`` with the settings and the start model of the run of the members in ``join``.
+    """``loaded`` with the settings and the start model of the run, from the members in ``join``.
 
-    Run settings that the user chose must be the members' own; a model that the user named is left alone. ``note``
-    takes what there is to say meanwhile. Raises TransferError where no member answers, SettingsError or StorageError.
+    Run settings that the user has chosen must equal the members'. A model that the user has named is not replaced.
+    ``note`` takes sentences about the progress. Raises TransferError where no member answers, SettingsError where the
+    settings differ or are malformed, and StorageError where files cannot be written.
     """
     directory = Path(loaded.node.dir)
     try:
@@ -50,7 +51,7 @@ class _Adoption:
         endpoint = Endpoint(own.listen, security.credentials, security.verify)
 
         def channel(_seed: str, address: Address) -> grpc.aio.Channel:
-            # Who listens there is not known yet; TLS makes sure that it is one of the federation.
+            # The name of the member there is not known yet. TLS makes sure that it belongs to the federation.
             return endpoint.channel("", address)
 
         self._loaded = loaded
@@ -59,7 +60,7 @@ class _Adoption:
         self._members = {str(seed): seed for seed in loaded.node.seeds}
 
     async def adopt(self) -> Loaded:
-        """The settings first, since the model is asked for by them."""
+        """Get the settings first: the request for the model needs the agreement."""
         run_file, model = self._directory / RUN_FILE, self._directory / MODEL_FOLDER
         offer = None if run_file.exists() else await self._offer()
         run = self._settings(run_file, offer)
@@ -72,8 +73,8 @@ class _Adoption:
         return dataclasses.replace(self._loaded, run=run, node=dataclasses.replace(self._loaded.node, model=str(model)))
 
     def _settings(self, run_file: Path, offer: Offer | None) -> RunSettings:
-        """The run's settings, from the members or from the file that an earlier start kept. What cannot be used is
-        not kept."""
+        """The run's settings, from the members or from the file that an earlier start kept. Settings that are refused
+        are not kept."""
         if offer is None:
             run = load_settings({}, {}, run_file, None).run
             self._refuse_other_choices(run)
@@ -98,7 +99,9 @@ class _Adoption:
                 return next(iter(offers.values()))
             why = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
             await asyncio.sleep(PAUSE_SECONDS)
-        raise TransferError(f"no member told about the run ({why}); is the address right, and is the node there up?")
+        raise TransferError(
+            f"no member gave the run's settings ({why}); check the address, and whether a node runs there"
+        )
 
     def _refuse_other_choices(self, run: RunSettings) -> None:
         for name, source in self._loaded.sources.items():

@@ -1,7 +1,7 @@
-"""Giving block versions and the start model to late nodes, without ever getting in the way of training.
+"""Answers the requests of late nodes for block versions and the start model, without slowing down training.
 
-Giving is a courtesy with limits: a few askers at a time and one stream each, an upload limit of its own beside the
-node's, and files are read and hashed in threads. Whoever asks too much is told so and comes again.
+There are limits: a few callers at a time, one stream per caller, and an upload limit within that of the node. Files are
+read and hashed in threads. A caller beyond the limits is told to ask again later.
 """
 
 import asyncio
@@ -36,16 +36,18 @@ DESCRIBES_MAX = 16
 REQUEST_PIECES_MAX = 64
 NAME_LENGTH_MAX = 200
 WRITE_SECONDS_MAX = 60.0
-"""An asker that takes no piece for so long gives its seat up."""
+"""A caller that takes no piece for this long loses its seat."""
 
 Result = TypeVar("Result")
 Request = TypeVar("Request", pb.DescribeRequest, pb.FetchRequest)
 
 
 class Donor:
-    """One node's giving side. ``position`` says on which activation it works, ``agreement`` what it agreed on (None:
-    still loading), ``settings`` is the run's in TOML; ``throttles`` are taken from before each piece goes out, in this
-    order; ``verify`` is asked about every caller, as for a Hello (None: everybody is welcome).
+    """Gives files from the node's folder ``directory`` and, where it is set, from ``model_folder``.
+
+    ``position`` gives the activation on which the node works, ``agreement`` the agreement (None while the node loads).
+    ``settings`` are the run's settings as TOML. Before a piece goes out its bytes are taken from each of ``throttles``,
+    in this order. ``verify`` checks every caller as it does for a Hello (None: every caller is welcome).
 
     ``served`` counts ``pieces``, ``bytes`` and ``refused`` requests.
     """
@@ -74,8 +76,8 @@ class Donor:
         self.served: Counter[str] = Counter()
 
     def handlers(self) -> tuple[Handler, ...]:
-        """For the node's server: :meth:`Endpoint.add` takes them."""
-        # Without serializers messages are bytes; the stubs insist on them.
+        """The handlers for :meth:`Endpoint.add`."""
+        # Without serializers messages are bytes. The stubs require serializers.
         unary, stream = (
             cast(Any, f) for f in (grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler)
         )
@@ -83,10 +85,10 @@ class Donor:
         return (grpc.method_handlers_generic_handler(SERVICE, methods),)
 
     def close(self) -> None:
-        """Give no more: what is being hashed is given up. Open streams end with the server."""
+        """Stop giving, and abandon hashing that is under way. Open streams end with the server."""
         self._reader.close()
 
-    # --- what there is ------------------------------------------------------------------------------
+    # --- what this node has -------------------------------------------------------------------------
 
     async def _describe(self, message: bytes, context: Context) -> bytes:
         request = await self._admitted(pb.DescribeRequest(), message, context)
@@ -121,7 +123,7 @@ class Donor:
         except OSError as problem:
             await self._refuse(context, grpc.StatusCode.DATA_LOSS, f"the start model cannot be read: {problem}")
 
-    # --- giving it ----------------------------------------------------------------------------------
+    # --- giving pieces ------------------------------------------------------------------------------
 
     async def _fetch(self, message: bytes, context: Context) -> None:
         request = await self._admitted(pb.FetchRequest(), message, context)
@@ -149,7 +151,8 @@ class Donor:
         self.served["bytes"] += len(data)
 
     async def _asked_for(self, request: pb.FetchRequest, context: Context) -> tuple[Item, StockFile]:
-        """The item of our own tables that the request means; what it says is only looked up in them."""
+        """The item that the request names. Requests are looked up in this node's own tables and used for nothing
+        else."""
         if request.WhichOneof("item") == "version":
             version = request.version
             item, sha256 = Item(version.activation, version.block, version.bytes), version.sha256
@@ -162,11 +165,11 @@ class Donor:
         return item, stored
 
     async def _opened(self, item: Item, stored: StockFile, context: Context) -> Any:
-        """The file, open: from now on it may be deleted without harm to this request."""
+        """The open file. It may be deleted from now on without harm to this request."""
         try:
             return await asyncio.to_thread(stored.path.open, "rb")
         except OSError:
-            await self._refuse(context, grpc.StatusCode.NOT_FOUND, f"this node has {item} no more")
+            await self._refuse(context, grpc.StatusCode.NOT_FOUND, f"this node no longer has {item}")
 
     async def _sums(self, item: Item, stored: StockFile, context: Context) -> tuple[bytes, ...]:
         try:
@@ -174,10 +177,11 @@ class Donor:
         except DamagedError as problem:
             await self._refuse(context, grpc.StatusCode.DATA_LOSS, str(problem))
         except OSError:
-            await self._refuse(context, grpc.StatusCode.NOT_FOUND, f"this node has {item} no more")
+            await self._refuse(context, grpc.StatusCode.NOT_FOUND, f"this node no longer has {item}")
 
     async def _once(self, key: object, work: Callable[..., Result], *args: object) -> Result:
-        """Hash something, one at a time, and once for all who wait for it, whoever of them goes away meanwhile."""
+        """Hash something: one job at a time, and one job for all callers that wait for the same result. It goes on if a
+        caller leaves."""
 
         async def job() -> Result:
             async with self._hashing:
@@ -186,7 +190,7 @@ class Donor:
         def done(task: "asyncio.Task[Result]") -> None:
             del self._jobs[key]
             if not task.cancelled():
-                task.exception()  # those who waited have it; it may be that there are none
+                task.exception()  # marks it as read: it may be that no caller waits any more
 
         if key not in self._jobs:
             self._jobs[key] = asyncio.create_task(job())
@@ -222,7 +226,7 @@ class Donor:
     async def _seat(self, seats: "_Seats", context: Context) -> AsyncIterator[None]:
         caller = _caller(context)
         if not seats.take(caller):
-            sentence = f"this node serves {seats.seats} others, or this caller already; ask again later"
+            sentence = f"this node serves {seats.seats} others already, or this caller; ask again later"
             await self._refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, sentence)
         try:
             yield
@@ -235,7 +239,7 @@ class Donor:
 
 
 class _Seats:
-    """So many callers at a time, each of them once."""
+    """Limits how many callers are served at a time. A caller takes at most one seat."""
 
     def __init__(self, seats: int) -> None:
         self.seats = seats
@@ -252,11 +256,11 @@ class _Seats:
 
 
 def _caller(context: Context) -> str:
-    """Who asks: the names in its certificate, or without one its connection."""
+    """The caller: the names in its certificate, or its connection where there is no certificate."""
     identities = context.peer_identities()
     return " ".join(sorted(i.decode(errors="replace") for i in identities)) if identities else str(context.peer())
 
 
 def _brief(item: Item) -> str:
-    """What somebody else called it."""
+    """An item as the caller named it, cut to a safe length."""
     return repr(str(item)[:200])

@@ -1,8 +1,8 @@
-"""Getting a list of files from several donors at once, each at its own pace.
+"""One attempt to download a list of files from several donors at once, each at its own pace.
 
-One worker per donor takes pieces from the pool, asks its donor for them in one stream, and checks and writes each as
-it comes. A donor that dies, is busy or gives rubbish costs what it had not sent yet: that goes back to the pool, for
-the others. When no worker can do more the download is over, whether or not everything is there.
+One worker per donor takes pieces from the pool, asks its donor for them in one stream, and checks and writes each piece
+when it comes. If a donor dies, is busy or sends bad pieces, the pieces that it has not sent go back to the pool. The
+attempt is over when no worker can do more, whether or not all files are complete.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from deca_node.protocol.errors import WireError
 from deca_node.protocol.options import Note
 
 Blame = Callable[[str, WireError], None]
-"""What to do about a donor that broke the rules."""
+"""Called with a donor that broke the rules, and the error."""
 
 _HAS_NOT = {
     grpc.StatusCode.NOT_FOUND,
@@ -38,7 +38,9 @@ _HAS_NOT = {
 
 @dataclass(frozen=True)
 class FetchLimits:
-    """How long to wait for what, in seconds, and how often in vain."""
+    """Limits of a fetch: how long to wait for a Description, for a donor that hashes the start model and for one piece;
+    the pauses between attempts; how many failures and busy answers in a row are accepted; how often progress is noted.
+    Times are in seconds."""
 
     describe: float = 10.0
     hash: float = 1800.0
@@ -50,25 +52,25 @@ class FetchLimits:
     note: float = 5.0
 
     def pause(self, attempt: int) -> float:
-        """Before attempt 1, 2, ...: twice as long each time."""
+        """The pause before attempt 1, 2, ...: twice as long each time."""
         return min(self.pause_min * 2.0 ** (attempt - 1), self.pause_max)
 
 
 @dataclass
 class _DonorRecord:
-    """One donor's conduct: failures and refusals in a row, since it last sent something."""
+    """A donor's failures and busy answers in a row, since it last sent a piece."""
 
     failures: int = 0
     busy: int = 0
 
 
 class Download:
-    """``copies`` says which items each donor has, with the SHA-256 of its copy; ``channels`` leads to the donors, who
-    know this node by ``name``.
+    """``copies`` gives the items of each donor, with the SHA-256 of its copy. ``channels`` lead to the donors, which
+    know this node as ``name``.
 
     ``traffic`` counts ``bytes`` (also by donor, ``bytes_from.NAME``) and ``pieces`` that came, pieces that were
-    ``refused``, ``bytes_resent`` that were here already, ``donors_lost`` and ``busy`` answers. ``blame`` hears of every
-    donor that sent what is refused.
+    ``refused``, ``bytes_resent`` that were here already, ``donors_lost`` and ``busy`` answers. ``blame`` is called for
+    every donor that sent something that is refused.
     """
 
     def __init__(
@@ -101,7 +103,7 @@ class Download:
         self.distrusted: set[tuple[str, Item]] = set()
 
     async def run(self) -> list[Item]:
-        """Get what can be had; the items that are not whole at the end. Raises StorageError."""
+        """Fetch what the donors have; returns the items that are incomplete at the end. Raises StorageError."""
         self._noted = self._now()
         try:
             for item, part in self._parts.items():
@@ -129,7 +131,7 @@ class Download:
                         await self._over.wait()
 
     async def _ask(self, donor: str, item: Item, pieces: Sequence[int], record: _DonorRecord) -> float:
-        """One request; how many seconds to leave the donor alone after it."""
+        """Make one request; returns how many seconds to wait before the next request to this donor."""
         left = list(pieces)
         try:
             async with contextlib.aclosing(self._pieces(donor, item, pieces)) as stream:
@@ -149,12 +151,13 @@ class Download:
         return 0.0
 
     async def _pieces(self, donor: str, item: Item, pieces: Sequence[int]) -> AsyncGenerator[pb.Piece, None]:
-        """As many pieces as were asked for. Raises BROKEN, TimeoutError, and WireError for what is no piece."""
-        # Without serializers messages are bytes; the stubs insist on them.
+        """The pieces that were asked for. Raises BROKEN, TimeoutError, and WireError for a message that is no such
+        piece."""
+        # Without serializers messages are bytes. The stubs require serializers.
         open_stream: Any = self._channels[donor].unary_stream
         call = open_stream(FETCH)(self._request(donor, item, pieces))
         try:
-            # One more than there are: only at the stream's end has the donor a seat free for the next request.
+            # Read to the end of the stream: only then has the donor a free seat for the next request.
             for index in (*pieces, None):
                 async with asyncio.timeout(self._limits.piece):
                     message = await call.read()
@@ -215,7 +218,7 @@ class Download:
         reason = (
             f"nothing came for {self._limits.piece:.0f} s" if isinstance(problem, TimeoutError) else in_a_line(problem)
         )
-        self._note(f"{donor} is no donor any more: {reason}", "warning")
+        self._note(f"{donor} is no longer a donor: {reason}", "warning")
         return 0.0
 
     def _distrust(self, donor: str, item: Item, problem: WireError) -> None:
@@ -225,7 +228,7 @@ class Download:
         self._note(f"{donor} is not asked for {item} again: {problem}", "warning")
         self._blame(donor, problem)
 
-    # --- what the others want to know ---------------------------------------------------------------
+    # --- waking the other workers, and progress -----------------------------------------------------
 
     def _stir(self) -> None:
         self._stirred.set()
@@ -247,5 +250,5 @@ def _parsed(message: bytes) -> pb.Piece:
     try:
         piece.ParseFromString(message)
     except DecodeError:
-        raise WireError("malformed", "it sent something that is no piece") from None
+        raise WireError("malformed", "it sent a message that is no piece") from None
     return piece

@@ -1,11 +1,9 @@
-"""Catching up: a late node gets from several donors what was trained without it, or the start model itself.
+"""Fetches the blocks that were trained while this node was away, or the start model, from several donors.
 
-All donors are asked what they have; those of this run that are far enough are believed as far as the run's own
-sizes go. Then the files come in pieces, from all of them at once (:mod:`deca_node.daemon.transfer.download`). Where
-a donor
-dies its share goes to the others; where a version is gone from all of them (they train on meanwhile, and keep two
-checkpoints) they are asked again and that block alone begins anew. What has come lies in ``incoming/`` and is
-still good after a crash.
+The fetcher asks all donors what they have, and leaves out donors of other runs and donors whose sizes do not fit the
+run. The files then come in pieces from all donors at once (:mod:`deca_node.daemon.transfer.download`). If a donor dies,
+the others take its share. If no donor has a version any more (they go on training, and keep two checkpoints), they are
+asked again, and only that block begins anew. The pieces that have come are in ``incoming/`` and survive a crash.
 """
 
 import asyncio
@@ -53,7 +51,8 @@ ChannelFor = Callable[[str, Address], grpc.aio.Channel]
 
 @dataclass(frozen=True)
 class _Errand:
-    """What to get: which offers are good (``check`` raises DecaError for others), what of them is wanted, where to."""
+    """One fetch: ``check`` raises DecaError for an offer that does not serve, ``choose`` makes the plan, and the files
+    go into ``folder``."""
 
     check: Callable[[Offer], None]
     choose: Callable[[Collection[Offer]], Plan]
@@ -63,8 +62,8 @@ class _Errand:
 
 
 class Fetcher:
-    """The getting side. ``channel_for`` opens a channel to a donor by name and address, with the node's certificates;
-    ``name`` is what this node calls itself there.
+    """Fetches files from donors. ``channel_for`` opens a channel to a donor by name and address, with the node's
+    certificate; ``name`` is this node's name.
 
     ``traffic`` counts over all fetches (see :class:`Download`); ``blame`` is called for donors that broke the rules.
     """
@@ -87,7 +86,7 @@ class Fetcher:
         self.traffic: Counter[str] = Counter()
 
     async def describe(self, donors: Mapping[str, Address]) -> tuple[dict[str, Offer], dict[str, str]]:
-        """What donors of any run offer, and why the others offer nothing, by name: for one that would join."""
+        """The offers of donors of any run, and for each other donor why it has none, both by name."""
         async with self._channels(donors) as channels:
             return await self._ask_all(channels, lambda offer: None, start=False)
 
@@ -99,10 +98,10 @@ class Fetcher:
         agreement: Agreement,
         expected: Mapping[str, int],
     ) -> Fetched:
-        """Get the newest version of every block, unless ``have`` (activation by block) is as new.
+        """Fetch the newest version of every block, unless ``have`` (activation by block) is as new.
 
         ``at_least`` is the activation that donors must have reached, ``expected`` the bytes of each block's delta
-        in this run. Raises TransferError where nobody can give it, StorageError where it cannot be written.
+        in this run. Raises TransferError where no donor can give it, StorageError where it cannot be written.
         """
 
         def check(offer: Offer) -> None:
@@ -120,10 +119,10 @@ class Fetcher:
     async def fetch_start(
         self, donors: Mapping[str, Address], into: Path, agreement: Agreement, bytes_max: int
     ) -> None:
-        """Get the start model of a run: the folder ``into`` appears once all of its files are there.
+        """Fetch the start model of a run. The folder ``into`` appears once all of its files are complete.
 
-        ``bytes_max`` is the most that it may take. Raises as ``fetch`` does. Whether it is the model that was agreed
-        on is for the trainer to say, which hashes it.
+        ``bytes_max`` is the largest size that is accepted. Raises as ``fetch`` does. The trainer hashes the model
+        later, and so finds out whether it is the one of the agreement.
         """
         if await asyncio.to_thread(into.exists):
             raise StorageError(f"{into} exists already; name a new folder for the start model")
@@ -137,13 +136,13 @@ class Fetcher:
         await asyncio.to_thread(_publish, aside, into, {item.file for item in plan.items})
 
     def clear(self) -> None:
-        """Delete what was fetched: it has been adopted."""
+        """Delete the fetched files, after they were adopted."""
         shutil.rmtree(self._incoming, ignore_errors=True)
 
-    # --- until it is all there ----------------------------------------------------------------------
+    # --- attempts -----------------------------------------------------------------------------------
 
     async def _get(self, donors: Mapping[str, Address], errand: _Errand) -> Plan:
-        """Attempt after attempt, as long as each brings something; a few in vain are forgiven."""
+        """Try until everything is here. Gives up after ``failures_max`` attempts in a row that bring nothing."""
         plan, lacking, vain = None, list[Item](), 0
         parts: dict[Item, PartialFile] = {}
         distrusted: set[tuple[str, Item]] = set()
@@ -158,7 +157,7 @@ class Fetcher:
                     lacking = await self._download(plan, copies, channels, errand, parts, distrusted)
                     if not lacking:
                         return plan
-                    sentence = f"nobody could give {_listed(lacking)}"
+                    sentence = f"no donor could give {_listed(lacking)}"
                 except TransferError as problem:
                     sentence = str(problem)
                 vain = 0 if self.traffic["bytes"] > before else vain + 1
@@ -201,12 +200,12 @@ class Fetcher:
     async def _ask_all(
         self, channels: Mapping[str, grpc.aio.Channel], check: Callable[[Offer], None], start: bool
     ) -> tuple[dict[str, Offer], dict[str, str]]:
-        """The offers that pass, and for the other donors a sentence each."""
+        """The offers that pass the check, and a sentence for each other donor."""
         answers = await asyncio.gather(*(self._ask(name, channel, check, start) for name, channel in channels.items()))
         offers = {answer.donor: answer for answer in answers if isinstance(answer, Offer)}
         problems = {name: answer for name, answer in zip(channels, answers, strict=True) if isinstance(answer, str)}
         for name, problem in sorted(problems.items()):
-            self._note(f"{name} is no donor: {problem}")
+            self._note(f"{name} cannot be a donor: {problem}")
         return offers, problems
 
     async def _ask(
@@ -224,8 +223,8 @@ class Fetcher:
 
 
 def _can_go_on(lacking: Collection[Item], copies: Mapping[str, Mapping[Item, bytes]]) -> bool:
-    """Whether everything that an earlier attempt left over can still be had: then its plan stands, and so does
-    all that came for it."""
+    """Whether donors still have everything that an earlier attempt left over. Then its plan still holds, and so do the
+    pieces that came for it."""
     return all(any(item in offered for offered in copies.values()) for item in lacking)
 
 
@@ -237,18 +236,18 @@ def _listed(items: Collection[Item], count_max: int = 4) -> str:
 def _check_room(folder: Path, nbytes: int) -> None:
     free = shutil.disk_usage(folder).free if folder.exists() else nbytes
     if nbytes > free:
-        raise StorageError(f"{nbytes:,} bytes are still to come into {folder}, where {free:,} are free; make room")
+        raise StorageError(f"{folder} needs {nbytes:,} more bytes, and {free:,} are free; make room")
 
 
 def _remove_all_but(folder: Path, files: Collection[str]) -> None:
-    """Parts of versions that a newer plan did not want, and files of other runs."""
+    """Delete the parts of versions that a newer plan does not need, and the files of other runs."""
     for path in folder.iterdir() if folder.exists() else ():
         if path.name.removesuffix(JOURNAL) not in files:
             path.unlink(missing_ok=True)
 
 
 def _publish(aside: Path, into: Path, files: Collection[str]) -> None:
-    """Rename the finished folder; only then do the journals go, without which its files would not be known as whole."""
+    """Rename the finished folder, then delete the journals. Without its journal a file would not count as whole."""
     try:
         aside.mkdir(parents=True, exist_ok=True)
         aside.rename(into)

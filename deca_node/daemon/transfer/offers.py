@@ -1,7 +1,7 @@
-"""What donors say they have, what of that is believed, and what to get from it.
+"""The offers of donors, the checks on them, and the plan of what to fetch.
 
-Nothing a donor says is taken for granted that this node can know: which blocks there are and how many bytes each
-takes follows from the run, so a donor that claims otherwise is left out before any memory or disk is taken.
+This node checks every claim that it can check: the blocks and their sizes follow from the run. A donor that claims
+otherwise is left out before any memory or disk is used.
 """
 
 from collections import Counter
@@ -20,14 +20,15 @@ START_FILES_MAX = 1000
 
 
 class TransferError(PeersMissingError):
-    """Nobody can give what this node lacks; what has come is kept."""
+    """No donor can give what this node lacks. The pieces that have come are kept."""
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What one donor has: block versions and the start model's files, each with the SHA-256 of its copy.
+    """The files that one donor has: block versions and the start model's files, each with the SHA-256 of its copy.
 
-    ``position`` is the activation it works on, ``boundary`` the newest before which its versions are complete.
+    ``position`` is the activation on which the donor works, ``boundary`` the newest activation before which its
+    versions are complete.
     """
 
     donor: str
@@ -41,25 +42,25 @@ class Offer:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to get, the most urgent first: block versions that make the model before activation ``target``, or the
-    start model's files, of which ``copies`` gives the only ones that will do."""
+    """The files to fetch, the most urgent first: either the block versions that make up the model before activation
+    ``target``, or the start model's files, of which only the copies in ``copies`` serve."""
 
     target: int
     items: tuple[Item, ...]
     copies: Mapping[Item, bytes] = field(default_factory=dict)
 
     def takes(self, item: Item, copy: bytes) -> bool:
-        """Whether a donor's copy of an item serves. Of a block version any does: see PIECE_BYTES."""
+        """Whether a donor's copy of an item serves. Any copy of a block version does: see PIECE_BYTES."""
         return item in self.items and self.copies.get(item, copy) == copy
 
 
 def read_offer(donor: str, message: bytes) -> Offer:
-    """A donor's Description. Raises WireError where it is none, or contradicts itself."""
+    """The offer in a donor's Description. Raises WireError where it is malformed or contradicts itself."""
     said = pb.Description()
     try:
         said.ParseFromString(message)
     except DecodeError:
-        raise WireError("malformed", "it sent no Description") from None
+        raise WireError("malformed", "it sent a message that is no Description") from None
     offer = Offer(
         donor,
         Agreement(dict(said.agreement)),
@@ -70,9 +71,9 @@ def read_offer(donor: str, message: bytes) -> Offer:
         {Item(START, f.name, f.bytes): f.sha256 for f in said.start},
     )
     if said.fingerprint != offer.agreement.fingerprint:
-        raise WireError("malformed", "it sent a fingerprint that is not that of its agreement")
+        raise WireError("malformed", "it sent a fingerprint that does not belong to its agreement")
     if any(len(sha256) != 32 for sha256 in (*offer.versions.values(), *offer.start.values())):
-        raise WireError("malformed", "it sent a sum that is no SHA-256")
+        raise WireError("malformed", "it sent a SHA-256 of the wrong length")
     return offer
 
 
@@ -84,10 +85,11 @@ def check_run(offer: Offer, agreement: Agreement) -> None:
 
 
 def check_versions(offer: Offer, expected: Mapping[str, int]) -> None:
-    """Raise WireError where a donor's block versions cannot be: ``expected`` gives the bytes of every block's delta."""
+    """Raise WireError where a block version does not fit the run. ``expected`` gives the bytes of every block's
+    delta."""
     for item in offer.versions:
         if item.name not in expected:
-            raise WireError("size", f"it offers a block {item.name[:100]!r}, which this run has not")
+            raise WireError("size", f"it offers a block {item.name[:100]!r}, which this run does not have")
         if item.nbytes != expected[item.name]:
             raise WireError(
                 "size",
@@ -97,7 +99,7 @@ def check_versions(offer: Offer, expected: Mapping[str, int]) -> None:
 
 
 def check_start(offer: Offer, bytes_max: int) -> None:
-    """Raise WireError where a donor's start model has names that no model has, or is larger than is wanted."""
+    """Raise WireError where a donor's start model has a file that no model has, or more than ``bytes_max`` bytes."""
     strange = [item.name for item in offer.start if not START_FILE.fullmatch(item.name)]
     if strange:
         raise WireError("malformed", f"it offers {strange[0][:100]!r} as part of a model")
@@ -107,14 +109,14 @@ def check_start(offer: Offer, bytes_max: int) -> None:
         raise WireError("malformed", "it offers a file of the start model twice")
     total = sum(item.nbytes for item in offer.start)
     if total > bytes_max:
-        raise WireError("size", f"it offers a start model of {total:,} bytes; at most {bytes_max:,} are wanted")
+        raise WireError("size", f"it offers a start model of {total:,} bytes; the limit is {bytes_max:,}")
 
 
 def choose(offers: Collection[Offer], at_least: int, have: Mapping[str, int]) -> Plan:
-    """What to get: the model as it stood before the newest activation that half of the donors have reached.
+    """Plan to fetch the model as it was before the newest activation that half of the donors have reached.
 
-    Of each block the newest version before that, unless ``have`` (activation by block) is as new. A block that nobody
-    names was never visited. Raises TransferError where no donor has reached ``at_least``.
+    That is the newest version of each block before that activation, unless ``have`` (activation by block) is as new. A
+    block that no donor names was never visited. Raises TransferError where no donor has reached ``at_least``.
     """
     reached = sorted((o.boundary for o in offers if o.boundary >= at_least), reverse=True)
     if not reached:
@@ -128,20 +130,21 @@ def choose(offers: Collection[Offer], at_least: int, have: Mapping[str, int]) ->
     for item in (item for offer in offers for item in offer.versions if item.activation < target):
         newest[item.name] = max(item, newest.get(item.name, item))
     wanted = [item for item in newest.values() if item.activation > have.get(item.name, START)]
-    # The oldest version is that of the block which is visited next, after which donors have it no more.
+    # The oldest version belongs to the block that is visited next. After that visit donors no longer have it.
     return Plan(target, tuple(sorted(wanted, key=lambda item: (item.activation, -item.nbytes, item.name))))
 
 
 def choose_start(offers: Collection[Offer]) -> Plan:
-    """The start model that most donors give, as they give it. Raises TransferError where nobody does."""
+    """Plan to fetch the start model in the copy that most donors have. Raises TransferError where no donor gives
+    one."""
     votes = Counter(frozenset(offer.start.items()) for offer in offers if offer.start)
     if not votes:
-        raise TransferError("no donor gives the start model; get it where they did, and name its folder with --model")
+        raise TransferError("no donor gives the start model; get it from its source, and name its folder with --model")
     copies = dict(votes.most_common(1)[0][0])
     return Plan(START, tuple(sorted(copies, key=lambda item: (-item.nbytes, item.name))), copies)
 
 
 def copies_of(offer: Offer, distrusted: Collection[tuple[str, Item]]) -> dict[Item, bytes]:
-    """All that a donor offers, but for items of which it sent rubbish."""
+    """Everything that a donor offers, except the items for which it has sent bad pieces."""
     everything = {**offer.versions, **offer.start}
     return {item: copy for item, copy in everything.items() if (offer.donor, item) not in distrusted}

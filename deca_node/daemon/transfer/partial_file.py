@@ -1,14 +1,14 @@
-"""A file on its way in, piece by piece, in any order, and over any number of starts.
+"""A file on its way in. Its pieces come in any order, and over any number of starts of the node.
 
 ::
 
     NAME.part       the pieces that have come, each at its place
-    NAME.journal    one line of JSON for what the file is, then one per piece: index, SHA-256, copy it is of
+    NAME.journal    one line of JSON about the file, then one per piece: its index, its SHA-256 and that of its copy
     NAME            the whole file: every piece checked again on the disk, flushed, then renamed
 
-The journal is only a claim. Neither file is flushed while pieces come, so after a crash each may be ahead of the
-other: a start reads the pieces that the journal names and keeps those whose sums are right. That costs one pass
-over what is there, and nothing is fetched twice.
+The journal is only a claim. Neither file is flushed while pieces come, so after a crash either may be ahead of the
+other. A start therefore reads the pieces that the journal names and keeps those whose SHA-256 matches. That costs one
+pass over the pieces, and none is fetched twice.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ PART, JOURNAL = ".part", ".journal"
 
 
 class HeldPiece(NamedTuple):
-    """A piece that is here: its SHA-256, and that of the whole copy it was cut from."""
+    """A piece on this node's disk: its SHA-256, and the SHA-256 of the whole copy from which it was cut."""
 
     sha256: bytes
     copy: bytes
@@ -39,8 +39,8 @@ class HeldPiece(NamedTuple):
 class PartialFile:
     """One file on its way in. All methods block; ``store`` may be called for different pieces from several threads.
 
-    ``label`` says what the file belongs to (a run, or one copy of a file): what was begun under another is
-    begun anew. Raises StorageError where ``folder`` cannot be written.
+    ``label`` names the run or the copy to which the file belongs. Pieces that were stored under another label are
+    dropped. Raises StorageError where ``folder`` cannot be written.
     """
 
     def __init__(self, folder: Path, item: Item, label: str) -> None:
@@ -61,23 +61,23 @@ class PartialFile:
 
     @property
     def missing(self) -> list[int]:
-        """The pieces that have not come."""
+        """The indices of the pieces that have not come."""
         return [] if self.whole else [i for i in range(piece_count(self.item.nbytes)) if i not in self.held]
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of this file that are here and checked."""
+        """How many bytes of this file are here and checked."""
         return sum(piece_span(self.item.nbytes, index)[1] for index in self.held)
 
     @property
     def missing_bytes(self) -> int:
-        """Bytes that have not come."""
+        """How many bytes have not come."""
         return self.item.nbytes - self.held_bytes
 
     def store(self, index: int, data: bytes, sha256: bytes, copy: bytes) -> bool:
-        """Check a piece and write it down; False where it was here already.
+        """Check a piece and write it to the disk. Returns False where it was here already.
 
-        Raises WireError("checksum" or "size") where it is not what it says, and then nothing has changed.
+        Raises WireError("checksum" or "size") where the piece is damaged; nothing is written then.
         """
         start, nbytes = piece_span(self.item.nbytes, index)
         if len(data) != nbytes:
@@ -93,9 +93,10 @@ class PartialFile:
         return True
 
     def finish(self) -> Path:
-        """All pieces are here: check them on the disk, flush, rename.
+        """All pieces are here: check them on the disk, flush the file and rename it.
 
-        Raises WireError("checksum") where they are not the copy they were said to be cut from; none is kept then.
+        Raises WireError("checksum") where the file is not the copy from which its pieces were said to be cut. No piece
+        is kept then.
         """
         with self._storage():
             if not self.whole:
@@ -104,7 +105,7 @@ class PartialFile:
             return self.path
 
     def discard(self) -> None:
-        """Forget what has come of this file."""
+        """Delete everything that has come of this file."""
         self.held = {}
         for path in (self._journal, self._part, self.path):
             path.unlink(missing_ok=True)
@@ -141,12 +142,12 @@ class PartialFile:
         self._write_journal()
 
     def _write_journal(self) -> None:
-        """Anew and aside: what the old one claimed in vain, or half, is gone."""
+        """Replace the journal by a new one, without wrong claims and torn lines."""
         claims = (_claim(index, held) for index, held in self.held.items())
         write_file(self._journal, (line.encode() for line in (json.dumps(self._head) + "\n", *claims)))
 
     def _on_disk(self, path: Path) -> Iterator[tuple[int, bytes]]:
-        """The pieces that are held, as they lie on the disk, in order; what is not there is empty."""
+        """The held pieces as they are on the disk, in order. A piece that is not there is empty."""
         if not path.exists():
             yield from ((index, b"") for index in sorted(self.held))
             return
@@ -157,7 +158,7 @@ class PartialFile:
                 yield index, file.read(nbytes)
 
     def _read_journal(self) -> dict[int, HeldPiece] | None:
-        """What the journal claims; None where it is another file's. A line torn by a crash claims nothing."""
+        """The claims of the journal; None where it belongs to another file. A line that a crash has torn is ignored."""
         try:
             lines = self._journal.read_text(encoding="ascii").splitlines()
             if parse(lines[0]) != self._head:

@@ -1,9 +1,9 @@
-"""What this node has to give to late ones: the block versions of its checkpoints, and the start model.
+"""The files that this node can give to late nodes: the block versions of its checkpoints, and the start model.
 
-A checkpoint's manifest is the table of contents: nothing is served that it does not name, and nothing under a name
-of the asker's choosing. Before the first piece of a file goes out the whole of it is read once and held against
-the manifest's sum, so that a damaged disk is found here, and not by whoever trains with the block. Everything here
-reads files and blocks: it belongs into threads, and whoever calls it sees to it that one file is hashed at a time.
+The manifests of the checkpoints say what there is. No other file is given, and no path that a caller chooses. Before
+the first piece of a file goes out, the whole file is read once and compared with the manifest's SHA-256. So a damaged
+disk is noticed here, and not by a node that trains with the block. All functions read files and block: they belong in
+threads, and the caller makes sure that one file is hashed at a time.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ START_FILE = re.compile(
     r"|model[A-Za-z0-9._-]{0,100}\.safetensors|model\.safetensors\.index\.json|merges\.txt|vocab\.txt"
     r"|(tokenizer|spiece|sentencepiece\.bpe)\.model|chat_template\.(json|jinja)"
 )
-"""Files that a model and its tokenizer are loaded from, by name: what else lies in the folder is nobody's business,
-and nothing among them can be run."""
+"""The names of files from which a model and its tokenizer are loaded. Other files in the folder are private, and none
+of these files can be run."""
 
 NOWHERE = -1
 """The boundary of a node without a checkpoint."""
@@ -31,7 +31,7 @@ NOWHERE = -1
 
 @dataclass(frozen=True)
 class StockFile:
-    """A file as it should be: where it lies, and its SHA-256."""
+    """A file that this node can give: its path, and the SHA-256 that it should have."""
 
     path: Path
     sha256: bytes
@@ -39,16 +39,16 @@ class StockFile:
 
 @dataclass(frozen=True)
 class Stock:
-    """The block versions of the checkpoints that are kept. ``boundary`` is the newest one's activation: with the
-    start model its versions are the whole model as it stood before that activation."""
+    """The block versions of all kept checkpoints. ``boundary`` is the activation of the newest checkpoint: together
+    with the start model, its versions are the whole model as it was before that activation."""
 
     boundary: int = NOWHERE
     deltas: Mapping[Item, StockFile] = field(default_factory=dict)
 
 
 class StockReader:
-    """Reads what ``directory``, a node's folder, has to give, and the start model in ``model_folder`` (None: it is
-    not given)."""
+    """Reads the block versions in ``directory``, a node's folder, and the start model in ``model_folder`` (None: the
+    start model is not given)."""
 
     def __init__(self, directory: Path, model_folder: Path | None) -> None:
         self._directory = directory
@@ -63,11 +63,11 @@ class StockReader:
         return self._model_folder is not None
 
     def close(self) -> None:
-        """Give up what is being hashed: a model takes many seconds, and the process cannot end before its threads."""
+        """Abandon hashing. A model takes many seconds, and the process cannot end before its threads."""
         self._closing.set()
 
     def stock(self) -> Stock:
-        """The block versions there are now. A checkpoint that is being written or pruned is not there."""
+        """The block versions that exist now. A checkpoint that is being written or deleted does not count."""
         manifests = []
         with contextlib.suppress(OSError):
             for folder in checkpoints(self._directory)[:KEPT]:
@@ -77,14 +77,14 @@ class StockReader:
             Item(block.activation, name, block.delta.bytes): StockFile(
                 self._directory / block.delta.file, bytes.fromhex(block.delta.sha256)
             )
-            # The oldest first: where a version was frozen twice, the newer checkpoint says what lies there.
+            # The oldest comes first: if a version was frozen twice, the newer checkpoint describes the file.
             for manifest in reversed(manifests)
             for name, block in manifest.blocks.items()
         }
         return Stock(manifests[0].position.activation if manifests else NOWHERE, deltas)
 
     def start(self) -> Mapping[Item, StockFile]:
-        """The start model's files, hashed at the first call. Raises OSError."""
+        """The files of the start model. The first call hashes them. Raises OSError."""
         if self._model_folder is None:
             return {}
         if self._start is None:
@@ -93,8 +93,8 @@ class StockReader:
         return self._start
 
     def sums(self, item: Item, stored: StockFile) -> tuple[bytes, ...]:
-        """The SHA-256 of every piece of a file whose whole was found right. Raises DamagedError, or OSError where
-        it is gone."""
+        """The SHA-256 of every piece of a file, after the whole file was checked. Raises DamagedError where it is
+        damaged, OSError where it is gone."""
         key = (item, stored.sha256)
         if key not in self._sums:
             whole, pieces = self._sum_pieces(stored.path)

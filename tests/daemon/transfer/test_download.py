@@ -24,7 +24,7 @@ from tests.daemon.transfer.town import (
 
 @pytest.mark.parametrize("copy", [0, 1], ids=["the same copy", "a copy of its own"])
 def test_a_donor_killed_midway_costs_nothing_that_is_held(tmp_path: Path, copy: int) -> None:
-    """Design 5.4. Copies of two donors differ in a few bits: their pieces make a block together."""
+    """Copies of two donors differ in a few bits; their pieces together make one block."""
 
     async def scene() -> None:
         write_node(tmp_path / "south", copy=copy)
@@ -46,7 +46,7 @@ def test_a_donor_killed_midway_costs_nothing_that_is_held(tmp_path: Path, copy: 
             assert fetcher.traffic["bytes_resent"] == 0
             assert fetcher.traffic["pieces"] == PIECES and fetcher.traffic["donors_lost"] == 1
             assert fetcher.traffic["bytes_from.north"] > 0, "it gave something before"
-            assert there.said("north", "no donor any more")
+            assert there.said("north", "no longer a donor")
             made_of = {b: {content(b, a, 0), content(b, a, copy)} for b, a in VERSIONS.items()}
             assert all(_pieced(data, made_of[block]) for block, data in read(fetched).items())
 
@@ -71,7 +71,7 @@ def test_a_damaged_piece_is_refused_and_comes_from_another(tmp_path: Path) -> No
 
             await there.add("north", damage)
             fetcher = there.fetcher(FetchLimits(pause_min=0.001, pause_max=0.002, failures_max=2))
-            with pytest.raises(TransferError, match="nobody could give block embedding of activation 4"):
+            with pytest.raises(TransferError, match="no donor could give block embedding of activation 4"):
                 await there.fetch(fetcher)
             assert fetcher.traffic["refused"] == 1 and there.said("north is not asked", "piece 1", "damaged")
             assert there.blamed == [("north", "checksum")]

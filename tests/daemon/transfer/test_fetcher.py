@@ -79,7 +79,7 @@ def test_the_target_is_what_half_of_the_donors_have_reached(tmp_path: Path) -> N
 
 
 def test_a_version_that_is_gone_is_replaced_by_a_newer_one(tmp_path: Path) -> None:
-    """The donor trains on: what was got of other blocks is kept, and one fetch gets it all."""
+    """The donor goes on training. Pieces of other blocks are kept, and one fetch gets everything."""
     newer = {**VERSIONS, "layers.0": 7}
 
     async def scene() -> None:
@@ -107,9 +107,9 @@ def test_a_version_pruned_between_describe_and_fetch_is_not_found(tmp_path: Path
             await there.add("north")
             (tmp_path / "north" / delta_name("layers.0", 5)).unlink()
             fetcher = there.fetcher()
-            with pytest.raises(TransferError, match=r"nobody could give block layers\.0 of activation 5"):
+            with pytest.raises(TransferError, match=r"no donor could give block layers\.0 of activation 5"):
                 await there.fetch(fetcher)
-            assert there.said("north does not give block layers.0", "no more")
+            assert there.said("north does not give block layers.0", "no longer has")
             await there.add("south")
             assert read(await there.fetch(fetcher)) == whole()
             assert there.donors["south"].served["pieces"] == 3, "the rest was kept"
@@ -140,7 +140,7 @@ def test_sizes_that_cannot_be_are_refused(tmp_path: Path) -> None:
             with pytest.raises(TransferError) as refused:
                 await there.fetch(there.fetcher())
             assert "north: it says that block embedding takes 1,000,000,000,000,000 bytes" in str(refused.value)
-            assert "south: it offers a block 'layers.77', which this run has not" in str(refused.value)
+            assert "south: it offers a block 'layers.77', which this run does not have" in str(refused.value)
             assert not (tmp_path / "late").exists(), "nothing was taken for it"
 
     asyncio.run(scene())
@@ -148,7 +148,7 @@ def test_sizes_that_cannot_be_are_refused(tmp_path: Path) -> None:
 
 def test_a_new_process_goes_on_where_the_last_one_was(tmp_path: Path) -> None:
     async def crash(there: Town) -> None:
-        """Cancelled after five pieces, the way a killed process leaves its folder."""
+        """Cancel a fetch after five pieces: the folder is as a killed process leaves it."""
         fetcher = there.fetcher()
         task = asyncio.ensure_future(there.fetch(fetcher))
         while fetcher.traffic["pieces"] < 5:
@@ -208,7 +208,7 @@ def test_the_start_model_comes_without_anything_else(tmp_path: Path) -> None:
                 await there.add(name, model_folder=folder)
             offers, problems = await fetcher.describe(there.addresses)
             assert problems == {} and offers["south"].settings == "rounds = 1\n" and offers["south"].position == 7
-            with pytest.raises(TransferError, match=r"at most 1,000 are wanted"):
+            with pytest.raises(TransferError, match=r"the limit is 1,000"):
                 await fetcher.fetch_start(there.addresses, into, RUN, 1000)
             await fetcher.fetch_start(there.addresses, into, RUN, 10**9)
             assert {p.name for p in into.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}

@@ -1,4 +1,4 @@
-"""Every piece is carried once, whoever drops what; and pieces hold whole groups of the codec."""
+"""Pieces hold whole groups of the codec, and the pool hands out every piece once, whichever donors fail."""
 
 from random import Random
 
@@ -11,7 +11,7 @@ from deca_node.numerics.codecs.formats import KEYFRAME_CODEC
 
 
 def test_a_piece_holds_whole_groups_and_fits_into_a_message() -> None:
-    """Pieces of two donors' copies may only be put together because of it."""
+    """Otherwise pieces of two donors' copies could not be combined."""
     assert KEYFRAME_CODEC.nbytes(1 << 20) == PIECE_BYTES and (1 << 20) % KEYFRAME_CODEC.group == 0
     assert PIECE_BYTES + 100 < MESSAGE_BYTES_MAX
 
@@ -30,7 +30,7 @@ def test_files_are_called_after_what_they_hold() -> None:
 
 @given(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 5))
 def test_every_piece_is_carried_once_whoever_fails(seed: int, donors: int, items: int) -> None:
-    """Donors take, give some of it, drop the rest, lose an item or die; the last of them never does."""
+    """Donors take pieces, send some, drop the rest, lose an item or die. The last donor never fails."""
     rng = Random(seed)
     wanted = {Item(i, f"block{i}", 1): list(range(rng.randrange(1, 60))) for i in range(items)}
     names = [f"donor{i}" for i in range(donors)]

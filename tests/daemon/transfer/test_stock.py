@@ -39,7 +39,7 @@ def test_a_donor_that_stops_hashes_no_further(tmp_path: Path) -> None:
         async with town(tmp_path) as there:
             await there.add("north")
             there.donors["north"].close()
-            with pytest.raises(TransferError, match="nobody could give block embedding"):
+            with pytest.raises(TransferError, match="no donor could give block embedding"):
                 await there.fetch(there.fetcher())
 
     asyncio.run(scene())

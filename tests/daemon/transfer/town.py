@@ -1,4 +1,4 @@
-"""A small town: donors behind real servers on loopback, and a late node that fetches from them, in one process."""
+"""Donors behind real servers on loopback, and a late node that fetches from them, in one process."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ SIZES = {
 VERSIONS = {"embedding": 4, "layers.0": 5, "layers.1": 6}
 """Visited in activations 4 to 6; "head" never was."""
 PIECES = 12
-# Nothing is waited for in vain: who is refused asks again at once.
+# No test waits in vain: a node that is refused asks again at once.
 LIMITS = FetchLimits(describe=5.0, piece=5.0, pause_min=0.001, pause_max=0.002, failures_max=2, busy_max=1000, note=0.0)
 
 
@@ -63,7 +63,7 @@ def write_node(
     copy: int = 0,
     claims: Mapping[str, int] | None = None,
 ) -> Path:
-    """A node's folder with one checkpoint, as a trainer leaves it; ``claims`` are sizes that it lies about."""
+    """A node's folder with one checkpoint, as a trainer writes it. ``claims`` gives wrong sizes for the manifest."""
     blocks = {
         block: StoredBlock(
             a, store(path, value_name(block, a), b"x"), store(path, delta_name(block, a), content(block, a, copy))
@@ -80,7 +80,7 @@ def write_node(
 
 
 class Gate(Throttle):
-    """Stands where a limit would, and does something before a piece goes out."""
+    """Takes the place of an upload limit, and calls ``act`` before a piece goes out."""
 
     def __init__(self, act: Callable[[int], Awaitable[None]]) -> None:
         super().__init__(0.0)
@@ -108,7 +108,7 @@ class Town:
         return {name: endpoint.address for name, endpoint in self.endpoints.items()}
 
     async def add(self, name: str, act: Callable[[int], Awaitable[None]] | None = None, **options: object) -> None:
-        """A donor; ``act`` is called with the number of pieces it gave before each further one."""
+        """Add a donor. Before each piece ``act`` is called with the number of pieces that it has given."""
         folder = self.path / name
         if not folder.exists():
             write_node(folder)
@@ -119,7 +119,7 @@ class Town:
         await self.endpoints[name].start()
 
     async def kill(self, name: str) -> None:
-        """Called from within a donor's own answer, which ends here."""
+        """Stop a donor's server. To be called from within that donor's answer, which never returns."""
         self.killed = asyncio.ensure_future(self.endpoints[name].stop(0.01))
         await asyncio.Event().wait()
 
