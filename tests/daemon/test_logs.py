@@ -1,4 +1,4 @@
-"""Log lines for machines say which node wrote them, where it stood, and whom they are about."""
+"""JSON log lines name the node, its place in the run, and the peer they are about."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from tests.daemon.status.test_book import Desk
 
 @pytest.fixture
 def line() -> Iterator[Callable[[], dict[str, Any]]]:
-    """What was logged last, as JSON."""
+    """The newest log line, as JSON."""
     kept = EventLog()
     level, propagate = log.level, log.propagate
     log.addHandler(kept)

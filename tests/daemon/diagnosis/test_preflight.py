@@ -1,4 +1,4 @@
-"""What is said of a folder, a disk, a port and a clock before a start; and that nothing is left behind."""
+"""Checks of folder, disk, port and clock before a start. They leave nothing behind."""
 
 import fcntl
 import json

@@ -1,4 +1,4 @@
-"""Probes against real servers on loopback: what stands in the way is told apart."""
+"""Probes of real servers on loopback: each obstacle is recognized."""
 
 import asyncio
 import socket
@@ -35,7 +35,7 @@ def plain(**more: str) -> Security:
 
 @asynccontextmanager
 async def node(folder: Path, security: Security, agreement: Agreement | None = RUN) -> AsyncIterator[Address]:
-    """As much of a node as answers a probe."""
+    """The part of a node that answers a probe."""
     endpoint = Endpoint(Address(HOST, 0), security.credentials, security.verify)
     donor = Donor(folder, lambda: 7, lambda: agreement, "", verify=security.verify)
     endpoint.add(*donor.handlers())
@@ -49,7 +49,7 @@ async def node(folder: Path, security: Security, agreement: Agreement | None = R
 
 @asynccontextmanager
 async def program(answer: bytes) -> AsyncIterator[Address]:
-    """Something else that listens: says ``answer`` to whatever it hears, and hangs up."""
+    """Another program that listens: it sends ``answer`` after the first bytes, and hangs up."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -152,8 +152,8 @@ def test_another_program(answer: bytes) -> None:
     assert found.kind is (Obstacle.NO_NODE if answer.startswith(b"HTTP") else Obstacle.PLAINTEXT)
 
 
-def test_nobody_nowhere_and_never() -> None:
-    """A port without a listener, a name without an address, and one that takes the connection and says nothing."""
+def test_no_listener_no_address_and_no_answer() -> None:
+    """A port without a listener, a name without an address, and a listener that never answers."""
     with socket.socket() as taken, socket.socket() as mute:
         for each in (taken, mute):
             each.bind((HOST, 0))

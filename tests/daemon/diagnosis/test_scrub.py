@@ -1,4 +1,4 @@
-"""What looks like a secret, or is known as one, is gone; and what only looks a little like one stays."""
+"""Known secrets and texts that look like secrets are removed; harmless texts stay."""
 
 import pytest
 
@@ -20,7 +20,7 @@ KEY = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49\nAgEGCCqGSM49AwEHBG0w\n
         ("proxy http://user:pass1234@proxy:80", "pass1234"),
     ],
 )
-def test_what_looks_like_a_secret_is_gone(text: str, secret: str) -> None:
+def test_texts_that_look_like_secrets_are_removed(text: str, secret: str) -> None:
     scrubber = Scrubber()
     cleaned = scrubber.clean(text)
     assert secret not in cleaned and "[removed: " in cleaned
@@ -46,5 +46,5 @@ def test_known_secrets_are_gone_in_part_and_without_their_lines_ends() -> None:
         "fingerprint sha256:" + "ab" * 32,
     ],
 )
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_harmless_texts_stay(text: str) -> None:
     assert Scrubber(["short"]).clean(text) == text

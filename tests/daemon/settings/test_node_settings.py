@@ -1,4 +1,4 @@
-"""Settings: which source wins, what each refusal says, and the checks at the door."""
+"""Settings: which source wins, the sentence of each error, and the checks before a start."""
 
 import dataclasses
 from collections.abc import Callable
@@ -25,7 +25,7 @@ OWN = ("north", Address("10.0.0.5", 7001))
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Loaded]:
-    """Load settings from texts of files, in a folder of their own."""
+    """Load settings from the texts of files in a temporary folder."""
     monkeypatch.chdir(tmp_path)
 
     def loaded(
@@ -96,7 +96,7 @@ def test_a_switch_in_the_environment(load: Callable[..., Loaded], text: str) -> 
 
 
 def test_a_whole_number_does_for_a_number(load: Callable[..., Loaded]) -> None:
-    """And becomes one: the fingerprint must not depend on how 1.0 was spelled."""
+    """The fingerprint must not depend on the spelling of 1.0."""
     assert repr(load(run="beta1 = 1").run.beta1) == "1.0"
     assert repr(load(environ={"DECA_BETA1": "1"}).run.beta1) == "1.0"
 
@@ -177,19 +177,19 @@ def test_devices(device: str) -> None:
     assert NodeSettings(device=device).device == device
 
 
-def test_the_own_line_fills_in_what_was_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_own_line_fills_in_name_and_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ward")
     node = settle(NodeSettings(model="~/model", data="~/notes.jsonl"), *OWN)
     assert (node.name, node.listen, node.dir) == ("north", "10.0.0.5:7001", "deca-data/north")
     assert (node.model, node.data) == ("/home/ward/model", "/home/ward/notes.jsonl")
 
 
-def test_a_home_that_is_nobodys() -> None:
+def test_a_home_folder_of_an_unknown_user() -> None:
     with pytest.raises(SettingsError, match="~no-such-user/d: Could not determine home directory"):
         settle(NodeSettings(data="~no-such-user/d"), *OWN)
 
 
-def test_what_was_given_stays() -> None:
+def test_given_settings_stay() -> None:
     node = settle(NodeSettings(dir="/srv/deca", model="Qwen/Qwen2.5-3B", data="d"), *OWN)
     assert (node.dir, node.model) == ("/srv/deca", "Qwen/Qwen2.5-3B")
 
@@ -282,7 +282,7 @@ def test_plaintext_is_never_a_silent_fallback(insecure: int, listen: str, peers:
 
 
 def test_a_limit_on_private_gradients_that_are_none_is_refused() -> None:
-    """Whoever sets a budget believes that something is private."""
+    """A user who sets a budget believes that training is private."""
     with pytest.raises(
         SettingsError, match=r"^dp_epsilon = 8 limits the cost of private gradients, but with dp_noise = 0"
     ):

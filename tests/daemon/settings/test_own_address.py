@@ -1,4 +1,4 @@
-"""A node's place: what the settings, the peers file and the certificate say about it, and what they may not."""
+"""A node's name and addresses from its settings, the peers file and its certificate; combinations that are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -48,13 +48,13 @@ def test_who_is_not_in_the_file_may_come_all_the_same() -> None:
     assert found.wait_for == 4, "those in the file, and itself"
 
 
-def test_a_static_membership_is_the_file_and_nobody_else() -> None:
+def test_a_static_membership_is_the_names_in_the_file() -> None:
     assert place(name="north", membership="static").allowed == {"north", "south", "east"}
     with pytest.raises(PeersError, match="no peer named 'west'"):
         place(name="west", listen="127.0.0.1:9000", membership="static")
 
 
-def test_without_a_file_somebody_must_be_called() -> None:
+def test_without_a_file_join_must_name_a_member() -> None:
     Path("peers.txt").unlink()
     found = place(name="west", listen="127.0.0.1:9000", join="a.example:1")
     assert (found.seeds, found.wait_for) == ((Address("a.example", 1),), 2)
@@ -71,7 +71,7 @@ def test_without_a_file_somebody_must_be_called() -> None:
         ({"name": "west/1", "listen": "127.0.0.1:9000"}, "'west/1' is not a peer's name"),
     ],
 )
-def test_what_will_not_do(settings: dict[str, Any], sentence: str) -> None:
+def test_refused_combinations(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(DecaError, match=sentence):
         place(**settings)
 

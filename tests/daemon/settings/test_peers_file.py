@@ -1,4 +1,4 @@
-"""The peers file: what a line may be, which sentence refuses it, and which line is this node's own."""
+"""The peers file: valid lines, the sentence for each invalid one, and how a node finds its own line."""
 
 from collections.abc import Callable
 from pathlib import Path

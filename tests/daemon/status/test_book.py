@@ -1,4 +1,4 @@
-"""What a node's status says at every stage of a small run, with a fake clock."""
+"""The status of a node at every stage of a small run, with a fake clock."""
 
 from collections import Counter
 from typing import Any
@@ -39,7 +39,7 @@ class Desk:
         self.steps = StepWatch(self.node.state, made.traffic, **wall)
 
     def observe(self, event: e.Event) -> None:
-        """Show an event to the book alone, as if the node took no part in it."""
+        """Show an event to the book alone, without the node."""
         self.book.observe(event, self.steps.observe(event))
 
     def tell(self, event: e.Event, seconds: float = 0.0) -> None:
@@ -133,7 +133,7 @@ def test_a_run_that_is_done_stays_at_its_end() -> None:
     assert (at.activation, at.step, at.done, at.total) == (5, 2, STEPS, STEPS)
 
 
-def test_pace_and_what_is_left_of_the_way() -> None:
+def test_pace_and_remaining_time() -> None:
     desk = Desk()
     desk.begin()
     desk.step(0)
@@ -204,7 +204,7 @@ def test_a_refusal_is_told_until_it_is_over() -> None:
     assert desk.south.why == "nobody answers"
 
 
-def test_what_others_know_is_asked_of_them() -> None:
+def test_facts_that_other_parts_know_are_asked_of_them() -> None:
     desk = Desk(
         addresses=lambda: {"south": "10.0.0.2:7001", "west": "10.0.0.3:7001"},
         traffic=lambda: {"south": Counter({"sent.update": 5, "received.control": 7})},

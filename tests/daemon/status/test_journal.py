@@ -1,4 +1,4 @@
-"""Metrics are whole lines, whatever the disk does; and the same numbers reach TensorBoard, where it is asked for."""
+"""metrics.jsonl has whole lines only, even on a full disk, and TensorBoard gets the same numbers if it is turned on."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ from tests.daemon.web.fake_admin import STATUS
 
 @contextmanager
 def files_end_at(nbytes: int) -> Iterator[None]:
-    """The system refuses to make any file longer, as it does where a disk is full."""
+    """The system refuses to make any file longer, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, hard))
     try:
@@ -62,7 +62,7 @@ def test_a_line_that_a_crash_cut_short_goes(tmp_path: Path) -> None:
 
 
 def told(folder: Path, curves: TensorBoard | None = None) -> list[dict[str, object]]:
-    """One step, one evaluation and one sample of a node in ``folder``, and the lines it wrote."""
+    """The lines that a node in ``folder`` writes for one step, one evaluation and one sample."""
     desk = Desk()
     desk.begin()
     journal = Journal(desk.node.state, folder, curves)

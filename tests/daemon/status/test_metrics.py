@@ -1,4 +1,4 @@
-"""Metrics keep Prometheus' rules, tell what the status tells, and are all in docs/METRICS.md."""
+"""Metrics keep Prometheus' rules, agree with the status, and are all in docs/METRICS.md."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def value(families: Iterable[Family], sample: str, **labels: str) -> float:
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_names_labels_and_help_keep_the_rules(metric: Metric) -> None:
-    """Those of ``promtool check metrics``, and our own on labels."""
+    """The rules of ``promtool check metrics``, and our own on labels."""
     assert re.fullmatch(r"deca_[a-z][a-z0-9_]*", metric.name)
     assert (metric.kind == "counter") == metric.name.endswith("_total")
     assert metric.kind in ("gauge", "counter", "histogram") and metric.kind not in metric.name.split("_")
@@ -82,7 +82,7 @@ def test_numbers_are_those_of_the_status() -> None:
     assert value(found, "deca_step_duration_seconds_sum") == 4.5
 
 
-def test_what_is_not_known_has_no_sample() -> None:
+def test_unknown_values_have_no_sample() -> None:
     found = scraped(EMPTY)
     for name in ("deca_train_loss", "deca_run_steps", "deca_loop_lag_p50_seconds", "deca_block_info", "deca_peer_up"):
         assert found[name].samples == []
@@ -95,7 +95,7 @@ def test_names_from_elsewhere_are_escaped() -> None:
 
 
 def test_a_file_gets_the_same_numbers() -> None:
-    """All of them, with the values of their labels."""
+    """All samples, with the values of their labels."""
     found = flat(STATUS)
     families = scraped(STATUS)
     for metric in METRICS:
@@ -133,7 +133,7 @@ FACTS_OF_THE_PAGE = {
     "checkpoint": "deca_checkpoint_timestamp_seconds",
     "peers": "deca_peer_up",
 }
-"""A tile of the page, by what it reads of the status, and the metric that says the same."""
+"""The field of the status that a tile of the page reads, and the metric with the same value."""
 PEERS_OF_THE_PAGE = {
     "state": "deca_peer_up",
     "edge": "deca_peer_edge_open",
@@ -157,7 +157,7 @@ def test_every_number_of_the_nodes_page_is_a_metric() -> None:
     assert named <= {metric.name for metric in METRICS}
 
 
-def test_what_was_clipped_and_what_privacy_cost_are_told_where_there_is_such_a_thing() -> None:
+def test_shares_of_clipped_flows_and_the_cost_of_privacy_have_metrics_if_they_are_known() -> None:
     peers = (PeerRow(name="south"), PeerRow(name="west"))
     figures = {"peer.south.clipped_share": 0.25, "peer.unknown.clipped_share": 1.0, "privacy_epsilon": 1.5}
     families = scraped(replace(EMPTY, peers=peers, figures={**figures, "privacy_delta": 1e-5})).values()

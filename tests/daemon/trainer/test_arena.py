@@ -31,7 +31,7 @@ def test_two_mappings_see_the_same_bytes() -> None:
     assert bytes(theirs.slot(2, 5)) == b"hello"
 
 
-def test_what_lies_outside_is_refused() -> None:
+def test_slots_outside_the_arena_are_refused() -> None:
     descriptor = shared_file()
     arena = Arena(descriptor, 100, 2)
     os.close(descriptor)

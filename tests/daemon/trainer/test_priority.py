@@ -1,4 +1,4 @@
-"""Who gets a core first."""
+"""Priorities of the trainer and of the node, as the system sees them."""
 
 import os
 import platform
@@ -69,7 +69,7 @@ def test_a_process_stands_back_as_far_as_it_is_told(priority: str) -> None:
 
 
 @pytest.mark.parametrize(("priority", "policy"), [("normal", os.SCHED_BATCH), ("idle", os.SCHED_IDLE)])
-def test_a_class_that_somebody_chose_for_the_node_is_kept(priority: str, policy: int) -> None:
+def test_a_class_that_the_owner_chose_for_the_node_is_kept(priority: str, policy: int) -> None:
     done = subprocess.run([sys.executable, "-c", CHOSEN, priority], capture_output=True, text=True, check=True)
     assert [int(word) for word in done.stdout.split()] == [False, os.SCHED_BATCH, policy]
 

@@ -1,4 +1,4 @@
-"""A node that is all door: it says what a test put into it, and remembers what it was asked."""
+"""A stand-in for a running node: it answers with a status from the test, and remembers the requests it gets."""
 
 import asyncio
 import dataclasses
@@ -91,7 +91,7 @@ MEMBERS = (
 
 
 class FakeAdmin:
-    """``status`` may be replaced between two looks; ``refusal`` is what requests are refused with."""
+    """A test may replace ``now`` between two requests. ``refusal`` is raised for every request if it is set."""
 
     def __init__(self, **changes: Any) -> None:
         self.now = dataclasses.replace(STATUS, **changes)
@@ -112,7 +112,7 @@ class FakeAdmin:
 
 
 class RunningAdmin:
-    """A door behind a real socket in ``directory``, on an event loop in a thread of its own."""
+    """A stand-in behind a real socket in ``directory``, on an event loop in its own thread."""
 
     def __init__(self, directory: Path, door: FakeAdmin) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ class RunningAdmin:
         return admin
 
     def say(self, message: str) -> None:
-        """A log line, written on the loop's thread as a node writes its own."""
+        """Write a log line on the loop's thread, as a node does."""
 
         async def write() -> None:
             self.log.info(message)

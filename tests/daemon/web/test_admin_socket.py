@@ -1,4 +1,4 @@
-"""The socket in a node's folder: what it answers, who may open it, and where it can lie."""
+"""The socket in a node's folder: its answers, its permissions, and its possible paths."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ Talk = Callable[[aiohttp.ClientSession], Awaitable[None]]
 
 
 def talk(folder: Path, door: FakeAdmin, what: Talk, events: EventLog | None = None) -> None:
-    """Open the socket on the loop that a node uses, and talk to it."""
+    """Open the socket on an event loop like a node's, and talk to it."""
 
     async def life() -> None:
         admin = AdminSocket(door, events or EventLog(), folder)
@@ -64,7 +64,7 @@ def test_requests_are_passed_on_and_answered_with_a_sentence(tmp_path: Path, ver
     assert door.asked == [verb, verb]
 
 
-def test_status_is_json_without_what_json_does_not_know(tmp_path: Path) -> None:
+def test_status_is_json_without_infinite_numbers(tmp_path: Path) -> None:
     async def look(session: aiohttp.ClientSession) -> None:
         async with session.get("/v1/status") as response:
             status = json.loads(await response.text(), parse_constant=pytest.fail)

@@ -1,4 +1,4 @@
-"""The dashboard: what it is made of, what it may load, what it tells, and to whom."""
+"""The dashboard: its files, what it may load, its data, and who may read it."""
 
 import asyncio
 import base64
@@ -65,7 +65,7 @@ async def status_of(session: aiohttp.ClientSession, path: str, **headers: str) -
 
 
 class Inventory(HTMLParser):
-    """What a page asks a browser to load or to run."""
+    """Everything that a page has a browser load or run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ def test_elsewhere_only_probes_and_metrics_answer_without_a_token() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
-def test_whoever_shows_the_token_reads(host: str, tmp_path: Path) -> None:
+def test_requests_with_the_token_are_answered(host: str, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(TOKEN + "\n")
     good = [f"Bearer {TOKEN}", "Basic " + base64.b64encode(f"anybody:{TOKEN}".encode()).decode()]
     bad = ["", "Bearer", f"Bearer {TOKEN}x", "Bearer ²", f"Digest {TOKEN}", "Basic ???", "Basic " + TOKEN]
@@ -217,7 +217,7 @@ def test_whoever_shows_the_token_reads(host: str, tmp_path: Path) -> None:
     talk(look, host, str(tmp_path / "token"))
 
 
-def test_everybody_reads_where_that_was_asked_for() -> None:
+def test_everybody_reads_if_http_token_is_none() -> None:
     async def look(session: aiohttp.ClientSession) -> None:
         assert await status_of(session, "/v1/status", Host="node.example") == 200
 
@@ -236,14 +236,14 @@ def test_a_token_that_cannot_be_read_or_could_be_guessed(tmp_path: Path) -> None
 
 
 def steps(desk: Desk, count: int, first: int = 0, **figures: float) -> None:
-    """As if so many steps had been done; only their number in the run matters here."""
+    """Observe ``count`` steps. Only their number matters, not their place in the run."""
     for number in range(first, first + count):
         step = Step(*divmod(number % 16, 4))
         desk.observe(e.HalfStepped(step, None, {"loss": float(number), **figures}))
         desk.observe(e.Mixed(step, {}))
 
 
-def test_a_page_that_asks_again_gets_what_is_new() -> None:
+def test_a_page_that_asks_again_gets_the_new_points() -> None:
     desk = begun()
     history = desk.book.history
     steps(desk, 5)
@@ -286,7 +286,7 @@ def test_evaluations_are_bounded_too() -> None:
     assert told[-1][2] == f"round {3 * EVALUATIONS_MAX - 1}"
 
 
-def test_what_is_left_of_a_step_was_waiting() -> None:
+def test_the_rest_of_a_step_was_waiting() -> None:
     traffic = {"south": {"sent.update": 100, "sent.keyframe": 50, "received.update": 7}}
     desk = begun(traffic=lambda: traffic)
     history = desk.book.history
@@ -299,7 +299,7 @@ def test_what_is_left_of_a_step_was_waiting() -> None:
     assert (told["sent_bytes"], told["received_bytes"]) == (150.0, 7.0)
 
 
-def test_a_node_that_comes_back_shows_what_it_wrote_down(tmp_path: Path) -> None:
+def test_a_restarted_node_shows_the_points_in_its_metrics_file(tmp_path: Path) -> None:
     desk = begun(traffic=lambda: {"south": {"sent.update": 5}})
     line = {"kind": "step", "time": 1.0, "ordinal": 0, "loss": 3.0, "step_seconds": 1.0, "bytes_received": 0}
     lines = [

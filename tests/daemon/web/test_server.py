@@ -1,4 +1,4 @@
-"""What a node answers over HTTP: the probes, the metrics, the status, and nothing that changes anything."""
+"""A node's answers over HTTP: probes, metrics and status, all read-only."""
 
 import asyncio
 import dataclasses
@@ -123,8 +123,10 @@ def test_so_many_connections_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /livez HTTP/1.1\r\nHost: node\r\nX-Slow: "])
-def test_whoever_sends_a_request_letter_by_letter_is_cut_off(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However busily: what counts is when the request is whole. Those who were answered keep their connection."""
+def test_a_client_that_sends_a_request_letter_by_letter_is_cut_off(
+    said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that keeps sending is cut too, because only a complete request counts. Answered clients stay."""
     monkeypatch.setattr(http, "REQUEST_SECONDS", 0.2)
     monkeypatch.setattr(http, "PATROL_SECONDS", 0.02)
 
@@ -153,7 +155,7 @@ def test_whoever_sends_a_request_letter_by_letter_is_cut_off(said: bytes, monkey
     asyncio.run(asyncio.wait_for(life(), PATIENCE_SECONDS))
 
 
-def test_whoever_does_not_take_the_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_read_the_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(http, "PATROL_SECONDS", 0.02)
 
