@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from deca_node.numerics.data.packing import permutation
+from deca_node.numerics.data.sequences import permutation
 from deca_node.protocol.errors import DataError, DecaError
 
 Row = Mapping[str, Any]

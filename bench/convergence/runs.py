@@ -27,11 +27,11 @@ from bench.convergence.adapters import (
 from bench.convergence.cells import Cell, Outcome
 from bench.convergence.edges import Edges, Vectors, state_bytes
 from bench.convergence.stack import Shape, Weights, logits, losses
-from bench.convergence.tasks import Task, dealt, taken
+from bench.convergence.tasks import Task, dealt
 from deca_node.numerics import deca
 from deca_node.numerics.codecs.formats import CODECS
 from deca_node.numerics.data.batches import Batch, Batches, make_batch
-from deca_node.numerics.data.packing import Sequences
+from deca_node.numerics.data.sequences import Sequences
 from deca_node.numerics.engine import BlockEngine
 from deca_node.numerics.learning.loss import shares
 from deca_node.numerics.model.blocks import Block, Span, partition, spans
@@ -120,11 +120,11 @@ class Run:
         """As a cell asks for it."""
         own = {name: value for name, value in cell.settings if name in OWN}
         given = COMMON | {name: value for name, value in cell.settings if name not in OWN}
-        length = task.test.ids.shape[1]
+        length = task.test.tokens // len(task.test)
         settings = RunSettings(seed=cell.seed, learning_rate=cell.learning_rate, sequence_length=length, **given)
         made = cls(cell.method, settings, own, dealt(task, cell.nodes, ALPHA, cell.seed), start)
         chosen = np.linspace(0, len(task.validation) - 1, CURVE_SEQUENCES).astype(int)
-        made.watched = taken(task.validation, chosen)
+        made.watched = task.validation.take(chosen)
         return made
 
     def batch(self) -> Batch:
@@ -204,7 +204,8 @@ def tables_of(task: Task, answers: Tensor) -> list[Tensor]:
     classes = len(task.labels)
     if not classes:
         return []
-    right = torch.tensor([task.labels.index(token) for token in task.test.ids[:, -1].tolist()])
+    last = task.test.gather(np.arange(len(task.test))).ids[:, -1]
+    right = torch.tensor([task.labels.index(token) for token in last.tolist()])
     return [torch.bincount(right * classes + row, minlength=classes**2).view(classes, classes) for row in answers]
 
 

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from bench.convergence.corpora import LANGUAGE, SOURCES, SPLITS, digest, pieces
-from deca_node.numerics.data.packing import Sequences, permutation
+from deca_node.numerics.data.sequences import Sequences, permutation
 
 QUESTION = "\n# "
 LETTERS = "ABCDEFGH"
@@ -71,7 +70,7 @@ def load(name: str, tokenizer: PreTrainedTokenizerFast, sizes: Sizes) -> Task:
         name,
         tuple(domain.name for domain in domains),
         tuple(cut[domain.name, "train"] for domain in domains),
-        *(joined([cut[domain.name, split] for domain in domains]) for split in ("validation", "test")),
+        *(Sequences.joined([cut[domain.name, split] for domain in domains]) for split in ("validation", "test")),
         labels,
         digest(piece for splits in texts.values() for split in SPLITS for piece in splits[split]),
     )
@@ -86,20 +85,10 @@ def dealt(task: Task, nodes: int, alpha: float, seed: int) -> list[Sequences]:
             ends = np.round(np.cumsum(rng.dirichlet([alpha] * nodes)) * len(sequences)).astype(int)
             order = permutation(len(sequences), f"{seed}:{domain}")
             for mine, rows in zip(held, np.split(order, ends[:-1]), strict=True):
-                mine.append(taken(sequences, rows))
+                mine.append(sequences.take(rows))
         if min(sum(map(len, mine)) for mine in held) >= SEQUENCES_MIN:
-            return [joined(mine) for mine in held]
+            return [Sequences.joined(mine) for mine in held]
     raise ValueError(f"{task.name} has too few sequences to deal {SEQUENCES_MIN} to each of {nodes} nodes")
-
-
-def taken(sequences: Sequences, rows: NDArray[np.int64]) -> Sequences:
-    """The sequences with these numbers."""
-    return Sequences(sequences.ids[rows], sequences.trained[rows])
-
-
-def joined(parts: Sequence[Sequences]) -> Sequences:
-    """One after the other."""
-    return Sequences(np.concatenate([p.ids for p in parts]), np.concatenate([p.trained for p in parts]))
 
 
 def single_token(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
@@ -127,4 +116,4 @@ def _sequences(
     trained = np.ones_like(ids, np.bool_)
     if tail:
         trained[:, :-1] = False
-    return Sequences(ids, trained)
+    return Sequences.of_rows(ids, trained)

@@ -20,7 +20,7 @@ from deca_node.lab.demo.toy_model import Recipe
 from deca_node.lab.sim.cluster import Cluster
 from deca_node.lab.sim.seats import FrameBook, seats
 from deca_node.numerics.data.batches import heldout_batches
-from deca_node.numerics.data.packing import PackedData, load_dataset
+from deca_node.numerics.data.dataset import Layout, PackedData, load_dataset
 from deca_node.numerics.learning.loss import evaluate
 from deca_node.numerics.model.load import LoadedModel, load_model
 from deca_node.numerics.trainer import Trainer
@@ -167,13 +167,12 @@ def _model(folder: Path) -> LoadedModel:
 def text(folder: Path, name: str, settings: RunSettings, *, single_records: bool = False) -> PackedData:
     """A node's own; packed, or with a record per sequence."""
     tokenizer = _model(folder).tokenizer
-    node, length = NodeSettings(), settings.sequence_length
+    node = NodeSettings()
     return load_dataset(
         folder / "data" / f"{name}.jsonl",
         tokenizer,
-        sequence_length=length,
+        Layout.of(settings, private=single_records),
         holdout=node.holdout,
         seed=own_seed(settings, name),
         bad_records=node.bad_records,
-        single_records=single_records,
     )

@@ -16,14 +16,16 @@ from torch import Tensor
 from deca_node.numerics import deca
 from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
 from deca_node.numerics.data.batches import Batches, make_batch
+from deca_node.numerics.data.dataset import PackedData
 from deca_node.numerics.device import choose_device
 from deca_node.numerics.engine import BlockEngine, NewEdge, RefusedPeers
 from deca_node.numerics.exchange.flows import FlowBytes
 from deca_node.numerics.exchange.frames import Layout
 from deca_node.numerics.exchange.norms import Norms
+from deca_node.numerics.learning.isolation import way_of
 from deca_node.numerics.learning.loss import backward
 from deca_node.numerics.learning.privacy import Privacy
-from deca_node.numerics.learning.tasks import Data, judge, load_data, told
+from deca_node.numerics.learning.tasks import Data, judge, load_data, progress_notes, told
 from deca_node.numerics.model.blocks import Block, partition
 from deca_node.numerics.model.classifier import Head
 from deca_node.numerics.model.facts import check_sequence_length, parameter_hash
@@ -96,9 +98,11 @@ class Trainer:
         loaded = load_model(options.model, dtype=settings.dtype, device=device, head=Head.of(settings))
         check_sequence_length(settings.sequence_length, loaded.positions_max, loaded.folder)
         note(f"reading {options.data}")
-        data = load_data(options, loaded)
+        data = load_data(options, loaded, progress_notes(note, options.data))
         for sentence in told(data, settings.sequence_length):
             note(sentence)
+        if isinstance(data, PackedData) and settings.packing == "isolated":
+            note(f"records in one sequence are kept apart by {way_of(loaded.model).value}")
         trainer = cls(options, loaded, data, frames)
         trainer.resume(note)
         trainer._announce_privacy(note)

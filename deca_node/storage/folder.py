@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from deca_node.protocol.agreed.agreement import Agreement, settings_fields
+from deca_node.protocol.agreed.agreement import Agreement, differing_settings
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import StorageError
 from deca_node.storage.durable import repair_folder, write_file
@@ -57,7 +57,7 @@ def finished(path: Path, settings: RunSettings) -> bool:
     if not (path / FINAL).exists():
         return False
     fields = agreed_fields(path)
-    differing = [name for name, value in settings_fields(settings).items() if fields.get(name) != value]
+    differing = differing_settings(fields, settings)
     if differing:
         raise StorageError(
             f"{path} holds the tuned model of another run ({', '.join(differing[:3])} differ); "

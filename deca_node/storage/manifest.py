@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from deca_node.protocol.agreed.agreement import Agreement, mismatch
+from deca_node.protocol.agreed.agreement import FORMER, Agreement, mismatch
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import StorageError
 from deca_node.protocol.options import Note
@@ -256,9 +256,15 @@ def _check_run(manifest: Manifest, agreement: Agreement, folder: Path) -> None:
     difference = mismatch(manifest.agreement, agreement, "the checkpoint", "this start")
     if difference:
         raise StorageError(
-            f"cannot go on from {folder}: {difference}; start with the settings and the model that it was made with, "
-            "or choose another --dir"
+            f"cannot go on from {folder}: {difference}; start with the settings and the model that it was made with"
+            f"{_former(manifest.agreement, agreement)}, or choose another --dir"
         )
+
+
+def _former(theirs: Agreement, ours: Agreement) -> str:
+    """What to set where a checkpoint is older than a setting."""
+    younger = [name for name in ours.fields if name in FORMER and name not in theirs.fields]
+    return "".join(f" ({name} = '{FORMER[name]}')" for name in younger)
 
 
 def _set_aside(folder: Path) -> None:

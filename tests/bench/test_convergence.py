@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -20,8 +21,8 @@ from bench.convergence.start import RECIPE, start_model
 from bench.convergence.summary import Results, summarize
 from bench.convergence.sweep import OutOfTimeError, Sweep, best_on_grid
 from bench.convergence.verdicts import verdicts
-from deca_node.numerics.data.batches import IGNORED, Batches
-from deca_node.numerics.data.packing import Sequences
+from deca_node.numerics.data.batches import IGNORED, Batch, Batches
+from deca_node.numerics.data.sequences import Sequences
 from deca_node.numerics.deca import Hyper
 from deca_node.numerics.learning.loss import nll_sum
 from deca_node.protocol.agreed.run import RunSettings
@@ -87,7 +88,7 @@ def test_a_stack_of_models_is_each_of_them() -> None:
     found = stack.losses(stack.logits(stack.Shape.of(models[0].config), leaves, ids), labels)
     found.sum().backward()
     for i, model in enumerate(models):
-        loss = nll_sum(model, ids[i], labels[i]) / (labels[i][:, 1:] != IGNORED).sum()
+        loss = nll_sum(model, Batch(ids[i], labels[i]), torch.device("cpu")) / (labels[i][:, 1:] != IGNORED).sum()
         loss.backward()
         torch.testing.assert_close(found[i], loss)
         for name, parameter in model.named_parameters():
@@ -217,19 +218,23 @@ def test_centralized_is_one_node_with_everybodys_batches() -> None:
 
 def plain_task(sequences: int, domains: int = 4) -> tasks.Task:
     ids = [np.full((sequences, 8), k, np.int32) for k in range(domains)]
-    parts = tuple(Sequences(i, np.ones_like(i, np.bool_)) for i in ids)
+    parts = tuple(Sequences.of_rows(i, np.ones_like(i, np.bool_)) for i in ids)
     return tasks.Task("plain", tuple("abcd"[:domains]), parts, parts[0], parts[0], (), "digest")
+
+
+def ids_of(sequences: Sequences) -> Any:
+    return sequences.gather(np.arange(len(sequences))).ids
 
 
 def test_every_sequence_is_dealt_once_and_hands_are_uneven() -> None:
     held = tasks.dealt(plain_task(100), nodes=8, alpha=0.25, seed=3)
-    counts = np.array([[int((h.ids[:, 0] == k).sum()) for k in range(4)] for h in held])
+    counts = np.array([[int((ids_of(h)[:, 0] == k).sum()) for k in range(4)] for h in held])
     assert counts.sum(0).tolist() == [100] * 4
     assert counts.sum(1).min() >= tasks.SEQUENCES_MIN
     shares = counts / counts.sum(1, keepdims=True)
     assert shares.max(1).mean() > 0.6  # with equal hands it would be 0.25
     again = tasks.dealt(plain_task(100), nodes=8, alpha=0.25, seed=3)
-    assert all(np.array_equal(a.ids, b.ids) for a, b in zip(held, again, strict=True))
+    assert all(np.array_equal(ids_of(a), ids_of(b)) for a, b in zip(held, again, strict=True))
     with pytest.raises(ValueError, match="too few sequences"):
         tasks.dealt(plain_task(4), nodes=8, alpha=0.25, seed=3)
 

@@ -21,7 +21,8 @@ from deca_node.lab.sim.cluster import Cluster
 from deca_node.lab.sim.seats import FrameBook, seats
 from deca_node.lab.sim.weather import Cut, Weather
 from deca_node.numerics.codecs.formats import CODECS
-from deca_node.numerics.data.packing import DataSummary, PackedData, Sequences
+from deca_node.numerics.data.dataset import DataSummary, PackedData
+from deca_node.numerics.data.sequences import Sequences
 from deca_node.numerics.exchange import signals
 from deca_node.numerics.learning.tasks import Data
 from deca_node.numerics.model.load import LoadedModel
@@ -137,7 +138,7 @@ def private_data(name: str) -> PackedData:
     rng = np.random.default_rng(ord(name))
     likes = rng.dirichlet(np.full(VOCABULARY, 0.2))
     ids = rng.choice(VOCABULARY, size=(8, LENGTH), p=likes).astype(np.int32)
-    whole = Sequences(ids, np.ones_like(ids, dtype=bool))
+    whole = Sequences.of_rows(ids, np.ones_like(ids, dtype=bool))
     return PackedData(whole, whole, DataSummary(8, 0, (), ids.size, ids.size, ids.size, 8, 8))
 
 

@@ -15,6 +15,7 @@ from deca_node.cli.invocation import debug_option
 from deca_node.cli.verbs.export import start_model
 from deca_node.cli.views.progress import note, progress_bar
 from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.protocol.agreed.agreement import FORMER
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import ModelError, StorageError
 from deca_node.storage.folder import FINAL, agreed_fields
@@ -69,6 +70,11 @@ labelled record.
 @click.option("--threads", type=click.IntRange(min=1), help="Threads on the CPU.  [default: one per core]")
 @click.option("--labels", default="", help="All labels, separated by commas.  [default: the labels in DATA]")
 @click.option("--prompt", default="", help="The text that a label completes.  [default: {text} and a newline]")
+@click.option(
+    "--packing",
+    type=click.Choice(["isolated", "concatenated", "none"]),
+    help="How records are laid into sequences.  [default: as the run has it, else isolated]",
+)
 @click.option(
     "--bad-records",
     type=click.Choice(["stop", "skip"]),
@@ -131,6 +137,8 @@ def _evaluate(loaded: LoadedModel, data: Path, fields: dict[str, str], flags: di
     question = Question(
         data=data,
         length=length,
+        packing=flags["packing"] or (fields.get("packing", FORMER["packing"]) if fields else RunSettings.packing),
+        truncation=fields.get("truncation", FORMER["truncation"]),
         batch_size=flags["batch_size"],
         device=next(loaded.model.parameters()).device,
         bad_records=flags["bad_records"],
@@ -157,4 +165,5 @@ def _in_words(found: Evaluation, what: str) -> list[tuple[str, str]]:
         lines.append(("macro-F1", f"{found.macro_f1:.4f} over the labels {', '.join(found.labels)}"))
     skipped = f", {found.skipped:,} malformed ones left out" if found.skipped else ""
     cut = f", {found.cut:,} cut to the sequence length" if found.cut else ""
-    return [*lines, ("records", f"{found.records:,}{skipped}{cut}")]
+    left = f", {found.left_out:,} left out with nothing to judge in it" if found.left_out else ""
+    return [*lines, ("records", f"{found.records:,}{skipped}{cut}{left}")]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from deca_node.daemon.diagnosis.findings import Finding, failed, passed, warned
 from deca_node.daemon.settings.address import Address
-from deca_node.protocol.agreed.agreement import settings_fields
+from deca_node.protocol.agreed.agreement import differing_settings
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.planning.units import bytes_text
 from deca_node.storage.folder import finished
@@ -58,7 +58,7 @@ def _check_checkpoint(newest: Path, settings: RunSettings) -> Finding:
     except DamagedError as problem:
         return warned(check, f"{problem}", "check the disk; a start uses the checkpoint before it")
     fields = manifest.agreement.fields
-    differing = [name for name, value in settings_fields(settings).items() if fields.get(name) != value]
+    differing = differing_settings(fields, settings)
     if differing:
         says = f"a start cannot go on from {newest}: the run differs in {', '.join(differing[:5])}"
         return failed(check, says, "use the settings of that checkpoint, or choose another --dir")

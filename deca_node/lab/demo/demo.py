@@ -24,7 +24,7 @@ from deca_node.lab.demo.toy_model import Progress, Recipe, ToyModel, make_toy_mo
 from deca_node.lab.report.result import DemoReport, NodeResult
 from deca_node.lab.rigs.processes import LocalNodes, NodeProcess, write_peers
 from deca_node.numerics.data.batches import heldout_batches
-from deca_node.numerics.data.packing import PackedData, load_dataset
+from deca_node.numerics.data.dataset import Layout, PackedData, load_dataset
 from deca_node.numerics.learning.loss import evaluate
 from deca_node.numerics.model.load import load_model
 from deca_node.protocol.agreed.run import RunSettings
@@ -203,7 +203,7 @@ def _heldout(plan: DemoPlan, name: str, tokenizer: PreTrainedTokenizerBase) -> P
     return load_dataset(
         _data(plan, name),
         tokenizer,
-        sequence_length=plan.run.sequence_length,
+        Layout.of(plan.run),
         holdout=node.holdout,
         seed=own_seed(plan.run, name),
         bad_records=node.bad_records,

@@ -5,7 +5,11 @@
     files       a file or folder becomes JSON objects and texts; encodings and broken files
     records     an object becomes a text, a prompt with its completion, or a chat
     tokenizing  a record becomes tokens that know whether they are learnt
-    packing     records become sequences; a share of them is held out
+    lengths     records that are longer than a sequence: divided, truncated or left out, and counted
+    holdout     which tokens are held out
+    packing     how records are laid into sequences
+    sequences   sequences as lists of pieces of one line of tokens
+    dataset     all of this, from a path to two sets of sequences
     labelled    the same for labelled records, which are not packed
     batches     sequences or labelled records become batches, in an order that can be gone on with after a restart
 """

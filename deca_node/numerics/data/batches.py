@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deca_node.numerics.data.dataset import PackedData
 from deca_node.numerics.data.labelled import Examples, LabelledData
-from deca_node.numerics.data.packing import PackedData, Sequences, permutation
+from deca_node.numerics.data.sequences import Sequences, permutation
 from deca_node.protocol.errors import DataError
 
 IGNORED = -100
@@ -24,12 +25,16 @@ IGNORED = -100
 class Batch:
     """``input_ids`` and ``labels``, int64 [b, L], on the CPU.
 
-    A label is the input's own id, or -100 where the token is not trained on: the model shifts them itself,
-    so the label at position i is predicted from the inputs before i, and the one at position 0 never.
+    A label is the input's own id, or -100 where the token is not learnt. The model shifts labels itself: the label at
+    position i is predicted from the inputs before i, and the one at position 0 never.
+
+    ``positions``, int64 [b, L], are given where a row holds several records that must not see each other: they count
+    from 0 within each record. None where every row is to be read from its beginning to its end.
     """
 
     input_ids: torch.Tensor
     labels: torch.Tensor
+    positions: torch.Tensor | None = None
 
     @property
     def predicted(self) -> int:
@@ -38,7 +43,8 @@ class Batch:
 
     def split(self, size: int) -> Iterator["Batch"]:
         """The same batch in parts of ``size`` sequences."""
-        return map(Batch, self.input_ids.split(size), self.labels.split(size))
+        columns = [self.input_ids.split(size), self.labels.split(size)]
+        return map(Batch, *columns, *([] if self.positions is None else [self.positions.split(size)]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,9 +139,12 @@ def make_batch(data: Rows, rows: NDArray[np.int64]) -> AnyBatch:
     """The sequences or records with these numbers, int64 [b], as a batch."""
     if isinstance(data, Examples):
         return _labelled_batch(data.take(rows))
-    input_ids = torch.from_numpy(data.ids[rows].astype(np.int64))
-    trained = torch.from_numpy(data.trained[rows])
-    return Batch(input_ids, torch.where(trained, input_ids, IGNORED))
+    ids, trained, positions = data.gather(rows)
+    input_ids = torch.from_numpy(ids.astype(np.int64))
+    labels = torch.where(torch.from_numpy(trained), input_ids, IGNORED)
+    if (positions == np.arange(positions.shape[1])).all():
+        return Batch(input_ids, labels)
+    return Batch(input_ids, labels, torch.from_numpy(positions.astype(np.int64)))
 
 
 def _labelled_batch(examples: Examples) -> LabelledBatch:

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deca_node.numerics.data.dataset import Progress
 from deca_node.numerics.data.files import BadRecords, Reader, Source, filled, json_type, some_keys
-from deca_node.numerics.data.packing import Progress, permutation
-from deca_node.numerics.data.tokenizing import Ids, runs
+from deca_node.numerics.data.sequences import Ids, permutation
+from deca_node.numerics.data.tokenizing import runs
 from deca_node.protocol.agreed.settings import nearest
 from deca_node.protocol.errors import DataError
 

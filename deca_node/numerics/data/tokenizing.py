@@ -9,14 +9,13 @@ tokenizer without EOS adds none. Special tokens spelled out in the data are take
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deca_node.numerics.data.files import BadRecords, Source
 from deca_node.numerics.data.records import ASSISTANT, ChatRecord, Record, TextRecord
+from deca_node.numerics.data.sequences import Ids, RecordTokens
 from deca_node.protocol.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,20 +28,6 @@ _PIECE_CHARACTERS = 1 << 17
 _GENERATION_TAG = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 Item = TypeVar("Item")
-Ids = NDArray[np.int32]
-Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class Tokens:
-    """Tokens in a line: ``ids`` int32 [n]; ``trained`` bool [n], true where the token is trained on."""
-
-    ids: Ids
-    trained: Mask
-
-    def take(self, mask: Mask) -> "Tokens":
-        """The tokens for which ``mask``, bool [n], is true, in the same order."""
-        return Tokens(self.ids[mask], self.trained[mask])
 
 
 class RecordTokenizer:
@@ -54,8 +39,8 @@ class RecordTokenizer:
         self._bos = np.array(_beginning(tokenizer), np.int32)
         self._eos = np.array([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id], np.int32)
 
-    def encode(self, records: list[Record], report: Callable[[int], None] = lambda waiting: None) -> list[Tokens]:
-        """Tokens of each record that is not bad, in order; ``report`` hears how many characters still wait."""
+    def encode(self, records: list[Record], report: Callable[[int], None] = lambda waiting: None) -> list[RecordTokens]:
+        """Tokens of each record that is not bad, in order; ``report`` is told how many characters still wait."""
         texts: list[str] = []
         for record in records:
             if isinstance(record, TextRecord):
@@ -71,11 +56,11 @@ class RecordTokenizer:
                 self._bad.add(error)
         return encoded
 
-    def _tokens(self, record: Record, bodies: Iterator[Ids]) -> Tokens:
+    def _tokens(self, record: Record, bodies: Iterator[Ids]) -> RecordTokens:
         if isinstance(record, ChatRecord):
             return self._chat(record)
         if isinstance(record, TextRecord):
-            return self._joined(record.source, np.empty(0, np.int32), next(bodies))
+            return self._joined(record.source, np.empty(0, np.int32), next(bodies), text=True)
         return self._joined(record.source, next(bodies), next(bodies))
 
     def _bodies(self, texts: list[str], report: Callable[[int], None]) -> list[Ids]:
@@ -91,7 +76,7 @@ class RecordTokenizer:
             report(waiting)
         return [np.concatenate(body) for body in bodies]
 
-    def _joined(self, source: Source, context: Ids, learnt: Ids) -> Tokens:
+    def _joined(self, source: Source, context: Ids, learnt: Ids, text: bool = False) -> RecordTokens:
         """[BOS, context, learnt, EOS], with BOS and EOS exactly once where the text spells them out itself."""
         if not len(learnt):
             raise DataError(f"{source}: the tokenizer makes no tokens of it")
@@ -101,13 +86,13 @@ class RecordTokenizer:
             learnt = self._without_bos(learnt)
         eos = self._eos[:0] if np.array_equal(learnt[-1:], self._eos) else self._eos
         ids = np.concatenate([self._bos, context, learnt, eos])
-        return Tokens(ids, np.arange(len(ids)) >= len(self._bos) + len(context))
+        return RecordTokens(ids, np.arange(len(ids)) >= len(self._bos) + len(context), text)
 
     def _without_bos(self, ids: Ids) -> Ids:
         count = len(self._bos)
         return ids[count:] if np.array_equal(ids[:count], self._bos) else ids
 
-    def _chat(self, record: ChatRecord) -> Tokens:
+    def _chat(self, record: ChatRecord) -> RecordTokens:
         if not self._tokenizer.chat_template:
             raise DataError(
                 f"{record.source}: a chat, but the tokenizer has no chat template; "
@@ -124,14 +109,14 @@ class RecordTokenizer:
             raise DataError(f"{record.source}: the chat template leaves no token in the assistant's turns")
         return tokens
 
-    def _chat_by_mark(self, record: ChatRecord) -> Tokens:
+    def _chat_by_mark(self, record: ChatRecord) -> RecordTokens:
         """The template itself marks what the assistant generates."""
         out = self._tokenizer.apply_chat_template(
             list(record.messages), return_assistant_tokens_mask=True, tokenizer_kwargs={"verbose": False}
         )
-        return Tokens(np.array(out["input_ids"], np.int32), np.array(out["assistant_masks"], np.bool_))
+        return RecordTokens(np.array(out["input_ids"], np.int32), np.array(out["assistant_masks"], np.bool_))
 
-    def _chat_by_prefixes(self, record: ChatRecord) -> Tokens:
+    def _chat_by_prefixes(self, record: ChatRecord) -> RecordTokens:
         """A turn is what it adds to the rendering of the chat so far and the header that asks for an answer."""
         text = self._render(record, len(record.messages))
         out = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -139,7 +124,7 @@ class RecordTokenizer:
         trained = np.zeros(len(begins), np.bool_)
         for low, high in self._assistant_spans(record, text):
             trained |= (begins >= low) & (begins < high)
-        return Tokens(np.array(out["input_ids"], np.int32), trained)
+        return RecordTokens(np.array(out["input_ids"], np.int32), trained)
 
     def _assistant_spans(self, record: ChatRecord, text: str) -> Iterator[tuple[int, int]]:
         """First and last (exclusive) character of the assistant's turns in the rendered chat."""

@@ -21,12 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deca_node.numerics.data.batches import IGNORED, LabelledBatch, ordered_batches
+from deca_node.numerics.data.batches import IGNORED, Batch, LabelledBatch, ordered_batches
+from deca_node.numerics.data.dataset import Layout, load_dataset
 from deca_node.numerics.data.files import BadRecords, Reader, Source, filled, json_type
 from deca_node.numerics.data.labelled import load_labelled
-from deca_node.numerics.data.packing import load_dataset
 from deca_node.numerics.data.records import CompletionRecord
-from deca_node.numerics.data.tokenizing import RecordTokenizer, Tokens
+from deca_node.numerics.data.sequences import Tokens
+from deca_node.numerics.data.tokenizing import RecordTokenizer
 from deca_node.numerics.device import choose_device
 from deca_node.numerics.learning.loss import classify, evaluate, judging, nll_per_row, shares
 from deca_node.numerics.learning.result import Evaluation
@@ -47,12 +48,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What to measure on, and how: ``length`` tokens per sequence at most, ``batch_size`` sequences at a time.
-    ``labels`` are all labels there may be (none given: those in the data); ``prompt`` is what a language model
-    completes with a label."""
+    """What to measure on, and how: ``length`` tokens per sequence at most, ``batch_size`` sequences at a time, records
+    laid into sequences by ``packing`` and ``truncation`` as a run has them. ``labels`` are all labels there may be
+    (none given: those in the data); ``prompt`` is what a language model completes with a label."""
 
     data: Path
     length: int
+    packing: str
+    truncation: str
     batch_size: int
     device: torch.device
     bad_records: str
@@ -85,18 +88,21 @@ def _language_model(loaded: LoadedModel, question: Question, report: ProgressRep
     packed = load_dataset(
         question.data,
         loaded.tokenizer,
-        sequence_length=question.length,
+        Layout(length=question.length, packing=question.packing, truncation=question.truncation, private=False),
         holdout=0.0,
         bad_records=question.bad_records,
     )
     batches = reporting(ordered_batches(packed.train, question.batch_size), len(packed.train), report)
     loss, counted = evaluate(loaded.model, batches, question.device)
+    lengths = packed.summary.lengths
     return Evaluation(
         kind="language-model",
         loss=loss,
         counted=counted,
         records=packed.summary.records,
         skipped=packed.summary.skipped,
+        cut=lengths.cut if lengths else 0,
+        left_out=lengths.dropped + lengths.unlearnt if lengths else 0,
         perplexity=math.exp(loss) if loss < math.log(np.finfo(float).max) else math.inf,
     )
 
@@ -259,7 +265,7 @@ class _Rows:
             ids[number, : len(kept)] = torch.from_numpy(kept.astype(np.int64))
             labels[number, : len(kept)][torch.from_numpy(trained)] = ids[number, : len(kept)][torch.from_numpy(trained)]
         with judging(self._model):
-            return nll_per_row(self._model, ids.to(device), labels.to(device)).cpu()
+            return nll_per_row(self._model, Batch(ids, labels), device).cpu()
 
 
 def device_and_threads(device: str, threads: int | None) -> torch.device:

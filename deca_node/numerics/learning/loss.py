@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deca_node.numerics.data.batches import IGNORED, AnyBatch, LabelledBatch
+from deca_node.numerics.data.batches import IGNORED, AnyBatch, Batch, LabelledBatch
+from deca_node.numerics.learning.isolation import model_inputs, passes
 
 
 @dataclass(frozen=True)
@@ -25,20 +26,21 @@ class Scores:
     scalars: Mapping[str, float] = field(default_factory=dict)
 
 
-def nll_sum(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
-    """Sum of the next-token losses where ``labels`` (int64 [b, L]) are not ignored; a float32 scalar."""
-    return _next_token_losses(model, input_ids, labels, "sum")
+def nll_sum(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+    """Sum of the losses of all learnt tokens; a float32 scalar."""
+    return _token_losses(model, batch, device, "sum")
 
 
-def nll_per_row(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
+def nll_per_row(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     """The same sum for each row; float32 [b]."""
-    return _next_token_losses(model, input_ids, labels, "none").view(len(input_ids), -1).sum(dim=1)
+    return _token_losses(model, batch, device, "none").view(len(batch.input_ids), -1).sum(dim=1)
 
 
-def _next_token_losses(model: nn.Module, input_ids: Tensor, labels: Tensor, reduction: str) -> Tensor:
-    """Cross entropy of the token at each position given those before it, float32; [b (L - 1)] or a scalar."""
-    logits = model(input_ids=input_ids, use_cache=False).logits[:, :-1].float()
-    targets = labels[:, 1:].reshape(-1)
+def _token_losses(model: nn.Module, batch: Batch, device: torch.device, reduction: str) -> Tensor:
+    """Cross entropy of each learnt token given those before it in its record, float32; [b (L - 1)] or a scalar."""
+    # Without use_cache = False transformers would make a cache, and with a cache no mask between records.
+    logits = model(**model_inputs(model, batch, device), use_cache=False).logits[:, :-1].float()
+    targets = batch.labels[:, 1:].to(device).reshape(-1)
     return nn.functional.cross_entropy(
         logits.reshape(-1, logits.shape[-1]), targets, ignore_index=IGNORED, reduction=reduction
     )
@@ -66,7 +68,7 @@ def backward(model: nn.Module, batch: AnyBatch, micro_batch: int, device: torch.
     """
     counted = max(batch.predicted, 1)
     total = 0.0
-    for part in batch.split(micro_batch or len(batch.input_ids)):
+    for part in passes(model, batch, micro_batch):
         loss = _batch_nll(model, part, device) / counted
         loss.backward()
         total += float(loss.detach())
@@ -79,7 +81,8 @@ def evaluate(model: nn.Module, batches: Iterable[AnyBatch], device: torch.device
     total, counted = 0.0, 0
     with judging(model):
         for batch in batches:
-            total += float(_batch_nll(model, batch, device))
+            for part in passes(model, batch, 0):
+                total += float(_batch_nll(model, part, device))
             counted += batch.predicted
     return total / max(counted, 1), counted
 
@@ -114,7 +117,7 @@ def _batch_nll(model: nn.Module, batch: AnyBatch, device: torch.device) -> Tenso
     if isinstance(batch, LabelledBatch):
         logits = class_logits(model, batch, device)
         return nn.functional.cross_entropy(logits, batch.labels.to(device), reduction="sum")
-    return nll_sum(model, batch.input_ids.to(device), batch.labels.to(device))
+    return nll_sum(model, batch, device)
 
 
 @contextmanager

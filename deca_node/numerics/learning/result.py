@@ -7,7 +7,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """``kind`` is ``language-model``, ``classifier`` or ``labels``. ``loss`` is in nats, per token for a language model
-    and per record otherwise, over ``counted`` of them. ``cut`` counts records that were longer than allowed."""
+    and per record otherwise, over ``counted`` of them. ``cut`` counts records that were longer than allowed,
+    ``left_out`` those of which nothing was left to judge."""
 
     kind: str
     loss: float
@@ -15,6 +16,7 @@ class Evaluation:
     records: int
     skipped: int = 0
     cut: int = 0
+    left_out: int = 0
     perplexity: float | None = None
     accuracy: float | None = None
     macro_f1: float | None = None

@@ -1,20 +1,24 @@
 """What differs between the tasks: how the data is read and summed up in sentences, and how a model is judged on it."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import torch
 
 from deca_node.numerics.data.batches import LabelledBatch, heldout_batches
+from deca_node.numerics.data.dataset import DataSummary, Layout, PackedData, Progress, load_dataset
 from deca_node.numerics.data.labelled import LabelledData, LabelledSummary, load_labelled
-from deca_node.numerics.data.packing import DataSummary, PackedData, load_dataset
+from deca_node.numerics.data.lengths import Lengths
 from deca_node.numerics.learning.loss import Scores, classify, evaluate
 from deca_node.numerics.model.load import LoadedModel
-from deca_node.protocol.options import TrainerOptions
+from deca_node.protocol.options import Note, TrainerOptions
 
 Data = PackedData | LabelledData
+NOTE_SECONDS = 5.0
+"""From one note of progress to the next."""
 
 
-def load_data(options: TrainerOptions, loaded: LoadedModel) -> Data:
+def load_data(options: TrainerOptions, loaded: LoadedModel, progress: Progress | None = None) -> Data:
     """Read the node's own data as the task needs it. Raises DataError."""
     length, seed = options.settings.sequence_length, options.seed
     if loaded.labels:
@@ -27,16 +31,30 @@ def load_data(options: TrainerOptions, loaded: LoadedModel) -> Data:
             holdout=options.holdout,
             seed=seed,
             bad_records=options.bad_records,
+            progress=progress,
         )
     return load_dataset(
         options.data,
         loaded.tokenizer,
-        sequence_length=length,
+        Layout.of(options.settings, private=options.dp_noise > 0),
         holdout=options.holdout,
         seed=seed,
         bad_records=options.bad_records,
-        single_records=options.dp_noise > 0,
+        progress=progress,
     )
+
+
+def progress_notes(note: Note, path: str, clock: Callable[[], float] = time.monotonic) -> Progress:
+    """A progress that is noted every few seconds while data are read and tokenized."""
+    last = clock()
+
+    def progress(done: int, total: int | None) -> None:
+        nonlocal last
+        if total and clock() - last >= NOTE_SECONDS:
+            last = clock()
+            note(f"reading {path}: {100 * done / total:.0f} % of {total / 1e6:,.1f} MB")
+
+    return progress
 
 
 def told(data: Data, sequence_length: int) -> Iterator[str]:
@@ -55,8 +73,25 @@ def told(data: Data, sequence_length: int) -> Iterator[str]:
             f"{found.records:,} records with {found.tokens:,} tokens: {found.train_sequences:,} sequences to train on "
             f"({found.trained_tokens:,} tokens in the loss), {found.heldout_sequences:,} held out"
         )
+        if found.lengths:
+            yield from _told_of_lengths(found.lengths)
+        if found.empty_sequences:
+            yield f"{found.empty_sequences:,} sequences are left out: they hold prompts, and nothing to learn"
     if found.skipped:
         yield f"left out {found.skipped:,} bad records; the first: {'; '.join(found.skipped_sentences)}"
+
+
+def _told_of_lengths(found: Lengths) -> Iterator[str]:
+    longer = f"longer than sequence_length = {found.length} tokens"
+    if found.divided:
+        yield f"{found.divided:,} texts are {longer}, and are divided"
+    if found.cut:
+        loss = f"; {found.cut_learnt:,} of them lose tokens to learn" if found.cut_learnt else ""
+        yield f"{found.cut:,} records are {longer}, and are truncated ({found.truncation}){loss}"
+    if found.dropped:
+        yield f"{found.dropped:,} records are {longer}, and are left out ({found.truncation})"
+    if found.unlearnt:
+        yield f"{found.unlearnt:,} records are left out: within {found.length} tokens they hold nothing to learn"
 
 
 def judge(model: torch.nn.Module, data: Data, batch_size: int, limit: int | None, device: torch.device) -> Scores:

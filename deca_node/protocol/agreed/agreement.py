@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.settings import canonical
 
+FORMER: Mapping[str, str] = {"packing": "concatenated", "truncation": "keep-end"}
+"""What a field means where an agreement does not have it: what runs did before the setting existed."""
+
 FIELDS_NAMED_MAX = 12
 """Fields that a disagreement names; more than differ where two nodes were given two runs' settings by mistake."""
 
@@ -58,15 +61,24 @@ def agree(settings: RunSettings, model: ModelFacts) -> Agreement:
 
 
 def settings_fields(settings: RunSettings) -> dict[str, str]:
-    """The settings' part of an agreement."""
-    return {f.name: canonical(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
+    """The settings' part of an agreement. A setting that says what runs did before it existed is left out, so that such
+    runs keep their fingerprint; and so are settings that the task has no use for."""
+    fields = {f.name: canonical(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
+    unused = FORMER.keys() if settings.task == "classification" else ()
+    return {name: value for name, value in fields.items() if FORMER.get(name) != value and name not in unused}
+
+
+def differing_settings(fields: Mapping[str, str], settings: RunSettings) -> list[str]:
+    """The names of the settings in which an agreement's ``fields`` are not those of ``settings``."""
+    ours = {**FORMER, **settings_fields(settings)}
+    return [name for name, value in ours.items() if fields.get(name, FORMER.get(name)) != value]
 
 
 def mismatch(ours: Agreement, theirs: Agreement, name: str, peer: str) -> str | None:
     """A sentence that names the fields on which ``name`` and ``peer`` differ, or None where they agree. A peer may say
     anything, so the sentence has a limit."""
     names = sorted(set(ours.fields) | set(theirs.fields))
-    both = [(field, ours.fields.get(field), theirs.fields.get(field)) for field in names]
+    both = [(f, ours.fields.get(f, FORMER.get(f)), theirs.fields.get(f, FORMER.get(f))) for f in names]
     differing = [(_brief(field), _brief(one), _brief(other)) for field, one, other in both if one != other]
     parts = [f"{f} is {one} at {name} and {other} at {peer}" for f, one, other in differing[:FIELDS_NAMED_MAX]]
     more = [f"and {len(differing) - len(parts)} more fields"] if len(differing) > len(parts) else []

@@ -16,6 +16,8 @@ TOPOLOGIES = ("ring", "exponential", "torus", "hypercube", "full", "erdos-renyi"
 
 TASKS = ("causal-lm", "classification")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+PACKINGS = ("isolated", "concatenated", "none")
+TRUNCATIONS = ("keep-end", "keep-start", "drop")
 
 FLOW_SHARE_MAX: Mapping[str, float] = {"lockstep": 1.0, "overlap": 0.5}
 """Largest stable gamma_c by mode of exchange."""
@@ -63,6 +65,19 @@ class RunSettings:
         "Tokens per packed sequence. With task = classification: the largest number of tokens per record.",
         unit="tokens",
         low=8,
+    )
+    packing: str = setting(
+        "isolated",
+        "How records are laid into sequences: whole, several to a sequence, none seeing another (isolated); one per "
+        "sequence (none); or end to end and cut every sequence_length tokens, as is usual for long texts "
+        "(concatenated).",
+        choices=PACKINGS,
+    )
+    truncation: str = setting(
+        "keep-end",
+        "What is kept of a prompt with its completion, or of a chat, that is longer than sequence_length: its end, its "
+        "start, or nothing. Texts are divided instead. Without effect under packing = concatenated.",
+        choices=TRUNCATIONS,
     )
     batch_size: int = setting(
         8, "Sequences (or labelled records) per inner step on every node.", unit="sequences", low=1

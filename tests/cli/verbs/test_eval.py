@@ -53,12 +53,18 @@ def test_labels(deca: Deca) -> None:
 
 
 @pytest.mark.usefixtures("place")
-def test_a_nodes_own_model(deca: Deca, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("packing", "counted"),
+    # Four words and an end each: the first of each is not predicted. Concatenated they are 150 tokens, in 18 sequences
+    # of eight, of which seven tokens are predicted.
+    [("isolated", 30 * 4), ("concatenated", 18 * 7)],
+)
+def test_a_nodes_own_model(deca: Deca, tiny: Path, monkeypatch: pytest.MonkeyPatch, packing: str, counted: int) -> None:
     """Of its checkpoint while the run goes on, and the tuned one after it; with the run's own sequence length."""
     folder = Path("deca-data/north")
     folder.mkdir(parents=True)
     (folder / "lock").touch()
-    fields = settings_fields(RunSettings(sequence_length=8))
+    fields = settings_fields(RunSettings(sequence_length=8, packing=packing))
     (folder / "run.json").write_text(json.dumps({"agreement": fields, "start_model": str(tiny)}))
     asked = []
 
@@ -71,8 +77,10 @@ def test_a_nodes_own_model(deca: Deca, tiny: Path, monkeypatch: pytest.MonkeyPat
     found = json.loads(deca("eval", "texts.jsonl", "--json").out)
     assert asked == [(folder, str(tiny))]
     assert found["model"] == "deca-data/north as of activation 3 step 2"
-    # Four words and an end each: 150 tokens, in 18 sequences of eight, of which seven tokens are predicted.
-    assert found["counted"] == 18 * 7
+    assert found["counted"] == counted
+    other = json.loads(deca("eval", "texts.jsonl", "--packing", "concatenated", "--json").out)
+    assert other["counted"] == 18 * 7
+    asked.pop()
     (folder / "final").symlink_to(tiny)
     final = json.loads(deca("eval", "texts.jsonl", "--dir", str(folder), "--json").out)
     assert final["model"] == "the tuned model in deca-data/north/final"

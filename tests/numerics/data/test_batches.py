@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from deca_node.numerics.data.batches import Batch, Batches, Cursor, heldout_batches, make_batch, ordered_batches
-from deca_node.numerics.data.packing import DataSummary, PackedData, Sequences
+from deca_node.numerics.data.dataset import DataSummary, PackedData
+from deca_node.numerics.data.sequences import Sequences
 from deca_node.protocol.errors import DataError
 
 LENGTH = 4
@@ -21,7 +22,7 @@ def sequences(count: int) -> Sequences:
     """Sequence i is [i, i, i, i], of which the first two tokens are only read."""
     ids = np.repeat(np.arange(count, dtype=np.int32), LENGTH).reshape(count, LENGTH)
     trained = np.tile(np.array([False, False, True, True]), (count, 1))
-    return Sequences(ids, trained)
+    return Sequences.of_rows(ids, trained)
 
 
 def numbers(batch: Batch) -> list[int]:
@@ -43,7 +44,7 @@ def test_the_model_shifts_the_labels_itself() -> None:
     """``predicted`` counts what the model's mean loss runs over: the label of the first token is not in it."""
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SIZES, num_attention_heads=2))
-    data = Sequences(np.array([[1, 2, 3, 4]], np.int32), np.array([[True, True, False, True]]))
+    data = Sequences.of_rows(np.array([[1, 2, 3, 4]], np.int32), np.array([[True, True, False, True]]))
     batch = make_batch(data, np.array([0]))
     out = model(input_ids=batch.input_ids, labels=batch.labels)
     nats = -out.logits.log_softmax(-1)[0]

@@ -58,7 +58,7 @@ def test_one_record_is_one_row_as_the_tokenizer_makes_it(tmp_path: Path) -> None
 
 
 def test_a_tokenizer_without_a_separator_gets_a_newline_between_the_texts(tmp_path: Path) -> None:
-    from tests.numerics.data.test_packing import byte_tokenizer
+    from tests.numerics.data.byte_tokens import byte_tokenizer
 
     path = write_records(tmp_path / "d.jsonl", [{"text": "ab", "text_pair": "cd", "label": 0}])
     tokenizer = byte_tokenizer()

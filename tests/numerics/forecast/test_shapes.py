@@ -21,6 +21,7 @@ from transformers import (
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.parts import machine_of
 from deca_node.numerics.codecs.formats import CODECS
+from deca_node.numerics.data.batches import Batch
 from deca_node.numerics.engine import BlockEngine, NewEdge
 from deca_node.numerics.forecast import shapes
 from deca_node.numerics.forecast.shapes import meta_model, model_shape
@@ -132,7 +133,7 @@ def planned(config: PreTrainedConfig, folder: Path, settings: RunSettings) -> Ca
 
 def loss_of(model: PreTrainedModel, sequences: int) -> Tensor:
     tokens = torch.randint(0, VOCABULARY, (sequences, LENGTH), generator=torch.Generator().manual_seed(1))
-    return nll_sum(model, tokens, tokens)
+    return nll_sum(model, Batch(tokens, tokens), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("degree", [0, 2])

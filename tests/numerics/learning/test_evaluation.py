@@ -37,7 +37,8 @@ def language_model(tmp_path: Path) -> LoadedModel:
 
 
 def question(data: Path, **more: object) -> Question:
-    return Question(**({"data": data, "length": 16, "batch_size": 2, "bad_records": "stop", "device": CPU} | more))
+    usual = {"length": 16, "batch_size": 2, "packing": "isolated", "truncation": "keep-end", "bad_records": "stop"}
+    return Question(**({"data": data, "device": CPU} | usual | more))
 
 
 def direct(loaded: LoadedModel, prompt: str, completion: str, end: bool = True) -> torch.Tensor:
@@ -68,8 +69,23 @@ def test_loss_and_perplexity_are_the_models_own(tmp_path: Path, language_model: 
 def test_texts_are_packed_as_in_training(tmp_path: Path, language_model: LoadedModel) -> None:
     data = write(tmp_path / "data.jsonl", [{"text": text} for text in TEXTS])
     found = evaluate_model(language_model, question(data))
-    # Eight words and an end each: 63 tokens, in three sequences of sixteen, of which fifteen tokens are predicted.
+    alone = torch.cat([direct(language_model, "", text) for text in TEXTS])
+    # Eight words and an end each, of which the first is not predicted.
+    assert (found.records, found.counted) == (7, 7 * 8)
+    assert found.loss == pytest.approx(float(alone.mean()), rel=1e-5)
+    found = evaluate_model(language_model, question(data, packing="concatenated"))
+    # 63 tokens, in three sequences of sixteen, of which fifteen tokens are predicted.
     assert (found.records, found.counted) == (7, 3 * 15)
+
+
+def test_what_was_cut_or_left_out_is_counted(tmp_path: Path, language_model: LoadedModel) -> None:
+    long = " ".join(WORDS[:20])
+    records = [{"prompt": long, "completion": "w3"}, {"prompt": "w1", "completion": "w2"}]
+    data = write(tmp_path / "data.jsonl", [dict(record) for record in records])
+    found = evaluate_model(language_model, question(data))
+    assert (found.records, found.cut, found.left_out, found.counted) == (2, 1, 0, 4)
+    found = evaluate_model(language_model, question(data, truncation="drop", packing="none"))
+    assert (found.records, found.cut, found.left_out, found.counted) == (1, 0, 1, 2)
 
 
 @pytest.mark.parametrize("prompt", ["", "{text} w9 ", "w7 {text}\n{text_pair} w8"])

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from deca_node.numerics.data.packing import TokenLine, single
+from deca_node.numerics.data.packing import firsts
+from deca_node.numerics.data.sequences import TokenLine
 from deca_node.numerics.exchange.frames import SenderState
 from deca_node.numerics.learning.privacy import LEDGER, Ledger, Privacy
 from deca_node.numerics.trainer import Trainer
@@ -228,9 +229,13 @@ def test_two_nodes_with_one_seed_draw_different_noise(tmp_path: Path) -> None:
 
 def test_a_private_node_takes_one_record_per_sequence() -> None:
     """Cut off at the length, padded to it; held-out tokens are not in it; what teaches nothing is left out."""
-    line = TokenLine(np.arange(1, 12, dtype=np.int32), np.array([False] * 3 + [True] * 8), np.array([0, 3, 5, 11]))
-    kept = np.ones(11, np.bool_)
-    kept[6] = False
-    found = single(line, kept, 4, pad=0)
-    assert found.ids.tolist() == [[4, 5, 0, 0], [6, 8, 9, 10]]
-    assert found.trained.tolist() == [[True, True, False, False], [True] * 4]
+    learnt = np.array([False] * 3 + [True] * 8)
+    line = TokenLine(np.arange(1, 12, dtype=np.int32), learnt, np.array([0, 3, 5, 11]), np.zeros(3, np.bool_))
+    kept = np.arange(11) < 9
+    assert [firsts(line, kept, length, pad=0).useful().gather(np.arange(2)).ids.tolist() for length in (3, 5)] == [
+        [[4, 5, 0], [6, 7, 8]],
+        [[4, 5, 0, 0], [6, 7, 8, 9]],
+    ]
+    found = firsts(line, kept, 5, pad=0).useful().gather(np.arange(2))
+    assert found.trained.tolist() == [[False, True, False, False], [False, True, True, True]]
+    assert (found.positions == np.arange(4)).all()

@@ -14,7 +14,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.parts import trainer_options
-from deca_node.numerics.data.packing import DataSummary, PackedData, Sequences
+from deca_node.numerics.data.dataset import DataSummary, PackedData
+from deca_node.numerics.data.packing import isolated
+from deca_node.numerics.data.sequences import Sequences, Tokens
 from deca_node.numerics.model.load import LoadedModel
 from deca_node.numerics.trainer import Trainer
 from deca_node.protocol import commands as c
@@ -75,8 +77,19 @@ def tiny_model(dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
 
 def tiny_data(sequences: int = 7) -> PackedData:
     ids = np.random.default_rng(1).integers(VOCABULARY, size=(sequences, LENGTH)).astype(np.int32)
-    whole = Sequences(ids, np.ones_like(ids, dtype=bool))
+    whole = Sequences.of_rows(ids, np.ones_like(ids, dtype=bool))
     return PackedData(whole, whole, DataSummary(sequences, 0, (), ids.size, ids.size, ids.size, sequences, sequences))
+
+
+def packed_data() -> PackedData:
+    """Records of two to seven tokens, several of which share a sequence."""
+    rng = np.random.default_rng(2)
+    lengths = rng.integers(2, 8, size=24)
+    stops = np.cumsum(lengths)
+    total = int(stops[-1])
+    line = Tokens(rng.integers(VOCABULARY, size=total).astype(np.int32), np.ones(total, np.bool_))
+    whole = isolated(line, np.stack([stops - lengths, stops], axis=1), LENGTH, 0, seed=0)
+    return PackedData(whole, whole, DataSummary(24, 0, (), total, total, total, len(whole), len(whole)))
 
 
 def no_frames(frame: FrameId) -> memoryview:

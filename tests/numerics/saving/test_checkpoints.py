@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from deca_node.numerics.codecs.formats import KEYFRAME_CODEC
+from deca_node.numerics.data.batches import make_batch
 from deca_node.numerics.trainer import Trainer
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
@@ -33,6 +35,7 @@ from tests.numerics.saving.checkpoint_runs import (
     checkpoint,
     do,
     make,
+    packed_data,
     parameters,
     run,
     tiny_data,
@@ -116,6 +119,21 @@ def test_a_checkpoint_disturbs_nothing(expected: dict[torch.dtype, Expected], tm
     assert torch.equal(parameters(trainer), expected[torch.float32][END])
 
 
+def test_a_run_on_packed_records_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """The way in which records are kept apart is looked for at every start, and must not draw random numbers."""
+    data = packed_data()
+    assert (make_batch(data.train, np.arange(len(data.train)))).positions is not None  # type: ignore[union-attr]
+    whole = make(tmp_path / "whole", data=data)
+    run(whole, END)
+    for position in POSITIONS[1::5]:
+        first = make(tmp_path / "parts", data=data)
+        run(first, position)
+        checkpoint(first, position)
+    last = make(tmp_path / "parts", data=data)
+    run(last, END)
+    assert torch.equal(parameters(last), parameters(whole))
+
+
 def test_dropout_draws(tmp_path: Path) -> None:
     """Else the tests above would say nothing of random generators."""
     one, other = make(tmp_path / "one"), make(tmp_path / "other")
@@ -191,6 +209,19 @@ def test_a_checkpoint_of_another_run_is_refused_by_the_field(tmp_path: Path) -> 
         make(tmp_path, settings=replace(SETTINGS, learning_rate=0.5))
     with pytest.raises(StorageError, match=r"model is .* at the checkpoint"):
         make(tmp_path, dtype=torch.bfloat16)
+
+
+def test_a_checkpoint_from_before_the_setting_packing_goes_on_concatenated(tmp_path: Path) -> None:
+    """It says nothing of packing. To go on with records packed otherwise would train differently without a word."""
+    old = replace(SETTINGS, packing="concatenated")
+    trainer = make(tmp_path, settings=old)
+    run(trainer, BEFORE)
+    checkpoint(trainer, BEFORE)
+    assert "packing" not in json.loads((checkpoints(tmp_path)[0] / MANIFEST).read_text())["agreement"]
+    says = r"packing is concatenated at the checkpoint and isolated at this start; .*\(packing = 'concatenated'\)"
+    with pytest.raises(StorageError, match=says):
+        make(tmp_path, settings=replace(SETTINGS, packing="isolated"))
+    assert make(tmp_path, settings=old).ready().position == BEFORE
 
 
 def test_data_that_changed_begin_a_fresh_epoch_with_a_warning(tmp_path: Path) -> None:

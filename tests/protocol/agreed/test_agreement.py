@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deca_node.protocol.agreed.agreement import Agreement, ModelFacts, agree, mismatch
+from deca_node.protocol.agreed.agreement import Agreement, ModelFacts, agree, differing_settings, mismatch
 from deca_node.protocol.agreed.run import RunSettings
 
 MODEL = ModelFacts("ab" * 32, ("embedding", "layers.0", "head"), (100, 200, 50))
@@ -60,10 +60,11 @@ def test_the_fingerprint_is_that_of_equal_runs_only() -> None:
 @pytest.mark.parametrize(
     ("text", "model", "fingerprint"),
     [
-        ("", MODEL, "50e8ab9d21833faeb4e0c5406f3b1946d75fdd36221c5c857b28763ed40b0847"),
+        ('packing = "concatenated"', MODEL, "50e8ab9d21833faeb4e0c5406f3b1946d75fdd36221c5c857b28763ed40b0847"),
+        ("", MODEL, "6ef4837285c8d666723db0903dad92a1e1b925422b0f1e494765507b00d6ac6b"),
         (TUNED, CLASSIFIER, "2edb85bbcf852b9ca9b9d20d7df918536770f29bdfffe7cf1016f55296f4b9b4"),
     ],
-    ids=["defaults", "tuned"],
+    ids=["of a run before the setting packing", "defaults", "tuned"],
 )
 def test_fingerprints_stay_as_they_are(text: str, model: ModelFacts, fingerprint: str) -> None:
     """A folder keeps the fingerprint of its run, and nodes of two releases compare theirs: neither may change."""
@@ -109,6 +110,21 @@ def test_a_field_that_one_side_does_not_know_is_absent() -> None:
     older = Agreement({name: value for name, value in agreement().fields.items() if name != "codec"})
     assert mismatch(agreement(), older, "a", "b") == "the run differs: codec is int8 at a and absent at b"
     assert mismatch(older, agreement(), "a", "b") == "the run differs: codec is absent at a and int8 at b"
+
+
+def test_runs_from_before_the_setting_packing_are_concatenated() -> None:
+    """An agreement without it is that of such a run; the task that has no use for it knows nothing of it."""
+    old = Agreement({name: value for name, value in agreement().fields.items() if name != "packing"})
+    assert old == agreement(packing="concatenated") != agreement()
+    says = "the run differs: packing is isolated at a and concatenated at b"
+    assert mismatch(agreement(), old, "a", "b") == says
+    assert mismatch(agreement(packing="concatenated"), old, "a", "b") is None
+    assert differing_settings(old.fields, RunSettings(packing="concatenated")) == []
+    assert differing_settings(old.fields, RunSettings()) == ["packing"]
+    other = RunSettings(packing="concatenated", codec="int4")
+    assert differing_settings(agreement().fields, other) == ["packing", "codec"]
+    labelled = [agreement(task="classification", packing=packing) for packing in ("isolated", "concatenated")]
+    assert labelled[0] == labelled[1]
 
 
 def test_long_values_are_cut_short() -> None:

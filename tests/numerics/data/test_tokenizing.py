@@ -1,0 +1,128 @@
+"""Tokens of records, and which of them are learnt."""
+
+import pytest
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from deca_node.numerics.data import tokenizing
+from deca_node.numerics.data.files import BadRecords
+from deca_node.numerics.data.records import ChatRecord, CompletionRecord, Record, TextRecord
+from deca_node.numerics.data.tokenizing import RecordTokenizer
+from deca_node.protocol.errors import DataError
+from tests.numerics.data.byte_tokens import (
+    CHAT,
+    MARKED_TEMPLATE,
+    PLAIN_TEMPLATE,
+    SOURCE,
+    byte_tokenizer,
+    encode,
+    text_of,
+    trained_text,
+)
+
+# --- what is trained on -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bos", "eos", "text", "whole", "trained"),
+    [
+        (False, True, "a b", "a b</s>", "a b</s>"),
+        (True, True, "a b", "<s>a b</s>", "a b</s>"),
+        (True, True, "<s>a b</s>", "<s>a b</s>", "a b</s>"),
+        (False, True, "<s>a b", "<s>a b</s>", "<s>a b</s>"),
+        (False, False, "a b", "a b", "a b"),
+    ],
+)
+def test_a_text_is_trained_on_up_to_its_end(bos: bool, eos: bool, text: str, whole: str, trained: str) -> None:
+    """BOS and EOS stand exactly once, and BOS is never trained on where the tokenizer puts it."""
+    tokens = encode(TextRecord(SOURCE, text), byte_tokenizer(bos=bos, eos=eos))
+    assert (text_of(tokens.ids), trained_text(tokens)) == (whole, trained)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "whole", "trained"),
+    [
+        ("2+2=", "4", "<s>2+2=4</s>", "4</s>"),
+        ("", "4", "<s>4</s>", "4</s>"),
+        ("<s>2+2=", "4</s>", "<s>2+2=4</s>", "4</s>"),
+    ],
+)
+def test_of_a_completion_the_prompt_is_only_read(prompt: str, completion: str, whole: str, trained: str) -> None:
+    tokens = encode(CompletionRecord(SOURCE, prompt, completion), byte_tokenizer(bos=True))
+    assert (text_of(tokens.ids), trained_text(tokens)) == (whole, trained)
+
+
+def test_prompt_and_completion_share_no_token() -> None:
+    """With a merge across the boundary in the vocabulary, tokenizing both at once would join them."""
+    vocabulary = {"a": 0, "b": 1, "ab": 2, "</s>": 3}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[("a", "b")]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+    tokens = encode(CompletionRecord(SOURCE, "a", "b"), tokenizer)
+    assert tokens.ids.tolist() == [0, 1, 3]
+    assert tokens.trained.tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("template", [PLAIN_TEMPLATE, MARKED_TEMPLATE], ids=["prefixes", "generation mark"])
+def test_of_a_chat_the_assistants_turns_are_trained_on(template: str) -> None:
+    """With and without a generation mark in the template; the tokens are those of the template, no more."""
+    tokenizer = byte_tokenizer(template, bos=True)
+    tokens = encode(ChatRecord(SOURCE, tuple(CHAT)), tokenizer)
+    assert tokens.ids.tolist() == tokenizer.apply_chat_template(CHAT)["input_ids"]
+    assert trained_text(tokens) == "Fine 😀.|\nStill fine.|\n"
+
+
+def test_records_of_all_kinds_keep_their_order() -> None:
+    records: list[Record] = [
+        TextRecord(SOURCE, "one"),
+        ChatRecord(SOURCE, ({"role": "user", "content": "two"}, {"role": "assistant", "content": "three"})),
+        CompletionRecord(SOURCE, "four", "five"),
+        TextRecord(SOURCE, "six"),
+    ]
+    encoded = RecordTokenizer(byte_tokenizer(PLAIN_TEMPLATE), BadRecords(skip=False)).encode(records)
+    assert [trained_text(tokens) for tokens in encoded] == ["one</s>", "three|\n", "five</s>", "six</s>"]
+
+
+def test_a_long_text_is_tokenized_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut after newlines, else before spaces, else anywhere; nothing is lost."""
+    text = "one two\nthree four five six seven" + "x" * 30 + "\n\n end"
+    whole = encode(TextRecord(SOURCE, text), byte_tokenizer())
+    monkeypatch.setattr(tokenizing, "_PIECE_CHARACTERS", 10)
+    monkeypatch.setattr(tokenizing, "_CALL_CHARACTERS", 25)
+    pieces = list(tokenizing._pieces(text))
+    assert "".join(pieces) == text
+    assert pieces[:4] == ["one two\n", "three", " four", " five six"]
+    assert max(map(len, pieces)) <= 10
+    assert encode(TextRecord(SOURCE, text), byte_tokenizer()).ids.tolist() == whole.ids.tolist()
+
+
+STRICT_TEMPLATE = "{{ raise_exception('roles must alternate') }}"
+LAST_TURN_TEMPLATE = (  # as models that think do: the last turn looks different from those before
+    "{% for m in messages %}{% if loop.last %}<think></think>{% endif %}{{ m['content'] }}|{% endfor %}"
+)
+EMPTY_MARK_TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% generation %}{% endgeneration %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "said"),
+    [
+        (None, CHAT, "a chat, but the tokenizer has no chat template; use the model's chat version"),
+        (STRICT_TEMPLATE, CHAT, "the chat template cannot render the chat (roles must alternate)"),
+        (LAST_TURN_TEMPLATE, CHAT, "the assistant's turn (message 3) cannot be told apart"),
+        (PLAIN_TEMPLATE, CHAT[2:], "the assistant's turn (message 1) cannot be told apart: it opens the chat"),
+        (EMPTY_MARK_TEMPLATE, CHAT, "the chat template leaves no token in the assistant's turns"),
+    ],
+)
+def test_chats_that_cannot_be_used_are_named(template: str | None, messages: list[dict[str, str]], said: str) -> None:
+    record = ChatRecord(SOURCE, tuple(messages))
+    with pytest.raises(DataError) as caught:
+        encode(record, byte_tokenizer(template))
+    assert str(caught.value).startswith(f"notes.jsonl line 3: {said}")
+    bad = BadRecords(skip=True)
+    assert len(RecordTokenizer(byte_tokenizer(template), bad).encode([record, TextRecord(SOURCE, "x")])) == 1
+    assert bad.count == 1
+
+
+def test_a_text_without_tokens_is_named() -> None:
+    backend = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    with pytest.raises(DataError, match=r"notes\.jsonl line 3: the tokenizer makes no tokens of it"):
+        encode(TextRecord(SOURCE, "b"), PreTrainedTokenizerFast(tokenizer_object=backend))

@@ -1,0 +1,106 @@
+"""What a node says of its data at the start."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.parts import trainer_options
+from deca_node.numerics.learning.tasks import load_data, progress_notes, told
+from deca_node.numerics.model.load import load_model
+from deca_node.numerics.trainer import Trainer
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.options import TrainerOptions
+from tests.numerics.learning.labelled_runs import WORDS, llama, write_model
+
+LENGTH = 16
+RECORDS = [
+    *({"prompt": f"w{n}", "completion": "w1 w2"} for n in range(1, 10)),
+    {"prompt": " ".join(WORDS[:14]), "completion": "w1 w2 w3"},
+    {"prompt": "w1", "completion": " ".join(WORDS[:17])},
+    {"text": " ".join(WORDS)},
+    {"messages": 5},
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_model(llama(), tmp_path / "model")
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
+    return tmp_path
+
+
+def options(folder: Path, **chosen: Any) -> TrainerOptions:
+    settings = RunSettings(sequence_length=LENGTH, batch_size=2, **chosen)
+    node = NodeSettings(
+        name="a",
+        dir=str(folder / "node"),
+        model=str(folder / "model"),
+        data=str(folder / "data.jsonl"),
+        bad_records="skip",
+        threads=1,
+    )
+    return trainer_options(settings, node)
+
+
+def sentences(folder: Path, **chosen: Any) -> list[str]:
+    given = options(folder, **chosen)
+    return list(told(load_data(given, load_model(given.model)), LENGTH))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (
+            {},
+            [
+                "1 texts are longer than sequence_length = 16 tokens, and are divided",
+                "2 records are longer than sequence_length = 16 tokens, and are truncated (keep-end); "
+                "1 of them lose tokens to learn",
+            ],
+        ),
+        ({"truncation": "drop"}, ["2 records are longer than sequence_length = 16 tokens, and are left out (drop)"]),
+        ({"truncation": "keep-start"}, ["2 of them lose tokens to learn"]),
+        ({"packing": "concatenated"}, []),
+    ],
+)
+def test_what_was_divided_cut_or_left_out_is_said_by_cause(
+    folder: Path, chosen: dict[str, str], expected: list[str]
+) -> None:
+    found = sentences(folder, **chosen)
+    assert "tokens in the loss" in found[0] and found[-1].startswith("left out 1 bad records; the first: ")
+    assert all(any(part in sentence for sentence in found) for part in expected), found
+    assert bool(found[1:-1]) == bool(expected)
+
+
+def test_prompts_that_fill_sequences_are_told(folder: Path) -> None:
+    """Where records are concatenated, a long prompt may lie in a sequence without its completion."""
+    long = [{"prompt": " ".join(WORDS * 3), "completion": "w1 w2 w3"} for _ in range(30)]
+    (folder / "data.jsonl").write_text("".join(json.dumps(record) + "\n" for record in long))
+    found = sentences(folder, packing="concatenated")
+    assert any("sequences are left out: they hold prompts, and nothing to learn" in sentence for sentence in found)
+
+
+@pytest.mark.parametrize("packing", ["isolated", "none", "concatenated"])
+def test_a_trainer_learns_from_any_packing(folder: Path, packing: str) -> None:
+    notes: list[str] = []
+    note = lambda sentence, level="info": notes.append(sentence)  # noqa: E731
+    trainer = Trainer.load(options(folder, packing=packing), no_frames, note)
+    assert any("kept apart by position ids" in sentence for sentence in notes) == (packing == "isolated")
+    assert trainer._backward() > 0.0
+
+
+def no_frames(frame: object) -> memoryview:
+    raise AssertionError(f"a node alone has no frame {frame}")
+
+
+def test_progress_is_noted_now_and_then() -> None:
+    notes: list[str] = []
+    now = [0.0]
+    progress = progress_notes(lambda sentence, level="info": notes.append(sentence), "d.jsonl", lambda: now[0])
+    for done in range(0, 21_000_000, 1_000_000):
+        now[0] += 1.0
+        progress(done, 20_000_000)
+    assert notes == [f"reading d.jsonl: {share} % of 20.0 MB" for share in (20, 45, 70, 95)]
