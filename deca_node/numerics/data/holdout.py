@@ -52,7 +52,7 @@ def _isolated(path: Path, line: TokenLine, length: int, holdout: float, seed: in
         return _ends(line, min(max(round(total * holdout), length), total - length))
     if len(lengths) < 2:
         raise DataError(f"{path}: there is one record, but 2 are needed: one to train on and one to hold out")
-    target = max(round(total * holdout), 1)
+    target = min(max(round(total * holdout), 1), total - 1)
     held = _until(lengths, target, seed)
     if total - lengths[held].sum() < (total - target) / 2:
         if texts and total >= 2 * length:
