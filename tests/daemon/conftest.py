@@ -1,4 +1,4 @@
-"""A federation to try certificates with: an authority in a temporary folder, and nodes that ask it."""
+"""A federation for tests of certificates: an authority in a temporary folder, and the nodes that it serves."""
 
 # First of all, as in a node: grpc reads once, when it is imported, which versions of TLS it may speak.
 import deca_node.daemon  # noqa: F401  # isort: skip

@@ -106,7 +106,7 @@ def test_all_certificates_of_a_running_run_are_renewed_and_no_update_is_lost(
         for lost in ("edges_lost", "edges_dropped", "edges_closed_by_peer", "edges_refused", "updates_unused"):
             assert counted.get(lost, 0) == 0, lost
         assert counted.get("flows_uneven_max", 0) == 0
-        assert node.log_text().count("new certificate in use") >= 2
+        assert node.log_text().count("a new certificate is in use") >= 2
     assert largest_difference(nodes) < 1e-3
 
 

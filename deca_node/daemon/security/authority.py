@@ -1,4 +1,4 @@
-"""A federation's own authority, for parties that have none: four steps, and no key ever travels.
+"""A federation's own certificate authority, for parties that have none. It takes four steps, and no key ever travels.
 
 ::
 
@@ -6,9 +6,9 @@
     init      -> ca.key, ca.crt        request -> NAME.request.key, NAME.csr
     approve   NAME.csr -> NAME.crt     install NAME.crt -> NAME.key, NAME.crt, ca.crt
 
-Only NAME.csr and NAME.crt go back and forth, and both are public. What a stranger on the path could do is to
-exchange them for others; so the authority's fingerprint is told by another way (a telephone), and ``install``
-compares it. Which names were given to which keys stands in ``issued.jsonl``.
+Only NAME.csr and NAME.crt travel, and both are public. An attacker on the way could replace them. Therefore the
+authority's fingerprint is told over another channel, such as the telephone, and ``install`` compares it. The file
+``issued.jsonl`` records which name was given to which key.
 """
 
 import contextlib
@@ -34,14 +34,14 @@ from deca_node.storage.jsons import UNFIT, parse
 AUTHORITY_DAYS = 3650
 NODE_DAYS = 90
 SKEW = dt.timedelta(minutes=5)
-"""New certificates are valid from a little before now: clocks of different parties differ."""
+"""New certificates are valid from this long before now, because the clocks of the parties differ."""
 
 PRIVATE, PUBLIC = 0o600, 0o644
 
 
 @dataclass(frozen=True)
 class Issued:
-    """A certificate that the authority has signed, and where it lies."""
+    """A certificate that the authority has signed: its path, its facts, and the authority's fingerprint."""
 
     path: Path
     facts: Facts
@@ -78,10 +78,10 @@ def init(folder: Path, federation: str, now: dt.datetime, days: int = AUTHORITY_
 def approve(
     folder: Path, request: Path, out: Path, now: dt.datetime, days: int = NODE_DAYS, replace: bool = False
 ) -> Issued:
-    """Sign a node's request; ``out`` then holds its certificate, followed by the authority's.
+    """Sign a node's request. ``out`` then holds the node's certificate, followed by the authority's.
 
-    A name goes to one key: the second time ``replace`` must say that it is the same node that asks again.
-    Raises CertificateError where the request is malformed or asks for what this authority does not give.
+    A name belongs to one key. ``replace`` says that the same node asks again, with another key. Raises CertificateError
+    where the request is malformed, or asks for something that this authority does not give.
     """
     authority = certs.read_certificates(folder / "ca.crt")[0]
     certs.check_dates(authority, now, str(folder / "ca.crt"))
@@ -90,7 +90,7 @@ def approve(
     node = _asked_id(asked, request)
     if f"spiffe://{node.federation}" not in certs.names_of(authority, x509.UniformResourceIdentifier, str(folder)):
         raise CertificateError(
-            f"{request} asks for the federation {node.federation!r}, and this authority is another's"
+            f"{request} asks for the federation {node.federation!r}, and this authority belongs to another"
         )
     with saying(folder):
         _refuse_taken(folder, node, asked.public_key(), now, request, replace)
@@ -109,7 +109,7 @@ def _sign(
     now: dt.datetime,
     until: dt.datetime,
 ) -> x509.Certificate:
-    """Nothing but the key and the name is taken over from the request."""
+    """The certificate takes only the key and the name from the request."""
     uses = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
     issuer_key = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = _builder(subject(node.name), authority.subject, asked.public_key(), now, until)
@@ -150,7 +150,7 @@ def _read_request(path: Path) -> x509.CertificateSigningRequest:
 def _asked_id(asked: x509.CertificateSigningRequest, path: Path) -> NodeId:
     uris = certs.names_of(asked, x509.UniformResourceIdentifier, str(path))
     if len(uris) != 1:
-        raise CertificateError(f"{path} asks for {len(uris)} URI names, and a node has one")
+        raise CertificateError(f"{path} asks for {len(uris)} URI names; a node has exactly one")
     node = NodeId.parse(uris[0])
     names = list(asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     if not set(names) <= set(node_names(node)):
@@ -202,9 +202,9 @@ def _note(folder: Path, node: NodeId, certificate: x509.Certificate, now: dt.dat
 
 
 def write(path: Path, content: bytes, mode: int, overwrite: bool = True) -> None:
-    """Write a file whole or not at all; nobody else can read a private one even for a moment.
+    """Write a file whole or not at all. No other user can read a private file, not even for a moment.
 
-    Raises FileExistsError where it is there and may not be overwritten.
+    Raises FileExistsError where the file exists and ``overwrite`` is false.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
@@ -224,7 +224,7 @@ def write(path: Path, content: bytes, mode: int, overwrite: bool = True) -> None
 
 @contextlib.contextmanager
 def saying(folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses into a sentence."""
+    """Turn errors of the disk into StorageError."""
     try:
         yield
     except OSError as error:
@@ -265,19 +265,19 @@ def _names(*names: x509.GeneralName) -> x509.SubjectAlternativeName:
 
 
 def node_names(node: NodeId) -> x509.SubjectAlternativeName:
-    """The names that a node's certificate carries."""
+    """The names in a node's certificate."""
     return _names(
         x509.UniformResourceIdentifier(node.uri), x509.DNSName(node.dns_name), x509.DNSName(node.any_dns_name)
     )
 
 
 def subject(text: str) -> x509.Name:
-    """A common name, for people who look at it; nothing reads it. X.509 allows 64 characters."""
+    """A common name, for people only. X.509 allows 64 characters."""
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text[:64])])
 
 
 def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A private key as PEM, without a passphrase: file permissions are what protects it."""
+    """A private key as PEM, without a passphrase. File permissions protect it."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

@@ -1,12 +1,12 @@
-"""A certificate is a node's passport: whose name it carries, who vouches for it, and until when.
+"""Reads and checks certificates and keys. A certificate is a node's passport: its name, its issuer and its dates.
 
-The name is one URI, ``spiffe://FEDERATION/node/NAME``; NAME is the one in the peers file. Beside it stands a DNS
-name made from the same two words. Nobody resolves it: TLS compares host names only, and with it a caller makes
-sure that whoever answers is the node that was meant, whatever the address. (A second one, without NAME, is for the
-first call to an address whose bearer is not known yet.)
+The name is one URI, ``spiffe://FEDERATION/node/NAME``, where NAME is the one in the peers file. The certificate also
+holds a DNS name made from the same two words. That name is never resolved: TLS compares only host names, so with it a
+caller makes sure that the node that answers is the one it has called, whatever the address. A second DNS name, without
+NAME, is for the first call to an address whose node is not known yet.
 
-This module reads and checks; :mod:`deca_node.daemon.security.authority` makes. Certificates of any other authority
-serve as well, as long as they carry these names.
+Certificates are made by :mod:`deca_node.daemon.security.authority`. Those of any other authority serve as well if they
+hold these names.
 """
 
 import datetime as dt
@@ -33,9 +33,9 @@ DNS_SUFFIX = "deca.internal"
 RSA_BITS_MIN = 2048
 CHAIN_LENGTH_MAX = 8
 FILE_BYTES_MAX = 1 << 20
-"""No certificate or key is longer; a wrong path may lead to anything."""
+"""Longer files are read only up to here: no certificate or key is longer, but a wrong path may lead to any file."""
 WARN_DAYS = 14
-"""From when on a certificate that is about to expire is worth a warning."""
+"""A certificate that expires within this many days causes a warning."""
 
 MALFORMED = (
     ValueError,
@@ -44,7 +44,7 @@ MALFORMED = (
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
 )
-"""What the parser raises, now or when a part is first looked at, for bytes that are no usable certificate."""
+"""The parser's errors for bytes that are no usable certificate. Some are raised when a part is first read."""
 _PLAIN_LABEL = re.compile(r"(?!h-)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -54,7 +54,7 @@ class CertificateError(SettingsError):
 
 @dataclass(frozen=True)
 class NodeId:
-    """Who a certificate says its bearer is."""
+    """The name of a node in a certificate: its federation, and its name in the peers file."""
 
     federation: str
     name: str
@@ -70,14 +70,14 @@ class NodeId:
 
     @property
     def uri(self) -> str:
-        """``spiffe://FEDERATION/node/NAME``; what a URI may not hold is percent-encoded."""
+        """``spiffe://FEDERATION/node/NAME``. Characters that a URI may not hold are percent-encoded."""
         return f"spiffe://{self.federation}/node/{quote(self.name, safe='')}"
 
     @property
     def dns_name(self) -> str:
-        """``NAME.node.FEDERATION.deca.internal``, or a hash for NAME where it is no host name in lower case.
+        """``NAME.node.FEDERATION.deca.internal``, with a hash instead of NAME where NAME is no lower-case host name.
 
-        TLS ignores case and knows no colons, and a label ends after 63 characters; two names never share a label.
+        TLS ignores case and accepts no colons, and a label has at most 63 characters. Two names never share a label.
         """
         label = self.name
         if not _PLAIN_LABEL.fullmatch(label):
@@ -86,12 +86,12 @@ class NodeId:
 
     @property
     def any_dns_name(self) -> str:
-        """What every node of the federation carries as well: for calls to an address whose bearer is not known yet."""
+        """The DNS name that every node of the federation holds, for calls to an address whose node is not known yet."""
         return f"node.{self.federation}.{DNS_SUFFIX}"
 
     @classmethod
     def parse(cls, uri: str) -> "NodeId":
-        """The reverse of ``uri``. Raises CertificateError for anything that ``uri`` would not write."""
+        """The inverse of ``uri``. Raises CertificateError for any text that ``uri`` does not give."""
         found = re.fullmatch(r"spiffe://([^/]*)/node/([^/]*)", uri)
         if found is None:
             raise CertificateError(f"{uri!r} is not of the form spiffe://FEDERATION/node/NAME")
@@ -103,7 +103,8 @@ class NodeId:
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """Where a node's certificate (with intermediates, if any), its key and its authorities lie, all PEM."""
+    """The paths of a node's certificate (with intermediates, if any), its key and its authorities. All are PEM
+    files."""
 
     cert: Path
     key: Path
@@ -112,7 +113,7 @@ class TlsFiles:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a node's certificate says. ``fingerprint`` is the SHA-256 of its DER form, in hexadecimal."""
+    """The facts in a node's certificate. ``fingerprint`` is the SHA-256 of its DER form, in hexadecimal."""
 
     id: NodeId
     not_before: dt.datetime
@@ -122,7 +123,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Material:
-    """What TLS takes, as PEM, read from files and found to fit together."""
+    """The certificate chain, key and authorities for TLS, as PEM. They were read from files and fit together."""
 
     chain: bytes
     key: bytes = field(repr=False)
@@ -134,7 +135,7 @@ class Material:
 
 
 def read_material(files: TlsFiles, now: dt.datetime) -> Material:
-    """Read the three files, and check that TLS will accept them from this node. Raises CertificateError."""
+    """Read the three files and check that TLS will accept them. Raises CertificateError."""
     chain = read_certificates(files.cert)
     leaf = chain[0]
     key = read_secret(files.key)
@@ -165,24 +166,26 @@ def parse_certificates(pem: bytes, where: str) -> list[x509.Certificate]:
 
 
 def read_secret(path: Path) -> bytes:
-    """A key file's content. Raises CertificateError where others could have read it too."""
+    """The content of a key file. Raises CertificateError where other users can read the file."""
     try:
         with path.open("rb") as file:
-            # Asked of the open file: what a path leads to may change between two questions.
+            # The status is that of the open file: the path may lead to another file a moment later.
             status = os.fstat(file.fileno())
             content = file.read(FILE_BYTES_MAX)
     except OSError as error:
         raise CertificateError(f"the key {path} cannot be read: {error.strerror}") from error
     if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         mode = stat.S_IMODE(status.st_mode)
-        raise CertificateError(f"the key {path} is open to others (mode {mode:04o}); make it private: chmod 600 {path}")
+        raise CertificateError(
+            f"the key {path} can be read by other users (mode {mode:04o}); make it private: chmod 600 {path}"
+        )
     if status.st_uid not in (0, os.geteuid()):
-        raise CertificateError(f"the key {path} belongs to another user, who can read it; make one of your own")
+        raise CertificateError(f"the key {path} belongs to another user, who can read it; use a key of your own")
     return content
 
 
 def facts_of(leaf: x509.Certificate, where: str) -> Facts:
-    """Names and dates of a node's certificate. Raises CertificateError where it names no node, or two."""
+    """The facts in a node's certificate. Raises CertificateError where it names no node, or several."""
     return Facts(
         id=_only_id(names_of(leaf, x509.UniformResourceIdentifier, where), where),
         not_before=leaf.not_valid_before_utc,
@@ -196,7 +199,7 @@ def names_of(
     kind: type[x509.UniformResourceIdentifier] | type[x509.DNSName],
     where: str,
 ) -> list[str]:
-    """The subject alternative names of one kind. Raises CertificateError where they cannot be parsed."""
+    """The subject alternative names of one kind. Raises CertificateError where they are malformed."""
     try:
         names = bearer.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -207,7 +210,7 @@ def names_of(
 
 
 def _only_id(uris: Sequence[str], where: str) -> NodeId:
-    # A second identity would let one certificate be two nodes; SPIFFE forbids it as well.
+    # With two names one certificate could be two nodes. SPIFFE forbids it as well.
     if len(uris) != 1:
         raise CertificateError(
             f"{where} carries {len(uris)} URI names where there must be one, spiffe://FEDERATION/node/NAME"
@@ -237,11 +240,13 @@ def to_pem(certificates: Iterable[x509.Certificate]) -> bytes:
 
 
 def check_key(key: bytes, leaf: x509.Certificate, files: TlsFiles) -> None:
-    """Refuse a key that is not the certificate's, or of a kind that gRPC's TLS does not take."""
+    """Raise CertificateError where the key does not belong to the certificate, or where gRPC's TLS cannot use it."""
     try:
         private = serialization.load_pem_private_key(key, None)
     except TypeError as error:
-        raise CertificateError(f"the key {files.key} has a passphrase, and a node has nobody to ask for it") from error
+        raise CertificateError(
+            f"the key {files.key} has a passphrase, which a node cannot ask for; store the key without one"
+        ) from error
     except MALFORMED as error:
         raise CertificateError(f"{files.key} holds no private key in PEM form") from error
     if private.public_key() != _public_key(leaf, files):
@@ -257,28 +262,29 @@ def _public_key(leaf: x509.Certificate, files: TlsFiles) -> object:
 
 
 def check_algorithm(key: object, where: str) -> None:
-    """Refuse keys that are weak or that the TLS within gRPC cannot use; Ed25519 is of the latter."""
+    """Raise CertificateError for a weak key, or one that gRPC's TLS cannot use, such as Ed25519."""
     curve = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1)
     if not curve and not (isinstance(key, rsa.RSAPublicKey) and key.key_size >= RSA_BITS_MIN):
         raise CertificateError(f"{where}: keys are P-256, P-384, or RSA of {RSA_BITS_MIN} bits or more")
 
 
 def check_use(leaf: x509.Certificate, node: NodeId, where: str) -> None:
-    """Refuse a certificate that cannot both call and answer, or that those who call would not recognise."""
+    """Raise CertificateError where a certificate does not serve both callers and servers, or lacks the node's DNS
+    name."""
     dns_names = [name.lower() for name in names_of(leaf, x509.DNSName, where)]
     if node.dns_name not in dns_names:
-        raise CertificateError(f"{where} lacks the DNS name {node.dns_name}, by which the others recognise {node.name}")
+        raise CertificateError(f"{where} lacks the DNS name {node.dns_name}, by which peers recognise {node.name}")
     try:
         uses = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         return
     missing = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH} - set(uses)
     if missing and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in uses:
-        raise CertificateError(f"{where} must be for servers and for clients (extended key usage): nodes are both")
+        raise CertificateError(f"{where} must be for servers and clients (extended key usage), since a node is both")
 
 
 def check_dates(certificate: x509.Certificate, now: dt.datetime, where: str) -> None:
-    """Refuse a certificate outside its dates."""
+    """Raise CertificateError where a certificate is not valid at ``now``."""
     if now < certificate.not_valid_before_utc:
         raise CertificateError(f"{where} is not valid before {stamp(certificate.not_valid_before_utc)}")
     if now > certificate.not_valid_after_utc:
@@ -288,7 +294,7 @@ def check_dates(certificate: x509.Certificate, now: dt.datetime, where: str) -> 
 def check_chain(
     chain: Sequence[x509.Certificate], authorities: Sequence[x509.Certificate], now: dt.datetime, files: TlsFiles
 ) -> None:
-    """Refuse a certificate for which none of our own authorities vouches: the others' are the same ones."""
+    """Raise CertificateError where none of this node's authorities has issued the chain. Peers trust the same ones."""
     last = chain[0]
     for _ in range(CHAIN_LENGTH_MAX):
         root = next((one for one in authorities if vouches(one, last)), None)

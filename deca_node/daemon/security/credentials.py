@@ -1,12 +1,10 @@
-"""Certificates in use: what grpc takes, read again whenever the files change.
+"""The certificate in use, in the form that gRPC takes. It is read again whenever its files change.
 
-Every handshake, on either side, uses the files as they stand at that moment; connections that stand are not touched.
-So certificates are rotated by replacing files, and nothing is restarted. Files that do not fit together (a key that
-is there before its certificate is) leave those in use that were in use.
+Every handshake, on either side, uses the files as they are at that moment; open connections are not affected. So a
+certificate is rotated by replacing its files, without a restart. While the files do not fit together, for example a new
+key beside an old certificate, the pair that was in use stays in use.
 
-Both sides show a certificate, and only TLS 1.3 is spoken. grpc has no setting for the version; but the one cipher
-suite of TLS 1.2 that it is left with needs a key that both sides know beforehand, and there is none. grpc reads
-that once, when it is imported, so :mod:`deca_node.daemon` sets it before.
+Both sides show a certificate, and both use TLS 1.3 only (:mod:`deca_node.daemon.security.tls_only_13`).
 """
 
 import datetime as dt
@@ -27,22 +25,22 @@ log = logging.getLogger("deca")
 
 
 class NodeCredentials:
-    """One node's certificate, key and authorities, for all its handshakes."""
+    """One node's certificate, key and authorities, for all of its handshakes."""
 
     def __init__(self, files: TlsFiles, now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)) -> None:
         """Read the files. Raises CertificateError."""
         self._files = files
         self._now = now
-        # grpc asks from its own threads.
+        # gRPC calls from its own threads.
         self._lock = threading.Lock()
         self._seen = _signature(files)
         self._material = certs.read_material(files, now())
         self.handshakes = 0
-        """How many callers have begun a handshake with this node, the refused ones included."""
+        """How many handshakes callers have begun with this node, including refused ones."""
 
     @property
     def id(self) -> NodeId:
-        """Who this node is, by its certificate."""
+        """The node's name in its certificate."""
         return self._material.facts.id
 
     @property
@@ -52,11 +50,11 @@ class NodeCredentials:
 
     @property
     def expires_in_seconds(self) -> float:
-        """How long the certificate in use is still valid; negative once it has expired."""
+        """Seconds until the certificate in use expires; negative once it has expired."""
         return (self.not_after - self._now()).total_seconds()
 
     def current(self) -> Material:
-        """The files as they stand now; as they stood before, where what stands now does not fit together."""
+        """The content of the files now, or the content before where the files do not fit together now."""
         with self._lock:
             seen = _signature(self._files)
             if seen != self._seen:
@@ -68,15 +66,16 @@ class NodeCredentials:
         try:
             material = certs.read_material(self._files, self._now())
             if material.facts.id != self.id:
-                raise CertificateError(f"{self._files.cert} is that of {material.facts.id.uri}, not {self.id.uri}")
+                raise CertificateError(f"{self._files.cert} is that of {material.facts.id.uri}, not of {self.id.uri}")
         except CertificateError as error:
-            log.warning("the certificate in use stays: %s", error)
+            log.warning("the certificate in use stays in use: %s", error)
             return
         self._material = material
-        log.info("new certificate in use, valid until %s", certs.stamp(material.facts.not_after))
+        log.info("a new certificate is in use, valid until %s", certs.stamp(material.facts.not_after))
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """For the one server of a node: callers must show a certificate of ours; each handshake reads anew."""
+        """For the node's server. Callers must show a certificate of the federation. Each handshake reads the files
+        again if they have changed."""
         tls_only_13.check()
         in_use = self.current()
 
@@ -89,37 +88,37 @@ class NodeCredentials:
             in_use = material
             return _configuration(material)
 
-        # None means no change; the stubs do not know it.
+        # None means no change. The stubs do not allow it.
         fetcher: Any = renewed
         return grpc.dynamic_ssl_server_credentials(_configuration(in_use), fetcher, require_client_authentication=True)
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
-        """For one new channel: made anew for every dial, so that it shows the certificate of that moment."""
+        """For one new channel. They are made for every dial, so that it shows the certificate of that moment."""
         tls_only_13.check()
         material = self.current()
         return grpc.ssl_channel_credentials(material.authorities, material.key, material.chain)
 
     def target_name(self, peer: str) -> str:
-        """The DNS name that TLS must find in the certificate of whoever answers, whatever address was dialled.
+        """The DNS name that TLS must find in the certificate of the node that answers, whatever address was dialled.
 
-        Without a name any node of the federation will do; then nothing that it says of its name is proven.
+        With an empty name every node of the federation is accepted, and the name that it says is not verified.
         """
         if not peer:
             return self.id.any_dns_name
         return NodeId(self.id.federation, peer).dns_name
 
     def for_endpoint(self) -> Credentials:
-        """All of it, as the node's endpoint takes it."""
+        """These credentials in the form that the endpoint takes."""
         return Credentials(self.server_credentials(), self.channel_credentials, self.target_name)
 
     def warning(self) -> str | None:
-        """A sentence where the certificate is about to expire or has expired; to be said now and then."""
+        """A sentence where the certificate expires soon or has expired; otherwise None."""
         seconds = self.expires_in_seconds
         when = certs.stamp(self.not_after)
         if seconds < 0:
             return f"this node's certificate expired on {when}: no peer accepts it; install a new one"
         if seconds < certs.WARN_DAYS * 86400:
-            return f"this node's certificate expires on {when}; install a new one, the node need not be restarted"
+            return f"this node's certificate expires on {when}; install a new one; the node need not be restarted"
         return None
 
 
@@ -128,7 +127,7 @@ def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
 
 
 def _signature(files: TlsFiles) -> tuple[tuple[int, int, int] | None, ...]:
-    """What changes when a file is replaced; symbolic links, as in mounted secrets, are followed."""
+    """A value that changes when a file is replaced. Symbolic links, as in mounted secrets, are followed."""
     return tuple(_stamp_of(path) for path in (files.cert, files.key, files.ca))
 
 

@@ -1,11 +1,11 @@
-"""The doorman: does the caller's certificate say what the caller says, and is that name welcome?
+"""Compares the name in a Hello with the caller's certificate, and with the lists of peers that are welcome.
 
-TLS has checked by then that one of our authorities vouches for the certificate. It has not checked whose it is: a
-member could say another member's name. So every Hello is held against the certificate of its connection, and
-against two lists, allowed and denied, that may change while the node runs.
+TLS has verified before that a trusted authority has issued the certificate. It has not verified the name: a member
+could say another member's name. So the name in every Hello is compared with the certificate of its connection, and then
+with two lists, allow and deny, which may change while the node runs.
 
-Where this node called, TLS itself compared the certificate with the name that was called, and grpc shows no more of
-it; then the lists know the name only.
+If this node has called, TLS has compared the certificate with the called name, and gRPC shows nothing of the
+certificate. Then the lists are compared with the name only.
 """
 
 import datetime as dt
@@ -23,7 +23,7 @@ from deca_node.protocol.errors import SettingsError, WireError
 AuthContext = Mapping[str, Iterable[bytes]]
 
 SEEN_MAX = 4096
-"""Names that are remembered for the next change of the lists."""
+"""How many names are remembered for the next change of the lists."""
 
 _FINGERPRINT = re.compile(r"sha256:[0-9A-Fa-f:]+")
 
@@ -49,17 +49,17 @@ def caller_facts(auth_context: AuthContext, now: dt.datetime) -> Facts:
 
 @dataclass(frozen=True)
 class NameList:
-    """Names of nodes and fingerprints of certificates, from a file with one of them per line."""
+    """Names of nodes and fingerprints of certificates, from a file with one entry per line."""
 
     entries: frozenset[str]
 
     def has(self, name: str, fingerprint: str) -> bool:
-        """Whether the name or the fingerprint (hexadecimal, or empty where it is not known) is listed."""
+        """Whether the list holds the name or the fingerprint (hexadecimal; empty where it is not known)."""
         return name in self.entries or (bool(fingerprint) and f"sha256:{fingerprint}" in self.entries)
 
 
 def read_list(path: Path) -> NameList:
-    """Read a list of names and ``sha256:`` fingerprints; ``#`` begins a comment. Raises SettingsError."""
+    """Read a list of names and ``sha256:`` fingerprints. ``#`` begins a comment. Raises SettingsError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -82,7 +82,8 @@ def _entry(text: str, where: str) -> str:
 
 
 class NameLists:
-    """Who may come in: everybody on the allow-list (everybody at all without one) who is not on the deny-list."""
+    """The allow-list and the deny-list. A peer is welcome if it is on the allow-list, or there is none, and it is not
+    on the deny-list."""
 
     def __init__(self, allow: Path | None, deny: Path | None) -> None:
         """Read both lists. Raises SettingsError."""
@@ -92,11 +93,11 @@ class NameLists:
         self.reload()
 
     def reload(self) -> None:
-        """Read both files again. Raises SettingsError where one is malformed; then both stay as they were."""
+        """Read both files again. Raises SettingsError where one is malformed; both lists stay as they were then."""
         self._allow, self._deny = [read_list(path) if path else None for path in self._paths]
 
     def refusal(self, name: str, fingerprint: str = "") -> WireError | None:
-        """Why this name, or this certificate of it, is not welcome; None where it is."""
+        """The reason why this name or certificate is not welcome; None where it is."""
         if self._deny is not None and self._deny.has(name, fingerprint):
             return WireError("denied", f"{name} is on this node's deny-list")
         if self._allow is not None and not self._allow.has(name, fingerprint):
@@ -105,13 +106,14 @@ class NameLists:
 
 
 class Doorman:
-    """Checks the name in every Hello, and remembers who came in, so that a changed list reaches them too."""
+    """Checks the name in every Hello. It remembers the peers that it has admitted, so that a changed list reaches them
+    as well."""
 
     def __init__(self, federation: str | None, lists: NameLists, on_unwelcome: Callable[[str, str], None]) -> None:
-        """``federation`` is that of this node's own certificate; None stands for plaintext, without certificates.
+        """``federation`` is the one in this node's certificate, or None for plaintext.
 
-        ``on_unwelcome(name, sentence)`` is called for each name that a reload has made unwelcome; whoever holds
-        its sessions ends them.
+        ``on_unwelcome(name, sentence)`` is called for each name that a reload has made unwelcome, so that its sessions
+        can be ended.
         """
         self._federation = federation
         self._lists = lists
@@ -119,9 +121,11 @@ class Doorman:
         self._seen: dict[str, str] = {}
 
     def verify(self, context: Any, claimed_name: str) -> None:
-        """Check a Hello. ``context`` is grpc's ServicerContext for a caller, None for a peer that was called.
+        """Check the name in a Hello. ``context`` is gRPC's ServicerContext for a caller, None for a peer that was
+        called.
 
-        Raises WireError: "identity" for a name that is not the certificate's, "expired", "denied", "not-allowed".
+        Raises WireError: "identity" for a name that the certificate does not hold, "expired", "denied" or
+        "not-allowed".
         """
         fingerprint = ""
         if self._federation is not None and context is not None:
@@ -136,12 +140,12 @@ class Doorman:
     def _remember(self, name: str, fingerprint: str) -> None:
         known = self._seen.pop(name, "")
         self._seen[name] = fingerprint or known
-        # With certificates there are no more names than members; in plaintext anybody may think of one.
+        # With certificates there are as many names as members. In plaintext a caller may invent any number.
         while len(self._seen) > SEEN_MAX:
             del self._seen[next(iter(self._seen))]
 
     def reload(self) -> list[str]:
-        """Read the lists again, and return the names that are unwelcome from now on. Raises SettingsError."""
+        """Read the lists again; returns the names that are unwelcome from now on. Raises SettingsError."""
         self._lists.reload()
         gone = []
         for name, fingerprint in list(self._seen.items()):
@@ -155,6 +159,8 @@ class Doorman:
     @staticmethod
     def _check_name(bearer: NodeId, claimed_name: str, federation: str) -> None:
         if bearer.federation != federation:
-            raise WireError("identity", f"the certificate is of the federation {bearer.federation}, not {federation}")
+            raise WireError(
+                "identity", f"the certificate is of the federation {bearer.federation}, not of {federation}"
+            )
         if bearer.name != claimed_name:
             raise WireError("identity", f"the certificate is that of {bearer.name}, and the Hello says {claimed_name}")

@@ -1,7 +1,7 @@
-"""A node's side of getting a certificate: it asks with a key that it keeps, and installs what comes back.
+"""How a node gets its certificate: it asks with a key that it keeps, and installs the certificate that comes back.
 
-What comes back has travelled, and may have been exchanged on the way. So nothing of it is believed before the
-authority's fingerprint, told by another way, has been found in it.
+The file that comes back may have been replaced on its way. So nothing in it is trusted until the authority's
+fingerprint, which was told over another channel, is found in it.
 """
 
 import contextlib
@@ -19,14 +19,15 @@ from deca_node.daemon.security.certificates import CertificateError, Facts, Node
 
 
 def node_files(folder: Path, name: str) -> TlsFiles:
-    """Where ``install`` puts a node's files, and where ``start`` looks for them."""
+    """The paths at which ``install`` puts a node's files, and at which ``start`` looks for them."""
     return TlsFiles(folder / f"{name}.crt", folder / f"{name}.key", folder / "ca.crt")
 
 
 def installed(folder: Path, name: str) -> TlsFiles | None:
-    """What ``install`` has put into ``folder`` for the node ``name``; without a name, for the only node that is there.
+    """The files that ``install`` has put into ``folder`` for the node ``name``, or for the only node there without a
+    name.
 
-    None where there is nothing. Raises CertificateError where several nodes are there and no name is given.
+    None where there are none. Raises CertificateError where there are several nodes and no name is given.
     """
     names = [name] if name else names_installed(folder)
     if len(names) > 1:
@@ -41,9 +42,9 @@ def names_installed(folder: Path) -> list[str]:
 
 
 def how_to_begin(name: str) -> str:
-    """What to tell somebody who starts a node that has no certificate."""
+    """The error for a start without a certificate: the steps to get one."""
     name = name or "NAME"
-    return f"""this node has no certificate, and peers show each other theirs. To get one:
+    return f"""this node has no certificate, and peers accept no node without one. To get one:
   deca-node cert init --federation FEDERATION                  the keeper of the authority, once
   deca-node cert request {name} --federation FEDERATION        and send {name}.csr to the keeper
   deca-node cert approve {name}.csr                            the keeper, who sends {name}.crt back
@@ -52,9 +53,9 @@ Or allow plaintext: --insecure within this machine, --insecure --insecure on any
 
 
 def request(folder: Path, node: NodeId) -> Path:
-    """Make a new key and a request for a certificate; returns the request's path, which may travel.
+    """Make a new key and a request for a certificate; returns the path of the request, which may travel.
 
-    The key stays aside until ``install``, so that a node that runs keeps the one that fits its certificate.
+    The new key stays aside until ``install``, so that a running node keeps the key that fits its certificate.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     asked = (
@@ -72,11 +73,11 @@ def request(folder: Path, node: NodeId) -> Path:
 
 
 def install(folder: Path, path: Path, fingerprint: str, now: dt.datetime, forget_old: bool = False) -> Facts:
-    """Put an approved certificate into its place, beside its key; from then on the node uses both.
+    """Put an approved certificate into its place, beside its key. The node uses both from then on.
 
-    ``fingerprint`` is the authority's, as its keeper told it. Authorities installed earlier stay trusted unless
-    ``forget_old``: while a federation changes its authority both kinds of certificate are about.
-    Raises CertificateError, and changes nothing then.
+    ``fingerprint`` is the authority's, told over another channel. Authorities that were installed earlier stay trusted
+    unless ``forget_old`` is set: while a federation changes its authority, certificates of both are in use.
+    Raises CertificateError; nothing is changed then.
     """
     leaf, *above = certs.read_certificates(path)
     facts = certs.facts_of(leaf, str(path))
@@ -89,7 +90,7 @@ def install(folder: Path, path: Path, fingerprint: str, now: dt.datetime, forget
     between = [one for one in above if one != root]
     with saying(folder):
         _trust(folder, root, forget_old)
-        # The node may look at any moment; it keeps its old pair until both halves of the new one are there.
+        # The node may read the files at any moment. It keeps its old pair until both files of the new one are there.
         if key_path != files.key:
             key_path.replace(files.key)
         write(files.cert, certs.to_pem([leaf, *between]), PUBLIC)
@@ -97,7 +98,7 @@ def install(folder: Path, path: Path, fingerprint: str, now: dt.datetime, forget
 
 
 def trust(folder: Path, path: Path, fingerprint: str, now: dt.datetime) -> None:
-    """Trust one more authority: the next one of a federation that changes it. Raises CertificateError."""
+    """Trust one more authority: the next one of a federation that changes its authority. Raises CertificateError."""
     root = _told(certs.read_certificates(path), fingerprint, path)
     certs.check_dates(root, now, str(path))
     with saying(folder):
@@ -105,7 +106,7 @@ def trust(folder: Path, path: Path, fingerprint: str, now: dt.datetime) -> None:
 
 
 def _told(given: Sequence[x509.Certificate], fingerprint: str, path: Path) -> x509.Certificate:
-    """The authority with the fingerprint that was told; never one that merely came along."""
+    """The authority with the given fingerprint. Other certificates in the file are not trusted."""
     told = certs.parse_fingerprint(fingerprint)
     for one in given:
         if certs.fingerprint_of(one) == told:
@@ -113,13 +114,13 @@ def _told(given: Sequence[x509.Certificate], fingerprint: str, path: Path) -> x5
                 raise CertificateError(f"sha256:{told} in {path} is no authority; ask for the authority's fingerprint")
             return one
     raise CertificateError(
-        f"no authority in {path} has the fingerprint sha256:{told}; ask its keeper again, by another way than this "
-        "file came: somebody may have exchanged it"
+        f"no authority in {path} has the fingerprint sha256:{told}; ask for the fingerprint again, over another "
+        "channel than the one of this file: the file may have been replaced on its way"
     )
 
 
 def _key_for(leaf: x509.Certificate, folder: Path, node: NodeId, path: Path) -> Path:
-    """The key that was requested with, or the one in use where its certificate was only renewed."""
+    """The key of the last request, or the key in use where only its certificate was renewed."""
     places = [key for key in (_requested_key(folder, node.name), node_files(folder, node.name).key) if key.exists()]
     if not places:
         raise CertificateError(

@@ -1,7 +1,7 @@
-"""Who may come in, and how that is proven: with certificates, or in plaintext where the user said so.
+"""The security of a node as a whole, made from its settings: certificates, or plaintext where the user allows it.
 
-With certificates TLS proves who speaks, and every name that is said is held against its certificate; without, a name
-is what a peer says it is. In both cases the lists say who is welcome.
+With certificates, TLS verifies the other end, and every name in a Hello is compared with the certificate. In plaintext
+names are not verified. In both cases the lists say which peers are welcome.
 """
 
 import ssl
@@ -19,15 +19,16 @@ from deca_node.daemon.wire.endpoint import Credentials
 from deca_node.protocol.errors import SettingsError
 
 CERTIFICATES = "deca-certs"
-"""Where a node's certificates lie unless settings say otherwise, from the working directory."""
+"""The folder of a node's certificates below the working directory, unless the settings name another."""
 
 CALLERS_KEPT = 4096
 
 
 class Security:
-    """Made from the settings. ``on_unwelcome(name, sentence)`` is called for members whom a reload makes unwelcome.
+    """The certificate in use and the lists of one node.
 
-    Raises CertificateError or SettingsError where files cannot be used.
+    ``on_unwelcome(name, sentence)`` is called for each peer that a reload of the lists makes unwelcome. Raises
+    CertificateError or SettingsError where a file cannot be used.
     """
 
     def __init__(self, settings: NodeSettings) -> None:
@@ -49,36 +50,36 @@ class Security:
 
     @property
     def credentials(self) -> Credentials | None:
-        """What the endpoint needs; None for plaintext."""
+        """The credentials for the endpoint; None for plaintext."""
         return self._node.for_endpoint() if self._node else None
 
     @property
     def expires_in_seconds(self) -> float | None:
-        """How long the certificate in use is still valid; None without one."""
+        """Seconds until the certificate in use expires; None without a certificate."""
         return self._node.expires_in_seconds if self._node else None
 
     @property
     def files(self) -> TlsFiles | None:
-        """Where the certificate in use lies; None for plaintext."""
+        """The files of the certificate in use; None for plaintext."""
         return self._files
 
     @property
     def handshakes(self) -> int | None:
-        """How many callers have begun a TLS handshake with this node; None in plaintext."""
+        """How many TLS handshakes callers have begun with this node; None in plaintext."""
         return self._node.handshakes if self._node else None
 
     @property
     def callers(self) -> int | None:
-        """On how many connections a caller said who it is; None in plaintext. What is missing to ``handshakes`` failed
-        its handshake, or kept silent."""
+        """On how many connections a caller has sent a Hello; None in plaintext. The difference to ``handshakes`` is the
+        number of callers whose handshake failed, or that sent nothing."""
         return self._callers.seen if self._node else None
 
     def target_name(self, peer: str) -> str:
-        """The DNS name in the certificate of whoever answers as ``peer`` (empty: any member); empty in plaintext."""
+        """The DNS name that the certificate of ``peer`` must hold (empty: any member's); empty in plaintext."""
         return self._node.target_name(peer) if self._node else ""
 
     def probe_context(self) -> ssl.SSLContext | None:
-        """For looking at a peer's side of TLS with Python's own, which tells more than gRPC's; None for plaintext."""
+        """A TLS context of Python's own, whose errors say more than gRPC's, to examine a peer; None for plaintext."""
         if self._node is None or self._files is None:
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -90,21 +91,21 @@ class Security:
         return context
 
     def warning(self) -> str | None:
-        """What is to be said about the certificate, if anything: that it runs out soon."""
+        """A sentence where the certificate expires soon or has expired; otherwise None."""
         return self._node.warning() if self._node else None
 
     def verify(self, context: Any, claimed_name: str) -> None:
-        """Is the other end of a connection who it says it is, and welcome? Raises WireError."""
+        """Check that the other end of a connection may use this name and is welcome. Raises WireError."""
         if context is not None:
             self._callers.note(context.peer())
         self._doorman.verify(context, claimed_name)
 
     def may_dial(self, address: str) -> bool:
-        """Whether this node may speak to HOST:PORT: in plaintext that was allowed once, within this machine only."""
+        """Whether this node may dial HOST:PORT. With one ``--insecure``, only addresses of this machine are allowed."""
         return not self._loopback_only or is_loopback(parse_address(address).host)
 
     def welcome(self, name: str) -> bool:
-        """Whether the lists let this name in."""
+        """Whether the lists admit this name."""
         return self._lists.refusal(name) is None
 
     def _unwelcome(self, name: str, why: str) -> None:
@@ -116,7 +117,7 @@ class Security:
 
 
 class Recent:
-    """Counts what is new among names that come again and again; remembers so many of them."""
+    """Counts how many different names it is told. It remembers the ``kept`` most recent ones."""
 
     def __init__(self, kept: int) -> None:
         self.seen = 0
@@ -124,7 +125,7 @@ class Recent:
         self._names: dict[str, None] = {}
 
     def note(self, name: str) -> None:
-        """Here it is, for the first time or once more."""
+        """Note a name, which may have been noted before."""
         if name in self._names:
             del self._names[name]
         else:
@@ -135,7 +136,8 @@ class Recent:
 
 
 def _files(settings: NodeSettings) -> TlsFiles | None:
-    """The certificate to use: the one that is named, or what `deca-node cert install` left in this folder."""
+    """The certificate to use: the one in the settings, or the one that `deca-node cert install` has put into this
+    folder."""
     if settings.tls_cert:
         return TlsFiles(*(Path(expanded_path(p)) for p in (settings.tls_cert, settings.tls_key, settings.tls_ca)))
     if settings.insecure:

@@ -106,7 +106,7 @@ def test_a_wrong_fingerprint_installs_nothing(deca: Deca) -> None:
     deca("cert", "approve", "south.csr")
     refused = deca("cert", "install", "south.crt", "--fingerprint", "sha256:" + "0" * 64)
     assert refused.code == 3
-    assert "somebody may have exchanged it" in refused.err
+    assert "the file may have been replaced on its way" in refused.err
     assert not Path("deca-certs", "south.crt").exists()
 
 
@@ -130,7 +130,7 @@ def test_check_says_what_a_start_would(deca: Deca, south: Path) -> None:
     (south / "south.key").chmod(0o644)
     found = deca("cert", "check", "south")
     assert found.code == 3
-    assert "is open to others (mode 0644); make it private: chmod 600" in found.err
+    assert "can be read by other users (mode 0644); make it private: chmod 600" in found.err
 
 
 def test_check_warns_in_time(deca: Deca, south: Path) -> None:

@@ -42,7 +42,7 @@ def test_known_secrets_are_gone_in_part_and_without_their_lines_ends() -> None:
         '"http_token": {\n  "value": "",',
         "http_token: /etc/deca/token cannot be read",
         "http_token = none",
-        "the key deca-certs/a.key is open to others",
+        "the key deca-certs/a.key can be read by other users",
         "fingerprint sha256:" + "ab" * 32,
     ],
 )

@@ -1,4 +1,4 @@
-"""A node as far as its door goes, and callers that shake hands with it: real servers and TLS on loopback."""
+"""A server with the credentials of a node, and callers that shake hands with it: real servers and TLS on loopback."""
 
 import datetime as dt
 import socket
@@ -28,7 +28,7 @@ SETTINGS = b"\0\0"
 
 @dataclass
 class Server:
-    """A node named north, as far as doors go: it says every message again, to those whom the doorman lets in."""
+    """A server of a node named north. It echoes every message of the callers that the doorman admits."""
 
     credentials: NodeCredentials
     doorman: Doorman
@@ -78,7 +78,7 @@ async def serving(
 async def calling(
     north: Server, files: TlsFiles | None, claims: str = "south", to: str = "north"
 ) -> AsyncIterator[Any]:
-    """A stream to north with the certificate in ``files``; in plaintext without."""
+    """A stream to north with the certificate in ``files``, or in plaintext where that is None."""
     options: list[tuple[str, Any]] = [("grpc.use_local_subchannel_pool", 1)]
     if files is None:
         channel = grpc.aio.insecure_channel(north.address, options=options)
@@ -97,7 +97,7 @@ async def says_again(stream: Any, message: bytes = b"hello") -> None:
 
 
 async def refusal_of(stream: Any) -> str:
-    """The words with which the call failed."""
+    """The details with which the call failed."""
     try:
         await stream.write(b"hello")
         answer = await stream.read()
@@ -107,7 +107,7 @@ async def refusal_of(stream: Any) -> str:
 
 
 def handshake(port: int, context: ssl.SSLContext) -> tuple[bytes, bytes]:
-    """The server's certificate, and the first bytes of its answer: none if it hung up."""
+    """The server's certificate, and the first bytes of its answer; no bytes if it hung up."""
     with (
         socket.create_connection(("127.0.0.1", port), 20) as plain,
         context.wrap_socket(plain, server_hostname="north.node.wards.example.deca.internal") as secure,
@@ -134,7 +134,7 @@ def answered(port: int, context: ssl.SSLContext) -> bool:
 
 
 def issue(federation: Federation, files: TlsFiles, now: dt.datetime, days: int = 90) -> None:
-    """Put a certificate of other dates into a node's place, by the back door."""
+    """Replace a node's certificate by one with other dates, without the checks of ``install``."""
     place = files.cert.parent
     asked = enrolment.request(place, NodeId(federation.name, files.cert.stem))
     issued = authority.approve(federation.authority, asked, place / "approved.crt", now, days, replace=True)
@@ -170,7 +170,7 @@ def tls_reason(text: str) -> str | None:
 
 @contextmanager
 def words_of_grpc(capfd: pytest.CaptureFixture[str], reason: str) -> Iterator[None]:
-    """What the server's side says of a handshake within: one reason, and no stranger was served."""
+    """Within this block, the server's log gives exactly this reason for failed handshakes."""
     capfd.readouterr()
     yield
     said = [line for line in capfd.readouterr().err.splitlines() if "andshake" in line]

@@ -34,7 +34,7 @@ def test_an_authority_is_never_overwritten(federation: Federation) -> None:
 
 
 def test_the_same_key_may_be_approved_again(federation: Federation) -> None:
-    """A file that was lost on the way is signed once more, and a name is free again when its certificate is over."""
+    """A request is signed again if its file was lost, and a name is free again once its certificate has expired."""
     told = federation.begin(NOW - dt.timedelta(days=2))
     asked = enrolment.request(federation.folder / "south", NodeId(federation.name, "south"))
     out = federation.folder / "south.crt"
@@ -75,7 +75,7 @@ EAST = x509.UniformResourceIdentifier("spiffe://wards.example/node/east")
         ([SOUTH, EAST], "asks for 2 URI names"),
         ([SOUTH, x509.DNSName(NodeId("wards.example", "east").dns_name)], "more names than those of"),
         ([SOUTH, x509.IPAddress(ipaddress.ip_address("10.0.0.5"))], "more names than those of"),
-        ([x509.UniformResourceIdentifier("spiffe://beds.example/node/south")], "this authority is another's"),
+        ([x509.UniformResourceIdentifier("spiffe://beds.example/node/south")], "this authority belongs to another"),
         ([x509.UniformResourceIdentifier("spiffe://wards.example/south")], "not of the form"),
     ],
 )

@@ -44,7 +44,7 @@ def test_a_uri_says_who(federation: str, name: str) -> None:
 
 @given(federations, names, names)
 def test_two_names_are_two_host_names(federation: str, one: str, other: str) -> None:
-    """In any case, for TLS compares without it, and whatever characters the names have."""
+    """TLS ignores case, and names may hold characters that a host name may not."""
     assume(one != other)
     dns_names = {NodeId(federation, name).dns_name.lower() for name in (one, other)}
     assert len(dns_names) == 2
@@ -96,7 +96,9 @@ def test_fingerprints_may_be_spelled(spelling: Callable[[str], str]) -> None:
 def test_keys_that_others_can_read_are_refused(federation: Federation, mode: int) -> None:
     files = federation.node("south", federation.begin())
     files.key.chmod(mode)
-    with pytest.raises(CertificateError, match=rf"open to others \(mode {mode:04o}\); make it private: chmod 600"):
+    with pytest.raises(
+        CertificateError, match=rf"can be read by other users \(mode {mode:04o}\); make it private: chmod 600"
+    ):
         certs.read_material(files, NOW)
 
 
@@ -138,7 +140,7 @@ def other_pki(
     key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | None = None,
     through: bool = False,
 ) -> TlsFiles:
-    """A certificate as some other authority might write it, perhaps through an intermediate one."""
+    """A certificate as another authority might write it, ``through`` an intermediate one if asked for."""
     key = key or rsa.generate_private_key(65537, 2048)
 
     def certificate(name: str, public: object, issuer: str) -> x509.CertificateBuilder:
@@ -179,7 +181,7 @@ def test_other_authorities_serve_as_well(tmp_path: Path, through: bool) -> None:
     [
         ({"uri": "https://wards.example/south"}, "is not of the form"),
         ({"dns": "south.wards.example"}, "lacks the DNS name south.node.wards.example.deca.internal"),
-        ({"uses": (ExtendedKeyUsageOID.SERVER_AUTH,)}, "must be for servers and for clients"),
+        ({"uses": (ExtendedKeyUsageOID.SERVER_AUTH,)}, "must be for servers and clients"),
     ],
 )
 def test_certificates_that_cannot_serve_are_refused(tmp_path: Path, facts: dict[str, Any], words: str) -> None:
@@ -189,7 +191,7 @@ def test_certificates_that_cannot_serve_are_refused(tmp_path: Path, facts: dict[
 
 @pytest.mark.parametrize("kind", ["ed25519", "short-rsa"])
 def test_keys_that_grpc_cannot_use_are_refused(tmp_path: Path, kind: str) -> None:
-    """Rather than by a handshake that fails without a word."""
+    """Otherwise handshakes would fail without a reason."""
     key = ed25519.Ed25519PrivateKey.generate() if kind == "ed25519" else rsa.generate_private_key(65537, 1024)
     with pytest.raises(CertificateError, match="keys are P-256, P-384, or RSA of 2048 bits"):
         certs.read_material(other_pki(tmp_path, key=key), NOW)

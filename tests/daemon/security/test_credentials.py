@@ -54,7 +54,7 @@ def test_half_a_rotation_changes_nothing(federation: Federation, caplog: pytest.
     assert credentials.current() is before
     assert credentials.current() is before
     assert [record.message for record in caplog.records] == [
-        f"the certificate in use stays: the key {north.key} does not belong to the certificate {north.cert}"
+        f"the certificate in use stays in use: the key {north.key} does not belong to the certificate {north.cert}"
     ]
     (federation.folder / "aside" / "north.crt").replace(north.cert)
     assert credentials.current() is not before
@@ -70,7 +70,8 @@ def test_another_nodes_certificate_is_not_taken_up(federation: Federation) -> No
 
 
 def test_a_federation_changes_its_authority(federation: Federation) -> None:
-    """Trust the next one everywhere, move one node after the other, forget the old one: nobody is ever cut off."""
+    """Every node trusts the next authority, one node after the other gets a new certificate, and then the old authority
+    is forgotten. No node is cut off at any time."""
     told = federation.begin()
     north, south = federation.node("north", told), federation.node("south", told)
     # copytree keeps modes, and the key is private.

@@ -1,4 +1,4 @@
-"""The doorman: names held against certificates, lists read anew, and those inside whom a new list concerns."""
+"""The doorman: names compared with certificates, lists that change, and sessions that a changed list ends."""
 
 import contextlib
 import datetime as dt
@@ -24,7 +24,7 @@ URI = "spiffe://wards.example/node/south"
 
 
 class Context:
-    """What the doorman asks of grpc's context."""
+    """The part of gRPC's context that the doorman uses."""
 
     def __init__(self, pem: bytes) -> None:
         self._pem = pem
@@ -70,7 +70,7 @@ def test_what_only_looks_like_an_identity_is_none(sans: list[x509.GeneralName]) 
 
 
 def test_dates_are_looked_at_again() -> None:
-    """A resumed session brings its certificate along without being verified anew."""
+    """TLS does not verify the certificate of a resumed session again."""
     pem = certificate_with(x509.UniformResourceIdentifier(URI))
     assert refusal(pem, NOW + dt.timedelta(days=3)) == "expired"
 
@@ -154,7 +154,7 @@ def test_a_damaged_list_leaves_the_former_in_force(tmp_path: Path) -> None:
 
 
 class Bench:
-    """A doorman with a deny-list, and those whom it asked to leave."""
+    """A doorman with a deny-list, and the peers that it has made unwelcome."""
 
     def __init__(self, folder: Path, federation: str | None = "wards.example") -> None:
         self.deny = folder / "deny"
@@ -184,7 +184,7 @@ def test_a_new_list_reaches_those_inside(federation: Federation, tmp_path: Path)
 
 
 def test_a_call_back_does_not_wash_off_a_fingerprint(federation: Federation, tmp_path: Path) -> None:
-    """Of a peer that was called no certificate is seen; the one it came with once still counts."""
+    """The certificate of a peer that was called is not seen. The one of its earlier call still counts."""
     files = federation.node("south", federation.begin())
     bench = Bench(tmp_path)
     bench.doorman.verify(Context(files.cert.read_bytes()), "south")

@@ -81,21 +81,21 @@ def test_asking_again_leaves_the_key_in_use(federation: Federation) -> None:
 
 
 def test_an_exchanged_certificate_is_not_installed(federation: Federation) -> None:
-    """Somebody on the way put an authority of their own into the file; the fingerprint tells."""
+    """An attacker put an authority of their own into the file. The fingerprint shows it."""
     told = federation.begin()
     federation.authority_folder = "impostor"
     federation.begin()
     asked = enrolment.request(federation.folder / "south", NodeId(federation.name, "south"))
     issued = authority.approve(federation.authority, asked, federation.folder / "south.crt", NOW)
-    with pytest.raises(CertificateError, match="somebody may have exchanged it"):
+    with pytest.raises(CertificateError, match="the file may have been replaced on its way"):
         enrolment.install(federation.folder / "south", issued.path, told, NOW)
-    with pytest.raises(CertificateError, match="somebody may have exchanged it"):
+    with pytest.raises(CertificateError, match="the file may have been replaced on its way"):
         enrolment.install(federation.folder / "south", issued.path, issued.facts.fingerprint, NOW)
     assert sorted(path.name for path in (federation.folder / "south").iterdir()) == ["south.csr", "south.request.key"]
 
 
 def test_an_authority_that_only_came_along_vouches_for_nothing(federation: Federation) -> None:
-    """The right authority's certificate is in the file, but another one signed."""
+    """The file holds the right authority's certificate, but another authority has signed."""
     told = federation.begin()
     rightful = certs.read_certificates(federation.authority / "ca.crt")[0]
     federation.authority_folder = "impostor"

@@ -1,4 +1,4 @@
-"""Handshakes with a real server on loopback: who is let in, and who is not and why."""
+"""Handshakes with a real server on loopback: which callers are accepted, and why others are refused."""
 
 import asyncio
 import datetime as dt
@@ -85,7 +85,7 @@ def test_certificates_out_of_their_dates_are_refused(
 
 
 def test_callers_refuse_an_expired_server(federation: Federation) -> None:
-    """A node that runs on past its certificate's end reaches nobody, and those who call it hear why."""
+    """A node that runs on after its certificate has expired: its callers refuse it, and get the reason."""
     now = dt.datetime.now(dt.UTC)
     told = federation.begin(now - dt.timedelta(days=200))
     north, south = federation.node("north", told), federation.node("south", told)
@@ -106,7 +106,8 @@ def test_callers_refuse_an_expired_server(federation: Federation) -> None:
 
 
 def test_strangers_are_refused(federation: Federation, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """No certificate; one of another authority of the same federation's name; plaintext; TLS 1.2."""
+    """Callers without a certificate, with one of another authority for the same federation, in plaintext, or with TLS
+    1.2."""
     told = federation.begin()
     north, south = federation.node("north", told), federation.node("south", told)
     other = Federation(tmp_path / "elsewhere")
@@ -136,7 +137,8 @@ def test_strangers_are_refused(federation: Federation, tmp_path: Path, capfd: py
 
 
 def test_a_member_cannot_pose_as_another(federation: Federation) -> None:
-    """As a caller, nor as the one who answers at another's address, nor from another federation of one authority."""
+    """A member cannot call under another name, answer for another name, or come from another federation of the same
+    authority."""
     told = federation.begin()
     north, south = federation.node("north", told), federation.node("south", told)
 
@@ -148,7 +150,7 @@ def test_a_member_cannot_pose_as_another(federation: Federation) -> None:
                 assert tls_reason(await refusal_of(stream)) == "tls-name"
             assert server.refused == ["identity"]
         async with serving(north, federation="beds.example") as server, calling(server, south) as stream:
-            assert "of the federation wards.example, not beds.example" in await refusal_of(stream)
+            assert "of the federation wards.example, not of beds.example" in await refusal_of(stream)
 
     asyncio.run(call())
 
@@ -179,7 +181,7 @@ def test_lists_are_asked_at_every_hello(federation: Federation, tmp_path: Path) 
 
 
 def test_an_endpoint_takes_them(federation: Federation) -> None:
-    """The daemon's own door, with its own streams, at both ends."""
+    """The daemon's own endpoint, with its own streams, at both ends."""
     told = federation.begin()
     north, south = federation.node("north", told), federation.node("south", told)
     heard: list[str] = []
