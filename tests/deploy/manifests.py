@@ -28,11 +28,19 @@ MISSING: Any = object()
 
 @functools.cache
 def _rendered(overlay: str) -> tuple[Object, ...]:
-    done = subprocess.run(
-        [str(KUBECTL), "kustomize", str(DEPLOY / "overlays" / overlay)], check=False, capture_output=True, text=True
-    )
+    return tuple(render(DEPLOY / "overlays" / overlay))
+
+
+def render(folder: Path) -> list[Object]:
+    """All objects that `kubectl kustomize` makes of a folder."""
+    done = subprocess.run([str(KUBECTL), "kustomize", str(folder)], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return tuple(yaml.safe_load_all(done.stdout))
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def copy_of_deploy(folder: Path) -> Path:
+    """A copy of ``deploy/`` in this folder, to be changed."""
+    return Path(shutil.copytree(DEPLOY, folder / "deploy"))
 
 
 def rendered(overlay: str) -> list[Object]:
@@ -44,11 +52,6 @@ def base_files() -> list[Object]:
     """All objects of the base as they are written: nothing there needs a renderer."""
     listed = yaml.safe_load((DEPLOY / "base" / "kustomization.yaml").read_text())["resources"]
     return [each for name in listed for each in yaml.safe_load_all((DEPLOY / "base" / name).read_text())]
-
-
-def single(file: str) -> list[Object]:
-    """The objects of one file of its own."""
-    return list(yaml.safe_load_all((DEPLOY / file).read_text()))
 
 
 def get(objects: Sequence[Object], target: str) -> Object:

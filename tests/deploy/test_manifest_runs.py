@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -29,6 +29,15 @@ NODE: Object = POD["containers"][0]
 RUN = 'rounds = 1\ninner_steps = 4\nsequence_length = 16\nbatch_size = 2\ntopology = "full"\n'
 
 
+def variable(name: str) -> str:
+    """The value of a variable of the node's container."""
+    return next(str(each["value"]) for each in NODE["env"] if each["name"] == name)
+
+
+ENVIRONMENT = {"DECA_THREADS": "1", "DECA_WAIT_FOR": str(len(PODS))}
+"""The variables that differ from the manifest's."""
+
+
 @dataclass
 class Pods:
     """The pods' volumes below ``folder``, their processes, and the ports that stand for their addresses."""
@@ -37,6 +46,7 @@ class Pods:
     nodes: LocalNodes
     peers: dict[str, int]
     http: dict[str, int]
+    identities: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def here(self, text: str, name: str) -> str:
         """A text of the manifest, for this machine."""
@@ -60,15 +70,22 @@ class Pods:
         return text
 
     def start(self, name: str) -> NodeProcess:
-        """The first container, to its end; then the node."""
-        (self.folder / f"{name}-identity").mkdir(exist_ok=True)
-        script = self.here(POD["initContainers"][0]["args"][0], name)
-        environment = {**os.environ, "POD_NAME": name}
-        subprocess.run(["/bin/sh", "-euc", script], check=True, env=environment, timeout=PATIENCE_SECONDS)
+        """The identity container, until it has copied the pod's pair; then the node."""
+        own = self.folder / f"{name}-identity"
+        own.mkdir(exist_ok=True)
+        if name not in self.identities:
+            script = self.here(POD["initContainers"][0]["args"][0], name).replace("/identity", str(own))
+            environment = {**os.environ, "POD_NAME": name}
+            self.identities[name] = subprocess.Popen(["/bin/sh", "-euc", script], env=environment)
+        until((own / "ca.crt").exists, "the certificate to be copied")
         verb, *flags = (self.here(word, name) for word in NODE["args"])
         assert verb == "start"
-        given = dict(flag.split("=", 1) for flag in flags if not flag.startswith(("--name=", "--dir=")))
-        return self.nodes.start(name, self.folder / name, given, environment={"DECA_THREADS": "1"})
+        given = dict(flag.split("=", 1) for flag in flags if not flag.startswith("--name="))
+        return self.nodes.start(name, self.directory(name), given, environment=ENVIRONMENT)
+
+    def directory(self, name: str) -> Path:
+        """The node's folder, in the pod's claim."""
+        return Path(self.here(variable("DECA_DIR"), name))
 
     def probe(self, name: str, which: str) -> int:
         """The status that the kubelet would see; 0 where nobody answers."""
@@ -93,7 +110,11 @@ def pods(tmp_path: Path) -> Iterator[Pods]:
         records.data(name).rename(tmp_path / "inputs" / "data" / f"{name}.jsonl")
     make_certificates(tmp_path)
     with LocalNodes() as nodes:
-        yield Pods(tmp_path, nodes, dict(zip(PODS, ports, strict=False)), dict(zip(PODS, ports[2:], strict=True)))
+        made = Pods(tmp_path, nodes, dict(zip(PODS, ports, strict=False)), dict(zip(PODS, ports[2:], strict=True)))
+        yield made
+    for identity in made.identities.values():
+        identity.terminate()
+    assert [identity.wait(PATIENCE_SECONDS) for identity in made.identities.values()] == [0] * len(made.identities)
 
 
 def make_certificates(folder: Path) -> None:
@@ -109,15 +130,17 @@ def make_certificates(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_pod_is_stopped_and_all_finish(pods: Pods) -> None:
+def test_a_pod_is_stopped_and_all_finish(pods: Pods, monkeypatch: pytest.MonkeyPatch) -> None:
     first = pods.start("deca-0")
     until(lambda: pods.probe("deca-0", "startupProbe") == 200, "the model to be loaded")
     assert pods.probe("deca-0", "livenessProbe") == 200
     assert pods.probe("deca-0", "readinessProbe") == 503
 
     # As the kubelet ends a pod: first preStop, then SIGTERM.
-    _, *command = (pods.here(word, "deca-0") for word in NODE["lifecycle"]["preStop"]["exec"]["command"])
+    _, *command = NODE["lifecycle"]["preStop"]["exec"]["command"]
+    monkeypatch.setenv("DECA_DIR", str(pods.directory("deca-0")))
     assert main(command) == 0
+    monkeypatch.delenv("DECA_DIR")
     first.process.send_signal(signal.SIGTERM)
     assert first.process.wait(PATIENCE_SECONDS) == 0, first.log_text(20)
 

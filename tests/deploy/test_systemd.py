@@ -93,3 +93,17 @@ def test_it_is_well_confined(tmp_path: Path) -> None:
     if exposure is None:
         pytest.skip(f"this systemd cannot judge a unit that is not installed: {done.stderr.strip()}")
     assert float(exposure[1]) <= EXPOSURE_MAX
+
+
+def test_the_installation_takes_the_build_of_torch_that_it_names() -> None:
+    """A plain `pip install` takes the CUDA build on Linux, which is several gigabytes larger."""
+    script = (ROOT / "docker" / "install.sh").read_text()
+    steps = re.findall(r"docker/install\.sh ([a-z-]+) /opt/deca", UNIT.read_text())
+    assert steps == ["torch-cpu", "dependencies", "project"]
+    assert all(f"\n{step})\n" in script for step in [*steps, "torch-cuda"])
+
+
+def test_documented_commands_as_another_user_have_a_path() -> None:
+    """The program's folder is not among those in which sudo looks."""
+    commands = re.findall(r"sudo -u deca (\S+)", (ROOT / "docs" / "DEPLOYMENT.md").read_text())
+    assert set(commands) == {settings(UNIT.read_text())["ExecStart"].split()[0]}

@@ -45,7 +45,8 @@ def find_own_address(node: NodeSettings, certified: str = "") -> OwnAddress:
     Raises PeersError or SettingsError with a sentence that says what to do.
     """
     if certified and node.name and node.name != certified:
-        raise SettingsError(f"name = {node.name!r}, but the certificate {node.tls_cert} is that of {certified!r}")
+        certificate = node.tls_cert or "that is installed under this name"
+        raise SettingsError(f"name = {node.name!r}, but the certificate {certificate} is that of {certified!r}")
     name = certified or node.name
     peers = _read(node)
     own = _own(node, name, peers)

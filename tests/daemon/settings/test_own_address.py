@@ -38,6 +38,8 @@ def test_a_certificate_names_the_node() -> None:
     assert place(certified="north").name == "north"
     with pytest.raises(SettingsError, match="name = 'south', but the certificate c is that of 'north'"):
         place(certified="north", name="south", tls_cert="c", tls_key="k", tls_ca="a")
+    with pytest.raises(SettingsError, match="the certificate that is installed under this name is that of 'north'"):
+        place(certified="north", name="south")
 
 
 def test_who_is_not_in_the_file_may_come_all_the_same() -> None:
