@@ -1,12 +1,13 @@
-"""Everything of the daemon that other nodes see: one server, the links to members, and what is given and fetched.
+"""Everything of a node that other nodes see: one server, the streams to members, and the transfer of blocks.
 
 ::
 
-    endpoint    the server, and channels to others, with the node's certificate
+    endpoint    the server, and channels to other nodes, with the node's certificate
     control     small messages: membership's packets, positions, round trips
-    transport   one stream per member for keyframes and updates
-    donor       block versions, for late nodes
-    fetcher     block versions, from donors, when this node is the late one
+    swim        the membership: who takes part
+    transport   one stream per member, for keyframes and updates
+    donor       gives block versions to late nodes
+    fetcher     fetches block versions from donors when this node is late
 """
 
 import asyncio
@@ -49,14 +50,14 @@ from deca_node.protocol.refusals import Problem
 
 DAY_SECONDS = 86_400.0
 MEMORY_SECONDS = 15.0
-"""Free memory goes back to the system this often."""
+"""The time between two returns of free memory to the system."""
 FAREWELL_SECONDS = 0.5
-"""How long the news that this node leaves for good may take to go out."""
+"""The time that the other members have to hear that this node leaves for good."""
 
 
 class Network:
-    """``tell`` takes events for the node, ``position`` says where it stands, ``lost_name`` hears that another process
-    holds its name."""
+    """The network side of one node. ``tell`` takes events for the node, ``position`` gives the activation on which it
+    works, and ``lost_name`` is called with a sentence where another process holds its name."""
 
     def __init__(
         self,
@@ -116,7 +117,7 @@ class Network:
     # --- life ---------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Answer callers, and look for members. Raises AddressError where the address cannot be taken."""
+        """Begin to answer callers and to look for members. Raises AddressError where the address cannot be taken."""
         await self.endpoint.start()
         self.swim.tell(messages.Started(()))
         self._begin(watch_seeds(lambda: self._seeds, lambda found: self.swim.tell(messages.SeedsChanged(found))))
@@ -124,7 +125,7 @@ class Network:
         self._begin(self._return_memory())
 
     async def close(self, *, leaving: bool) -> None:
-        """Send what is queued, and go: for good (``leaving``), or just away."""
+        """Send what is queued, then end. ``leaving``: tell the members that this node leaves for good."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -138,12 +139,12 @@ class Network:
         await self.endpoint.stop()
 
     def reload(self) -> None:
-        """Read the lists of who is welcome, and the peers file, again. What is malformed stays as it was."""
+        """Read the allow-list, the deny-list and the peers file again. A malformed file changes nothing."""
         for what, read in (("lists", self.security.reload), ("peers file", self._read_seeds)):
             try:
                 read()
             except DecaError as problem:
-                log.error("the %s: %s; what was read before still holds", what, problem)
+                log.error("the %s: %s; the content read before still holds", what, problem)
             else:
                 log.info("the %s: read again", what)
         self._apply_view()
@@ -154,12 +155,12 @@ class Network:
     # --- members ------------------------------------------------------------------------------------
 
     def view_changed(self, view: messages.Changed) -> None:
-        """Who takes part has changed."""
+        """The members have changed."""
         self._view = view
         self._apply_view()
 
     def _apply_view(self) -> None:
-        """Dial, and count in, the members that are welcome."""
+        """Dial the members that are welcome, and tell the node about them."""
         known = {name: facts for name, facts in self._view.members.items() if self.security.welcome(name)}
         addresses = {name: facts.address for name, facts in known.items() if name != self._own.name}
         may_dial = self.security.may_dial
@@ -168,7 +169,7 @@ class Network:
         self._tell(e.MembersChanged(messages.Changed(known).ready_from))
 
     def _verify_asker(self, context: Context | None, name: str) -> None:
-        """Is a caller that wants block versions who it says it is, and welcome? Raises WireError."""
+        """Check that a caller that wants block versions may use its name and is welcome. Raises WireError."""
         try:
             self.security.verify(context, name)
             self.refusals.check(name)
@@ -185,12 +186,12 @@ class Network:
             self.control.send(name, address, payload)
 
     def announce(self, activation: int) -> None:
-        """From when on this node counts in the graph."""
+        """Tell the members from which activation on this node counts in the graph."""
         self.swim.tell(messages.SetReady(activation))
 
     def _drop(self, name: str, why: str) -> None:
-        """A list was changed, and this member is not welcome any more."""
-        say(f"{name} is not welcome any more: {why}", "warning", peer=name)
+        """A list was changed, and this member is no longer welcome."""
+        say(f"{name} is no longer welcome: {why}", "warning", peer=name)
         self.control.drop(name, why)
 
     def problems(self) -> dict[str, Problem]:
@@ -201,11 +202,11 @@ class Network:
     # --- catching up --------------------------------------------------------------------------------
 
     def meet(self, agreement: Agreement) -> None:
-        """The run is known: late nodes can be served from now on."""
+        """The run is known: begin to serve late nodes."""
         self._agreement = agreement
 
     def fetch(self, at_least: int, expected: Mapping[str, int]) -> None:
-        """Get what is missing here from the members; Fetched or FetchFailed will be told."""
+        """Fetch the missing block versions from the members. The node is told Fetched or FetchFailed."""
         self._begin(self._fetch(at_least, expected))
 
     async def _fetch(self, at_least: int, expected: Mapping[str, int]) -> None:
@@ -247,9 +248,9 @@ class Network:
 
 
 def fetch_report(traffic: "Counter[str]", seconds: float) -> str:
-    """What a fetch took, in words; ``traffic`` counts as :class:`~deca_node.daemon.transfer.download.Download` does."""
+    """A sentence about a finished fetch. ``traffic`` counts as :mod:`deca_node.daemon.transfer.download` says."""
     donors = sorted(kind.removeprefix("bytes_from.") for kind in traffic if kind.startswith("bytes_from."))
-    given = f"{traffic['bytes']:,} bytes from {', '.join(donors)}" if donors else "nothing that was not here already"
+    given = f"{traffic['bytes']:,} bytes from {', '.join(donors)}" if donors else "nothing new"
     lost = f"; donors lost: {traffic['donors_lost']}" if traffic["donors_lost"] else ""
     return f"fetched {given} in {seconds:.1f} s; bytes fetched twice: {traffic['bytes_resent']:,}{lost}"
 
