@@ -1,4 +1,4 @@
-"""Reasons for refusals: one table, told in the documentation, and nothing raised that is not in it."""
+"""Reasons for refusals: one table that holds every code that is raised, and that the documents explain."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ CODE = re.compile(r"[a-z]{2,}(-[a-z]+)*")
 
 
 def raised() -> Iterator[tuple[str, str]]:
-    """Every code with which a WireError is made, and the file where."""
+    """Every code with which a WireError is made, and the file."""
     for file in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "WireError" and node.args:
@@ -25,7 +25,7 @@ def raised() -> Iterator[tuple[str, str]]:
 
 
 def test_every_refusal_has_its_row() -> None:
-    """And every row is raised somewhere."""
+    """Every code that is raised has a row, and every row is raised."""
     found = list(raised())
     assert [(code, file) for code, file in found if code not in REASONS] == []
     assert REASONS.keys() - {code for code, _ in found} == set()
@@ -39,7 +39,7 @@ def test_every_reason_is_documented(page: str) -> None:
 
 
 def test_every_attempt_is_a_test() -> None:
-    """Whatever docs/ATTEMPTS.md calls a test is one."""
+    """Every test that docs/ATTEMPTS.md names exists."""
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "ATTEMPTS.md").read_text(encoding="utf-8")))
     there = "\n".join(file.read_text(encoding="utf-8") for file in sorted((ROOT / "tests").rglob("test_*.py")))
     assert len(named) > 8
@@ -47,7 +47,7 @@ def test_every_attempt_is_a_test() -> None:
 
 
 def test_nothing_is_evaluated() -> None:
-    """Text never becomes code, wherever it comes from, and a model's own code is never trusted."""
+    """Text never becomes code, and code of a model is never run."""
     for file in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):

@@ -8,14 +8,14 @@ under a fake clock.
 
     node/          the state machine of one node: events in, commands out
     visit/         one visit of a block: edges, frames, waits
-    membership/    who takes part: SWIM with Lifeguard
+    membership/    which nodes take part: SWIM with Lifeguard
     planning/      what a run costs: bytes, memory, time, disk
     agreed/        what all nodes must have in common: settings, schedule, graph, weights, frames
     events         what happened
     commands       what the node asks for
-    options        what a trainer is told before it loads anything
-    quarantine     which peers are shut out for a while after repeated offences
-    refusals       the table of all reasons for which something is refused
+    options        the options of a trainer
+    quarantine     peers that are shut out for a while after repeated offences
+    refusals       the table of all reasons for refusals
     errors         the errors that a person can act on, each with its exit code
     transitions    state machines as tables, from which the code runs and the pictures are drawn
 """

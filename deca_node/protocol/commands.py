@@ -1,7 +1,7 @@
-"""What the core asks for. One frozen dataclass per kind; whoever holds the core performs them in order.
+"""Commands: what a node asks for. One frozen dataclass per kind. The caller of ``Node.handle`` performs them in order.
 
-The first group goes to the trainer, which answers every one of its commands with exactly one event.
-The second goes to the network, the third to the daemon itself, the last to the people who watch.
+Commands of the first group go to the trainer, which answers each with exactly one event. The second group goes to the
+network, the third to the daemon itself, and the last to its log.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from deca_node.protocol.agreed.schedule import Activation, Step
 
 @dataclass(frozen=True)
 class Activate:
-    """Thaw a block, start its moments at zero, and write its keyframe into ``keyframe`` (None: no neighbours)."""
+    """Thaw a block, set its moments to zero, and write its keyframe into ``keyframe`` (None: no neighbours)."""
 
     activation: Activation
     keyframe: FrameId | None
@@ -32,7 +32,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Connect:
-    """Absorb the neighbours' keyframes: e_ij = x^_j - x^_i for each; ``ours`` is what was sent to them all."""
+    """Take in the neighbours' keyframes: e_ij = x^_j - x^_i for each. ``ours`` is the keyframe that all of them got."""
 
     activation: int
     neighbours: tuple[Neighbour, ...]
@@ -41,8 +41,8 @@ class Connect:
 
 @dataclass(frozen=True)
 class HalfStep:
-    """Take one gradient and the Adam half step (``gradient``), or none in a flush mix; then, if ``update``
-    is given, write q(s) = Q(x_half - x^) into it and add it to x^."""
+    """With ``gradient``, compute a gradient and take the Adam half step; a flush mix has none. Then, if ``update`` is
+    given, write q(s) = Q(x_half - x^) into it and add it to x^."""
 
     step: Step
     gradient: bool
@@ -60,7 +60,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class Mix:
-    """Apply flows in this order, then form h and fold it into the moments (``fold``: the step had a gradient)."""
+    """Apply the flows in this order. With ``fold`` (the step had a gradient), then fold h into the moments."""
 
     step: Step
     flows: tuple[Flow, ...]
@@ -69,14 +69,14 @@ class Mix:
 
 @dataclass(frozen=True)
 class Freeze:
-    """Write the block back in the model's dtype and let go of all its state."""
+    """Write the block back in the model's dtype and free all of its state."""
 
     activation: int
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Mean loss over the node's own held-out sequences; ``when`` names the moment in reports."""
+    """Compute the mean loss over the node's own held-out sequences. ``when`` names the moment in reports."""
 
     when: str
 
@@ -90,16 +90,16 @@ class Save:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Write down all that is needed to go on from here after a crash: ``position`` is the next step to be done.
-    At inner step 0 nothing is active; within an activation the active block's state is written too."""
+    """Write everything that a restart needs to continue from ``position``, the next step. At inner step 0 no block is
+    active; within an activation the state of the active block is written too."""
 
     position: Step
 
 
 @dataclass(frozen=True)
 class Adopt:
-    """Take over what donors gave: these blocks become x0 + delta, and ``position`` is the next step to be done.
-    A block that was in the middle of a visit is frozen as it stands before."""
+    """Take over the donors' blocks: each becomes x0 + delta, and ``position`` is the next step. A block in the middle
+    of a visit is frozen first."""
 
     position: Step
     deltas: tuple[Delta, ...]
@@ -112,7 +112,7 @@ TrainerCommand = Activate | Connect | HalfStep | Mix | Freeze | Evaluate | Save 
 
 @dataclass(frozen=True)
 class Meet:
-    """Begin to greet peers, with this agreement to compare."""
+    """Begin to greet peers, and compare this agreement with theirs."""
 
     agreement: Agreement
 
@@ -137,9 +137,8 @@ class SendUpdate:
 
 @dataclass(frozen=True)
 class SendClose:
-    """Close an edge for the rest of an activation; ``applied`` is the last inner step whose flow was
-    applied here (-1: none), so that the other end can stop there or catch up. ``orderly``: nothing is wrong with the
-    edge."""
+    """Close an edge for the rest of an activation. ``applied`` is the last inner step whose flow this end has applied
+    (-1: none), so that the other end can stop there or catch up. ``orderly``: the edge has no fault."""
 
     peer: str
     activation: int
@@ -150,14 +149,14 @@ class SendClose:
 
 @dataclass(frozen=True)
 class SendBye:
-    """Tell a peer that this node has finished the run and needs nothing more."""
+    """Tell a peer that this node has finished the run and needs nothing else."""
 
     peer: str
 
 
 @dataclass(frozen=True)
 class Release:
-    """Nobody needs this frame any more."""
+    """Free this frame; it is no longer needed."""
 
     frame: FrameId
 
@@ -167,34 +166,35 @@ class Release:
 
 @dataclass(frozen=True)
 class Fetch:
-    """Get from donors the newest version of every block; answered by Fetched or FetchFailed. ``at_least`` is the
-    activation that donors must have reached (finished all before it)."""
+    """Fetch the newest version of every block from donors; Fetched or FetchFailed is the answer. Donors must have
+    finished all activations before ``at_least``."""
 
     at_least: int
 
 
 @dataclass(frozen=True)
 class AnnounceReady:
-    """Tell the members that this node takes part in every activation from this one on."""
+    """Tell the members that this node takes part in this activation and all that follow."""
 
     activation: int
 
 
 @dataclass(frozen=True)
 class RestartTrainer:
-    """The trainer died: start another after so many seconds; it answers with TrainerReady or TrainerFailed."""
+    """Start another trainer after so many seconds, since the last one died. The answer is TrainerReady or
+    TrainerFailed."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class DismissTrainer:
-    """There is nothing left to train: end the trainer's process, and with it the memory it holds."""
+    """End the trainer's process and free its memory, since the training is complete."""
 
 
 @dataclass(frozen=True)
 class Offence:
-    """A peer has broken a rule: count it under its reason, and hold it against the peer."""
+    """Count an offence of a peer under its reason, and enter it into the peer's record."""
 
     peer: str
     reason: str
@@ -206,7 +206,7 @@ class Offence:
 
 @dataclass(frozen=True)
 class Report:
-    """Something worth a log line: ``kind`` is stable, ``sentence`` is for people, ``about`` which peer it is."""
+    """Write a log line. ``kind`` is a stable code, ``sentence`` the text, ``about`` the peer that it concerns."""
 
     kind: str
     sentence: str
@@ -216,7 +216,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Finish:
-    """The run is over for this node: ``for_good``, or until it is started again."""
+    """End this node: ``for_good``, or until the next start."""
 
     exit_code: int
     sentence: str

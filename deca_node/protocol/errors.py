@@ -1,8 +1,8 @@
-"""Whose fault was it? Ours, the peer's, or a bug. Bugs are asserted; the other two are these classes."""
+"""Errors by whose fault they are: the user's or this machine's, or a peer's. Bugs are assertions instead."""
 
 
 class DecaError(Exception):
-    """Something a person can act on. The message is one or two plain sentences.
+    """An error that a person can act on. The message is one or two plain sentences.
 
     ``exit_code`` is what ``deca-node`` exits with when the error ends the process
     (``docs/EXIT_CODES.md`` lists them all).
@@ -18,37 +18,37 @@ class SettingsError(DecaError):
 
 
 class PeersError(DecaError):
-    """The peers file is malformed, or does not tell which line is this node's own."""
+    """The peers file is malformed, or does not show which line is this node's own."""
 
     exit_code = 4
 
 
 class ModelError(DecaError):
-    """The model is missing, not safetensors, or of an architecture without decoder layers."""
+    """The model is missing, is not in safetensors files, or has no decoder layers."""
 
     exit_code = 5
 
 
 class DataError(DecaError):
-    """The data is missing, unreadable, empty, or a record in it is malformed."""
+    """The data is missing, unreadable or empty, or a record is malformed."""
 
     exit_code = 6
 
 
 class MismatchError(DecaError):
-    """Nodes disagree about the run; the message names the field and both values."""
+    """Nodes disagree about the run. The message names the field and both values."""
 
     exit_code = 7
 
 
 class AddressError(DecaError):
-    """The listening address cannot be taken."""
+    """The node cannot listen on its address."""
 
     exit_code = 8
 
 
 class PeersMissingError(DecaError):
-    """Expected peers did not appear within ``--wait``."""
+    """The expected peers did not appear within ``wait_seconds``."""
 
     exit_code = 9
 
@@ -60,19 +60,19 @@ class StorageError(DecaError):
 
 
 class TrainerError(DecaError):
-    """The trainer process died or could not go on (out of memory, non-finite numbers)."""
+    """The trainer process died or could not continue (out of memory, non-finite numbers)."""
 
     exit_code = 11
 
 
 class NoAnswerError(DecaError):
-    """No node answers in this folder: none runs there, or it is not this user's."""
+    """No node answers in this folder: no node runs there, or the node belongs to another user."""
 
     exit_code = 12
 
 
 class UnfitError(DecaError):
-    """``deca-node doctor`` found what keeps a node from starting, or from training with the others."""
+    """``deca-node doctor`` found a problem that keeps the node from starting, or from training with the others."""
 
     exit_code = 13
 

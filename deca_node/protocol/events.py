@@ -1,4 +1,4 @@
-"""What happened. One frozen dataclass per kind; ``Node.handle`` takes them and answers with commands."""
+"""Events: facts that a node is told. One frozen dataclass per kind. ``Node.handle`` takes them and returns commands."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ START = Step(0, 0)
 """The first step of a run."""
 
 Scalars = Mapping[str, float]
-"""Figures that travel with an event for metrics: ``loss``, ``grad_norm``, ``h_rms``, ``seconds``, ..."""
+"""Numbers of an event for metrics: ``loss``, ``grad_norm``, ``h_rms``, ``seconds``, ..."""
 
 # --- from the trainer -------------------------------------------------------------------------------
 
 
 class Refused(NamedTuple):
-    """A peer whose bytes cannot be used: the reason's code (:mod:`deca_node.protocol.refusals`), and a sentence."""
+    """A peer whose bytes cannot be used, the reason's code (:mod:`deca_node.protocol.refusals`), and a sentence."""
 
     peer: str
     reason: str
@@ -27,9 +27,9 @@ class Refused(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainerReady:
-    """The model is loaded and the data is packed. Whatever a peer declares is held against ``sizes`` before
-    memory is taken. ``position`` is the next step to be done: the start, or what the newest sound checkpoint
-    says; at an inner step above 0 that step's block is active, without edges."""
+    """The model is loaded and the data is packed. Sizes that peers declare are compared with ``sizes`` before memory is
+    taken. ``position`` is the next step: the start of the run, or the position of the newest sound checkpoint. At an
+    inner step above 0 the block of that step is active and has no edges."""
 
     model: ModelFacts
     sizes: FrameSizes
@@ -39,15 +39,15 @@ class TrainerReady:
 
 @dataclass(frozen=True)
 class Activated:
-    """Answer to Activate: the keyframe is written, if one was asked for."""
+    """Answer to Activate. The keyframe is written, if one was requested."""
 
     activation: int
 
 
 @dataclass(frozen=True)
 class Connected:
-    """Answer to Connect. ``refused`` names peers whose keyframe cannot be used, each with a reason, and whose edges
-    are not open therefore."""
+    """Answer to Connect. ``refused`` names the peers whose keyframe cannot be used, each with a reason. Their edges
+    are not open."""
 
     activation: int
     refused: tuple[Refused, ...] = ()
@@ -55,7 +55,7 @@ class Connected:
 
 @dataclass(frozen=True)
 class HalfStepped:
-    """Answer to HalfStep: the update is written, if one was asked for."""
+    """Answer to HalfStep. The update is written, if one was requested."""
 
     step: Step
     update: FrameId | None
@@ -64,8 +64,8 @@ class HalfStepped:
 
 @dataclass(frozen=True)
 class Mixed:
-    """Answer to Mix. ``refused`` names peers whose update of this step cannot be used, each with a reason:
-    nothing of it was applied, and the trainer has dropped that edge."""
+    """Answer to Mix. ``refused`` names the peers whose update of this step cannot be used, each with a reason. No part
+    of such an update was applied, and the trainer has dropped that edge."""
 
     step: Step
     scalars: Scalars = field(default_factory=dict)
@@ -81,8 +81,8 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Answer to Evaluate: mean held-out loss in nats per token, and over how many tokens. A classifier's is per record,
-    and its ``scalars`` have the shares ``accuracy`` and ``macro_f1``."""
+    """Answer to Evaluate: the mean held-out loss in nats per token, and the number of tokens. A classifier's loss is
+    per record, and its ``scalars`` hold ``accuracy`` and ``macro_f1``, both between 0 and 1."""
 
     when: str
     loss: float
@@ -99,7 +99,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """Answer to Checkpoint: it is on the disk, and a start will find it."""
+    """Answer to Checkpoint. The checkpoint is on the disk, and the next start will find it."""
 
     position: Step
     path: str
@@ -108,7 +108,7 @@ class Checkpointed:
 
 @dataclass(frozen=True)
 class CheckpointFailed:
-    """The other answer to Checkpoint: it could not be written, and the one before it still stands."""
+    """The other answer to Checkpoint. It could not be written, and the checkpoint before it remains valid."""
 
     position: Step
     sentence: str
@@ -123,8 +123,8 @@ class Adopted:
 
 @dataclass(frozen=True)
 class TrainerFailed:
-    """The trainer refused a command or died; ``exit_code`` is the node's. One that ``died`` may do better when it is
-    started again; one that refused would refuse again."""
+    """The trainer refused a command or died; ``exit_code`` is the exit code of the node. A trainer that ``died`` is
+    worth a restart; a trainer that refused would refuse again."""
 
     sentence: str
     exit_code: int
@@ -139,7 +139,7 @@ TrainerEvent = TrainerReady | _AnswerEvent | Checkpointed | CheckpointFailed | A
 
 @dataclass(frozen=True)
 class PeerUp:
-    """A stream to this peer is open and both ends agree on the run; it stands at ``activation`` (-1: not begun)."""
+    """A stream to this peer is open and both ends agree on the run. The peer is at ``activation`` (-1: not begun)."""
 
     peer: str
     activation: int
@@ -147,7 +147,7 @@ class PeerUp:
 
 @dataclass(frozen=True)
 class PeerDown:
-    """The last stream to this peer broke. ``code`` is that of the refusal which ended it; empty where nothing was
+    """The last stream to this peer broke. ``code`` is the code of the refusal that ended it, or empty if nothing was
     refused."""
 
     peer: str
@@ -157,7 +157,7 @@ class PeerDown:
 
 @dataclass(frozen=True)
 class PeerRefused:
-    """A peer and this node do not agree on the run; the sentence names the field and both values."""
+    """A peer and this node do not agree on the run. The sentence names the field and both values."""
 
     peer: str
     sentence: str
@@ -165,7 +165,7 @@ class PeerRefused:
 
 @dataclass(frozen=True)
 class OpenReceived:
-    """A neighbour opened its end of an edge; its keyframe has arrived whole."""
+    """A neighbour opened its end of an edge, and its whole keyframe has arrived."""
 
     peer: str
     activation: int
@@ -175,7 +175,7 @@ class OpenReceived:
 
 @dataclass(frozen=True)
 class UpdateReceived:
-    """A neighbour's update has arrived whole."""
+    """The whole update of a neighbour has arrived."""
 
     peer: str
     update: FrameId
@@ -183,8 +183,8 @@ class UpdateReceived:
 
 @dataclass(frozen=True)
 class CloseReceived:
-    """A neighbour closed its end of an edge after the flow of ``applied``. ``orderly``: nothing is wrong with the
-    edge."""
+    """A neighbour closed its end of an edge. ``applied`` is the last inner step whose flow it applied. ``orderly``:
+    the edge had no fault."""
 
     peer: str
     activation: int
@@ -202,7 +202,7 @@ class ByeReceived:
 
 @dataclass(frozen=True)
 class PeerProgress:
-    """A peer works on this activation now, or is about to (-1: it has not begun)."""
+    """A peer is at this activation, or about to begin it (-1: the peer has not begun)."""
 
     peer: str
     activation: int
@@ -210,16 +210,16 @@ class PeerProgress:
 
 @dataclass(frozen=True)
 class MembersChanged:
-    """Who takes part, as far as this node knows: every member that is not known to be dead or to have left, itself
-    included, with the activation from which on it counts in the graph."""
+    """The members that this node knows, itself included and without those that died or left. Each has the activation
+    from which on it counts in the graph."""
 
     ready_from: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """Answer to Fetch: these files are on the disk, checked, and together with what this node has they are the
-    model as the donors had it before activation ``activation``."""
+    """Answer to Fetch. These files are on the disk and checked. Together with the blocks that this node has they make
+    the donors' model as it was before activation ``activation``."""
 
     activation: int
     deltas: tuple[Delta, ...]
@@ -227,7 +227,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class FetchFailed:
-    """The other answer to Fetch: nobody could give what is missing; what came is kept for the next attempt."""
+    """The other answer to Fetch. No donor could give the rest; the files that arrived are kept for the next attempt."""
 
     sentence: str
 
@@ -237,12 +237,12 @@ class FetchFailed:
 
 @dataclass(frozen=True)
 class DeadlinePassed:
-    """The time that the machine's ``next_deadline`` named has come."""
+    """The time that ``next_deadline`` named has come."""
 
 
 @dataclass(frozen=True)
 class StopRequested:
-    """The user asked for an orderly stop: this node is away, and will be back."""
+    """The user asked for an orderly stop. The node is away and will return."""
 
 
 @dataclass(frozen=True)
@@ -252,17 +252,17 @@ class LeaveRequested:
 
 @dataclass(frozen=True)
 class PauseRequested:
-    """The user asked this node to stop training for a while and to stay."""
+    """The user asked this node to pause training and to stay connected."""
 
 
 @dataclass(frozen=True)
 class ResumeRequested:
-    """The user asked a paused node to go on."""
+    """The user asked a paused node to continue."""
 
 
 @dataclass(frozen=True)
 class CheckpointRequested:
-    """The user asked for a checkpoint now, that is after the current step."""
+    """The user asked for a checkpoint after the current step."""
 
 
 _StreamEvent = OpenReceived | UpdateReceived | CloseReceived | ByeReceived

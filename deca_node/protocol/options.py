@@ -1,4 +1,4 @@
-"""What a trainer is told before it loads anything. No torch here: the daemon writes it, the trainer reads it."""
+"""The options of a trainer. The daemon, which has no torch, writes them; the trainer reads them before it loads."""
 
 import random
 from collections.abc import Callable
@@ -9,18 +9,18 @@ from deca_node.protocol.agreed.run import RunSettings
 
 
 class Note(Protocol):
-    """Takes what a trainer says to people while it loads; ``level`` is info or warning."""
+    """Takes the log lines of a trainer; ``level`` is info or warning."""
 
     def __call__(self, sentence: str, level: str = "info") -> None: ...
 
 
 ProgressReport = Callable[[int, int], None]
-"""Takes the progress of long work: how much is done, and how much there is in all."""
+"""Takes the progress of long work: the amount that is done, and the total."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerOptions:
-    """One node's part; meanings and units as in ``node.toml`` and ``run.toml``."""
+    """The settings that one trainer needs. Meanings and units are those of ``node.toml`` and ``run.toml``."""
 
     name: str
     settings: RunSettings
@@ -48,5 +48,5 @@ class TrainerOptions:
 
 
 def own_seed(settings: RunSettings, name: str) -> int:
-    """The seed of what the node ``name`` draws for itself: its held-out records, its batches, its dropout."""
+    """The seed of the random choices that the node ``name`` makes alone: its held-out records, batches and dropout."""
     return random.Random(f"{settings.seed}:{name}").getrandbits(31)

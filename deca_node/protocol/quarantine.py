@@ -1,14 +1,14 @@
-"""Whom to let be for a while: peers that break the rules again and again, each time for longer.
+"""Quarantine of peers that break the rules repeatedly, each time for longer.
 
-One broken rule costs a stream or an edge, and anybody may have a bad moment. A peer that goes on costs its neighbours a
-greeting, a keyframe and a mix each time, for nothing. So each node keeps a record of its own::
+One broken rule costs a stream or an edge. A peer that continues costs its neighbours a greeting, a keyframe and a mix
+every time. So each node keeps a record of every peer that broke a rule::
 
     offence, offence, offence      ->  in quarantine for 60 s
     released, and one more         ->  120 s, then 240 s, ... up to an hour
-    an hour without any            ->  all is forgotten
+    an hour without any            ->  the record is deleted
 
-Only this node's own streams with the peer are concerned. Others judge for themselves, and nothing that anybody says
-of a peer counts: or one liar could have the honest shut out.
+A quarantine ends only this node's own streams with the peer. Nodes do not share their records: otherwise one liar could
+have honest nodes shut out.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from deca_node.protocol.refusals import is_offence
 
 PEERS_MAX = 4096
-"""Records that are kept; beyond, the oldest goes."""
+"""The most records that are kept. The oldest is dropped first."""
 
 
 @dataclass(frozen=True)
 class QuarantineRules:
-    """After ``offences`` a peer is let be for ``first`` seconds (0: never), after each further one for twice as long as
-    the last time, up to ``longest``. ``forgiven`` is how many seconds without an offence clear the record."""
+    """After ``offences`` offences a peer is in quarantine for ``first`` seconds (0: never), and after each further
+    offence for twice as long as the last time, up to ``longest`` seconds. After ``forgiven`` seconds without an offence
+    the record is deleted."""
 
     first: float
     longest: float = 3600.0
@@ -32,8 +33,8 @@ class QuarantineRules:
 
 @dataclass(frozen=True)
 class QuarantineEntry:
-    """A peer in quarantine: until when, in the clock of ``now``, for which last reason, how often so far, and why, in
-    words."""
+    """A peer in quarantine. ``until`` is on the clock of ``now``; ``reason`` and ``sentence`` are those of the last
+    offence; ``times`` counts the peer's quarantines, this one included."""
 
     until: float
     reason: str
@@ -43,7 +44,7 @@ class QuarantineEntry:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A peer that is let be until ``until`` (unix seconds), and why, in words."""
+    """A quarantined peer: when its quarantine ends (unix seconds), and the reason as a sentence."""
 
     until: float
     why: str
@@ -58,15 +59,17 @@ class _Record:
 
 
 class Quarantine:
-    """One node's records of its peers. Time is an argument, and never goes back."""
+    """One node's records of its peers. ``now`` is an argument and must not decrease."""
 
     def __init__(self, rules: QuarantineRules) -> None:
         self.rules = rules
         self._records: dict[str, _Record] = {}
 
     def offended(self, peer: str, reason: str, sentence: str, now: float) -> QuarantineEntry | None:
-        """A peer has broken a rule; what follows, if that was once too often. While it is held nothing is added: what
-        was under way comes late, and is no news."""
+        """Record an offence. Returns the quarantine that begins with it, or None.
+
+        During a quarantine nothing is added, since messages that were already on their way arrive late.
+        """
         if not is_offence(reason) or self.held(peer, now):
             return None
         record = self._record(peer, now)
@@ -76,18 +79,18 @@ class Quarantine:
             return None
         record.offences, record.times = 0, record.times + 1
         seconds = min(self.rules.first * 2 ** (record.times - 1), self.rules.longest)
-        # The record is kept for as long after its release as after any other offence.
+        # ``forgiven`` counts from the peer's release.
         record.last = now + seconds
         record.held = QuarantineEntry(now + seconds, reason, record.times, sentence)
         return record.held
 
     def held(self, peer: str, now: float) -> QuarantineEntry | None:
-        """Why and until when a peer is in quarantine; None where it is welcome."""
+        """The quarantine of a peer, or None if it is in none."""
         record = self._records.get(peer)
         return record.held if record and record.held and now < record.held.until else None
 
     def all_held(self, now: float) -> dict[str, QuarantineEntry]:
-        """Everybody who is in quarantine."""
+        """All peers in quarantine, by name."""
         found = {peer: self.held(peer, now) for peer in self._records}
         return {peer: held for peer, held in found.items() if held is not None}
 

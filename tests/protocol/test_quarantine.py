@@ -1,4 +1,4 @@
-"""Records of those who break rules, as a person reads them: when, what happened, and what follows; on a fake clock."""
+"""The quarantine as a readable transcript: the time, the event and the outcome, on a fake clock."""
 
 import pytest
 from hypothesis import given
@@ -68,7 +68,7 @@ def test_nobody_is_held_where_it_is_turned_off() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 500), st.sampled_from(sorted(REASONS))), max_size=60))
 def test_whoever_behaves_for_long_enough_is_welcome_again(story: list[tuple[str, float, str]]) -> None:
-    """Whatever came before: released after an hour at most, and after two without a record."""
+    """Whatever happened before, a peer is released after at most an hour and has no record after two."""
     records, now = Quarantine(RULES), 0.0
     for peer, pause, reason in story:
         now += pause

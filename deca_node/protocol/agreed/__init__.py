@@ -4,9 +4,9 @@
 
     settings     how a setting is declared: default, help, unit and limits in one place
     run          the settings of a run (run.toml)
-    agreement    what two nodes compare when they meet; the fingerprint of a run
-    schedule     which block is trained when; steps, activations and ordinals
-    frames       names and sizes of what travels
+    agreement    the agreement that two nodes compare when they meet; the fingerprint of a run
+    schedule     the order of the blocks; steps, activations and ordinals
+    frames       names and sizes of frames and block versions
     topology     the graph of neighbours
-    weights      mixing weights, and how fast a graph comes to agree
+    weights      mixing weights, and how fast a graph reaches agreement
 """

@@ -1,7 +1,7 @@
-"""What two nodes compare when they meet, and the sentence that names where they differ.
+"""The agreement that two nodes compare when they meet, and the sentence that names the differences.
 
-An :class:`Agreement` holds every setting of the run and the facts that follow from the model (its hash, its blocks), as
-text. Its fingerprint tells one run from another.
+An :class:`Agreement` holds every setting of the run and the facts of the model (its hash, its blocks) as text. Its
+fingerprint identifies the run.
 """
 
 import dataclasses
@@ -14,19 +14,18 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.settings import canonical
 
 FORMER: Mapping[str, str] = {"packing": "concatenated", "truncation": "keep-end"}
-"""What a field means where an agreement does not have it: what runs did before the setting existed."""
+"""The value of a field that an agreement does not have: the behaviour of runs before the setting existed."""
 
 FIELDS_NAMED_MAX = 12
-"""Fields that a disagreement names; more than differ where two nodes were given two runs' settings by mistake."""
+"""The most fields that the sentence names. A peer may send any number of them."""
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What follows from the model and the partition, and must be equal everywhere.
+    """Facts of the model and its blocks, which must be equal on all nodes.
 
-    ``sha256`` covers names, shapes, dtype and bytes of all parameters; ``block_elements`` holds the number
-    of parameters of each block, ``block_names`` what each is called. ``labels`` are what a classifier sorts into, by
-    number.
+    ``sha256`` covers names, shapes, dtype and bytes of all parameters. ``block_elements`` holds the number of
+    parameters of each block. ``labels`` are the labels of a classifier in the order of their numbers.
     """
 
     sha256: str
@@ -37,7 +36,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Field name to value, as text; compared when two nodes meet."""
+    """The values of all fields as text, by name. Two nodes compare them when they meet."""
 
     fields: Mapping[str, str]
 
@@ -49,34 +48,34 @@ class Agreement:
 
 
 def agree(settings: RunSettings, model: ModelFacts) -> Agreement:
-    """Everything that must be equal, from the settings and the model's facts. Who takes part is not of it: members
-    come and go."""
+    """The agreement of a run with these settings and this model. The members are not part of it, since they come and
+    go."""
     fields = settings_fields(settings)
     fields["model"] = model.sha256
     fields["blocks"] = " ".join(f"{n}:{e}" for n, e in zip(model.block_names, model.block_elements, strict=True))
     if model.labels:
-        # The setting may be empty, and the hash of the weights does not say which output means what.
+        # The setting may be empty, and the hash of the weights does not tell the order of the labels.
         fields["classes"] = ", ".join(model.labels)
     return Agreement(fields)
 
 
 def settings_fields(settings: RunSettings) -> dict[str, str]:
-    """The settings' part of an agreement. A setting that says what runs did before it existed is left out, so that such
-    runs keep their fingerprint; and so are settings that the task has no use for."""
+    """The fields of an agreement that follow from the settings. A setting with the value of :data:`FORMER` is left
+    out, so that older runs keep their fingerprint. Settings that the task does not use are left out too."""
     fields = {f.name: canonical(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
     unused = FORMER.keys() if settings.task == "classification" else ()
     return {name: value for name, value in fields.items() if FORMER.get(name) != value and name not in unused}
 
 
 def differing_settings(fields: Mapping[str, str], settings: RunSettings) -> list[str]:
-    """The names of the settings in which an agreement's ``fields`` are not those of ``settings``."""
+    """The names of the settings in which the ``fields`` of an agreement differ from ``settings``."""
     ours = {**FORMER, **settings_fields(settings)}
     return [name for name, value in ours.items() if fields.get(name, FORMER.get(name)) != value]
 
 
 def mismatch(ours: Agreement, theirs: Agreement, name: str, peer: str) -> str | None:
-    """A sentence that names the fields on which ``name`` and ``peer`` differ, or None where they agree. A peer may say
-    anything, so the sentence has a limit."""
+    """A sentence that names the fields in which ``name`` and ``peer`` differ, or None if they agree. A peer may send
+    any text, so the length of the sentence is limited."""
     names = sorted(set(ours.fields) | set(theirs.fields))
     both = [(f, ours.fields.get(f, FORMER.get(f)), theirs.fields.get(f, FORMER.get(f))) for f in names]
     differing = [(_brief(field), _brief(one), _brief(other)) for field, one, other in both if one != other]

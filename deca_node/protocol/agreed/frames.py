@@ -19,21 +19,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
+from deca_node.protocol.agreed.run import FINAL_MIXES_MAX
 from deca_node.protocol.agreed.schedule import Schedule, Step
 
 CHUNK_BYTES = 512 << 10
-"""Payload of one message that we send. A ping waits for the one that is being handed over, so it is small: 1 MiB is
-some 7 % faster for int8 on cores of its own, 2 MiB are a fifth faster where nodes share their cores, and a ping under
-full load then takes more than 5 ms (docs/LOG.md)."""
+"""Payload of one message that this node sends. Chunks are small because a ping waits for the chunk that is being sent.
+Chunks of 1 MiB are some 7 % faster for int8 if every node has its own cores, and 2 MiB are a fifth faster if nodes
+share cores, but then a ping under full load takes more than 5 ms (docs/LOG.md)."""
 
 CHUNK_BYTES_MAX = 2 << 20
-"""Payload of the largest that we take."""
-
-FINAL_MIXES_MAX = 10_000
-"""No final flush mixes a block more often."""
+"""Largest payload of one message that this node accepts."""
 
 STATE_BYTES = 20
-"""The sender's state: five float32."""
+"""Bytes of the sender's state: five float32."""
 
 KEYFRAME_CODEC_NAME = "int8"
 """The codec of keyframes and of deltas, whatever codec the run's updates use."""
@@ -43,7 +41,7 @@ KEYFRAME_GROUP, KEYFRAME_GROUP_BYTES = 256, 260
 
 
 class FrameKind(StrEnum):
-    """What a frame holds."""
+    """The contents of a frame."""
 
     KEYFRAME = "keyframe"
     """The sender's public copy at the start of an activation, as Q8(x - x0)."""
@@ -53,7 +51,7 @@ class FrameKind(StrEnum):
 
 @dataclass(frozen=True, order=True)
 class FrameId:
-    """One frame: who made it, for which activation and inner step (0 for a keyframe)."""
+    """The name of one frame: its sender, its activation and its inner step (0 for a keyframe)."""
 
     sender: str
     kind: FrameKind
@@ -63,20 +61,20 @@ class FrameId:
 
 @dataclass(frozen=True)
 class FrameSizes:
-    """Bytes by block, in the blocks' order: of a keyframe, of an update without a signal, and of a signal alone."""
+    """Sizes in bytes, by block: of a keyframe, of an update without a signal, and of a signal alone."""
 
     keyframe_bytes: tuple[int, ...]
     update_bytes: tuple[int, ...]
     signal_bytes: tuple[int, ...]
 
     def nbytes(self, schedule: Schedule, kind: FrameKind, step: Step) -> int | None:
-        """What the frame of this kind and step takes; None where the run has no such frame."""
+        """The size of the frame of this kind and step, or None if the run has no such frame."""
         if not 0 <= step.activation < len(schedule):
             return None
         activation = schedule[step.activation]
         if kind is FrameKind.KEYFRAME:
             return self.keyframe_bytes[activation.block] if step.inner == 0 else None
-        # How long a final flush is depends on who is there, on which two nodes may differ for a while.
+        # The length of the final flush depends on the members, about which two nodes may disagree for a while.
         steps = activation.steps if activation.inner_steps else FINAL_MIXES_MAX
         if not (0 <= step.inner < steps and schedule.mixes(step)):
             return None
@@ -85,13 +83,13 @@ class FrameSizes:
 
     @property
     def largest(self) -> int:
-        """The largest frame there can be."""
+        """The size of the largest frame."""
         updates = (update + signal for update, signal in zip(self.update_bytes, self.signal_bytes, strict=True))
         return max(*self.keyframe_bytes, *updates)
 
 
 def frame_framing_bytes(activation: int, inner: int, nbytes: int) -> int:
-    """What the wire adds to a frame of ``nbytes``: the fields around each chunk (proto/deca/v1/exchange.proto)."""
+    """The bytes that the wire adds to a frame of ``nbytes``: the fields around each chunk (exchange.proto)."""
     return _framing_bytes(_field_bytes(activation) + _field_bytes(inner), nbytes)
 
 
@@ -100,14 +98,14 @@ def _framing_bytes(position_bytes: int, nbytes: int) -> int:
     total = 0
     for offset in range(0, nbytes, CHUNK_BYTES):
         size = min(CHUNK_BYTES, nbytes - offset)
-        # Two bytes of kind, nine of checksum, the tag of the data; around it all the tag of the chunk.
+        # Two bytes of kind, nine of checksum, and the tag of the data. The tag of the chunk is around them.
         head = 2 + position_bytes + _field_bytes(offset) + _field_bytes(nbytes) + 9 + 1 + _varint_bytes(size)
         total += 1 + _varint_bytes(head + size) + head
     return total
 
 
 def _field_bytes(value: int) -> int:
-    """A tag and a varint; proto3 leaves zeros out."""
+    """A tag and a varint. proto3 omits zeros."""
     return 1 + _varint_bytes(value) if value else 0
 
 
@@ -117,7 +115,7 @@ def _varint_bytes(value: int) -> int:
 
 @dataclass(frozen=True, order=True)
 class BlockVersion:
-    """A block as it was frozen at the end of an activation; ``activation`` -1 is the common start."""
+    """A block as it was frozen at the end of an activation. ``activation`` is -1 for the common start."""
 
     block: str
     activation: int
@@ -125,7 +123,7 @@ class BlockVersion:
 
 @dataclass(frozen=True)
 class Delta:
-    """A file on this node's disk with Q8(x - x0) of a block version: the codec's bytes, and nothing else."""
+    """A file on this node's disk that holds Q8(x - x0) of a block version: only the codec's bytes."""
 
     version: BlockVersion
     path: str

@@ -23,7 +23,10 @@ FLOW_SHARE_MAX: Mapping[str, float] = {"lockstep": 1.0, "overlap": 0.5}
 """Largest stable gamma_c by mode of exchange."""
 
 TOPK_FLOW_SHARE_MAX = 0.125
-"""Largest stable gamma_c where codec = topk: twice the share of the elements that it sends."""
+"""Largest stable gamma_c with codec = topk: twice the share of the elements that it sends."""
+
+FINAL_MIXES_MAX = 10_000
+"""The most mixes per block in the final flush."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,15 +215,15 @@ class RunSettings:
         "Mixes per block in the flush at the end of the run. 0: derived from the graph's spectral gap.",
         unit="mixes",
         low=0,
-        high=10_000,
+        high=FINAL_MIXES_MAX,
     )
 
     def __post_init__(self) -> None:
         check_limits(self)
         if self.discrepancy == "rms" and self.h_into == "m":
             raise SettingsError(
-                "discrepancy = 'rms' with h_into = 'm' diverges: the first moment would take up consensus that the "
-                "second never sees; use h_into = 'both', or discrepancy = 'precond'"
+                "discrepancy = 'rms' with h_into = 'm' diverges: the first moment would take up consensus that does "
+                "not reach the second; use h_into = 'both', or discrepancy = 'precond'"
             )
         if self.gamma_c > FLOW_SHARE_MAX[self.exchange]:
             raise SettingsError(
@@ -229,8 +232,8 @@ class RunSettings:
             )
         if self.codec == "topk" and self.gamma_c > TOPK_FLOW_SHARE_MAX:
             raise SettingsError(
-                f"codec = 'topk' needs gamma_c <= {TOPK_FLOW_SHARE_MAX}, got {self.gamma_c}: what it has not sent yet "
-                "is missing from the public copies, and above that bound gossip on them diverges"
+                f"codec = 'topk' needs gamma_c <= {TOPK_FLOW_SHARE_MAX}, got {self.gamma_c}: elements that were "
+                "not sent yet are missing from the public copies, and above that bound gossip on the copies diverges"
             )
         if self.robust == "clip":
             self._check_clip()
@@ -243,21 +246,22 @@ class RunSettings:
         if not names:
             return
         if self.task != "classification":
-            raise SettingsError(f"labels = {self.labels!r} goes with task = 'classification', not {self.task!r}")
+            raise SettingsError(f"labels = {self.labels!r} needs task = 'classification', not {self.task!r}")
         if len(names) < 2 or "" in names:
-            raise SettingsError(f"labels = {self.labels!r} must be two names or more, with commas between them")
+            raise SettingsError(f"labels = {self.labels!r} must be at least two names, separated by commas")
         if twice := sorted(name for name in set(names) if names.count(name) > 1):
             raise SettingsError(f"labels = {self.labels!r} names {twice[0]!r} twice")
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The labels by their numbers, from 0; none where the model's own are to be taken."""
+        """The labels in the order of their numbers. Empty if the model's own labels apply."""
         return tuple(name.strip() for name in self.labels.split(",")) if self.labels.strip() else ()
 
     def _check_clip(self) -> None:
         if 0.0 < self.clip_reach < 1.0:
             raise SettingsError(
-                f"clip_reach = {self.clip_reach} would leave out whom the radius lets in; give 1 or more, or 0 for all"
+                f"clip_reach = {self.clip_reach} would ignore neighbours within the radius; give 1 or more, or 0 to "
+                "ignore none"
             )
         if not self.learning_rate:
             raise SettingsError(
@@ -266,13 +270,13 @@ class RunSettings:
         degree, f = {"ring": 2, "torus": 4, "random-regular": self.degree}.get(self.topology), self.robust_neighbours
         if degree is not None and degree < 2 * f + 1:
             raise SettingsError(
-                f"robust_neighbours = {f} needs {2 * f + 1} neighbours, so that the honest are in the majority, but "
-                f"under topology = {self.topology!r} a node has {degree} at most; use a denser graph, or "
+                f"robust_neighbours = {f} needs {2 * f + 1} neighbours, so that honest ones are in the majority, but "
+                f"with topology = {self.topology!r} a node has at most {degree}; use a denser graph, or "
                 f"robust_neighbours = {(degree - 1) // 2}"
             )
 
     @property
     def flow_share(self) -> float:
-        """gamma_c as used: the setting, or the largest stable value."""
+        """The gamma_c in use: the setting, or the largest stable value."""
         sparse = TOPK_FLOW_SHARE_MAX if self.codec == "topk" else 1.0
         return self.gamma_c or min(FLOW_SHARE_MAX[self.exchange], sparse)

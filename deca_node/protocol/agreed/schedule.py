@@ -1,8 +1,7 @@
-r"""When is which block trained? Everybody works on the same block at a time.
+r"""The order in which blocks are trained. All nodes work on the same block at a time.
 
-A run is a line of activations (visits of one block): ``rounds`` times every block in the agreed order,
-and then one more round, the flush, in which every block is mixed without gradients until all copies
-agree::
+A run is a sequence of activations (visits of one block). Each of its ``rounds`` visits every block in the agreed
+order. A last round, the flush, mixes every block without gradients until all copies agree::
 
     round 0              round 1              ...  flush
     [b0][b1][b2]...      [b0][b1][b2]...           [b0][b1][b2]...
@@ -23,7 +22,7 @@ Ordinal = NewType("Ordinal", int)
 
 @dataclass(frozen=True, order=True)
 class Step:
-    """One inner step of one activation. Ordered by time; ``activation`` counts visits from 0."""
+    """One inner step of one activation, ordered by time. ``activation`` counts visits from 0."""
 
     activation: int
     inner: int
@@ -46,7 +45,7 @@ class Activation:
 
 
 class Schedule:
-    """The run's activations, addressable by index, and the arithmetic between step and ordinal."""
+    """The activations of a run by their index, and the positions of steps."""
 
     def __init__(self, settings: RunSettings, blocks: int, final_flush_mixes: int) -> None:
         self._settings = settings
@@ -72,11 +71,11 @@ class Schedule:
         return self._settings.rounds * self.blocks * self._settings.inner_steps
 
     def gradient_ordinal(self, step: Step) -> int:
-        """How many optimizer steps came before ``step``; what the learning-rate schedule runs over."""
+        """The number of optimizer steps before ``step``. The learning-rate schedule runs over it."""
         return step.activation * self._settings.inner_steps + step.inner
 
     def ordinal(self, step: Step) -> Ordinal:
-        """Position of ``step`` in the run, flush mixes counted."""
+        """The position of ``step`` in the run, flush mixes included."""
         per_activation = self._settings.inner_steps + self._settings.flush_mixes
         trained = self._settings.rounds * self.blocks
         if step.activation < trained:
@@ -84,7 +83,7 @@ class Schedule:
         return Ordinal(trained * per_activation + (step.activation - trained) * self._final_flush_mixes + step.inner)
 
     def mixes(self, step: Step) -> bool:
-        """Whether updates are exchanged at ``step``: every tau-th, the last with a gradient, and every flush mix."""
+        """Whether ``step`` exchanges updates: every tau-th step, the last with a gradient and flush mixes do."""
         activation = self[step.activation]
         if step.inner >= activation.inner_steps - 1:
             return True
@@ -92,7 +91,8 @@ class Schedule:
 
     def signals(self, step: Step) -> bool:
         """Whether the update of ``step`` carries a moment signal: at the first exchange of a visit and every N-th
-        after it. Never at the last with a gradient, after which the moments end, nor in flush mixes."""
+        after it. The last exchange with a gradient carries none, since the moments end after it, and flush mixes carry
+        none."""
         if self._settings.signal == "none" or not self.mixes(step):
             return False
         exchange = step.inner // self._settings.mix_every

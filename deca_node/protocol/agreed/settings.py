@@ -1,8 +1,7 @@
-"""One way to write a setting: its default, its help, its unit and its limits in one place.
+"""How a setting is declared: its default, help, unit and limits in one place.
 
-Both configurations, the run's (agreed by all nodes) and the node's (local), are frozen dataclasses
-whose fields are made by :func:`setting`. Checking, ``--help``, the reference in the docs and
-``deca-node config --show`` all read the same metadata.
+The settings of the run (agreed by all nodes) and of the node (local) are frozen dataclasses. :func:`setting` makes
+their fields. The checks, ``--help``, the reference in the docs and ``deca-node config --show`` read the same metadata.
 """
 
 import dataclasses
@@ -14,7 +13,7 @@ from typing import Any
 from deca_node.protocol.errors import SettingsError
 
 WHOLE_MAX = 2**53
-"""Every whole number up to this one is a float as well, and none that anybody means is greater."""
+"""The largest whole number of a setting. Up to here every whole number is also a float."""
 
 
 def setting(
@@ -34,7 +33,7 @@ def setting(
 def check_limits(settings: Any) -> None:
     """Check every field of a settings dataclass against its own choices and limits.
 
-    Raises SettingsError naming the field, the value and what would be allowed.
+    Raises SettingsError, which names the field, the value and the allowed values.
     """
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
@@ -49,7 +48,7 @@ def _check_range(name: str, value: Any, low: float | None, high: float | None) -
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
     if isinstance(value, int) and abs(value) > WHOLE_MAX:
-        raise SettingsError(f"{name} is a whole number beyond 2^53, and none is meant to be")
+        raise SettingsError(f"{name} is a whole number beyond 2^53; give a smaller one")
     if not math.isfinite(value):
         raise SettingsError(f"{name} = {value} is not a finite number")
     if low is not None and value < low:
@@ -59,7 +58,7 @@ def _check_range(name: str, value: Any, low: float | None, high: float | None) -
 
 
 def check_names(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Refuse unknown setting names, naming the nearest valid one."""
+    """Raise SettingsError for an unknown name; the sentence suggests the nearest valid one."""
     known = list(known)
     for name in given:
         if name not in known:
@@ -67,13 +66,13 @@ def check_names(given: Iterable[str], known: Iterable[str], where: str) -> None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the closest known name, or nothing where none is close."""
+    """``"; did you mean 'x'?"`` for the closest known name, or an empty text if none is close."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def canonical(value: Any) -> str:
-    """The one spelling of a value in fingerprints: ``repr`` for floats, plain text for the rest."""
+    """The spelling of a value in fingerprints: ``repr`` for floats, plain text for all other types."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):

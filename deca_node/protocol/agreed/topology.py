@@ -1,7 +1,7 @@
-"""Who is whose neighbour? Every node computes the same graph from the same member names.
+"""The graph of neighbours. Every node computes the same graph from the same member names.
 
-Names are sorted first, so the order of the peers file does not matter. Members come and go, so every graph here is
-defined for any number of them; where the textbook one is not, the nearest that is::
+Names are sorted first, so the order of the peers file does not matter. Members come and go, so every graph is defined
+for any number of members. Where the textbook graph is not, the nearest one that is takes its place::
 
     ring            i - i+1                                        two neighbours each
     exponential     i - i+1, i+2, i+4, i+8 ... round the ring       up to 2 log2 n
@@ -9,11 +9,11 @@ defined for any number of them; where the textbook one is not, the nearest that 
     hypercube       i - j where one bit of the number differs       log2 n; where n is no power of two, the
                                                                     corners from n on are left out
     full            every pair                                      n - 1
-    edges           the pairs that the run's settings list          as listed
+    edges           the pairs in the run's settings                 as listed
     erdos-renyi     every pair with the same chance, redrawn until connected
     random-regular  ``degree`` each, wired at random, connected
 
-Why an incomplete hypercube is connected: clearing a bit of a corner's number gives a smaller number, which is there.
+An incomplete hypercube is connected, since clearing a bit of a corner's number gives a smaller number, which exists.
 """
 
 import hashlib
@@ -26,26 +26,26 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import SettingsError
 
 Graph = dict[str, frozenset[str]]
-"""Each member's neighbours; symmetric, no self-loops."""
+"""Each member's neighbours. Symmetric, without self-loops."""
 
 Pairs = Iterable[tuple[int, int]]
-"""Edges between the numbers of sorted names; a pair may come twice, or join a number with itself."""
+"""Edges between the numbers of sorted names. A pair may occur twice, or join a number with itself."""
 
 DRAWS_MAX = 10_000
-"""Erdős-Rényi graphs are redrawn until connected; past this many draws the edge probability is at fault."""
+"""The most drawings of an Erdős-Rényi graph until it is connected. If all fail, the edge probability is too low."""
 
 _DRAWN = ("erdos-renyi", "random-regular")
 
 SWAPS_PER_EDGE = 10
-"""After so many exchanges of ends per edge nothing is left to see of the lattice that wiring began with."""
+"""Exchanges of ends per edge. After so many the graph shows no trace of the lattice that it began as."""
 
 
 def graph(members: Iterable[str], settings: RunSettings, activation: int = 0) -> Graph:
-    """The neighbours of every member during one activation; graphs drawn at random change every
-    ``redraw_every`` activations. The answer is remembered, and not to be changed.
+    """The neighbours of every member during one activation; random graphs change every ``redraw_every``
+    activations. The result is cached, so the caller must not change it.
 
-    An explicit list of edges is taken as far as its members are there; :func:`check_edges` is stricter. Raises
-    SettingsError where an erdos-renyi graph of this size and probability is never connected.
+    Listed edges whose members are absent are ignored; :func:`check_edges` is stricter. Raises SettingsError if no
+    erdos-renyi graph of this size and probability is connected.
     """
     draw = activation // settings.redraw_every if settings.redraw_every else 0
     return _graph(tuple(sorted(members)), settings, draw if settings.topology in _DRAWN else 0)
@@ -64,8 +64,8 @@ def _graph(names: Sequence[str], settings: RunSettings, draw: int) -> Graph:
 
 
 def check_edges(members: Iterable[str], settings: RunSettings) -> None:
-    """Raise SettingsError where ``edges`` do not fit the members the run begins with: an edge to nobody, one that
-    can be read in two ways, or a graph in several parts. Other topologies fit always."""
+    """Raise SettingsError if ``edges`` do not fit the members at the start of the run: an edge to an unknown name, an
+    edge that can be read in two ways, or a graph in several parts. Other topologies always fit."""
     if settings.topology != "edges":
         return
     names = sorted(members)
@@ -75,11 +75,13 @@ def check_edges(members: Iterable[str], settings: RunSettings) -> None:
             raise SettingsError(f"edges: {text!r} does not join two members by their names, as in {_example(names)!r}")
         if len(readings) > 1:
             first, second = (" with ".join(reading) for reading in readings[:2])
-            raise SettingsError(f"edges: {text!r} may join {first} or {second}; give a node another name")
+            raise SettingsError(f"edges: {text!r} may join {first} or {second}; rename a node")
     found = graph(names, settings)
     if not connected(found):
         apart = ", ".join(sorted(set(names) - _reached(found, names[0])))
-        raise SettingsError(f"edges: no path leads from {names[0]} to {apart}, so they would never agree")
+        raise SettingsError(
+            f"edges: no path leads from {names[0]} to {apart}, so their models would never agree; add an edge"
+        )
 
 
 def connected(graph: Graph) -> bool:
@@ -119,7 +121,7 @@ def _exponential(count: int) -> Pairs:
 
 
 def _torus(count: int) -> Pairs:
-    """Number i stands in row i // columns; as square as the divisors of the count allow."""
+    """Number i is in row i // columns. The torus is as square as the divisors of the count allow."""
     rows = max((d for d in range(1, count + 1) if count % d == 0 and d * d <= count), default=1)
     columns = count // rows
     for i in range(count):
@@ -150,8 +152,8 @@ _FIXED: dict[str, Callable[[int], Pairs]] = {
 
 
 def _erdos_renyi(names: Sequence[str], settings: RunSettings, draw: int) -> Graph:
-    """Every pair has its own dice, thrown with the two names alone: nodes that differ about a third member for a while
-    still agree on this edge."""
+    """The chance of a pair depends on its two names alone, so that nodes that disagree about a third member still
+    agree on this edge."""
     probability = settings.edge_probability
     for attempt in range(DRAWS_MAX):
         dice = f"{settings.seed}:{draw}:{attempt}"
@@ -166,14 +168,15 @@ def _erdos_renyi(names: Sequence[str], settings: RunSettings, draw: int) -> Grap
 
 
 def _chance(dice: str, a: str, b: str) -> float:
-    """Evenly between 0 and 1; the same for the same dice and names everywhere."""
+    """A number between 0 and 1, evenly distributed and equal on all nodes for equal arguments."""
     digest = hashlib.blake2b(f"{dice}:{a}\0{b}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 
 def _random_regular(names: Sequence[str], settings: RunSettings, draw: int) -> Graph:
-    """Begin with a ring joined to its nearest, then let pairs of edges exchange their ends, which keeps every
-    degree. Where there are too few nodes all are joined; where nodes times degree is odd, one has one fewer."""
+    """Begin with a ring in which each number is joined to its nearest, then let pairs of edges exchange their ends,
+    which keeps every degree. If there are too few nodes, all are joined. If nodes times degree is odd, one node has one
+    neighbour fewer."""
     rng = random.Random(f"{settings.seed}:random-regular:{len(names)}:{draw}")
     count = len(names)
     if count - 1 <= settings.degree:
@@ -187,14 +190,14 @@ def _random_regular(names: Sequence[str], settings: RunSettings, draw: int) -> G
 
 
 def _lattice(count: int, degree: int) -> Iterator[tuple[int, int]]:
-    """Each number with the ``degree`` // 2 that follow it; for an odd degree also with the one opposite."""
+    """Each number with the ``degree`` // 2 that follow it, and for an odd degree also with the opposite number."""
     yield from ((i, (i + k) % count) for i in range(count) for k in range(1, degree // 2 + 1))
     if degree % 2:
         yield from ((i, i + count // 2) for i in range(count // 2))
 
 
 def _rewire(edges: list[tuple[int, int]], swaps: int, rng: random.Random) -> None:
-    """So many times make a-b, c-d into a-d, c-b, unless that joins a number with itself or two numbers twice."""
+    """Turn a-b, c-d into a-d, c-b ``swaps`` times, unless that joins a number with itself or two numbers twice."""
     there = {frozenset(edge) for edge in edges}
     for _ in range(swaps):
         first, second = rng.sample(range(len(edges)), 2)
@@ -209,7 +212,7 @@ def _rewire(edges: list[tuple[int, int]], swaps: int, rng: random.Random) -> Non
 
 
 def _splits(text: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Every way to read ``a-b`` as two different members; names may hold hyphens themselves."""
+    """Every way to read ``a-b`` as two different members, since names may contain hyphens."""
     for at, letter in enumerate(text):
         a, b = text[:at], text[at + 1 :]
         if letter == "-" and a != b and a in names and b in names:

@@ -1,7 +1,7 @@
-"""How much of a neighbour's copy flows over an edge, and how fast a graph comes to agree.
+"""Mixing weights of edges, and how fast a graph reaches agreement.
 
-Metropolis weights need only the degrees that both ends announce, so they are symmetric by construction,
-and the matrix they form is doubly stochastic: mixing never moves the mean.
+Metropolis weights need only the degrees that both ends announce, so they are symmetric by construction. Their matrix is
+doubly stochastic, so mixing never moves the mean.
 """
 
 import math
@@ -12,14 +12,14 @@ from deca_node.protocol.agreed.topology import Graph
 Matrix = list[list[float]]
 
 FLUSH_TOLERANCE = 1e-4
-"""What share of the disagreement the flush that ends a run may leave."""
+"""The share of the disagreement that the final flush may leave."""
 
 TOPK_LEFT_PER_MIX = 0.945
-"""What share of a disagreement a mix leaves under codec = topk at its largest gamma_c, however well the graph mixes:
-what is not among the largest waits. Measured: 155 mixes to the tolerance at most, on graphs of 2 to 32 nodes."""
+"""The share of a disagreement that a mix leaves with codec = topk at its largest gamma_c, however well the graph mixes,
+since only the largest elements are sent. Measured on graphs of 2 to 32 nodes: at most 155 mixes to the tolerance."""
 
 POWER_ITERATIONS = 5000
-"""A ring of a hundred nodes needs them; most graphs are done after some fifty."""
+"""A ring of a hundred nodes needs so many. Most graphs need some fifty."""
 
 
 def metropolis(degree: int, peer_degree: int) -> float:
@@ -28,7 +28,7 @@ def metropolis(degree: int, peer_degree: int) -> float:
 
 
 def matrix(graph: Graph) -> Matrix:
-    """W over the sorted names: Metropolis weights, and on the diagonal what is left to one."""
+    """W over the sorted names: Metropolis weights, and the rest of each row to one on the diagonal."""
     names = sorted(graph)
     rows = []
     for a in names:
@@ -39,7 +39,7 @@ def matrix(graph: Graph) -> Matrix:
 
 
 def contraction(graph: Graph, flow_share: float = 1.0) -> float:
-    """max(|lambda_2|, |lambda_n|) of (1 - gamma_c) I + gamma_c W: what one mix leaves of the disagreement.
+    """max(|lambda_2|, |lambda_n|) of (1 - gamma_c) I + gamma_c W: the share of a disagreement that a mix leaves.
 
     Power iteration on W - 11^T/n, in plain Python: graphs here have at most some hundred nodes.
     """
@@ -65,7 +65,7 @@ def contraction(graph: Graph, flow_share: float = 1.0) -> float:
 
 
 def flush_mixes(graph: Graph, settings: RunSettings) -> int:
-    """Mixes per block after which the copies agree, under the run's codec and gamma_c."""
+    """Mixes per block after which the copies agree, with the run's codec and gamma_c."""
     mixes = mixes_to_agree(graph, settings.flow_share)
     if settings.codec != "topk" or len(graph) < 2:
         return mixes
@@ -74,8 +74,8 @@ def flush_mixes(graph: Graph, settings: RunSettings) -> int:
 
 
 def mixes_to_agree(graph: Graph, flow_share: float = 1.0, tolerance: float = FLUSH_TOLERANCE) -> int:
-    """Mixes until at most ``tolerance`` of the disagreement is left; at least three, since a quantized
-    keyframe needs them to shed its own error."""
+    """Mixes until at most ``tolerance`` of the disagreement is left. At least three, since the error of a quantized
+    keyframe needs so many to vanish."""
     return _mixes(contraction(graph, flow_share), tolerance)
 
 

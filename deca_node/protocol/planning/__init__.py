@@ -2,7 +2,7 @@
 
 ::
 
-    case        what a plan is computed from: settings, model, members, machine
+    case        the inputs of a plan: settings, model, members, machine
     traffic     bytes on the wire
     memory      memory of a node while a block is active
     duration    seconds of compute and transfer

@@ -1,4 +1,4 @@
-"""What a plan is computed from: the settings, the shape of the model, the graph of the members and the machine.
+"""The inputs of a plan: the settings, the shape of the model, the graph of the members and the machine.
 
 The other modules of this room take a :class:`Case` and answer one question each: bytes on the wire, memory, time, disk.
 """
@@ -18,10 +18,10 @@ DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class BlockShape:
-    """One block. ``multiplied`` counts elements of matrices that every token is multiplied with; ``..._from``
-    are sums over everything that a backward pass to this block crosses, the block included.
+    """One block. ``multiplied`` counts the elements of matrices that every token is multiplied with. The fields
+    ``..._from`` are sums over all layers that a backward pass to this block crosses, the block included.
 
-    ``frame_bytes`` says by codec what the whole block takes, ``signal_bytes`` by setting what its moment signal does.
+    ``frame_bytes`` is the size of the whole block by codec, ``signal_bytes`` that of its moment signal by setting.
     """
 
     name: str
@@ -37,7 +37,7 @@ class BlockShape:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A model cut into blocks, bottom up. ``dtype_bytes`` is one parameter's size in the checkpoint's own precision."""
+    """A model cut into blocks, bottom up. ``dtype_bytes`` is the size of a parameter in the checkpoint."""
 
     name: str
     blocks: tuple[BlockShape, ...]
@@ -49,15 +49,15 @@ class ModelShape:
 
     @property
     def elements(self) -> int:
-        """Parameters in all."""
+        """The number of parameters."""
         return sum(block.elements for block in self.blocks)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What a node has: its link (each way), its sustained arithmetic, its memory (None: not asked).
+    """A node's machine: its link (each way), its sustained arithmetic, and its memory (None: unknown).
 
-    ``one_memory``: frames lie in the same memory that the model is trained in, as they do on a CPU.
+    ``one_memory``: frames are in the memory in which the model is trained, as on a CPU.
     """
 
     bits_per_second: float = 1e8
@@ -71,7 +71,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """How fast the graph agrees. ``left_per_mix`` is the share of disagreement that one mix leaves under gamma_c."""
+    """The graph, and how fast it agrees. A mix with gamma_c leaves the share ``left_per_mix`` of a disagreement."""
 
     nodes: int
     edges: int
@@ -83,7 +83,7 @@ class GraphFacts:
 
     @classmethod
     def of(cls, graph: Graph, settings: RunSettings) -> "GraphFacts":
-        """The figures of one graph."""
+        """The facts of one graph."""
         degrees = [len(near) for near in graph.values()]
         left, flow_share = contraction(graph), settings.flow_share
         return cls(
@@ -99,8 +99,8 @@ class GraphFacts:
 
 @dataclass(frozen=True)
 class Case:
-    """Everything that a plan is reckoned from. Where a random graph is drawn again during the run, ``mixing`` is that
-    of the first drawing."""
+    """All inputs of a plan. If the run draws its random graph again and again, ``mixing`` holds the facts of the first
+    drawing."""
 
     settings: RunSettings
     model: ModelShape
@@ -110,30 +110,30 @@ class Case:
 
     @classmethod
     def of(cls, settings: RunSettings, model: ModelShape, members: Iterable[str], machine: Machine) -> "Case":
-        """Raises SettingsError where the topology cannot be drawn for these members."""
+        """The case of a run with these members. Raises SettingsError if the topology does not fit them."""
         names = tuple(sorted(members))
         check_edges(names, settings)
         mixing = GraphFacts.of(graph(names, settings), settings)
         return cls(settings, model, names, mixing, machine)
 
     def under(self, **changes: Any) -> "Case":
-        """The same with other run settings. Raises SettingsError where they contradict each other."""
+        """The same case with other run settings. Raises SettingsError if they contradict each other."""
         settings = dataclasses.replace(self.settings, **changes)
         if "topology" in changes or settings.flow_share != self.settings.flow_share:
             return Case.of(settings, self.model, self.members, self.machine)
         return dataclasses.replace(self, settings=settings)
 
     def with_exchange(self, exchange: str) -> "Case":
-        """The same run in lockstep or with overlap; gamma_c as set only in the mode it was set for."""
+        """The same case in lockstep or with overlap. If the mode changes, gamma_c becomes the largest stable value."""
         return self if exchange == self.settings.exchange else self.under(exchange=exchange, gamma_c=0.0)
 
     def on(self, **changes: Any) -> "Case":
-        """The same with other node settings."""
+        """The same case with changes to the machine."""
         return dataclasses.replace(self, machine=dataclasses.replace(self.machine, **changes))
 
     @property
     def final_flush_mixes(self) -> int:
-        """Mixes per block of the flush that ends the run."""
+        """Mixes per block in the final flush."""
         return self.settings.final_flush_mixes or self.mixing.mixes_to_agree
 
     @property
@@ -143,7 +143,7 @@ class Case:
 
     @property
     def dtype_bytes(self) -> int:
-        """Of one parameter, as the model is held."""
+        """Bytes of one parameter in the dtype of training."""
         return DTYPE_BYTES.get(self.settings.dtype, self.model.dtype_bytes)
 
     @property
@@ -153,11 +153,11 @@ class Case:
 
     @property
     def exchanges(self) -> int:
-        """Of one visit, at steps with a gradient."""
+        """Exchanges of one visit at steps with a gradient."""
         return sum(self.schedule.mixes(Step(0, inner)) for inner in range(self.settings.inner_steps))
 
     @property
     def left_per_step(self) -> float:
-        """Share of a disagreement that a gradient step leaves, on average: what a mix leaves, to the power of exchanges
-        per step."""
+        """The share of a disagreement that a gradient step leaves on average: ``left_per_mix`` to the power of the
+        exchanges per step."""
         return float(self.mixing.left_per_mix ** (self.exchanges / self.settings.inner_steps))

@@ -1,14 +1,14 @@
-"""How much disk a node's folder will take, reckoned before it starts.
+"""The disk space of a node's folder, computed before the node starts.
 
-With M the bytes of the model as it is held and P its parameters, by what lies in the folder
+M is the bytes of the model in the dtype of training, and P the number of its parameters. The parts of the folder
 (:mod:`deca_node.storage.manifest`)::
 
-    start/         M           starting values of every block, once all were visited
+    start/         M           starting values of every block, after the first round
     blocks/        M + P       the newest version of every block, and its delta: a byte per parameter, and scales
-                   M_k + P_k   the version before, of the block that was visited last: two checkpoints are kept
-    checkpoints/   2 * 12 n    master and two moments in float32 of the active block's n parameters, for a checkpoint in
-                               the middle of a visit (a stop makes one too); two are kept
-    incoming/      P           deltas on their way here, while catching up
+                   M_k + P_k   the previous version of the block that was visited last, since two checkpoints are kept
+    checkpoints/   2 * 12 n    master and two moments in float32 of the active block's n parameters. A checkpoint in the
+                               middle of a visit has them, as after a stop; two are kept
+    incoming/      P           deltas that arrive while the node catches up
     final/         M           the tuned model
 """
 
@@ -22,12 +22,12 @@ METRICS_BYTES_PER_STEP = 1024
 
 
 def delta_bytes(elements: int) -> int:
-    """Of a block's difference to its start."""
+    """Bytes of a block's difference to its start."""
     return -(-elements // KEYFRAME_GROUP) * KEYFRAME_GROUP_BYTES
 
 
 def folder_bytes(case: Case) -> dict[str, int]:
-    """What each part of the folder takes at most, by its name."""
+    """The largest size of each part of the folder, by its name."""
     elements = [block.elements for block in case.model.blocks]
     model, deltas = sum(elements) * case.dtype_bytes, sum(map(delta_bytes, elements))
     largest = max(elements)

@@ -1,4 +1,4 @@
-"""How long a run takes: compute, transfers, and how the two interleave.
+"""The duration of a run: compute, transfers, and how the two overlap.
 
 Compute is an estimate; :func:`step_flops` has its formula. Loading, evaluating, encoding, mixing and saving are not
 counted. All nodes are assumed to be alike. The node with the most neighbours sets the pace: all others wait for it.
@@ -16,7 +16,7 @@ from deca_node.protocol.planning.traffic import update_bytes
 
 @dataclass(frozen=True)
 class Seconds:
-    """``compute`` and ``transfer`` are what each would take alone; ``total`` is how they interleave."""
+    """The time of ``compute`` alone, of ``transfer`` alone, and of both as they overlap (``total``)."""
 
     compute: float
     transfer: float
@@ -31,9 +31,10 @@ class Seconds:
 def step_flops(case: Case, block: BlockShape) -> float:
     """Arithmetic of one gradient step: an estimate for dense models.
 
-    A token costs 2 per element it is multiplied with, forward through the whole model, back to the block for its
-    input's gradient, and in the block for the weights'; and attention 4 * sequence * hidden per layer forward, twice
-    that backward. Gradient checkpointing repeats the forward pass of what the backward pass crosses.
+    A token costs 2 per element that it is multiplied with: forward through the whole model, backward to the block for
+    the gradients of inputs, and in the block for the gradients of weights. Attention costs 4 * sequence * hidden per
+    layer forward and twice that backward. Gradient checkpointing repeats the forward pass of the layers that the
+    backward pass crosses.
     """
     settings, shape = case.settings, case.model
     again = 1 if case.machine.gradient_checkpointing else 0
@@ -45,12 +46,12 @@ def step_flops(case: Case, block: BlockShape) -> float:
 
 
 def flops_per_second(case: Case, step_seconds: float) -> float:
-    """The speed of a machine that takes ``step_seconds`` for a gradient step, in the mean over the blocks."""
+    """The speed of a machine whose gradient steps take ``step_seconds`` in the mean over the blocks."""
     return sum(step_flops(case, block) for block in case.model.blocks) / len(case.model.blocks) / step_seconds
 
 
 def transfer_seconds(case: Case, nbytes: int) -> float:
-    """Until a frame that the busiest node sends to all its neighbours at once has arrived everywhere."""
+    """The time in which a frame of the busiest node reaches all of its neighbours."""
     if not case.mixing.degree_max:
         return 0.0
     bits = 8 * case.mixing.degree_max * (nbytes + frame_framing_bytes(1, 1, nbytes))
@@ -58,10 +59,10 @@ def transfer_seconds(case: Case, nbytes: int) -> float:
 
 
 def gradient_seconds(case: Case, block: BlockShape) -> Seconds:
-    """The R steps with a gradient of one visit.
+    """The time of the R steps with a gradient of one visit.
 
-    lockstep: R compute + exchanges * transfer. overlap: what was sent at one exchange must be there at the next, so
-    each transfer hides behind the steps between the two; the last has nothing to hide behind.
+    lockstep: R compute + exchanges * transfer. overlap: an update must arrive by the next exchange, so each transfer
+    hides behind the steps between the two exchanges. The last transfer hides behind none.
     """
     settings, schedule = case.settings, case.schedule
     compute = step_flops(case, block) / case.machine.flops_per_second
@@ -76,18 +77,18 @@ def gradient_seconds(case: Case, block: BlockShape) -> Seconds:
 
 
 def mixing_seconds(case: Case, block: BlockShape, mixes: int) -> float:
-    """What no gradient hides: the keyframe that opens a visit, and its mixes without gradients."""
+    """The time that no gradient hides: the keyframe that opens a visit, and the mixes without gradients."""
     keyframe, update = block.frame_bytes[KEYFRAME_CODEC_NAME], update_bytes(case, block)
     return transfer_seconds(case, keyframe) + mixes * transfer_seconds(case, update)
 
 
 def final_flush_seconds(case: Case) -> float:
-    """The round without gradients that ends the run."""
+    """The time of the final flush."""
     return sum(mixing_seconds(case, block, case.final_flush_mixes) for block in case.model.blocks)
 
 
 def run_seconds(case: Case) -> Seconds:
-    """The whole run, from the first keyframe to the end of the flush."""
+    """The time of the whole run, from the first keyframe to the end of the flush."""
     rounds, last = case.settings.rounds, final_flush_seconds(case)
     steps = [gradient_seconds(case, block) for block in case.model.blocks]
     mixes = sum(mixing_seconds(case, block, case.settings.flush_mixes) for block in case.model.blocks)

@@ -1,6 +1,6 @@
-"""How much memory a node needs while one block is active.
+"""The memory that a node needs while one block is active.
 
-The optimizer's memory is exact. Activations are an estimate; :func:`activation_bytes` has its formula.
+The memory of the optimizer is exact. Activations are an estimate; :func:`activation_bytes` has its formula.
 """
 
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from deca_node.protocol.planning.traffic import update_bytes
 PAGE_BYTES = 4096
 
 FRAMES_IN_USE: Mapping[str, int] = {"lockstep": 2, "overlap": 3}
-"""Frames of each sender that are held at a time: one being mixed, the next arriving; with overlap one more."""
+"""Frames of each sender in memory at a time: one that is mixed and one that arrives. Overlap has one more."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What a node needs while one block is active. ``frames_bytes`` is shared memory on the host, as much as is
-    usually touched; ``total_bytes`` includes it only where the model is trained in that same memory."""
+    """The memory of a node while ``block`` is active. ``frames_bytes`` is shared memory of the host, in the usual
+    amount. ``total_bytes`` includes it only if the model is trained in the same memory."""
 
     block: str
     model_bytes: int
@@ -30,10 +30,10 @@ class Memory:
 
 
 def block_memory(case: Case, block: BlockShape) -> Memory:
-    """At the height of a gradient step, on the node with most neighbours."""
+    """The memory at the peak of a gradient step, on the node with the most neighbours."""
     size = case.dtype_bytes
     model = case.model.elements * size
-    # One parameter's gradient at a time stands beside the block's own, in the model's precision.
+    # The gradient of one parameter at a time exists beside the block's own, in the model's precision.
     state = block.elements * state_bytes_per_element(size, case.mixing.degree_max) + block.largest_tensor * size
     activations = activation_bytes(case, block)
     largest = max(max(b.frame_bytes[KEYFRAME_CODEC_NAME], update_bytes(case, b, True)) for b in case.model.blocks)
@@ -44,21 +44,21 @@ def block_memory(case: Case, block: BlockShape) -> Memory:
 
 
 def state_bytes_per_element(dtype_bytes: int, degree: int) -> int:
-    """Of the active block: float32 gradient, m and v; x^ and an e_ij per neighbour where there are any; and the
-    master, which float32 parameters are views of and others stand beside."""
+    """State of the active block, in bytes per element. All vectors are float32: gradient, m and v; with neighbours
+    also x^ and one e_ij per neighbour; and a master, unless the parameters are float32 and so are views of it."""
     vectors = 3 + (1 + degree if degree else 0) + (dtype_bytes != 4)
     return 4 * vectors
 
 
 def activation_bytes(case: Case, block: BlockShape) -> int:
-    """What the backward pass to ``block`` needs; an estimate, for layers like Llama's with fused attention.
+    """Activations that the backward pass to ``block`` needs: an estimate for layers like Llama's with fused attention.
 
-    Per token: in each of the layers from the block upward 6 hidden (8 below float32, where norms keep copies in
-    float32) + 3 intermediate elements; in the block's own layers 3 hidden + 1 intermediate more, their inputs;
-    for each entry of the vocabulary the logits, and in float32 their log-softmax and its gradient. With gradient
-    checkpointing every layer keeps its input only, and one at a time is computed anew. BERT's dropout comes to a
-    quarter more, GPT-2's and its activation function of many operations to twice as much; GPT-NeoX, whose norms copy
-    nothing, comes to less.
+    Every token has these elements. Each layer from the block upward keeps 6 hidden (8 below float32, since norms keep
+    copies in float32) + 3 intermediate. The block's own layers keep 3 hidden + 1 intermediate more, their inputs. Each
+    entry of the vocabulary has its logit, and in float32 its log-softmax and the gradient of that. With gradient
+    checkpointing every layer keeps only its input, and one layer at a time is computed again. BERT needs a quarter more
+    because of its dropout. GPT-2 needs twice as much, because of its dropout and its activation function of many
+    operations. GPT-NeoX needs less, since its norms copy nothing.
     """
     size, shape = case.dtype_bytes, case.model
     kept = (6 if size == 4 else 8) * shape.hidden + 3 * shape.intermediate
@@ -72,5 +72,5 @@ def activation_bytes(case: Case, block: BlockShape) -> int:
 
 
 def peak_memory(case: Case) -> Memory:
-    """The block that needs most."""
+    """The memory of the block that needs the most."""
     return max((block_memory(case, block) for block in case.model.blocks), key=lambda m: m.total_bytes)

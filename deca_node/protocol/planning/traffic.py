@@ -1,7 +1,7 @@
-"""How many bytes a run sends.
+"""The bytes that a run sends.
 
-The schedule settles a run's traffic: each visit of a block opens every edge with one keyframe and then sends one update
-per exchange, and the settings alone say how large these are. So bytes are exact here, down to the framing of every
+The schedule determines the traffic of a run. Each visit of a block opens every edge with one keyframe and then sends
+one update per exchange, and their sizes follow from the settings. So the bytes are exact, down to the framing of every
 chunk, as long as no edge is lost.
 """
 
@@ -17,8 +17,8 @@ from deca_node.protocol.planning.case import BlockShape, Case
 
 @dataclass(frozen=True)
 class PlannedTraffic:
-    """Bytes in one direction: payload of keyframes and of updates, and what the framing of their chunks adds. The
-    headers of gRPC, TLS and TCP are not in it, nor the few bytes of control messages."""
+    """Bytes in one direction: the payload of keyframes, the payload of updates, and the framing of their chunks. The
+    headers of gRPC, TLS and TCP are not counted, and neither are the few bytes of control messages."""
 
     keyframe_bytes: int = 0
     update_bytes: int = 0
@@ -30,19 +30,19 @@ class PlannedTraffic:
         return self.keyframe_bytes + self.update_bytes + self.framing_bytes
 
     def __add__(self, more: "PlannedTraffic") -> "PlannedTraffic":
-        """Both together."""
+        """The sum of both."""
         return PlannedTraffic(
             *(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(more), strict=True))
         )
 
     def times(self, count: int) -> "PlannedTraffic":
-        """The same over ``count`` edges."""
+        """The traffic of ``count`` such edges."""
         return PlannedTraffic(*(count * n for n in dataclasses.astuple(self)))
 
 
 def planned_bytes(case: Case) -> dict[str, PlannedTraffic]:
-    """What each node sends in the whole run, by its name. It receives just as much: frames of a block are equal
-    in size whoever sends them."""
+    """The traffic that each node sends in the whole run, by its name. A node receives as much as it sends, since
+    frames of a block have the same size at all nodes."""
     sent = dict.fromkeys(case.members, PlannedTraffic())
     activations = range(len(case.schedule))
     stretch = case.settings.redraw_every or len(activations)
@@ -54,14 +54,14 @@ def planned_bytes(case: Case) -> dict[str, PlannedTraffic]:
 
 
 def edge_traffic(case: Case, activations: Iterable[int]) -> PlannedTraffic:
-    """What the activations with these indices send over one edge, one way."""
+    """The traffic of the activations with these indices over one edge, one way."""
     schedule = case.schedule
     visits = [dataclasses.astuple(_visit_traffic(case, schedule, index)) for index in activations]
     return PlannedTraffic(*(sum(column) for column in zip(*visits, strict=True)))
 
 
 def _visit_traffic(case: Case, schedule: Schedule, index: int) -> PlannedTraffic:
-    """A keyframe, then an update per exchange, flush mixes included."""
+    """The traffic of a keyframe and of an update per exchange, flush mixes included."""
     activation = schedule[index]
     block = case.model.blocks[activation.block]
     keyframe = block.frame_bytes[KEYFRAME_CODEC_NAME]
@@ -73,6 +73,6 @@ def _visit_traffic(case: Case, schedule: Schedule, index: int) -> PlannedTraffic
 
 
 def update_bytes(case: Case, block: BlockShape, with_signal: bool = False) -> int:
-    """Of one update, with a moment signal or without."""
+    """Bytes of one update, with or without a moment signal."""
     signal = block.signal_bytes[case.settings.signal] if with_signal else 0
     return block.frame_bytes[case.settings.codec] + STATE_BYTES + signal

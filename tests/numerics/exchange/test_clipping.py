@@ -367,9 +367,9 @@ def test_settings_reach_the_engine() -> None:
     [
         ({"learning_rate": 0.0}, r"robust = 'clip' needs a learning_rate above 0"),
         ({"topology": "ring"}, r"robust_neighbours = 1 needs 3 neighbours.*topology = 'ring'.* robust_neighbours = 0$"),
-        ({"topology": "torus", "robust_neighbours": 2}, r"robust_neighbours = 2 needs 5 .* has 4 at most"),
+        ({"topology": "torus", "robust_neighbours": 2}, r"robust_neighbours = 2 needs 5 .* has at most 4"),
         ({"topology": "random-regular", "degree": 4, "robust_neighbours": 2}, r"robust_neighbours = 1$"),
-        ({"clip_reach": 0.5}, r"clip_reach = 0.5 would leave out whom the radius lets in"),
+        ({"clip_reach": 0.5}, r"clip_reach = 0.5 would ignore neighbours within the radius"),
         ({"clip_radius": 0.0}, r"clip_radius = 0.0 is below"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What nodes must agree on: the fingerprint, and the sentence when they do not."""
+"""Agreements: their fingerprints, and the sentence where two of them differ."""
 
 import dataclasses
 import re
@@ -67,7 +67,7 @@ def test_the_fingerprint_is_that_of_equal_runs_only() -> None:
     ids=["of a run before the setting packing", "defaults", "tuned"],
 )
 def test_fingerprints_stay_as_they_are(text: str, model: ModelFacts, fingerprint: str) -> None:
-    """A folder keeps the fingerprint of its run, and nodes of two releases compare theirs: neither may change."""
+    """Folders of older releases hold fingerprints, and nodes of two releases compare theirs, so none may change."""
     assert agree(RunSettings(**tomllib.loads(text)), model).fingerprint == fingerprint
 
 
@@ -92,7 +92,7 @@ def test_a_mismatch_names_every_field_and_both_values() -> None:
 
 
 def test_labels_that_a_model_brings_along_are_agreed_on_in_their_order() -> None:
-    """The hash of the weights does not say which output means what."""
+    """The hash of the weights does not tell the order of the labels."""
     one, other = (dataclasses.replace(MODEL, labels=labels) for labels in (("neg", "pos"), ("pos", "neg")))
     ours, theirs = (agreement(model, task="classification") for model in (one, other))
     assert mismatch(ours, theirs, "a", "b") == "the run differs: classes is neg, pos at a and pos, neg at b"

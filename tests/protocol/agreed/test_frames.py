@@ -1,11 +1,11 @@
-"""What frames measure: with a signal at the exchanges that carry one, and no size for frames that no run has."""
+"""Sizes of frames: with a signal at the exchanges that carry one, and none for frames that do not exist in the run."""
 
 import dataclasses
 
 import pytest
 
-from deca_node.protocol.agreed.frames import FINAL_MIXES_MAX, FrameKind, FrameSizes
-from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.frames import FrameKind, FrameSizes
+from deca_node.protocol.agreed.run import FINAL_MIXES_MAX, RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
 
 SETTINGS = RunSettings(rounds=1, inner_steps=6, flush_mixes=2, signal="v", signal_every=1)
@@ -31,7 +31,7 @@ def schedule(**changes: object) -> Schedule:
     ],
 )
 def test_which_exchanges_carry_a_signal(changes: dict[str, object], inners: list[int]) -> None:
-    """The first of a visit and every N-th after it; not the last with a gradient, and no flush mix."""
+    """The first of a visit and every N-th after it carry one. The last with a gradient and flush mixes carry none."""
     made = schedule(**changes)
     for activation in (0, 1):
         assert [i for i in range(made[activation].steps) if made.signals(Step(activation, i))] == inners

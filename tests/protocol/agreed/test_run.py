@@ -1,4 +1,4 @@
-"""The settings of a run that are refused, and what follows from those that are taken."""
+"""Settings of a run: those that are refused, and values that follow from the others."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from deca_node.protocol.errors import SettingsError
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ("neg", "must be two names or more"),
-        ("neg,,pos", "must be two names or more"),
+        ("neg", "must be at least two names"),
+        ("neg,,pos", "must be at least two names"),
         ("neg, pos, neg", "names 'neg' twice"),
     ],
 )
@@ -24,7 +24,7 @@ def test_labels_that_are_refused(labels: str, said: str) -> None:
 def test_labels_are_names_by_their_numbers() -> None:
     assert RunSettings(task="classification", labels=" very bad,good ").label_names == ("very bad", "good")
     assert RunSettings(task="classification").label_names == ()
-    with pytest.raises(SettingsError, match="goes with task = 'classification', not 'causal-lm'"):
+    with pytest.raises(SettingsError, match="needs task = 'classification', not 'causal-lm'"):
         RunSettings(labels="neg, pos")
 
 
@@ -58,12 +58,12 @@ def test_rms_is_taken_where_the_second_moment_sees_it(h_into: str) -> None:
     [("lockstep", 0.0, 1.0), ("overlap", 0.0, 0.5), ("lockstep", 0.7, 0.7), ("overlap", 0.5, 0.5)],
 )
 def test_flow_share(exchange: str, gamma_c: float, share: float) -> None:
-    """gamma_c = 0 takes the stable default of the exchange mode."""
+    """gamma_c = 0 means the largest stable value of the exchange mode."""
     assert RunSettings(exchange=exchange, gamma_c=gamma_c).flow_share == share
 
 
 def test_flow_share_of_topk() -> None:
-    """What is stable for dense codecs is not for one that sends a sixteenth of the elements."""
+    """A value that is stable for dense codecs is not for a codec that sends a sixteenth of the elements."""
     shares = [RunSettings(codec="topk", exchange=exchange).flow_share for exchange in ("lockstep", "overlap")]
     assert shares == [0.125, 0.125]
     assert RunSettings(codec="topk", gamma_c=0.05).flow_share == 0.05

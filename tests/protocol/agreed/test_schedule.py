@@ -1,4 +1,4 @@
-"""When is which block trained, and where in the run is a step?"""
+"""The order of the blocks, and the positions of steps in the run."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""One way to write a setting: limits, choices, names, and the one spelling of a value."""
+"""Declared settings: limits, choices, names, and the spelling of values in fingerprints."""
 
 import math
 from dataclasses import dataclass, fields

@@ -1,4 +1,4 @@
-"""Who is whose neighbour: every node must come to the same graph by itself."""
+"""The graph of neighbours, which every node computes alone and alike."""
 
 import math
 import random
@@ -34,7 +34,7 @@ def degrees(found: Graph) -> list[int]:
 
 
 def eigenvalues(found: Graph) -> list[float]:
-    """Of W, descending."""
+    """Eigenvalues of W, descending."""
     return [float(value) for value in np.sort(np.linalg.eigvalsh(np.array(matrix(found))))[::-1]]
 
 
@@ -45,7 +45,7 @@ def eigenvalues(found: Graph) -> list[float]:
 def test_graphs_are_symmetric_connected_and_without_loops(
     topology: str, count: int, seed: int, degree: int, activation: int
 ) -> None:
-    """Every topology, for any number of members: nodes come and go, and those who stay need a graph."""
+    """Every topology exists for any number of members, since nodes come and go."""
     found = of(topology, count, activation, seed=seed, degree=degree, redraw_every=3)
     assert sorted(found) == members(count)
     assert connected(found)
@@ -146,7 +146,7 @@ def test_random_graphs_follow_from_the_seed(topology: str) -> None:
 
 @pytest.mark.parametrize("topology", DRAWN)
 def test_random_graphs_are_drawn_again_where_the_run_asks_for_it(topology: str) -> None:
-    """Links vary from one stretch of activations to the next, and stay within one."""
+    """The graph changes after every ``redraw_every`` activations and not in between."""
     drawn = [of(topology, 12, activation, redraw_every=2) for activation in range(6)]
     assert drawn[0] == drawn[1] and drawn[2] == drawn[3] and drawn[4] == drawn[5]
     assert drawn[0] != drawn[2] != drawn[4] != drawn[0]
@@ -170,7 +170,7 @@ def test_a_graph_that_is_never_connected_is_refused() -> None:
 
 @given(st.integers(0, 30), st.integers(2, 9), st.integers(0, 1000))
 def test_random_regular_graphs_are_regular(count: int, degree: int, seed: int) -> None:
-    """All joined where there are too few; where nodes times degree is odd, one node has one neighbour fewer."""
+    """Too few nodes are all joined. If nodes times degree is odd, one node has one neighbour fewer."""
     found = degrees(of("random-regular", count, degree=degree, seed=seed))
     if count <= degree + 1:
         assert found == [count - 1] * count
@@ -179,7 +179,7 @@ def test_random_regular_graphs_are_regular(count: int, degree: int, seed: int) -
 
 
 def test_random_regular_graphs_are_all_equally_likely() -> None:
-    """Of two neighbours each, six nodes have 60 connected graphs: hexagons."""
+    """Six nodes with two neighbours each have 60 connected graphs, the hexagons."""
     seen = [frozenset(of("random-regular", 6, degree=2, seed=seed).items()) for seed in range(600)]
     counts = [seen.count(one) for one in set(seen)]
     assert len(counts) == 60
@@ -217,8 +217,8 @@ def test_edges_of_members_who_are_away_are_left_out() -> None:
         ("a-b b-x", "a b", r"'b-x' does not join two members by their names, as in 'a-b'"),
         ("ab", "a b", r"'ab' does not join two members"),
         ("a-a a-b", "a b", r"'a-a' does not join two members"),
-        ("a-b c-d", "a b c d", r"no path leads from a to c, d, so they would never agree"),
-        ("a-b-c", "a b-c a-b c", r"'a-b-c' may join a with b-c or a-b with c; give a node another name"),
+        ("a-b c-d", "a b c d", r"no path leads from a to c, d, so their models would never agree"),
+        ("a-b-c", "a b-c a-b c", r"'a-b-c' may join a with b-c or a-b with c; rename a node"),
     ],
 )
 def test_edges_that_do_not_fit_the_members_are_refused(edges: str, names: str, sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""Metropolis weights and how fast they bring agreement, against NumPy's eigenvalues."""
+"""Metropolis weights and the speed of agreement, compared with NumPy's eigenvalues."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_the_mixes_of_the_flush_suffice(found: Graph, share: float) -> None:
 
 @pytest.mark.parametrize("share", [1.0, 0.5])
 def test_a_large_ring_is_not_underestimated(share: float) -> None:
-    """Its eigenvalues lie so close together that few iterations would end below the largest."""
+    """The eigenvalues are so close together that few iterations would end below the largest."""
     ring = graph([f"node-{i:03d}" for i in range(100)], RunSettings(topology="ring"))
     exact = 1 - share * (1 - (1 + 2 * np.cos(2 * np.pi / 100)) / 3)
     assert contraction(ring, share) == pytest.approx(exact, abs=1e-8)

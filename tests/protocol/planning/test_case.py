@@ -1,4 +1,4 @@
-"""The figures of a plan that follow from its settings, its members and its graph."""
+"""The inputs of a plan, and the facts of its graph."""
 
 import dataclasses
 
@@ -38,7 +38,7 @@ def test_only_the_graph_is_reckoned_anew() -> None:
 
 
 def test_topk_flows_slowly_and_flushes_long() -> None:
-    """What it saves in bytes it takes in mixes; the plan says both."""
+    """topk saves bytes and needs more mixes, and the plan shows both."""
     frame_bytes = {**MODEL.blocks[0].frame_bytes, "topk": 10}
     model = dataclasses.replace(
         MODEL, blocks=tuple(dataclasses.replace(block, frame_bytes=frame_bytes) for block in MODEL.blocks)

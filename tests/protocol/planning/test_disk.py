@@ -1,4 +1,4 @@
-"""What a node's folder takes, held against the formula in words."""
+"""The size of a node's folder, compared with the formula in words."""
 
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.parts import machine_of

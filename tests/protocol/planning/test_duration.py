@@ -1,4 +1,4 @@
-"""The planned times, against a link that is simulated step by step and against formulas in words."""
+"""The planned times, compared with a link that is simulated step by step and with formulas in words."""
 
 import pytest
 from hypothesis import given
@@ -19,7 +19,8 @@ from tests.protocol.planning.cases import HIDDEN, MODEL, case
 
 
 def simulated_overlap(computes: float, transfers: dict[int, float], inner_steps: int) -> float:
-    """The trainer and the link, step by step: at an exchange the one before must have arrived, at the last its own."""
+    """The trainer and the link, step by step. At an exchange the transfer before it must have arrived, at the last
+    exchange also its own."""
     now = arrived = 0.0
     for inner in range(inner_steps):
         now += computes
@@ -73,7 +74,7 @@ def test_a_measured_step_sets_the_speed() -> None:
 
 
 def test_arithmetic_of_a_step() -> None:
-    """2 per multiplied element forward, 2 back through what lies above, 2 for the block's own weights."""
+    """2 per multiplied element forward, 2 back through the layers above, 2 for the block's own weights."""
     planned = case(sequence_length=16, batch_size=2)
     products, attention = 1500 + 1500 + 1000, 1 + 2 * 1
     assert step_flops(planned, MODEL.blocks[1]) == 2 * 16 * (2 * products + 4 * 16 * HIDDEN * attention)

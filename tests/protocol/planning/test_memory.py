@@ -28,7 +28,7 @@ def test_memory_adds_up() -> None:
 
 
 def test_activations_follow_the_backward_pass() -> None:
-    """The fewer layers lie above a block, the less it needs; and a micro-batch divides all of it."""
+    """A block needs less if fewer layers are above it, and a micro-batch divides the whole amount."""
     planned = case(batch_size=8)
     embedding, layer, head = (activation_bytes(planned, b) for b in MODEL.blocks)
     assert layer > embedding > head > 0

@@ -1,4 +1,4 @@
-"""The planned bytes are those that nodes send, as the wire frames them and the state machine asks for them."""
+"""The planned bytes equal those that nodes send: frames of the state machine in the framing of the wire."""
 
 import dataclasses
 from collections import Counter, deque
@@ -50,7 +50,7 @@ def test_framing_is_that_of_the_wire(kind: FrameKind, activation: int, inner: in
 
 @dataclasses.dataclass
 class Town:
-    """Nodes whose messages arrive at once and whose trainers are done at once; ``sent`` lists their frames."""
+    """Nodes whose messages arrive and whose trainers finish without delay. ``sent`` lists their frames."""
 
     nodes: dict[str, Node]
     sent: list[tuple[str, FrameId]] = dataclasses.field(default_factory=list)
@@ -97,7 +97,7 @@ class Town:
 
 
 def frame_sizes(settings: RunSettings) -> FrameSizes:
-    """As a trainer says them: codes, 20 bytes of state, and a signal."""
+    """The sizes that a trainer reports: codes, 20 bytes of state, and a signal."""
     return FrameSizes(
         tuple(b.frame_bytes["int8"] for b in MODEL.blocks),
         tuple(b.frame_bytes[settings.codec] + 20 for b in MODEL.blocks),
@@ -118,7 +118,7 @@ def frame_sizes(settings: RunSettings) -> FrameSizes:
     ],
 )
 def test_planned_bytes_are_what_nodes_send(settings: dict[str, Any]) -> None:
-    """Frame by frame, as the state machine asks for them and the wire writes them."""
+    """Frame by frame, as the state machine requests them and the wire writes them."""
     planned = case(**settings)
     town = Town({name: Node(name, NAMES, planned.settings, default_policy()) for name in NAMES})
     town.live()
