@@ -1,10 +1,10 @@
-/* Copy and XXH3 in one pass; checked_copy.py says what for.
+/* Copies bytes and computes their XXH3 in one pass, for checked_copy.py.
  *
- * Checksum and copy by themselves each fetch a chunk of two megabytes from main memory. Here every kilobyte is hashed
- * and copied while it is in the first cache. The checksum is XXH3 with 64 bits and without a seed, as the XXH3 format
- * describes it for inputs of more than 240 bytes: stripes of 64 bytes into eight lanes, sixteen stripes to a block.
+ * One after the other, checksum and copy would each fetch the chunk from main memory. Here every kilobyte is hashed and
+ * copied while it is in the first cache. The checksum is XXH3 with 64 bits and without a seed, in its form for inputs of
+ * more than 240 bytes: stripes of 64 bytes go into eight lanes, and sixteen stripes are a block.
  *
- * Plain C11 with vectors as GCC and clang know them, like codec.c: no Python, no threads, no state, no allocation.
+ * This is plain C11 with the vector types of GCC and clang: no Python, no threads, no state, no allocation.
  */
 
 #include <stddef.h>
@@ -90,14 +90,14 @@ INLINE uint64_t copy_and_hash(uint8_t *restrict to, const uint8_t *restrict from
     return merged(&lanes, nbytes);
 }
 
-/* Copy more than 240 bytes, which do not overlap; returns their XXH3. */
+/* Copy more than 240 bytes between arrays that do not overlap; returns their XXH3. */
 VERSIONS uint64_t deca_checked_copy(uint8_t *to, const uint8_t *from, size_t nbytes) {
     return copy_and_hash(to, from, nbytes);
 }
 
 #else
 
-/* Without it checked_copy.py does the same in two passes. */
+/* Without this function checked_copy.py does the work in two passes. */
 typedef int deca_no_checked_copy;
 
 #endif

@@ -21,7 +21,7 @@ CACHE_ELEMENTS = 1 << 17
 """Elements handled at a time on a CPU: half a megabyte of float32, which stays in a core's own cache."""
 
 ACCELERATOR_ELEMENTS = 1 << 24
-"""The same where every call is a kernel launch: large enough to hide it, small beside a block."""
+"""Elements handled at a time on other devices: enough to hide the cost of a launch, and few beside a block."""
 
 FLOAT_MAX = torch.finfo(torch.float32).max
 FLOAT_TINY = torch.finfo(torch.float32).tiny
@@ -31,11 +31,11 @@ assert sys.byteorder == "little", "the wire format is little-endian, and codecs 
 
 
 class Measure(NamedTuple):
-    """How much a buffer of codes says: a magnitude that nothing in it exceeds, and a norm.
+    """The size of the numbers in a buffer of codes: a magnitude that none of them exceeds, and a norm.
 
-    ``rms`` is the root mean square over all elements, where codes have scales of the largest that an element of its
-    group may have: for what an encoder wrote that is at least the RMS itself, and at most the root of the group's size
-    times it. So it follows from the scales alone, and a sender cannot hide anything from it.
+    ``rms`` is the root mean square over all elements. For codes with scales each element counts as the largest
+    magnitude that its group allows. For an encoder's output this is at least the true RMS, and at most the root of the
+    group's size times it. It follows from the scales alone, so a sender cannot hide large numbers from it.
     """
 
     largest: float
@@ -43,14 +43,14 @@ class Measure(NamedTuple):
 
 
 class SliceMeasure(NamedTuple):
-    """The same of one part of a buffer: ``squares`` is the sum over its elements."""
+    """The same for one slice of a buffer, with the sum of squares in place of the RMS."""
 
     largest: float
     squares: float
 
 
 class NotFiniteError(TrainerError):
-    """Numbers to be sent are NaN or infinite; ``index`` is the first of them."""
+    """A number to be sent is NaN or infinite; ``index`` is the position of the first in its block."""
 
     def __init__(self, codec: str, index: int, value: float) -> None:
         super().__init__(
@@ -66,10 +66,10 @@ def slice_elements(device: torch.device) -> int:
 
 
 class Codec(ABC):
-    """One way to write float32 numbers.
+    """One way to write float32 numbers as bytes.
 
-    ``contraction`` bounds ``|x - decode(encode(x))| / |x|`` in the 2-norm over any one group, save where
-    numbers are so small (below 1e-35) that float32 itself runs out of digits.
+    ``contraction`` bounds ``|x - decode(encode(x))| / |x|`` in the 2-norm over any one group. The bound does not hold
+    for numbers below 1e-35, for which float32 itself has too few digits.
     """
 
     name: str
@@ -79,13 +79,13 @@ class Codec(ABC):
 
     @abstractmethod
     def nbytes(self, elements: int) -> int:
-        """Bytes that ``elements`` numbers take; where element ``elements`` begins, if that starts a group."""
+        """Bytes of so many elements. At a group's start this is also the offset of element number ``elements``."""
 
     def encode(self, x: Tensor, out: Tensor, offset: int = 0) -> None:
         """Write ``x`` (float32 [n]) into ``out`` (uint8 [nbytes(n)], any device).
 
-        ``offset`` is the position of x[0] in the block, for the message of the NotFiniteError raised
-        where x holds NaN or infinity; ``out`` then holds nothing of use.
+        ``offset`` is the position of x[0] in the block, for the error. Raises NotFiniteError if x holds NaN or
+        infinity; then the content of ``out`` is undefined.
         """
         assert x.dtype == torch.float32 and x.dim() == 1 and out.dtype == torch.uint8
         assert out.numel() == self.nbytes(x.numel()), f"{out.numel()} bytes for {x.numel()} elements of {self.name}"
@@ -145,17 +145,16 @@ class Codec(ABC):
         return self._decode(part.to(device))[lead : lead + stop - start]
 
     def largest(self, codes: Tensor, elements: int, sender: str = "a peer") -> float:
-        """Check a received buffer; returns a magnitude that nothing in it exceeds when decoded. Raises as
-        :meth:`measure` does."""
+        """Check a received buffer; returns a magnitude that none of its numbers exceeds. Raises as :meth:`measure`
+        does."""
         return self.measure(codes, elements, sender).largest
 
     def measure(self, codes: Tensor, elements: int, sender: str = "a peer") -> Measure:
-        """Check a received buffer, and see how much it says.
+        """Check a received buffer, and measure its numbers.
 
-        Raises WireError where the length is not that of ``elements`` numbers (``bad-length``), where a scale
-        or a number is negative where it cannot be, NaN or infinite (``not-finite``), where a code is none that
-        an encoder writes (``bad-codes``), or where the places of topk are not rising or not within their group
-        (``bad-places``).
+        Raises WireError with one of these reasons: ``bad-length`` if the length is not that of ``elements`` numbers,
+        ``not-finite`` if a number is NaN or infinite, or a scale is negative, NaN or too large, ``bad-codes`` if no
+        encoder writes such a code, ``bad-places`` if the places of topk do not rise or lie outside of their group.
         """
         expected = self.nbytes(elements)
         if codes.dtype != torch.uint8 or codes.numel() != expected:
@@ -187,7 +186,7 @@ class Codec(ABC):
 
     @abstractmethod
     def _encode(self, x: Tensor, out: Tensor) -> bool:
-        """Encode one slice; False where it is not finite."""
+        """Encode one slice; False if it is not finite."""
 
     @abstractmethod
     def _decode(self, codes: Tensor) -> Tensor:
@@ -195,4 +194,4 @@ class Codec(ABC):
 
     @abstractmethod
     def _measure(self, codes: Tensor) -> SliceMeasure:
-        """Of whole groups; the largest is NaN or infinity where they are malformed."""
+        """Measure whole groups; ``largest`` is NaN or infinite if they are malformed."""

@@ -1,7 +1,7 @@
-/* The int8, int4 and topk codecs over many groups: to and from bytes, differences, and the check of what came.
+/* The int8, int4 and topk codecs over many groups: to and from bytes, differences, and the check of received codes.
  *
- * Every array comes with its length, and a function whose lengths do not fit touches nothing and returns false. No two
- * arguments overlap. What a group is stands in groups.h, which also says what all of this has to keep to.
+ * Every array comes with its length. If the lengths do not fit, a function returns false and changes nothing. No two
+ * arguments overlap. groups.h handles a single group, and lists the rules that all of this code follows.
  */
 
 #include "groups.h"
@@ -58,8 +58,9 @@ INLINE bool add_difference(Codec codec, const uint8_t *restrict theirs, size_t n
     return true;
 }
 
-/* bound takes what no magnitude exceeds, unless something is malformed, which is then for others to name; and if there
- * is room for two, the RMS over all elements of the largest magnitude that each one's group may have. */
+/* bound[0] becomes a magnitude that no element exceeds. bound[1], if there is room for it, becomes the RMS over all
+ * elements of the largest magnitude that each element's group may have. Returns false if the codes are malformed; the
+ * caller's torch code then finds out why. */
 INLINE bool largest(Codec codec, const uint8_t *restrict bytes, size_t nbytes, size_t n, float *restrict bound,
                     size_t bounds) {
     if (bounds < 1 || bounds > 2 || bytes_of(codec, n) != nbytes) return false;
@@ -77,19 +78,19 @@ INLINE bool largest(Codec codec, const uint8_t *restrict bytes, size_t nbytes, s
     }
     if (most >= INFINITY_BITS) return false;
     memcpy(bound, &most, sizeof most);
-    *bound *= codec.q + 1.0f; /* no rounding, since that is a power of two */
+    *bound *= codec.q + 1.0f; /* exact, because the factor is a power of two */
     if (bounds == 2) bound[1] = elements ? (float)(codec.q * sqrt(squares / (double)elements)) : 0.0f;
     return true;
 }
 
-/* --- what native.py calls -------------------------------------------------------------------------- */
+/* --- called by native.py ----------------------------------------------------------------------------- */
 
 /* encode             x [n] -> out; false if x is not finite
- * encode_difference  q = Q(x - x_hat) -> out, x_hat += q; false if a difference is not finite, where the
- *                    groups before it are done, and x_hat is as it was from there on
+ * encode_difference  q = Q(x - x_hat) -> out, x_hat += q; false if a difference is not finite; then the groups before
+ *                    it are done, and x_hat is unchanged from its group on
  * decode             elements [start, start + n) of a whole buffer of codes -> y
  * add_difference     e += q_j - q_i for the same elements of two buffers
- * largest            check a buffer of n elements: what no magnitude exceeds, and the norm -> bound; false if malformed
+ * largest            check a buffer of n elements: largest magnitude and norm -> bound; false if malformed
  */
 #define KERNEL(name) VERSIONS bool name
 #define KERNELS(name, codec)                                                                                        \

@@ -1,7 +1,7 @@
-"""Codecs: how a slice of float32 numbers becomes bytes on the wire, and comes back.
+"""The wire formats: how float32 numbers become bytes, and come back.
 
-A block's differences are tiny and uneven, so the short codecs cut them into groups, and each group
-brings its own scale: the largest magnitude in a group of 256 becomes code 127, the rest follow.
+A block's differences are tiny and uneven. So the short codecs cut them into groups, and each group has its own scale:
+the largest magnitude in a group of 256 becomes code 127, and the others are in proportion.
 
 Wire format, all little-endian; n elements, no header, nothing between groups::
 
@@ -11,21 +11,19 @@ Wire format, all little-endian; n elements, no header, nothing between groups::
     int4   per group of  64:  float32 scale |  32 bytes              x = (nibble - 8) * scale
            byte b of a group holds element b in its low and element b + half in its high nibble
     topk   per group of 1024: float32 scale |  64 codes int8 | the 64 places, in 80 bytes
-           the largest 64 magnitudes, as in int8; the rest is zero. :mod:`deca_node.numerics.codecs.places` writes
-           places
+           the 64 largest magnitudes, as in int8; the rest is zero; places as in deca_node.numerics.codecs.places
 
-The last group may be shorter (int4: half = ceil(elements / 2), a missing high nibble is 8; topk: the largest
-ceil(elements / 16)). Since groups
-are interleaved with their scales, any run of whole groups is one contiguous run of bytes: element
-``start`` of a group begins at byte ``nbytes(start)``, so a slice decodes without the rest.
+The last group may be shorter (int4: half = ceil(elements / 2), a missing high nibble is 8; topk: the
+ceil(elements / 16) largest). A group's scale lies beside its codes, so any run of whole groups is one run of bytes: a
+group that starts at element ``start`` begins at byte ``nbytes(start)``, and a slice decodes without the rest.
 
-Decoding is one exact conversion and one IEEE multiplication per element, so the same bytes give the same
-bits on every node, whatever its device. Scales are float32 because differences of 1e-9 would underflow
-in float16; they are at least the smallest normal float32, so nothing is divided by zero or by a denormal,
-and at most FLT_MAX / (largest code + 1), so nothing decodes to infinity.
+Decoding is one exact conversion and one IEEE multiplication per element, so the same bytes give the same bits on every
+node, whatever its device. Scales are float32, because differences of 1e-9 would underflow in float16. They are at least
+the smallest normal float32, so nothing is divided by zero or by a denormal, and at most FLT_MAX / (largest code + 1),
+so nothing decodes to infinity.
 
-What is written here in torch runs on any device, and says what the bits are. In main memory int8, int4 and
-topk are compiled where that was possible (:mod:`deca_node.numerics.codecs.native`), with the same bits.
+The torch code here runs on any device, and defines the bits. Compiled kernels
+(:mod:`deca_node.numerics.codecs.table`) give the same bits faster.
 """
 
 import math
@@ -69,7 +67,7 @@ class Float32(Codec):
 
 
 class BFloat16(Codec):
-    """Eight significant bits; numbers above bfloat16's range take its largest value."""
+    """Eight significant bits; numbers beyond bfloat16's range become its largest value."""
 
     name, group, bits_per_element, contraction = "bf16", 1, 16.0, 2.0**-8
 
@@ -94,9 +92,8 @@ class BFloat16(Codec):
 class _Absmax(Codec):
     """Groups of codes -q..q, scaled by the group's largest magnitude over q.
 
-    Rounding to nearest errs by half a scale at most. The worst group has one element at the top and the
-    others exactly half a scale from zero, where all of them vanish: error^2 / norm^2 =
-    (group - 1) / ((2 q)^2 + group - 1).
+    Rounding to nearest has an error of at most half a scale. The worst group has one element at the top and all others
+    exactly half a scale from zero, which become zero: error^2 / norm^2 = (group - 1) / ((2 q)^2 + group - 1).
     """
 
     q: int
@@ -122,7 +119,7 @@ class _Absmax(Codec):
             return True
         work = x.abs()
         scale = work.amax(1, keepdim=True)
-        # By a tensor: CUDA divides by a number through its reciprocal, which gives other bits.
+        # Divided by a tensor: CUDA divides by a number through its reciprocal, which gives other bits.
         scale.div_(torch.full_like(scale, self.q)).clamp_min_(FLOAT_TINY)
         top = scale.amax().item()
         torch.mul(x, scale.clamp_max_(self.scale_max).reciprocal(), out=work).round_()
@@ -159,7 +156,7 @@ class _Absmax(Codec):
         return all(self._unpack(self._code_bytes(rows)).amin().item() >= -self.q for rows in self._rows(codes))
 
     def _rows(self, codes: Tensor) -> list[Tensor]:
-        """Whole groups, one a row, and then the shorter one, if there are any of each."""
+        """The whole groups as rows, and then a shorter last group as a single row; either may be missing."""
         whole = codes.numel() // self.row_bytes
         head = whole * self.row_bytes
         rows = [codes[:head].view(whole, self.row_bytes)] if whole else []
@@ -228,14 +225,14 @@ class Int4(_Absmax):
 class TopK(Int8):
     """The 64 of every 1024 elements that are largest in magnitude, in int8: 1.2 bits per element.
 
-    What is not sent stays in the difference that is encoded next, and grows there until its turn comes.
+    The other elements stay in the difference that is encoded next, and grow there until they are sent.
     """
 
     name, group, keep = "topk", 1024, 64
 
     def __init__(self) -> None:
         super().__init__()
-        # With k of n kept, the k largest hold k/n of the norm^2 at least, and lose of that what int8 loses.
+        # The k largest of n elements hold at least k/n of the norm^2, less the error of int8 on them.
         kept = self.keep / self.group
         rounding = (self.keep - 1) / (4 * self.q**2 + self.keep - 1)
         self.contraction = math.sqrt(1 - kept * (1 - rounding))
@@ -268,7 +265,7 @@ class TopK(Int8):
         return super()._encode_rows(x.gather(1, places), out[:, : 4 + count])
 
     def _decode_rows(self, codes: Tensor) -> Tensor:
-        # From the bytes of a row: 4 + 9/4 count, rounded up. A last group of unknown width gets the most it may have.
+        # A row has 4 + 9/4 count bytes, rounded up. A shorter last group is decoded to the largest width it may have.
         count = (codes.shape[1] - 4) * 4 // 9
         places = sparse.unpack(codes[:, 4 + count :], count)
         values = super()._decode_rows(codes[:, : 4 + count]).view(-1, count)
@@ -292,17 +289,17 @@ assert KEYFRAME_CODEC.group == KEYFRAME_GROUP and KEYFRAME_CODEC.nbytes(KEYFRAME
 
 
 def _absmax(x: Tensor) -> float:
-    """Largest magnitude, NaN where there is one, 0 for nothing."""
+    """The largest magnitude; NaN if there is one, 0 if x is empty."""
     return x.abs().amax().item() if x.numel() else 0.0
 
 
 def _squares(x: Tensor) -> float:
-    """The sum of squares, which may be larger than float32 can say."""
+    """The sum of squares, which may be beyond the range of float32."""
     return float(torch.linalg.vector_norm(x, dtype=torch.float64).item() ** 2)
 
 
 def _aligned(codes: Tensor, dtype: torch.dtype) -> Tensor:
-    """The bytes as ``dtype``, in memory of their own: a frame need not be aligned, and is not ours."""
+    """The bytes as ``dtype``, in new memory: a frame may not be aligned, and must not change."""
     own = torch.empty(codes.numel() // dtype.itemsize, dtype=dtype, device=codes.device)
     own.view(torch.uint8).copy_(codes)
     return own

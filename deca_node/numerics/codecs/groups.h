@@ -1,12 +1,12 @@
-/* One group of the int8, int4 and topk codecs of quantize.py, compiled; that module holds the wire format and the
- * reasons. What walks over many groups includes this: codec.c, and mixing.c.
+/* One group of the int8, int4 and topk codecs. formats.py describes the wire format and its reasons. codec.c and
+ * mixing.c include this file and loop over many groups.
  *
- * Every function here gives the bits that the torch code gives. So the arithmetic is float32 throughout, in
- * the same order, and no multiplication is fused with an addition (-ffp-contract=off). A group is handled in
- * short loops over arrays that stay in the first cache; the compiler turns each into vector instructions.
+ * Every function here gives the same bits as the torch code. So all arithmetic is float32, in the same order, and no
+ * multiplication is fused with an addition (-ffp-contract=off). A group is handled in short loops over arrays that stay
+ * in the first cache; the compiler turns each loop into vector instructions.
  *
- * It is plain C11: no Python, no threads, no state, no allocation. Codes may begin at any byte, floats are aligned
- * to four.
+ * This is plain C11: no Python, no threads, no state, no allocation. Codes may begin at any byte; floats are aligned to
+ * four bytes.
  */
 
 #ifndef DECA_GROUPS_H
@@ -31,12 +31,12 @@
 
 _Static_assert(FLT_EVAL_METHOD == 0, "float arithmetic must not carry extra digits");
 
-/* Always a constant where it is passed, so that every loop is compiled for one codec and one width. */
+/* A codec's constants. Every caller passes a literal, so that each loop is compiled for one codec and one width. */
 typedef struct {
     size_t group;          /* elements per scale */
     size_t codes_per_byte; /* 1, or 2: the first half of a group in low nibbles, the second in high ones */
     float q;               /* codes are -q..q */
-    size_t every;          /* 1, or the largest of every so many are sent, with their places after the codes */
+    size_t every;          /* 1, or: of every so many elements the largest is sent, with places after the codes */
 } Codec;
 
 #define INT8 ((Codec){256, 1, 127.0f, 1})
@@ -45,20 +45,20 @@ typedef struct {
 
 enum { SCALE_BYTES = 4, GROUP_MAX = 1024, HIGHS_PER_BYTE = 4 };
 
-/* Added and subtracted, it rounds magnitudes below 2^22 to the nearest whole number, ties to even. */
+/* Adding and subtracting it rounds magnitudes below 2^22 to the nearest whole number, ties to even. */
 static const float ROUNDER = 0x1.8p23f;
 static const uint32_t INFINITY_BITS = 0x7f800000;
 
 INLINE size_t ratio_up(size_t n, size_t by) { return (n + by - 1) / by; }
 
-/* How many of a group's elements are sent. */
+/* The number of a group's elements that are sent. */
 INLINE size_t sent(Codec codec, size_t width) { return ratio_up(width, codec.every); }
 
 INLINE size_t places_bytes(Codec codec, size_t count) {
     return codec.every > 1 ? count + ratio_up(count, HIGHS_PER_BYTE) : 0;
 }
 
-/* Bytes of a group with so many elements. */
+/* Bytes of a group with width elements. */
 INLINE size_t row_bytes(Codec codec, size_t width) {
     const size_t count = sent(codec, width);
     return SCALE_BYTES + ratio_up(count, codec.codes_per_byte) + places_bytes(codec, count);
@@ -69,7 +69,7 @@ INLINE size_t bytes_of(Codec codec, size_t n) {
     return n / codec.group * row_bytes(codec, codec.group) + (rest ? row_bytes(codec, rest) : 0);
 }
 
-/* Whether a buffer of so many bytes holds elements [start, start + n). */
+/* Whether a buffer of nbytes holds elements [start, start + n). */
 INLINE bool holds(Codec codec, size_t nbytes, size_t start, size_t n) {
     return start + n >= start && bytes_of(codec, start + n) <= nbytes;
 }
@@ -78,14 +78,14 @@ INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 /* --- one group ------------------------------------------------------------------------------------- */
 
-/* Loops go straight from one of the caller's arrays to another. On the stack between them, numbers would at some
- * addresses wait for others whose addresses end in the same twelve bits, for twice the time in all. */
+/* Loops read from one of the caller's arrays and write straight to another. With a copy on the stack in between, loads
+ * wait for stores to addresses that end in the same twelve bits, which can double the time. */
 
-/* Element i of what is encoded: x, or x - x_hat where there is an x_hat. */
+/* Element i of x, or of x - x_hat if there is an x_hat. */
 INLINE float element(const float *x, const float *x_hat, size_t i) { return x_hat ? x[i] - x_hat[i] : x[i]; }
 
-/* The largest magnitude as its bits. Bits of magnitudes are ordered as the magnitudes are, and a NaN
- * stands above infinity, which no comparison of floats would give. */
+/* The bits of the largest magnitude. Bits of magnitudes have the same order as the magnitudes, and a NaN comes after
+ * infinity, which a comparison of floats cannot tell. */
 INLINE uint32_t largest_bits(const float *x, const float *x_hat, size_t width) {
     int32_t largest = 0;
     for (size_t i = 0; i < width; i++) {
@@ -98,7 +98,7 @@ INLINE uint32_t largest_bits(const float *x, const float *x_hat, size_t width) {
     return (uint32_t)largest;
 }
 
-/* How x is divided into codes; clamped: only then is there anything beyond q. */
+/* The division of x into codes. Only if clamped is set can a code be beyond q. */
 typedef struct {
     float scale, inverse;
     bool clamped;
@@ -111,14 +111,14 @@ INLINE float rounded(Codec codec, Division by, float value) {
     return code > most ? most : code < least ? least : code;
 }
 
-/* Bits of which the lowest are the code's own. */
+/* The bits of a rounded code; the lowest bits are the code itself. */
 INLINE uint32_t code_bits(float code) {
     uint32_t bits;
     memcpy(&bits, &code, sizeof bits);
     return bits;
 }
 
-/* Write the codes of x, or of x - x_hat, which x_hat then takes up. */
+/* Write the codes of x; or with x_hat those of x - x_hat, and add what they stand for to x_hat. */
 INLINE void write_codes(Codec codec, Division by, const float *restrict x, float *restrict x_hat, size_t width,
                         uint8_t *restrict codes) {
     if (codec.codes_per_byte == 1) {
@@ -143,7 +143,7 @@ INLINE void write_codes(Codec codec, Division by, const float *restrict x, float
     }
 }
 
-/* Encode x, or the difference to x_hat, into scale and codes. False, and nothing done, if it is not finite. */
+/* Encode x, or the difference to x_hat, into scale and codes. False, and nothing is changed, if it is not finite. */
 INLINE bool encode_values(Codec codec, const float *restrict x, float *restrict x_hat, size_t width,
                           uint8_t *restrict row) {
     const float scale_max = FLT_MAX / (codec.q + 1.0f);
@@ -167,14 +167,14 @@ INLINE float scale_of(const uint8_t *row) {
     return scale;
 }
 
-/* Code number b of a row, as a number; of int4 from the low nibble or from the high one. */
+/* The number in byte b of a row's codes; of int4 in the low nibble or in the high one. */
 INLINE float code_at(Codec codec, const uint8_t *row, size_t b, bool high) {
     const uint8_t code = row[SCALE_BYTES + b];
     if (codec.codes_per_byte == 1) return (float)(int8_t)code;
     return (float)((int32_t)(high ? code >> 4 : code & 15) - 8);
 }
 
-/* Decode scale and so many bytes of codes; an odd width of int4 gives one element more. */
+/* Decode the scale and so many bytes of codes; for an odd width of int4 this writes one element more. */
 INLINE void decode_values(Codec codec, const uint8_t *restrict row, size_t bytes, float *restrict x) {
     const float scale = scale_of(row);
     for (size_t b = 0; b < bytes; b++) x[b] = code_at(codec, row, b, false) * scale;
@@ -182,7 +182,7 @@ INLINE void decode_values(Codec codec, const uint8_t *restrict row, size_t bytes
         for (size_t b = 0; b < bytes; b++) x[bytes + b] = code_at(codec, row, b, true) * scale;
 }
 
-/* --- one group of which little is sent --------------------------------------------------------------- */
+/* --- one group of topk ------------------------------------------------------------------------------- */
 
 INLINE size_t count_from(const int32_t *magnitudes, size_t width, int32_t least) {
     int32_t count = 0;
@@ -190,9 +190,10 @@ INLINE size_t count_from(const int32_t *magnitudes, size_t width, int32_t least)
     return (size_t)count;
 }
 
-/* The largest bound that at least count magnitudes reach, by halving; or any that exactly count reach. */
+/* A bound that the count largest magnitudes reach, by bisection: one that exactly count magnitudes reach, or else the
+ * largest that at least count reach. */
 INLINE int32_t least_sent(const int32_t *magnitudes, size_t width, size_t count, int32_t largest) {
-    int32_t low = 0, high = largest; /* low is reached by enough; no more than high has to be tried */
+    int32_t low = 0, high = largest; /* enough magnitudes reach low; no bound above high has to be tried */
     while (low < high) {
         const int32_t middle = low + (high - low) / 2 + 1;
         const size_t found = count_from(magnitudes, width, middle);
@@ -205,7 +206,7 @@ INLINE int32_t least_sent(const int32_t *magnitudes, size_t width, size_t count,
     return low;
 }
 
-/* Places of the count largest magnitudes, rising; of equal ones the first. False if x is not finite. */
+/* Rising places of the count largest magnitudes; of equal magnitudes the first. False if x is not finite. */
 INLINE bool select_largest(const float *restrict x, size_t width, size_t count, uint16_t *restrict places) {
     int32_t magnitudes[GROUP_MAX];
     memcpy(magnitudes, x, width * sizeof *x);
@@ -231,7 +232,7 @@ INLINE void pack_places(const uint16_t *places, size_t count, uint8_t *restrict 
     }
 }
 
-/* Place number i, never above 1023, whatever the bytes are. */
+/* Place number i; it is at most 1023, whatever the bytes are. */
 INLINE size_t place(const uint8_t *bytes, size_t count, size_t i) {
     const unsigned high = bytes[count + i / HIGHS_PER_BYTE] >> 2 * (i % HIGHS_PER_BYTE) & 3;
     return bytes[i] | (size_t)high << 8;
@@ -258,7 +259,7 @@ INLINE bool encode_sparse(Codec codec, const float *restrict x, size_t width, ui
     return true;
 }
 
-/* x takes a whole group, since the width of a shorter one does not follow from its bytes. */
+/* Writes a whole group to x, because the width of a shorter group does not follow from its bytes. */
 INLINE void decode_sparse(Codec codec, const uint8_t *restrict row, size_t bytes, float *restrict x) {
     const size_t count = bytes * 4 / 9; /* a byte of code, a byte and a quarter of place, rounded up */
     const uint8_t *places = row + SCALE_BYTES + count;
@@ -277,7 +278,8 @@ INLINE void decode_row(Codec codec, const uint8_t *restrict row, size_t bytes, f
         decode_values(codec, row, bytes, x);
 }
 
-/* Encode x, or the difference to x_hat, which x_hat then takes up. False, and nothing done, if it is not finite. */
+/* Encode x; or the difference to x_hat, and add its decoded form to x_hat. False, and nothing is changed, if it is not
+ * finite. */
 INLINE bool encode_group(Codec codec, const float *restrict x, float *restrict x_hat, size_t width,
                          uint8_t *restrict row) {
     if (codec.every == 1) return encode_values(codec, x, x_hat, width, row);
@@ -290,7 +292,7 @@ INLINE bool encode_group(Codec codec, const float *restrict x, float *restrict x
     return true;
 }
 
-/* Decode group number g of a whole buffer, the last of which may be shorter. */
+/* Decode group number g of a whole buffer; the last group may be shorter. */
 INLINE void decode_group(Codec codec, const uint8_t *restrict bytes, size_t nbytes, size_t g, float *restrict x) {
     const size_t whole = row_bytes(codec, codec.group), left = nbytes - g * whole;
     if (left >= whole)
@@ -299,17 +301,17 @@ INLINE void decode_group(Codec codec, const uint8_t *restrict bytes, size_t nbyt
         decode_row(codec, bytes + g * whole, left - SCALE_BYTES, x);
 }
 
-/* Where the group of element start ends, or stop. */
+/* The end of the group of element start, or stop if that is smaller. */
 INLINE size_t end_of_group(Codec codec, size_t start, size_t stop) {
     return smaller(stop, (start / codec.group + 1) * codec.group);
 }
 
-/* Whether [start, end) is a whole group, every element of which has a code. */
+/* Whether [start, end) is a whole group, and each of its elements has a code. */
 INLINE bool whole_and_dense(Codec codec, size_t start, size_t end) {
     return codec.every == 1 && end - start == codec.group;
 }
 
-/* e += q_j - q_i for elements [start, end) of one group; e are those alone. */
+/* e += q_j - q_i for elements [start, end) of one group; e holds these elements only. */
 INLINE void add_group(Codec codec, const uint8_t *theirs, size_t theirs_bytes, const uint8_t *ours, size_t ours_bytes,
                       size_t start, size_t end, float *restrict e) {
     const size_t g = start / codec.group, lead = start % codec.group;
@@ -329,7 +331,7 @@ INLINE void add_group(Codec codec, const uint8_t *theirs, size_t theirs_bytes, c
     for (size_t i = 0; i < end - start; i++) e[i] += q_j[lead + i] - q_i[lead + i];
 }
 
-/* Whether an encoder writes such codes: never -q - 1, which is -128 or a nibble of 0. */
+/* Whether an encoder can write these codes: it never writes -q - 1, which is -128 or a nibble of 0. */
 INLINE bool codes_fit(Codec codec, const uint8_t *codes, size_t bytes) {
     unsigned beyond = 0;
     if (codec.codes_per_byte == 1)
@@ -339,7 +341,7 @@ INLINE bool codes_fit(Codec codec, const uint8_t *codes, size_t bytes) {
     return !beyond;
 }
 
-/* The scale of a row as its bits; all bits set where no encoder writes such a row. */
+/* The bits of a row's scale; all bits are set if no encoder writes such a row. */
 INLINE uint32_t checked_scale(Codec codec, const uint8_t *row, size_t width) {
     const float scale_max = FLT_MAX / (codec.q + 1.0f);
     const size_t count = sent(codec, width);
@@ -347,18 +349,18 @@ INLINE uint32_t checked_scale(Codec codec, const uint8_t *row, size_t width) {
     memcpy(&scale, row, SCALE_BYTES);
     memcpy(&most, &scale_max, sizeof most);
     if (!codes_fit(codec, row + SCALE_BYTES, ratio_up(count, codec.codes_per_byte))) return UINT32_MAX;
-    /* Bits of positive floats are ordered as the floats are; a sign, infinity and NaN stand above them. */
+    /* Bits of positive floats have the same order as the floats; negative floats, infinity and NaN come after them. */
     if (scale > most || (codec.every > 1 && !places_rise(row + SCALE_BYTES + count, count, width))) return UINT32_MAX;
     return scale;
 }
 
-/* --- memory ahead -------------------------------------------------------------------------------------- */
+/* --- prefetching --------------------------------------------------------------------------------------- */
 
 enum { CACHE_LINE = 64, AHEAD_BYTES = 2048 };
 
-/* Ask for what stands a little behind a group, where several arrays are gone through at once, from which the processor
- * by itself learns too late to read ahead. A hint only, so it may lie beyond the end. It was measured for each kernel:
- * encoding and decoding are fastest without. */
+/* Prefetch memory a little beyond a group. A loop over several arrays at once needs it, because the processor notices
+ * too late by itself that it should read ahead. It is only a hint, so the address may be beyond the end. Measured for
+ * each kernel: encoding and decoding are fastest without it. */
 INLINE void ask_ahead(const float *x, size_t width) {
     for (size_t at = 0; at < width * sizeof *x; at += CACHE_LINE)
         __builtin_prefetch((const void *)((uintptr_t)x + AHEAD_BYTES + at));

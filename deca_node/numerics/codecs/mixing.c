@@ -1,16 +1,16 @@
-/* Mixing in one pass: what flows brought moves the differences of their edges and the parameters.
+/* The mix in one pass: flows change the differences of their edges, and the parameters.
  *
  *     for every flow, in order     e_ij += q_j - q_i      E += share e_ij
  *                                  x    += E
  *
- * Every array is read and written once, where one pass per flow and operation would fetch each from memory
- * several times. What deca.py and flows.py say of it in torch is what comes out here, bit for bit; only the sums of
- * squares, which are figures for people, may be rounded otherwise.
+ * Every array is read and written once. With one pass per flow and operation each array would be fetched from memory
+ * several times. The bits are those of the torch code in deca.py and flows.py. Only the sums of squares, which are
+ * figures for people, may be rounded differently.
  */
 
 #include "groups.h"
 
-/* As native.py lays it out. Several flows may be of one edge, and then have one e. */
+/* The same layout as in native.py. Several flows may belong to one edge; they share its e. */
 typedef struct {
     const uint8_t *theirs; /* codes of the whole block */
     size_t theirs_bytes;
@@ -18,13 +18,13 @@ typedef struct {
     size_t ours_bytes;
     float *e; /* e_ij of the whole block */
     size_t n;
-    float share;   /* gamma_c w_ij; of a flow without a share x takes nothing */
-    uint32_t last; /* whether no other flow of its edge comes behind it */
+    float share;   /* gamma_c w_ij; with a share of 0 the flow does not change x */
+    uint32_t last; /* whether this is the last flow of its edge */
 } Flow;
 
 enum { LANES = 16 };
 
-/* A sum of squares as the processor adds it, in as many sums as fit a vector. */
+/* A sum of squares in LANES partial sums, so that the compiler can use vectors. */
 typedef struct {
     float lanes[LANES];
 } Squares;
@@ -53,8 +53,8 @@ INLINE bool flows_fit(Codec codec, const Flow *flows, size_t count, size_t start
 
 enum { OF_EACH, OF_SUM, OF_FLOW, SUMS };
 
-/* Elements [start, start + n) of the block: x are those alone, and so is E, if there is one. To sums are added the
- * squares of every edge's e, of the sum of these, and of E. */
+/* Mix elements [start, start + n) of the block. x holds these elements only, and so does E, if there is one. Added to
+ * sums are the squares of every edge's e, of the sum of these, and of E. */
 INLINE bool mix(Codec codec, const Flow *flows, size_t count, size_t start, float *restrict x, size_t n,
                 float *restrict E, size_t n_E, double *sums, size_t n_sums) {
     if (!flows_fit(codec, flows, count, start, n) || (n_E && n_E != n) || n_sums != SUMS) return false;
@@ -71,7 +71,7 @@ INLINE bool mix(Codec codec, const Flow *flows, size_t count, size_t start, floa
             const float share = flow->share;
             ask_ahead(e, codec.group);
             add_group(codec, flow->theirs, flow->theirs_bytes, flow->ours, flow->ours_bytes, start, end, e);
-            if (share != 0.0f && !any) /* the first is not added to zero, which would make 0.0 of -0.0 */
+            if (share != 0.0f && !any) /* not added to zero, which would turn -0.0 into 0.0 */
                 for (size_t i = 0; i < width; i++) added[i] = e[i] * share;
             else if (share != 0.0f)
                 for (size_t i = 0; i < width; i++) added[i] += e[i] * share;

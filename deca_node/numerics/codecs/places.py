@@ -1,8 +1,8 @@
-"""Which few elements of a group are worth sending, and how their places are written.
+"""Selects the few elements of a group that topk sends, and writes their places.
 
-Ten bits say where in a group of up to 1024 an element stands. They are written as a byte each for the low eight,
-then a byte for every four elements with their high two, the first in the lowest bits. Places come in rising order,
-so a set of them has one spelling, and a duplicate is seen by comparing neighbours.
+A place in a group of up to 1024 elements has ten bits. First comes a byte per element with the low eight bits, then a
+byte for every four elements with their high two bits, the first element in the lowest bits. Places rise, so a set of
+places has one encoding, and a duplicate is found by comparing neighbours.
 """
 
 import torch
@@ -19,7 +19,7 @@ def nbytes(count: int) -> int:
 def select(x: Tensor, count: int) -> Tensor:
     """Places of the ``count`` largest magnitudes in each row of x (float32 [groups, width]), rising.
 
-    int64 [groups, count]. Of equal magnitudes those that stand first are taken, and NaN before all others.
+    Returns int64 [groups, count]. Of equal magnitudes the first are taken, and NaN before all others.
     """
     largest_first = x.abs().sort(dim=1, descending=True, stable=True).indices
     return largest_first[:, :count].sort(1).values
@@ -42,7 +42,7 @@ def unpack(packed: Tensor, count: int) -> Tensor:
 
 
 def rising(places: Tensor, width: int) -> bool:
-    """Whether places are such as :func:`select` gives for rows of this width: within it, in order, none twice."""
+    """Whether :func:`select` can give these places for rows of this width: within it, rising, none twice."""
     if places.numel() == 0:
         return True
     return bool((places[:, 1:] > places[:, :-1]).all() and (places[:, -1] < width).all())

@@ -1,7 +1,7 @@
-"""The kernels behind :mod:`deca_node.numerics.codecs.fused`; this needs Triton, which comes with torch's CUDA builds.
+"""The Triton kernels behind :mod:`deca_node.numerics.codecs.fused`. Triton comes with torch's CUDA builds.
 
-Arithmetic is float32 in the order of ``quantize.py`` and ``codec.c``: divisions round to nearest (``div_rn``), and
-launches turn the fusing of multiplications with additions off, so that the bits are those of the torch code.
+Arithmetic is float32 in the order of ``formats.py`` and ``codec.c``, so that the bits are those of the torch code.
+Divisions round to nearest (``div_rn``), and launches turn off the fusing of multiplications with additions.
 """
 
 import triton  # type: ignore[import-not-found, unused-ignore]
@@ -30,10 +30,10 @@ def encode_difference(
 ) -> None:
     """q = Q(x - x^), x^ += q, for whole groups, ROWS of them per program.
 
-    x and x^ are float32 [groups * GROUP]; ``scales`` (float32) and ``codes`` (uint8) point to the same bytes.
-    Groups that are not finite are left as they are, and ``bad`` (int32 [1]) becomes 1.
+    x and x^ are float32 [groups * GROUP]; ``scales`` (float32) and ``codes`` (uint8) point to the same bytes. A group
+    that is not finite is not encoded, its x^ stays, and ``bad`` (int32 [1]) becomes 1.
     """
-    # Two halves of a group beside each other: what one byte of int4 holds.
+    # Both halves of a group are handled together: one byte of int4 holds an element of each.
     HALF: tl.constexpr = GROUP // 2
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     low = row[:, None] * GROUP + tl.arange(0, HALF)[None, :]
@@ -77,7 +77,7 @@ def add_difference(
     PACKED: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    """e += q_j - q_i: e is float32 [n], its first element number ``start`` of what both buffers' ``nbytes`` hold."""
+    """e += q_j - q_i: e is float32 [n], and its first element is number ``start`` of both buffers of ``nbytes``."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     there = i < n
     group, within = (start + i) // GROUP, (start + i) % GROUP
@@ -101,7 +101,7 @@ def _decoded(
     scale = tl.load(scales + group * (ROW_BYTES // 4), mask=there, other=0.0)
     row = codes + group * ROW_BYTES + SCALE_BYTES
     if PACKED:
-        # The last group may be shorter, and then is folded in the middle of what there is.
+        # The last group may be shorter; its halves then divide its own elements.
         half = tl.minimum(nbytes - group * ROW_BYTES - SCALE_BYTES, GROUP // 2)
         high = within >= half
         byte = tl.load(row + tl.where(high, within - half, within), mask=there, other=0).to(tl.int32)

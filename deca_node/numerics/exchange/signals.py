@@ -1,8 +1,8 @@
-"""Moment-discrepancy signals: what tells neighbours' moments apart, in a byte per 256 elements.
+"""Moment-discrepancy signals: the difference between neighbours' moments, in a byte per 256 elements.
 
-Where nodes see different data their second moments differ, and then their preconditioned steps have no common
-fixed point (Chen et al., arXiv 2109.03194). So an update may bring along what its sender's moments look like
-after the half step, and both ends of an edge draw theirs together, after the fold::
+Nodes with different data have different second moments, and then their preconditioned steps have no common fixed point
+(Chen et al., arXiv 2109.03194). So an update may carry a summary of its sender's moments after the half step. After the
+fold both ends of an edge draw their moments together::
 
     v-signal   v~ = mean of v_half over each group of 256 elements of the block's vector
                float32 L, the largest log2 v~ | one byte c per group: v~ = 2^(L - 40 (255 - c) / 254), c = 0: v~ = 0
@@ -12,29 +12,28 @@ after the half step, and both ends of an edge draw theirs together, after the fo
     m+ <- m+ +    gamma_c sum_j w_ij (m~_j - m~_i)
     v+ <- max(v+, gamma_c sum_j w_ij (m~_j - m~_i)^2 c2 / c1^2)                     only with an m-signal
 
-Without its bounds b(r) = r - 1 is gossip of the group means: what one end gains, w_ij (v~_j - v~_i), the other
-loses. But a group that (nearly) never gets a gradient on one node, such as the embedding of a token that is
-not in its data, takes without limit and cannot grow by what it takes: where v~_i = 0 there is no shape
-to scale. The rich side would lose a share of its v at every exchange, for nothing, until its steps blow up; and
-a ratio of 10^16, applied to a v that meanwhile took up a gradient, is a v of 10^16. So an edge moves at most three
-times what its poorer end has: 3 min(v~_i, v~_j), seen alike from both ends. What is gained is still what is
-lost, and since sum_j w_ij <= 1, v never changes by more than a factor of 4 at once.
+**The bounds of b.** Without bounds b(r) = r - 1 is gossip of the group means: one end gains w_ij (v~_j - v~_i) and the
+other end loses as much. But a group may (nearly) never get a gradient on one node, such as the embedding of a token
+that is not in the node's data. That group would take without limit and not grow, because v~_i = 0 has no shape to
+scale. The richer end would lose a share of its v at every exchange, for nothing, until its steps blow up. And a ratio
+of 10^16, applied to a v that has taken up a gradient meanwhile, is a v of 10^16. So an edge moves at most three times
+the v of its poorer end: 3 min(v~_i, v~_j), which both ends compute alike. One end still gains as much as the other
+loses. Since sum_j w_ij <= 1, v never changes by more than a factor of 4 at once.
 
-No factor makes anything of v = 0, though, and an m that came from elsewhere divided by sqrt(0) + eps is a step
-without measure: m mixed without v diverges, and in such coordinates v is not mixed. Hence the last line: v
-is at least the spread of the neighbours' m around ours, in the units of v (c1 and c2 are the bias corrections). By
-Jensen's inequality the square of what m gained is not above that sum, so what an exchange adds to m^ / sqrt(v^) is
-at most 1. Where all nodes agree nothing is lifted.
+**The floor of v.** A factor cannot change v = 0, and an m that came from a neighbour, divided by sqrt(0) + eps, is a
+step of any size: m mixed without v diverges. Hence the last line: v is at least the spread of the neighbours' m around
+ours, in the units of v (c1 and c2 are the bias corrections). By Jensen's inequality the square of the gain of m is at
+most that sum, so an exchange adds at most 1 to m^ / sqrt(v^). If all nodes agree, v is not lifted.
 
-With ``robust = clip`` a neighbour may be hostile. b is bounded as it is, but one that claims too much at every
-exchange would raise v by a factor of 1 + 3 w_ij each time. So of d signals b counts as if it were not beyond the
-(f+1)-th smallest and the (f+1)-th largest of its group: then an honest neighbour is at least as far out. With fewer
-than 2 f + 1 signals nothing is corrected. And (m~_j - m~_i) counts within +- clip_radius c1 (sqrt(v / c2) + eps)
-element by element, that many steps; so the last line lifts v to no more than about clip_radius^2 of itself.
+**Hostile neighbours**, with ``robust = clip``. A neighbour that claims too much at every exchange would raise v by a
+factor of 1 + 3 w_ij each time, in spite of the bounds. So of d signals no b counts beyond the (f+1)-th smallest or the
+(f+1)-th largest of its group: then an honest neighbour is at least as far out. With fewer than 2 f + 1 signals nothing
+is corrected. And (m~_j - m~_i) counts within +- clip_radius c1 (sqrt(v / c2) + eps) element by element, which is
+clip_radius steps. So the last line lifts v to no more than about clip_radius^2 of itself.
 
-Both ends compare codes of one and the same exchange, so a late edge is as consistent as one in time; of several
-late ones the newest counts. gamma_c damps what is late here as it does in the mixing of x. v, not the
-bias-corrected v^, is what is compared: at one step the correction is the same on all nodes.
+**Late edges.** Both ends compare codes of the same exchange, so a late edge is as consistent as one in time. Of several
+late signals the newest counts. gamma_c damps late signals as it damps late flows of x. The signals compare v, not the
+bias-corrected v^: at one step the correction is the same on all nodes.
 """
 
 import math
@@ -53,19 +52,19 @@ from deca_node.protocol.errors import WireError
 
 V_GROUP = 256
 OCTAVES = 40.0
-"""The range of the v-signal: a group whose mean lies further below the largest counts as zero."""
+"""The range of the v-signal: a group whose mean is further below the largest mean counts as zero."""
 
 CODE_OCTAVES = OCTAVES / 254
 """From one code to the next: a factor of 1.115 in v, of 1.056 in the step."""
 
 POORER_SHARE_MAX = 3.0
-"""An edge moves at most so many times what its poorer end has."""
+"""An edge moves at most so many times the v of its poorer end."""
 
 M_CODEC = CODECS["int8"]
 
 _HEADER = struct.Struct("<f")
 _LOG2_MIN, _LOG2_MAX = -150.0, 128.0
-"""Of float32 numbers, denormals included."""
+"""The range of log2 of float32 numbers, denormals included."""
 
 
 class Moved(NamedTuple):
@@ -85,14 +84,14 @@ class Moved(NamedTuple):
 
 
 def v_nbytes(elements: int) -> int:
-    """Bytes of the v-signal: 0.4 % of what int8 takes for the parameters."""
+    """Bytes of the v-signal of so many elements: 0.4 % of their int8 codes."""
     return _HEADER.size + -(-elements // V_GROUP)
 
 
 def encode_v(v: Tensor, out: Tensor) -> None:
     """Write the v-signal of ``v`` (float32 [n], not negative) into ``out`` (uint8 [v_nbytes(n)]).
 
-    Raises NotFiniteError where a mean is NaN or infinite, as it is above 1e36, where 256 of them overflow.
+    Raises NotFiniteError if a mean is NaN or infinite; above 1e36 the sum of a group overflows.
     """
     means = group_means(v)
     largest = means.amax().item()
@@ -109,7 +108,7 @@ def encode_v(v: Tensor, out: Tensor) -> None:
 
 
 def check_v(codes: Tensor, elements: int, sender: str) -> None:
-    """Raise WireError where ``codes`` are not a v-signal of ``elements`` numbers."""
+    """Raise WireError if ``codes`` are not a v-signal of ``elements`` numbers."""
     if codes.numel() != v_nbytes(elements):
         words = f"{sender} sent {codes.numel()} bytes of v-signal for {elements} elements"
         raise WireError("bad-length", f"{words}, which take {v_nbytes(elements)}")
@@ -119,14 +118,14 @@ def check_v(codes: Tensor, elements: int, sender: str) -> None:
 
 
 def decode_v(codes: Tensor, device: torch.device) -> Tensor:
-    """log2 of the group means, float32 [groups] on ``device``; minus infinity where a mean counts as zero."""
+    """log2 of the group means, float32 [groups] on ``device``; minus infinity for a mean that counts as zero."""
     c = codes[_HEADER.size :].to(device).float()
     logs = (c - 255.0).mul_(CODE_OCTAVES).add_(_top(codes))
     return logs.masked_fill_(c == 0.0, -math.inf)
 
 
 def rms_v(codes: Tensor) -> float:
-    """The root of the mean second moment, over groups: a size in units of the gradient."""
+    """The root of the mean second moment over all groups: a size in units of the gradient."""
     logs = decode_v(codes, codes.device).double()
     return math.sqrt(torch.exp2(logs).mean().item()) if logs.numel() else 0.0
 
@@ -146,15 +145,15 @@ def _top(codes: Tensor) -> float:
 
 
 def bounded(r: Tensor) -> Tensor:
-    """b(r) = max(min(r - 1, 3), -3 r) for ratios r >= 0, infinity included: r - 1 where r is in [1/4, 4]."""
+    """b(r) = max(min(r - 1, 3), -3 r) for ratios r >= 0, infinity included. For r in [1/4, 4] it is r - 1."""
     return torch.maximum((r - 1.0).clamp_(max=POORER_SHARE_MAX), -POORER_SHARE_MAX * r)
 
 
 class Correction:
-    """What the newest signals of all edges make of the moments that are carried on; one for every fold.
+    """The correction of the folded moments by the newest signals of all edges; one for every fold.
 
-    ``share`` is gamma_c, and ``counts`` are those of the half step. ``factors`` (float32 [groups]) is what v is
-    multiplied with. ``clip`` and ``epsilon`` bound what hostile neighbours can do; see the module's docstring.
+    ``share`` is gamma_c, and ``counts`` are those of the half step. v is multiplied by ``factors`` (float32 [groups]).
+    ``clip`` and ``epsilon`` limit hostile neighbours, as the module's docstring explains.
     """
 
     def __init__(
@@ -180,7 +179,7 @@ class Correction:
             self.factors.add_(b, alpha=share * edge.weight)
 
     def _drawn(self, device: torch.device) -> Sequence[Tensor]:
-        """b(v~_j / v~_i) of every edge; with a clip none lies beyond the (f+1)-th from either end."""
+        """b(v~_j / v~_i) of every edge; with a clip no b counts beyond the (f+1)-th from either end."""
         found = []
         for edge in self._moved:
             ours, theirs = decode_v(edge.v_ours, device), decode_v(edge.v_theirs, device)
@@ -202,7 +201,10 @@ class Correction:
         return self._mixed(scaled, self._reach(moments.v), start, stop)
 
     def _reach(self, v: Tensor) -> Tensor | None:
-        """How far a neighbour's m counts from ours, clip_radius steps of c1 (sqrt(v / c2) + eps); None: however far."""
+        """The largest difference between a neighbour's m and ours that counts; None if any difference counts.
+
+        It is clip_radius steps of c1 (sqrt(v / c2) + eps), float32 with the shape of v.
+        """
         if self._clip is None:
             return None
         steps = (v / self._counts.c2).sqrt_().add_(self._epsilon)

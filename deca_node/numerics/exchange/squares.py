@@ -1,4 +1,4 @@
-"""Sums of squares, slice by slice, for figures that are an RMS over a whole block."""
+"""Sums of squares, added slice by slice: an RMS over a whole block is made of them."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Squares:
-    """Sums of squares by name, kept on the device so that a slice costs no wait for it."""
+    """Sums of squares by name. They are kept on the device, so that no slice waits for it."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -15,21 +15,21 @@ class Squares:
         self._elements: dict[str, int] = {}
 
     def add(self, name: str, x: Tensor) -> None:
-        """Add those of x, float32 [n]."""
+        """Add the squares of x, float32 [n]."""
         self.add_sum(name, square(x), x.numel())
 
     def add_sum(self, name: str, total: Tensor, elements: int) -> None:
-        """Add what the squares of so many elements come to, float64 []."""
+        """Add the sum of the squares of so many elements, float64 []."""
         if name not in self._sums:
             self._sums[name] = torch.zeros((), dtype=torch.float64, device=self._device)
         self._sums[name] += total
         self._elements[name] = self._elements.get(name, 0) + elements
 
     def roots(self) -> dict[str, float]:
-        """The RMS of everything that was added, by name."""
+        """The RMS by name, over all elements that were added."""
         return {name: math.sqrt(total.item() / self._elements[name]) for name, total in self._sums.items()}
 
 
 def square(x: Tensor) -> Tensor:
-    """Sum of squares of x, float32 [n], as a float64 scalar on its device."""
+    """The sum of squares of x (float32 [n]) as a float64 scalar on its device."""
     return torch.dot(x, x).double()

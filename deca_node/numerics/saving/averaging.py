@@ -1,9 +1,9 @@
-"""The mean of several copies of one model, made from their files, a slice of a tensor at a time.
+"""The mean of several copies of one model, computed from their files, one slice of a tensor at a time.
 
-While members disagree their mean is better than any of them, and after a run was cut short it is what the final flush
-would have come to. Nothing is loaded as a model: names, types and shapes are compared in the files' headers, then every
-tensor is read in slices from all copies at once, added up in float64 and written rounded to its own type. So memory
-stays at a few slices, whatever the model's size.
+While members disagree, their mean is better than each of them. After a run that was cut short, the mean is the model
+that the final flush would have reached. No copy is loaded as a model: names, types and shapes are compared in the
+files' headers. Then every tensor is read in slices from all copies at once, added in float64, and written rounded to
+its own type. So memory stays at a few slices, whatever the model's size.
 """
 
 import contextlib
@@ -24,16 +24,19 @@ from deca_node.storage.durable import replace_folder, write_file
 from deca_node.storage.model_files import StoredTensor, read_header, read_headers, read_json, weight_files
 
 SLICE_ELEMENTS = 1 << 20
-"""So many numbers of each copy are in memory at a time, or one row where rows are longer."""
+"""Elements of each copy in memory at a time; a row with more elements is read whole."""
 UNLIKE = {"transformers_version", "_name_or_path"}
-"""What may differ between two config.json of one model."""
+"""Keys that may differ between two config.json of one model."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
 class Averaged:
-    """``distance`` is the consensus distance of the copies: the root mean square, over all numbers and copies, of a
-    copy's distance from the mean; ``tensors`` were averaged, ``elements`` numbers in all."""
+    """The result of an average: ``tensors`` tensors with ``elements`` elements in all.
+
+    ``distance`` is the consensus distance of the copies: the RMS, over all elements and copies, of the difference
+    between a copy and the mean.
+    """
 
     copies: int
     tensors: int
@@ -42,10 +45,10 @@ class Averaged:
 
 
 def average(copies: Sequence[Path], out: Path, report: ProgressReport = lambda done, total: None) -> Averaged:
-    """Write the mean of ``copies``, folders of Hugging Face checkpoints, to the new folder ``out``.
+    """Write the mean of ``copies``, folders of Hugging Face checkpoints, to the folder ``out``.
 
-    What is no weight (config, tokenizer) is taken from the first. Raises MismatchError where they are not copies of
-    one model, ModelError where one is damaged, StorageError where ``out`` cannot be written.
+    Config and tokenizer are those of the first copy. ``report`` takes (done, total) in elements. Raises MismatchError
+    if the folders are not copies of one model, ModelError if one is damaged, StorageError if ``out`` cannot be written.
     """
     stored = [read_headers(folder) for folder in copies]
     for folder, tensors in zip(copies[1:], stored[1:], strict=True):
@@ -79,7 +82,7 @@ def _check_alike(
 
 
 def _check_same_files(first: Path, other: Path) -> None:
-    """The same architecture, and the same tokenizer where there is one in both."""
+    """Raise MismatchError unless config.json, and tokenizer.json if both have one, are the same."""
     ours, theirs = (read_json(folder / "config.json", f"{folder} holds no config.json") for folder in (first, other))
     for key in sorted((ours.keys() | theirs.keys()) - UNLIKE):
         if ours.get(key) != theirs.get(key):
@@ -97,7 +100,7 @@ def _sum(path: Path) -> str | None:
 
 
 class _Mean:
-    """Reads the copies side by side; each tensor through the file that holds it in that copy."""
+    """Reads the copies side by side, and each tensor from the file that holds it in its copy."""
 
     def __init__(
         self, stored: Sequence[Mapping[str, StoredTensor]], stack: contextlib.ExitStack, report: ProgressReport
@@ -111,7 +114,7 @@ class _Mean:
         self._squares = 0.0
 
     def write(self, layout: Path, out: Path) -> None:
-        """Write the tensors of the file ``layout``, in its order and with its header, averaged."""
+        """Write the averaged tensors of the file ``layout``, in its order and with its header."""
         tensors = read_header(layout)
         with layout.open("rb") as file:
             head = file.read(8)
@@ -120,7 +123,7 @@ class _Mean:
         write_file(out, self._chunks([head, header], sorted(tensors, key=begin.__getitem__)))
 
     def outcome(self, copies: int) -> Averaged:
-        """What became of it."""
+        """The facts about the average, once all files are written."""
         distance = math.sqrt(self._squares / max(self._done * copies, 1))
         return Averaged(copies, self._tensors, self._done, distance)
 
@@ -159,7 +162,7 @@ class _Mean:
 
 
 def _rows(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Ranges of the first dimension, each of about ``SLICE_ELEMENTS`` numbers; one of no meaning for a scalar."""
+    """Ranges of the first dimension with about ``SLICE_ELEMENTS`` elements each; a single dummy range for a scalar."""
     if not shape:
         yield 0, 1
         return

@@ -1,9 +1,9 @@
-"""Writing down where a node stands, and going on from there: the side of checkpoints that knows tensors.
+"""Writes checkpoints of a node's state, and restores from them: the part of checkpoints that handles tensors.
 
-What is written and what must be sound to be used is :mod:`deca_node.storage.manifest`'s. Since blocks change one at
-a time, a checkpoint writes the blocks that were frozen since the one before it, and within a visit the active block's
-master and moments. What runs through the whole run beside that is small: the place in the data, and the state of
-random generators. Going on is bit-exact on a CPU::
+:mod:`deca_node.storage.manifest` defines the files of a checkpoint and decides which checkpoint is sound. Blocks change
+one at a time. So a checkpoint writes the blocks that were frozen since the checkpoint before it and, within a visit,
+the active block's master and moments. The rest of the state is small: the place in the data, and the states of random
+generators. A restored run continues bit for bit on a CPU::
 
     frozen blocks   their values in the model's dtype, and Q8(x - x0) for late nodes
     active block    master, m, v, counts; no x^ and no e_ij, because edges end with the process
@@ -47,7 +47,7 @@ from deca_node.storage.manifest import (
 
 
 class Moving(NamedTuple):
-    """What moves with every step, beside the blocks."""
+    """The state that changes with every step, beside the frozen blocks."""
 
     position: Step
     engine: BlockEngine | None
@@ -56,29 +56,29 @@ class Moving(NamedTuple):
 
 
 class Versions:
-    """Which activation each block was last frozen at, and which of these versions are on the disk."""
+    """The activation after which each block was last frozen, and which of these versions are on the disk."""
 
     def __init__(self) -> None:
         self.stored: dict[str, StoredBlock] = {}
         self.fresh: dict[str, int] = {}
-        """Blocks that are frozen now, and changed since they were last written."""
+        """Blocks that are frozen and have changed since they were last written, with their activations."""
 
     def frozen(self, block: Block, activation: int) -> None:
-        """The model holds this version of the block now."""
+        """Record that the model holds this version of the block now."""
         self.fresh[block.name] = activation
 
     def thawed(self, block: Block) -> None:
-        """What the model held of the block that was not written is gone."""
+        """Record that a version of the block that was not written is gone."""
         self.fresh.pop(block.name, None)
 
     def has(self, block: Block, activation: int) -> bool:
-        """Whether this version is on the disk, and a checkpoint holds its sums."""
+        """Whether this version is on the disk and named by a checkpoint."""
         stored = self.stored.get(block.name)
         return stored is not None and stored.activation == activation
 
 
 class Checkpoints:
-    """Those of one node, in its folder."""
+    """The checkpoints of one node, in its folder."""
 
     def __init__(
         self, directory: Path, agreement: Agreement, model: nn.Module, blocks: Sequence[Block], start: StartValues
@@ -91,10 +91,11 @@ class Checkpoints:
         self._start = start
 
     def write(self, moving: Moving, now: float) -> tuple[Path, int]:
-        """Make a checkpoint, and delete what it makes superfluous; returns its folder, and the bytes written.
+        """Write a checkpoint, and delete the files that no kept checkpoint needs; returns its folder and the bytes
+        written.
 
-        Raises OSError or StorageError where the disk refuses; the checkpoint before it stands then, and nothing else
-        is left. ``now`` is in Unix seconds.
+        ``now`` is in Unix seconds. Raises OSError or StorageError if the disk fails; then the checkpoint before it is
+        still there, and nothing else is left.
         """
         try:
             written = {name: self._write_block(self._blocks[name], at) for name, at in self.versions.fresh.items()}
@@ -108,9 +109,9 @@ class Checkpoints:
         return folder, sum(part.value.bytes + part.delta.bytes for part in written.values()) + active
 
     def restore(self, manifest: Manifest) -> None:
-        """Give the model, which still is what the run starts from, the blocks of a sound checkpoint.
+        """Copy the blocks of a sound checkpoint into the model, which must still be the model that the run starts from.
 
-        Raises StorageError where a file does not fit the model.
+        Raises StorageError if a file does not fit the model.
         """
         visited = {*manifest.blocks, *([manifest.active.block] if manifest.active else [])}
         if unknown := visited - self._blocks.keys():
@@ -122,7 +123,7 @@ class Checkpoints:
 
     @torch.no_grad()
     def reread(self, block: Block) -> None:
-        """Give the model the version of a block that is on the disk. Raises StorageError."""
+        """Copy the version of a block that is on the disk into the model. Raises StorageError."""
         copy_into(block_tensors(self._model, block), self._directory / self.versions.stored[block.name].value.file)
         self.versions.thawed(block)
 
@@ -150,7 +151,7 @@ class Checkpoints:
         return folder, active.file.bytes if active else 0
 
     def _prune(self) -> None:
-        # What cannot be deleted now is superfluous the next time as well.
+        # Files that cannot be deleted now are deleted after a later checkpoint.
         with contextlib.suppress(OSError):
             prune(self._directory)
 
@@ -162,7 +163,7 @@ def place_of(batches: Batches) -> DataPlace:
 
 
 def restore_place(batches: Batches, place: DataPlace, note: Note) -> None:
-    """Go to a place in the data. Where the data has changed since, a fresh epoch begins, and a warning says so."""
+    """Go to a place in the data. If the data has changed since, a fresh epoch begins, with a warning."""
     if batches.sequences == place.sequences:
         batches.restore(Cursor(place.epoch, place.position))
         return
@@ -175,7 +176,8 @@ def restore_place(batches: Batches, place: DataPlace, note: Note) -> None:
 
 
 def rng_states(device: torch.device) -> dict[str, str]:
-    """The states of torch's random generators, in base64: dropout draws from the one of the model's device."""
+    """The states of torch's random generators in base64, by kind of device. Dropout draws from that of the model's
+    device."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
@@ -183,9 +185,9 @@ def rng_states(device: torch.device) -> dict[str, str]:
 
 
 def restore_rng(states: Mapping[str, str], device: torch.device) -> None:
-    """The inverse of :func:`rng_states`; a generator of another kind of device than today's stays as it is.
+    """The inverse of :func:`rng_states`; the state of a kind of device that is not used now is ignored.
 
-    Raises StorageError where a state is of another version of torch.
+    Raises StorageError if a state does not fit this version of torch.
     """
     try:
         for name, text in states.items():

@@ -1,8 +1,8 @@
-"""A block version as a file that travels: Q8(x - x0), the keyframe codec's bytes and nothing else.
+"""A block version as a file that travels: Q8(x - x0) in the keyframe's codec, and nothing else.
 
-Donors serve these files to nodes that were away or come late. x is what the model holds once the block is frozen, in
-the model's dtype. Both directions go a segment at a time: a segment is whole groups of the codec, so the file is
-what one encoding of the whole block would be, and no vector of the block's size is made.
+Donors serve these files to nodes that were away or join late. x are the values of the frozen block in the model's
+dtype. Files are written and read in segments. A segment has whole groups of the codec, so the file is equal to one
+encoding of the whole block, and no vector of the block's size is made.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ class Segment(NamedTuple):
 
 @torch.no_grad()
 def delta_chunks(model: nn.Module, block: Block, origin: Origin) -> Iterator[memoryview]:
-    """The bytes of the block's delta file. Raises NotFiniteError where the block has diverged."""
+    """The bytes of the block's delta file, in segments. Raises NotFiniteError if the block has diverged."""
     parameters = block_tensors(model, block)
     values = origin_from(spans(model, block), parameters.__getitem__)
     for start, stop in _segments(block):
@@ -43,8 +43,10 @@ def delta_chunks(model: nn.Module, block: Block, origin: Origin) -> Iterator[mem
 
 @torch.no_grad()
 def check_delta(path: Path, model: nn.Module, block: Block) -> None:
-    """Read it once without using it. Raises WireError where it is no delta of this block; StorageError where it
-    cannot be read."""
+    """Check a delta file without using it.
+
+    Raises WireError if it is not a delta of this block, and StorageError if it cannot be read.
+    """
     largest = min(torch.finfo(tensor.dtype).max for tensor in block_tensors(model, block).values()) / 2
     for segment in _read(path, block):
         if KEYFRAME_CODEC.largest(segment.codes, segment.stop - segment.start, str(path)) > largest:
@@ -53,7 +55,7 @@ def check_delta(path: Path, model: nn.Module, block: Block) -> None:
 
 @torch.no_grad()
 def apply_delta(path: Path, model: nn.Module, block: Block, origin: Origin) -> None:
-    """Make the frozen block x0 + delta, in the model's dtype. Raises as :func:`check_delta` does for a bad length."""
+    """Set the frozen block to x0 + delta, in the model's dtype. Raises as :func:`check_delta` does for a bad length."""
     parameters, layout = block_tensors(model, block), spans(model, block)
     for start, stop, codes in _read(path, block):
         x = KEYFRAME_CODEC.decode(codes, 0, stop - start).add_(origin(start, stop))
@@ -71,7 +73,7 @@ def _segments(block: Block) -> Iterator[tuple[int, int]]:
 
 
 def _read(path: Path, block: Block) -> Iterator[Segment]:
-    """Length first, so that memory is taken for what fits only."""
+    """The segments of a delta file. Its length is checked before any memory is taken."""
     expected = KEYFRAME_CODEC.nbytes(block.elements)
     try:
         if path.stat().st_size != expected:

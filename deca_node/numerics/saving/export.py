@@ -1,7 +1,7 @@
-"""An ordinary Hugging Face checkpoint made of a node's own, at any time in a run: for a look at the model so far.
+"""Makes a Hugging Face folder of a node's newest checkpoint, at any time in a run.
 
-The model is what the run started from, with the blocks that were visited since put in their places, and of the block
-in the middle of its visit the master as it stood.
+The model is the start model with the visited blocks in their places. The block in the middle of its visit is its
+master, rounded to the model's dtype.
 """
 
 from pathlib import Path
@@ -29,9 +29,9 @@ from deca_node.storage.manifest import (
 
 
 def export(directory: Path, start_model: str, out: Path, note: Note) -> Manifest:
-    """Write the model of the newest sound checkpoint in ``directory`` to ``out``; returns what it was made of.
+    """Write the model of the newest sound checkpoint in ``directory`` to ``out``; returns that checkpoint's manifest.
 
-    Raises as :func:`restore` does, and StorageError where ``out`` cannot be written.
+    Raises as :func:`restore` does, and StorageError if ``out`` cannot be written.
     """
     loaded, manifest = restore(directory, start_model, note)
     save_model(loaded.model, loaded.tokenizer, out)
@@ -39,10 +39,10 @@ def export(directory: Path, start_model: str, out: Path, note: Note) -> Manifest
 
 
 def restore(directory: Path, start_model: str, note: Note) -> tuple[LoadedModel, Manifest]:
-    """The model of the newest sound checkpoint in ``directory``, and what it was made of.
+    """The model of the newest sound checkpoint in ``directory``, and that checkpoint's manifest.
 
-    ``start_model`` is the folder or hub id that the run started from. Raises StorageError where there is no sound
-    checkpoint, ModelError where ``start_model`` is another model.
+    ``start_model`` is the folder or hub id that the run started from. Raises StorageError if there is no sound
+    checkpoint, and ModelError if ``start_model`` is another model.
     """
     manifest = _newest_sound(directory, note)
     fields = manifest.agreement.fields
@@ -58,7 +58,7 @@ def restore(directory: Path, start_model: str, note: Note) -> tuple[LoadedModel,
 
 
 def _newest_sound(directory: Path, note: Note) -> Manifest:
-    """Nothing is tidied or set aside here: the node may be running."""
+    """The newest sound checkpoint. No file is changed here, because the node may be running."""
     for folder in checkpoints(directory):
         try:
             manifest = read_manifest(folder)
@@ -72,7 +72,7 @@ def _newest_sound(directory: Path, note: Note) -> Manifest:
 
 @torch.no_grad()
 def _copy_active(model: nn.Module, block: Block, directory: Path, active: StoredActive) -> None:
-    """Round the block's master to the model's dtype, in its place."""
+    """Copy the block's master into the model, rounded to its dtype."""
     ((_, master),) = read_tensors(directory / active.file.file, ["master"])
     if master.numel() != block.elements:
         raise StorageError(f"{active.file.file} holds {master.numel():,} elements, and {block.name} {block.elements:,}")

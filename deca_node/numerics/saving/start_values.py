@@ -1,9 +1,9 @@
 """x0, the common starting point, kept on disk block by block.
 
-Keyframes and deltas are differences of a block to its values at the run's start. The first visit of a block finds
-them in the model itself and writes them down; from then on they are read back, a tensor at a time. Where the disk
-refuses they are kept in memory, and written when it does not. A file that an earlier process left is believed only
-where it equals the model that the run starts from.
+Keyframes and deltas are differences of a block to its values at the run's start. At the first visit of a block these
+values are still in the model, and are written to a file. Afterwards they are read back, one tensor at a time. If the
+disk fails they are kept in memory, and written later. A file that an earlier process left is used only if it equals the
+model that the run starts from.
 """
 
 from collections.abc import Iterable
@@ -26,13 +26,13 @@ class StartValues:
         self._directory = directory
         self._kept: set[str] = set()
         self._held: dict[str, dict[str, Tensor]] = {}
-        """Values of blocks that the disk had no room for."""
+        """Values of blocks that could not be written to the disk."""
 
     def origin(self, model: nn.Module, block: Block) -> Origin:
-        """x0 of a block. Called before the block is first thawed or changed: then the model's values are written
-        down, durably, or else held in memory.
+        """x0 of a block. The first call must come before the block is thawed or changed: it writes the model's values
+        durably, or keeps them in memory if that fails.
 
-        Raises StorageError where they are gone.
+        Raises StorageError if the file cannot be read.
         """
         self._keep(model, block)
         if held := self._held.get(block.name):
@@ -49,7 +49,8 @@ class StartValues:
         return origin_from(spans(model, block), tensor)
 
     def settle(self, model: nn.Module, visited: Iterable[Block]) -> None:
-        """While the model still is what the run starts from: make sure of the values of blocks that were visited."""
+        """Make sure that x0 of visited blocks is on the disk; the model must still be the one that the run starts
+        from."""
         for block in visited:
             if self._holds(model, block):
                 self._kept.add(block.name)
@@ -57,7 +58,7 @@ class StartValues:
                 self._keep(model, block)
 
     def _keep(self, model: nn.Module, block: Block) -> None:
-        """A full disk must not end the training: whoever writes checkpoints will say that it is full."""
+        """Write x0 of a block, once. A full disk does not end training here: the next checkpoint reports it."""
         if block.name in self._kept:
             return
         tensors = self._held.get(block.name) or block_tensors(model, block)
@@ -67,7 +68,7 @@ class StartValues:
             self._held.setdefault(block.name, {name: t.to("cpu", copy=True) for name, t in tensors.items()})
 
     def _holds(self, model: nn.Module, block: Block) -> bool:
-        """Bit for bit, so that a NaN is itself."""
+        """Whether the file holds the model's values, bit for bit (so a NaN equals itself)."""
         mine = block_tensors(model, block)
         try:
             return all(_same(found, mine[name]) for name, found in read_tensors(self._path(block), mine))
@@ -92,5 +93,5 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def nothing(start: int, stop: int) -> Tensor:
-    """The origin of a node without neighbours, which never needs one."""
+    """An origin of zeros, for a node without neighbours, which never reads it."""
     return torch.zeros(stop - start)

@@ -1,8 +1,8 @@
-"""Safetensors files, written one tensor at a time and durably, with their sums; and read back into tensors.
+"""Safetensors files: written durably, one tensor at a time, and read back into tensors.
 
-The library's own writer takes all tensors as bytes at once, which for a block's master and moments is a second copy
-of them. The format is an eight-byte length, a JSON header and the bytes of the tensors, one after another
-(https://huggingface.co/docs/safetensors), so that it can as well be written as it comes.
+The library's own writer takes all tensors as bytes at once. For a block's master and moments that would be a second
+copy in memory. The format is an eight-byte length, a JSON header and the bytes of the tensors, one after another
+(https://huggingface.co/docs/safetensors), so it can be written tensor by tensor.
 """
 
 import json
@@ -21,14 +21,14 @@ DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torc
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Sum:
-    """Write named tensors, whole or not at all. Raises OSError."""
+    """Write named tensors, whole or not at all; returns the file's length and SHA-256. Raises OSError."""
     return write_file(path, _chunks(tensors))
 
 
 def read_tensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-    """The named tensors, on the CPU, one at a time; their memory is the file's until they are copied.
+    """The named tensors, on the CPU, one at a time. Their memory may be that of the mapped file.
 
-    Raises StorageError where the file cannot be read or lacks one.
+    Raises StorageError if the file cannot be read or lacks a tensor.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -39,13 +39,13 @@ def read_tensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, Tensor
 
 
 def block_tensors(model: nn.Module, block: Block) -> dict[str, Tensor]:
-    """The block's parameters as they are in the model, not copied."""
+    """The block's parameters in the model by name, not copied."""
     parameters = dict(model.named_parameters())
     return {name: parameters[name].detach() for name in block.parameters}
 
 
 def copy_into(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Fill these tensors from the file that has them by the same names. Raises StorageError."""
+    """Fill tensors from the tensors of the same names in a file. Raises StorageError."""
     for name, found in read_tensors(path, tensors):
         mine = tensors[name]
         if found.shape != mine.shape or found.dtype != mine.dtype:

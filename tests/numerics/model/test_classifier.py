@@ -155,7 +155,7 @@ def test_a_model_without_a_head_may_name_labels_in_its_config(tmp_path: Path) ->
     edit_config(folder, id2label={"0": "no", "2": "yes"}, label2id={"no": 0, "yes": 2})
     assert "numbered from 0" in refusal(folder, Head((), 0))
     edit_config(folder, id2label={"0": "no", "1": "yes"}, problem_type="multi_label_classification")
-    assert "one label each" in refusal(folder, Head((), 0))
+    assert "one label per text" in refusal(folder, Head((), 0))
 
 
 def test_models_that_cannot_be_classifiers(tmp_path: Path) -> None:
