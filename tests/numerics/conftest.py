@@ -12,7 +12,7 @@ from tests.numerics.codecs.compiled import COMPILER, NO_COMPILER, build
 
 @pytest.fixture(scope="session", params=["", "-DVERSIONS="], ids=["version-per-processor", "plain-version"])
 def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Where there is a compiler, the build has to work."""
+    """The library, built anew. If there is a compiler, the build must work."""
     if shutil.which(COMPILER) is None:
         pytest.skip(NO_COMPILER)
     done = build(tmp_path_factory.mktemp("native"), request.param)

@@ -1,7 +1,6 @@
-"""DECA written down a second time: dense, in NumPy, straight from the equations.
+"""A second implementation of DECA: dense, in NumPy, straight from the equations. The engine is compared with it.
 
-Rows are nodes and columns are parameters. It shares no code with the package and knows no slices, edges
-or codecs, so what it says is what the engine is compared with.
+Rows are nodes and columns are parameters. It shares no code with the package, and has no slices, edges or codecs.
 """
 
 from collections.abc import Callable, Sequence
@@ -122,8 +121,8 @@ def folded(
 
 
 def factors(W: Array, v_half: Array, group: int) -> Array:
-    """What the v-signal multiplies v with, [nodes, parameters]: along an edge, group by group, no more than three
-    times what the poorer end has is given and taken."""
+    """The factors of v from the v-signal, [nodes, parameters]: along an edge each group moves at most three times the v
+    of its poorer end."""
     nodes, parameters = v_half.shape
     result = np.ones_like(v_half)
     for start in range(0, parameters, group):
@@ -145,7 +144,8 @@ def largest_mean(v: Array, group: int) -> float:
 
 
 def eight_bits(mean: float, largest: float) -> float:
-    """The nearest, in octaves, of the 255 numbers evenly from the largest mean to 40 octaves below; or zero."""
+    """The nearest of 255 values that lie evenly, in octaves, between the largest mean and 40 octaves below it; or
+    zero."""
     levels = np.log2(largest) - 40 * np.arange(255) / 254 if largest > 0 else np.zeros(0)
     if mean <= 0 or np.log2(mean) < levels[-1] - 20 / 254:
         return 0.0
@@ -194,7 +194,7 @@ def metropolis(adjacency: Array) -> Array:
 
 
 def contraction(W: Array) -> float:
-    """max(|lambda_2|, |lambda_n|): what one mix leaves of the disagreement, at worst."""
+    """max(|lambda_2|, |lambda_n|): the largest share of the disagreement that one mix can leave."""
     eigenvalues = np.sort(np.linalg.eigvalsh(W))
     return float(max(abs(eigenvalues[0]), abs(eigenvalues[-2]))) if len(W) > 1 else 0.0
 

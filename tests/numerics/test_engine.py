@@ -1,4 +1,4 @@
-"""n engines in one process against the dense reference, and what an activation must leave behind.
+"""n engines in one process against the dense reference, and the state after an activation.
 
 The engine is float32, so it is compared with the float64 reference at float32's precision.
 """
@@ -48,7 +48,7 @@ ARMS = [
 
 
 class Toy(nn.Module):
-    """A bowl: loss = sum of curve (x - centre)^2 / 2, the parameters being one row of a matrix."""
+    """A bowl: loss = sum of curve (x - centre)^2 / 2, where the parameters are one row of a matrix."""
 
     def __init__(self, row: Array, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Toy(nn.Module):
 
 
 class Cluster:
-    """Several nodes in lockstep, as the protocol would drive them."""
+    """Several nodes in lockstep, driven as the protocol drives them."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ def zeros(start: int, stop: int) -> Tensor:
 
 
 def frame(write: Callable[[Tensor], int], nbytes: int, spare: int = 9) -> Tensor:
-    """What ``write`` puts into a frame that is larger than it needs."""
+    """The bytes that ``write`` puts into a frame; the buffer is larger than needed."""
     out = torch.full((nbytes + spare,), 77, dtype=torch.uint8)
     assert write(out) == nbytes
     assert (out[nbytes:] == 77).all()
@@ -175,7 +175,7 @@ def test_engines_follow_the_dense_simulation(method: Method, graph: str) -> None
     x, (centre, curve) = start(len(W)), bowls(len(W))
     expected = reference.simulate(method, W, x, lambda _, at: curve * (at - centre), gammas=GAMMAS, tensors=TENSORS)
     cluster = Cluster(hyper_of(method), W, x)
-    # In units of the step. trivial takes g * g out of v again, and where little is left so are float32's digits.
+    # In units of the step. trivial subtracts g * g from v again, and little of float32's precision is left.
     share = 2e-3 if method.discrepancy == "trivial" else 2e-4
     for gamma, theirs in zip(GAMMAS, expected, strict=True):
         cluster.step(gamma, backward_of(cluster, centre, curve))
@@ -187,7 +187,7 @@ def test_engines_follow_the_dense_simulation(method: Method, graph: str) -> None
 
 @pytest.mark.parametrize("codec", ["bf16", "int8", "int4"])
 def test_compressed_engines_stay_near_the_dense_simulation(codec: str) -> None:
-    """The updates' rounding travels with the next difference: the mean stays within a hundredth of the way moved."""
+    """Rounding errors travel with the next difference: the mean stays within a hundredth of the distance moved."""
     W = reference.metropolis(GRAPHS["erdos-renyi"])
     x, (centre, curve), method, gammas = start(len(W)), bowls(len(W)), Method(discrepancy="none"), (0.01,) * 12
     expected = reference.simulate(method, W, x, lambda _, at: curve * (at - centre), gammas=gammas, tensors=TENSORS)[-1]
@@ -264,7 +264,7 @@ def test_exactly_r_steps_per_activation_the_first_included() -> None:
 
 @pytest.mark.parametrize("codec", [name for name in CODECS if name != "topk"])
 def test_flush_mixes_leave_the_mean_and_bring_nodes_together(codec: str) -> None:
-    """The mean over nodes is unchanged by mixing, compressed; a flush has neither gradient nor moments."""
+    """The mean over nodes is unchanged by compressed mixing; a flush has neither gradient nor moments."""
     cluster = Cluster(
         hyper_of(Method(discrepancy="precond")), reference.metropolis(GRAPHS["ring"]), start(5), codec=codec
     )
@@ -377,7 +377,7 @@ def test_bfloat16_models_are_trained_on_float32_masters() -> None:
 
 
 def test_memory_between_steps_is_four_bytes_per_element_and_buffer() -> None:
-    """Gradient, m, v, x^ and one e_ij per neighbour; the master of a float32 model is the model itself."""
+    """These are gradient, m, v, x^ and one e_ij per neighbour; a float32 model is its own master."""
     cluster = Cluster(hyper_of(Method(discrepancy="precond")), reference.metropolis(reference.full(3)), start(3))
     cluster.step(0.01, backward_of(cluster, *bowls(3)))
     one, model = cluster.engines[0], cluster.models[0]

@@ -46,7 +46,7 @@ def arm_name(method: Method) -> str:
 
 
 def quadratics(nodes: int, seed: int = 0, noise: float = 0.3) -> Gradient:
-    """Every node has its own bowl, curved differently per parameter, and noise per step: non-IID data."""
+    """Every node has its own bowl, with another curvature per parameter and noise per step: non-IID data."""
     rng = np.random.default_rng(seed)
     centre, curve = rng.normal(size=(nodes, PARAMETERS)), rng.uniform(0.2, 3.0, size=(nodes, PARAMETERS))
     noises = noise * rng.normal(size=(64, nodes, PARAMETERS))
@@ -63,7 +63,7 @@ def hyper_of(method: Method, gammas: Sequence[float] = GAMMAS) -> Hyper:
 
 
 def run_deca(hyper: Hyper, W: Array, x0: Array, gradient: Gradient, gammas: Sequence[float]) -> list[State]:
-    """Several nodes through deca's four functions; what the engine does, without flows or slices."""
+    """Several nodes through deca's four functions, without the engine's flows and slices."""
     x = [torch.tensor(row) for row in x0]
     moments = [Moments(torch.zeros_like(row), torch.zeros_like(row)) for row in x]
     counts, states = Counts(), []
@@ -190,7 +190,7 @@ def test_scaling_the_loss_and_epsilon_leaves_the_trajectory(discrepancy: str, h_
 
 
 def test_scaling_the_loss_changes_the_raw_signals() -> None:
-    """The raw signals are parameter differences: that they mix units is why the default is another."""
+    """The raw signals are parameter differences. They mix units, so none of them is the default."""
     method, x, gradient = Method(discrepancy="descent"), start(NODES), quadratics(NODES)
     W = reference.metropolis(GRAPHS["ring"])
     plain = run_deca(hyper_of(method), W, x, gradient, GAMMAS)[-1]
@@ -230,7 +230,7 @@ def test_a_descent_signal_shrinks_the_gap_of_two_nodes(discrepancy: str, shrinks
 
 @pytest.mark.parametrize("bias_correction", ["alpha", "exact"])
 def test_with_one_node_precond_leaves_m_as_it_was(bias_correction: str) -> None:
-    """With one node precond's h is m^, its bias correction undone where m expects that, so m+ = m_half."""
+    """With one node precond's h is m^. Its bias correction is undone if m expects that, so m+ = m_half."""
     method = Method(discrepancy="precond", h_into="m", bias_correction=bias_correction)
     gradient, x = quadratics(1), start(1)
     none = run_deca(hyper_of(Method(discrepancy="none")), np.eye(1), x, gradient, GAMMAS)
@@ -268,7 +268,7 @@ def test_exact_bias_correction_sees_a_constant_gradient_as_it_is(method: Method)
 
 
 def test_beta_decay_alone_makes_steps_larger() -> None:
-    """Without a signal beta_2 = 0.99 shrinks v and so enlarges the step: why decay-only is a control arm."""
+    """Without a signal beta_2 = 0.99 shrinks v and so enlarges the step; hence the control arm decay-only."""
     gradient, x = (lambda r, x: np.ones_like(x)), np.zeros((1, PARAMETERS))
     steps = {}
     for name in ("none", "decay-only"):

@@ -1,7 +1,7 @@
 """Four production trainers in a cluster, step by step against the dense reference.
 
-Everything is real but the network and the clock: nodes, trainers, engines, codecs, a small Llama. The gradients
-are those that the trainers computed; what they made of them is compared with the equations in NumPy.
+Everything but the network and the clock is real: nodes, trainers, engines, codecs, a small Llama. The reference takes
+the trainers' own gradients, and its results are compared with theirs.
 """
 
 from collections.abc import Callable, Iterator
@@ -134,7 +134,7 @@ def small_llama() -> LlamaForCausalLM:
 
 
 def private_data(name: str) -> PackedData:
-    """Every node prefers other tokens than the rest."""
+    """Data in which every node prefers other tokens."""
     rng = np.random.default_rng(ord(name))
     likes = rng.dirichlet(np.full(VOCABULARY, 0.2))
     ids = rng.choice(VOCABULARY, size=(8, LENGTH), p=likes).astype(np.int32)
@@ -143,7 +143,7 @@ def private_data(name: str) -> PackedData:
 
 
 def language(name: str) -> tuple[LoadedModel, Data]:
-    """What one node has: the model that all start from, and data of its own."""
+    """The start model, which is equal on all nodes, and the data of one node."""
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE()))
     return LoadedModel(small_llama(), tokenizer, Path(), LENGTH), private_data(name)
 
@@ -156,7 +156,7 @@ def run_cluster(
     seed: int = 1,
     part: Callable[[str], tuple[LoadedModel, Data]] = language,
 ) -> list[Recorder]:
-    """A whole run; the recorders in the order of ``NAMES``."""
+    """Run a cluster to its end; returns the recorders in the order of ``NAMES``."""
 
     def recorder(node: Node, frames: FrameBook) -> Recorder:
         options = trainer_options(settings, NodeSettings(name=node.name, dir=str(folder / node.name)))
@@ -176,8 +176,8 @@ def stacked(parts: Iterator[Array]) -> Array:
     return np.stack(list(parts))
 
 
-# Not ``rms``: where a node has no gradient of its own and its neighbours' steps cancel, rms turns what rounding
-# leaves of E into a full step, so that float32 and float64 part ways.
+# Not ``rms``: if a node has no gradient of its own and its neighbours' steps cancel, rms turns the rounding error of E
+# into a full step, and float32 and float64 diverge.
 @pytest.mark.parametrize(("discrepancy", "h_into"), [("none", "both"), ("precond", "m"), ("precond", "both")])
 def test_a_run_follows_the_dense_reference(discrepancy: str, h_into: str, tmp_path: Path) -> None:
     """With fp32 updates in lockstep, four nodes are the equations: x, m and v after every step, and every flush mix."""
@@ -192,8 +192,8 @@ def test_a_run_follows_the_dense_reference(discrepancy: str, h_into: str, tmp_pa
 def test_a_run_with_moment_signals_follows_the_dense_reference(
     signal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same with signals at exchanges 0 and 2 of each visit. m is not quantized here: where float32 and float64
-    lie on two sides of a rounding, its codes would differ by one."""
+    """The same with signals at exchanges 0 and 2 of each visit. m is not quantized here: if float32 and float64 were
+    rounded to two sides, its codes would differ by one."""
     monkeypatch.setattr(signals, "M_CODEC", CODECS["fp32"])
     recorders = run_cluster(replace(SETTINGS, signal=signal, signal_every=2), tmp_path)
     for activation in recorders[0].activations:
@@ -207,8 +207,8 @@ def compare(
     carried: tuple[str, ...] = (),
     exact: float = 1e-5,
 ) -> None:
-    """One activation, from where the nodes stood when it began; ``carried`` are its steps' signals, ``exact`` how near
-    moments must come, as a share of the largest."""
+    """Compare one activation, from the nodes' state at its beginning. ``carried`` are the signals of its steps,
+    ``exact`` is the allowed error of moments, as a share of the largest."""
     steps = [Step(activation.index, inner) for inner in range(activation.steps)]
     x = stacked(r.start[activation.index] for r in recorders)
     if activation.inner_steps:
@@ -263,8 +263,8 @@ STORM = Weather(delay=(0.0, 0.2), link_slowness=(1.0, 3.0), node_slowness=(1.0, 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("exchange", ["lockstep", "overlap"])
 def test_late_signals_do_no_harm(exchange: str, seed: int, tmp_path: Path) -> None:
-    """Slow links, impatient nodes, an edge lost on the way: every frame has the length it must have, and the moments
-    are of the size that they have in the same weather without signals."""
+    """With slow links, impatient nodes and a lost edge every frame has the right length, and the moments are as large
+    as under the same conditions without signals."""
     settings = replace(SETTINGS, rounds=1, inner_steps=6, codec="int8", exchange=exchange, signal_every=seed + 1)
     policy = default_policy(step=0.5, open=2.0, eval_every="end")
     plain, signalled = (
@@ -288,8 +288,8 @@ LOCKSTEP_AND_OVERLAP = [
 
 @pytest.mark.parametrize(("exchange", "codec", "mix_every"), LOCKSTEP_AND_OVERLAP)
 def test_clipping_works_in_bad_weather(exchange: str, codec: str, mix_every: int, tmp_path: Path) -> None:
-    """Late flows, lost edges, flushes: with a radius that nothing reaches not a bit changes, and with a small one every
-    flow that is applied is clipped, and training goes on."""
+    """With late flows, lost edges and flushes: a radius that no flow reaches changes no bit, and under a small radius
+    every applied flow is clipped and training continues."""
     settings = replace(SETTINGS, rounds=1, codec=codec, exchange=exchange, mix_every=mix_every, topology="full")
     wide = replace(settings, robust="clip", robust_neighbours=0, clip_radius=1e30)
     tight = replace(settings, robust="clip", robust_neighbours=1, clip_radius=0.01)

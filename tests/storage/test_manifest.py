@@ -1,4 +1,4 @@
-"""Whatever lies where a manifest should be, reading it gives the manifest that was written, or a StorageError."""
+"""Reading a manifest gives the manifest that was written, or a StorageError for any other bytes."""
 
 import contextlib
 import copy
@@ -99,7 +99,7 @@ def test_a_manifest_cut_short_is_refused(share: float, written: Path, sound: byt
 
 @given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_refused_or_means_nothing(place: int, bit: int, written: Path, sound: bytes) -> None:
-    """A bit in the white space between parts of the JSON may change without a change of what it says."""
+    """A changed bit in the white space between parts of the JSON does not change its meaning."""
     whole = bytearray(sound)
     whole[place % len(whole)] ^= 1 << bit
     before = m._parse(sound, written)
@@ -117,7 +117,7 @@ anything = st.recursive(
 
 @given(value=anything, where=st.integers(0, 10**6))
 def test_any_part_replaced_by_anything_is_refused_or_read(value: Any, where: int, written: Path, sound: bytes) -> None:
-    """With the right digest, as only a program writes it: the parts are checked one by one."""
+    """Even under a correct digest the parts are checked one by one."""
     content = json.loads(sound)
     places = sorted(paths_in(content), key=repr)
     changed = put(content, places[where % len(places)], value)
@@ -137,7 +137,7 @@ def refused(folder: Path, data: bytes) -> None:
 
 
 def paths_in(content: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The way to every part of a JSON value."""
+    """The path to every part of a JSON value."""
     parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     return [found for key, value in parts for found in [(*path, key), *paths_in(value, (*path, key))]]
 

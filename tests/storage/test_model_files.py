@@ -1,4 +1,4 @@
-"""A checkpoint's headers, read without torch, held against what the library wrote; and what damage is found."""
+"""Headers of weight files, read without torch: they match what the library wrote, and damage is found."""
 
 import json
 import subprocess
@@ -81,7 +81,7 @@ def test_other_shapes_and_missing_weights_are_named(folder: Path) -> None:
 
 
 def test_names_without_the_inner_models_are_found(tmp_path: Path) -> None:
-    """As the first published GPT-2 has them."""
+    """The first published GPT-2 has such names."""
     model = GPT2LMHeadModel(GPT2Config(vocab_size=16, n_embd=8, n_layer=1, n_head=2, n_positions=8))
     bare = {name.removeprefix("transformer."): p.detach().clone() for name, p in model.named_parameters()}
     save_file(bare, tmp_path / "model.safetensors")

@@ -1,4 +1,4 @@
-"""Building the compiled codecs for a test, switching between them and torch, and examples for both."""
+"""Helpers for codec tests: build the compiled code, switch between it and torch, and make examples for both."""
 
 import os
 import shlex
@@ -37,7 +37,7 @@ RAGGED = [0, 1, 2, 3, 31, 63, 64, 65, 127, 255, 256, 257, 320, 1000, 4096, CACHE
 
 
 def build(into: Path, flags: str = "") -> "subprocess.CompletedProcess[str]":
-    """Build as a person would, with these flags for the compiler; stdout names the library."""
+    """Build the library with the tool, with these compiler flags; stdout names the library."""
     command = [sys.executable, "tools/build_native.py", "--into", str(into)]
     environment = os.environ | {"CFLAGS": flags}
     return subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
@@ -49,7 +49,7 @@ NO_KERNELS: Table = {}
 
 @contextmanager
 def using(kernels: Table) -> Iterator[list[bool]]:
-    """Let the codecs use these kernels, none for torch; yields what each call of one returned."""
+    """Let the codecs use these kernels; yields a list of the results of all calls to C functions."""
     returned: list[bool] = []
 
     def spy(kernel: Callable[..., bool]) -> Callable[..., bool]:
@@ -71,7 +71,7 @@ def using(kernels: Table) -> Iterator[list[bool]]:
 
 
 def assert_same_bits(kernels: Table, compute: Callable[[], Tensor]) -> Tensor:
-    """The compiled code does the work, and torch comes to the same bytes (so -0.0 is not 0.0)."""
+    """Assert that the compiled code does the work, and that torch gives the same bytes (so -0.0 is not 0.0)."""
     with using(kernels) as returned:
         compiled = compute()
     assert returned and all(returned), "the compiled code left this to torch"
@@ -89,7 +89,7 @@ def noise(n: int, seed: int = 0, scale: float = 1.0) -> Tensor:
 
 
 def any_floats(n: int, seed: int, exponents: tuple[int, int]) -> Tensor:
-    """Random signs and digits, and biased exponents between two: 0 is denormal, 254 the largest finite."""
+    """Random signs and digits, with biased exponents in a range: 0 is denormal, 254 the largest finite one."""
     rng = np.random.default_rng(seed)
     low, high = sorted(exponents)
     bits = rng.integers(0, 1 << 23, n) | rng.integers(low, high + 1, n) << 23 | rng.integers(0, 2, n) << 31
@@ -97,13 +97,13 @@ def any_floats(n: int, seed: int, exponents: tuple[int, int]) -> Tensor:
 
 
 def half_steps(n: int, seed: int, scale: float) -> Tensor:
-    """Whole and half multiples of what becomes a scale: ties of the rounding."""
+    """Whole and half multiples of a number that becomes the scale: the halves are ties of the rounding."""
     halves = np.random.default_rng(seed).integers(-254, 255, n).astype(np.float32)
     return torch.from_numpy(halves * np.float32(scale / 2))
 
 
 def any_codes(codec: Codec, n: int, seed: int) -> Tensor:
-    """A buffer that passes the check: any codes but -128 and a nibble of 0, with any scales."""
+    """A buffer that passes the check: any codes except -128 and a nibble of 0, with any scales."""
     rng = np.random.default_rng(seed)
     raw = rng.integers(0, 256, codec.nbytes(n)).astype(np.uint8)
     raw[(raw & 15 == 0) | (raw & 240 == 0)] = 255
@@ -117,7 +117,7 @@ def any_codes(codec: Codec, n: int, seed: int) -> Tensor:
 
 
 def spread(codec: TopK, codes: Tensor, n: int, rng: np.random.Generator) -> None:
-    """Give the codes of each group other places, which have to be in order."""
+    """Give each group other places, in rising order."""
     for start in range(0, n, codec.group):
         width = min(codec.group, n - start)
         count = -(-width * codec.keep // codec.group)
@@ -138,7 +138,7 @@ vectors = st.one_of(
 
 
 def public_copies(codec: Codec, x_hat: Tensor) -> PublicCopies:
-    """One end of no edges, at x^."""
+    """A node without edges, whose public copy is x^."""
     keyframe = torch.zeros(KEYFRAME_CODEC.nbytes(x_hat.numel()), dtype=torch.uint8)
     return PublicCopies(codec, x_hat.numel(), lambda start, stop: x_hat[start:stop], keyframe, x_hat.device)
 

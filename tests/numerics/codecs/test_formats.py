@@ -1,4 +1,4 @@
-"""Codecs: what they lose is bounded, what they write is the documented format, what they refuse is named."""
+"""Codecs: the error is bounded, the bytes are the documented format, and refusals name the reason."""
 
 import math
 import struct
@@ -49,7 +49,7 @@ def test_the_error_of_every_group_is_within_the_contraction(codec: Codec, values
     x = torch.tensor(values, dtype=torch.float32)
     y = there_and_back(codec, x)
     assert y.isfinite().all()
-    # An element errs by half the smallest scale at most where float32 runs out of digits.
+    # Below float32's normal range an element's error is at most half the smallest scale.
     smallest = FLOAT_TINY if codec.name != "fp32" else 0.0
     for start in range(0, len(values), codec.group):
         group, error = (t[start : start + codec.group].double() for t in (x, x.double() - y.double()))
@@ -86,7 +86,7 @@ def test_any_slice_decodes_as_in_the_whole(codec: Codec, n: int) -> None:
 
 @codecs
 def test_slices_at_group_boundaries_are_contiguous_bytes(codec: Codec) -> None:
-    """A run of whole groups is encoded by itself as it is in the whole: what lets updates stream."""
+    """A run of whole groups has the same bytes by itself and within the whole, so updates can be streamed."""
     x = noise(10 * 1024 + 5)
     whole = encoded(codec, x)
     for start, stop in [(0, 1024), (2048, 4096), (9216, x.numel())]:
@@ -143,7 +143,7 @@ def test_codes_are_written_to_unaligned_memory(codec: Codec) -> None:
 @grouped
 @pytest.mark.parametrize("value", [0.0, -0.0, 1e-45, 1e-40, FLOAT_TINY, 1e-30, 3e-9, 1.0, -1e30])
 def test_constants_survive(codec: Codec, value: float) -> None:
-    """Zeros stay zeros, denormal numbers vanish rather than turn to garbage, the rest keep their value."""
+    """Zeros stay zeros, denormal numbers become zero, and other constants keep their value."""
     error = (there_and_back(codec, torch.full((300,), value)).double() - value).abs().max().item()
     assert error <= max(2e-7 * abs(value), FLOAT_TINY / 2)
 
@@ -166,7 +166,7 @@ def test_tiny_differences_are_kept(codec: Codec) -> None:
 
 @grouped
 def test_contraction_is_reached_by_the_worst_group(codec: Codec) -> None:
-    """The bound is no larger than it has to be: one element at the top, the others just under half a scale."""
+    """The worst group reaches the bound: one element at the top, the others just under half a scale."""
     q = {"int8": 127, "int4": 7}[codec.name]
     x = torch.full((codec.group,), 0.4999)
     x[0] = float(q)
@@ -228,7 +228,7 @@ def test_a_scale_that_no_encoder_writes_is_refused(codec: Codec, scale: float) -
 @grouped
 @given(data=st.binary(min_size=64, max_size=64))
 def test_any_bytes_that_pass_the_check_decode_to_finite_numbers(codec: Codec, data: bytes) -> None:
-    """Nothing a peer can send makes a node hold NaN or infinity."""
+    """No bytes from a peer can put NaN or infinity into a node."""
     elements = {"int8": 60, "int4": 88}[codec.name]
     codes = torch.frombuffer(bytearray(data[: codec.nbytes(elements)]), dtype=torch.uint8)
     try:
@@ -242,7 +242,7 @@ def test_any_bytes_that_pass_the_check_decode_to_finite_numbers(codec: Codec, da
 
 @grouped
 def test_decoding_is_one_float32_multiplication(codec: Codec) -> None:
-    """Bits are the same everywhere, because decoding is code times scale in IEEE float32 and nothing else."""
+    """The bits are the same everywhere, because decoding is only code times scale in IEEE float32."""
     x = noise(codec.group, 1e-3)
     data = encoded(codec, x).numpy()
     scale = data[:4].view("<f4")[0]

@@ -1,6 +1,6 @@
 """The kernels for CUDA give the bits of the torch code. Triton's interpreter runs them here where there is no GPU.
 
-Triton takes a gigabyte, so these tests are among the slow ones, and only where it is installed.
+Triton takes a gigabyte, so these tests are slow ones, and are skipped where it is not installed.
 """
 
 import json
@@ -55,25 +55,25 @@ print(done.asm["ptx"])
 
 @pytest.fixture(autouse=True)
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels against torch: in Triton's interpreter where there is no GPU, and with no compiled codecs between."""
+    """Compare the kernels with torch alone: without the C code, and in Triton's interpreter if there is no GPU."""
     pytest.importorskip("triton", reason="Triton is not installed; on Linux: pip install triton")
     monkeypatch.setattr(table, "TABLE", {})
     torch.set_num_threads(1)
 
 
 if not torch.cuda.is_available():
-    # Triton reads it when it is imported, which is at the first kernel.
+    # Triton reads the variable when it is imported, which happens at the first kernel.
     os.environ["TRITON_INTERPRET"] = "1"
 
 
 class Both:
-    """The same work done by the kernels, and by torch."""
+    """Does the same work twice: with the kernels, and in torch."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._patch = monkeypatch
 
     def difference(self, codec: Codec, x: Tensor, x_hat: Tensor) -> list[Tensor]:
-        """Codes and x^ of each."""
+        """The codes and x^ of both."""
         found = []
         for on in (True, False):
             self._patch.setattr(table, "TABLE", KERNELS if on else {})
@@ -83,7 +83,7 @@ class Both:
         return found
 
     def absorbed(self, codec: Codec, n: int, flow: FlowBytes, start: int, stop: int) -> list[Tensor]:
-        """e of each."""
+        """The e of both."""
         found = []
         for on in (True, False):
             self._patch.setattr(table, "TABLE", KERNELS if on else {})
@@ -179,7 +179,7 @@ def test_kernels_are_what_is_tested(both: Both) -> None:
 
 
 def test_the_table_has_the_kernels_for_cuda() -> None:
-    """The formats' own constants are those that the kernels were made with."""
+    """The kernels were made with the constants of the formats."""
     cuda = torch.device("cuda")
     for name, kernels in fused.CODECS.items():
         codec = CODECS[name]
@@ -203,8 +203,8 @@ def test_a_block_of_several_launches(codec: Codec, both: Both, monkeypatch: pyte
 @pytest.mark.parametrize(("group", "q"), [(256, 127), (64, 7)])
 @pytest.mark.parametrize("name", ["encode_difference", "add_difference"])
 def test_the_machine_code_rounds_every_operation_to_nearest(name: str, group: int, q: int, capability: int) -> None:
-    """Compiled for an A100 and an H100, which takes no GPU: no fused multiply-add, no approximate division, no
-    denormals flushed to zero. The interpreter, which is NumPy, would not notice any of these."""
+    """The kernels compiled for an A100 and an H100, without a GPU, have no fused multiply-add, no approximate division,
+    and do not flush denormals to zero. The interpreter computes with NumPy and would not notice any of these."""
     floats, integers = dict.fromkeys(("x", "x_hat", "scales"), "*fp32"), {"bad": "*i32", "groups": "i32"}
     types: dict[str, str] = {**floats, "codes": "*u8", **integers}
     constants: dict[str, int] = {"GROUP": group, "Q": q, "PACKED": q == 7, "ROWS": 2048 // group}

@@ -1,7 +1,7 @@
-"""The compiled codecs: what torch computes, bit for bit, at every size and every extreme.
+"""The compiled codecs give the bits of torch, at every size and every extreme.
 
-They are built from codec.c for these tests, so that no library left over from an older one is what is tested:
-once as installing does it, with a version per kind of processor, and once as the plainest version alone.
+The library is built anew for these tests, so that a library left over from an older version is not tested: once as
+installing builds it, with a version per kind of processor, and once with the plain version alone.
 """
 
 import math
@@ -94,7 +94,7 @@ def advanced(codec: Codec, n: int, codes: list[tuple[Tensor, Tensor]], start: in
 
 
 def bound(codec: Codec, codes: Tensor, n: int) -> Tensor:
-    """What the check says of a buffer."""
+    """The largest magnitude that the check finds in a buffer."""
     return torch.tensor([codec.largest(codes, n)], dtype=torch.float64)
 
 
@@ -165,7 +165,7 @@ def test_a_scale_that_no_encoder_writes_is_refused_by_the_same_error(
 
 @given(n=st.integers(1, 2200), seed=seeds, data=st.data())
 def test_places_out_of_order_are_seen_by_both(kernels: Table, n: int, seed: int, data: st.DataObject) -> None:
-    """The compiled check refuses what torch refuses, whatever bytes stand where places should."""
+    """The compiled check refuses a buffer if and only if torch refuses it, for any byte changed."""
     codec = CODECS["topk"]
     codes = any_codes(codec, n, seed)
     at = data.draw(st.integers(0, codes.numel() - 1))
@@ -182,7 +182,7 @@ def test_places_out_of_order_are_seen_by_both(kernels: Table, n: int, seed: int,
 
 @codecs
 def test_lengths_that_do_not_fit_touch_nothing(codec: Codec, kernels: Table) -> None:
-    """The compiled code trusts no length: a slip in Python must not become a write beyond an array."""
+    """The compiled code checks every length: an error in Python must not become a write beyond an array."""
     x, codes = noise(320), encoded(codec, noise(320))
     short, before = codes[:-1], (x.clone(), codes.clone())
     native_codec = kernels[codec.name, "cpu"]

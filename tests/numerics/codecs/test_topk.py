@@ -1,4 +1,4 @@
-"""The sparse codec: a few elements travel, the rest waits at its sender, and a smaller gamma_c keeps that stable."""
+"""The sparse codec: few elements travel, the others wait at the sender, and a smaller gamma_c keeps this stable."""
 
 import itertools
 import math
@@ -60,7 +60,7 @@ def test_wire_format() -> None:
     scale, codes = struct.unpack("<f", data[:4]), np.frombuffer(data[4 : 4 + KEPT], np.int8)
     lows, highs = data[4 + KEPT : 4 + 2 * KEPT], data[4 + 2 * KEPT : ROW_BYTES]
     places = [low + ((highs[i // 4] >> 2 * (i % 4) & 3) << 8) for i, low in enumerate(lows)]
-    # Of the zeros, which all are equal, the first are taken.
+    # Of equal magnitudes, here zeros, the first are taken.
     assert scale == (1.0,) and places == [*range(62), 300, 1023]
     assert dict(zip(places, codes.tolist(), strict=True)) == dict.fromkeys(range(62), 0) | {3: 127, 300: -127, 1023: 64}
     assert struct.unpack("<f3b4B", data[ROW_BYTES:]) == (2.0, 1, 64, -127, 0, 1, 32, 0)
@@ -86,7 +86,7 @@ def test_of_equal_magnitudes_the_first_are_sent() -> None:
 
 
 def test_contraction_is_reached_by_equal_magnitudes() -> None:
-    """sqrt(1 - k/n), where all magnitudes are equal; int8's rounding of the k adds a thousandth of a percent."""
+    """For equal magnitudes the error is sqrt(1 - k/n); int8's rounding of the k adds a thousandth of a percent."""
     x = torch.ones(GROUP)
     ratio = ((there_and_back(x) - x).norm() / x.norm()).item()
     assert ratio == pytest.approx(math.sqrt(1 - KEPT / GROUP), rel=1e-6)
@@ -101,7 +101,7 @@ def test_bits_per_element() -> None:
 
 
 def test_what_is_not_sent_stays_at_its_sender_to_the_bit() -> None:
-    """x_half - x^ loses what was sent and nothing else, so no error feedback is needed beside it."""
+    """x_half - x^ shrinks by exactly the sent numbers, so no separate error feedback is needed."""
     net = Net(TOPK, reference.metropolis(reference.full(2)), start(2, elements=3 * GROUP + 100))
     for _ in range(5):
         before = [x - public.x_hat for x, public in zip(net.x, net.public, strict=True)]
@@ -114,7 +114,7 @@ def test_what_is_not_sent_stays_at_its_sender_to_the_bit() -> None:
 
 
 def test_every_element_has_its_turn() -> None:
-    """Where x rests, x^ reaches it: sixteen updates bring everything to int8's precision."""
+    """If x does not change, x^ reaches it: after sixteen updates every element has int8's precision."""
     net = Net(TOPK, reference.metropolis(reference.full(2)), start(2, elements=2 * GROUP))
     distances = []
     for _ in range(24):
@@ -135,7 +135,7 @@ def test_the_mean_over_nodes_is_unchanged_however_little_is_sent() -> None:
 
 @pytest.mark.parametrize("edges", [(0, 1, 17, 1024, 1500, 2148), (0, 1030, 2148)])
 def test_flows_apply_slice_by_slice_as_to_the_whole(edges: tuple[int, ...]) -> None:
-    """Parameters end anywhere, also in the middle of a group."""
+    """A parameter may end in the middle of a group."""
     nets = [Net(TOPK, reference.metropolis(reference.full(2)), start(2, elements=2 * GROUP + 100)) for _ in range(2)]
     for net in nets:
         net.send()
@@ -151,7 +151,7 @@ def test_flows_apply_slice_by_slice_as_to_the_whole(edges: tuple[int, ...]) -> N
 
 
 def with_places(x: Tensor, places: dict[int, int], row: int = 0) -> Tensor:
-    """Codes of x with other places in one row: by number of the place, what it is to be."""
+    """Codes of x in which some places of one row are changed: ``places`` maps a place's number to its new value."""
     codes, count = encoded(x), KEPT if (row + 1) * GROUP <= x.numel() else -(-(x.numel() % GROUP) // 16)
     tail = codes[row * ROW_BYTES :][: 4 + count + sparse.nbytes(count)][4 + count :]
     found = sparse.unpack(tail[None], count)
@@ -174,7 +174,7 @@ def with_places(x: Tensor, places: dict[int, int], row: int = 0) -> Tensor:
     ],
 )
 def test_places_that_no_encoder_writes_are_refused_before_use(elements: int, row: int, places: dict[int, int]) -> None:
-    """A duplicate, a fall, a place beyond the end of a ragged group."""
+    """Refused are a duplicate place, a falling place, and a place beyond the end of a shorter group."""
     x = noise(elements)
     TOPK.largest(with_places(x, {}, row), elements)
     with pytest.raises(WireError, match=r"^beech sent topk codes with places .* not in rising order or not") as caught:
@@ -218,7 +218,7 @@ def test_places_round_trip(count: int, seed: int) -> None:
 
 
 def left_after(mixes: int, gamma_c: float, topology: str = "full", nodes: int = 8, late: int = 0) -> float:
-    """Share of a random disagreement that gossip leaves, every flow ``late`` mixes late."""
+    """The share of a random disagreement that gossip leaves if every flow is ``late`` mixes late."""
     W = np.array(matrix(graph([f"{i:02d}" for i in range(nodes)], RunSettings(topology=topology))))
     net = Net(TOPK, W, start(nodes, elements=GROUP), gamma_c)
     first = reference.consensus_distance(net.x.numpy())
@@ -240,7 +240,7 @@ def test_gossip_converges_at_the_largest_gamma_c_and_diverges_well_above(late: i
 
 @pytest.mark.parametrize(("topology", "nodes"), [("full", 2), ("full", 8), ("ring", 4), ("hypercube", 8)])
 def test_the_mixes_of_the_flush_suffice(topology: str, nodes: int) -> None:
-    """However well the graph mixes, what is not among the largest waits: hence more mixes than for dense codecs."""
+    """Elements that are not among the largest wait, on any graph, so the flush has more mixes than for dense codecs."""
     settings = RunSettings(topology=topology, codec="topk")
     mixes = flush_mixes(graph([f"{i:02d}" for i in range(nodes)], settings), settings)
     assert mixes >= math.log(1e-4) / math.log(TOPK_LEFT_PER_MIX)

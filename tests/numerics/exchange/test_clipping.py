@@ -1,4 +1,4 @@
-"""Clipped gossip: what one arbitrary neighbour can do is bounded, and honest ones pay little for it.
+"""Clipped gossip: the effect of any neighbour is bounded, at a small cost for honest neighbours.
 
 The claims are those of ``clipping``'s docstring (He, Karimireddy and Jaggi, arXiv 2202.01545) and of
 docs/ALGORITHM.md, "Hostile neighbours".
@@ -65,7 +65,7 @@ WILD = st.one_of(st.just(0.0), st.floats(2.0**-100, 2.0**120), st.floats(1e-4, 1
 
 
 def lies(cluster: Cluster, seed: int, scale: float) -> Tensor:
-    """An update frame that says anything at all, as long as it is finite."""
+    """An update frame with arbitrary finite numbers."""
     layout, rng = cluster.engines[3].layout, np.random.default_rng(seed)
     numbers = torch.tensor(rng.normal(size=ELEMENTS) * 10.0 ** rng.uniform(-8, 8, size=ELEMENTS), dtype=torch.float64)
     frame = torch.zeros(layout.nbytes(False), dtype=torch.uint8)
@@ -81,7 +81,7 @@ def lies(cluster: Cluster, seed: int, scale: float) -> Tensor:
 def test_one_neighbour_moves_a_tensor_by_w_tau_per_flow_whatever_it_sends(
     seed: int, scales: list[float], late: bool, codec: str
 ) -> None:
-    """x+ is what the formulas say, and with f = 1 of three neighbours tau is never above an honest distance."""
+    """x+ follows the formulas, and with f = 1 of three neighbours tau is at most the largest honest distance."""
     cluster = clipped_cluster(FULL, start(4), CLIP, codec=codec)
     (centre, curve), weight, victim = bowls(4), FULL[0, 3], cluster.engines[0]
     waiting: list[FlowBytes] = []
@@ -114,8 +114,8 @@ def test_one_neighbour_moves_a_tensor_by_w_tau_per_flow_whatever_it_sends(
 def dumb_mix(
     e: dict[str, Tensor], flows: Sequence[FlowBytes], codec: object, weight: float
 ) -> tuple[Array, Array, list[Array]]:
-    """What the flows do to x, from the formulas in float64 (e itself as the engine has it, in float32): the sum, tau by
-    tensor, and what each of neighbour 3's flows did. Changes ``e``."""
+    """The formulas in float64, with e in float32 as in the engine: the sum that x takes, tau by tensor, and the part of
+    each of neighbour 3's flows. Changes ``e``."""
     seen = []
     for flow in flows:
         q_j, q_i = (codec.decode(codes[:-20], 0, ELEMENTS) for codes in (flow.theirs, flow.ours))  # type: ignore[attr-defined]
@@ -137,7 +137,7 @@ def dumb_mix(
 
 
 def norms_of(e: dict[str, Tensor]) -> Array:
-    """|e| by neighbour and tensor; infinite where float32 cannot hold its square, as in the engine."""
+    """|e| by neighbour and tensor; infinite if float32 cannot hold its square, as in the engine."""
     found = np.array(
         [[float(torch.dot(p.float(), p.float()).sqrt()) for p in x.split(list(TENSORS))] for x in e.values()]
     )
@@ -145,7 +145,7 @@ def norms_of(e: dict[str, Tensor]) -> Array:
 
 
 def test_numbers_beyond_float32_leave_nothing_but_their_own_flow_out() -> None:
-    """A neighbour whose differences add up to infinity, and later to no number at all, counts for nothing."""
+    """A neighbour whose differences add up to infinity, and later to NaN, does not count."""
     cluster = clipped_cluster(FULL, start(4), CLIP)
     layout, signs = cluster.engines[3].layout, (1.0, 1.0, -1.0, -1.0, -1.0)
     for sign in signs:
@@ -188,7 +188,8 @@ def test_while_nothing_is_clipped_gossip_contracts_and_the_mean_stays(codec: str
 
 
 def test_where_one_end_clips_and_the_other_does_not_the_mean_moves() -> None:
-    """The price, so that nobody has to guess: node 2 is far from all, they clip it, and it clips nobody."""
+    """The cost of clipping: node 2 is far from all others. They clip it and it does not clip them, so the mean
+    moves."""
     x = start(5) * np.array([[1.0], [1.0], [1.1], [1.0], [1.0]])
     cluster = clipped_cluster(reference.metropolis(reference.full(5)), x, Clip(1, 1e6, GAMMA))
     cluster.mix()
@@ -198,8 +199,8 @@ def test_where_one_end_clips_and_the_other_does_not_the_mean_moves() -> None:
 
 
 def test_the_honest_agree_in_spite_of_two_liars() -> None:
-    """Seven nodes, two of which claim something else at every mix: with f = 2 the other five come together, near where
-    they began; without clipping they follow the lies."""
+    """Of seven nodes two send other lies at every mix. With f = 2 the other five agree, near their start; without
+    clipping they follow the lies."""
     W, x, rng = reference.metropolis(reference.full(7)), start(7), np.random.default_rng(0)
     ends = {}
     for clip in (None, Clip(2, 100.0, GAMMA)):
@@ -232,7 +233,7 @@ def test_the_radius_is_the_smaller_of_its_two_bounds(distances: list[list[float]
 
 
 def test_an_edge_that_is_silent_still_says_how_far_it_was() -> None:
-    """Node 0 hears nobody but a liar: the radius comes from what it knows of the others, not from the liar."""
+    """Node 0 hears only a liar: the radius comes from the last known distances of the others, not from the liar."""
     cluster = clipped_cluster(FULL, start(4), Clip(1, 1e9, GAMMA))
     before, honest = cluster.x[0], cluster.engines[0].public
     assert honest is not None
@@ -243,7 +244,7 @@ def test_an_edge_that_is_silent_still_says_how_far_it_was() -> None:
 
 
 def test_who_is_out_of_reach_counts_for_nothing_but_finds_its_own_way_back() -> None:
-    """Node 2 is ten times as far out as the rest are apart: to them it is nothing, to it they are everybody."""
+    """Node 2 is ten times as far out as the others are apart: they ignore it, and it follows them."""
     x = start(5)
     x[2] += 1.0
     cluster = clipped_cluster(reference.metropolis(reference.full(5)), x, Clip(1, 1e6, GAMMA, 3.0))
@@ -280,7 +281,7 @@ FINITE = st.floats(-(2.0**100), 2.0**100, width=32)
 def test_h_counts_no_more_steps_than_allowed_and_v_grows_by_a_bounded_factor(
     discrepancy: str, E: list[float], gamma: float
 ) -> None:
-    """|h - its own part| <= K D, so m moves by (1-b1) c1 K D and v+ <= v (b2 + (1-b2) (|u| + K)^2), for any E."""
+    """|h - its own part| <= K D for any E, so m moves by (1-b1) c1 K D and v+ <= v (b2 + (1-b2) (|u| + K)^2)."""
     K, counts = 4.0, Counts(3, 0.2, 0.003)
     half = Moments(torch.tensor([0.1, -0.3, 0.0, 1e-4, 2.0]), torch.tensor([0.01, 1.0, 1e-9, 0.5, 3.0]))
     hyper = replace(hyper_of(Method(discrepancy=discrepancy, h_into="both"), (1.0,)), steps_max=K)
@@ -305,7 +306,7 @@ HALF_COUNTS = Counts(5, 0.4, 0.005)
 
 @given(st.lists(st.floats(2.0**-60, 2.0**60), min_size=3, max_size=6), st.floats(2.0**-60, 2.0**60))
 def test_a_neighbours_v_counts_no_further_than_an_honest_ones(honest: list[float], wild: float) -> None:
-    """With f = 1 the factor lies within what one gets from the honest ones' extremes alone."""
+    """With f = 1 the factor lies between those that the extremes of the honest neighbours alone give."""
     ours = coded(spread_out([1.0, 1.0]))
     told = [*honest, wild]
     weight = 1 / (1 + len(told))
@@ -319,7 +320,7 @@ def test_a_neighbours_v_counts_no_further_than_an_honest_ones(honest: list[float
 
 @pytest.mark.parametrize("robust", [True, False])
 def test_who_claims_a_millionfold_v_again_and_again_changes_little(robust: bool) -> None:
-    """Without trimming, each exchange may triple v's share of the edge: fifty make 10^6 of it."""
+    """Without trimming each exchange may triple the edge's share of v: fifty exchanges make 10^6 of it."""
     v = torch.ones(300)
     for _ in range(50):
         ours, same, wild = coded(v), coded(torch.ones(300)), coded(v * 1e6)
@@ -330,7 +331,7 @@ def test_who_claims_a_millionfold_v_again_and_again_changes_little(robust: bool)
 
 
 def test_too_few_signals_correct_nothing() -> None:
-    """Of two neighbours one may lie, and nobody can say which."""
+    """One of two neighbours may lie, and it is not known which."""
     moved = [Moved(0.3, coded(torch.full((300,), 9.0)), coded(torch.ones(300)), None, None)] * 2
     assert Correction(moved, 1.0, HALF_COUNTS, CPU, 1e-8, ROBUST).factors is None
     assert Correction(moved, 1.0, HALF_COUNTS, CPU, 1e-8, replace(ROBUST, neighbours=0)).factors is not None

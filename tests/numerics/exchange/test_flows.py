@@ -1,4 +1,4 @@
-"""Edge flows: what one end adds the other takes, however coarse or late the updates are."""
+"""Edge flows: one end adds exactly what the other end loses, however coarse or late the updates are."""
 
 import random
 from collections.abc import Callable
@@ -27,7 +27,7 @@ dense = pytest.mark.parametrize(
 
 
 class Net:
-    """Nodes that only gossip: x, public copies and frames of all of them, in one process."""
+    """Nodes that only gossip, in one process: x, public copies and frames of all of them."""
 
     def __init__(self, codec: Codec, W: Array, x: Tensor, gamma_c: float = 1.0) -> None:
         self.W, self.x, self.gamma_c = W, x, gamma_c
@@ -89,7 +89,7 @@ def mean_error(net: Net, before: Tensor) -> float:
 
 @codecs
 def test_both_ends_of_an_edge_are_opposite_bit_for_bit(codec: Codec) -> None:
-    """e_ij = -e_ji bit for bit, from the keyframe on, whatever order the two ends' nodes work in."""
+    """e_ij = -e_ji bit for bit, from the keyframe on, in whatever order the two nodes work."""
     net = Net(codec, random_graph(6), start(6))
     for _ in range(4):
         for i, j in net.edges():
@@ -102,7 +102,7 @@ def test_both_ends_of_an_edge_are_opposite_bit_for_bit(codec: Codec) -> None:
 
 @dense
 def test_the_difference_of_public_copies_is_what_an_edge_holds(codec: Codec) -> None:
-    """e_ij = x^_j - x^_i, and x^ follows x: what the quantizer loses travels with the next difference."""
+    """e_ij = x^_j - x^_i, and x^ follows x: the quantization error travels with the next difference."""
     net = Net(codec, random_graph(4), start(4))
     for _ in range(6):
         net.send()
@@ -118,7 +118,7 @@ def test_the_difference_of_public_copies_is_what_an_edge_holds(codec: Codec) -> 
 
 @codecs
 def test_the_mean_is_unchanged_by_compressed_mixing(codec: Codec) -> None:
-    """The mean over nodes is unchanged by mixing, compressed: flows cancel, only float32 rounding is left."""
+    """The mean over nodes is unchanged by compressed mixing: flows cancel up to float32 rounding."""
     net = Net(codec, random_graph(8), start(8))
     before = net.x.clone()
     for _ in range(10):
@@ -129,7 +129,7 @@ def test_the_mean_is_unchanged_by_compressed_mixing(codec: Codec) -> None:
 
 @codecs
 def test_the_mean_is_unchanged_by_late_flows(codec: Codec) -> None:
-    """The mean over nodes is unchanged by mixing, late: each end of an edge applies its flows when they come."""
+    """The mean over nodes is unchanged by late mixing: each end of an edge applies its flows when they arrive."""
     rng = random.Random(4)
     net = Net(codec, random_graph(8), start(8), gamma_c=0.5)
     before = net.x.clone()
@@ -143,7 +143,7 @@ def test_the_mean_is_unchanged_by_late_flows(codec: Codec) -> None:
 
 
 def apply_some(net: Net, applied: dict[tuple[int, int], int], how_many: Callable[[int], int]) -> None:
-    """Each end of each edge applies some of the flows it is behind, in step order."""
+    """Each end of each edge applies some of its waiting flows, in step order."""
     for (i, j), done in applied.items():
         for step in range(done, done + how_many(len(net.updates) - done)):
             net.apply(i, j, step)
@@ -155,8 +155,8 @@ def apply_some(net: Net, applied: dict[tuple[int, int], int], how_many: Callable
 def test_compressed_gossip_contracts_as_fast_as_exact_gossip(codec: Codec, nodes: int) -> None:
     """8 and 4 bits contract as fast as exact gossip and end at the same consensus.
 
-    Where exact gossip is faster than the codec (two nodes agree at once), the codec's own contraction remains,
-    one mix late: what a mix moves travels with the next update.
+    If exact gossip is faster than the codec (two nodes agree at once), the codec's own contraction remains, one mix
+    late: the move of a mix travels with the next update.
     """
     W, x = random_graph(nodes), start(nodes)
     first, exact, net = reference.consensus_distance(x.numpy()), x.double().numpy(), Net(codec, W, x.clone())

@@ -1,7 +1,7 @@
-"""What compressed averaging promises, shown on long runs: the mean stays, everybody agrees, and a seed replays it.
+"""The promises of compressed averaging on long runs: the mean stays, all nodes agree, and a seed replays a run.
 
-Public copies, codecs and mixing are those of production; time is a list of events that a seed draws. The figures
-are printed, since how near a promise comes to its bound is worth seeing.
+Public copies, codecs and mixing are those of production. Time is a list of events that a seed draws. The figures are
+printed, to show how near they come to their bounds.
 """
 
 import hashlib
@@ -59,9 +59,9 @@ def say(capsys: pytest.CaptureFixture[str]) -> Say:
 
 
 class Storm:
-    """Nodes that walk at random and exchange in int4. Every end of every edge applies its flows when a seed says so,
-    up to D exchanges late; where a link stalls for longer the edge is closed at both ends, and opened again at the
-    next activation."""
+    """Nodes that walk at random and exchange in int4. A seed decides when each end of each edge applies its flows, up
+    to D exchanges late. If a link stalls for longer, the edge is closed at both ends, and opened again at the next
+    activation."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -106,7 +106,7 @@ class Storm:
         self.counts["opened"] += len(self.edges)
 
     def walk(self) -> None:
-        """A half step: each node for itself."""
+        """A half step: each node moves by itself."""
         before = self.x.double()
         self.x += 1e-3 * torch.randn(self.x.shape, generator=self.noise)
         self.expected += (self.x.double() - before).sum(dim=0)
@@ -118,7 +118,7 @@ class Storm:
         self.frames.append(frames)
 
     def exchange(self, i: int, j: int, step: int) -> None:
-        """Each end applies what has come by now; an edge more than D behind is closed."""
+        """Each end applies the flows that have arrived; an edge more than D behind is closed."""
         if self.rng.random() < STALLS_PER_STEP:
             self.stalled.add((i, j))
         if (i, j) not in self.stalled:
@@ -128,7 +128,7 @@ class Storm:
             self.close(i, j)
 
     def close(self, i: int, j: int) -> None:
-        """Closing names the last flow that was applied; the end that is behind goes on to the same one."""
+        """A close names the last applied flow; the end that is behind catches up to it."""
         self.even(i, j, max(self.applied[i, j], self.applied[j, i]))
         self.public[i].drop(str(j))
         self.public[j].drop(str(i))
@@ -146,7 +146,7 @@ class Storm:
         self.applied[end] = until
 
     def apply(self, i: int, j: int, step: int) -> None:
-        """One end applies one flow: an event. Then the sum over nodes is looked at."""
+        """One end applies one flow: an event. Then the sum over nodes is checked."""
         flow = FlowBytes(str(j), self.frames[step][j], self.frames[step][i])
         self.public[i].check([flow])
         before = self.x[i].double()
@@ -176,10 +176,10 @@ def storm() -> Storm:
 
 
 def test_the_mean_is_preserved_at_every_event_of_a_storm(storm: Storm, say: Say) -> None:
-    """int4, 1000 steps, lateness up to D, edges closed and opened again: at every flow that one end of an edge applies
-    the mean over nodes is off by float32's rounding of that addition and by nothing else.
+    """int4, 1000 steps, lateness up to D, edges closed and opened again: each flow that one end of an edge applies
+    changes the mean over nodes by float32's rounding of that addition and nothing else.
 
-    Flows whose other end is not applied yet are counted; when it is, it is the opposite bit for bit.
+    A flow that only one end has applied so far is accounted for. The other end's flow is its opposite bit for bit.
     """
     say(
         f"{storm.counts['events']} flows, {storm.counts['late']} of them late, {storm.counts['closed']} edges closed, "
@@ -188,7 +188,7 @@ def test_the_mean_is_preserved_at_every_event_of_a_storm(storm: Storm, say: Say)
     )
     assert storm.counts["late"] > 1000 and storm.counts["closed"] > 5
     assert storm.worst_event <= 1.0
-    # Roundings add up as a random walk does: some 2 sqrt(events per node) / sqrt(nodes) at the worst element.
+    # Rounding errors add up like a random walk: about 2 sqrt(events per node) / sqrt(nodes) at the worst element.
     assert storm.worst_sum < 2 * math.sqrt(storm.counts["events"]) / NODES
 
 
@@ -205,14 +205,14 @@ def test_the_same_seed_gives_the_same_trajectory(storm: Storm, say: Say) -> None
 
 
 def weights(topology: str, nodes: int) -> Array:
-    """W over the run's own graph."""
+    """W of the run's graph."""
     return np.array(matrix(graph([f"{i:02d}" for i in range(nodes)], RunSettings(topology=topology))))
 
 
 @pytest.mark.parametrize("topology", ["ring", "erdos-renyi", "hypercube"])
 @pytest.mark.parametrize("name", ["int8", "int4"])
 def test_gossip_ends_within_a_thousandth_of_the_exact_result(name: str, topology: str, say: Say) -> None:
-    """From a random start, as many mixes as bring exact gossip to 1e-3: every node ends where exact gossip ends."""
+    """After as many mixes as bring exact gossip to 1e-3, from a random start, every node is where exact gossip ends."""
     W, x = weights(topology, 8), start(8)
     first, exact, net = reference.consensus_distance(x.numpy()), x.double().numpy(), Net(CODECS[name], W, x.clone())
     left = float(np.sort(np.abs(np.linalg.eigvalsh(W)))[-2])
@@ -228,7 +228,7 @@ def test_gossip_ends_within_a_thousandth_of_the_exact_result(name: str, topology
 
 @pytest.mark.parametrize("name", ["fp32", "int8", "int4"])
 def test_overlap_converges_at_its_bound_and_would_diverge_above(name: str, say: Say) -> None:
-    """Every flow one step late on every edge, as when all computing overlaps all sending."""
+    """Every flow on every edge is one step late, as if all computing overlapped all sending."""
     found = {gamma_c: late_gossip(name, gamma_c, 60) for gamma_c in (0.5, 1.0)}
     say(f"{name}, one step late: {found[0.5]:.1e} of the disagreement left at 0.5, {found[1.0]:.1e} at 1")
     assert found[0.5] < 1e-3
@@ -239,7 +239,7 @@ def test_overlap_converges_at_its_bound_and_would_diverge_above(name: str, say: 
 
 
 def late_gossip(name: str, gamma_c: float, mixes: int) -> float:
-    """Share of the disagreement that is left on a torus, all flows one step late."""
+    """The share of the disagreement that is left on a torus if all flows are one step late."""
     net = Net(CODECS[name], weights("torus", 9), start(9), gamma_c)
     first = reference.consensus_distance(net.x.numpy())
     net.send()
@@ -252,8 +252,8 @@ def late_gossip(name: str, gamma_c: float, mixes: int) -> float:
 
 @pytest.mark.parametrize("late", [0, 1, 2, 4, 8])
 def test_how_late_every_edge_may_be(late: int, say: Say) -> None:
-    """x(s+1) = x(s) - gamma_c (I - W) x(s-d) is stable where gamma_c (1 - lambda_n) < 2 sin(pi / (4 d + 2)), with
-    lambda_n the smallest eigenvalue of W (Levin and May, 1976, for one such delay equation)."""
+    """x(s+1) = x(s) - gamma_c (I - W) x(s-d) is stable if gamma_c (1 - lambda_n) < 2 sin(pi / (4 d + 2)), with lambda_n
+    the smallest eigenvalue of W (Levin and May, 1976, for one such delay equation)."""
     W = weights("torus", 9)
     bound = 2 * math.sin(math.pi / (4 * late + 2)) / (1 - float(np.linalg.eigvalsh(W)[0]))
     ends = [delayed(W, share * bound, late) for share in (0.95, 1.05)]
@@ -263,7 +263,7 @@ def test_how_late_every_edge_may_be(late: int, say: Say) -> None:
 
 
 def delayed(W: Array, gamma_c: float, late: int) -> float:
-    """Share of the disagreement that exact gossip leaves after many mixes, all flows so late."""
+    """The share of the disagreement that exact gossip leaves after many mixes if all flows are so late."""
     x = [start(len(W)).double().numpy()] * (late + 1)
     for _ in range(120 * (late + 1)):
         x = [*x[1:], x[-1] - gamma_c * (x[0] - W @ x[0])]

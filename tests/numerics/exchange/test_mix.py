@@ -1,4 +1,4 @@
-"""Mixing in one compiled pass: the bits that torch gives, whatever flows come, and the figures of a plain sum."""
+"""The mix in one compiled pass gives the bits of torch for any flows, and the figures of a plain sum."""
 
 from collections.abc import Sequence
 
@@ -35,7 +35,7 @@ Mixed = tuple[Tensor, Tensor | None, list[Tensor]]
 
 
 def opened(codec: Codec, n: int, neighbours: int) -> PublicCopies:
-    """One end of so many edges."""
+    """A node with so many edges."""
     public, ours = public_copies(codec, noise(n)), encoded(KEYFRAME_CODEC, noise(n, 1))
     for seed, peer in enumerate(PEERS[:neighbours], start=2):
         public.open(peer, 0.1 * seed, encoded(KEYFRAME_CODEC, noise(n, seed)), ours)
@@ -43,7 +43,7 @@ def opened(codec: Codec, n: int, neighbours: int) -> PublicCopies:
 
 
 def frames(codec: Codec, n: int, order: str, seed: int = 0) -> list[FlowBytes]:
-    """A flow of each of these peers in turn; those of one step have the same codes of ours."""
+    """A flow of each peer in ``order``; flows of the same step share our codes."""
     ours = [any_codes(codec, n, seed + step) for step in range(len(order))]
     seen = [order[:i].count(peer) for i, peer in enumerate(order)]
     return [
@@ -124,7 +124,7 @@ def test_a_flow_of_which_nothing_is_left_moves_its_edge_alone(kernels: Table, co
 
 
 def test_both_ends_of_an_edge_gain_what_the_other_loses(kernels: Table) -> None:
-    """e_ij = -e_ji bit for bit, so with one weight for both ends the two E add up to nothing at all."""
+    """e_ij = -e_ji bit for bit, so with one weight for both ends the two E add up to exactly zero."""
     codec, n = CODECS["int4"], 5000
     theirs, ours = encoded(codec, noise(n, 3)), encoded(codec, noise(n, 4))
     ends = [opened(codec, n, 1), opened(codec, n, 1)]
@@ -138,7 +138,7 @@ def test_both_ends_of_an_edge_gain_what_the_other_loses(kernels: Table) -> None:
 @pytest.mark.parametrize("way", ["compiled", "torch"])
 @pytest.mark.parametrize("order", ["a", "abc", "abcab"])
 def test_figures_are_the_distances_that_their_names_say(kernels: Table, way: str, order: str) -> None:
-    """Seen from one of several nodes: to its neighbours, to the mean over all, and how far the flows moved it."""
+    """For one of several nodes: the distance to its neighbours, to the mean over all, and the move by the flows."""
     codec, n = CODECS["int8"], CACHE_ELEMENTS + 300
     public, ours = opened(codec, n, len(set(order))), encoded(codec, noise(n, 40))
     flows = [FlowBytes(peer, encoded(codec, noise(n, 50 + i)), ours) for i, peer in enumerate(order)]
@@ -158,7 +158,7 @@ def test_figures_are_the_distances_that_their_names_say(kernels: Table, way: str
 
 @codecs
 def test_lengths_that_do_not_fit_touch_nothing(kernels: Table, codec: Codec) -> None:
-    """The compiled code trusts no length: a slip in Python must not become a write beyond an array."""
+    """The compiled code checks every length: an error in Python must not become a write beyond an array."""
     codes, e, x = encoded(codec, noise(320)), noise(320, 1), noise(320, 2)
     E, squares, before = torch.zeros(320), torch.zeros(3, dtype=torch.float64), (e.clone(), x.clone())
 

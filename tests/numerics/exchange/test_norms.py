@@ -1,4 +1,4 @@
-"""The bound on sizes: what an honest neighbour may do without meeting it, and what nobody may."""
+"""The bound on sizes: honest neighbours stay within it, and a peer that goes beyond it is refused."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_step_and_path_follow_the_schedule() -> None:
 
 
 def test_the_first_step_of_all_is_measured_by_the_learning_rate() -> None:
-    """Nobody has sent anything: keyframes are nothing, and our own gradient may be zero."""
+    """At the first step there is nothing to compare with: keyframes are zero, and our own gradient may be zero."""
     book = norms(5)
     book.ours(x=0.0)
     book.take("b", {"x": 0.0})
@@ -47,8 +47,8 @@ def test_the_first_step_of_all_is_measured_by_the_learning_rate() -> None:
 
 
 def test_whoever_slept_or_walked_far_is_within_the_bound() -> None:
-    """A neighbour that comes back from a long way off pulls others by about its own way; and it is itself as far from
-    them as the others have gone."""
+    """A neighbour that comes back from far away pulls the others by about its own distance, and is itself as far from
+    them as they have moved."""
     book = norms(30)
     book.ours(x=1e-7)
     for peer in "bcd":
@@ -72,7 +72,7 @@ def test_a_minority_of_liars_does_not_lift_the_bound() -> None:
 
 
 def test_nobody_climbs_step_by_step() -> None:
-    """What was let in pulls this node along, and its own frames grow with it: the way of all steps is the end of it."""
+    """Accepted frames pull this node along, and its own frames grow with them, up to the path of all steps."""
     book, size = norms(39), 1e-4
     for _ in range(20):
         found = book.bound("liar", "x")
@@ -104,7 +104,7 @@ def test_it_may_be_turned_off() -> None:
 @codecs
 @pytest.mark.parametrize("n", [1, 255, 1024, 5000])
 def test_the_norm_of_codes_is_that_of_what_was_encoded_or_more(codec: Codec, n: int) -> None:
-    """At least the RMS of what decodes, at most the largest magnitude; and it grows with the numbers."""
+    """The norm is at least the RMS of the decoded numbers and at most their largest magnitude."""
     x = torch.randn(n, generator=torch.Generator().manual_seed(n)) * 1e-4
     codes = torch.empty(codec.nbytes(n), dtype=torch.uint8)
     codec.encode(x, codes)

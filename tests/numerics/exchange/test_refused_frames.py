@@ -1,4 +1,4 @@
-"""What one peer sends must cost that peer's edge, and nothing else."""
+"""A bad frame costs its sender's edge, and nothing else."""
 
 import struct
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ class Frames(dict[FrameId, bytearray]):
 
 
 def trio(folder: Path, signal: str = "none") -> tuple[dict[str, Trainer], Frames]:
-    """Three trainers with different data in their first activation; keyframes are written, edges not yet open."""
+    """Three trainers with different data in their first activation; keyframes are written, edges are not open yet."""
     folder.mkdir()
     frames = Frames()
     settings = replace(SETTINGS, signal=signal)
@@ -101,7 +101,7 @@ def test_a_malformed_keyframe_costs_its_edge_only(harm: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("harm", ["short", "not finite", "code", "state", "a million times"])
 def test_a_malformed_update_costs_its_edge_only(harm: str, tmp_path: Path) -> None:
-    """The node ends up as one that never had the edge in this mix."""
+    """The node ends as if it did not have the edge in this mix."""
     found = []
     for folder, peers in (("spoilt", ("b", "c")), ("without", ("b",))):
         trainers, frames = trio(tmp_path / folder)
@@ -127,7 +127,7 @@ def test_a_malformed_signal_costs_its_edge_only(tmp_path: Path) -> None:
 
 
 def test_an_inflated_signal_costs_its_edge_only(tmp_path: Path) -> None:
-    """A v-signal that says 2^100 for the largest mean is a number, but nobody's."""
+    """A v-signal with 2^100 as the largest mean is finite, but no honest node sends it."""
     trainers, frames = trio(tmp_path / "trio", signal="v")
     for name in NAMES:
         connect(trainers, name)
@@ -138,7 +138,7 @@ def test_an_inflated_signal_costs_its_edge_only(tmp_path: Path) -> None:
 
 
 def test_all_neighbours_may_be_refused(tmp_path: Path) -> None:
-    """The step is folded as that of a node alone, and the visit goes on."""
+    """The step is folded as if the node were alone, and the visit continues."""
     trainers, frames = trio(tmp_path / "trio")
     for name in NAMES:
         connect(trainers, name)
@@ -165,7 +165,7 @@ def spoil(frames: Frames, frame: FrameId, harm: str, at: int = 0) -> None:
 
 
 def magnify(frame: bytearray, times: float) -> None:
-    """Every number of an int8 frame that many times as large: of a keyframe of nothing, so many times one."""
+    """Multiply every number of an int8 frame; in a keyframe of zeros every scale becomes the factor."""
     codes = torch.frombuffer(frame, dtype=torch.uint8)
     for at in range(0, len(frame) - 24, 260):
         scale = codes[at : at + 4].clone().view(torch.float32)

@@ -1,6 +1,6 @@
 """Moment-discrepancy signals: the codec of v, the bounds, the frame's tail, and engines against the reference.
 
-Groups are cut to 64 elements where engines take part, so that their toy block has three and a half of them.
+Tests with engines use groups of 64 elements, so that their toy block has three and a half groups.
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def exact_m(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The m-signal unquantized: where float32 and float64 lie on two sides of a rounding, codes differ by one."""
+    """Leave the m-signal unquantized: if float32 and float64 are rounded to two sides, codes differ by one."""
     monkeypatch.setattr(signals, "M_CODEC", CODECS["fp32"])
 
 
@@ -79,7 +79,7 @@ def coded(v: Tensor) -> Tensor:
 
 
 def spread_out(means: Sequence[float]) -> Tensor:
-    """A v whose groups have these means, the last group being one element."""
+    """A v whose groups have these means; the last group is one element."""
     whole = torch.tensor(means[:-1], dtype=torch.float32).repeat_interleave(signals.V_GROUP)
     return torch.cat((whole, torch.tensor(means[-1:], dtype=torch.float32)))
 
@@ -128,7 +128,7 @@ def test_a_wrong_length_is_refused() -> None:
 
 
 def test_v_takes_less_than_a_hundredth_of_the_update() -> None:
-    """A byte per group beside int8's 260 and int4's 144."""
+    """The signal takes a byte per group, where int8 takes 260 and int4 144."""
     for codec, share in (("int8", 0.004), ("int4", 0.007)):
         assert v_nbytes(10**6) < share * CODECS[codec].nbytes(10**6)
 
@@ -154,7 +154,7 @@ def test_what_one_end_gains_the_other_loses(a: float, b: float) -> None:
 def test_v_never_changes_by_more_than_a_factor_of_four(
     means: list[tuple[float, float]], weight: float, edges: int
 ) -> None:
-    """Whatever was sent: all of it finite, within [1/4, 4], and 1 where our own mean is zero."""
+    """Factors are finite for any signal, within [1/4, 4], and 1 if our own mean is zero."""
     ours, theirs = (coded(spread_out(column)) for column in zip(*means, strict=True))
     moved = [Moved(weight / edges, theirs, ours, None, None)] * edges
     factors = Correction(moved, 1.0, NO_SIGNALS, CPU, 0.0).factors
@@ -175,7 +175,7 @@ ARMS = [
 
 
 def different_data(nodes: int) -> tuple[Array, Array]:
-    """Bowls whose curves differ by orders of magnitude from group to group and node to node: so do their v."""
+    """Bowls whose curvature differs by orders of magnitude between groups and between nodes, and so their v."""
     centre, curve = bowls(nodes)
     rng = np.random.default_rng(5)
     groups = 10.0 ** rng.uniform(-3, 1, size=(nodes, -(-ELEMENTS // GROUP)))
@@ -215,7 +215,7 @@ def run(
 
 @pytest.mark.usefixtures("small_groups")
 def test_equal_data_seed_and_start_equal_one_node_bit_for_bit() -> None:
-    """Where moments are equal there is nothing to tell apart; and with W = I nobody to tell."""
+    """Equal moments have no discrepancy, and with W = I there is no neighbour."""
     (centre, curve), hyper = bowls(1), hyper_of(Method(discrepancy="precond"))
     alone, with_signal = (Cluster(hyper, np.eye(1), start(1), signal=signal) for signal in ("none", "mv"))
     ring = reference.metropolis(reference.ring(4))
@@ -229,9 +229,9 @@ def test_equal_data_seed_and_start_equal_one_node_bit_for_bit() -> None:
 
 @pytest.mark.usefixtures("small_groups")
 def test_mixing_moments_leaves_their_means_over_nodes() -> None:
-    """The mean of m is unchanged however coarse its codes; that of v's groups as far as eight bits tell.
+    """The mean of m over nodes is unchanged, however coarse its codes; the mean of v's groups up to eight bits.
 
-    Curves differ by far more than a factor of four, so the bounds are at work; m spreads too little to lift v.
+    The curvature differs by far more than a factor of four, so the bounds are in use; m spreads too little to lift v.
     """
     W = reference.metropolis(GRAPHS["ring"])
     clusters = [Cluster(hyper_of(Method(discrepancy="none")), W, start(5), signal=s) for s in ("none", "v", "mv")]
@@ -250,7 +250,7 @@ def test_mixing_moments_leaves_their_means_over_nodes() -> None:
 
 @pytest.mark.usefixtures("small_groups")
 def test_gossip_of_moments_brings_them_together() -> None:
-    """Exchange after exchange, without new gradients, v's group means end within a code of each other."""
+    """After many exchanges without new gradients, the group means of v are within one code of each other."""
     means = [[1.0, 1e-3, 0.0, 5.0], [100.0, 1e-3, 0.0, 1e-9]]
     v = [spread_out(each) for each in means]
     for _ in range(40):
@@ -270,7 +270,7 @@ def test_gossip_of_moments_brings_them_together() -> None:
 @pytest.mark.parametrize("discrepancy", ["none", "precond"])
 @pytest.mark.parametrize("scale", [2.0**14, 2.0**-14])
 def test_scaling_the_loss_leaves_the_trajectory(discrepancy: str, scale: float) -> None:
-    """Ratios of v, the range below the largest, and m against sqrt(v): all are free of the loss's unit."""
+    """Ratios of v, the range below the largest mean, and m over sqrt(v) do not depend on the unit of the loss."""
     W, method = reference.metropolis(GRAPHS["ring"]), Method(discrepancy=discrepancy, h_into="m")
     scaled = dataclasses.replace(method, epsilon=scale * method.epsilon)
     centre, curve = different_data(5)
@@ -284,8 +284,8 @@ def test_scaling_the_loss_leaves_the_trajectory(discrepancy: str, scale: float) 
 
 
 def noisy_steps(cluster: Cluster, strength: Array, steps: int = 24) -> Array:
-    """Gradients that are noise of a given strength per node and element; returns the RMS of every node's last step
-    in the first group, in units of gamma."""
+    """Steps with noise as gradients, of a given strength per node and element; returns the RMS of every node's last
+    step in the first group, in units of gamma."""
     rng = np.random.default_rng(0)
     for _ in range(steps):
         before = cluster.x
@@ -308,21 +308,21 @@ def slope(cluster: Cluster, i: int, g: Array) -> Callable[[], float]:
 def test_a_poor_group_on_one_side_does_not_blow_up_steps_on_the_other(
     poor: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A group that (nearly) never gets a gradient on node 1 takes v from node 0 at every exchange and cannot grow
-    by it, as its own v is a factor times (nearly) zero. Unbounded, node 0's steps become several times larger."""
+    """A group that (nearly) never gets a gradient on node 1 takes v from node 0 at every exchange and does not grow by
+    it, because its own v is a factor times (nearly) zero. Without bounds node 0's steps become several times larger."""
     strength = np.ones((2, ELEMENTS))
     strength[1, :GROUP] = poor
     hyper, W = hyper_of(Method(discrepancy="none")), reference.metropolis(reference.full(2))
     without, with_signal = (noisy_steps(Cluster(hyper, W, start(2), signal=s), strength)[0] for s in ("none", "v"))
     assert with_signal == pytest.approx(without, rel=0.05)
-    # To bound what a node does in all, to a factor of [1/4, 4], would not help: losing a half at a time is within it.
+    # A bound of [1/4, 4] on the factor as a whole would not help: losing a half each time is within it.
     monkeypatch.setattr(signals, "bounded", lambda r: (r - 1.0).clamp(-0.75, 3.0))
     assert noisy_steps(Cluster(hyper, W, start(2), signal="v"), strength)[0] > 2 * without
 
 
 @pytest.mark.usefixtures("small_groups")
 def test_a_late_ratio_meets_a_group_that_woke_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Node 1's group was at 1e-8 when the exchange was made, and has a gradient of 1 when it is applied."""
+    """Node 1's group is at 1e-8 when the exchange is made, and has a gradient of 1 when it is applied."""
     theirs, ours = coded(spread_out([1e-3, 1.0])), coded(spread_out([1e-11, 1.0]))
     awake = Moments(torch.zeros(GROUP + 1), spread_out([1e-3, 1.0]))
 
@@ -336,7 +336,7 @@ def test_a_late_ratio_meets_a_group_that_woke_up(monkeypatch: pytest.MonkeyPatch
 
 
 class Unlifted(Correction):
-    """Without the last of the equations."""
+    """A correction without the last equation, the floor of v."""
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
@@ -345,8 +345,8 @@ class Unlifted(Correction):
 
 @pytest.mark.usefixtures("small_groups")
 def test_m_from_elsewhere_is_not_divided_by_a_v_of_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a group never gets a gradient on node 1, as in the embedding of a token it has no text with: m comes
-    over, v = 0 stays zero under any factor, and m / eps would be a step of a million gammas."""
+    """Half a group never gets a gradient on node 1, like the embedding of a token that its data lacks: m arrives, v = 0
+    stays zero under any factor, and m / eps would be a step of a million gammas."""
     strength = np.ones((2, ELEMENTS))
     strength[1, :GROUP:2] = 0.0
     hyper, W = hyper_of(Method(discrepancy="none")), reference.metropolis(reference.full(2))
@@ -360,7 +360,7 @@ def test_m_from_elsewhere_is_not_divided_by_a_v_of_zero(monkeypatch: pytest.Monk
 
 @pytest.mark.usefixtures("small_groups")
 def test_of_several_late_signals_of_an_edge_the_newest_counts() -> None:
-    """Node 0 hears of two exchanges at once: x takes both flows, the moments the second signal alone."""
+    """Node 0 receives two exchanges at once: x takes both flows, the moments only the second signal."""
     hyper, W, codes = hyper_of(Method(discrepancy="none")), reference.metropolis(reference.full(2)), []
     late, fresh = (Cluster(hyper, W, start(2), signal="mv") for _ in range(2))
     for cluster, heard in ((late, (0, 1)), (fresh, (1,))):
@@ -393,8 +393,8 @@ def test_signals_that_come_after_the_last_fold_are_of_no_use() -> None:
 @pytest.mark.usefixtures("small_groups")
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_gamma_c_keeps_late_moments_from_swinging_up(share: float) -> None:
-    """On a ring of four every signal is one exchange late, as under overlap: with gamma_c = 0.5 the disagreement of
-    m dies out, with 1 it grows; the same bound as for x."""
+    """On a ring of four every signal is one exchange late, as under overlap: with gamma_c = 0.5 the disagreement of m
+    vanishes, and with 1 it grows. The bound is the same as for x."""
     W = reference.metropolis(reference.ring(4))
     m = [torch.full((GROUP,), (-1.0) ** i) for i in range(4)]
     ones, codes = torch.ones(GROUP), torch.zeros(signals.M_CODEC.nbytes(GROUP), dtype=torch.uint8)
@@ -432,7 +432,7 @@ def test_parts_fill_a_frame_without_a_gap(codec: str, signal: str) -> None:
 
 
 def test_states_arrive_as_figures() -> None:
-    """Every update says how its sender stood after its step before; the first says nothing yet."""
+    """Every update holds its sender's state after the step before; the first update holds none yet."""
     cluster = Cluster(hyper_of(Method(discrepancy="precond")), np.full((3, 3), 1 / 3), start(3))
     centre, curve = bowls(3)
     first = cluster.step(GAMMAS[0], backward_of(cluster, centre, curve))

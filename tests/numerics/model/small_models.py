@@ -40,7 +40,7 @@ def qwen2() -> PreTrainedModel:
 
 
 def gpt2() -> PreTrainedModel:
-    """Tied as well, with biases, learned positions and dropout."""
+    """Tied embeddings, biases, learned positions and dropout."""
     sizes = {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}
     return GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=1))
 
@@ -52,7 +52,7 @@ def small_tokenizer(tokens: int = TOKENS) -> PreTrainedTokenizerFast:
 
 
 def folder_of(model: PreTrainedModel, folder: Path, **how: Any) -> Path:
-    """A checkpoint with a tokenizer, written by transformers alone."""
+    """A checkpoint with a tokenizer, written by transformers itself."""
     model.save_pretrained(folder, **how)
     small_tokenizer().save_pretrained(folder)
     return folder

@@ -97,7 +97,7 @@ def test_blocks_are_disjoint_and_cover_every_parameter(architecture: str, tied: 
 @architectures
 @tying
 def test_tied_embeddings_belong_to_one_block(architecture: str, tied: bool) -> None:
-    """Tied weights belong once, to the embedding block; the norm that is left joins the last layers."""
+    """Tied weights are in the embedding block only, and the remaining norm is in the last layers' block."""
     model = build(architecture, tied)
     blocks = partition(model, 1)
     vocabulary_sized = [
@@ -202,7 +202,7 @@ def test_a_list_of_the_wrong_length_is_not_the_stack() -> None:
 @tying
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_thaw_and_freeze_change_no_bit(architecture: str, tied: bool, dtype: torch.dtype) -> None:
-    """Freeze restores plain separate parameters with bit-identical values; ties survive; no gradient stays."""
+    """Freeze restores separate parameters with bit-identical values, keeps ties, and leaves no gradient."""
     model = build(architecture, tied).to(dtype)
     before = values(model)
     for block in partition(model, 2):
@@ -228,7 +228,7 @@ def test_only_the_active_block_requires_gradients() -> None:
 
 
 def test_float32_parameters_are_views_of_the_master() -> None:
-    """No second copy: what is written to the master is what the next forward pass reads."""
+    """There is no second copy: the next forward pass reads what is written to the master."""
     model = build("llama")
     block = partition(model, 1)[1]
     flat = FlatBlock(model, block)
@@ -306,7 +306,7 @@ def test_a_block_on_two_devices_is_refused() -> None:
 
 
 def test_origin_reads_any_range_and_each_tensor_once() -> None:
-    """x0 of a block, read from a checkpoint front to back, tensor by tensor, in float32."""
+    """x0 of a block is read from a checkpoint from front to back, tensor by tensor, in float32."""
     model = build("llama").to(torch.bfloat16)
     block = partition(model, 1)[1]
     whole = torch.cat([model.get_parameter(name).detach().reshape(-1).float() for name in block.parameters])

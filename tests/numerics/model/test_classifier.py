@@ -1,4 +1,4 @@
-"""Checkpoints as classifiers: the same fresh head for everybody, labels that fit, padding that a model can tell."""
+"""Checkpoints as classifiers: the same fresh head on every node, labels that fit, and a padding token."""
 
 import json
 from collections.abc import Callable
@@ -71,7 +71,7 @@ def edit_config(folder: Path, **changes: Any) -> None:
 
 @pytest.mark.parametrize("build", MODELS)
 def test_a_fresh_head_is_the_seed_s_and_nothing_else_s(build: Callable[[], PreTrainedModel], tmp_path: Path) -> None:
-    """transformers draws the same parameters from torch's generator; none of that may stay."""
+    """transformers first draws these parameters from torch's generator; all of them must be replaced."""
     first = loaded_from(build, tmp_path / "m")
     torch.manual_seed(7)
     assert parameter_hash(load_model(str(tmp_path / "m"), head=HEAD).model) == parameter_hash(first.model)
@@ -85,7 +85,7 @@ def test_a_fresh_head_is_the_seed_s_and_nothing_else_s(build: Callable[[], PreTr
 
 
 def test_the_numbers_of_a_fresh_head_are_these(tmp_path: Path) -> None:
-    """Another release, Python or processor must come to them as well, else its nodes would be refused."""
+    """Every release, Python and processor must draw the same numbers, or its nodes would be refused."""
     score = loaded_from(llama, tmp_path / "m").model.score.weight
     expected = [-0.031428828835487366, 0.00922516081482172, -0.017066355794668198]
     torch.testing.assert_close(score[0, :3].detach(), torch.tensor(expected), rtol=0, atol=0)
@@ -205,7 +205,7 @@ def test_the_texts_of_a_pair_are_told_apart(tmp_path: Path) -> None:
 def test_every_record_weighs_the_same_however_a_batch_is_cut(
     build: Callable[[], PreTrainedModel], tmp_path: Path
 ) -> None:
-    """And the loss is transformers' own mean cross-entropy."""
+    """The loss is transformers' mean cross-entropy."""
     loaded = loaded_from(build, tmp_path / "m")
     loaded.model.eval()
     batch = batch_of(loaded, tmp_path / "d.jsonl", [0, 1, 2, 3, 4])
@@ -222,7 +222,7 @@ def test_every_record_weighs_the_same_however_a_batch_is_cut(
 
 
 def test_accuracy_and_macro_f1_are_those_of_a_table_counted_by_hand() -> None:
-    """Label 3 never occurs and is never said; label 2 occurs, and is never found."""
+    """Label 3 never occurs and is never predicted; label 2 occurs and is never predicted."""
     table = torch.tensor([[3, 1, 0, 0], [1, 2, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
     found = shares(table)
     assert found["accuracy"] == pytest.approx(5 / 8)

@@ -47,7 +47,7 @@ def test_one_flipped_bit_changes_the_hash(dtype: torch.dtype) -> None:
 
 
 def test_the_hash_covers_names_shapes_and_dtypes() -> None:
-    """Zeros, whose bytes are the same whatever they are called."""
+    """All parameters are zeros, so only names, shapes and dtypes differ."""
 
     def hashed(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> str:
         module = torch.nn.Module()

@@ -168,7 +168,7 @@ def test_an_index_without_weights_is_refused(folder: Path) -> None:
 
 
 def test_a_missing_tensor_is_not_made_up(folder: Path) -> None:
-    """Left alone, transformers would draw it at random, differently on every node."""
+    """transformers would draw a missing tensor at random, differently on every node."""
     weights = load_file(folder / "model.safetensors")
     del weights["model.layers.0.mlp.up_proj.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

@@ -1,4 +1,4 @@
-"""Whole runs of one small trainer without a node: every command in turn, with or without restarts in between."""
+"""Whole runs of one small trainer without a node: all commands in turn, with or without restarts in between."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,7 +50,7 @@ POSITIONS = [*STEPS, Step(len(SCHEDULE), 0)]
 
 @dataclass
 class Notes:
-    """What a trainer said while it loaded."""
+    """Collects the warnings of a trainer while it loads."""
 
     warnings: list[str] = field(default_factory=list)
 
@@ -106,8 +106,8 @@ def make(
     notes: Notes | None = None,
     **chosen: Any,
 ) -> Trainer:
-    """A trainer that looks for a checkpoint in the folder; the model is the one that the run starts from. ``chosen``
-    are further options."""
+    """A trainer with the start model that goes on from a checkpoint in the folder, if there is one. ``chosen`` are
+    further options."""
     folder.mkdir(exist_ok=True)
     loaded = LoadedModel(tiny_model(dtype), PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE())), folder, LENGTH)
     options = trainer_options(settings, NodeSettings(name="a", dir=str(folder), **chosen))
@@ -117,7 +117,7 @@ def make(
 
 
 def do(trainer: Trainer, step: Step) -> None:
-    """One step of a node alone, with what comes before and after it in its activation."""
+    """One step of a node without neighbours, with the commands that open and close an activation."""
     activation = SCHEDULE[step.activation]
     if step.inner == 0:
         trainer.obey(c.Activate(activation, None))
@@ -130,7 +130,7 @@ def do(trainer: Trainer, step: Step) -> None:
 
 
 def run(trainer: Trainer, until: Step) -> None:
-    """From where it stands (after resuming) to ``until``, which is not done."""
+    """Run all steps from the trainer's position to ``until``, which is not done."""
     for step in STEPS:
         if trainer.ready().position <= step < until:
             do(trainer, step)
@@ -145,6 +145,6 @@ def checkpoint(trainer: Trainer, position: Step) -> Path:
 
 
 def parameters(trainer: Trainer) -> Tensor:
-    """All of them as bytes, so that equal means bit for bit."""
+    """All parameters as bytes, so that equal means equal bit for bit."""
     flat = [p.detach().clone().reshape(-1).view(torch.uint8) for p in trainer.model.parameters()]
     return torch.cat(flat)

@@ -1,4 +1,4 @@
-"""The mean of copies, held against torch's own mean; and copies that have none are refused by name."""
+"""The mean of copies is torch's mean, and folders without a mean are refused with the reason."""
 
 import json
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shards", ["1GB", "2KB"])
 def test_it_is_the_mean(tmp_path: Path, dtype: torch.dtype, shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In slices smaller than most tensors, and of copies that are cut into files differently."""
+    """With slices smaller than most tensors, and copies that are split into different files."""
     monkeypatch.setattr(averaging, "SLICE_ELEMENTS", 20)
     folders = [write(tmp_path / str(seed), seed, dtype, "1GB" if seed == 2 else shards) for seed in range(3)]
     reports: list[tuple[int, int]] = []

@@ -1,4 +1,4 @@
-"""A trainer that is thrown away at any step is as good as one that was not: bit for bit, and whatever the disk does."""
+"""A trainer that restarts at any step continues bit for bit, and a failing disk costs at most the newest checkpoint."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -71,7 +71,7 @@ def uninterrupted(folder: Path, dtype: torch.dtype) -> Expected:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[torch.dtype, Expected]:
-    """Made before a test begins: random numbers are drawn from one generator per process."""
+    """Runs without restarts. They are made before the tests, because all draw from one random generator."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     return {dtype: uninterrupted(folder / str(dtype), dtype) for dtype in DTYPES}
 
@@ -111,7 +111,7 @@ def test_a_restart_before_every_step_changes_nothing(
 
 
 def test_a_checkpoint_disturbs_nothing(expected: dict[torch.dtype, Expected], tmp_path: Path) -> None:
-    """Neither the random numbers nor the block that is active while it is written."""
+    """A checkpoint changes neither the random numbers nor the active block."""
     trainer = make(tmp_path)
     for step, position in zip(STEPS, POSITIONS[1:], strict=True):
         do(trainer, step)
@@ -135,7 +135,7 @@ def test_a_run_on_packed_records_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_dropout_draws(tmp_path: Path) -> None:
-    """Else the tests above would say nothing of random generators."""
+    """Otherwise the tests above would not test the random generators."""
     one, other = make(tmp_path / "one"), make(tmp_path / "other")
     torch.manual_seed(1)
     do(one, STEPS[0])
@@ -145,7 +145,7 @@ def test_dropout_draws(tmp_path: Path) -> None:
 
 
 def test_ready_names_the_model_that_the_run_starts_from(tmp_path: Path) -> None:
-    """Peers compare its hash, whatever a checkpoint made of the model since."""
+    """Peers compare the hash of the start model, also after a checkpoint was restored."""
     first = make(tmp_path)
     run(first, BEFORE)
     checkpoint(first, BEFORE)
@@ -190,7 +190,7 @@ def test_only_blocks_that_changed_are_written(tmp_path: Path) -> None:
 
 
 def test_a_visit_that_was_saved_early_is_a_version(tmp_path: Path) -> None:
-    """An early stop saves the model with the active block as it stands; a checkpoint after it holds just that."""
+    """An early stop saves the model with the active block as it is; a later checkpoint holds the same values."""
     trainer = make(tmp_path)
     run(trainer, WITHIN)
     assert isinstance(trainer.obey(c.Save("stopped")), e.Saved)
@@ -235,7 +235,7 @@ def test_data_that_changed_begin_a_fresh_epoch_with_a_warning(tmp_path: Path) ->
 
 
 def test_starting_values_of_another_model_are_not_believed(tmp_path: Path) -> None:
-    """A run that ended before its first checkpoint left them; deltas relative to them would be wrong."""
+    """A run that ended before its first checkpoint left such files; deltas relative to them would be wrong."""
     run(make(tmp_path, dtype=torch.bfloat16), Step(2, 0))
     trainer = make(tmp_path)
     run(trainer, Step(1, 0))
@@ -274,7 +274,7 @@ def cut(path: Path) -> None:
 
 
 def two_checkpoints(folder: Path) -> Trainer:
-    """In one visit and just before it: the newest has a file of its own for the active block."""
+    """Two checkpoints: just before a visit, and within it. The newer one has a file for the active block."""
     trainer = make(folder)
     run(trainer, BEFORE)
     checkpoint(trainer, BEFORE)
@@ -354,8 +354,8 @@ def test_whatever_call_fails_the_checkpoint_before_stands(
 ) -> None:
     """Each call that opens, writes, syncs, renames or makes a folder fails in turn, with ENOSPC.
 
-    Where the very last call fails, the rename that came before it cannot be taken back by a disk that refuses
-    everything: then the new checkpoint stands as well, whole.
+    If the very last call and all after it fail, the rename before it cannot be undone. Then the new checkpoint is there
+    as well, whole.
     """
     trainer = make(tmp_path)
     run(trainer, Step(4, 1))
@@ -445,7 +445,7 @@ def test_adopted_versions_are_in_the_next_checkpoint(tmp_path: Path) -> None:
 
 
 def test_what_was_adopted_can_be_given_on(tmp_path: Path) -> None:
-    """Q8 of what Q8 gave loses at most a rounding of float32 more."""
+    """Q8 of values that Q8 gave has at most one more rounding error of float32."""
     _, deltas = donor(tmp_path / "donor")
     second, third = make(tmp_path / "second"), make(tmp_path / "third")
     second.obey(c.Adopt(BEFORE, deltas))
@@ -473,7 +473,7 @@ def test_adopting_ends_a_visit_and_leaves_other_blocks_alone(tmp_path: Path) -> 
 
 
 def test_a_version_that_a_checkpoint_holds_is_taken_from_there(tmp_path: Path) -> None:
-    """Its files are what older checkpoints name, and must not be written over."""
+    """Older checkpoints name its files, which must not be overwritten."""
     trainer, deltas = donor(tmp_path)
     before = parameters(trainer)
     run_on(trainer, BEFORE, WITHIN)
@@ -508,7 +508,7 @@ def test_a_malformed_delta_is_named_and_nothing_adopted(
 
 
 def test_a_delta_is_one_encoding_of_the_whole_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many segments it was written in; donors and fetchers may cut it at any group."""
+    """The number of segments does not matter: donors and fetchers may cut a delta at any group."""
     monkeypatch.setattr("deca_node.numerics.saving.deltas.SEGMENT_ELEMENTS", KEYFRAME_CODEC.group)
     giver, deltas = donor(tmp_path)
     start = dict(tiny_model().named_parameters())

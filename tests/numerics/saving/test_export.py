@@ -1,4 +1,4 @@
-"""A model made of a checkpoint is what the trainer held, and loads like any other."""
+"""The exported model of a checkpoint has the trainer's values, and loads like any other model."""
 
 from collections.abc import Iterator
 from pathlib import Path

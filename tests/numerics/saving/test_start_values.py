@@ -1,4 +1,4 @@
-"""x0 outlives a disk that has no room for it."""
+"""x0 is kept in memory if the disk has no room for it."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.numerics.saving.checkpoint_runs import tiny_model
 
 
 def x0_after_a_change(start: StartValues, model: nn.Module, block: Block) -> torch.Tensor:
-    """Ask for x0 as an activation does, and change the block thereafter."""
+    """Ask for x0 as an activation does, and then change the block."""
     origin = start.origin(model, block)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
