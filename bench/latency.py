@@ -41,7 +41,7 @@ from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
 from deca_node.daemon.trainer.memory import settle_memory
 from deca_node.daemon.trainer.priority import answer_promptly, give_way
 from deca_node.daemon.wire.endpoint import Endpoint
-from deca_node.daemon.wire.meters import LagMeter, Window
+from deca_node.daemon.wire.meters import LagMeter, Samples
 from deca_node.daemon.wire.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
@@ -130,7 +130,7 @@ def arm(name: str, seconds: float) -> list[Row]:
     rate = sum(report["received_bytes"] for report in reports) / seconds / 1e9
     kinds = ("control ping", "exchange ping", "event-loop lag")
     figures = {kind: worse(*(report[kind] for report in reports)) for kind in kinds}
-    scheduler = Window(len(late))
+    scheduler = Samples(len(late))
     for each in late:
         scheduler.add(each)
     figures["a sleeper's lag"] = asdict(scheduler.figures())
@@ -171,7 +171,7 @@ class Party:
         own, peer = (Address("127.0.0.1", job["ports"][index]) for index in (job["index"], 1 - job["index"]))
         self._own, self._there = own, peer
         self._rate = LOADS[job["load"]].bytes_per_second
-        self._round_trips = Window(100_000)
+        self._round_trips = Samples(100_000)
         self._asked: dict[int, float] = {}
         self._received = 0
         self._up = asyncio.Event()
@@ -211,7 +211,7 @@ class Party:
     async def _measure(self) -> Row:
         lag = LagMeter()
         lag.start()
-        before, self._round_trips = self._received, Window(100_000)
+        before, self._round_trips = self._received, Samples(100_000)
         await asyncio.sleep(self._job["seconds"])
         lag.close()
         return {

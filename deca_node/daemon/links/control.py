@@ -25,7 +25,7 @@ from deca_node.daemon.settings.address import parse_address
 from deca_node.daemon.settings.peers_file import NAME
 from deca_node.daemon.wire.broken import StreamBrokenError
 from deca_node.daemon.wire.endpoint import Endpoint, Stream, surface
-from deca_node.daemon.wire.meters import Figures, Window
+from deca_node.daemon.wire.meters import Figures, Samples
 from deca_node.daemon.wire_pb import control_pb2 as pb
 from deca_node.daemon.wire_pb import exchange_pb2
 from deca_node.protocol.errors import DecaError, WireError
@@ -60,7 +60,7 @@ class _ControlLink:
     pair: Pair
     traffic: Counter[str]
     queue: deque[bytes] = field(default_factory=deque)
-    rtt: Window = field(default_factory=lambda: Window(ROUND_TRIPS_KEPT))
+    rtt: Samples = field(default_factory=lambda: Samples(ROUND_TRIPS_KEPT))
     session: ControlSession | None = None
     dialling: "asyncio.Task[None] | None" = None
     up: asyncio.Event = field(default_factory=asyncio.Event)

@@ -22,14 +22,14 @@ class Figures:
     max: float
 
 
-class Window:
+class Samples:
     """Holds the newest ``kept`` samples, in seconds."""
 
     def __init__(self, kept: int) -> None:
         self._samples: deque[float] = deque(maxlen=kept)
 
     def add(self, seconds: float) -> None:
-        """Add a sample. Where the window is full the oldest goes."""
+        """Add a sample. Beyond ``kept`` the oldest goes."""
         self._samples.append(seconds)
 
     def figures(self) -> Figures:
@@ -49,7 +49,7 @@ class LagMeter:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, kept: int = TICKS_KEPT) -> None:
         self._clock = clock
-        self._window = Window(kept)
+        self._samples = Samples(kept)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -63,10 +63,10 @@ class LagMeter:
 
     def figures(self) -> Figures:
         """Lateness in seconds over the last minute."""
-        return self._window.figures()
+        return self._samples.figures()
 
     async def _measure(self) -> None:
         while True:
             due = self._clock() + TICK_SECONDS
             await asyncio.sleep(TICK_SECONDS)
-            self._window.add(max(self._clock() - due, 0.0))
+            self._samples.add(max(self._clock() - due, 0.0))

@@ -2,16 +2,16 @@
 
 import asyncio
 
-from deca_node.daemon.wire.meters import Figures, LagMeter, Window
+from deca_node.daemon.wire.meters import Figures, LagMeter, Samples
 from tests.daemon.links.fake_net import run
 
 
-def test_a_window_says_what_its_samples_were() -> None:
-    window = Window(kept=100)
-    assert window.figures().count == 0
+def test_the_quantiles_are_those_of_the_newest_samples() -> None:
+    samples = Samples(kept=100)
+    assert samples.figures().count == 0
     for number in range(1, 201):
-        window.add(float(number))
-    assert window.figures() == Figures(100, 150.0, 199.0, 200.0)
+        samples.add(float(number))
+    assert samples.figures() == Figures(100, 150.0, 199.0, 200.0)
 
 
 def test_the_lag_of_a_loop_is_what_its_timers_wait() -> None:
