@@ -6,8 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -133,17 +132,8 @@ def test_a_path_that_the_system_refuses_is_a_sentence(
     assert outcome.err.startswith(said)
 
 
-@contextmanager
-def as_another_user() -> Iterator[None]:
-    """The rights of a user who owns nothing; root would be refused nothing."""
-    if (user := os.geteuid()) != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
+WITHOUT_ROOTS_RIGHTS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+"""Before a command of root: the system then refuses it what it refuses any user."""
 
 
 @pytest.mark.parametrize(
@@ -166,26 +156,26 @@ def as_another_user() -> Iterator[None]:
         ("plan", "--model", "closed/model"),
     ],
 )
-def test_a_folder_that_this_user_may_not_enter_is_no_internal_error(
-    deca: Deca, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_this_user_may_not_enter_is_no_internal_error(arguments: tuple[str, ...]) -> None:
     """A mounted folder of certificates often belongs to another user."""
-    with tempfile.TemporaryDirectory() as folder:
-        monkeypatch.chdir(folder)
-        Path(folder).chmod(0o755)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        folder.chmod(0o755)
         for name in ("closed/model", "deca-certs", "model"):
-            Path(name).mkdir(parents=True)
-        Path("peers.txt").write_text("north@127.0.0.1:7001\nsouth@127.0.0.1:7002\n")
-        Path("n.txt").write_text("a b c\n")
-        deca(*arguments)  # imports what the verb needs, with all rights
-        for name in ("closed", "deca-certs"):
-            Path(name).chmod(0)
-        with as_another_user():
-            outcome = deca(*arguments)
-        for name in ("closed", "deca-certs"):
-            Path(name).chmod(0o700)
-    assert outcome.code in range(3, 8), outcome
-    assert "Permission denied" in outcome.err + outcome.out
+            (folder / name).mkdir(parents=True)
+        (folder / "peers.txt").write_text("north@127.0.0.1:7001\nsouth@127.0.0.1:7002\n")
+        (folder / "n.txt").write_text("a b c\n")
+        closed = [folder / name for name in ("closed", "deca-certs")]
+        for path in closed:
+            path.chmod(0)
+        demoted = WITHOUT_ROOTS_RIGHTS if os.geteuid() == 0 else []
+        command = [*demoted, sys.executable, "-m", "deca_node", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+        for path in closed:
+            path.chmod(0o700)
+    assert done.returncode in range(3, 8), done
+    assert "Permission denied" in done.stderr + done.stdout
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "fail"], ["fail", "--debug"]])
