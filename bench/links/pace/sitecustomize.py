@@ -24,5 +24,5 @@ def _install() -> None:
     BlockEngine.half_step = half_step
 
 
-if "deca_node.daemon.trainer.child" in sys.orig_argv:
+if any(argument.endswith("/trainer/boot.py") for argument in sys.orig_argv):
     _install()

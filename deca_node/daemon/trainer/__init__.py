@@ -3,6 +3,7 @@
 ::
 
     link       the daemon's end: start the process, send commands, receive events, notice its death
+    boot       the first lines of the trainer's process: load the node's own package, whatever the search path says
     child      the trainer's end: obey one command at a time
     messages   commands and events as lines of JSON between the two
     arena      shared memory for frames, cut into slots, and the record of which frame is in which slot

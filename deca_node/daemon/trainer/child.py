@@ -1,4 +1,4 @@
-"""The trainer's own process: ``python -m deca_node.daemon.trainer.child SOCKET MEMORY``.
+"""The trainer's own process, after :mod:`deca_node.daemon.trainer.boot`; its arguments are SOCKET and MEMORY.
 
 It is joined to the node by two inherited descriptors: a socket for commands and events as lines of JSON, and the shared
 memory for frames. It obeys one command at a time and answers each with one event. If this process dies, the node lives
@@ -102,7 +102,3 @@ def _out_of_memory(problem: Exception) -> bool:
     """Python, CUDA and torch on a CPU each report it in their own way."""
     named = type(problem).__name__ == "OutOfMemoryError" or isinstance(problem, MemoryError)
     return named or (isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import site
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from deca_node.daemon.trainer import messages
+from deca_node.daemon.trainer import boot, messages
 from deca_node.daemon.trainer.arena import shared_file
 from deca_node.daemon.trainer.priority import give_way
 from deca_node.protocol import events as e
@@ -14,6 +16,7 @@ from deca_node.protocol.errors import TrainerError
 from deca_node.protocol.options import TrainerOptions
 from deca_node.storage.jsons import UNFIT
 
+BOOT = str(Path(boot.__file__).resolve())
 LINE_BYTES_MAX = 1 << 20
 END_SECONDS = 5.0
 
@@ -39,11 +42,12 @@ class TrainerLink:
             descriptors = (theirs.fileno(), self.memory)
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-m",
-                "deca_node.daemon.trainer.child",
+                _isolation(),
+                BOOT,
                 *map(str, descriptors),
                 pass_fds=descriptors,
                 stdin=asyncio.subprocess.DEVNULL,
+                env=_environment(),
             )
         give_way(self._process.pid, priority)
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_MAX)
@@ -103,3 +107,21 @@ class TrainerLink:
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+
+def _isolation() -> str:
+    """The flag that keeps the working directory and the script's folder off the trainer's module search path.
+
+    ``-I`` also ignores PYTHONPATH and the user's own site-packages. If packages may come from one of the two, ``-P``
+    keeps them.
+    """
+    user_site = bool(site.ENABLE_USER_SITE) and Path(site.getusersitepackages()).is_dir()
+    return "-P" if user_site or os.environ.get("PYTHONPATH") else "-I"
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment. An empty entry of PYTHONPATH would stand for the working directory, so it goes."""
+    environment = dict(os.environ)
+    if "PYTHONPATH" in environment:
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, environment["PYTHONPATH"].split(os.pathsep)))
+    return environment

@@ -101,7 +101,7 @@ class LocalNodes:
         ``environment`` is set beside this process's own; ``within`` is a command that runs the node as another, such
         as ``ip netns exec NAME``."""
         directory.parent.mkdir(parents=True, exist_ok=True)
-        command = [*within, sys.executable, "-m", "deca_node", *verb, "--name", name, "--dir", str(directory)]
+        command = [*within, sys.executable, "-P", "-m", "deca_node", *verb, "--name", name, "--dir", str(directory)]
         for flag, value in flags.items():
             command += [flag] if value is True else [flag, str(value)]
         log = directory.with_suffix(".log")
