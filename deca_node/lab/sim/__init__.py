@@ -2,13 +2,13 @@
 
 ::
 
-    cluster         real nodes, performed over a fake network
-    seats           one node's place in a cluster: its trainer and its frames
-    fake_network    ordered streams with drawn delays
+    cluster         real nodes over a fake network
+    seats           one node's seat in a cluster: its trainer and its frames
+    fake_network    ordered streams with random delays
     fake_trainer    a trainer of a few numbers
     hearsay         a stand-in for gossip
-    weather         faults and delays, drawn beforehand
-    audit           what must hold between the trainers of a cluster
+    weather         faults and delays, drawn before a run
+    audit           the sum over all copies, which must add up
     storms          many seeded clusters in bad weather, each checked
     swarm           membership alone, with many members on a bad network
     notation        events and commands as text, for transcripts

@@ -1,8 +1,8 @@
-"""What must hold between the trainers of a cluster, whatever the network does: the arithmetic of the whole.
+"""The arithmetic that must hold between the trainers of a cluster, whatever the network does.
 
-What one end of an edge adds the other takes. So the sum over all copies moves only by gradients, by flows that one
-end has applied and the other has not yet, and by jumps: where a node goes back to a checkpoint, or takes over what
-others did while it was away.
+A flow adds to one end of an edge what it takes from the other. So the sum over all copies changes only by gradients, by
+flows that one end has applied and the other has not yet, and by jumps. A node jumps when it returns to a checkpoint, or
+takes over work that others did while it was away.
 """
 
 import struct
@@ -22,7 +22,7 @@ def plus(x: Vector, y: Vector, factor: float = 1.0) -> Vector:
 
 
 class Holds(Protocol):
-    """A trainer, as far as the audit is concerned: a copy of every block."""
+    """The part of a trainer that the audit needs: a copy of every block."""
 
     name: str
     x: list[Vector]
@@ -39,50 +39,49 @@ class HalfFlow(NamedTuple):
 
 @dataclass
 class Audit:
-    """``start`` and ``drift`` hold the sum over nodes of x at the start and of what gradients and jumps added since,
-    per block; ``single`` the flows that one end of an edge has applied and the other has not yet, by the serial
-    numbers of both frames."""
+    """``start`` is the sum of x over the nodes at the start, by block, and ``drift`` the sum of all gradients and jumps
+    since. ``single`` holds the flows that only one end of an edge has applied, by the serial numbers of both frames."""
 
     trainers: list[Holds] = field(default_factory=list)
     start: list[Vector] = field(default_factory=lambda: [[0.0] * ELEMENTS for _ in range(BLOCKS)])
     drift: list[Vector] = field(default_factory=lambda: [[0.0] * ELEMENTS for _ in range(BLOCKS)])
     single: dict[tuple[int, int], HalfFlow] = field(default_factory=dict)
     written: list[bytes] = field(default_factory=list)
-    """Every frame that was ever written; its serial number is its place here, and its first eight bytes."""
+    """All frames that were ever written. A frame's serial number is its index here, and its first eight bytes."""
     given: dict[str, Vector] = field(default_factory=dict)
-    """What donors have handed out, by the path that it goes by."""
+    """Blocks that donors have given, by path."""
     applied: int = 0
     _moved: bool = True
 
     def join(self, trainer: Holds) -> None:
-        """One more node."""
+        """Add a node."""
         self.trainers.append(trainer)
         self.start = [plus(total, x) for total, x in zip(self.start, trainer.x, strict=True)]
 
     def moved(self, block: int, by: Vector) -> None:
-        """A gradient, or a jump, has moved one node."""
+        """Record that a gradient or a jump has moved one node."""
         self._moved = True
         self.drift[block] = plus(self.drift[block], by)
 
     def jumped(self, before: list[Vector], after: list[Vector]) -> None:
-        """One node's copy is another one now."""
+        """Record that a node has replaced its copy."""
         for block in range(BLOCKS):
             self.moved(block, plus(after[block], before[block], -1.0))
 
     def frame(self, x: Vector) -> bytes:
-        """A frame that holds x."""
+        """Make a frame that holds x."""
         data = struct.pack(f"<q{ELEMENTS}d", len(self.written), *x)
         self.written.append(data)
         return data
 
     def read(self, data: bytes) -> tuple[int, Vector] | None:
-        """Serial number and content of a frame; None where its bytes are not what its sender wrote."""
+        """The serial number and content of a frame, or None if the bytes are not those that its sender wrote."""
         serial, *x = struct.unpack(f"<q{ELEMENTS}d", data)
         sound = 0 <= serial < len(self.written) and self.written[serial] == data
         return (serial, x) if sound else None
 
     def flowed(self, flow: HalfFlow, theirs: int, ours: int) -> None:
-        """One end has applied a flow: it is held against the other end's, which must be its exact opposite."""
+        """Record that one end has applied a flow. The flow of the other end must be the exact opposite."""
         self.applied += 1
         self._moved = True
         key = (min(theirs, ours), max(theirs, ours))
@@ -93,7 +92,8 @@ class Audit:
         assert self.single.pop(key) == opposite, f"the two ends of {flow} differ"
 
     def check(self) -> None:
-        """The sum over nodes is what it was, but for gradients, jumps, and flows that one end has still to apply."""
+        """Check that the sum over nodes has changed only by gradients, jumps and flows that one end has still to
+        apply."""
         if not self._moved:
             return
         self._moved = False
@@ -107,7 +107,7 @@ class Audit:
             )
 
     def spread(self, names: frozenset[str] | None = None) -> float:
-        """The largest distance between two nodes (of ``names``) in any element."""
+        """The largest distance in any element between two nodes, or between two nodes of ``names``."""
         chosen = [trainer for trainer in self.trainers if names is None or trainer.name in names]
         columns = [column for block in range(BLOCKS) for column in zip(*(t.x[block] for t in chosen), strict=True)]
         return max(max(column) - min(column) for column in columns)

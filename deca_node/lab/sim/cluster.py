@@ -1,12 +1,12 @@
-"""Many nodes on one thread: real nodes, a fake clock, a fake network, and one seed for all that is left to chance.
+"""Many nodes on one thread: real nodes, a fake clock, a fake network, and one seed for everything that is random.
 
-A cluster does what the daemon does, ``for command in node.handle(event, now): perform(command)``, for every
-node at once. Commands to a trainer queue up and are obeyed one after the other, each in fake time; frames are
-reserved, sent and released under the daemon's rules, and breaking one of them is an error at the place where
-it happens. What happened is kept as a transcript, and the same seed always gives the same one.
+A cluster does for all nodes what the daemon does for one: ``for command in node.handle(event, now): perform(command)``.
+Commands to a trainer queue up and run one after the other in fake time. Frames are reserved, sent and released under
+the daemon's rules, and a broken rule is an error where it happens. The cluster keeps a transcript, and the same seed
+always gives the same transcript.
 
-Any trainer will do that is ready and obeys: the production one over a model, or a few lines of arithmetic. Only one
-that endures (:class:`deca_node.lab.sim.seats.Endures`) can die and come back, and give what it has to others.
+Any trainer with ``ready`` and ``obey`` fits: the production trainer with a model, or a few lines of arithmetic. Only a
+trainer that endures (:class:`deca_node.lab.sim.seats.Endures`) can die, return, and give blocks to others.
 """
 
 import random
@@ -27,22 +27,22 @@ from deca_node.protocol.node.node import Node
 from deca_node.protocol.visit.edges import frames_held_max
 
 TAIL_LINES = 60
-"""How much of the transcript a failure shows."""
+"""Lines of the transcript that a failure shows."""
 
 DAY = 86_400.0
 
 IDLE_BEATS = 10
-"""So many tellings of positions without anything else under way, and nothing will ever happen again."""
+"""After so many heartbeats without any other activity the cluster is stuck."""
 
 ORDERS_MAX = 6
-"""Commands that a trainer may have before it."""
+"""The most commands that a trainer may have in its queue."""
 
 Revive = Callable[[str, bool], Seat]
-"""Gives a crashed node by that name a new seat; with an empty disk, or its own."""
+"""Gives a crashed node of that name a new seat, with an empty disk or its own."""
 
 
 class Cluster:
-    """``seats`` by name. ``watch`` is called with every node that handled an event, to check what must always hold."""
+    """``seats`` by name. ``watch`` is called with every node that has handled an event, to check its rules."""
 
     def __init__(
         self,
@@ -56,11 +56,11 @@ class Cluster:
         self.seats = seats
         self.lines: list[Line] = []
         self.ends: dict[str, c.Finish] = {}
-        """How each node's run ended; a node that crashed, and did not return, has no entry."""
+        """How each node's run ended. A node that crashed and did not return has no entry."""
         self.past: list[Node] = []
         """Nodes that crashed."""
         self.broken_rules: list[str] = []
-        """Streams that a receiver ended because of what came over them."""
+        """Streams that a receiver ended because of broken rules."""
         self._weather = weather or Weather()
         self._watch = watch
         self._revive = revive
@@ -75,10 +75,10 @@ class Cluster:
             name: Member(seat, self._rng.uniform(*self._weather.node_slowness)) for name, seat in seats.items()
         }
         self._told = dict.fromkeys(names, -1)
-        """Every node's position at the last heartbeat but one."""
+        """Every node's position at the heartbeat before the last."""
         self._idle_beats = 0
         self._awaited = 0
-        """Crashed nodes that will be back."""
+        """Crashed nodes that will return."""
         self._plan()
 
     # --- life ---------------------------------------------------------------------------------------
@@ -89,9 +89,9 @@ class Cluster:
         return self._agenda.now
 
     def run(self, until: float = DAY) -> dict[str, c.Finish]:
-        """Let time pass until every node has ended; returns how each did.
+        """Run until every node has ended, and return how each ended.
 
-        Raises AssertionError where they do not, or where a rule is broken; seed and transcript are told along.
+        Raises AssertionError if they do not end or a rule is broken; the error shows the seed and the transcript.
         """
         try:
             while self._awaited or any(not member.gone for member in self._members.values()):
@@ -102,11 +102,11 @@ class Cluster:
         return self.ends
 
     def tell(self, name: str, event: e.Event, at: float) -> None:
-        """Let a node hear of something at a time; for what comes from outside, such as a request to stop."""
+        """Give a node an event from outside at a time, such as a request to stop."""
         self._agenda.at(at, lambda: self._hear(self._members[name], event))
 
     def transcript(self, last: int | None = None) -> str:
-        """What happened, one line per event and, further in, per command."""
+        """The transcript: one line per event and, indented, per command."""
         return "\n".join(map(str, self.lines[-last:] if last else self.lines))
 
     def _plan(self) -> None:
@@ -142,7 +142,7 @@ class Cluster:
         self._agenda.at(self.now + seconds, partial(self._resume, member))
 
     def _resume(self, member: Member) -> None:
-        """A node that wakes finds its mail and its overdue deadline, in either order."""
+        """Wake a node. It finds its messages and its overdue deadline, in either order."""
         member.paused = False
         if self._rng.random() < 0.5:
             self._wake(member)
@@ -194,7 +194,7 @@ class Cluster:
             self.lines += [Line(self.now, node.name, True, command) for command in commands]
         faults = self._faults_after(member)
         if any(isinstance(fault, Crash) for fault in faults):
-            # It comes to do a part of what it would have done.
+            # The crash interrupts it, so that it does only a part of its commands.
             commands = commands[: self._rng.randint(0, len(commands))]
         for command in commands:
             self._perform(member, command)
@@ -204,7 +204,7 @@ class Cluster:
         self._set_alarm(member)
 
     def _faults_after(self, member: Member) -> list[Crash | Death | Ask]:
-        """What befalls a node right after the event it just handled; in its first life only."""
+        """The faults that hit a node right after the event that it has handled. Only its first life has any."""
         planned = self._weather.crashes + self._weather.deaths + self._weather.asks
         first = all(node.name != member.name for node in self.past)
         return [f for f in planned if f.event == member.heard and f.name == member.name] if first else []
@@ -257,14 +257,14 @@ class Cluster:
     # --- the trainer --------------------------------------------------------------------------------
 
     def _order(self, member: Member, command: c.TrainerCommand) -> None:
-        """Queue a command; the frame that it asks to be written is reserved at once."""
+        """Queue a command. A frame that it asks for is reserved at once."""
         match command:
             case c.Activate(keyframe=FrameId() as frame) | c.HalfStep(update=FrameId() as frame):
                 nbytes = self._nbytes(member, frame)
                 assert nbytes is not None, f"{frame} is not part of this run"
                 member.seat.frames.reserve(frame, nbytes)
         if not member.trainer_alive:
-            # The node has not heard of its end yet.
+            # The node does not know of its end yet.
             return
         member.orders.append(command)
         assert len(member.orders) <= ORDERS_MAX, f"{member.name} piles up commands: {member.orders}"
@@ -285,7 +285,7 @@ class Cluster:
         self._answer(member, lives, event)
 
     def _answer(self, member: Member, lives: int, event: e.TrainerEvent) -> None:
-        """What a trainer said is heard before its end is, or never."""
+        """Deliver the answer of a trainer, unless the trainer has died since."""
         if member.paused:
             member.inbox.append(partial(self._answer, member, lives, event))
         elif member.lives == lives:
@@ -334,7 +334,7 @@ class Cluster:
             self._hear(member, event)
 
     def _take_in(self, member: Member, event: e.NetworkEvent, data: bytes) -> bool:
-        """Hold the frame that came along. A receiver ends the stream where it holds the frame already, or too many."""
+        """Hold an incoming frame. The receiver ends the stream if it already holds the frame, or holds too many."""
         match event:
             case e.OpenReceived(keyframe=frame) | e.UpdateReceived(update=frame):
                 problem = self._objection(member, frame, len(data))
@@ -355,7 +355,7 @@ class Cluster:
         return "" if nbytes == self._nbytes(member, frame) else f"{frame} has {nbytes} bytes"
 
     def _nbytes(self, member: Member, frame: FrameId) -> int | None:
-        """What a frame takes, as the trainer said when it was ready; None where there is no such frame."""
+        """The size of a frame, as the trainer gave it when it was ready, or None if there is no such frame."""
         assert member.ready is not None
         step = Step(frame.activation, frame.inner)
         return member.ready.sizes.nbytes(member.seat.node.state.schedule, frame.kind, step)
@@ -366,7 +366,7 @@ class Cluster:
         self._hear(self._members[name], event)
 
     def _beat(self) -> None:
-        """Everybody tells all peers where it stands; some of this is lost, and some out of date."""
+        """Every node tells all peers its position. Some of these messages are lost, and some are out of date."""
         positions = {name: seat.node.state.position for name, seat in self.seats.items()}
         before, self._told = self._told, positions
         lost = self._weather.heartbeat_lost
@@ -381,7 +381,7 @@ class Cluster:
             self._agenda.at(self.now + self._weather.heartbeat, self._beat)
 
     def _fetched(self, member: Member, at_least: int) -> None:
-        """The newest that any peer has on its disk, if it is new enough."""
+        """The newest blocks that a peer has on its disk, if they are new enough."""
         donors = [
             donor.seat.trainer
             for name, donor in self._members.items()
@@ -391,6 +391,6 @@ class Cluster:
         newest = max(found, key=lambda fetched: fetched.activation, default=None)
         failing = self._weather.fetch_failing and self._rng.random() < self._weather.fetch_failing
         if newest is None or newest.activation < at_least or failing:
-            self._hear(member, e.FetchFailed(f"nobody here has got to activation {at_least}"))
+            self._hear(member, e.FetchFailed(f"no member has reached activation {at_least}"))
         else:
             self._hear(member, newest)

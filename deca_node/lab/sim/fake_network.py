@@ -1,8 +1,8 @@
-"""A network without wires: ordered streams between pairs of nodes, and every delay drawn from one seed.
+"""A network without wires: ordered streams between pairs of nodes, and all delays from one seed.
 
-Between two nodes there is at most one stream. What is sent over it arrives in the order it was sent, or,
-once the stream is cut, never; then both ends hear of the loss, each when it notices, and later they greet
-each other again. That is what the daemon's transport promises the core, and all that the core may rely on::
+Between two nodes there is at most one stream. Messages arrive in the order in which they were sent, or, after the
+stream was cut, never. Then each end notices the loss at its own time, and later they greet each other again. The
+daemon's transport promises this to the core, and the core relies on nothing else::
 
     greet -- PeerUp at both ends --> messages, in order --> cut: what is under way is lost
       ^                                                      |
@@ -21,7 +21,7 @@ from deca_node.protocol import events as e
 
 
 class Agenda:
-    """What is due when: a clock that only moves to the next entry. Entries of equal time keep their order."""
+    """Entries with a time, and a clock that moves only to the next entry. Entries of equal time keep their order."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -32,11 +32,11 @@ class Agenda:
         return len(self._due)
 
     def at(self, when: float, action: Callable[[], None]) -> None:
-        """Do ``action`` at a time; one that has passed is now."""
+        """Do ``action`` at a time. A time in the past means now."""
         heapq.heappush(self._due, (max(when, self.now), next(self._order), action))
 
     def step(self) -> bool:
-        """Go to the next entry and do it; False where there is none."""
+        """Move to the next entry and do it. Returns False if there is none."""
         if not self._due:
             return False
         self.now, _, action = heapq.heappop(self._due)
@@ -46,9 +46,9 @@ class Agenda:
 
 @dataclass
 class _Link:
-    """One pair. ``session`` counts its streams, so that what belongs to an older one can be told; ``up`` holds
-    the ends that believe in it; ``deaf`` those who hear nothing; ``latest`` when the last message to each end arrives;
-    before ``again`` there is no new stream."""
+    """One pair of nodes. ``session`` counts its streams, so that messages of older streams can be told apart. ``up``
+    holds the ends that believe in the stream, and ``deaf`` the ends that hear nothing. ``latest`` is when the last
+    message to each end arrives. Before ``again`` there is no new stream."""
 
     ends: tuple[str, str]
     slowness: float
@@ -64,11 +64,11 @@ class _Link:
 
 
 Deliver = Callable[[str, e.NetworkEvent, bytes], None]
-"""Takes the receiver's name, the event, and the bytes of the frame that it names, if any."""
+"""Takes the name of the receiver, the event, and the bytes of the frame that the event names, if any."""
 
 
 class Network:
-    """All streams among ``names``. ``position`` tells a node's activation, for its greeting."""
+    """All streams among ``names``. ``position`` returns a node's activation, for its greeting."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Network:
             agenda.at(deaf.at, partial(self._deafen, deaf))
 
     def live(self) -> list[tuple[str, str]]:
-        """The pairs with a stream in which both ends believe and over which both hear."""
+        """The pairs whose stream is up at both ends, with no deaf end."""
         return [link.ends for link in self._links.values() if link.live and len(link.up) == 2 and not link.deaf]
 
     def linked(self, a: str, b: str) -> bool:
@@ -104,13 +104,13 @@ class Network:
     # --- coming and going ---------------------------------------------------------------------------
 
     def join(self, name: str) -> None:
-        """From now on a node greets, and is greeted."""
+        """Let a node greet and be greeted from now on."""
         self._present.add(name)
         for link in self._links_of(name):
             self._greet(link)
 
     def leave(self, name: str) -> None:
-        """A node ends in good order: what it sent still arrives, and then its streams end."""
+        """End a node in good order: the messages that it sent still arrive, and then its streams end."""
         self._present.discard(name)
         for link in self._links_of(name):
             if link.live:
@@ -118,14 +118,14 @@ class Network:
                 self._agenda.at(last, partial(self.cut, link.ends, "the peer closed its stream"))
 
     def vanish(self, name: str) -> None:
-        """A node is gone from one moment to the next, and with it all that is under way to and from it."""
+        """Remove a node at once. All messages on their way to it and from it are lost."""
         self._present.discard(name)
         for link in self._links_of(name):
             self.cut(link.ends, "the peer vanished")
             link.up.discard(name)
 
     def cut(self, ends: Iterable[str], why: str, seconds: float = 0.0) -> None:
-        """Break the stream between two nodes; after ``seconds``, and once both noticed, they greet each other again."""
+        """Break the stream between two nodes. They greet each other again after ``seconds``, once both have noticed."""
         link = self._link(*ends)
         link.again = max(link.again, self._agenda.now + seconds)
         if not link.live:
@@ -175,7 +175,8 @@ class Network:
     # --- messages -----------------------------------------------------------------------------------
 
     def send(self, sender: str, receiver: str, event: e.NetworkEvent, data: bytes = b"") -> None:
-        """Send what the receiver will take as ``event``. Without a stream it is lost, as the sender will hear."""
+        """Send a message that the receiver takes as ``event``. Without a stream it is lost, and the sender will
+        notice."""
         link = self._link(sender, receiver)
         if not link.live or sender not in link.up:
             return

@@ -1,8 +1,8 @@
-"""A trainer of a few lines and a few numbers, which dies, returns from its disk, and takes over what others have.
+"""A trainer of a few lines and a few numbers. It can die, return from its disk, and take over the blocks of others.
 
-The arithmetic is that of compressed averaging in full: a public copy x^, differences e_ij, a coarse
-quantizer, gamma_c and w_ij. Instead of Adam every gradient pulls a node toward a place of its own, so that
-nodes disagree and the audit knows by how much each has moved itself.
+It has the whole arithmetic of compressed averaging: a public copy x^, differences e_ij, a coarse quantizer, gamma_c and
+w_ij. Instead of Adam every gradient pulls a node toward a point of its own, so that nodes disagree and the audit knows
+how far each node has moved itself.
 """
 
 import random
@@ -47,18 +47,19 @@ class _Edge:
 
 @dataclass(frozen=True)
 class _Kept:
-    """A checkpoint: every block's values, and those that its last visit ended with; of the active one both differ."""
+    """A checkpoint: the values of every block, and the values at the end of its last visit (``frozen``). Only those of
+    the active block differ."""
 
     position: Step
     x: tuple[tuple[float, ...], ...]
     frozen: tuple[tuple[float, ...], ...]
     versions: tuple[int, ...]
-    """The activation at whose end each block was frozen."""
+    """The activation at the end of which each block was frozen."""
 
 
 @dataclass
 class _Visit:
-    """The active block's state; all of it but ``gradients`` ends with the process."""
+    """The state of the active block. All of it except ``gradients`` ends with the process."""
 
     block: int
     gradients: int = 0
@@ -69,7 +70,7 @@ class _Visit:
 
 
 class FakeTrainer:
-    """One node's end of the arithmetic. It asserts that it is asked for the right things in the right order."""
+    """The arithmetic of one node. It asserts that commands are valid and come in the right order."""
 
     def __init__(self, name: str, settings: RunSettings, frames: FrameBook, audit: Audit) -> None:
         rng = random.Random(f"{name}:{settings.seed}")
@@ -78,14 +79,14 @@ class FakeTrainer:
         self.x = [list(x) for x in self.x0]
         self.frames = frames
         self.disk: list[_Kept] = []
-        """Checkpoints, the newest last; at most two."""
+        """At most two checkpoints, the newest last."""
         self._places = [[rng.gauss(0, 1) for _ in range(ELEMENTS)] for _ in range(BLOCKS)]
         self._settings = settings
         self._schedule = Schedule(settings, BLOCKS, final_flush_mixes=1)
         self._audit = audit
         self._visit: _Visit | None = None
         self._activation = 0
-        """The activation that is visited, or will be next."""
+        """The current or the next activation."""
         self._frozen = [list(x) for x in self.x0]
         self._versions = [NOT_VISITED] * BLOCKS
         audit.join(self)
@@ -93,14 +94,14 @@ class FakeTrainer:
     # --- life ---------------------------------------------------------------------------------------
 
     def ready(self) -> e.TrainerReady:
-        """Equal at all nodes, as it must be, but for the position."""
+        """Facts that are equal at all nodes, except for the position."""
         facts = ModelFacts("0" * 64, BLOCK_NAMES, (ELEMENTS,) * BLOCKS)
         sizes = (FRAME_BYTES,) * BLOCKS
         position = self.disk[-1].position if self.disk else Step(0, 0)
         return e.TrainerReady(facts, FrameSizes(sizes, sizes, (0,) * BLOCKS), position)
 
     def restart(self) -> None:
-        """All that is not on the disk is lost."""
+        """Lose everything that is not on the disk."""
         before, self._visit = self.x, None
         if not self.disk:
             self.x, self._frozen = [list(x) for x in self.x0], [list(x) for x in self.x0]
@@ -129,7 +130,7 @@ class FakeTrainer:
     # --- commands -----------------------------------------------------------------------------------
 
     def obey(self, command: c.TrainerCommand) -> e.TrainerEvent:
-        """Do what is asked."""
+        """Perform a command."""
         match command:
             case c.Activate():
                 return self._activate(command)
@@ -175,7 +176,7 @@ class FakeTrainer:
                 self._active.edges[near.peer] = _Edge(near.weight, plus(theirs[1], ours, -1.0))
             else:
                 refused.append(e.Refused(near.peer, "not-finite", "its keyframe is malformed"))
-        assert sum(near.weight for near in command.neighbours) < 1 + 1e-9, "what is left to self is not negative"
+        assert sum(near.weight for near in command.neighbours) < 1 + 1e-9, "the node keeps a weight for itself"
         return e.Connected(command.activation, tuple(refused))
 
     def _half_step(self, command: c.HalfStep) -> e.HalfStepped:
@@ -241,7 +242,7 @@ class FakeTrainer:
         return e.Checkpointed(position, f"checkpoints/{position.activation}-{position.inner}")
 
     def _adopt(self, command: c.Adopt) -> e.Adopted:
-        assert command.position > Step(self._activation, 0) and command.position.inner == 0, "nobody goes back"
+        assert command.position > Step(self._activation, 0) and command.position.inner == 0, "no node goes back"
         if self._visit:
             self._end_visit()
         before, self.x = self.x, list(self.x)
@@ -266,7 +267,7 @@ class FakeTrainer:
 
 
 def check_pace(node: Node) -> None:
-    """No end of an open edge goes further ahead of the other than the run allows."""
+    """Assert that no end of an open edge is further ahead of the other than the run allows."""
     visit = node.state.visit
     if visit is None or not visit.exchanging or visit.edges.encoded < 0:
         return

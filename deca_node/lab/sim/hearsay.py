@@ -1,7 +1,7 @@
-"""Who is a member, as each has heard: news of every change reaches every node in its own time.
+"""The members that each node knows of. News of a change reaches every node after a delay of its own.
 
-This stands in for gossip, whose own simulator is :mod:`deca_node.lab.sim.swarm`. Nodes disagree for a while about
-who is there and about who counts from which activation on, and agree again once news has gone round.
+This module replaces gossip, whose own simulator is :mod:`deca_node.lab.sim.swarm`. For a while nodes disagree about the
+members and the activations from which on they count. They agree again after the news has reached all.
 """
 
 import itertools
@@ -15,7 +15,8 @@ from deca_node.protocol import events as e
 
 
 class Hearsay:
-    """``tell`` takes a node's name and what it hears. A member counts from activation 0 on until it says otherwise."""
+    """``tell`` takes the name of a node and its news. Every member counts from activation 0 on until it announces
+    another."""
 
     def __init__(
         self,
@@ -34,19 +35,19 @@ class Hearsay:
         self._views = {name: dict(self._facts) for name in self._facts}
 
     def changed(self, name: str, ready_from: int | None) -> None:
-        """A member counts from this activation on, or (None) is gone."""
+        """Announce that a member counts from this activation on, or (None) is gone."""
         fact = self._facts[name] = (next(self._news) + 1, ready_from)
         for observer in self._facts:
             wait = 0.0 if observer == name else self._rng.uniform(*self._delay)
             self._agenda.at(self._agenda.now + wait, partial(self._hear, observer, name, fact))
 
     def returned(self, name: str) -> None:
-        """A member starts anew: it knows what is true now, and the others hear of it."""
+        """Announce that a member has restarted. It knows all current facts at once, and the others hear of it."""
         self._views[name] = dict(self._facts)
         self.changed(name, 0)
 
     def view(self, name: str) -> dict[str, int]:
-        """Whom a node believes to be there, each with the activation from which on it counts."""
+        """The members that a node knows of, each with the activation from which on it counts."""
         return {subject: ready for subject, (_, ready) in self._views[name].items() if ready is not None}
 
     def _hear(self, observer: str, subject: str, fact: tuple[int, int | None]) -> None:

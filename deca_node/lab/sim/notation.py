@@ -1,6 +1,6 @@
-"""Events and commands as words, for transcripts that a person can read and a test can replay.
+"""Events and commands as text, for transcripts that a person can read and a test can replay.
 
-One line per fact: its kind, then what it is about, then the rest by name::
+A line has the kind of the fact, its subject, and then the other fields by name::
 
     open-received b activation=0 degree=1 b:key-0       half-step 0.3 gradient=yes a:0.3
     peer-down b sentence="the stream broke"             mix 0.3 flows=b:0.2+a:0.2,b:0.3+a:0.3 fold=yes
@@ -25,19 +25,19 @@ from deca_node.protocol.agreed.schedule import Activation, Step
 START = Step(0, 0)
 
 BARE = ("peer", "step", "update", "keyframe", "frame", "when", "name", "kind", "ours")
-"""Fields whose value says by itself what it is."""
+"""Fields that are written without their name, since the value is clear."""
 
 SILENT = ("scalars", "agreement", "level", "about")
-"""Fields that say nothing about the order of things, or differ between machines."""
+"""Fields that are left out: they do not matter for the order of events, or differ between machines."""
 
 RARE = ("refused", "died", "for_good", "code", "orderly")
-"""Fields that are written only where they say something."""
+"""Fields that are written only if they are not empty."""
 
 EVENTS = {kind.__name__: kind for kind in typing.get_args(e.Event)}
 
 
 class Line(NamedTuple):
-    """One line of the transcript: what a node heard, what it asked for (``said``), or, in words, what befell it."""
+    """One line of the transcript: an event, a command (``said``), or a fault in words."""
 
     when: float
     node: str
@@ -50,7 +50,7 @@ class Line(NamedTuple):
 
 
 def write(fact: e.Event | c.Command) -> str:
-    """One event or command, as one line."""
+    """One event or command as one line."""
     words = [_kebab(type(fact).__name__)]
     if isinstance(fact, e.TrainerReady):
         at = "" if fact.position == START else f" position={_spell(fact.position)}"
@@ -63,7 +63,7 @@ def write(fact: e.Event | c.Command) -> str:
 
 
 def read_event(line: str) -> e.Event:
-    """The event that :func:`write` wrote. Raises ValueError, KeyError or TypeError where there is none such."""
+    """The event that :func:`write` wrote. Raises ValueError, KeyError or TypeError if the line is no such event."""
     kind_word, *words = shlex.split(line)
     kind = EVENTS["".join(part.capitalize() for part in kind_word.split("-"))]
     if kind is e.TrainerReady:
@@ -79,7 +79,7 @@ def read_event(line: str) -> e.Event:
 
 
 def ready(blocks: int, position: Step = START) -> e.TrainerReady:
-    """The greeting of a trainer whose model has so many blocks of one element each."""
+    """The event of a trainer that is ready with a model of so many blocks with one element each."""
     facts = ModelFacts("0" * 64, tuple(f"layers.{i}" for i in range(blocks)), (1,) * blocks)
     return e.TrainerReady(facts, FrameSizes((1,) * blocks, (1,) * blocks, (0,) * blocks), position)
 

@@ -1,4 +1,4 @@
-"""Where a node of a cluster sits: its trainer beside it, and between the two the frames that both see."""
+"""The seat of a node in a cluster: the node, its trainer, and the frames that both use."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -12,28 +12,29 @@ from deca_node.protocol.node.node import Node
 
 
 class Obeys(Protocol):
-    """A trainer, as far as a cluster is concerned."""
+    """The part of a trainer that a cluster needs."""
 
     def ready(self) -> e.TrainerReady:
-        """The model's facts, the sizes of frames, and where to go on."""
+        """The model's facts, the sizes of frames, and the position to continue from."""
 
     def obey(self, command: c.TrainerCommand) -> e.TrainerEvent:
-        """Do what is asked, and say that it is done."""
+        """Perform a command and return the answer."""
 
 
 @runtime_checkable
 class Endures(Obeys, Protocol):
-    """One that can die and be started again, and from whose disk others can fetch."""
+    """A trainer that can die and be started again, and from whose disk others can fetch."""
 
     def restart(self) -> None:
-        """Forget all that is not on the disk."""
+        """Forget everything that is not on the disk."""
 
     def give(self) -> e.Fetched | None:
-        """What a donor would hand out of the newest checkpoint; None where there is none yet."""
+        """The blocks of the newest checkpoint that a donor would give, or None if there is no checkpoint."""
 
 
 class FrameBook:
-    """One node's frames, in plain memory. To take a frame twice, or to use one that is not held, is an error."""
+    """The frames of one node in plain memory. It is an error to take a frame twice, or to use a frame that is not
+    held."""
 
     def __init__(self) -> None:
         self._frames: dict[FrameId, bytearray] = {}
@@ -49,27 +50,27 @@ class FrameBook:
         return sorted(self._frames)
 
     def held_from(self, sender: str) -> int:
-        """How many frames of one sender are held."""
+        """The number of frames of one sender that are held."""
         return sum(frame.sender == sender for frame in self._frames)
 
     def reserve(self, frame: FrameId, nbytes: int) -> None:
-        """Take a frame in."""
+        """Take a frame."""
         assert frame not in self._frames, f"{frame} is held already"
         self._frames[frame] = bytearray(nbytes)
 
     def view(self, frame: FrameId) -> memoryview:
-        """The bytes of a held frame, writable; what a trainer takes as its ``frames``."""
+        """The writable bytes of a held frame. A trainer takes this method as its ``frames``."""
         assert frame in self._frames, f"{frame} is not held"
         return memoryview(self._frames[frame])
 
     def release(self, frame: FrameId) -> None:
-        """Let a frame go."""
+        """Release a frame."""
         assert frame in self._frames, f"{frame} is released, but it is not held"
         del self._frames[frame]
 
 
 class Seat(NamedTuple):
-    """A node, its trainer, and the frames that both see."""
+    """A node, its trainer, and the frames that both use."""
 
     node: Node
     trainer: Obeys
@@ -78,7 +79,7 @@ class Seat(NamedTuple):
 
 @dataclass
 class Member:
-    """A seat and what goes on at it. ``inbox`` holds what came in during a pause; ``lives`` counts trainers."""
+    """A seat and its state. ``inbox`` holds messages that came during a pause; ``lives`` counts the trainers."""
 
     seat: Seat
     slowness: float
@@ -94,11 +95,11 @@ class Member:
 
     @property
     def name(self) -> str:
-        """The node's."""
+        """The name of the node."""
         return self.seat.node.name
 
 
 def seats(nodes: Iterable[Node], trainer: Callable[[Node, FrameBook], Obeys]) -> dict[str, Seat]:
-    """A seat for every node, with the trainer that ``trainer(node, frames)`` makes for it."""
+    """A seat for every node, each with the trainer that ``trainer(node, frames)`` returns."""
     books = ((node, FrameBook()) for node in nodes)
     return {node.name: Seat(node, trainer(node, frames), frames) for node, frames in books}

@@ -1,14 +1,14 @@
-"""Storms: seeded runs of small clusters in which everything goes wrong that can, each checked after every event.
+"""Storms: seeded runs of small clusters with faults of every kind, checked after every event.
 
 ::
 
     python -m deca_node.lab.sim.storms --seeds 10000 --processes 2
-    python -m deca_node.lab.sim.storms --seed 4711        one seed, with the whole of its transcript
+    python -m deca_node.lab.sim.storms --seed 4711        one seed, with its whole transcript
 
-One seed says how many nodes there are, what they run, how patient they are, and what befalls them: slow and broken
-links, nodes that sleep, crash and return with or without their disk, trainers that die, disks that refuse, bytes that
-are not what was sent, people who pause and stop. The audit holds that nothing is applied twice and that the mean moves
-by what is counted only; and every run must come to an end.
+One seed decides the number of nodes, their run, their policy and their faults: slow and broken links; nodes that sleep,
+or crash and return with or without their disk; trainers that die; disks that refuse; bytes that were changed on the
+way; and users who pause and stop nodes. The audit checks that nothing is applied twice and that the mean moves only by
+counted amounts. Every run must end.
 """
 
 import argparse
@@ -47,15 +47,15 @@ ASKED: tuple[e.Event, ...] = (
 )
 
 CALM = 0.15
-"""Share of the storms that are over before the run is."""
+"""The share of the storms whose faults end before the run does."""
 
 AGREED = 0.01
-"""Copies that a whole final flush has gone over lie no further apart; they begin about 1 apart."""
+"""The largest distance between copies after a whole final flush. They begin about 1 apart."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Storm:
-    """One seed's cluster."""
+    """The cluster of one seed."""
 
     seed: int
     names: tuple[str, ...]
@@ -64,7 +64,7 @@ class Storm:
     weather: Weather
 
     def cluster(self) -> tuple[Cluster, Audit]:
-        """It, before anything has happened."""
+        """The cluster before its first event."""
         return fake_cluster(self.seed, self.names, self.settings, self.policy, self.weather)
 
 
@@ -72,7 +72,7 @@ class Storm:
 
 
 def storm(seed: int) -> Storm:
-    """Anything from a quiet day to one where little works."""
+    """A random storm: anything from no faults to so many that little works."""
     rng = random.Random(f"storm:{seed}")
     topology, exchange = ARMS[seed % len(ARMS)]
     names = tuple(NAMES[: rng.choice([2, 3, 3, 4, 4, 5, 6, 8])])
@@ -103,7 +103,8 @@ def storm(seed: int) -> Storm:
 
 
 def calmed(storm: Storm) -> Storm:
-    """The same run, longer, and with all that befalls it over before its end: whoever lives then must agree."""
+    """The same storm with a longer run, all of whose faults end before the run does. All surviving nodes must then
+    agree."""
     w = storm.weather
     early = dataclasses.replace(
         w,
@@ -126,7 +127,7 @@ def calmed(storm: Storm) -> Storm:
 
 
 def weather(rng: random.Random, names: tuple[str, ...]) -> Weather:
-    """The storm's own part: times, chances, faults."""
+    """The random parts of the storm: times, chances and faults."""
     return Weather(
         delay=rng.choice([(0.001, 0.02), (0.01, 0.3), (0.0, 1.0)]),
         link_slowness=rng.choice([(1.0, 1.0), (1.0, 10.0)]),
@@ -157,7 +158,7 @@ def _pair(rng: random.Random, names: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _moment(rng: random.Random) -> tuple[float, int]:
-    """A time, or the count of a node's events."""
+    """A time, or a number of events of a node."""
     return (rng.uniform(1, 9), 0) if rng.random() < 0.5 else (0.0, rng.randint(2, 150))
 
 
@@ -180,14 +181,14 @@ def _crashes(rng: random.Random, names: tuple[str, ...]) -> tuple[Crash, ...]:
 
 
 def _asks(rng: random.Random, names: tuple[str, ...]) -> tuple[Ask, ...]:
-    """Stops, checkpoints, and pauses, each of which is some time later followed by a resume."""
+    """Requests to stop, to write checkpoints, and to pause. A resume follows every pause after some time."""
     asks: list[Ask] = []
     for _ in range(_few(rng)):
         name, (at, event) = rng.choice(names), _moment(rng)
         what = rng.choice(ASKED)
         asks.append(Ask(name, what, at, event))
         if isinstance(what, e.PauseRequested):
-            # Whoever is paused late, by the count of events, must not be forgotten.
+            # A node that is paused late, by its number of events, must be resumed too.
             resumes = [rng.uniform(5, 15), 60.0, *range(100, int(UNTIL), 100)]
             asks += [Ask(name, e.ResumeRequested(), float(at)) for at in resumes]
     return tuple(asks)
@@ -197,8 +198,8 @@ def _asks(rng: random.Random, names: tuple[str, ...]) -> tuple[Ask, ...]:
 
 
 def check_end(storm: Storm, cluster: Cluster, audit: Audit) -> None:
-    """Every node that lives ended as it should, holds no frame, knows what may have stayed uneven, and agrees with
-    the others where all took part in the whole flush."""
+    """Assert that every surviving node ended properly, holds no frame, and reports uneven flows; and that the nodes
+    agree if all took part in the whole flush."""
     crashed = {node.name for node in cluster.past}
     for name, end in cluster.ends.items():
         assert end.exit_code in _exits(storm, name, crashed), f"{name}: {end}"
@@ -211,8 +212,8 @@ def check_end(storm: Storm, cluster: Cluster, audit: Audit) -> None:
 
 
 def _exits(storm: Storm, name: str, crashed: set[str]) -> set[int]:
-    """How a node may end: one that lost its disk may find nobody to begin anew with, and one that was stopped may lose
-    its trainer before it could keep what it had."""
+    """The allowed endings. A node that lost its disk may find no donor, and a node that was stopped may lose its
+    trainer before the trainer could write a checkpoint."""
     asked = [ask.what for ask in storm.weather.asks if ask.name == name]
     stopped = e.StopRequested() in asked or e.LeaveRequested() in asked
     died = any(death.name == name for death in storm.weather.deaths)
@@ -225,7 +226,7 @@ def _exits(storm: Storm, name: str, crashed: set[str]) -> set[int]:
 
 
 def counted(cluster: Cluster) -> Counter[str]:
-    """The counters of all nodes together, those that crashed included."""
+    """The sum of the counters of all nodes, crashed ones included."""
     total: Counter[str] = Counter()
     for node in [seat.node for seat in cluster.seats.values()] + cluster.past:
         total.update(node.state.counters)
@@ -233,7 +234,7 @@ def counted(cluster: Cluster) -> Counter[str]:
 
 
 def flushed(storm: Storm, cluster: Cluster) -> bool:
-    """Whether all nodes went through the whole flush, over every edge of the graph, and nothing was late or lost."""
+    """Whether all nodes took part in the whole flush, over every edge of the graph, with nothing late or lost."""
     if storm.settings.final_flush_mixes or set(cluster.ends) != set(storm.names):
         return False
     first = storm.settings.rounds * BLOCKS
@@ -243,7 +244,7 @@ def flushed(storm: Storm, cluster: Cluster) -> bool:
             case c.Connect(activation=activation, neighbours=near) if activation >= first:
                 edges.setdefault(activation, {})[line.node] = {n.peer for n in near}
             case c.Mix(step=step, flows=flows) if any(flow.theirs.inner != step.inner for flow in flows):
-                # Late flows leave the mean where it is, but they overshoot.
+                # Late flows do not move the mean, but they overshoot.
                 edges.pop(step.activation, None)
             case c.Report(kind="edge-lost" | "edge-dropped" | "edge-closed") if edges:
                 return False
@@ -255,7 +256,7 @@ def flushed(storm: Storm, cluster: Cluster) -> bool:
 
 
 def weathered(seed: int) -> tuple[Storm, Cluster, Audit]:
-    """One storm from beginning to end. Raises AssertionError, with seed and transcript, where a rule is broken."""
+    """Run one storm. Raises AssertionError, with seed and transcript, if a rule is broken."""
     chosen = storm(seed)
     cluster, audit = chosen.cluster()
     cluster.run(until=UNTIL)
@@ -276,7 +277,7 @@ def _outcome(seed: int) -> tuple[int, str, Counter[str]]:
 
 
 def outcomes(seeds: range, processes: int) -> Iterator[tuple[int, str, Counter[str]]]:
-    """Seed, failure (or nothing) and counters of every storm, as they come."""
+    """The seed, the failure (or an empty text) and the counters of every storm, in the order in which they finish."""
     if processes == 1:
         yield from map(_outcome, seeds)
         return
@@ -285,11 +286,11 @@ def outcomes(seeds: range, processes: int) -> Iterator[tuple[int, str, Counter[s
 
 
 def main() -> int:
-    """Run storms; returns how many failed."""
-    parser = argparse.ArgumentParser(description="Whole runs of small clusters in which everything goes wrong.")
-    parser.add_argument("--seeds", type=int, default=1000, help="how many storms")
+    """Run storms, and return the number of failures."""
+    parser = argparse.ArgumentParser(description="Whole runs of small clusters with faults of every kind.")
+    parser.add_argument("--seeds", type=int, default=1000, help="the number of storms")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--seed", type=int, help="one storm only, with its transcript")
+    parser.add_argument("--seed", type=int, help="run only this storm, and print its transcript")
     parser.add_argument("--processes", type=int, default=1)
     chosen = parser.parse_args()
     if chosen.seed is not None:
@@ -301,7 +302,7 @@ def main() -> int:
         total += counters
         if failure:
             failed += 1
-            _write(f"\n{failure}\nto see all of it: python -m deca_node.lab.sim.storms --seed {seed}\n")
+            _write(f"\n{failure}\nthe whole transcript: python -m deca_node.lab.sim.storms --seed {seed}\n")
         if done % 500 == 0 or done == chosen.seeds:
             _write(f"{done:,} storms, {failed:,} failed, {time.perf_counter() - began:.0f} s\n")
     _write(", ".join(f"{name} {count:,}" for name, count in sorted(total.items())) + "\n")

@@ -1,9 +1,9 @@
-"""Many members on a fake clock and a bad network, and one seed for all that is left to chance.
+"""Many members on a fake clock and a bad network, and one seed for everything that is random.
 
-A swarm does what the daemon does, ``for command in membership.handle(event, now): perform(command)``, for every
-member at once. Packets are lost, delayed, doubled and overtaken as the weather has it; processes stand still, end,
-and start again under the same name. After every event the rules that must always hold are checked, and what
-happened is kept as a transcript, so that a failing seed can be read.
+A swarm does for all members what the daemon does for one: ``for command in membership.handle(event, now):
+perform(command)``. The weather loses, delays, doubles and reorders packets. Processes stop, end, and start again
+under the same name. After every event the rules of membership are checked. The swarm keeps a transcript, so that a
+failing seed can be read.
 """
 
 import random
@@ -23,7 +23,7 @@ from deca_node.protocol.membership.profiles import LAN, Profile
 
 TAIL_LINES = 60
 BACKLOG_PER_MEMBER = 16
-"""Alarms, rumours and questions under way that a member may have per process that there ever was; more is a leak."""
+"""The most alarms, rumours and open questions of a member per process that ever existed. More is a leak."""
 THOROUGH_MAX = 32
 """In larger swarms not every rule is checked after every event."""
 UNIX_START = 1.7e9
@@ -31,20 +31,21 @@ UNIX_START = 1.7e9
 
 @dataclass(frozen=True, kw_only=True)
 class SwarmWeather:
-    """What the network does to packets. ``lost`` and ``doubled`` are chances; a lost packet is lost silently."""
+    """What the network does to packets. ``lost`` and ``doubled`` are chances. The sender does not notice a lost
+    packet."""
 
     delay: Range = (0.001, 0.02)
     lost: float = 0.0
     doubled: float = 0.0
     refusal: Range = (0.001, 0.01)
-    """Until a sender hears that nobody listens at an address."""
+    """Seconds until a sender learns that no process listens at an address."""
     start: Range = (0.0, 2.0)
-    """When each member starts."""
+    """The time of each member's start."""
 
 
 @dataclass
 class Seat:
-    """One process: a membership at an address, and what became of it."""
+    """One process: a membership at an address, and its state."""
 
     name: str
     address: str
@@ -52,20 +53,20 @@ class Seat:
     paused: bool = False
     gone: bool = False
     taken: str = ""
-    """The sentence with which it ended, if its name was another's."""
+    """The sentence with which it ended, if another process had its name."""
     alarm_at: float | None = None
     inbox: deque[messages.MembershipEvent] = field(default_factory=deque)
     newest: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Of every name, the greatest boot and incarnation that it believed; they never fall."""
+    """The greatest boot and incarnation of every name that it has believed. They never fall."""
 
     @property
     def running(self) -> bool:
-        """Whether the process is there and awake."""
+        """Whether the process runs and is awake."""
         return not (self.gone or self.paused)
 
 
 class Swarm:
-    """``start`` members, let time ``run``, and read ``said``: (when, name, command) for all but Send."""
+    """``start`` members, let time ``run``, and read ``said``: (when, name, command) for all commands but Send."""
 
     def __init__(self, seed: int, weather: SwarmWeather | None = None, profile: Profile = LAN) -> None:
         self.seed = seed
@@ -74,7 +75,7 @@ class Swarm:
         self.agenda = Agenda()
         self.rng = random.Random(seed)
         self.seats: dict[str, Seat] = {}
-        """By address: of one name there may be several."""
+        """By address, since several processes may have one name."""
         self.said: list[tuple[float, str, messages.MembershipCommand]] = []
         self.packets: Counter[str] = Counter()
         self._cuts: set[tuple[str, str]] = set()
@@ -92,7 +93,7 @@ class Swarm:
     def start(
         self, name: str, address: str, seeds: Iterable[str], boot: int = 0, allowed: frozenset[str] | None = None
     ) -> Seat:
-        """A process starts now; without ``boot`` it draws one by the clock."""
+        """Start a process. Without ``boot`` it draws a boot epoch by the clock."""
         own = MemberFacts(name, address, boot or draw_boot(UNIX_START + self.now, self.rng))
         seat = Seat(name, address, Membership(own, self.profile, random.Random(self.rng.getrandbits(64)), allowed))
         self.seats[address] = seat
@@ -104,8 +105,8 @@ class Swarm:
         self.start(name, address, seeds)
 
     def cold_start(self, size: int, seeds: Iterable[str] | None = None) -> list[str]:
-        """Members n0, n1, ... start one by one as the weather has it, all with the same seeds (or with all
-        addresses). Returns their addresses."""
+        """Start members n0, n1, ... one by one as the weather says, all with the same seeds (or with all addresses as
+        seeds). Returns their addresses."""
         addresses = [f"h{index}:7001" for index in range(size)]
         known = tuple(addresses if seeds is None else seeds)
         for index, address in enumerate(addresses):
@@ -114,7 +115,7 @@ class Swarm:
         return addresses
 
     def run(self, seconds: float, until: Callable[[], bool] | None = None) -> float:
-        """Let time pass, or less of it where ``until`` comes true; returns the time then."""
+        """Let time pass, or less of it if ``until`` becomes true. Returns the time then."""
         end, done = self.now + seconds, False
         self.agenda.at(end, lambda: None)
         try:
@@ -127,55 +128,56 @@ class Swarm:
         return self.now
 
     def must(self, holds: bool, what: str) -> None:
-        """Raise AssertionError with the seed and the transcript's end unless ``holds``."""
+        """Raise AssertionError with the seed and the end of the transcript unless ``holds``."""
         assert holds, f"{what}\n{self.tail()}"
 
     def tail(self) -> str:
-        """The seed, and what was said last."""
+        """The seed and the end of the transcript."""
         lines = (f"{when:9.3f} {seat.name}@{seat.address} {_told(command)}" for when, seat, command in self._lines)
         return f"swarm seed {self.seed} at {self.now:.3f} s; the transcript ends with\n" + "\n".join(lines)
 
     # --- troubles -----------------------------------------------------------------------------------
 
     def kill(self, address: str, silent: bool = False) -> None:
-        """A process ends. With ``silent`` its machine is gone too: senders hear of nothing."""
+        """End a process. With ``silent`` its machine is gone too, and senders learn nothing."""
         self.seats[address].gone = True
         if silent:
             self._silent.add(address)
 
     def pause(self, address: str, seconds: float) -> None:
-        """A process stands still; what is sent to it waits for it."""
+        """Stop a process for a while. Packets to it wait."""
         seat = self.seats[address]
         seat.paused = True
         self.agenda.at(self.now + seconds, partial(self._resume, seat))
 
     def cut(self, senders: Iterable[str], receivers: Iterable[str], seconds: float) -> None:
-        """One way only: what ``senders`` send to ``receivers`` is lost."""
+        """Lose all packets from ``senders`` to ``receivers``. The other direction works."""
         pairs = {(a, b) for a in senders for b in receivers}
         self._cuts |= pairs
         self.agenda.at(self.now + seconds, partial(self._cuts.difference_update, pairs))
 
     def partition(self, side: Iterable[str], other: Iterable[str], seconds: float) -> None:
-        """Both ways."""
+        """Lose all packets between two groups."""
         side, other = tuple(side), tuple(other)
         self.cut(side, other, seconds)
         self.cut(other, side, seconds)
 
     def tell(self, address: str, event: messages.MembershipEvent) -> None:
-        """Something that comes from outside, such as Leave."""
+        """Give a process an event from outside, such as Leave."""
         self._hear(self.seats[address], event)
 
     # --- what is to be seen -------------------------------------------------------------------------
 
     def running(self) -> Iterator[Seat]:
-        """Processes that take part."""
+        """The processes that take part."""
         return (seat for seat in self.seats.values() if seat.running and not seat.membership.ended)
 
     def one_view(self) -> bool:
-        """Whether every running member believes exactly the running ones alive, at their true boots and addresses."""
+        """Whether every running member believes exactly the running ones to be alive, with their true boots and
+        addresses."""
         seats = list(self.running())
         truth = {seat.name: seat.membership.own for seat in seats}
-        # Who saw something else the last time does so still, mostly, and is asked first.
+        # A member that disagreed the last time most likely still does, so it is asked first.
         seats.sort(key=lambda seat: seat is not self._odd)
         self._odd = next((seat for seat in seats if seat.membership.view() != truth), None)
         return len(truth) == len(seats) and self._odd is None
@@ -185,7 +187,7 @@ class Swarm:
         return all(name not in seat.membership.view() for seat in self.running() if seat.name != name)
 
     def heard(self, kind: type[messages.MembershipCommand]) -> list[tuple[float, str, messages.MembershipCommand]]:
-        """What members said of one kind."""
+        """All commands of one kind, with their times and members."""
         return [line for line in self.said if isinstance(line[2], kind)]
 
     # --- one member ---------------------------------------------------------------------------------
@@ -206,13 +208,13 @@ class Swarm:
             self.agenda.at(deadline, partial(self._wake, seat, deadline))
 
     def _wake(self, seat: Seat, deadline: float) -> None:
-        # An alarm that was moved meanwhile rings for nothing.
+        # An alarm that was moved meanwhile has no effect.
         if seat.alarm_at == deadline and seat.running:
             seat.alarm_at = None
             self._hear(seat, DeadlinePassed())
 
     def _resume(self, seat: Seat) -> None:
-        """Awake: the mail and the overdue deadline are found in either order."""
+        """Wake a process. It finds its packets and its overdue deadline, in either order."""
         seat.paused, seat.alarm_at = False, None
         if self.rng.random() < 0.5:
             self._hear(seat, DeadlinePassed())
@@ -230,7 +232,7 @@ class Swarm:
             seat.taken = command.sentence
 
     def _check(self, seat: Seat, commands: list[messages.MembershipCommand]) -> None:
-        """What must always hold. In a large swarm only what is cheap."""
+        """Check the rules of one member. In a large swarm only the cheap ones are checked."""
         membership = seat.membership
         assert membership.backlog <= BACKLOG_PER_MEMBER * (len(self.seats) + 1), f"{seat.name} piles up work"
         if len(self.seats) > THOROUGH_MAX:
@@ -279,8 +281,8 @@ Figures = dict[str, dict[str, float]]
 
 
 def figures(seeds: Iterable[int], size: int = 8, profile: Profile = LAN) -> Figures:
-    """Seconds on the fake clock over many seeds: from the last start to one view, from a kill (the machine vanishes)
-    to all having given the member up, and from the end of a partition in halves for 60 s to one view."""
+    """Seconds on the fake clock over many seeds: from the last start to one view; from a kill (the machine vanishes)
+    until all have given the member up; and from the end of a partition in halves of 60 s to one view."""
     found: dict[str, list[float]] = {"cold start": [], "detection": [], "heal": []}
     for seed in seeds:
         for trouble in ("detection", "heal"):

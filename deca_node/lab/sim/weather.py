@@ -1,6 +1,7 @@
-"""What goes wrong, and how long everything takes: a cluster's weather, in full before it begins.
+"""Faults and delays: the weather of a cluster, complete before the cluster begins.
 
-Faults come at a time, or right after a node has handled so many events, which finds the moments between two facts.
+A fault comes at a time, or right after a node has handled a number of events. The latter hits moments between two
+events.
 """
 
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Cut:
-    """The stream between ``a`` and ``b`` breaks ``at`` a time and cannot be had again for some ``seconds``."""
+    """The stream between ``a`` and ``b`` breaks ``at`` a time, and there is no new one for some ``seconds``."""
 
     a: str
     b: str
@@ -24,8 +25,8 @@ class Cut:
 
 @dataclass(frozen=True)
 class Deaf:
-    """What ``sender`` sends to ``receiver`` vanishes, from ``at`` a time until, some ``seconds`` later, both find their
-    stream broken."""
+    """Messages from ``sender`` to ``receiver`` vanish from ``at`` on. After ``seconds`` both ends find their stream
+    broken."""
 
     sender: str
     receiver: str
@@ -35,7 +36,7 @@ class Deaf:
 
 @dataclass(frozen=True)
 class Pause:
-    """A node handles nothing for some ``seconds``, as in a laptop that sleeps; its streams and its trainer live."""
+    """A node handles nothing for some ``seconds``, as on a laptop that sleeps. Its streams and its trainer live."""
 
     name: str
     at: float
@@ -44,8 +45,8 @@ class Pause:
 
 @dataclass(frozen=True)
 class Crash:
-    """A node ends in the middle of whatever it does: ``at`` a time, or right after it handled its ``event``-th event
-    (0: at the time). It is back after some ``seconds`` (None: never), with its disk or an ``empty`` one."""
+    """A node ends in the middle of its work, ``at`` a time or right after its ``event``-th event (0: at the time). It
+    returns after some ``seconds`` (None: never), with its disk or an ``empty`` one."""
 
     name: str
     at: float = 0.0
@@ -56,7 +57,7 @@ class Crash:
 
 @dataclass(frozen=True)
 class Death:
-    """A node's trainer ends, with all that it has not written down."""
+    """The trainer of a node ends and loses all unwritten state."""
 
     name: str
     at: float = 0.0
@@ -65,7 +66,7 @@ class Death:
 
 @dataclass(frozen=True)
 class Ask:
-    """Somebody asks a node for something."""
+    """A user sends a node a request."""
 
     name: str
     what: e.Event
@@ -75,33 +76,33 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class Weather:
-    """Times, chances and faults. ``link_slowness`` and ``node_slowness`` are factors, drawn once per link and per
-    node, on ``delay`` and on ``compute``."""
+    """Times, chances and faults. ``link_slowness`` and ``node_slowness`` are factors on ``delay`` and on ``compute``,
+    drawn once per link and once per node."""
 
     delay: Range = (0.001, 0.02)
-    """A message's way."""
+    """The delay of a message."""
     link_slowness: Range = (1.0, 1.0)
     greeting: Range = (0.0, 0.1)
     notice: Range = (0.0, 0.2)
-    """From a broken stream to an end's hearing of it."""
+    """From the end of a stream until an end notices."""
     load: Range = (0.0, 1.0)
-    """From a node's start to its model's being loaded."""
+    """From the start of a node until its model is loaded."""
     compute: Range = (0.01, 0.05)
-    """One command to the trainer."""
+    """The duration of one command of the trainer."""
     node_slowness: Range = (1.0, 1.0)
     fetch: Range = (0.05, 0.5)
-    """To get block versions from donors."""
+    """The duration of a fetch from donors."""
     hearsay: Range = (0.0, 0.2)
-    """From a change of a member to another's hearing of it."""
+    """From a change of a member until another node hears of it."""
     heartbeat: float = 1.0
-    """From one telling of positions to the next."""
+    """The interval between heartbeats, at which nodes tell their positions."""
 
     heartbeat_lost: float = 0.0
-    """Chance that a telling of a position is lost; as many are out of date."""
+    """Chance that such a message is lost. The same share is out of date."""
     fetch_failing: float = 0.0
     checkpoint_failing: float = 0.0
     malformed: float = 0.0
-    """Chance that a keyframe's or an update's bytes are not what its sender wrote."""
+    """Chance that the bytes of a keyframe or an update are changed on the way."""
 
     cuts: tuple[Cut, ...] = ()
     deaf: tuple[Deaf, ...] = ()
@@ -112,6 +113,6 @@ class Weather:
 
 
 def partition(one: Iterable[str], other: Iterable[str], at: float, seconds: float) -> tuple[Cut, ...]:
-    """Every stream between two groups is cut."""
+    """Cut every stream between two groups."""
     far = tuple(other)
     return tuple(Cut(a, b, at, seconds) for a in one for b in far)
