@@ -1,10 +1,11 @@
-"""A demonstration on one machine, made from nothing.
+"""A demonstration on one machine. It downloads nothing: the model and the texts are made from Python's standard
+library.
 
 ::
 
-    demo         the course of `deca-node demo`: each node alone, then all together, then the report
+    demo         `deca-node demo`: trains each node alone, then all together, and writes a report
     testbed      the four nodes of `deca-node testbed`
-    inputs       writes the model and the private records of a testbed
+    inputs       the model and the private records of a testbed
     toy_model    the small language model
     texts        the texts: packages of Python's standard library
     live         one line per node while they train

@@ -1,8 +1,8 @@
-"""The demo's course: a toy model, private texts, each node alone, all nodes together, and what came of it.
+"""The demo: a toy model, private texts, each node alone, then all nodes together, and a comparison.
 
-Everything trained here is trained by ``deca-node start`` in processes of its own, once per node with a peers
-file that names nobody else, and once with one that names them all; so the demo is also what a person would do
-by hand in as many terminals, and it leaves the folder from which to do it again.
+The demo trains with ``deca-node start`` in child processes. Each node first has a peers file with its own line only,
+and then one with all nodes. So a person can do the same by hand in as many terminals, and the folder that the demo
+leaves has everything for it.
 """
 
 import os
@@ -49,12 +49,12 @@ RUN = RunSettings(
     lr_schedule="cosine",
     topology="ring",
 )
-"""Found by trial to show an effect within a minute on two cores; what it shows is measured in every demo anew."""
+"""Found by trial, so that an effect shows within a minute on two cores. Every demo measures the effect again."""
 
 
 @dataclass(frozen=True)
 class DemoPlan:
-    """Where the demo takes place and of what size it is."""
+    """The folder and the size of a demo."""
 
     directory: Path
     nodes: int = 4
@@ -63,7 +63,7 @@ class DemoPlan:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the nodes: what they are private about."""
+        """Names of the nodes, which are those of their private texts."""
         return tuple(corpus.name for corpus in private_corpora(self.nodes))
 
 
@@ -82,13 +82,13 @@ def prepare(plan: DemoPlan, progress: Progress) -> ToyModel:
 
 
 def start(plan: DemoPlan, nodes: LocalNodes, *, together: bool) -> None:
-    """Start one process per node, with each other or each on its own."""
+    """Start one process per node, with all others or alone."""
     for name in plan.names:
         nodes.start(name, directory_of(plan, name, together=together), flags(plan, name, together=together))
 
 
 def steps_in_all(plan: DemoPlan, *, together: bool) -> int:
-    """Steps of the whole run on one node, mixes included (which a node on its own skips)."""
+    """Steps of the whole run on one node, mixes included. A node alone skips the mixes."""
     names = plan.names if together else plan.names[:1]
     flush = flush_mixes(graph(names, plan.run), plan.run)
     schedule = Schedule(plan.run, plan.recipe.layers + 1, flush)
@@ -101,7 +101,7 @@ def directory_of(plan: DemoPlan, name: str, *, together: bool) -> Path:
 
 
 def flags(plan: DemoPlan, name: str, *, together: bool) -> dict[str, object]:
-    """What ``deca-node start`` is told, beside its name and folder."""
+    """The flags of ``deca-node start``, besides name and folder."""
     peers = "peers.txt" if together else f"peers-{name}-alone.txt"
     return {
         "--insecure": True,
@@ -115,7 +115,7 @@ def flags(plan: DemoPlan, name: str, *, together: bool) -> dict[str, object]:
 
 
 def by_hand(plan: DemoPlan) -> list[str]:
-    """The commands that run the same again, one per terminal."""
+    """The commands that repeat the run, one per terminal."""
     commands = []
     for name in plan.names:
         words = ["deca-node", "start", "--name", name, "--dir", str(plan.directory / "by-hand" / name)]
@@ -126,7 +126,7 @@ def by_hand(plan: DemoPlan) -> list[str]:
 
 
 def wait(nodes: LocalNodes, tick: Callable[[Sequence[NodeProcess]], None]) -> None:
-    """Until all nodes have finished. Raises LocalRunError with a node's log where one fails."""
+    """Wait until all nodes have finished. Raises LocalRunError, with the node's log, if one fails."""
     nodes.wait(RUN_SECONDS_MAX, lambda: tick(nodes.nodes))
 
 
@@ -134,10 +134,10 @@ def wait(nodes: LocalNodes, tick: Callable[[Sequence[NodeProcess]], None]) -> No
 
 
 def outcome(plan: DemoPlan, model: ToyModel, seconds: float, tick: Callable[[str], None]) -> DemoReport:
-    """Measure the starting model, each node alone and each after the common run, over every node's held-out text.
+    """Measure the starting model, each node alone and each node after the common run, over all held-out texts.
 
-    A text's held-out part is the same for all: its own node has never trained on it, alone or together. ``tick``
-    hears which model is being measured; ``seconds`` is what the demo took so far.
+    The held-out part of a text is the same in all runs, and its own node never trains on it. ``tick`` is called with
+    the name of the model that is measured. ``seconds`` is the duration of the demo so far.
     """
     tokenizer = load_model(str(plan.directory / "model")).tokenizer
     heldout = [_heldout(plan, name, tokenizer) for name in plan.names]
@@ -171,7 +171,7 @@ def outcome(plan: DemoPlan, model: ToyModel, seconds: float, tick: Callable[[str
 
 
 def largest_difference(plan: DemoPlan) -> float:
-    """The largest difference between any parameter of any two nodes' final models."""
+    """The largest difference in any parameter between the final models of any two nodes."""
     paths = [directory_of(plan, name, together=True) / "final" / "model.safetensors" for name in plan.names]
     copies = [load_file(path) for path in paths]
     spread = (torch.stack([copy[name] for copy in copies]).float() for name in copies[0])

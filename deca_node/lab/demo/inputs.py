@@ -1,13 +1,13 @@
-"""What a testbed trains with, made from nothing: one toy model for all, and private records for each.
+"""The inputs of a testbed, made from nothing: one toy model for all nodes, and private records for each.
 
 ::
 
     python -m deca_node.lab.demo.inputs FOLDER NAME...
 
     FOLDER/model/            a small model and its tokenizer, an ordinary checkpoint
-    FOLDER/data/NAME.jsonl   text that only NAME holds: a package of the standard library
+    FOLDER/data/NAME.jsonl   text of NAME alone: a package of the standard library
 
-Containers run this once before their nodes start. What is complete already is left as it is.
+Containers run this once before their nodes start. Complete inputs are left as they are.
 """
 
 import time
@@ -21,16 +21,16 @@ from deca_node.lab.demo.toy_model import Progress, Recipe, ToyModel, make_toy_mo
 
 CORPUS_BYTES = 200_000
 PROGRESS_SECONDS = 10.0
-"""At most one line of progress in this time."""
+"""The shortest time between two lines of progress."""
 
 
 def make_inputs(
     folder: Path, names: Sequence[str], recipe: Recipe | None = None, seed: int = 0, progress: Progress | None = None
 ) -> ToyModel:
-    """Make the model and the records of the nodes ``names``; equal arguments give equal files on equal machines.
+    """Make the model and the records of the nodes ``names``. Equal arguments give equal files on equal machines.
 
-    Raises DataError where this Python carries too little text for so many nodes, StorageError where the model
-    cannot be written.
+    Raises DataError if this Python has too little text for so many nodes, and StorageError if the model cannot be
+    written.
     """
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def main(folder: Path, names: tuple[str, ...], steps: int) -> None:
 
 
 def _told(say: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> Progress:
-    """Says now and then which step is done, its loss, and how long the rest will take."""
+    """Prints the step, its loss and the remaining time at intervals."""
     began = last = clock()
 
     def tell(step: int, steps: int, loss: float) -> None:

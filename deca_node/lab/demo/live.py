@@ -1,4 +1,4 @@
-"""What a person sees while local nodes train: one line per node, from the files the nodes write anyway."""
+"""One line per node while local nodes train, from the files that the nodes write."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +15,14 @@ TAIL_BYTES = 1 << 16
 
 
 class LiveTable:
-    """Where each node is. ``steps`` is how many steps the whole run has."""
+    """The progress of each node. ``steps`` is the number of steps of the whole run."""
 
     def __init__(self, title: str, steps: int) -> None:
         self._title = title
         self._steps = steps
 
     def render(self, nodes: Sequence[NodeProcess]) -> Table:
-        """The table as of now."""
+        """The table with the current progress."""
         table = Table(box=box.SIMPLE_HEAD, title=self._title, title_justify="left")
         table.add_column("node", no_wrap=True)
         for heading in ("round", "block", "step", "done", "loss", "consensus distance", "sent"):
@@ -42,7 +42,7 @@ class LiveTable:
 
 
 def last_step(path: Path) -> dict[str, Any] | None:
-    """The newest step in a metrics file, however long the file is; None before the first."""
+    """The newest step in a metrics file of any length, or None before the first step."""
     if not path.exists():
         return None
     with path.open("rb") as file:

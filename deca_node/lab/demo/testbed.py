@@ -1,15 +1,15 @@
-"""A testbed to play with: four nodes on this machine that train a toy model, each with its page, until Ctrl-C.
+"""A testbed: four nodes on this machine that train a toy model, each with its page, until Ctrl-C.
 
 ::
 
-    FOLDER/run.toml                   what all agree on
-    FOLDER/peers.txt                  where each is reached
-    FOLDER/NAME.toml, NAME.log        one node's own settings, and what it said
-    FOLDER/NAME/                      its folder
-    FOLDER/model, FOLDER/data/        what is trained, and on what
+    FOLDER/run.toml                   the settings of the run
+    FOLDER/peers.txt                  the addresses of the nodes
+    FOLDER/NAME.toml, NAME.log        one node's own settings, and its log
+    FOLDER/NAME/                      the folder of one node
+    FOLDER/model, FOLDER/data/        the model and the private data
 
-Every node is `deca-node start --run FOLDER/run.toml --config FOLDER/NAME.toml` and nothing else, so a person can kill
-one and bring it back with that line, from any terminal.
+Every node is just `deca-node start --run FOLDER/run.toml --config FOLDER/NAME.toml`, so a person can kill one and
+restart it with that line from any terminal.
 """
 
 import dataclasses
@@ -36,17 +36,17 @@ from deca_node.protocol.agreed.run import RunSettings
 
 NAMES = ("north", "east", "south", "west")
 HTTP_PORT = 9641
-"""The first node's page; the others' follow, where these ports are free."""
+"""The port of the first node's page. The other pages have the next free ports."""
 STOP_SECONDS = 60.0
 
 RUN = dataclasses.replace(demo.RUN, run_name="testbed", rounds=20, inner_steps=20, sequence_length=64)
 RECIPE = dataclasses.replace(demo.RECIPE, steps=10, hidden=64, layers=6)
-"""Small, and hardly trained beforehand, so that there is something to see; a run of some minutes."""
+"""A small model with little training, so that the run shows progress. The run takes some minutes."""
 
 
 @dataclass(frozen=True)
 class Testbed:
-    """Where it is, and at which ports of this machine the nodes show their pages."""
+    """The folder of a testbed, and the ports of the nodes' pages on this machine."""
 
     folder: Path
     ports: Sequence[int]
@@ -56,12 +56,12 @@ class Testbed:
         return f"http://{LOOPBACK}:{self.ports[NAMES.index(name)]}/"
 
     def command(self, name: str) -> str:
-        """What starts one node, from the working directory."""
+        """The command that starts one node from the working directory."""
         return f"deca-node start --run {self.folder / 'run.toml'} --config {self.folder / f'{name}.toml'}"
 
 
 def prepare(folder: Path, run: RunSettings = RUN) -> Testbed:
-    """Make everything that is not there already, so that a testbed that was stopped goes on."""
+    """Make all files that do not exist yet, so that a testbed that was stopped continues."""
     folder.mkdir(parents=True, exist_ok=True)
     model = make_inputs(folder, NAMES, RECIPE).path
     peers, run_file = folder / "peers.txt", folder / "run.toml"
@@ -90,14 +90,14 @@ def prepare(folder: Path, run: RunSettings = RUN) -> Testbed:
 
 
 def start(testbed: Testbed, nodes: LocalNodes) -> None:
-    """Start all of them."""
+    """Start all nodes."""
     for name in NAMES:
         flags = {"--run": testbed.folder / "run.toml", "--config": testbed.folder / f"{name}.toml"}
         nodes.start(name, testbed.folder / name, flags)
 
 
 def watch(nodes: LocalNodes, told: Callable[[NodeProcess, int], None]) -> None:
-    """Until none of the processes is left; ``told`` hears of each that ends, with its exit code."""
+    """Wait until no process is left. ``told`` is called for each that ends, with its exit code."""
     left = list(nodes.nodes)
     while left:
         time.sleep(TICK_SECONDS)
@@ -108,7 +108,7 @@ def watch(nodes: LocalNodes, told: Callable[[NodeProcess, int], None]) -> None:
 
 
 def stop(nodes: LocalNodes) -> None:
-    """Ask those that are left to stop, as SIGTERM does, and wait until they have written where they stand."""
+    """Send SIGTERM to the remaining processes, and wait until they have written their checkpoints."""
     left = [node for node in nodes.nodes if node.process.poll() is None]
     for node in left:
         node.process.send_signal(signal.SIGTERM)

@@ -1,9 +1,8 @@
-"""Real text that needs no download: every Python carries millions of characters of it.
+"""Real text that needs no download: the standard library of every Python has millions of characters.
 
-The packages of the standard library were written by different people about different things, so a node
-that holds only ``email`` and a node that holds only ``asyncio`` disagree about what comes next, much as two
-hospitals do about their notes. The modules that lie outside of all packages are everybody's common ground:
-they make the model that is then fine-tuned.
+Different people wrote its packages about different things. So a node with only ``email`` and a node with only
+``asyncio`` predict different next tokens, much as two hospitals would for their notes. The modules outside of all
+packages are common ground: they make the model that is then fine-tuned.
 """
 
 import ast
@@ -16,8 +15,8 @@ from pathlib import Path
 
 from deca_node.protocol.errors import DataError
 
-# Early packages are unlike each other (English prose, coroutines, header grammars, widgets, ...), large, and part
-# of every Python; late ones are small, or missing where a distribution or a version left them out.
+# Early packages differ much from each other (English prose, coroutines, header grammars, widgets, ...), are large, and
+# are part of every Python. Late ones are small, or missing in some distributions and versions.
 PREFERRED = (
     "pydoc_data",
     "asyncio",
@@ -43,13 +42,13 @@ PREFERRED = (
     "collections",
 )
 TABLES = frozenset({"encodings", "html", "re"})
-"""Packages that are mostly generated tables, which any model learns by heart within a few steps."""
+"""Packages that are mostly generated tables, which any model memorizes within a few steps."""
 
 CORPUS_BYTES_MIN = 40_000
-"""Below this a package is too small to train on and to hold some of it out."""
+"""A smaller package has too little text to train on and to hold some of it out."""
 
 CHUNK_BYTES = 2_000
-"""Records end at the first line boundary after this many bytes; whole records are held out for validation."""
+"""A record ends at the first line boundary after this many bytes. Whole records are held out for validation."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +59,17 @@ class Corpus:
     files: tuple[Path, ...]
 
     def documents(self) -> Iterator[str]:
-        """The text of each file, in order."""
+        """The text of each file, in the order of the files."""
         return (_document(file) for file in self.files)
 
 
 def standard_library() -> Path:
-    """The folder that holds the running Python's standard library."""
+    """The folder of the running Python's standard library."""
     return Path(sysconfig.get_path("stdlib"))
 
 
 def packages(library: Path) -> list[Corpus]:
-    """Every package with enough text: the preferred ones in their order, then whatever else there is, by name."""
+    """Every package with enough text: the preferred packages in their order, then all others by name."""
     names = {init.parent.name for init in library.glob("*/__init__.py")} - TABLES - {"test"}
     others = sorted(names - set(PREFERRED))
     candidates = (Corpus(name, _sources(library / name)) for name in (*PREFERRED, *others) if name in names)
@@ -80,7 +79,7 @@ def packages(library: Path) -> list[Corpus]:
 def private_corpora(count: int, library: Path | None = None) -> list[Corpus]:
     """``count`` different packages, the most different ones first.
 
-    Raises DataError where the library does not hold that many packages with enough text.
+    Raises DataError if the library has fewer packages with enough text.
     """
     library = library or standard_library()
     found = packages(library)
@@ -93,12 +92,12 @@ def private_corpora(count: int, library: Path | None = None) -> list[Corpus]:
 
 
 def neutral_text(library: Path | None = None) -> Corpus:
-    """The modules at the top of the standard library: text that is in none of the private corpora.
+    """The modules at the top of the standard library, whose text is in no private corpus.
 
-    Raises DataError where there are none, as in a Python that ships its library zipped or compiled only.
+    Raises DataError if there are none, as in a Python whose library is zipped or compiled.
     """
     library = library or standard_library()
-    # Build variables are a table that differs from machine to machine.
+    # Build variables are a table that differs between machines.
     files = [file for file in library.glob("*.py") if not file.name.startswith("_sysconfigdata")]
     if not files:
         raise DataError(f"the standard library at {library} holds no source text (*.py)")
@@ -106,7 +105,7 @@ def neutral_text(library: Path | None = None) -> Corpus:
 
 
 def records(corpus: Corpus, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
-    """The corpus cut at line boundaries into pieces of about ``chunk_bytes`` UTF-8 bytes; none spans two files."""
+    """The corpus, cut at line boundaries into pieces of about ``chunk_bytes`` UTF-8 bytes. No piece spans two files."""
     for document in corpus.documents():
         piece: list[str] = []
         size = 0
@@ -121,7 +120,7 @@ def records(corpus: Corpus, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
 
 
 def write_corpus(corpus: Corpus, path: Path, *, limit_bytes: int, seed: int) -> int:
-    """Write a shuffled draw of the corpus as JSON lines, ``{"text": ...}`` each, and return how many.
+    """Write a shuffled selection of the corpus as JSON lines, each ``{"text": ...}``, and return their number.
 
     Stops before the texts exceed ``limit_bytes`` UTF-8 bytes. The same corpus, limit and seed write the same file.
     """
@@ -139,7 +138,7 @@ def write_corpus(corpus: Corpus, path: Path, *, limit_bytes: int, seed: int) -> 
 
 
 def _sources(package: Path) -> tuple[Path, ...]:
-    """The package's modules without its tests, which quote the modules and each other."""
+    """The modules of the package without its tests, which quote the modules and each other."""
     files = (file.relative_to(package) for file in package.rglob("*.py"))
     kept = (file for file in files if not any(part == "tests" or part.endswith("test") for part in file.parts[:-1]))
     return tuple(package / file for file in sorted(kept))
@@ -151,7 +150,7 @@ def _document(file: Path) -> str:
 
 
 def _string_values(source: str) -> str:
-    """The strings of the dict that a module consists of: the Python reference is stored as such."""
+    """The strings of the dict that a module consists of. The Python reference is stored as such a dict."""
     tables = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Dict))
     values = (value for table in tables for value in table.values)
     return "\n".join(v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str))

@@ -1,8 +1,8 @@
-"""A language model out of nothing: small, but with every part of a large one.
+"""A language model made from nothing: small, but with every part of a large one.
 
-A Llama-architecture model and a byte-level BPE tokenizer are made from the standard library's text in half
-a minute. Its first training is short and on neutral text only, so that it knows what Python and English look
-like, and there is something left to learn from each node's private text.
+A Llama-architecture model and a byte-level BPE tokenizer are made from the standard library's text in half a minute.
+The first training is short and uses neutral text only. So the model knows how Python and English look, and can still
+learn from each node's private text.
 """
 
 import dataclasses
@@ -27,18 +27,18 @@ from deca_node.storage.jsons import UNFIT, parse
 
 END_OF_TEXT = "<|endoftext|>"
 RECIPE_FILE = "toy_model.json"
-"""Written last: a folder that holds it is complete."""
+"""This file is written last, so a folder that has it is complete."""
 
 TOKENIZER_RECORDS = 1000
-"""About 2 MB: more text changes the merges little."""
+"""About 2 MB of text. More text changes the merges little."""
 
 Progress = Callable[[int, int, float], None]
-"""Called after every step with the steps done, the steps in all, and the loss in nats per token."""
+"""Called after every step with the number of the step, the number of all steps, and the loss in nats per token."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that decides what the model becomes, but for the machine's arithmetic."""
+    """Everything that determines the model, except for the machine's arithmetic."""
 
     seed: int = 0
     vocabulary: int = 2048
@@ -51,12 +51,12 @@ class Recipe:
     sequence_length: int = 128
     learning_rate: float = 4e-3
     threads: int = 2
-    """Part of the recipe because sums of floats depend on how they are split among threads."""
+    """A part of the recipe, since sums of floats depend on the number of threads."""
 
 
 @dataclass(frozen=True)
 class ToyModel:
-    """What :func:`make_toy_model` made: where it lies, its size, its last loss, and whether it had been there."""
+    """The result of :func:`make_toy_model`: the folder, the size, the last loss, and whether it existed before."""
 
     path: Path
     parameters: int
@@ -67,9 +67,9 @@ class ToyModel:
 def make_toy_model(directory: Path, recipe: Recipe | None = None, progress: Progress | None = None) -> ToyModel:
     """Make the model and its tokenizer as an ordinary Hugging Face checkpoint in ``directory``.
 
-    A folder that is already complete, and made by the same recipe and library versions, is left as it is; another
-    checkpoint is replaced. The number of steps is fixed, not the time, so that equal recipes give equal models on
-    equal machines. Raises StorageError where the folder cannot be written or holds other things.
+    A complete folder of the same recipe and library versions is left as it is; another checkpoint is replaced. The
+    number of steps is fixed, not the time, so that equal recipes give equal models on equal machines. Raises
+    StorageError if the folder cannot be written or has other contents.
     """
     recipe = recipe or Recipe()
     facts = _facts(recipe)
@@ -87,7 +87,7 @@ def make_toy_model(directory: Path, recipe: Recipe | None = None, progress: Prog
 
 
 def train_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer learnt from neutral text; nothing of any private text enters what all nodes share."""
+    """A byte-level BPE tokenizer trained on neutral text. No private text enters the tokenizer that all nodes share."""
     bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
     bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = tokenizers.decoders.ByteLevel()
@@ -112,7 +112,7 @@ def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
         num_key_value_heads=recipe.key_value_heads,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
-        # The customary 0.02 suits wide models; here it leaves the logits flat, and costs 0.15 nats at the end.
+        # The usual 0.02 suits wide models. Here it leaves the logits flat, and costs 0.15 nats at the end.
         initializer_range=0.1,
         bos_token_id=tokenizer.eos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -120,7 +120,7 @@ def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
 
 
 def _batches(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Iterator[Tensor]:
-    """Token ids of neutral text, (batch_size, sequence_length) int64 each: records end to end, without end."""
+    """Token ids of neutral text, each (batch_size, sequence_length) int64: records end to end, in an endless loop."""
     epochs = (_shuffled_records(neutral_text(), recipe.seed + epoch) for epoch in count())
     tokens: list[int] = []
     wanted = recipe.batch_size * recipe.sequence_length
@@ -132,7 +132,8 @@ def _batches(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Iterator[Ten
 
 
 def _train(model: LlamaForCausalLM, batches: Iterator[Tensor], recipe: Recipe, progress: Progress | None) -> float:
-    """AdamW with linear warm-up and decay; returns the mean loss of the last tenth of the steps, nats per token."""
+    """Train with AdamW, linear warm-up and decay. Returns the mean loss of the last tenth of the steps, in nats per
+    token."""
     optimizer = torch.optim.AdamW(
         model.parameters(), recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.1, fused=True
     )
@@ -161,7 +162,7 @@ def _shuffled_records(corpus: Corpus, seed: int) -> list[str]:
 
 
 def _facts(recipe: Recipe) -> dict[str, object]:
-    """What a model in a folder must have been made of to be taken for this one. The text comes with the Python."""
+    """The facts that the model of a folder must match to be reused. The text comes with the Python."""
     return {
         **dataclasses.asdict(recipe),
         "python": platform.python_version(),

@@ -1,7 +1,7 @@
-"""The report's charts: one function per question, each from plain numbers to one Plotly figure.
+"""The report's charts. Each function answers one question and turns plain numbers into one Plotly figure.
 
-Colour follows the node and stays the same in every chart. Backgrounds are transparent and text has no
-colour of its own here: the page's style sheet gives both, so that one file serves light and dark screens.
+A node has the same colour in every chart. Backgrounds are transparent and text has no colour here: the style sheet of
+the page sets both, so that one file serves light and dark screens.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,22 +14,22 @@ import plotly.graph_objects as go
 from deca_node.lab.report.metrics import Metrics, StepFigures
 from deca_node.lab.report.result import Row
 
-# Okabe and Ito's palette, which most kinds of colour blindness can tell apart; black and yellow are left out
-# because they vanish on one of the two backgrounds.
+# Okabe and Ito's palette, which people with most kinds of colour blindness can tell apart. Black and yellow are left
+# out, because each is invisible on one of the two backgrounds.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 DASHES = ("solid", "dash", "dot")
 KIND_COLOURS = {"start": "#7a808a", "alone": "#b36200", "together": "#0072b2"}  # dark enough for white figures
 
 SMOOTHING_STEPS = 16
-"""Steps in the running mean of the training loss; one batch alone says little."""
+"""Steps in the running mean of the training loss, since the loss of one batch is noisy."""
 
 HEIGHT = 340
-"""Pixels; the width is the page's."""
+"""Height in pixels. The width is that of the page."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One node's metrics, and what its lines look like."""
+    """One node's metrics, and the style of its lines."""
 
     name: str
     metrics: Metrics
@@ -41,7 +41,7 @@ Values = Callable[[StepFigures], float | None]
 
 
 def curves(named: Iterable[tuple[str, Metrics]]) -> list[Curve]:
-    """Give every node its colour; a seventh node starts over with dashes."""
+    """Give every node a colour. From the seventh node on the colours repeat with dashes."""
     return [
         Curve(name, metrics, COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)])
         for i, (name, metrics) in enumerate(named)
@@ -49,7 +49,8 @@ def curves(named: Iterable[tuple[str, Metrics]]) -> list[Curve]:
 
 
 def mean_losses(table: Sequence[Row]) -> go.Figure:
-    """Bars: the mean loss over everybody's text of every single model, with a line at the starting model's."""
+    """Bars: the mean loss of every single model over the texts of all nodes, with a line at that of the starting
+    model."""
     shown = [row for row in table if not row.average]
     bars = go.Bar(
         x=[row.mean for row in shown],
@@ -71,7 +72,7 @@ def mean_losses(table: Sequence[Row]) -> go.Figure:
 
 
 def training_loss(nodes: Sequence[Curve]) -> go.Figure:
-    """Each batch's loss, faint, and its running mean."""
+    """The loss of each batch, faint, and its running mean."""
     figure = _figure("step", _loss_unit(nodes))
     for node in nodes:
         steps = [step for step in node.metrics.steps if step.loss is not None]
@@ -83,7 +84,7 @@ def training_loss(nodes: Sequence[Curve]) -> go.Figure:
 
 
 def heldout_loss(nodes: Sequence[Curve]) -> go.Figure:
-    """Each node's loss on its own held-out text, whenever it was measured."""
+    """The loss of each node on its own held-out text, at every measurement."""
     figure = _figure("step", _loss_unit(nodes))
     for node in nodes:
         evaluations = node.metrics.evaluations
@@ -95,7 +96,7 @@ def heldout_loss(nodes: Sequence[Curve]) -> go.Figure:
 
 
 def heldout_shares(nodes: Sequence[Curve]) -> go.Figure:
-    """Each classifier's accuracy on its own held-out records, and, thinner, its macro-F1."""
+    """The accuracy of each classifier on its own held-out records, and its macro-F1 as a thinner line."""
     figure = _figure("step", "share")
     for node in nodes:
         measured = [each for each in node.metrics.evaluations if each.accuracy is not None]
@@ -109,15 +110,15 @@ def heldout_shares(nodes: Sequence[Curve]) -> go.Figure:
 
 
 def consensus_distance(nodes: Sequence[Curve]) -> go.Figure:
-    """How far each node is from the mean of itself and its neighbours, on a logarithmic scale."""
+    """The distance of each node from the mean of itself and its neighbours, on a logarithmic scale."""
     figure = _figure("step", "RMS distance of a parameter")
-    _add_lines(figure, nodes, lambda step: step.consensus_distance or None)  # a logarithm has no place for zero
+    _add_lines(figure, nodes, lambda step: step.consensus_distance or None)  # a logarithmic scale has no zero
     figure.update_yaxes(type="log", exponentformat="power", dtick=1)
     return _with_rounds(figure, nodes)
 
 
 def bytes_sent(nodes: Sequence[Curve]) -> go.Figure:
-    """Everything each node has sent since its start."""
+    """The bytes that each node has sent since its start."""
     figure = _figure("step", "sent, MiB")
     _add_lines(figure, nodes, lambda step: step.bytes_sent / 2**20)
     figure.update_yaxes(rangemode="tozero")
@@ -125,7 +126,7 @@ def bytes_sent(nodes: Sequence[Curve]) -> go.Figure:
 
 
 def running_mean(values: Sequence[float], width: int) -> list[float]:
-    """The mean of each value and up to ``width`` - 1 before it."""
+    """The mean of each value and up to ``width`` - 1 values before it."""
     sums = [0.0, *accumulate(values)]
     firsts = (max(0, end - width) for end in range(1, len(sums)))
     return [(sums[end] - sums[first]) / (end - first) for end, first in enumerate(firsts, start=1)]
@@ -144,13 +145,14 @@ def _add_lines(figure: go.Figure, nodes: Iterable[Curve], value: Values) -> None
 
 def _line(node: Curve, x: Sequence[float], y: Sequence[float], *, width: float = 2, **looks: object) -> go.Scatter:
     line = {"color": node.colour, "dash": node.dash, "width": width}
-    # Plotly reads a few HTML tags in names, so they are escaped here like everywhere else on the page.
+    # Plotly reads a few HTML tags in names, so they are escaped here as on the rest of the page.
     name = escape(node.name)
     return go.Scatter(**{"x": x, "y": y, "name": name, "legendgroup": name, "mode": "lines", "line": line, **looks})
 
 
 def _with_rounds(figure: go.Figure, nodes: Sequence[Curve]) -> go.Figure:
-    """Thin upright lines where rounds begin; and room for the legend, which on a phone holds two or three in a line."""
+    """Thin vertical lines where rounds begin, and space for the legend, which has two or three entries per line on a
+    phone."""
     figure.update_layout(height=HEIGHT + 12 * max(0, len(nodes) - 4))
     line = {"width": 1, "dash": "dot", "color": KIND_COLOURS["start"]}
     place = {"yref": "paper", "y": 1, "yanchor": "bottom", "xanchor": "left", "font_size": 11}
@@ -160,7 +162,7 @@ def _with_rounds(figure: go.Figure, nodes: Sequence[Curve]) -> go.Figure:
 
 
 def _round_starts(nodes: Sequence[Curve]) -> Iterator[tuple[int, str]]:
-    """The first ordinal of every round, and the round's name; a round without gradients is the final flush."""
+    """The first ordinal of every round, and the name of the round. A round without gradients is the final flush."""
     steps = [step for node in nodes for step in node.metrics.steps]
     for number in sorted({step.round for step in steps}):
         of_round = [step for step in steps if step.round == number]

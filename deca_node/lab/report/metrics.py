@@ -1,7 +1,7 @@
-"""Read back what a node wrote down while it ran: ``metrics.jsonl``, one JSON object per line.
+"""Reads ``metrics.jsonl``, which a node writes while it runs: one JSON object per line.
 
-A report may be made of a node that was killed, or of one that a newer version ran. So lines of unknown
-kinds are passed over, and lines cut short are counted instead of believed or refused.
+A report can be of a node that was killed, or of a node of a newer version. So lines of unknown kinds are ignored, and
+incomplete lines are counted.
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ from deca_node.storage.jsons import UNFIT, parse
 class StepFigures:
     """One step of one node.
 
-    ``loss`` is that of the step's batch in nats per token, None in a mix without a gradient. The two
-    distances are root mean squares over the elements of the block in training: to the mean of the node and
-    its neighbours, and to each neighbour; None where nothing was exchanged. Bytes are cumulative.
+    ``loss`` is the loss of the step's batch in nats per token, or None in a mix without a gradient. The two distances
+    are root mean squares over the elements of the block in training: to the mean of the node and its neighbours, and to
+    each neighbour. They are None if nothing was exchanged. Bytes are cumulative.
     """
 
     time: float
@@ -37,8 +37,8 @@ class StepFigures:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The mean loss over a node's own held-out text, nats per token, before step ``ordinal``. A classifier's is per
-    record, and there are shares of it, from 0 to 1."""
+    """The mean loss over a node's own held-out text, in nats per token, before step ``ordinal``. The loss of a
+    classifier is per record, and it has shares, from 0 to 1."""
 
     time: float
     when: str
@@ -50,7 +50,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Metrics:
-    """All that one node wrote, in the order it was written; ``unreadable`` counts lines that were cut short."""
+    """All metrics of one node in the order of the file. ``unreadable`` counts incomplete lines."""
 
     steps: tuple[StepFigures, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
@@ -58,7 +58,7 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> Metrics:
-    """Read one node's ``metrics.jsonl``. Raises DataError where there is no such file."""
+    """Read one node's ``metrics.jsonl``. Raises DataError if there is no such file."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:

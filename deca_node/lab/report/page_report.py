@@ -1,8 +1,7 @@
-"""The page of a node as it stood, in one file: the same page that the node serves, with the answers inside it.
+"""A node's page as it last was, in one file: the page that the node serves, with its data inside.
 
-It needs nothing beside itself, asks nobody, and forbids itself to. What it tells comes from the node's folder: status,
-members, map and events as the node kept them last, and the lines over steps from ``metrics.jsonl``, which knows every
-step up to the end.
+The file loads nothing, and its policy forbids it to. The data comes from the node's folder: status, members, map and
+events as the node saved them last, and the curves over steps from ``metrics.jsonl``, which has every step to the end.
 """
 
 import json
@@ -21,17 +20,17 @@ from deca_node.storage.jsons import UNFIT, parse
 
 KEPT = ("status", "members", "map", "events")
 METRICS_BYTES_MAX = 1 << 30
-"""More than this of the end of metrics.jsonl is not read."""
+"""Only this much of the end of metrics.jsonl is read."""
 
 
 def has_page(directory: Path) -> bool:
-    """Whether the node in this folder kept its page; one that was killed at its very beginning did not."""
+    """Whether the node in this folder saved its page. A node that was killed right after its start did not."""
     return (directory / PAGE).exists()
 
 
 def write_page_report(path: Path, directory: Path) -> None:
-    """Write the page of the node in ``directory``. Raises DataError where what it kept cannot be read, StorageError
-    where the report cannot be written."""
+    """Write the page of the node in ``directory``. Raises DataError if the saved page cannot be read, and StorageError
+    if the report cannot be written."""
     try:
         kept = parse((directory / PAGE).read_text(encoding="utf-8"))
         told = {name: kept[name] for name in KEPT}
@@ -44,13 +43,13 @@ def write_page_report(path: Path, directory: Path) -> None:
 
 
 def page_with(told: dict[str, Any]) -> str:
-    """The node's page with what it would ask for in it."""
+    """The node's page with the data inside that it would fetch."""
     folder = Path(dashboard.__file__).parent
     page = (folder / "dashboard.html").read_text(encoding="utf-8")
     style = (folder / "dashboard.css").read_text(encoding="utf-8")
     code = (folder / "dashboard.js").read_text(encoding="utf-8")
     drawing = dashboard.plotly_js().read_text(encoding="utf-8")
-    # Within a script no text may look like its end, and names come from elsewhere.
+    # No text in a script may look like the script's end, and names can be any text.
     answers = json.dumps(told, separators=(",", ":")).replace("<", "\\u003c")
     parts = {
         '<meta charset="utf-8">': '<meta charset="utf-8">\n'

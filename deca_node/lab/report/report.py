@@ -1,8 +1,7 @@
-"""One HTML file that tells a run from beginning to end, without asking the network for anything.
+"""One HTML file that shows a whole run and loads nothing from the network.
 
-It opens with the answer, then shows the numbers behind it, then the curves; under everything stands what was
-measured and in which unit. The drawing code (plotly.js) is inside the file, and the page forbids itself
-to load anything else.
+The file begins with the answer, then shows the numbers and the curves, and explains below each what was measured and in
+which unit. The drawing code (plotly.js) is inside the file, and its policy forbids it to load anything else.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +20,7 @@ from deca_node.protocol.errors import StorageError
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 STYLE = Path(__file__).with_name("report.css")
 SHADE_MAX = 0.45
-"""Opacity of the strongest shade in the table of losses; text must stay readable on it."""
+"""Opacity of the strongest shade in the table of losses. The text must stay readable on it."""
 
 CAPTIONS = {
     "losses": "Mean loss over held-out text that no node trained on, in nats per token; lower is better. A row is a "
@@ -34,29 +33,29 @@ CAPTIONS = {
     "steps. Dotted lines mark where a round, in which every block is trained once, begins.",
     "heldout": "Loss of each node's current copy on its own held-out text. Between two points lies one visit of every "
     "block, or the mixing without gradients that ends the run.",
-    "shares": "How many of its own held-out records each node's current copy sorts rightly, and, thinner, the mean F1 "
-    "over the labels that occur in them.",
+    "shares": "Share of its own held-out records that each node's current copy labels correctly and, thinner, the mean "
+    "F1 over the labels that occur in them.",
     "consensus": "Root mean square, over the elements of the block in training, of the distance between a node's "
     "public copy and the mean of its own and its neighbours', at every exchange; in units of the parameters. It jumps "
     "where the next block begins.",
-    "bytes": "Everything a node has sent to its peers since its start, in MiB (2^20 bytes), protocol included.",
+    "bytes": "All bytes that a node has sent to its peers since its start, in MiB (2^20 bytes), protocol included.",
     "nodes": "Seconds per step are the median over all steps, waiting for neighbours included. Bytes are those of the "
     "whole run. The last training loss is the mean over the last steps with a gradient.",
 }
 
 
 def write_report(path: Path, report: DemoReport) -> None:
-    """Write the report as one HTML file. Raises StorageError where it cannot be written."""
+    """Write the report as one HTML file. Raises StorageError if it cannot be written."""
     write_page(path, report.title, _body(report))
 
 
 def write_page(path: Path, title: str, body: Iterable[str]) -> None:
-    """Write one HTML file that needs nothing beside itself. Raises StorageError where it cannot be written."""
+    """Write one HTML file that loads nothing. Raises StorageError if it cannot be written."""
     write_text(path, "\n".join([*_head(title), *body, "</body>\n</html>\n"]))
 
 
 def write_text(path: Path, page: str) -> None:
-    """Write a page. Raises StorageError where it cannot be written."""
+    """Write a page. Raises StorageError if it cannot be written."""
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
@@ -76,18 +75,18 @@ def _body(report: DemoReport) -> Iterator[str]:
     yield tiles(_results(report))
     yield from (f"<p>{escape(sentence)}</p>" for sentence in verdict(report))
     table = rows(report)
-    yield _section("Loss on everybody's held-out text", _loss_table(report, table), "losses")
+    yield _section("Loss on the held-out text of all nodes", _loss_table(report, table), "losses")
     yield _section("Mean over all texts", _drawing(figures.mean_losses(table), "mean-loss"), "mean")
     yield from curves([(node.name, read_metrics(node.metrics)) for node in report.nodes if node.metrics is not None])
     yield facts("The run", report.facts)
 
 
 Tile = tuple[str, str, str]
-"""Its CSS class, the number, and what it is."""
+"""A tile: its CSS class, its number, and its label."""
 
 
 def _results(report: DemoReport) -> Iterator[Tile]:
-    """The four numbers that matter most."""
+    """The four most important numbers."""
     yield "", f"{report.start_mean:.3f}", "starting model, mean loss"
     if report.alone_means:
         yield "", f"{fmean(report.alone_means):.3f}", "nodes alone, mean loss"
@@ -96,7 +95,7 @@ def _results(report: DemoReport) -> Iterator[Tile]:
 
 
 def tiles(numbers: Iterable[Tile]) -> str:
-    """Large numbers, side by side."""
+    """Large numbers side by side."""
     drawn = (
         f'<div class="tile {kind}"><b>{escape(number)}</b><span>{escape(label)}</span></div>'
         for kind, number, label in numbers
@@ -105,7 +104,7 @@ def tiles(numbers: Iterable[Tile]) -> str:
 
 
 def curves(named: Sequence[tuple[str, Metrics]]) -> Iterator[str]:
-    """The charts over steps, of the nodes that left metrics."""
+    """The charts over steps, for the nodes that have metrics."""
     if not any(metrics.steps for _, metrics in named):
         return
     nodes = figures.curves(named)
@@ -145,7 +144,7 @@ def _loss_table(report: DemoReport, table: Sequence[Row]) -> str:
 
 
 def _loss_cell(loss: float, base: float, span: float, best: bool) -> str:
-    """One loss, shaded by how far it is below (green) or above (orange) the starting model's."""
+    """One loss, shaded by its distance below (green) or above (orange) the starting model's loss."""
     strength = SHADE_MAX * min(abs(loss - base) / span, 1.0) if span else 0.0
     classes = f"{'better' if loss < base else 'worse'}{' best' if best else ''}"
     return f'<td class="{classes}" style="--strength:{strength:.3f}">{loss:.3f}</td>'
@@ -182,6 +181,6 @@ def _node_cells(metrics: Metrics) -> list[str]:
 
 
 def facts(heading: str, named: Iterable[tuple[str, str]]) -> str:
-    """Lines of text about a run, name and value."""
+    """Facts of a run as lines of text, name and value."""
     lines = "\n".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in named)
     return f'<h2>{escape(heading)}</h2>\n<div class="wide"><table class="facts"><tbody>{lines}</tbody></table></div>\n'

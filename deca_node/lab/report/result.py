@@ -1,7 +1,7 @@
-"""What came out of a run of several nodes, and what may be said of it.
+"""The result of a run of several nodes, and the sentences that follow from it.
 
-The question is always the same: does a model that was tuned together serve everybody's text better than
-the model anyone could have tuned alone? The answer is computed from the losses, whichever way it falls.
+Does a model that was tuned together serve the texts of all nodes better than any model that one node could tune alone?
+The answer is computed from the losses, whichever way it falls.
 """
 
 import math
@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 Losses = tuple[float, ...]
-"""Mean held-out loss of one model in nats per token: one number per node, over that node's text."""
+"""Mean held-out losses of one model in nats per token: one number per node, over that node's text."""
 
 
 TERMINAL_COLUMNS_MAX = 6
@@ -24,9 +24,9 @@ TERMINAL_COLUMNS_MAX = 6
 
 @dataclass(frozen=True, kw_only=True)
 class NodeResult:
-    """One node: the text it trained on, and how its final models do on everybody's held-out text.
+    """One node: its own text, and the losses of its final models over the held-out texts of all nodes.
 
-    ``alone`` is None where no run without exchange was made; ``metrics`` is the node's ``metrics.jsonl``.
+    ``alone`` is None if there was no run without exchange. ``metrics`` is the node's ``metrics.jsonl``.
     """
 
     name: str
@@ -38,10 +38,10 @@ class NodeResult:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoReport:
-    """Everything a report shows. All losses are over the nodes' held-out texts, in the order of ``nodes``.
+    """The contents of a report. All losses are over the nodes' held-out texts, in the order of ``nodes``.
 
-    ``facts`` are lines of text about the run, name and value. ``parameter_difference_max`` is the largest
-    absolute difference of any parameter between two nodes' final checkpoints.
+    ``facts`` are lines of text about the run, name and value. ``parameter_difference_max`` is the largest absolute
+    difference in any parameter between the final checkpoints of two nodes.
     """
 
     title: str
@@ -61,17 +61,17 @@ class DemoReport:
 
     @property
     def start_mean(self) -> float:
-        """The starting model's loss over everybody's text."""
+        """The starting model's loss over the texts of all nodes."""
         return fmean(self.start)
 
     @property
     def together_means(self) -> list[float]:
-        """Each jointly tuned copy's loss over everybody's text."""
+        """The loss of each jointly tuned copy over the texts of all nodes."""
         return [fmean(node.together) for node in self.nodes]
 
     @property
     def alone_means(self) -> list[float]:
-        """The same for the models tuned alone; empty where not every node has one."""
+        """The loss of each model tuned alone over the texts of all nodes. Empty if some node has no such model."""
         return [fmean(losses) for losses in self._alone] if len(self._alone) == len(self.nodes) else []
 
 
@@ -86,7 +86,7 @@ class Row:
 
     @property
     def mean(self) -> float:
-        """Over everybody's text, each node's counting alike."""
+        """The mean over the texts of all nodes, each with the same weight."""
         return fmean(self.losses)
 
 
@@ -102,17 +102,17 @@ def rows(report: DemoReport) -> list[Row]:
 
 
 def best_on(table: Sequence[Row], column: int) -> float:
-    """The lowest loss that a single model reaches on one node's text."""
+    """The lowest loss of a single model on one node's text."""
     return min(row.losses[column] for row in table if not row.average)
 
 
 def best_mean(table: Sequence[Row]) -> float:
-    """The lowest loss that a single model reaches over everybody's text."""
+    """The lowest loss of a single model over the texts of all nodes."""
     return min(row.mean for row in table if not row.average)
 
 
 def verdict(report: DemoReport) -> list[str]:
-    """What the numbers say, in sentences: the comparison, whom it costs something, and whether the copies agree."""
+    """The answer in sentences: the comparison, the nodes that lose by it, and whether the copies agree."""
     losses = [*report.start, *report.together_means, *report.alone_means]
     if not all(map(math.isfinite, losses)):
         return ["A final model has no finite loss: training diverged in this run, and nothing can be compared."]
@@ -120,7 +120,8 @@ def verdict(report: DemoReport) -> list[str]:
 
 
 def result_table(report: DemoReport) -> Table:
-    """The table of losses for a terminal, the lowest of each column bold; with many nodes only the means fit."""
+    """The table of losses for a terminal, with the lowest of each column in bold. With many nodes it has only the
+    means."""
     table = Table(box=box.SIMPLE_HEAD, title="Held-out loss, nats per token (lower is better)")
     table.add_column("model", no_wrap=True)
     columns = range(len(report.nodes)) if len(report.nodes) <= TERMINAL_COLUMNS_MAX else range(0)
@@ -159,7 +160,7 @@ def _beaten(start: float, together: Sequence[float], alone: Sequence[float]) -> 
     if fmean(together) >= start:
         return "Training together did not improve on the starting model in this run."
     if len(alone) == 1:
-        return "With one node there is nobody to train with: together and alone are the same thing."
+        return "With one node there is no joint training: the models together and alone are the same."
     if max(together) < min(alone):
         return "Every copy tuned together is better than every model tuned alone, and no text has left its node."
     if fmean(together) < fmean(alone):
@@ -168,7 +169,7 @@ def _beaten(start: float, together: Sequence[float], alone: Sequence[float]) -> 
 
 
 def _own_text(report: DemoReport) -> list[str]:
-    """A model for everybody may be worse for one: on the text that a node would have trained on anyway."""
+    """Compare the two models of each node on its own text, since the common model may be worse there."""
     if not report.alone_means or len(report.nodes) < 2:
         return []
     pairs = [(node.together[i], node.alone[i]) for i, node in enumerate(report.nodes) if node.alone is not None]

@@ -1,7 +1,7 @@
-"""The report of a run that is under way or over, from what its nodes wrote down: no model is loaded for it.
+"""The report of a run that is in progress or over, from the files of its nodes. It loads no model.
 
-Each party has its own node's folder and nobody else's, so one folder is enough; with several (a run on one machine,
-or folders that were sent) every node is a line in the charts.
+Each party has only its own node's folder, so one folder is enough. With several folders (of a run on one machine, or
+folders that parties have sent) every node is a line in the charts.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from deca_node.lab.report.metrics import Metrics, read_metrics
 from deca_node.lab.report.report import Tile, curves, facts, tiles, write_page
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import DataError
 from deca_node.storage.folder import METRICS
 from deca_node.storage.jsons import UNFIT, parse
@@ -20,7 +21,7 @@ LEFT_OUT = "absent"
 
 @dataclass(frozen=True)
 class NodeRecord:
-    """What one node's folder tells: its metrics, and what it agreed on with the others, by name."""
+    """The contents of one node's folder: its metrics, and its agreement with the others by field."""
 
     name: str
     metrics: Metrics
@@ -28,7 +29,7 @@ class NodeRecord:
 
 
 def read_node(directory: Path) -> NodeRecord:
-    """Read a node's folder, running or not. Raises DataError where it holds no metrics."""
+    """Read a node's folder, whether the node runs or not. Raises DataError if the folder has no metrics."""
     metrics = read_metrics(directory / METRICS)
     if not metrics.steps and not metrics.evaluations:
         raise DataError(f"the node in {directory} has not trained yet; there is nothing to report")
@@ -36,8 +37,8 @@ def read_node(directory: Path) -> NodeRecord:
 
 
 def agreed(directory: Path) -> dict[str, str]:
-    """What a node agreed on with the others, by name. Nothing where it was killed while it wrote that down: its metrics
-    are worth a report all the same."""
+    """The agreement of a node by field. Empty if the node was killed while it wrote the agreement, since its metrics
+    are still worth a report."""
     try:
         run = parse((directory / "run.json").read_text(encoding="utf-8"))
         return {"fingerprint": str(run["fingerprint"]), **{k: str(v) for k, v in run["agreement"].items()}}
@@ -46,8 +47,8 @@ def agreed(directory: Path) -> dict[str, str]:
 
 
 def write_run_report(path: Path, nodes: Sequence[NodeRecord]) -> None:
-    """Write the report as one HTML file. Raises StorageError where it cannot be written."""
-    names = sorted({node.agreed.get("run_name", "deca") for node in nodes})
+    """Write the report as one HTML file. Raises StorageError if it cannot be written."""
+    names = sorted({node.agreed.get("run_name", RunSettings.run_name) for node in nodes})
     who = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
     write_page(path, f"Run {', '.join(names)}: {who}", _body(nodes))
 
@@ -55,19 +56,19 @@ def write_run_report(path: Path, nodes: Sequence[NodeRecord]) -> None:
 def _body(nodes: Sequence[NodeRecord]) -> Iterator[str]:
     yield tiles(_numbers(nodes))
     yield from curves([(node.name, node.metrics) for node in nodes])
-    yield facts("What the nodes agreed on", _agreed(nodes))
+    yield facts("Settings and facts that are equal on all nodes", _agreed(nodes))
 
 
 def _numbers(nodes: Sequence[NodeRecord]) -> Iterator[Tile]:
-    """The held-out loss at first and at last, and how far the nodes are; means over nodes."""
+    """The first and the last held-out loss, and the position of the nodes. All are means over nodes."""
     measured = [node.metrics.evaluations for node in nodes if node.metrics.evaluations]
     if measured:
-        yield "", f"{_mean(each[0].loss for each in measured):.3f}", "held-out loss at first"
-        yield "together", f"{_mean(each[-1].loss for each in measured):.3f}", "held-out loss at last"
+        yield "", f"{_mean(each[0].loss for each in measured):.3f}", "first held-out loss"
+        yield "together", f"{_mean(each[-1].loss for each in measured):.3f}", "last held-out loss"
     shares = [[a.accuracy for a in each if a.accuracy is not None] for each in measured]
     if any(shares):
-        yield "", f"{_mean(each[0] for each in shares if each):.3f}", "held-out accuracy at first"
-        yield "together", f"{_mean(each[-1] for each in shares if each):.3f}", "held-out accuracy at last"
+        yield "", f"{_mean(each[0] for each in shares if each):.3f}", "first held-out accuracy"
+        yield "together", f"{_mean(each[-1] for each in shares if each):.3f}", "last held-out accuracy"
     stepped = [node.metrics.steps for node in nodes if node.metrics.steps]
     if stepped:
         yield "", str(max(steps[-1].ordinal for steps in stepped) + 1), "steps done"
@@ -76,7 +77,7 @@ def _numbers(nodes: Sequence[NodeRecord]) -> Iterator[Tile]:
 
 
 def _agreed(nodes: Sequence[NodeRecord]) -> Iterator[tuple[str, str]]:
-    """One line per field; where nodes differ, because they were of different runs, who has what."""
+    """One line per field. If the nodes are of different runs, it shows the value of each node."""
     for field in sorted({field for node in nodes for field in node.agreed}):
         values = {node.name: _brief(node.agreed.get(field, LEFT_OUT)) for node in nodes}
         same = len(set(values.values())) == 1

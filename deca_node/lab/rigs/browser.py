@@ -1,6 +1,6 @@
-"""A browser without a window, to look at a page as a person would: Chromium, told what to do over its DevTools.
+"""A headless browser that looks at a page as a person would: Chromium, driven over its DevTools.
 
-Its sockets, its profile and its process last as long as the ``async with``; the user's own browser is not touched.
+Its sockets, profile and process exist only within the ``async with``. The user's own browser is not touched.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ PORT_FILE = "DevToolsActivePort"
 
 
 class BrowserError(DecaError):
-    """The browser did not start, or could not do what it was told."""
+    """The browser did not start, or could not perform a command."""
 
 
 def chromium() -> str | None:
-    """The path of Chromium or of a relative of it; None where there is none."""
+    """The path of Chromium or a relative of it, or None if there is none."""
     return next((path for name in PROGRAMS if (path := shutil.which(name))), None)
 
 
@@ -48,7 +48,7 @@ POLL = """new Promise((done) => {
 
 @dataclass(frozen=True)
 class Window:
-    """Its size in CSS pixels, each of them ``scale`` pixels wide, and what its owner likes."""
+    """The size of a window in CSS pixels, the pixels per CSS pixel (``scale``), and the preferences of its user."""
 
     width: int
     height: int
@@ -58,8 +58,8 @@ class Window:
 
 
 class Page:
-    """One page. ``complaints`` are the console's errors and warnings and whatever was thrown; ``requests`` every URL
-    that was asked for."""
+    """One page. ``complaints`` are the console's errors and warnings and all uncaught exceptions; ``requests`` are all
+    URLs that the page requested."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.complaints: list[str] = []
@@ -69,7 +69,7 @@ class Page:
         self._count = 0
 
     async def look(self, window: Window) -> None:
-        """Through another window from now on."""
+        """Show the page in another window from now on."""
         size = {"width": window.width, "height": window.height, "deviceScaleFactor": window.scale}
         await self.call("Emulation.setDeviceMetricsOverride", **size, mobile=window.phone)
         await self.call("Emulation.setTouchEmulationEnabled", enabled=window.phone)
@@ -77,11 +77,11 @@ class Page:
         await self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     async def open(self, url: str) -> None:
-        """Go there."""
+        """Open a URL."""
         await self.call("Page.navigate", url=url)
 
     async def evaluate(self, expression: str, seconds: float = ANSWER_SECONDS) -> Any:
-        """The value of JavaScript, or what its promise gives. Raises BrowserError where it throws."""
+        """The value of a JavaScript expression or of its promise. Raises BrowserError if it throws."""
         asked = {"expression": expression, "awaitPromise": True, "returnByValue": True}
         answer = await self.call("Runtime.evaluate", seconds, **asked)
         if "exceptionDetails" in answer:
@@ -89,16 +89,17 @@ class Page:
         return answer["result"].get("value")
 
     async def until(self, condition: str, seconds: float = ANSWER_SECONDS) -> None:
-        """Wait until this JavaScript is true; what throws is not true yet. Raises BrowserError after a while."""
+        """Wait until a JavaScript condition is true; one that throws is not true yet. Raises BrowserError after a
+        while."""
         if not await self.evaluate(POLL % (1000 * seconds, condition), seconds + ANSWER_SECONDS):
             raise BrowserError(f"waited {seconds:g} s for {condition}; the page complains: {self.complaints}")
 
     async def picture(self) -> bytes:
-        """What the window shows, as PNG."""
+        """The contents of the window as PNG."""
         return base64.b64decode((await self.call("Page.captureScreenshot", format="png"))["data"])
 
     async def call(self, method: str, seconds: float = ANSWER_SECONDS, **parameters: Any) -> dict[str, Any]:
-        """Any DevTools command. Raises BrowserError."""
+        """Perform a DevTools command. Raises BrowserError."""
         self._count += 1
         number = self._count
         answering = self._asked[number] = asyncio.get_running_loop().create_future()
@@ -111,7 +112,7 @@ class Page:
         return result
 
     async def listen(self) -> None:
-        """Take in what comes, until the browser ends."""
+        """Take in messages until the browser ends."""
         async for message in self._socket:
             said = json.loads(message.data)
             if waiting := self._asked.pop(said.get("id", 0), None):
@@ -135,12 +136,12 @@ class Page:
 
 @contextlib.asynccontextmanager
 async def new_page(program: str) -> AsyncIterator[Page]:
-    """A page in a browser of its own. Raises BrowserError where it does not start."""
+    """A page in a browser of its own. Raises BrowserError if it does not start."""
     with tempfile.TemporaryDirectory(prefix="deca-browser-", ignore_cleanup_errors=True) as profile:
         flags = ["--headless", "--remote-debugging-port=0", f"--user-data-dir={profile}", "--disable-gpu"]
         flags += ["--no-first-run", "--hide-scrollbars", "--disable-background-networking", "--disable-dev-shm-usage"]
         if os.geteuid() == 0:
-            flags.append("--no-sandbox")  # which Chromium needs of root, as whom containers run
+            flags.append("--no-sandbox")  # Chromium needs this if it runs as root, as in containers
         quiet = asyncio.subprocess.DEVNULL
         process = await asyncio.create_subprocess_exec(program, *flags, stdout=quiet, stderr=quiet)
         try:
@@ -162,7 +163,7 @@ async def _port(file: Path) -> int:
 
 
 def _read_port(file: Path) -> int:
-    """0 as long as the browser has not written it down."""
+    """The port of DevTools, or 0 until the browser has written it."""
     try:
         return int(file.read_text().splitlines()[0])
     except (OSError, ValueError, IndexError):

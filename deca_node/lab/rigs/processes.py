@@ -1,6 +1,6 @@
-"""Real nodes on this machine: ``deca-node start`` as processes of their own, over loopback.
+"""Real nodes on this machine: ``deca-node start`` as child processes, over loopback.
 
-What the demo shows and what the tests try is what a person would type in as many terminals.
+The demo and the tests start nodes just as a person would in several terminals.
 """
 
 import os
@@ -21,11 +21,11 @@ END_SECONDS = 10.0
 
 
 class LocalRunError(DecaError):
-    """A node of a local run ended badly, or not in time; the message holds the end of its log."""
+    """A node of a local run failed or did not finish in time. The message has the end of its log."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody listens on right now."""
+    """Ports of the loopback address at which no process listens now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
@@ -37,7 +37,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens at this port of the loopback address right now."""
+    """Whether no process listens at this port of the loopback address now."""
     with socket.socket() as asked:
         asked.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -65,13 +65,13 @@ class NodeProcess:
     process: "subprocess.Popen[bytes]" = field(repr=False)
 
     def log_text(self, lines_max: int | None = None) -> str:
-        """Its log so far, or the last lines of it."""
+        """The log so far, or its last lines."""
         text = self.log.read_text(encoding="utf-8", errors="replace")
         return text if lines_max is None else "\n".join(text.splitlines()[-lines_max:])
 
 
 class LocalNodes:
-    """A handful of nodes; leaving the ``with`` block ends those that still run, and no other process."""
+    """Several nodes. The end of the ``with`` block ends those that still run, and no other process."""
 
     def __init__(self) -> None:
         self.nodes: list[NodeProcess] = []
@@ -97,9 +97,9 @@ class LocalNodes:
         environment: Mapping[str, str] | None = None,
         within: Sequence[str] = (),
     ) -> NodeProcess:
-        """``deca-node start``, or another verb, with these flags (a flag whose value is True stands alone).
-        ``environment`` is set beside this process's own; ``within`` is a command that runs the node as another, such
-        as ``ip netns exec NAME``."""
+        """Start a node with ``deca-node start``, or run another verb, with these flags. A flag with the value True has
+        no argument. ``environment`` is added to this process's own. ``within`` is a command that runs the node, such as
+        ``ip netns exec NAME``."""
         directory.parent.mkdir(parents=True, exist_ok=True)
         command = [*within, sys.executable, "-P", "-m", "deca_node", *verb, "--name", name, "--dir", str(directory)]
         for flag, value in flags.items():
@@ -118,9 +118,9 @@ class LocalNodes:
         return node
 
     def wait(self, timeout: float, tick: Callable[[], None] = lambda: None) -> None:
-        """Until every node has ended with exit code 0; ``tick`` is called now and then.
+        """Wait until every node has ended with exit code 0. ``tick`` is called at intervals.
 
-        Raises LocalRunError as soon as one ends otherwise, or where time runs out.
+        Raises LocalRunError as soon as a node ends with another code, or when the time is over.
         """
         end = time.monotonic() + timeout
         while running := [node for node in self.nodes if node.process.poll() is None]:

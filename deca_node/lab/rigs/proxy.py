@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that makes a link as bad as one wants it: slow to read, or cut at any byte."""
+"""A TCP proxy on loopback that makes a link bad: slow to read, or cut after any number of bytes."""
 
 import asyncio
 import random
@@ -11,8 +11,8 @@ from deca_node.lab.rigs.processes import LOOPBACK
 
 @dataclass(frozen=True)
 class Faults:
-    """``bytes_per_second`` limits what the target is given to read (0: no limit); ``cuts`` connections are cut,
-    each after a random number of bytes up to ``cut_bytes_max``, both directions counted together."""
+    """``bytes_per_second`` limits what the target is given to read (0: no limit). ``cuts`` connections are cut, each
+    after a random number of bytes up to ``cut_bytes_max``, counted in both directions together."""
 
     bytes_per_second: int = 0
     cuts: int = 0
@@ -21,7 +21,7 @@ class Faults:
 
 
 class Proxy:
-    """Forwards ``port`` to ``target`` in a thread of its own, until the ``with`` block ends."""
+    """Forwards ``port`` to ``target`` in its own thread until the ``with`` block ends."""
 
     def __init__(self, target: int, faults: Faults) -> None:
         self.port = 0
@@ -75,7 +75,7 @@ class Proxy:
                 each.transport.abort()
 
     def _budget(self) -> int | None:
-        """How many bytes this connection may carry; None: as many as it likes."""
+        """The number of bytes that this connection may carry, or None for any number."""
         if self.cuts >= self._faults.cuts:
             return None
         return self._rng.randint(1, self._faults.cut_bytes_max)

@@ -31,7 +31,7 @@ def test_the_only_node(deca: Deca) -> None:
     folder = node("north")
     assert deca("report") == (0, f"Report: {folder / 'report.html'}\n", "")
     html = page(folder / "report.html")
-    for text in ("Run wards: 1 node", "5.500", "held-out loss at first", "steps done", "f" * 64):
+    for text in ("Run wards: 1 node", "5.500", "first held-out loss", "steps done", "f" * 64):
         assert text in html
     assert [chart for chart in CHARTS[1:] if f'id="{chart}"' not in html] == []
     assert "http://" not in html and "https://" not in html

@@ -1,4 +1,4 @@
-"""Inputs of a testbed: a model that loads, and records of its own for every node."""
+"""Inputs of a testbed: a model that loads, and private records for every node."""
 
 import json
 from pathlib import Path

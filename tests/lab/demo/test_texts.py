@@ -1,4 +1,4 @@
-"""The demo's private texts come from the library that runs these very tests."""
+"""Private texts of the demo, from the library of the Python that runs these tests."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,8 @@ LINE = "a line of source text\n"
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """A small library: two packages with enough text, one without, one of tables, and a module outside of all."""
+    """A small library: two packages with enough text, one with too little, one of tables, and a module outside of
+    all."""
     folder = tmp_path / "library"
     enough = LINE * (CORPUS_BYTES_MIN // len(LINE) + 1)
     for name, text in {"zebra": enough, "email": enough, "tiny": LINE, "encodings": enough}.items():

@@ -1,4 +1,4 @@
-"""The toy model is an ordinary checkpoint, made the same way every time."""
+"""The toy model is an ordinary checkpoint, and equal every time."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Metrics are read as they are found, also those of a node that was killed while it wrote."""
+"""Reading of metrics, also of a node that was killed while it wrote."""
 
 import json
 import math

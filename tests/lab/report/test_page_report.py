@@ -1,4 +1,4 @@
-"""The report of one node is its own page, whole in one file, with what the node told last inside."""
+"""The report of one node is its own page in one file, with the node's last data inside."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ ODD = "</script><b>"
 
 
 def folder_of_a_node(folder: Path) -> Path:
-    """As a node leaves it."""
+    """A folder as a node leaves it."""
     desk = Desk()
     desk.begin()
     status = STATUS.__class__(**{**vars(STATUS), "warning": ODD})
@@ -33,7 +33,7 @@ def folder_of_a_node(folder: Path) -> Path:
 
 
 def told(page: str) -> dict[str, Any]:
-    """What the page has inside."""
+    """The data inside the page."""
     (answers,) = re.findall(r'<script id="told" type="application/json">(.*?)</script>', page, re.DOTALL)
     return dict(json.loads(answers))
 

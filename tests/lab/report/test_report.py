@@ -1,4 +1,4 @@
-"""The report is one file that stands alone, says the numbers, and trusts no text it is given."""
+"""The report is one file that loads nothing, has all numbers, and escapes every text."""
 
 import json
 import re

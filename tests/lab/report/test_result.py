@@ -77,7 +77,7 @@ def test_agreement_of_the_copies(difference: float, said: str) -> None:
 def test_one_node_has_nobody_to_train_with() -> None:
     node = NodeResult(name="a", corpus="email", together=(4.0,), alone=(4.0,))
     alone = DemoReport(title="t", facts=(), start=(5.0,), nodes=(node,), parameter_difference_max=0.0)
-    assert any("nobody to train with" in sentence for sentence in verdict(alone))
+    assert any("no joint training" in sentence for sentence in verdict(alone))
 
 
 def test_rows_are_every_model_and_the_means() -> None:

@@ -1,4 +1,4 @@
-"""Many storms, and what is shown of one that breaks a rule. A few hundred are in
+"""Many storms, and the output for one that breaks a rule. A few hundred more run in
 tests/protocol/node/test_cluster.py."""
 
 import pytest
@@ -17,7 +17,7 @@ def test_thousands_of_storms(thousand: int) -> None:
 
 
 def test_after_calmed_storms_all_copies_agree() -> None:
-    """Some do not go through the whole flush together, because a node comes back too late; most do."""
+    """In some storms not all nodes take part in the whole flush, because a node returns too late. In most they do."""
     whole = 0
     for seed in range(20):
         chosen = calmed(storm(seed))
@@ -34,7 +34,7 @@ def test_a_seed_gives_one_storm() -> None:
 
 
 def test_what_fails_is_shown_with_its_seed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A rule that is broken ends the storm, not the others; and the exit code tells."""
+    """A broken rule ends its own storm only, and the exit code shows it."""
     good = Audit.check
     calls = iter(range(10**6))
 

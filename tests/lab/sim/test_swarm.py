@@ -1,6 +1,6 @@
-"""What membership promises, on many seeds of a bad network. A failing seed prints what was said last.
+"""The promises of membership, on many seeds of a bad network. A failing seed prints the end of its transcript.
 
-After every event of every swarm the lab itself checks the rules that must always hold.
+The swarm itself checks its rules after every event.
 """
 
 import sys
@@ -15,7 +15,7 @@ ROUGH = SwarmWeather(lost=0.1, doubled=0.05, delay=(0.001, 0.2))
 
 
 def settled(seeds: range, size: int = 8, weather: SwarmWeather | None = None) -> Iterator[tuple[Swarm, list[str]]]:
-    """Swarms of one view, 20 s after their start, with the members' addresses."""
+    """Swarms with one view, 20 s after their start, with the members' addresses."""
     for seed in seeds:
         swarm = Swarm(seed, weather)
         addresses = swarm.cold_start(size)
@@ -185,7 +185,7 @@ def test_static_membership_keeps_strangers_out() -> None:
 
 
 def trouble(swarm: Swarm, addresses: list[str]) -> None:
-    """One trouble by lot, to one or several."""
+    """One random fault, of one member or several."""
     rng = swarm.rng
     running = list(swarm.running())
     seat = rng.choice(running)
