@@ -2,9 +2,9 @@
 
 Positions start anew at each record. There are three ways, tried in this order::
 
-    POSITIONS   position_ids alone: transformers makes a block-diagonal mask of them, with sliding windows where layers
-                have them. Only without a cache and without an attention mask: with either it ignores them in silence
-    MASK        position_ids and a mask [b, 1, L, L] of our own, for models that read a mask but make none of positions
+    POSITIONS   position_ids alone: most models let transformers make a block-diagonal mask of them, with sliding
+                windows where layers have them. Only without a cache: with one it ignores them in silence
+    MASK        position_ids, and the same masks made by us, for models that take masks but make none of positions
     ROWS        every record in a row of its own, for what no mask reaches: recurrent layers, state spaces, convolutions
 
 A way is right if a small pack shows two things. The outputs at the second record do not depend on the first: their
@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from transformers.masking_utils import create_masks_for_generate
 
 from deca_node.numerics.data.batches import IGNORED, AnyBatch, Batch
 
@@ -45,8 +46,7 @@ _found: "WeakKeyDictionary[nn.Module, Way]" = WeakKeyDictionary()
 def way_of(model: nn.Module) -> Way:
     """The first way that is right for this model. Found once, by a forward and a backward pass over a few tokens."""
     if model not in _found:
-        masks = [] if _has_windows(model) else [Way.MASK]
-        _found[model] = next((way for way in [Way.POSITIONS, *masks] if _isolates(model, way)), Way.ROWS)
+        _found[model] = next((way for way in (Way.POSITIONS, Way.MASK) if _isolates(model, way)), Way.ROWS)
     return _found[model]
 
 
@@ -59,12 +59,12 @@ def passes(model: nn.Module, batch: AnyBatch, size: int) -> Iterator[AnyBatch]:
             yield part
 
 
-def model_inputs(model: nn.Module, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+def model_inputs(model: nn.Module, batch: Batch, device: torch.device) -> dict[str, Any]:
     """What the model is called with, beside ``use_cache=False``, on ``device``."""
     inputs = {"input_ids": batch.input_ids.to(device)}
     if batch.positions is None:
         return inputs
-    return inputs | _placed(way_of(model), batch.positions.to(device), next(model.parameters()).dtype)
+    return inputs | _placed(model, way_of(model), batch.positions.to(device))
 
 
 def apart(batch: Batch) -> Iterator[Batch]:
@@ -93,27 +93,18 @@ def _padded(rows: tuple[Tensor, ...], value: int) -> Tensor:
     return nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)
 
 
-def _placed(way: Way, positions: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+def _placed(model: nn.Module, way: Way, positions: Tensor) -> dict[str, Any]:
     """The inputs beside the ids; ``positions`` int64 [b, L]."""
     if way is not Way.MASK:
         return {"position_ids": positions}
-    record = (positions == 0).cumsum(dim=1)
-    causal = torch.ones(positions.shape[1], positions.shape[1], dtype=torch.bool, device=positions.device).tril()
-    sees = (record[:, :, None] == record[:, None, :]) & causal
-    mask = torch.zeros(sees.shape, dtype=dtype, device=positions.device).masked_fill_(~sees, torch.finfo(dtype).min)
-    return {"position_ids": positions, "attention_mask": mask[:, None]}
+    # A mask [b, 1, L, L], or one for each kind of layer, in the form that the model's attention takes.
+    config: Any = model.config
+    shape = torch.empty(*positions.shape, 1, dtype=next(model.parameters()).dtype, device=positions.device)
+    masks = create_masks_for_generate(config.get_text_config(), shape, None, None, position_ids=positions)
+    return {"position_ids": positions, "attention_mask": masks}
 
 
 # --- is a way right? --------------------------------------------------------------------------------
-
-
-def _has_windows(model: nn.Module) -> bool:
-    """Whether layers see less than all before: a mask of ours would take the place of each layer's own."""
-    config: Any = model.config
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    narrow = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None)
-    return kinds != {"full_attention"} or bool(narrow)
 
 
 def _isolates(model: nn.Module, way: Way) -> bool:
@@ -123,7 +114,7 @@ def _isolates(model: nn.Module, way: Way) -> bool:
     model.eval()
     try:
         with _embeddings(model) as captured, torch.enable_grad():
-            packed = _logits(model, ids, **_placed(way, positions, next(model.parameters()).dtype))[:, first:]
+            packed = _logits(model, ids, **_placed(model, way, positions))[:, first:]
             (slope,) = torch.autograd.grad(packed.float().square().sum(), captured[0])
         with torch.no_grad():
             alone = _logits(model, ids[:, first:]).float()
@@ -148,7 +139,7 @@ def _small_pack(model: nn.Module) -> tuple[Tensor, Tensor]:
     return ids.view(2, -1), positions.expand(2, -1)
 
 
-def _logits(model: nn.Module, ids: Tensor, **placed: Tensor) -> Tensor:
+def _logits(model: nn.Module, ids: Tensor, **placed: Any) -> Tensor:
     logits: Tensor = model(input_ids=ids, use_cache=False, **placed).logits
     return logits
 

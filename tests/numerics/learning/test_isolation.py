@@ -31,6 +31,7 @@ SIZES: dict[str, Any] = {
 GROUPED: dict[str, Any] = {**SIZES, "num_key_value_heads": 2}
 WINDOW = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 4, "head_dim": 8}
 MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}
+SINKS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 GPT = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32, "n_ctx": 32}
 MAMBA = {"mamba_d_state": 8, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1, "attn_layer_indices": [1]}
 OPT = {"ffn_dim": 48, "word_embed_proj_dim": 32}
@@ -49,6 +50,7 @@ MODELS: dict[str, tuple[Callable[[], Any], Way]] = {
     "olmo2": (lambda: tf.Olmo2ForCausalLM(tf.Olmo2Config(**GROUPED)), Way.POSITIONS),
     "mixtral": (lambda: tf.MixtralForCausalLM(tf.MixtralConfig(**GROUPED, num_local_experts=4)), Way.POSITIONS),
     "qwen2-moe": (lambda: tf.Qwen2MoeForCausalLM(tf.Qwen2MoeConfig(**GROUPED, **MOE)), Way.POSITIONS),
+    "gpt-oss": (lambda: tf.GptOssForCausalLM(tf.GptOssConfig(**GROUPED, **WINDOW, **SINKS)), Way.MASK),
     "opt": (lambda: tf.OPTForCausalLM(tf.OPTConfig(**SIZES, **OPT)), Way.MASK),
     "mpt": (lambda: tf.MptForCausalLM(tf.MptConfig(**MPT)), Way.MASK),
     "bloom": (lambda: tf.BloomForCausalLM(tf.BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_head=4)), Way.ROWS),
@@ -145,23 +147,8 @@ def test_without_isolation_records_would_see_each_other() -> None:
     assert abs(right - wrong) > 1e-3
 
 
-def test_windows_are_not_lost_where_masks_are_ours() -> None:
-    """A mask of ours takes the place of each layer's own, so that it is no way for a model with windows."""
-    model = make("gemma2")
-    model.forward = refusing_positions(model.forward)
-    assert way_of(model) is Way.ROWS
-
-
-def refusing_positions(forward: Callable[..., Any]) -> Callable[..., Any]:
-    def without(input_ids: torch.Tensor, use_cache: bool, **more: torch.Tensor) -> Any:
-        more.pop("position_ids", None)
-        return forward(input_ids=input_ids, use_cache=use_cache, **more)
-
-    return without
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", ["llama", "mixtral", "gpt2", "opt", "bamba"])
+@pytest.mark.parametrize("name", ["llama", "mixtral", "gpt2", "gpt-oss", "opt", "bamba"])
 def test_the_way_is_found_in_sixteen_bits(name: str, dtype: torch.dtype) -> None:
     assert way_of(make(name).to(dtype)) is MODELS[name][1]
 
