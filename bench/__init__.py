@@ -1,1 +1,1 @@
-"""Measurements that anybody can repeat: each prints a table and leaves JSON in bench/results."""
+"""Measurements that anyone can repeat. Each prints a table and writes JSON to bench/results."""

@@ -1,4 +1,4 @@
-"""``python -m bench``: every measurement that needs nothing but this repository, one after the other."""
+"""``python -m bench``: runs, one after the other, all measurements that need only this repository."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ SUITES = (
 
 
 def main() -> int:
-    """Run all suites with their defaults; the worst exit code is this one's."""
+    """Run all suites with their defaults. The exit code is the worst of theirs."""
     worst = 0
     for suite in SUITES:
         print(f"== {suite}", flush=True)

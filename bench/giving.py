@@ -1,7 +1,7 @@
-"""``python -m bench.giving``: what it costs a node's own training to give its blocks to a late node.
+"""``python -m bench.giving``: the cost for a node's own training when it gives its blocks to a late node.
 
-One real node trains. In turns it is left alone, and is asked by a late node for all of its blocks, again and again,
-at the default upload limit. What is compared is the time of its steps in the two kinds of turns, within one run.
+One real node trains. In turns it either trains undisturbed, or a late node fetches all of its blocks again and again,
+at the default upload limit. The bench compares the times of the steps in the two kinds of turns of one run.
 """
 
 import argparse
@@ -32,7 +32,7 @@ POLL_SECONDS = 0.5
 
 def main() -> None:
     """Measure, print the ratio and write ``giving.json``."""
-    options = parser("A donor's step time with and without a late node that fetches from it.")
+    options = parser("Step times of a donor, with and without a late node that fetches from it.")
     options.add_argument("--hidden", type=int, default=384, help="width of the model")
     options.add_argument("--turns", type=int, default=6, help="turns of each kind")
     options.add_argument("--turn-seconds", type=float, default=8.0, help="length of a turn")
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 async def measure(folder: Path, nodes: LocalNodes, arguments: argparse.Namespace) -> Row:
-    """The median step in both kinds of turns, and what was given."""
+    """The median step in both kinds of turns, and the bytes that were given."""
     model = make_inputs(folder, [NAME], Recipe(hidden=arguments.hidden, steps=1))
     address = Address(LOOPBACK, free_ports(1)[0])
     flags = {
@@ -85,7 +85,7 @@ async def measure(folder: Path, nodes: LocalNodes, arguments: argparse.Namespace
 
 
 class Fetching:
-    """A late node that never has enough."""
+    """A late node that fetches without end."""
 
     def __init__(self, folder: Path, address: Address, donor: NodeProcess) -> None:
         endpoint = Endpoint(Address(LOOPBACK, 0))
@@ -94,14 +94,14 @@ class Fetching:
         self._donor = donor
 
     async def fetch_for_ever(self) -> None:
-        """Everything the donor has, again and again."""
+        """Fetch all blocks of the donor again and again."""
         while True:
             manifest = newest_manifest(self._donor.directory)
             assert manifest is not None
             record = json.loads((self._donor.directory / "run.json").read_text())
             agreement = Agreement(record["agreement"])
             sizes = [pair.rpartition(":") for pair in agreement.fields["blocks"].split()]
-            # int8 with one float32 per group of 256: what a difference to the start takes.
+            # int8 with one float32 per group of 256: the size of a difference to the start.
             expected = {name: int(n) + 4 * -(-int(n) // 256) for name, _, n in sizes}
             await self.fetcher.fetch({NAME: self._address}, 0, {}, agreement, expected)
             self.fetcher.clear()
@@ -122,13 +122,13 @@ async def turn(node: NodeProcess, seconds: float, work: Callable[[], Awaitable[N
 
 
 def blocks_of(node: NodeProcess) -> list[str]:
-    """Blocks that the newest checkpoint can give."""
+    """The blocks that the newest checkpoint can give."""
     manifest = newest_manifest(node.directory)
     return list(manifest.blocks) if manifest else []
 
 
 def steps_of(node: NodeProcess) -> list[float]:
-    """Seconds of every step so far in which a gradient was taken."""
+    """Seconds of every step with a gradient so far."""
     path = node.directory / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     records = [json.loads(line) for line in lines if line.endswith("}")]
@@ -136,11 +136,11 @@ def steps_of(node: NodeProcess) -> list[float]:
 
 
 async def until(condition: Callable[[], bool], node: NodeProcess) -> None:
-    """Poll; raises RuntimeError where the node ends."""
+    """Poll a condition. Raises RuntimeError if the node ends."""
     end = time.monotonic() + 300
     while not condition():
         if node.process.poll() is not None or time.monotonic() > end:
-            raise RuntimeError(f"the node did not get so far:\n{node.log_text(20)}")
+            raise RuntimeError(f"the node ended too early:\n{node.log_text(20)}")
         await asyncio.sleep(POLL_SECONDS)
 
 

@@ -1,7 +1,7 @@
-"""What all measurements share: fresh processes, facts about the machine, and where results go.
+"""Common parts of all measurements: child processes, facts about the machine, and the files of results.
 
-The parent process only plans and prints; it imports no torch, so that it takes neither memory nor
-cores from what it measures. Every figure comes from a child of its own (:mod:`bench.trial`).
+The parent process only plans and prints. It imports no torch, so that it takes neither memory nor cores from the
+measurement. Every number comes from a child process of its own (:mod:`bench.trial`).
 """
 
 import argparse
@@ -43,11 +43,11 @@ def shared_job(arguments: argparse.Namespace) -> Row:
 
 
 def run_trial(job: Row, environment: dict[str, str] | None = None) -> Row:
-    """Run one trial in a fresh Python process and return what it reports.
+    """Run one trial in a new Python process and return its report.
 
-    Raises RuntimeError with the end of what the child wrote where it fails.
+    Raises RuntimeError, with the end of the child's output, if it fails.
     """
-    # Threads that wait must sleep: on a busy machine spinning ones measure each other.
+    # Waiting threads must sleep. On a busy machine threads that spin would be measured too.
     settings = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", **(environment or {})}
     command = [sys.executable, "-m", "bench.trial", json.dumps(job)]
     done = subprocess.run(
@@ -60,7 +60,7 @@ def run_trial(job: Row, environment: dict[str, str] | None = None) -> Row:
 
 
 def write_results(name: str, arguments: argparse.Namespace, content: Row) -> Path:
-    """Write ``NAME.json`` (``NAME-quick.json``): when, where and how it was measured, then ``content``."""
+    """Write ``NAME.json`` (``NAME-quick.json``): the date, the command and the machine, then ``content``."""
     arguments.results.mkdir(parents=True, exist_ok=True)
     path = Path(arguments.results) / f"{name}{'-quick' if arguments.quick else ''}.json"
     head = {
@@ -74,7 +74,7 @@ def write_results(name: str, arguments: argparse.Namespace, content: Row) -> Pat
 
 
 def _command(words: list[str]) -> str:
-    """How this process was started, but for where the results go."""
+    """The command of this process, without the folder of the results."""
     spec = sys.modules["__main__"].__spec__
     module = spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).stem
     at = words.index("--results") if "--results" in words else len(words)
@@ -82,8 +82,8 @@ def _command(words: list[str]) -> str:
 
 
 def own_cores(node: int, nodes: int) -> set[int]:
-    """A node's share of the cores that this process may use: nobody else's, as if each had a machine of its own, unless
-    there are more nodes than cores."""
+    """The cores of one node, as if it had a machine of its own: a share of this process's cores that no other node has,
+    unless there are more nodes than cores."""
     cores = sorted(os.sched_getaffinity(0))
     if nodes > len(cores):
         return {cores[node % len(cores)]}
@@ -91,7 +91,7 @@ def own_cores(node: int, nodes: int) -> set[int]:
 
 
 def machine_facts() -> Row:
-    """What of the machine the figures depend on."""
+    """The facts of the machine on which the numbers depend."""
     return {
         "cpu": cpu_name(),
         "cores": psutil.cpu_count(logical=False),
@@ -105,7 +105,7 @@ def machine_facts() -> Row:
 
 
 def cpu_name() -> str:
-    """The processor's name as the system gives it."""
+    """The name of the processor, from the system."""
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []
     return next(

@@ -1,14 +1,14 @@
 """``python -m bench.latency``: how long a node takes to answer while it sends and receives as fast as it can.
 
-Two processes, each with a node's network (one port, one exchange stream, one control link) and beside it a process
-that burns a core at a trainer's priority, hand each other frames without a pause. Meanwhile pings travel over the
-control link and, as the alternative without one, as small messages on the exchange stream itself; and a meter sees how
-late the event loop wakes whom it promised to wake.
+Two processes send each other frames without a pause. Each has the network of a node (one port, one exchange stream, one
+control link), and a process beside it that uses a core at a trainer's priority. Meanwhile pings travel over the control
+link and, as the alternative, as small messages on the exchange stream. A meter records how late the event loop wakes
+its tasks.
 
-At rest; the trainers alone, which shows what the machine's own scheduler costs; frames at 1 Gbit/s each way, as over a
-common link; and frames as fast as the two can. Each node, its trainer included, has its own half of the cores, as it
-would have a machine of its own; in the last two arms the two nodes share all cores. In each arm a process that does
-nothing but sleep tells how late the scheduler wakes anybody.
+The arms: no traffic; only the trainers, which shows the cost of the machine's own scheduler; frames at 1 Gbit/s each
+way, as over a common link; and frames as fast as possible. Each node and its trainer have their own half of the cores,
+as on a machine of their own. In the last two arms the two nodes share all cores. In each arm a process that only sleeps
+measures how late the scheduler wakes it.
 """
 
 import argparse
@@ -58,8 +58,8 @@ TARGET_SECONDS = 0.005
 
 
 class Load(NamedTuple):
-    """Whether a trainer burns beside each node, the bytes per second each way (0: no limit, None: no frames), and
-    whether each node has cores of its own."""
+    """Whether a trainer runs beside each node, the bytes per second each way (0: no limit, None: no frames), and
+    whether each node has its own cores."""
 
     trainers: bool
     bytes_per_second: float | None
@@ -86,9 +86,9 @@ print(json.dumps(late))
 
 
 def main() -> None:
-    """Measure, print the table and write ``latency.json``; or, with ``--party``, be one of the two nodes."""
-    options = parser("Round trips and event-loop lag of two nodes, at rest and under full load.")
-    options.add_argument("--seconds", type=float, default=20.0, help="how long each arm is measured")
+    """Measure, print the table and write ``latency.json``. With ``--party`` this process is one of the two nodes."""
+    options = parser("Round-trip times and event-loop lag of two nodes, at rest and under full load.")
+    options.add_argument("--seconds", type=float, default=20.0, help="seconds per arm")
     options.add_argument("--party", default="", help=argparse.SUPPRESS)
     arguments = options.parse_args()
     if arguments.party:
@@ -102,7 +102,7 @@ def main() -> None:
 
 
 def arm(name: str, seconds: float) -> list[Row]:
-    """Two fresh processes with a burning one beside each under load; the worse of the two for every figure."""
+    """Run two child processes, under load each with a busy one beside it. Every number is the worse of the two."""
     load = LOADS[name]
     ports = free_ports(2)
     jobs = [{"index": index, "ports": ports, "load": name, "seconds": seconds} for index in range(2)]
@@ -115,7 +115,7 @@ def arm(name: str, seconds: float) -> list[Row]:
         for processes in (burning, parties) if load.cores_apart else ():
             for index, process in enumerate(processes):
                 os.sched_setaffinity(process.pid, own_cores(index, 2))
-        # Beside the parties once they have warmed up.
+        # They start beside the parties after these have warmed up.
         time.sleep(WARM_UP_SECONDS)
         sleeper = [sys.executable, "-c", SLEEP, str(seconds)]
         late = json.loads(subprocess.run(sleeper, stdout=subprocess.PIPE, text=True, check=True).stdout)
@@ -125,7 +125,7 @@ def arm(name: str, seconds: float) -> list[Row]:
             process.kill()
             process.wait()
     if any(party.returncode for party in parties):
-        raise SystemExit("a party failed; its own words are above")
+        raise SystemExit("a party failed; its output is above")
     reports = [json.loads(answer.splitlines()[-1]) for answer in answers]
     rate = sum(report["received_bytes"] for report in reports) / seconds / 1e9
     kinds = ("control ping", "exchange ping", "event-loop lag")
@@ -138,12 +138,12 @@ def arm(name: str, seconds: float) -> list[Row]:
 
 
 def worse(left: Row, right: Row) -> Row:
-    """Figure by figure."""
+    """The worse of the two reports for every number."""
     return {"count": min(left["count"], right["count"])} | {q: max(left[q], right[q]) for q in ("p50", "p99", "max")}
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody has at the moment."""
+    """Free ports of loopback."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
@@ -163,7 +163,7 @@ def show(rows: list[Row]) -> None:
 
 
 class Party:
-    """One node's network, and what it measures."""
+    """The network of one node, and its measurements."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         self._job = job
@@ -177,10 +177,10 @@ class Party:
         self._up = asyncio.Event()
 
     async def life(self) -> Row:
-        """Meet, warm up, measure, and stay a little longer for the other one."""
+        """Meet, warm up, measure, and wait a little for the other node."""
         settle_memory()
         answer_promptly()
-        control_session.PING_SECONDS = PING_SECONDS  # far more often than a node does, so that there is a p99
+        control_session.PING_SECONDS = PING_SECONDS  # Much more often than a node does, for enough samples of a p99.
         self._start()
         await self._endpoint.start()
         self._transport.set_peers({self._peer: self._there})
@@ -222,7 +222,7 @@ class Party:
         }
 
     async def _send(self) -> None:
-        """Frames without a pause, two in the queue at any time."""
+        """Send frames without a pause, with two in the queue at any time."""
         for inner in range(1 << 30):
             frame = FrameId(self._name, FrameKind.UPDATE, 0, inner)
             self._store.reserve(frame, FRAME_BYTES)
@@ -232,7 +232,7 @@ class Party:
                 await asyncio.sleep(0.001)
 
     async def _ping(self) -> None:
-        """The alternative to a control link: the smallest message there is, on the stream that carries frames."""
+        """The alternative to a control link: the smallest message, on the stream that carries frames."""
         for number in range(1 << 30):
             self._asked[number] = time.perf_counter()
             self._transport.send(self._peer, pb.Frame(close=pb.Close(activation=number, reason="ping")))
@@ -254,7 +254,7 @@ class Party:
 
 
 def _ignore(*_: Any) -> None:
-    """Nobody is told."""
+    """Ignores all events."""
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""``python -m bench.probes``: how soon a node answers its probes while it trains as hard as the machine lets it.
+"""``python -m bench.probes``: how fast a node answers its probes while it trains at full speed.
 
-Two real nodes train together without a pause, one thread each. One of them is asked in turn for everything that an
-orchestrator and a person ask for, each time on a connection of its own; and for ``deca-node status`` as the command
-does it, over the socket in the node's folder, without and with starting Python for it. The alternative is the same
-node at rest, paused, within the same run.
+Two real nodes train together without a pause, with one thread each. One of them is asked in turn for everything that an
+orchestrator or a person asks for, each time on a new connection, and for ``deca-node status``. The latter goes over the
+socket in the node's folder as in the command, with and without a new Python process. The other arm is the same node,
+paused, in the same run.
 """
 
 import argparse
@@ -29,15 +29,15 @@ BUSY = {"--inner-steps": 20, "--sequence-length": 128, "--batch-size": 4}
 RECIPE = Recipe(hidden=128, layers=4, steps=1)
 PAUSE_SECONDS = 0.02
 TARGETS = {"/livez": 0.1, "status": 1.0}
-"""Seconds at the 99th percentile: the promise."""
+"""The promised seconds at the 99th percentile."""
 COMMANDS = 20
-"""How often Python is started for the whole command; it is by far the slowest."""
+"""Runs of the whole command, each with a new Python. It is by far the slowest."""
 
 
 def main() -> None:
     """Measure both arms, print the table and write ``probes.json``."""
-    options = parser("How soon a node answers while it trains.")
-    options.add_argument("--seconds", type=float, default=60.0, help="how long each arm is asked")
+    options = parser("Seconds until a node answers while it trains.")
+    options.add_argument("--seconds", type=float, default=60.0, help="seconds per arm")
     arguments = options.parse_args()
     seconds = 3.0 if arguments.quick else arguments.seconds
     commands = 2 if arguments.quick else COMMANDS
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def measure(pair: tuple[Served, ...], seconds: float, commands: int, arguments: argparse.Namespace) -> Row:
-    """Under load, then at rest."""
+    """The arm under load, then the arm at rest."""
     node = pair[0]
     before = node.steps
     training = arm(node, seconds, commands)
@@ -70,7 +70,7 @@ def measure(pair: tuple[Served, ...], seconds: float, commands: int, arguments: 
 
 
 def arm(node: Served, seconds: float, commands: int) -> dict[str, Row]:
-    """Each kind of question again and again, in turn; seconds per answer."""
+    """Ask all kinds of questions in turn, again and again. Returns the seconds of every answer."""
     client = NodeClient(node.process.directory)
     asked: dict[str, Callable[[], object]] = {
         "/livez": lambda: node.get("/livez"),
@@ -91,28 +91,30 @@ def arm(node: Served, seconds: float, commands: int) -> dict[str, Row]:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds that it took."""
+    """The seconds that a call takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def figures(seen: list[float]) -> Row:
-    """How they were spread, in seconds."""
+    """The distribution of the seconds."""
     cuts = statistics.quantiles(seen, n=100, method="inclusive")
     return {"count": len(seen), "p50": cuts[49], "p99": cuts[98], "max": max(seen)}
 
 
 def show(row: Row) -> None:
     """The table."""
-    table = Table(title="Milliseconds until the whole answer was there")
+    table = Table(title="Milliseconds until the whole answer has arrived")
     for column in ("arm", "asked", "n", "p50", "p99", "max"):
         table.add_column(column, justify="left" if column in {"arm", "asked"} else "right")
     for each in row["rows"]:
         spread = [f"{1000 * each[name]:.1f}" for name in ("p50", "p99", "max")]
         table.add_row(each["arm"], each["what"], str(each["count"]), *spread)
     Console().print(table)
-    Console().print(f"{row['steps_while_asked']} steps meanwhile; /livez at p99, training to rest: {row['ratio']:.1f}")
+    Console().print(
+        f"{row['steps_while_asked']} steps meanwhile; /livez at p99, training to rest: ratio {row['ratio']:.1f}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""``python -m bench.scraping``: whether being scraped for an hour costs a node memory.
+"""``python -m bench.scraping``: whether a node needs more memory when it is scraped for an hour.
 
-Two real nodes train together, slowly. One of them is asked for everything that is asked of a node in a cluster, many
-times as often as there: metrics, probes and status every second, what the page draws from every two, and `deca-node
-status`' way through the socket every five. The other, which does the same work, is left alone. Memory of both daemons
-is taken down every minute; what the scraped one grows beyond the other is what scraping costs.
+Two real nodes train together, slowly. One of them is asked for everything that a cluster asks of a node, but many times
+as often: metrics, probes and status every second, the data of the page every two seconds, and `deca-node status` over
+the socket every five seconds. The other node does the same training and answers nothing. The memory of both daemons is
+recorded every minute. The extra growth of the scraped daemon is the cost of scraping.
 """
 
 import json
@@ -22,7 +22,7 @@ from deca_node.lab.demo.toy_model import Recipe
 from deca_node.lab.rigs.processes import LocalNodes
 
 SLOW = {"--max-upload": 0.4, "--inner-steps": 20, "--sequence-length": 16, "--batch-size": 1, "--codec": "int8"}
-"""So little bandwidth that a step takes about a second: the machine is free for others, and the run lasts."""
+"""A bandwidth at which a step takes about a second, so that the machine stays free and the run lasts."""
 RECIPE = Recipe(hidden=32, layers=2, steps=1)
 
 EVERY_SECONDS = {
@@ -37,14 +37,16 @@ EVERY_SECONDS = {
     "the socket": 5.0,
 }
 SETTLING = 1 / 6
-"""The first part of the time in which buffers reach their size; growth is counted from its end."""
+"""The first part of the time, in which buffers reach their size. Growth is counted from its end."""
 
 
 def main() -> None:
-    """Measure, print what grew, and write ``scraping.json``."""
-    options = parser("Memory of a node's daemon that is scraped, beside one that is not.")
-    options.add_argument("--minutes", type=float, default=60.0, help="how long to scrape")
-    options.add_argument("--sample-seconds", type=float, default=60.0, help="from one look at the memory to the next")
+    """Measure, print the growth and write ``scraping.json``."""
+    options = parser("Memory of a daemon that is scraped, and of one that is not.")
+    options.add_argument("--minutes", type=float, default=60.0, help="minutes of scraping")
+    options.add_argument(
+        "--sample-seconds", type=float, default=60.0, help="seconds between two readings of the memory"
+    )
     arguments = options.parse_args()
     if arguments.quick:
         arguments.minutes, arguments.sample_seconds = 0.2, 1.0
@@ -56,7 +58,7 @@ def main() -> None:
 
 
 def measure(pair: tuple[Served, ...], seconds: float, sample_seconds: float) -> Row:
-    """Scrape the first node for so long; curves of both."""
+    """Scrape the first node for so long. Returns the memory of both over time."""
     scraped, alone = pair
     began = time.monotonic()
     due = dict.fromkeys(EVERY_SECONDS, began)
@@ -86,7 +88,7 @@ def measure(pair: tuple[Served, ...], seconds: float, sample_seconds: float) -> 
 
 
 def ask(node: Served, path: str) -> float:
-    """Seconds until the whole answer was there."""
+    """Seconds until the whole answer has arrived."""
     if path != "the socket":
         return node.get(path)[0]
     began = time.perf_counter()
@@ -95,7 +97,7 @@ def ask(node: Served, path: str) -> float:
 
 
 def memory(node: Served) -> float:
-    """MiB of the daemon's own: resident, without files and without what it shares with its trainer."""
+    """MiB that belong to the daemon alone: resident, without files and memory shared with its trainer."""
     facts = Path(f"/proc/{node.process.process.pid}/status")
     if facts.exists():
         line = next(line for line in facts.read_text().splitlines() if line.startswith("RssAnon:"))
@@ -104,7 +106,7 @@ def memory(node: Served) -> float:
 
 
 def growth(curve: list[Row], which: str) -> Row:
-    """Least squares over what comes after settling, and the medians of the first and the last sixth of that."""
+    """A least-squares fit to everything after the first part, and the medians of its first and last sixth."""
     settled = curve[int(len(curve) * SETTLING) :]
     minutes, values = [row["minute"] for row in settled], [row[which] for row in settled]
     slope = statistics.linear_regression(minutes, values).slope if len(settled) > 1 else 0.0
@@ -117,7 +119,7 @@ def growth(curve: list[Row], which: str) -> Row:
 
 
 def show(row: Row) -> None:
-    """What a person wants to know."""
+    """Print the result."""
     console = Console()
     for which, grown in row["growth"].items():
         text = f"{grown['settled_mib']:.1f} MiB once settled, {grown['end_mib']:.1f} at the end"

@@ -1,4 +1,4 @@
-"""Two real nodes that train together on this machine and answer HTTP: what the measurements of serving stand on."""
+"""Two real nodes that train together on this machine and answer HTTP, for the measurements of serving."""
 
 import http.client
 import json
@@ -19,15 +19,16 @@ ANSWER_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Served:
-    """One node and the port at which it answers."""
+    """One node and its port for HTTP."""
 
     process: NodeProcess
     port: int
 
     def get(self, path: str) -> tuple[float, int]:
-        """Ask, on a connection of its own as probes do; seconds until the whole answer was there, and its bytes.
+        """Send a request on a new connection, as probes do. Returns the seconds until the whole answer has arrived, and
+        its bytes.
 
-        Raises RuntimeError where the answer is not 200, OSError where there is none.
+        Raises RuntimeError if the status is not 200, and OSError if there is no answer.
         """
         began = time.perf_counter()
         connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=ANSWER_SECONDS)
@@ -43,7 +44,7 @@ class Served:
 
     @property
     def steps(self) -> int:
-        """How many steps are done."""
+        """The number of finished steps."""
         connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=ANSWER_SECONDS)
         try:
             connection.request("GET", "/v1/status")
@@ -54,7 +55,7 @@ class Served:
 
 
 def start_pair(folder: Path, nodes: LocalNodes, recipe: Recipe, flags: dict[str, object]) -> tuple[Served, ...]:
-    """Start both, and return once each has done its first step. Raises RuntimeError where they do not get so far."""
+    """Start both nodes, and return once each has done its first step. Raises RuntimeError if one does not get there."""
     model = make_inputs(folder, NAMES, recipe)
     peers = write_peers(folder / "peers.txt", NAMES)
     served = []
@@ -82,7 +83,7 @@ def _until(condition: Callable[[], bool], node: NodeProcess) -> None:
             if condition():
                 return
         except OSError:
-            pass  # It does not listen yet.
+            pass  # The node does not listen yet.
         if node.process.poll() is not None or time.monotonic() > end:
-            raise RuntimeError(f"{node.name} did not get so far:\n{node.log_text(20)}")
+            raise RuntimeError(f"{node.name} did not start to train:\n{node.log_text(20)}")
         time.sleep(POLL_SECONDS)

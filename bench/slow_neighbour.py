@@ -1,10 +1,10 @@
 """``python -m bench.slow_neighbour``: what a neighbour that reads 10 kB/s costs the others.
 
-Four real nodes, each the neighbour of all others, one of which is reached only over a line that gives it 10 kB/s to
-read, and can itself reach nobody. The same four run once more, the slow one by itself and with no line at all, so that
-the machine has as much to do. Compared are the seconds from step to step of the other three, waits included, and the
-memory of their processes at its highest. What the slow one costs is a few seconds per attempt to open its edge, so
-the ratio falls with the length of a visit; the doubling rests between attempts make it fall further in a long run.
+Four real nodes are neighbours of each other. The others reach one of them only over a line that gives it 10 kB/s to
+read, and it can call no one. Then the same four run again, with the slow node alone and without a line, so that the
+machine has as much to do. The bench compares the step times of the other three, waits included, and the peak memory of
+their processes. The slow node costs a few seconds per attempt to open its edge, so the ratio falls with the length of a
+visit. In a long run the doubling pauses between attempts make it fall further.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def run(folder: Path, turn: int, arm: str, arguments: argparse.Namespace) -> Row:
-    """One run of all four; what the other three took."""
+    """One run of all four nodes. Returns the figures of the other three."""
     place = folder / f"{turn}-{arm}"
     place.mkdir()
     ports = dict(zip((*OTHERS, SLOW), free_ports(4), strict=True))
@@ -70,7 +70,7 @@ def run(folder: Path, turn: int, arm: str, arguments: argparse.Namespace) -> Row
         "--threads": arguments.threads,
         "--eval-every": "never",
         "--finish-timeout-seconds": 1,
-        # Of a first wait, before there is anything to go by; the defaults suit models a thousand times as large.
+        # For the first wait, before there is any measurement. The defaults suit models a thousand times as large.
         "--open-timeout-seconds": 4,
         "--step-timeout-seconds": 1,
     }
@@ -96,7 +96,7 @@ def run(folder: Path, turn: int, arm: str, arguments: argparse.Namespace) -> Row
 def start(
     nodes: LocalNodes, name: str, peers: Path, place: Path, folder: Path, flags: dict[str, object]
 ) -> NodeProcess:
-    """One of the others."""
+    """Start one of the other three nodes."""
     data = folder / "data" / f"{name}.jsonl"
     return nodes.start(name, place / name, {**flags, "--peers": peers, "--data": data})
 
@@ -111,7 +111,7 @@ def start_slow(
     folder: Path,
     flags: dict[str, object],
 ) -> None:
-    """The slow one: behind the proxy, with nobody to be reached from it; or by itself."""
+    """Start the slow node, behind the proxy and with no address to call, or alone."""
     nowhere = f"http://{LOOPBACK}:{free_ports(1)[0]}"
     environment = {"http_proxy": nowhere, "grpc_proxy": nowhere, "no_proxy": ""} if arm == "with" else {}
     address = f"{LOOPBACK}:{port}"
@@ -124,13 +124,13 @@ def start_slow(
 
 
 def peers_file(path: Path, addresses: dict[str, str]) -> Path:
-    """A line for each."""
+    """One line for each node."""
     path.write_text("".join(f"{name}@{address}\n" for name, address in addresses.items()), encoding="utf-8")
     return path
 
 
 def watch(nodes: list[NodeProcess], memory: dict[str, int]) -> None:
-    """Keep the most that a node's processes held together; shared memory counts in each."""
+    """Keep the peak memory of each node's processes together. Shared memory counts in each process."""
     for node in nodes:
         try:
             root = psutil.Process(node.process.pid)
@@ -141,13 +141,13 @@ def watch(nodes: list[NodeProcess], memory: dict[str, int]) -> None:
 
 
 def steps_of(node: NodeProcess) -> list[Row]:
-    """What a node wrote down about each step with a gradient."""
+    """The records of all steps with a gradient."""
     lines = (node.directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [line for line in map(json.loads, lines) if line["kind"] == "step" and "loss" in line]
 
 
 def summary(rows: list[Row]) -> Row:
-    """Medians over the turns; ratios are taken within each turn."""
+    """Medians over the turns. Ratios are taken within each turn."""
     by_arm = {arm: [row for row in rows if row["arm"] == arm] for arm in ARMS}
     pairs = list(zip(by_arm["with"], by_arm["without"], strict=True))
     return {

@@ -1,14 +1,14 @@
-"""One trial in one fresh process: a random model, one block of it, a few steps, then a report as JSON.
+"""One trial in a new process: a random model, one block of it, a few steps, and a report as JSON.
 
-Arms (``job["arm"]``): ``gradient`` runs forward and backward passes only and lets every gradient go at once,
-``deca`` is this project's engine with any number of neighbours, ``badam`` the ``badam`` package around
-torch's AdamW. All see the same weights, the same batch and the same block. ``adamw`` is torch's AdamW on all
-parameters in the model's own precision, ``lora`` the ``peft`` package with rank 16 on all linear layers and AdamW
-on its matrices: neither knows blocks.
+Arms (``job["arm"]``): ``gradient`` runs forward and backward passes only and frees every gradient at once. ``deca`` is
+this project's engine with any number of neighbours. ``badam`` is the ``badam`` package around torch's AdamW. These have
+the same weights, the same batch and the same block. ``adamw`` is torch's AdamW on all parameters in the model's own
+precision. ``lora`` is the ``peft`` package with rank 16 on all linear layers, and AdamW on its matrices. The last two
+know no blocks.
 
-Memory is the process's peak resident set while the arm works (thaw, edges, steps, freeze), less its resident
-set before the model was built. What imports and a first tiny backward pass load for good lies below that
-baseline; weights, gradients, optimizer state, frames, activations and torch's workspace lie above it.
+Memory is the peak resident set of the process during the arm (thaw, edges, steps, freeze), less its resident set before
+the model was built. That baseline includes what imports and a first tiny backward pass load for good. Weights,
+gradients, optimizer state, frames, activations and torch's workspace are above it.
 """
 
 import gc
@@ -42,18 +42,18 @@ SIZES: dict[str, dict[str, int]] = {
     "full": {"vocab_size": 32_000, "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12},
     "quick": {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3},
 }
-LEARNING_RATE = 3e-4  # so large that a bfloat16 norm moves within ten steps, so small that the arms stay together
+LEARNING_RATE = 3e-4  # So large that a bfloat16 norm moves within ten steps, and so small that the arms stay together.
 
 LORA_RANK = 16
 
 Job = dict[str, Any]
 Gradient = Callable[[], float]
 Steps = list[tuple[float, float]]
-"""Per step: seconds that passed, and seconds of CPU time of all threads."""
+"""Per step: the seconds of wall time, and the seconds of CPU time of all threads."""
 
 
 def main() -> None:
-    """Run the job given as JSON in the first argument; print the report as the last line."""
+    """Run the job in the first argument (JSON), and print the report as the last line."""
     print(json.dumps(run(json.loads(sys.argv[1]))))
 
 
@@ -92,7 +92,7 @@ def run(job: Job) -> Job:
 
 
 def run_gradient(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Steps:
-    """Forward and backward passes for the block, whose gradients are let go one by one."""
+    """Forward and backward passes for the block. Gradients are freed one by one."""
 
     def let_go(parameter: torch.Tensor) -> None:
         parameter.grad = None
@@ -105,11 +105,11 @@ def run_gradient(model: PreTrainedModel, block: Block, gradient: Gradient, job: 
 
 
 def run_badam(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Steps:
-    """The badam package, pinned to one block; its moments start at zero as ours do."""
+    """The badam package on one block. Its moments start at zero, as ours do."""
     sys.path.insert(0, job["packages"])
     from badam import BlockOptimizer  # type: ignore[import-not-found]
 
-    with warnings.catch_warnings(action="ignore"):  # badam warns that a float32 model saves it less
+    with warnings.catch_warnings(action="ignore"):  # badam warns that a float32 model saves less memory
         optimizer = BlockOptimizer(
             base_optimizer=torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0),
             named_parameters_list=list(model.named_parameters()),
@@ -128,13 +128,13 @@ def run_badam(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job
 
 
 def run_adamw(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Steps:
-    """Full fine-tuning as most people do it."""
+    """Full fine-tuning, as is usual."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
     return [timed(lambda: stepped(gradient, optimizer)) for _ in range(job["steps"])]
 
 
 def run_lora(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Steps:
-    """LoRA by peft, which puts its matrices into the model in place, in float32."""
+    """LoRA by peft, which inserts its float32 matrices into the model."""
     sys.path.insert(0, job["packages"])
     from peft import LoraConfig, inject_adapter_in_model  # type: ignore[import-not-found]
 
@@ -157,8 +157,8 @@ def stepped(gradient: Gradient, optimizer: torch.optim.Optimizer) -> None:
 
 
 def run_deca(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Steps:
-    """The engine from thaw to freeze. Neighbours agree with us in every bit: they cost what neighbours cost,
-    and the losses stay those of Adam. Copying their frames, the network's part, is not timed."""
+    """The engine from thaw to freeze. The neighbours are equal to this node in every bit, so that they cost as much as
+    any neighbours and the losses stay those of Adam. The network's copying of frames is not timed."""
     settings = RunSettings(learning_rate=LEARNING_RATE)
     peers = [f"peer{i}" for i in range(job["neighbours"])]
     with tempfile.TemporaryDirectory() as folder:
@@ -186,7 +186,7 @@ def run_deca(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job)
 def activate(
     model: PreTrainedModel, block: Block, settings: RunSettings, peers: list[str], folder: Path
 ) -> BlockEngine:
-    """Thaw the block and open its edges, as :class:`Trainer` does; x0 is written to and read from ``folder``."""
+    """Thaw the block and open its edges, as :class:`Trainer` does. x0 is written to ``folder`` and read from there."""
     origin = StartValues(folder).origin(model, block) if peers else nothing
     engine = BlockEngine.of(model, block, settings, origin)
     keyframe = torch.empty(KEYFRAME_CODEC.nbytes(block.elements) if peers else 0, dtype=torch.uint8)
@@ -208,7 +208,7 @@ ARMS: dict[str, Callable[[PreTrainedModel, Block, Gradient, Job], Steps]] = {
 
 
 def random_model(size: str, dtype: str, seed: int) -> PreTrainedModel:
-    """A Llama-like model with untied embeddings, in training mode, made in ``dtype`` from the start."""
+    """A Llama-like model with untied embeddings, in training mode and in ``dtype`` from the start."""
     config = LlamaConfig(
         **SIZES[size],
         num_attention_heads=SIZES[size]["hidden_size"] // 64,
@@ -225,12 +225,12 @@ def random_model(size: str, dtype: str, seed: int) -> PreTrainedModel:
 
 
 def block_at(blocks: tuple[Block, ...], position: str) -> Block:
-    """The first block (embedding), one in the middle of the layers, or the last (final norm and head)."""
+    """The first block (embedding), a block in the middle of the layers, or the last (final norm and head)."""
     return blocks[{"first": 0, "middle": len(blocks) // 2, "last": len(blocks) - 1}[position]]
 
 
 def gradient_of(model: PreTrainedModel, job: Job, losses: list[float]) -> Gradient:
-    """Forward and backward passes on one fixed batch; every loss is noted in ``losses``."""
+    """Forward and backward passes on one fixed batch. ``losses`` collects every loss."""
     generator = torch.Generator().manual_seed(job["seed"])
     tokens = torch.randint(SIZES[job["size"]]["vocab_size"], (job["batch"], job["length"]), generator=generator)
     batch = Batch(tokens, tokens)
@@ -243,7 +243,7 @@ def gradient_of(model: PreTrainedModel, job: Job, losses: list[float]) -> Gradie
 
 
 def digests(model: PreTrainedModel) -> dict[str, str]:
-    """A hash of every parameter's bytes, to tell afterwards which ones changed."""
+    """A hash of every parameter's bytes, which shows later which parameters changed."""
     return {
         name: hashlib.blake2b(parameter.detach().view(torch.uint8).numpy().data).hexdigest()
         for name, parameter in model.named_parameters()
@@ -254,7 +254,7 @@ def digests(model: PreTrainedModel) -> dict[str, str]:
 
 
 def warm_up(job: Job) -> None:
-    """One step of a tiny model, so that the libraries' own one-time memory lies below the baseline."""
+    """One step of a tiny model, so that the one-time memory of the libraries is below the baseline."""
     small = job | {"size": "quick", "steps": 1, "neighbours": 1}
     model = random_model("quick", job["dtype"], 0)
     block = block_at(partition(model, 1), "middle")
@@ -263,19 +263,19 @@ def warm_up(job: Job) -> None:
 
 
 def timed(function: Callable[[], object]) -> tuple[float, float]:
-    """Seconds that one call takes, and the CPU time it takes in all threads."""
+    """Seconds of one call, and its CPU time in all threads."""
     wall, cpu = time.perf_counter(), time.process_time()
     function()
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def resident_bytes() -> int:
-    """Bytes of this process that are in memory now."""
+    """Resident bytes of this process."""
     return int(psutil.Process().memory_info().rss)
 
 
 def reset_peak() -> None:
-    """Linux only: let the peak start again from what is resident now. Elsewhere it is that of the whole life."""
+    """Restart the peak at the present resident set. Only Linux can; elsewhere the peak is that of the whole process."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 

@@ -1,1 +1,1 @@
-"""How fast numbers become codes and codes numbers: compiled, and in torch."""
+"""Speeds of the codecs, compiled and in torch."""

@@ -1,10 +1,10 @@
-"""``python -m bench.codec``: how fast numbers become codes and codes numbers, compiled and in torch.
+"""``python -m bench.codec``: the speeds of the codecs, compiled and in torch.
 
-Speeds are in GB/s of the float32 numbers that are encoded or decoded. The same calls, those the engine makes, run
-in three ways: compiled, in torch on slices that fit the cache (what the codecs do where nothing is compiled),
-and in torch on the whole tensor at once. All three have to come to the same bytes. They take turns in one
-process, and the medians are over the turns. ``copy`` is torch's ``copy_`` of the same numbers: what the memory
-gives when it reads and writes four bytes per element.
+Speeds are in GB/s of the float32 numbers that are encoded or decoded. The calls of the engine run in three ways:
+compiled; in torch on slices that fit the cache, as the codecs do without compiled code; and in torch on the whole
+tensor at once. All three must give the same bytes. They take turns in one process, and the medians are over the turns.
+``copy`` is torch's ``copy_`` of the same numbers: the speed of the memory when it reads and writes four bytes per
+element.
 """
 
 import argparse
@@ -32,7 +32,7 @@ Job = Callable[[], object]
 
 
 class Work:
-    """What the jobs of one codec work on: a node's end of one edge, and the codes of both ends."""
+    """The data of one codec's jobs: a node's end of one edge, and the codes of both ends."""
 
     def __init__(self, codec: Codec, elements: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -47,13 +47,13 @@ class Work:
         self.bound = torch.zeros(1)
 
     def restart(self) -> None:
-        """Back to where every timed job starts, with all memory touched."""
+        """Restore the state before a timed job, with all memory touched."""
         for tensor in (self.y, self.public.x_hat, self.public.edges["peer"].e):
             tensor.fill_(0.5)
         self.out.zero_()
 
     def jobs(self) -> dict[str, tuple[Job, Tensor]]:
-        """What is timed, by name, and the tensor that it leaves behind."""
+        """The timed jobs by name, and the tensor that each leaves behind."""
         return {
             "encode": (lambda: self.codec.encode(self.x, self.out), self.out),
             "difference": (lambda: self.public.difference(self.x, self.out), self.public.x_hat),
@@ -63,7 +63,7 @@ class Work:
         }
 
     def check(self) -> None:
-        """What a neighbour's codes have to pass before any of them is used."""
+        """The checks of a neighbour's codes before they are used."""
         self.bound.fill_(self.codec.largest(self.ours, self.elements))
 
     def decode_and_add(self) -> None:
@@ -78,14 +78,14 @@ class Work:
                 pass
 
     def slices(self) -> Iterator[tuple[int, int]]:
-        """As the engine cuts a block."""
+        """The slices into which the engine cuts a block."""
         size = base.slice_elements(torch.device("cpu"))
         return ((start, min(start + size, self.elements)) for start in range(0, self.elements, size))
 
 
 @contextmanager
 def way(name: str, elements: int) -> Iterator[None]:
-    """Let the codecs work in one of the three ways."""
+    """Make the codecs work in one of the three ways."""
     before = table.TABLE, base.CACHE_ELEMENTS
     table.TABLE = BUILT if name == "compiled" else {}
     if name == "torch, whole":
@@ -133,13 +133,13 @@ def measure(codec: Codec, elements: int, arguments: argparse.Namespace) -> list[
                     times[name].append(seconds(run, work.restart))
                 expected = result.clone() if expected is None else expected
                 if not torch.equal(result, expected):
-                    sys.exit(f"{job} of {codec.name} does not come to the same numbers {name} as {WAYS[0]}")
+                    sys.exit(f"{job} of {codec.name} does not give the same numbers {name} as {WAYS[0]}")
         rows += [{"codec": codec.name, "job": job, "way": name, **speeds(times[name], elements)} for name in WAYS]
     return rows
 
 
 def seconds(run: Job, prepare: Job) -> tuple[float, float]:
-    """Seconds that a job takes, and the CPU time it takes."""
+    """Seconds of a job, and its CPU time."""
     prepare()
     wall, cpu = time.perf_counter(), time.process_time()
     run()
@@ -153,7 +153,7 @@ def copy_job(elements: int) -> Job:
 
 
 def speeds(times: list[tuple[float, float]], elements: int) -> Row:
-    """GB/s of float32: the median over time that passed, over CPU time, and each turn's."""
+    """GB/s of float32: the median by wall time, the median by CPU time, and the value of each turn."""
     passed, cpu = ([FLOAT_BYTES * elements / 1e9 / t for t in column] for column in zip(*times, strict=True))
     return {
         "gb_per_second": round(statistics.median(passed), 2),

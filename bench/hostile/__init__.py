@@ -1,1 +1,1 @@
-"""What members that send nonsense do to the honest ones, with and without robust mixing."""
+"""The harm of members that send nonsense, with and without robust mixing."""

@@ -1,8 +1,8 @@
-"""``python -m bench.hostile``: what hostile members do to the loss of honest ones, with and without robust mixing.
+"""``python -m bench.hostile``: the loss of honest members among hostile ones, with and without robust mixing.
 
-Eight nodes with texts of their own, of which none, one or two lie; the loss is the mean over the honest nodes of that
-on the honest nodes' held-out texts, after the final flush. Every cell that is done stands in ``hostile.json`` and is
-not done again, so that a run that was stopped goes on.
+Eight nodes have texts of their own. None, one or two of them are hostile. The loss is the mean over the honest nodes on
+the honest nodes' held-out texts, after the final flush. ``hostile.json`` keeps every finished cell, so that a run that
+was stopped continues where it was.
 """
 
 import argparse
@@ -24,11 +24,12 @@ HOSTILE = (1, 2)
 CLIP = (("robust", "clip"), ("robust_neighbours", 2))
 PAPER = (*CLIP, ("clip_reach", 0.0))
 ARMS: dict[str, tuple[tuple[str, Any], ...]] = {"plain": (), "clip": CLIP, "clip, no reach": PAPER}
-"""No robust mixing; robust = clip for two hostile neighbours; the same as in the paper, in which all count."""
+"""The arms: no robust mixing; robust = clip for two hostile neighbours; and the same without clip_reach, as in the
+paper."""
 
 
 def main() -> None:
-    """Do what is not done yet, print the table and write ``hostile.json``."""
+    """Run the missing cells, print the table and write ``hostile.json``."""
     options = parser("The loss of honest nodes among hostile ones, with and without robust mixing.")
     options.add_argument("--seeds", type=int, default=2, help="runs of every cell")
     arguments = options.parse_args()
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 def plan(seeds: int, *, quick: bool) -> Iterator[Cell]:
-    """All cells, those of one seed after those of another, so that a stopped run has whole tables."""
+    """All cells, seed by seed, so that a stopped run has whole tables."""
     for seed in range(seeds):
         for attack in ("none", "scaled") if quick else ("none", *ATTACKS, "none with signal = v"):
             signal = (("signal", "v"),) if attack in ("inflated", "none with signal = v") else ()
@@ -62,8 +63,8 @@ def plan(seeds: int, *, quick: bool) -> Iterator[Cell]:
 
 
 def table(planned: Sequence[Cell], done: dict[str, Row], starts: Sequence[float | None]) -> list[Row]:
-    """A row per attack and number of hostile nodes: of every arm the loss of the honest nodes by seed, beside what the
-    same nodes have among honest ones, and at the start."""
+    """A row per attack and number of hostile nodes. It has the loss of the honest nodes by arm and seed, the loss of
+    the same nodes among honest ones, and the loss at the start."""
     rows: dict[tuple[str, int, bool], Row] = {}
     for cell in planned:
         signal = ("signal", "v") in cell.settings
@@ -78,18 +79,18 @@ def table(planned: Sequence[Cell], done: dict[str, Row], starts: Sequence[float 
 
 
 def honest_loss(losses: Sequence[Sequence[float | None]], hostile: int) -> float | None:
-    """Mean over the honest nodes and their texts; None where any of them diverged."""
+    """The mean over the honest nodes and their texts, or None if any of them diverged."""
     return mean([loss for row in losses[: NODES - hostile] for loss in row[: NODES - hostile]], 0)
 
 
 def mean(values: Sequence[float | None], left_out: int) -> float | None:
-    """Of all but the last ``left_out``; None where one is missing."""
+    """The mean of all but the last ``left_out`` values, or None if one is missing."""
     kept = [value for value in values[: len(values) - left_out] if value is not None]
     return sum(kept) / len(kept) if len(kept) == len(values) - left_out else None
 
 
 def drawn(rows: Sequence[Row]) -> Table:
-    """The rows for people: means over seeds, and how many seeds diverged."""
+    """The table: means over seeds, and the number of seeds that diverged."""
     made = Table("attack", "signal", "hostile", "start", *ARMS, title="loss of the honest nodes, nats per token")
     for row in rows:
         losses = [shown(row["losses"][arm]) if arm in row["losses"] else "" for arm in ARMS]
@@ -98,7 +99,7 @@ def drawn(rows: Sequence[Row]) -> Table:
 
 
 def shown(losses: Sequence[float | None]) -> str:
-    """The mean, or how many of how many diverged. Above 50 nats nobody needs digits."""
+    """The mean, or how many runs diverged. A loss above 50 nats is shown without digits."""
     kept = [loss for loss in losses if loss is not None and loss < 50]
     if len(kept) < len(losses):
         return f"diverged ({len(losses) - len(kept)} of {len(losses)})"
@@ -106,7 +107,7 @@ def shown(losses: Sequence[float | None]) -> str:
 
 
 def _done(arguments: argparse.Namespace) -> dict[str, Row]:
-    """Cells of an earlier run with this recipe."""
+    """The cells of an earlier run with the same recipe."""
     path = arguments.results / f"hostile{'-quick' if arguments.quick else ''}.json"
     try:
         found: dict[str, Row] = json.loads(path.read_text(encoding="utf-8"))["cells"]

@@ -1,11 +1,11 @@
-"""Members that send well-formed nonsense, and one that does not even do that.
+"""Attacks: members that send well-formed nonsense, and one that sends malformed updates.
 
-A hostile node trains and mixes as the others do, so that its lies stay near enough to hurt; what it tells of itself is
-another thing. With a the block's values when its edges opened, x what it really holds, and gamma the step size::
+A hostile node trains and mixes as the others do, so that its lies stay close enough to do harm. It lies about its own
+values. With a the values of the block when its edges opened, x its true values, and gamma the step size, it claims::
 
     noise      x + 20 gamma z, z standard normal and new at every exchange
-    sign-flip  a - (x - a): all that the neighbourhood achieved, undone
-    scaled     a + 10 (x - a): overshot tenfold
+    sign-flip  a - (x - a): all progress of the neighbourhood, undone
+    scaled     a + 10 (x - a): ten times the progress
     nan        updates whose first scale is no number
     inflated   the truth, but a second moment that is 10^6 times too large (needs signal = v)
 """
@@ -28,7 +28,7 @@ SCALE = 10.0
 INFLATION = 1e6
 
 Claim = Callable[[Tensor, Tensor], Tensor]
-"""From what the block holds, and what it held when its edges opened, to what is said of it."""
+"""Turns the true values of a block, and its values when its edges opened, into the values that the node claims."""
 
 
 class HostileTrainer(Trainer):

@@ -1,7 +1,7 @@
 """One run of eight nodes, some of them hostile, and the loss of every node on every node's text.
 
-Nodes, trainers, engines and codecs are those of production, on one thread with a fake network; of what they do nothing
-is written to the disk but x0.
+Nodes, trainers, engines and codecs are those of production, on one thread with a fake network. They write only x0 to
+the disk.
 """
 
 import math
@@ -43,20 +43,20 @@ RUN = RunSettings(
     lr_schedule="linear",
     topology="random-regular",
     degree=5,
-    # As the defaults were when this was measured.
+    # The defaults at the time of the measurement.
     discrepancy="precond",
     signal="none",
     signal_every=1,
 )
 
 Loss = float | None
-"""Nats per token; None where it is not finite, or the node did not come to the end."""
+"""Nats per token, or None if the loss is not finite or the node did not finish."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What decides a run: the attack (``none``), how many nodes make it, the run's settings in which it differs from
-    :data:`RUN`, and the seed."""
+    """One cell: the attack (``none``), the number of hostile nodes, the settings that differ from :data:`RUN`, and the
+    seed."""
 
     attack: str
     hostile: int
@@ -65,29 +65,29 @@ class Cell:
 
     @property
     def run(self) -> RunSettings:
-        """The run's settings."""
+        """The settings of the run."""
         return replace(RUN, seed=self.seed, **dict(self.settings))
 
     @property
     def key(self) -> str:
-        """All of it, as text."""
+        """The whole cell as text."""
         chosen = " ".join(f"{name}={value}" for name, value in self.settings)
         return f"{self.attack} {self.hostile} [{chosen}] {self.seed}"
 
 
 def names(hostile: int = 0) -> tuple[str, ...]:
-    """Of the nodes; the last ``hostile`` of them are."""
+    """Names of all nodes but the last ``hostile``, which are hostile."""
     return tuple(corpus.name for corpus in private_corpora(NODES))[: NODES - hostile]
 
 
 def prepare(folder: Path) -> Path:
-    """The start model and every node's text; made once."""
+    """Make the start model and every node's text, once."""
     make_inputs(folder, names(), RECIPE)
     return folder
 
 
 class Seated:
-    """A trainer that writes nothing of what it is asked to keep."""
+    """A trainer that writes no checkpoints and no models."""
 
     def __init__(self, trainer: Trainer, texts: dict[str, PackedData]) -> None:
         self.trainer = trainer
@@ -100,7 +100,7 @@ class Seated:
         return self.trainer.ready()
 
     def obey(self, command: c.TrainerCommand) -> e.TrainerEvent:
-        """As the trainer, save that checkpoints are none, and that the end is where losses are measured."""
+        """Perform a command as the trainer does, but without checkpoints. The losses are measured at the end."""
         if isinstance(command, c.Checkpoint):
             return e.Checkpointed(command.position, "", {})
         if isinstance(command, c.Evaluate):
@@ -120,8 +120,8 @@ class Seated:
 
 
 def run(cell: Cell, folder: Path, **chosen: float) -> dict[str, Any]:
-    """One cell: ``losses`` of each node (rows, honest and hostile) on each node's text, and the mean share of flows
-    clipped at honest nodes. ``chosen`` are further options of every node."""
+    """Run one cell. ``losses`` has each node's loss (rows, honest and hostile) on each node's text. The other figure is
+    the mean share of flows that honest nodes clipped. ``chosen`` are further options of every node."""
     settings, everybody, honest = cell.run, names(), names(cell.hostile)
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)
@@ -151,7 +151,7 @@ def run(cell: Cell, folder: Path, **chosen: float) -> dict[str, Any]:
 
 
 def start_losses(folder: Path, seed: int) -> list[Loss]:
-    """Of the start model on each node's text."""
+    """Losses of the start model on each node's text."""
     settings = replace(RUN, seed=seed)
     model = _model(folder).model
     device = next(model.parameters()).device
@@ -165,7 +165,7 @@ def _model(folder: Path) -> LoadedModel:
 
 @cache
 def text(folder: Path, name: str, settings: RunSettings, *, single_records: bool = False) -> PackedData:
-    """A node's own; packed, or with a record per sequence."""
+    """A node's own text, packed, or with one record per sequence."""
     tokenizer = _model(folder).tokenizer
     node = NodeSettings()
     return load_dataset(
