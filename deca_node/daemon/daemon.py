@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deca_node.daemon.administration import Administration
-from deca_node.daemon.logs import EventLog, Whereabouts, log, say
+from deca_node.daemon.logs import EventLog, Whereabouts, log, log_failure, say
 from deca_node.daemon.network import Network
 from deca_node.daemon.performer import Performer
 from deca_node.daemon.security.security import Security
@@ -103,13 +103,15 @@ class Daemon:
         self._begin(self._log_awaits())
         await self._network.start()
         await self._admin.open(self._directory, self._event_log, self._settings.http_address, self._settings.http_token)
-        await self._performer.start_trainer()
+        self._performer.start_trainer()
         self._begin(self._last_page.write_every())
         if self._settings.metrics_every:
             self._begin(self._journal.sample_every(self._settings.metrics_every, self._admin.status))
 
     def _begin(self, work: "Coroutine[None, None, None]") -> None:
-        self._background.append(asyncio.ensure_future(work))
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(log_failure)
+        self._background.append(task)
 
     # --- loop ---------------------------------------------------------------------------------------
 

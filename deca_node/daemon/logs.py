@@ -43,6 +43,12 @@ def set_up_logging(level: str, form: str, name: str) -> None:
     log.propagate = False
 
 
+def log_failure(task: "asyncio.Task[None]") -> None:
+    """Log the exception of a background task, for ``add_done_callback``. Otherwise it would be lost."""
+    if not task.cancelled() and (problem := task.exception()) is not None:
+        log.error("a task of the node failed: %s: %s", type(problem).__name__, problem)
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object per line, with the facts in ``extra={"facts": {...}}``."""
 

@@ -11,7 +11,6 @@
 """
 
 import asyncio
-import contextlib
 import random
 import time
 from collections import Counter
@@ -23,7 +22,7 @@ from deca_node.daemon.links.control import ControlLinks
 from deca_node.daemon.links.greeting import Identity
 from deca_node.daemon.links.membership import Swim
 from deca_node.daemon.links.transport import Transport
-from deca_node.daemon.logs import log, say
+from deca_node.daemon.logs import log, log_failure, say
 from deca_node.daemon.security.security import Security
 from deca_node.daemon.settings.address import Address, parse_address
 from deca_node.daemon.settings.lookup import watch_seeds
@@ -241,10 +240,7 @@ class Network:
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        with contextlib.suppress(asyncio.CancelledError):
-            problem = task.exception()
-            if problem is not None:
-                log.error("a task of the network failed: %s: %s", type(problem).__name__, problem)
+        log_failure(task)
 
 
 def fetch_report(traffic: "Counter[str]", seconds: float) -> str:

@@ -5,11 +5,10 @@ of shared memory in which a frame lies.
 """
 
 import asyncio
-import contextlib
 from pathlib import Path
 
 from deca_node.daemon.links.session import FrameRules
-from deca_node.daemon.logs import log
+from deca_node.daemon.logs import log, log_failure
 from deca_node.daemon.network import Network
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.parts import trainer_options
@@ -52,14 +51,12 @@ class Performer:
         self._store: FrameStore | None = None
         self._shape: messages.ArenaShape | None = None
         self._ready: e.TrainerReady | None = None
-        self._restart: asyncio.Task[None] | None = None
+        self._starting: asyncio.Task[None] | None = None
 
-    async def start_trainer(self) -> None:
-        """Start the trainer's process. A trainer that replaces a dead one learns the shape of the shared memory before
-        any command."""
-        await self._trainer.start(trainer_options(self._run, self._settings), self._settings.trainer_priority)
-        if self._shape:
-            self._trainer.send(self._shape)
+    def start_trainer(self, after_seconds: float = 0.0) -> None:
+        """Begin to start the trainer's process. The trainer's events tell how that ends."""
+        self._starting = asyncio.ensure_future(self._start_trainer(after_seconds))
+        self._starting.add_done_callback(log_failure)
 
     def observe(self, event: e.Event) -> None:
         """Take an event before the node does."""
@@ -94,16 +91,15 @@ class Performer:
             case c.Offence():
                 self._network.refusals.blame(command.peer, WireError(command.reason, command.sentence))
             case c.RestartTrainer():
-                self._restart = asyncio.ensure_future(self._restart_trainer(command.seconds))
-                self._restart.add_done_callback(_log_failure)
+                self.start_trainer(command.seconds)
             case _:
                 assert isinstance(command, c.TrainerCommand), "the daemon performs the others itself"
                 self._trainer.send(command, self._slots(command))
 
     def close(self) -> None:
-        """Start no more trainers."""
-        if self._restart:
-            self._restart.cancel()
+        """Stop starting trainers."""
+        if self._starting:
+            self._starting.cancel()
 
     def _meet(self, command: c.Meet) -> None:
         """The model is loaded: cut the shared memory into slots for its frames, and greet the peers."""
@@ -127,9 +123,12 @@ class Performer:
         )
         self._network.transport.send_open(command.peer, opening, command.keyframe)
 
-    async def _restart_trainer(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        await self.start_trainer()
+    async def _start_trainer(self, after_seconds: float) -> None:
+        await asyncio.sleep(after_seconds)
+        await self._trainer.start(trainer_options(self._run, self._settings), self._settings.trainer_priority)
+        if self._shape:
+            # A trainer that replaces a dead one learns the shape of the shared memory before any command.
+            self._trainer.send(self._shape)
 
     def _slots(self, command: c.TrainerCommand) -> messages.Slots:
         """The slots of all frames in a command. A frame that the trainer is to write gets a free one."""
@@ -157,10 +156,3 @@ class Performer:
         """The size of each block's difference to the common start, by block: that of a keyframe."""
         assert self._ready is not None
         return dict(zip(self._ready.model.block_names, self._ready.sizes.keyframe_bytes, strict=True))
-
-
-def _log_failure(task: "asyncio.Task[None]") -> None:
-    with contextlib.suppress(asyncio.CancelledError):
-        problem = task.exception()
-        if problem is not None:
-            log.error("the trainer could not be started again: %s", problem)

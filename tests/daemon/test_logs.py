@@ -1,5 +1,6 @@
 """JSON log lines name the node, its place in the run, and the peer they are about."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deca_node.daemon.logs import EventLog, JsonFormatter, Whereabouts, log, say
+from deca_node.daemon.logs import EventLog, JsonFormatter, Whereabouts, log, log_failure, say
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
@@ -83,3 +84,16 @@ def test_reports_about_an_edge_name_its_peer() -> None:
 def test_names_in_other_scripts_stay_readable() -> None:
     record = logging.LogRecord("deca", logging.INFO, "", 0, "peer %s is here", ("Süd",), None)
     assert json.loads(JsonFormatter().format(record))["message"] == "peer Süd is here"
+
+
+def test_the_failure_of_a_background_task_is_logged(line: Callable[[], dict[str, Any]]) -> None:
+    async def fail() -> None:
+        raise KeyError("lost")
+
+    async def life() -> None:
+        task = asyncio.ensure_future(fail())
+        task.add_done_callback(log_failure)
+        await asyncio.wait([task])
+
+    asyncio.run(life())
+    assert (line()["level"], line()["message"]) == ("error", "a task of the node failed: KeyError: 'lost'")

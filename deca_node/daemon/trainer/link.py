@@ -1,6 +1,7 @@
 """The daemon's end of the trainer: start its process, send commands, receive events, notice its death."""
 
 import asyncio
+import contextlib
 import os
 import site
 import socket
@@ -19,6 +20,8 @@ from deca_node.storage.jsons import UNFIT
 BOOT = str(Path(boot.__file__).resolve())
 LINE_BYTES_MAX = 1 << 20
 END_SECONDS = 5.0
+START_PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Pauses between attempts to start the process. There is one attempt more than there are pauses."""
 
 
 class TrainerLink:
@@ -34,11 +37,37 @@ class TrainerLink:
         self._ending = False
 
     async def start(self, setup: TrainerOptions, priority: str) -> None:
-        """Start the process and send it ``setup``. A process that was started before is ended first."""
+        """Start the process and send it ``setup``. A process that was started before is ended first.
+
+        The system may refuse a process for a moment, so this tries again after longer and longer pauses. If every
+        attempt fails, that is reported as TrainerFailed.
+        """
         await self._end()
+        for pause in (*START_PAUSES_SECONDS, None):
+            try:
+                await self._start_once(setup, priority)
+            except OSError as problem:
+                sentence = f"the trainer's process cannot be started: {problem.strerror or problem}"
+            except Exception as problem:
+                # The node must not wait for a trainer that will never come.
+                self._tell(
+                    e.TrainerFailed(f"the trainer's process cannot be started: {problem}", TrainerError.exit_code)
+                )
+                raise
+            else:
+                break
+            if pause is None:
+                advice = "raise the limits of processes, open files or memory"
+                self._tell(e.TrainerFailed(f"{sentence}; {advice}", TrainerError.exit_code))
+            else:
+                self._note(messages.Remark(f"{sentence}; trying again in {pause:g} s", "warning"))
+                await asyncio.sleep(pause)
+
+    async def _start_once(self, setup: TrainerOptions, priority: str) -> None:
         self._ending = False
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, contextlib.ExitStack() as failing:
+            failing.callback(ours.close)
             descriptors = (theirs.fileno(), self.memory)
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -49,8 +78,9 @@ class TrainerLink:
                 stdin=asyncio.subprocess.DEVNULL,
                 env=_environment(),
             )
-        give_way(self._process.pid, priority)
-        reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_MAX)
+            give_way(self._process.pid, priority)
+            reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_MAX)
+            failing.pop_all()
         self._writer.write(messages.encode(setup))
         self._task = asyncio.ensure_future(self._listen(reader))
 

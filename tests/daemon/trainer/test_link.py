@@ -1,11 +1,14 @@
 """A real trainer's process: which code it runs, and what the daemon hears when it cannot start."""
 
 import asyncio
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from deca_node.daemon.trainer import link as link_module
 from deca_node.daemon.trainer import messages
 from deca_node.daemon.trainer.link import TrainerLink
 from deca_node.protocol import events as e
@@ -40,13 +43,12 @@ def options(folder: Path) -> TrainerOptions:
     )
 
 
-def first_event(folder: Path) -> e.TrainerEvent:
+def first_event(folder: Path, remarks: list[messages.Remark] | None = None) -> e.TrainerEvent:
     """Start a trainer; returns the first event that it causes."""
 
     async def life() -> e.TrainerEvent:
         told: asyncio.Queue[e.TrainerEvent] = asyncio.Queue()
-        remarks: list[messages.Remark] = []
-        link = TrainerLink(told.put_nowait, remarks.append)
+        link = TrainerLink(told.put_nowait, [].append if remarks is None else remarks.append)
         try:
             await link.start(options(folder), "normal")
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -87,3 +89,45 @@ def test_both_processes_run_the_same_package(traps: Path, monkeypatch: pytest.Mo
     assert isinstance(failed, e.TrainerFailed)
     assert "missing" in failed.sentence
     assert [str(path) for path in traps.rglob("RAN")] == []
+
+
+class NoProcess:
+    """A system that refuses the first ``failures`` new processes, as one does that has reached its limit."""
+
+    def __init__(self, failures: int) -> None:
+        self.left = failures
+        self._exec = asyncio.create_subprocess_exec
+
+    async def __call__(self, *arguments: str, **options: Any) -> asyncio.subprocess.Process:
+        if self.left:
+            self.left -= 1
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return await self._exec(*arguments, **options)
+
+
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pauses, and a trainer that ends at once."""
+    (tmp_path / "boot.py").write_text("raise SystemExit(3)")
+    monkeypatch.setattr(link_module, "BOOT", str(tmp_path / "boot.py"))
+    monkeypatch.setattr(link_module, "START_PAUSES_SECONDS", (0.0, 0.0))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_process_that_the_system_refuses_is_started_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", NoProcess(failures=2))
+    remarks: list[messages.Remark] = []
+    assert first_event(tmp_path, remarks) == e.TrainerFailed("the trainer process ended with code 3", 11, died=True)
+    sentence = "the trainer's process cannot be started: Resource temporarily unavailable; trying again in 0 s"
+    assert remarks == [messages.Remark(sentence, "warning")] * 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_after_some_attempts_the_node_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", NoProcess(failures=1000))
+    failed = first_event(tmp_path)
+    assert isinstance(failed, e.TrainerFailed)
+    assert failed.sentence.startswith(
+        "the trainer's process cannot be started: Resource temporarily unavailable; raise"
+    )
+    assert (failed.exit_code, failed.died) == (11, False), "the node ends, and a supervisor may start it again"
