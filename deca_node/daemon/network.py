@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 
 from deca_node.daemon.links.conduct import Refusals
-from deca_node.daemon.links.control import ControlLinks
+from deca_node.daemon.links.control import ControlLinks, Foreign
 from deca_node.daemon.links.greeting import Identity
 from deca_node.daemon.links.membership import Swim
 from deca_node.daemon.links.transport import Transport
@@ -38,6 +38,7 @@ from deca_node.daemon.wire.health import Health
 from deca_node.daemon.wire.throttle import Throttle
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.agreement import Agreement
+from deca_node.protocol.agreed.identity import identity_of
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import DecaError, WireError
 from deca_node.protocol.membership import messages
@@ -80,16 +81,20 @@ class Network:
         self._addresses: dict[str, Address] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._seeds = own.seeds
+        self._foreign: dict[str, str] = {}
         self.security = security
         security.on_unwelcome = self._drop
         self.refusals = Refusals(QuarantineRules(first=settings.quarantine_seconds))
-        identity = Identity(own.name, draw_boot(time.time(), rng), position, str(own.advertise))
+        known = identity_of(run, security.federation)
+        identity = Identity(own.name, draw_boot(time.time(), rng), position, str(own.advertise), known)
         self.endpoint = Endpoint(own.listen, security.credentials, security.verify, self.refusals.count)
         throttle = Throttle(settings.max_upload * 1e6 / 8)
         self.transport = Transport(identity, self.endpoint, tell, self.refusals, throttle)
         self.refusals.on_quarantine = self.transport.drop
         facts = MemberFacts(own.name, str(own.advertise), identity.boot, ready_from=0)
-        membership = Membership(facts, PROFILES[settings.network], random.Random(rng.getrandbits(64)), own.allowed)
+        membership = Membership(
+            facts, PROFILES[settings.network], random.Random(rng.getrandbits(64)), own.allowed, known
+        )
         self.control = ControlLinks(
             identity,
             self.endpoint,
@@ -97,6 +102,7 @@ class Network:
             on_progress=lambda peer, activation: tell(e.PeerProgress(peer, activation)),
             on_fail=lambda _name, address: self.swim.failed(address),
             admits=security.welcome,
+            on_foreign=self._met_foreign,
             book=self.refusals,
         )
         self.swim = Swim(membership, self._send, self, self.refusals)
@@ -166,6 +172,16 @@ class Network:
         self._addresses = {name: parse_address(address) for name, address in addresses.items() if may_dial(address)}
         self.transport.set_peers(self._addresses)
         self._tell(e.MembersChanged(messages.Changed(known).ready_from))
+
+    def _met_foreign(self, met: Foreign) -> None:
+        """A node of another run: one that this node expects disagrees with it, any other is a stranger. An address
+        keeps the first name that was said there, so that one process cannot disagree under many names."""
+        listed = self._own.named.get(met.address)
+        if met.called or listed == met.name:
+            name = listed or self._foreign.setdefault(met.address, met.name or met.address)
+            self._tell(e.PeerRefused(name, met.sentence))
+        else:
+            self.swim.tell(messages.StrangerCalled(met.name, met.address, met.sentence))
 
     def _verify_asker(self, context: Context | None, name: str) -> None:
         """Check that a caller that wants block versions may use its name and is welcome. Raises WireError."""

@@ -26,8 +26,10 @@ from deca_node.daemon.settings.peers_file import NAME
 from deca_node.daemon.wire.broken import StreamBrokenError
 from deca_node.daemon.wire.endpoint import Endpoint, Stream, surface
 from deca_node.daemon.wire.meters import Figures, Samples
+from deca_node.daemon.wire.packets import run_in, run_out
 from deca_node.daemon.wire_pb import control_pb2 as pb
 from deca_node.daemon.wire_pb import exchange_pb2
+from deca_node.protocol.agreed.identity import foreign
 from deca_node.protocol.errors import DecaError, WireError
 
 Greeting = pb.ControlFrame.Greeting
@@ -54,6 +56,15 @@ class PeerAddress(NamedTuple):
     address: str
 
 
+class Foreign(NamedTuple):
+    """A node of another run, and how the run differs, as a sentence. ``called``: this node has dialled it."""
+
+    name: str
+    address: str
+    sentence: str
+    called: bool
+
+
 @dataclass
 class _ControlLink:
     peer: PeerAddress
@@ -71,8 +82,9 @@ class ControlLinks:
 
     ``on_packet(name, address, payload)`` takes incoming packets, ``on_progress(name, activation)`` a peer's position.
     ``on_fail(name, address)`` is called where a peer cannot be reached; the name is empty where it is not known.
-    ``admits(name)`` tells whether a peer may call. ``book`` counts refusals. A peer in quarantine may speak here, since
-    every member must know whether it is alive.
+    ``admits(name)`` tells whether a peer may call. ``on_foreign`` is called for each refusal between this node and a
+    node of another run. ``book`` counts refusals. A peer in quarantine may speak here, since every member must know
+    whether it is alive.
     """
 
     def __init__(
@@ -85,6 +97,7 @@ class ControlLinks:
         book: Refusals,
         admits: Callable[[str], bool] = lambda _: True,
         clock: Callable[[], float] = time.perf_counter,
+        on_foreign: Callable[["Foreign"], None] = lambda _: None,
     ) -> None:
         self._identity = identity
         self._endpoint = endpoint
@@ -92,6 +105,7 @@ class ControlLinks:
         self._on_progress = on_progress
         self._on_fail = on_fail
         self._admits = admits
+        self._on_foreign = on_foreign
         self._clock = clock
         self._numbers = itertools.count(1)
         self._links: dict[PeerAddress, _ControlLink] = {}
@@ -205,6 +219,9 @@ class ControlLinks:
         except (WireError, RefusedError) as problem:
             if problem.reason in ONE_TOO_MANY and await self._comes_up(self._known(link.peer)):
                 return
+            if isinstance(problem, RefusedError) and problem.reason == "mismatch":
+                name = problem.name if NAME.fullmatch(problem.name) else link.peer.name
+                self._on_foreign(Foreign(name, link.peer.address, str(problem), called=True))
         except (TimeoutError, StreamBrokenError, DecaError):
             pass
         link.queue.clear()
@@ -246,6 +263,8 @@ class ControlLinks:
             boot=own.boot,
             address=own.address,
             ended=exchange_pb2.Ended(boot=ended.boot, number=ended.number),
+            run=run_out(own.run) if own.run else None,
+            settings=own.run.settings if own.run else None,
         )
         return pb.ControlFrame(greeting=greeting).SerializeToString()
 
@@ -260,7 +279,17 @@ class ControlLinks:
         stream.verify(greeting.name)
         if not self._admits(greeting.name):
             raise WireError("stranger", f"{own} knows no member {greeting.name!r}")
+        self._check_run(greeting, called)
         return self._reached(called, greeting) if called else self._link(PeerAddress(greeting.name, greeting.address))
+
+    def _check_run(self, greeting: Greeting, called: _ControlLink | None) -> None:
+        """Raise WireError("mismatch") where the other end takes part in another run."""
+        theirs = run_in(greeting.run, greeting.settings) if greeting.HasField("run") else None
+        differs = foreign(self._identity.run, theirs, self._identity.name, greeting.name)
+        if differs:
+            address = called.peer.address if called else greeting.address
+            self._on_foreign(Foreign(greeting.name, address, differs, called is not None))
+            raise WireError("mismatch", differs)
 
     def _reached(self, called: _ControlLink, greeting: Greeting) -> _ControlLink:
         """The link to the peer that was really reached: seeds are known by address only, and some addresses are

@@ -23,25 +23,30 @@ from deca_node.daemon.links.pairing import Pair, StreamNumber
 from deca_node.daemon.wire.broken import StreamBrokenError
 from deca_node.daemon.wire.endpoint import Stream
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
+from deca_node.protocol.agreed.identity import RunIdentity
 from deca_node.protocol.errors import WireError
 
 
 @dataclass
 class Identity:
-    """What this node says of itself in every Hello. ``address`` is where other nodes reach it, as HOST:PORT."""
+    """What this node says of itself in every Hello. ``address`` is where other nodes reach it, as HOST:PORT. ``run`` is
+    what it knows of its run from the start; None says nothing of it."""
 
     name: str
     boot: int
     position: Callable[[], int]
     address: str = ""
+    run: RunIdentity | None = None
 
 
 class RefusedError(Exception):
-    """The peer refuses this stream. ``reason`` is the refusal's code, the message its sentence."""
+    """The peer refuses this stream. ``reason`` is the refusal's code, the message its sentence. ``name`` is the peer's,
+    as it says; empty from an earlier version."""
 
     def __init__(self, refusal: pb.Refusal) -> None:
         super().__init__(sentence_of(refusal))
         self.reason = refusal.reason
+        self.name = refusal.name
 
 
 def sentence_of(refusal: pb.Refusal, length_max: int = 1000) -> str:
@@ -82,9 +87,10 @@ class Messages:
             raise WireError("unexpected", f"a {found} instead of a {body}")
         return frame
 
-    def refusal(self, problem: WireError) -> bytes:
+    def refusal(self, problem: WireError, own: str) -> bytes:
         """A Refusal, as bytes."""
-        message: bytes = self.kind(refusal=pb.Refusal(reason=problem.reason, sentence=str(problem))).SerializeToString()
+        said = pb.Refusal(reason=problem.reason, sentence=str(problem), name=own)
+        message: bytes = self.kind(refusal=said).SerializeToString()
         return message
 
 
@@ -223,4 +229,4 @@ class Greeter(Generic[SomeHello, SomeLink]):
         """Tell the peer that it is refused, if it still listens. A peer that has refused this node needs no answer."""
         if problem.reason != "refused":
             with contextlib.suppress(StreamBrokenError):
-                await stream.write(self._messages.refusal(problem))
+                await stream.write(self._messages.refusal(problem, self._own))

@@ -63,6 +63,8 @@ class Swim:
         except WireError as problem:
             self._book.blame(name, problem)
             return
+        if self.membership.foreign(packet):
+            self._book.count("mismatch")
         self.tell(messages.PacketReceived(packet))
 
     def failed(self, address: str) -> None:

@@ -49,6 +49,11 @@ class Security:
         return self._node.id.name if self._node else ""
 
     @property
+    def federation(self) -> str:
+        """The federation of this node's certificate; empty without one."""
+        return self._node.id.federation if self._node else ""
+
+    @property
     def credentials(self) -> Credentials | None:
         """The credentials for the endpoint; None for plaintext."""
         return self._node.for_endpoint() if self._node else None

@@ -8,7 +8,8 @@ They follow from the settings, the peers file and the certificate::
     seeds       the addresses on the other lines, and those in --join
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deca_node.daemon.settings.address import WILDCARDS, Address, host_is_local
@@ -32,6 +33,8 @@ class OwnAddress:
     expected: frozenset[str]
     allowed: frozenset[str] | None
     wait_for: int
+    named: Mapping[str, str] = field(default_factory=dict)
+    """The other lines of the peers file: the name of each by its HOST:PORT."""
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -65,6 +68,7 @@ def find_own_address(node: NodeSettings, certified: str = "") -> OwnAddress:
         expected=frozenset(names),
         allowed=frozenset(names) if node.membership == "static" else None,
         wait_for=node.wait_for or (len(names) if peers else 2 if node.seeds else 1),
+        named={str(peer.address): peer.name for peer in peers or () if peer.name != own.name},
     )
 
 

@@ -3,11 +3,14 @@
 Every incoming packet is checked here, once: names, addresses and numbers of a decoded packet are within their limits.
 """
 
+from collections.abc import Mapping
+
 from google.protobuf.message import DecodeError
 
 from deca_node.daemon.settings.address import parse_address
 from deca_node.daemon.settings.peers_file import NAME
 from deca_node.daemon.wire_pb import membership_pb2 as pb
+from deca_node.protocol.agreed.identity import FINGERPRINT_DIGITS, WORDS_MAX, RunIdentity
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.membership import messages
 from deca_node.protocol.membership.facts import BOOT_MAX, MemberFacts, MemberState
@@ -29,6 +32,8 @@ def encode_packet(packet: messages.Packet) -> bytes:
         sender=_facts_out(packet.sender),
         rumours=[pb.MemberRumour(facts=_facts_out(rumour.facts), accuser=rumour.accuser) for rumour in packet.rumours],
     )
+    if packet.run is not None:
+        message.run.CopyFrom(run_out(packet.run))
     match packet.body:
         case messages.Ping(seq, target):
             message.ping.CopyFrom(pb.MembershipPacket.Ping(seq=seq, target=target))
@@ -62,7 +67,22 @@ def decode_packet(data: bytes) -> messages.Packet:
         raise WireError("malformed", f"not a MembershipPacket: {problem}") from None
     if len(message.rumours) > RUMOURS_MAX:
         raise WireError("size", f"a membership packet with {len(message.rumours)} rumours")
-    return messages.Packet(_facts_in(message.sender), _body_in(message), tuple(map(_rumour_in, message.rumours)))
+    run = run_in(message.run) if message.HasField("run") else None
+    return messages.Packet(_facts_in(message.sender), _body_in(message), tuple(map(_rumour_in, message.rumours)), run)
+
+
+def run_out(run: RunIdentity) -> pb.RunIdentity:
+    """The identity of a run as a message, without the settings."""
+    return pb.RunIdentity(name=run.name, fingerprint=bytes.fromhex(run.fingerprint), federation=run.federation)
+
+
+def run_in(message: pb.RunIdentity, settings: Mapping[str, str] | None = None) -> RunIdentity:
+    """The identity of a peer's run. Raises WireError("malformed")."""
+    if len(message.fingerprint) not in (0, FINGERPRINT_DIGITS // 2):
+        raise WireError("malformed", f"a run's fingerprint of {len(message.fingerprint)} bytes")
+    if max(len(message.name), len(message.federation)) > WORDS_MAX:
+        raise WireError("malformed", "a run with a name that is too long")
+    return RunIdentity(message.name, message.fingerprint.hex(), message.federation, dict(settings or {}))
 
 
 def _body_in(message: pb.MembershipPacket) -> messages.Body:

@@ -1,4 +1,6 @@
 from deca_node.daemon.wire_pb import exchange_pb2 as _exchange_pb2
+from deca_node.daemon.wire_pb import membership_pb2 as _membership_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Mapping as _Mapping
@@ -9,20 +11,31 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class ControlFrame(_message.Message):
     __slots__ = ("greeting", "refusal", "taken", "packet", "ping", "pong", "activation")
     class Greeting(_message.Message):
-        __slots__ = ("protocol", "name", "to", "boot", "address", "ended")
+        __slots__ = ("protocol", "name", "to", "boot", "address", "ended", "run", "settings")
+        class SettingsEntry(_message.Message):
+            __slots__ = ("key", "value")
+            KEY_FIELD_NUMBER: _ClassVar[int]
+            VALUE_FIELD_NUMBER: _ClassVar[int]
+            key: str
+            value: str
+            def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
         PROTOCOL_FIELD_NUMBER: _ClassVar[int]
         NAME_FIELD_NUMBER: _ClassVar[int]
         TO_FIELD_NUMBER: _ClassVar[int]
         BOOT_FIELD_NUMBER: _ClassVar[int]
         ADDRESS_FIELD_NUMBER: _ClassVar[int]
         ENDED_FIELD_NUMBER: _ClassVar[int]
+        RUN_FIELD_NUMBER: _ClassVar[int]
+        SETTINGS_FIELD_NUMBER: _ClassVar[int]
         protocol: int
         name: str
         to: str
         boot: int
         address: str
         ended: _exchange_pb2.Ended
-        def __init__(self, protocol: _Optional[int] = ..., name: _Optional[str] = ..., to: _Optional[str] = ..., boot: _Optional[int] = ..., address: _Optional[str] = ..., ended: _Optional[_Union[_exchange_pb2.Ended, _Mapping]] = ...) -> None: ...
+        run: _membership_pb2.RunIdentity
+        settings: _containers.ScalarMap[str, str]
+        def __init__(self, protocol: _Optional[int] = ..., name: _Optional[str] = ..., to: _Optional[str] = ..., boot: _Optional[int] = ..., address: _Optional[str] = ..., ended: _Optional[_Union[_exchange_pb2.Ended, _Mapping]] = ..., run: _Optional[_Union[_membership_pb2.RunIdentity, _Mapping]] = ..., settings: _Optional[_Mapping[str, str]] = ...) -> None: ...
     class Packet(_message.Message):
         __slots__ = ("payload",)
         PAYLOAD_FIELD_NUMBER: _ClassVar[int]

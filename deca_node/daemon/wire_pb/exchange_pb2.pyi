@@ -76,12 +76,14 @@ class Taken(_message.Message):
     def __init__(self, number: _Optional[int] = ...) -> None: ...
 
 class Refusal(_message.Message):
-    __slots__ = ("reason", "sentence")
+    __slots__ = ("reason", "sentence", "name")
     REASON_FIELD_NUMBER: _ClassVar[int]
     SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
     reason: str
     sentence: str
-    def __init__(self, reason: _Optional[str] = ..., sentence: _Optional[str] = ...) -> None: ...
+    name: str
+    def __init__(self, reason: _Optional[str] = ..., sentence: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Open(_message.Message):
     __slots__ = ("activation", "degree", "keyframe_bytes")

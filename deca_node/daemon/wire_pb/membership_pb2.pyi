@@ -34,6 +34,16 @@ class MemberFacts(_message.Message):
     ready_from: int
     def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., boot: _Optional[int] = ..., incarnation: _Optional[int] = ..., state: _Optional[_Union[MemberState, str]] = ..., ready_from: _Optional[int] = ...) -> None: ...
 
+class RunIdentity(_message.Message):
+    __slots__ = ("name", "fingerprint", "federation")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    FEDERATION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    fingerprint: bytes
+    federation: str
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., federation: _Optional[str] = ...) -> None: ...
+
 class MemberRumour(_message.Message):
     __slots__ = ("facts", "accuser")
     FACTS_FIELD_NUMBER: _ClassVar[int]
@@ -43,7 +53,7 @@ class MemberRumour(_message.Message):
     def __init__(self, facts: _Optional[_Union[MemberFacts, _Mapping]] = ..., accuser: _Optional[str] = ...) -> None: ...
 
 class MembershipPacket(_message.Message):
-    __slots__ = ("sender", "rumours", "ping", "ping_req", "ack", "nack", "push_pull", "gossip", "taken", "claim")
+    __slots__ = ("sender", "rumours", "ping", "ping_req", "ack", "nack", "push_pull", "gossip", "taken", "claim", "run")
     class Ping(_message.Message):
         __slots__ = ("seq", "target")
         SEQ_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +114,7 @@ class MembershipPacket(_message.Message):
     GOSSIP_FIELD_NUMBER: _ClassVar[int]
     TAKEN_FIELD_NUMBER: _ClassVar[int]
     CLAIM_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
     sender: MemberFacts
     rumours: _containers.RepeatedCompositeFieldContainer[MemberRumour]
     ping: MembershipPacket.Ping
@@ -114,4 +125,5 @@ class MembershipPacket(_message.Message):
     gossip: MembershipPacket.Gossip
     taken: MembershipPacket.Taken
     claim: MembershipPacket.Claim
-    def __init__(self, sender: _Optional[_Union[MemberFacts, _Mapping]] = ..., rumours: _Optional[_Iterable[_Union[MemberRumour, _Mapping]]] = ..., ping: _Optional[_Union[MembershipPacket.Ping, _Mapping]] = ..., ping_req: _Optional[_Union[MembershipPacket.PingReq, _Mapping]] = ..., ack: _Optional[_Union[MembershipPacket.Ack, _Mapping]] = ..., nack: _Optional[_Union[MembershipPacket.Nack, _Mapping]] = ..., push_pull: _Optional[_Union[MembershipPacket.PushPull, _Mapping]] = ..., gossip: _Optional[_Union[MembershipPacket.Gossip, _Mapping]] = ..., taken: _Optional[_Union[MembershipPacket.Taken, _Mapping]] = ..., claim: _Optional[_Union[MembershipPacket.Claim, _Mapping]] = ...) -> None: ...
+    run: RunIdentity
+    def __init__(self, sender: _Optional[_Union[MemberFacts, _Mapping]] = ..., rumours: _Optional[_Iterable[_Union[MemberRumour, _Mapping]]] = ..., ping: _Optional[_Union[MembershipPacket.Ping, _Mapping]] = ..., ping_req: _Optional[_Union[MembershipPacket.PingReq, _Mapping]] = ..., ack: _Optional[_Union[MembershipPacket.Ack, _Mapping]] = ..., nack: _Optional[_Union[MembershipPacket.Nack, _Mapping]] = ..., push_pull: _Optional[_Union[MembershipPacket.PushPull, _Mapping]] = ..., gossip: _Optional[_Union[MembershipPacket.Gossip, _Mapping]] = ..., taken: _Optional[_Union[MembershipPacket.Taken, _Mapping]] = ..., claim: _Optional[_Union[MembershipPacket.Claim, _Mapping]] = ..., run: _Optional[_Union[RunIdentity, _Mapping]] = ...) -> None: ...

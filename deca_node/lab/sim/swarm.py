@@ -15,6 +15,7 @@ from statistics import quantiles
 
 from deca_node.lab.sim.fake_network import Agenda
 from deca_node.lab.sim.weather import Range
+from deca_node.protocol.agreed.identity import RunIdentity
 from deca_node.protocol.events import DeadlinePassed
 from deca_node.protocol.membership import messages
 from deca_node.protocol.membership.facts import MemberFacts, MemberState, draw_boot
@@ -91,11 +92,18 @@ class Swarm:
         return self.agenda.now
 
     def start(
-        self, name: str, address: str, seeds: Iterable[str], boot: int = 0, allowed: frozenset[str] | None = None
+        self,
+        name: str,
+        address: str,
+        seeds: Iterable[str],
+        boot: int = 0,
+        allowed: frozenset[str] | None = None,
+        run: RunIdentity | None = None,
     ) -> Seat:
         """Start a process. Without ``boot`` it draws a boot epoch by the clock."""
         own = MemberFacts(name, address, boot or draw_boot(UNIX_START + self.now, self.rng))
-        seat = Seat(name, address, Membership(own, self.profile, random.Random(self.rng.getrandbits(64)), allowed))
+        rng = random.Random(self.rng.getrandbits(64))
+        seat = Seat(name, address, Membership(own, self.profile, rng, allowed, run))
         self.seats[address] = seat
         self._silent.discard(address)
         self._hear(seat, messages.Started(tuple(seeds)))
@@ -265,7 +273,7 @@ class Swarm:
 
 def _told(command: messages.MembershipCommand) -> str:
     match command:
-        case messages.Send(address, _, messages.Packet(_, body, rumours)):
+        case messages.Send(address, _, messages.Packet(_, body, rumours, _)):
             news = " ".join(f"{r.facts.name}:{r.facts.state}/{r.facts.incarnation}" for r in rumours)
             what = f"PushPull of {len(body.members)}" if isinstance(body, messages.PushPull) else str(body)
             return f"    to {address}: {what} [{news}]"

@@ -19,7 +19,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any, ClassVar
 
-from deca_node.protocol.commands import Report
+from deca_node.protocol.agreed.identity import RunIdentity
 from deca_node.protocol.events import DeadlinePassed
 from deca_node.protocol.membership import messages
 from deca_node.protocol.membership.alarms import AlarmKey
@@ -34,26 +34,30 @@ from deca_node.protocol.membership.view import MemberView
 
 FAREWELLS_MAX = 32
 """The most members to which a leaving member says goodbye itself; the others hear of it as a rumour."""
-REFUSED_NAMED_MAX = 64
-"""The most refused names that are reported, each once. Every refusal is counted."""
 
 
 class Membership:
     """One member. ``handle`` takes an event and the time; the commands it returns are to be performed in order.
     ``next_deadline`` is when DeadlinePassed is due, in the clock of ``now``.
 
-    With ``allowed`` the membership is static: other names are refused, and no member is ever forgotten.
+    With ``allowed`` the membership is static: other names are refused, and no member is ever forgotten. Nodes that say
+    that they are of another run than ``run`` are refused.
     """
 
-    def __init__(self, own: MemberFacts, profile: Profile, rng: Random, allowed: frozenset[str] | None = None) -> None:
+    def __init__(
+        self,
+        own: MemberFacts,
+        profile: Profile,
+        rng: Random,
+        allowed: frozenset[str] | None = None,
+        run: RunIdentity | None = None,
+    ) -> None:
         self.ended = False
-        self._view = MemberView(own, profile, rng)
-        self._allowed = allowed
+        self._view = MemberView(own, profile, rng, allowed, run)
         self._prober = Prober(self._view, self._accuse)
         self._contacts = Contacts(self._view, keep=allowed is not None)
         self._naming = Naming(self._view, self._accept, self._announce, self._lose)
         self._suspicions: dict[str, Suspicion] = {}
-        self._refused: set[str] = set()
         self._had_company = False
         self._view_changed = False
 
@@ -97,6 +101,10 @@ class Membership:
         """The number of alarms that are set and of rumours still to be told. It stays in proportion to the members."""
         return len(self._view.alarms) + len(self._view.rumours)
 
+    def foreign(self, packet: messages.Packet) -> str | None:
+        """How the run of a packet's sender differs from this member's, as a sentence; None where it does not."""
+        return self._view.foreign(packet)
+
     def view(self) -> dict[str, MemberFacts]:
         """All members that are alive or suspected, this one included."""
         return {self.own.name: self.own, **self._view.up}
@@ -123,6 +131,9 @@ class Membership:
         self._prober.failed(event.address, now)
         self._naming.failed(event.address, now)
 
+    def _stranger_called(self, event: messages.StrangerCalled, now: float) -> None:
+        self._view.refuse_stranger(event.name, event.address, event.sentence)
+
     def _deadline_passed(self, event: DeadlinePassed, now: float) -> None:
         """Nothing to do here: alarms that are due ring after every event."""
 
@@ -131,10 +142,13 @@ class Membership:
 
     def _packet_received(self, event: messages.PacketReceived, now: float) -> None:
         packet, sender = event.packet, event.packet.sender
+        if sentence := self._view.foreign(packet):
+            self._view.refuse_stranger(sender.name, sender.address, sentence)
+            return
         if sender.name == self.own.name:
             self._namesake_spoke(packet, now)
             return
-        if not self._admits(sender.name):
+        if not self._view.admits(sender.name):
             return
         was_dead = self._state(sender.name) is MemberState.DEAD
         self._learn(sender, now)
@@ -231,7 +245,7 @@ class Membership:
             self._accept(facts, now, accuser)
 
     def _learn_new(self, facts: MemberFacts, now: float, accuser: str) -> None:
-        if facts.state is MemberState.DEAD or not self._admits(facts.name):
+        if facts.state is MemberState.DEAD or not self._view.admits(facts.name):
             return
         if len(self._view.members) >= self._view.profile.members_max:
             self._view.counters["members_over_limit"] += 1
@@ -301,16 +315,6 @@ class Membership:
             seen = (before.address, before.boot, before.ready_from)
             self._view_changed |= seen != (facts.address, facts.boot, facts.ready_from)
 
-    def _admits(self, name: str) -> bool:
-        if self._allowed is None or name in self._allowed:
-            return True
-        self._view.counters["names_refused"] += 1
-        if name not in self._refused and len(self._refused) < REFUSED_NAMED_MAX:
-            self._refused.add(name)
-            sentence = f"{name} is not in the peers file, and the membership is static: refused"
-            self._view.say(Report("refused", sentence, "warning", name))
-        return False
-
     def _state(self, name: str) -> MemberState | None:
         held = self._view.members.get(name)
         return None if held is None else held.state
@@ -369,6 +373,7 @@ class Membership:
         messages.Started: _started,
         messages.PacketReceived: _packet_received,
         messages.SendFailed: _send_failed,
+        messages.StrangerCalled: _stranger_called,
         messages.SeedsChanged: _seeds_changed,
         messages.SetReady: _set_ready,
         messages.Leave: _leave,

@@ -7,6 +7,7 @@ lost, delayed, doubled and overtaken; no part of membership relies on their orde
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from deca_node.protocol.agreed.identity import RunIdentity
 from deca_node.protocol.commands import Report
 from deca_node.protocol.events import DeadlinePassed
 from deca_node.protocol.membership.facts import MemberFacts
@@ -82,11 +83,12 @@ Body = Ping | PingReq | Ack | Nack | PushPull | Gossip | Taken | Claim
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One packet as it travels."""
+    """One packet as it travels. ``run`` is the sender's; None from a node that does not say."""
 
     sender: MemberFacts
     body: Body
     rumours: tuple[Rumour, ...] = ()
+    run: RunIdentity | None = None
 
 
 # --- events -----------------------------------------------------------------------------------------
@@ -114,6 +116,15 @@ class SendFailed:
 
 
 @dataclass(frozen=True)
+class StrangerCalled:
+    """A node of another run called, and its greeting was refused. ``sentence`` says what differs."""
+
+    name: str
+    address: str
+    sentence: str
+
+
+@dataclass(frozen=True)
 class SeedsChanged:
     """The peers file was read again, and has these seeds."""
 
@@ -132,7 +143,8 @@ class Leave:
     """The user takes this node out of the run for good."""
 
 
-MembershipEvent = Started | PacketReceived | SendFailed | SeedsChanged | SetReady | Leave | DeadlinePassed
+_NetworkEvent = PacketReceived | SendFailed | StrangerCalled
+MembershipEvent = Started | _NetworkEvent | SeedsChanged | SetReady | Leave | DeadlinePassed
 
 # --- commands ---------------------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ import itertools
 from collections import Counter
 from random import Random
 
+from deca_node.protocol.agreed.identity import RunIdentity, foreign
+from deca_node.protocol.commands import Report
 from deca_node.protocol.membership.alarms import Alarms
 from deca_node.protocol.membership.changes import MEMBER_STATES, UNKNOWN, Change
 from deca_node.protocol.membership.facts import MemberFacts, MemberState
@@ -13,13 +15,27 @@ from deca_node.protocol.membership.profiles import Profile
 from deca_node.protocol.membership.rumours import Rumour, Rumours
 from deca_node.protocol.membership.suspicion import LocalHealth, retransmissions
 
+REFUSED_NAMED_MAX = 64
+"""The most refused names that are reported, each once. Every refusal is counted."""
+
 
 class MemberView:
     """One member's view of all. ``members`` holds the other members in any state, ``up`` those of them that are
-    present."""
+    present. Only the names in ``allowed`` are admitted (None: every name), and of nodes that say their run only those
+    of ``run`` (None: any run)."""
 
-    def __init__(self, own: MemberFacts, profile: Profile, rng: Random) -> None:
+    def __init__(
+        self,
+        own: MemberFacts,
+        profile: Profile,
+        rng: Random,
+        allowed: frozenset[str] | None = None,
+        run: RunIdentity | None = None,
+    ) -> None:
         self.own = own
+        self._allowed = allowed
+        self._run = run
+        self._refused: set[str] = set()
         self.profile = profile
         self.rng = rng
         self.members: dict[str, MemberFacts] = {}
@@ -104,7 +120,32 @@ class MemberView:
 
     def _packet(self, body: Body, first: tuple[Rumour, ...]) -> Packet:
         times = retransmissions(self.size, self.profile)
-        return Packet(self.own, body, first + self.rumours.take(self.profile.rumour_bytes_max, times))
+        rumours = first + self.rumours.take(self.profile.rumour_bytes_max, times)
+        return Packet(self.own, body, rumours, self._run)
+
+    # --- refused nodes ------------------------------------------------------------------------------
+
+    def admits(self, name: str) -> bool:
+        """Whether a node of this name may be a member. A refused name is counted, and reported the first time."""
+        if self._allowed is None or name in self._allowed:
+            return True
+        self.counters["names_refused"] += 1
+        self._refuse(name, f"{name} is not in the peers file, and the membership is static: refused")
+        return False
+
+    def foreign(self, packet: Packet) -> str | None:
+        """How the run of a packet's sender differs from this member's, as a sentence; None where it does not."""
+        return foreign(self._run, packet.run, self.own.name, packet.sender.name)
+
+    def refuse_stranger(self, name: str, address: str, sentence: str) -> None:
+        """Count a node of another run that has called, and report it the first time."""
+        self.counters["strangers_refused"] += 1
+        self._refuse(f"{name} at {address}", f"{name} at {address} is refused: {sentence}", name)
+
+    def _refuse(self, key: str, sentence: str, about: str = "") -> None:
+        if key not in self._refused and len(self._refused) < REFUSED_NAMED_MAX:
+            self._refused.add(key)
+            self.say(Report("refused", sentence, "warning", about or key))
 
     # --- rumours ------------------------------------------------------------------------------------
 

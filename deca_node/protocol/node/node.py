@@ -102,11 +102,12 @@ class Node:
     def _peer_refused(self, event: e.PeerRefused, now: float) -> None:
         """A node that disagrees with half of the run ends; a node that disagrees with fewer waits for them to come back
         in agreement."""
-        self.state.roster.disagrees(event.peer)
+        news = self.state.roster.disagrees(event.peer)
         sentence = f"no agreement with {event.peer}: {event.sentence}"
-        if self.state.phase is Phase.GATHERING and self.state.roster.outvoted:
+        gathering = self.state.phase in (Phase.LOADING, Phase.GATHERING) and not self.state.begun
+        if gathering and self.state.roster.outvoted:
             self._ending.finish(Cause.FAIL, MismatchError.exit_code, sentence)
-        else:
+        elif news:
             self.state.say(c.Report("refused", sentence, "warning", event.peer))
 
     def _bye_received(self, event: e.ByeReceived, now: float) -> None:

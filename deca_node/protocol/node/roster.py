@@ -56,9 +56,12 @@ class Roster:
         self.up.discard(peer)
         self._positions.pop(peer, None)
 
-    def disagrees(self, peer: str) -> None:
-        """The peer is of another run."""
+    def disagrees(self, peer: str) -> bool:
+        """The peer is of another run, and counts for nothing until it comes in agreement. Returns whether that is
+        news."""
+        known = peer in self._refused
         self._refused.add(peer)
+        return not known
 
     def finished(self, peer: str) -> None:
         """The peer needs nothing more from this node."""
@@ -90,7 +93,7 @@ class Roster:
     @property
     def unfinished(self) -> list[str]:
         """The peers that may still need something: those with a live stream, and members that are on their way back."""
-        return sorted((self.up | set(self._ready_from)) - self._finished - {self._name})
+        return sorted((self.up | set(self._ready_from)) - self._finished - self._refused - {self._name})
 
     def behind(self, activation: int) -> bool:
         """Whether a node that is about to begin ``activation`` is left behind: at least half of the peers that train
@@ -104,9 +107,9 @@ class Roster:
         return any(position >= activation for position in self._positions.values())
 
     def graph(self, activation: int) -> Graph:
-        """The neighbours of every member that counts in this activation."""
-        names = {name for name, ready in self._ready_from.items() if 0 <= ready <= activation} | {self._name}
-        return graph(names, self._settings, activation)
+        """The neighbours of every member that counts in this activation. Members of another run do not count."""
+        names = {name for name, ready in self._ready_from.items() if 0 <= ready <= activation} - self._refused
+        return graph(names | {self._name}, self._settings, activation)
 
     def near(self, activation: int) -> frozenset[str]:
         """This node's own neighbours in an activation."""

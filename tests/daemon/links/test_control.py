@@ -7,28 +7,45 @@ from typing import Any
 import pytest
 
 from deca_node.daemon.links.conduct import Refusals
-from deca_node.daemon.links.control import METHOD, PACKETS_QUEUED_MAX, VERSION, ControlLinks
+from deca_node.daemon.links.control import METHOD, PACKETS_QUEUED_MAX, VERSION, ControlLinks, Foreign
 from deca_node.daemon.links.control_session import MESSAGE_BYTES_MAX, SILENCE_SECONDS
 from deca_node.daemon.links.greeting import Identity
 from deca_node.daemon.wire_pb import control_pb2 as pb
+from deca_node.daemon.wire_pb import membership_pb2
+from deca_node.protocol.agreed.identity import RunIdentity, identity_of
+from deca_node.protocol.agreed.run import RunSettings
 from tests.daemon.links.fake_net import FakeEndpoint, FakeNet, run, until
 
 BOOTS = itertools.count(1)
 
 
+def run_of(run_name: str) -> RunIdentity | None:
+    return identity_of(RunSettings(run_name=run_name)) if run_name else None
+
+
 class Party:
     """The control links of one node on a fake net, and the callbacks that they made."""
 
-    def __init__(self, net: FakeNet, name: str, address: str = "", admits: Any = None, *, secure: bool = False) -> None:
+    def __init__(
+        self,
+        net: FakeNet,
+        name: str,
+        address: str = "",
+        admits: Any = None,
+        *,
+        secure: bool = False,
+        run_name: str = "",
+    ) -> None:
         self.net, self.name, self.address = net, name, address or f"{name}:1"
         self.packets: list[tuple[str, str, bytes]] = []
         self.progress: list[tuple[str, int]] = []
         self.failed: list[tuple[str, str]] = []
+        self.foreign: list[Foreign] = []
         self.position = -1
         self.book = Refusals()
         self.endpoint = FakeEndpoint(net, self.address, secure=secure)
         self.links = ControlLinks(
-            Identity(name, next(BOOTS), lambda: self.position, self.address),
+            Identity(name, next(BOOTS), lambda: self.position, self.address, run_of(run_name)),
             self.endpoint,  # type: ignore[arg-type]
             lambda *packet: self.packets.append(packet),
             lambda *at: self.progress.append(at),
@@ -36,6 +53,7 @@ class Party:
             self.book,
             admits or (lambda _: True),
             lambda: asyncio.get_running_loop().time(),
+            self.foreign.append,
         )
 
     def send(self, other: "Party", payload: bytes, name: str | None = None) -> None:
@@ -165,6 +183,38 @@ def test_only_who_is_admitted_may_call() -> None:
     run(call())
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["by name", "by address"])
+def test_a_node_of_another_run_is_refused_at_the_door_and_both_ends_hear_what_differs(known: bool) -> None:
+    async def call() -> None:
+        net = FakeNet(0)
+        north, west = Party(net, "north", run_name="x"), Party(net, "west", run_name="y")
+        west.send(north, b"let me in", None if known else "")
+        await until(lambda: west.failed)
+        sentence = "the run differs: run_name is x at north and y at west"
+        assert north.packets == [] and north.book.counts == {"mismatch": 1}
+        assert north.foreign == [Foreign("west", "west:1", sentence, called=False)]
+        assert west.foreign == [Foreign("north", "north:1", sentence, called=True)]
+        assert not north.links._links
+        await close(north, west)
+
+    run(call())
+
+
+@pytest.mark.parametrize("names", [("x", ""), ("", "x"), ("x", "x")])
+def test_a_node_of_this_run_is_let_in_and_so_is_one_that_does_not_say(names: tuple[str, str]) -> None:
+    """Nodes of versions before the field say nothing."""
+
+    async def call() -> None:
+        net = FakeNet(0)
+        north, south = Party(net, "north", run_name=names[0]), Party(net, "south", run_name=names[1])
+        south.send(north, b"hello")
+        await until(lambda: north.packets)
+        assert north.foreign == south.foreign == [] and not north.book.counts
+        await close(north, south)
+
+    run(call())
+
+
 def test_two_processes_under_one_name_are_two() -> None:
     """Membership speaks with both to decide which of them keeps the name. Each may even call the other."""
 
@@ -235,6 +285,7 @@ def test_a_silent_peer_is_let_go() -> None:
         ("address", {"to": "west"}),
         ("malformed", {"name": "../etc"}),
         ("malformed", {"address": "x" * 301}),
+        ("malformed", {"run": membership_pb2.RunIdentity(fingerprint=b"short")}),
         ("malformed", b"nonsense"),
         ("size", b"\x22" + bytes(MESSAGE_BYTES_MAX)),
         ("unexpected", pb.ControlFrame(ping=pb.ControlFrame.Ping(number=1)).SerializeToString()),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from deca_node.daemon.wire.packets import PACKET_BYTES_MAX, decode_packet, encode_packet
 from deca_node.daemon.wire_pb import membership_pb2 as pb
+from deca_node.protocol.agreed.identity import RunIdentity
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.membership import messages
 from deca_node.protocol.membership.facts import BOOT_MAX, INCARNATION_MAX, MemberFacts, MemberState
@@ -36,10 +37,16 @@ BODIES = st.one_of(
     st.builds(messages.Taken, FACTS),
     st.builds(messages.Claim, st.integers(0, 2), BOOTS),
 )
+RUNS = st.builds(
+    RunIdentity,
+    st.text(max_size=128),
+    st.one_of(st.just(""), st.binary(min_size=16, max_size=16).map(bytes.hex)),
+    st.text(max_size=128),
+)
 RUMOURS = st.lists(st.builds(Rumour, FACTS, st.one_of(st.just(""), NAMES)), max_size=5).map(tuple)
 
 
-@given(st.builds(messages.Packet, FACTS, BODIES, RUMOURS))
+@given(st.builds(messages.Packet, FACTS, BODIES, RUMOURS, st.one_of(st.none(), RUNS)))
 def test_a_packet_comes_back_as_it_went(packet: messages.Packet) -> None:
     assert decode_packet(encode_packet(packet)) == packet
 

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from deca_node.lab.sim.swarm import Swarm, SwarmWeather, figures
+from deca_node.protocol.agreed.identity import identity_of
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.commands import Report
 from deca_node.protocol.membership import messages
 
 ROUGH = SwarmWeather(lost=0.1, doubled=0.05, delay=(0.001, 0.2))
@@ -179,6 +182,27 @@ def test_static_membership_keeps_strangers_out() -> None:
     for address in addresses:
         assert set(swarm.seats[address].membership.view()) == {"n0", "n1", "n2"}
         assert swarm.seats[address].membership.counters["names_refused"] > 0
+
+
+def test_two_runs_that_meet_through_one_seed_line_stay_two() -> None:
+    """One node of run y has a line of run x in its peers file. Its calls go on for ever, and change no view."""
+    runs = {name: identity_of(RunSettings(run_name=name)) for name in "xy"}
+    for seed in range(10):
+        swarm = Swarm(seed)
+        addresses = {name: [f"{name}{index}:1" for index in range(4)] for name in "xy"}
+        for name, own in addresses.items():
+            for address in own:
+                seeds = [*own, addresses["x"][2]] if address == "y0:1" else own
+                swarm.start(f"{address.partition(':')[0]}", address, seeds, run=runs[name])
+        swarm.run(120.0)
+        for name, own in addresses.items():
+            for address in own:
+                membership = swarm.seats[address].membership
+                swarm.must(set(membership.view()) == {f"{name}{index}" for index in range(4)}, "a run has strangers")
+                swarm.must(set(membership.members) <= set(membership.view()), "a stranger is remembered")
+        told = [(name, command.about) for _, name, command in swarm.said if isinstance(command, Report)]
+        swarm.must(told == [("x2", "y0")], f"not named once by the one that is called: {told}")
+        swarm.must(not swarm.heard(messages.MemberDown), "a member was given up")
 
 
 # --- everything at once, and size -------------------------------------------------------------------

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deca_node.protocol.agreed.identity import RunIdentity, identity_of
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.commands import Report
 from deca_node.protocol.events import DeadlinePassed
 from deca_node.protocol.membership import messages
@@ -24,8 +26,14 @@ A, B, C = (MemberFacts(name, f"{name}:1", boot=100) for name in "abc")
 class Member:
     """Member a, started at 0.0, and the commands that it gave out."""
 
-    def __init__(self, *known: MemberFacts, allowed: frozenset[str] | None = None, profile: Profile = LAN) -> None:
-        self.machine = Membership(A, profile, Random(1), allowed)
+    def __init__(
+        self,
+        *known: MemberFacts,
+        allowed: frozenset[str] | None = None,
+        profile: Profile = LAN,
+        run: RunIdentity | None = None,
+    ) -> None:
+        self.machine = Membership(A, profile, Random(1), allowed, run)
         self.now = 0.0
         self.said: list[messages.MembershipCommand] = []
         self.hear(messages.Started(()))
@@ -326,6 +334,34 @@ def test_static_membership_refuses_names_and_counts_them() -> None:
     member.receive(B, messages.Gossip(), Rumour(C))
     assert set(member.machine.view()) == {"a", "b"}
     assert member.machine.counters["names_refused"] == 2
+
+
+X, Y = identity_of(RunSettings(run_name="x")), identity_of(RunSettings(run_name="y"))
+
+
+@pytest.mark.parametrize("body", [messages.Ping(1, "a"), messages.PushPull(1, (C,), wants_reply=True)])
+def test_a_packet_of_another_run_is_counted_and_nothing_of_it_is_learned(body: messages.Body) -> None:
+    member = Member(run=X)
+    packet = messages.Packet(B, body, (Rumour(C),), Y)
+    said = member.hear(messages.PacketReceived(packet)) + member.hear(messages.PacketReceived(packet))
+    assert [c.sentence for c in said if isinstance(c, Report)] == [
+        "b at b:1 is refused: the run differs: run_name is x at a and y at b"
+    ], "named once, and not answered"
+    assert list(member.machine.view()) == ["a"] and not member.machine.members
+    assert member.machine.counters["strangers_refused"] == 2
+
+
+def test_a_stranger_under_this_members_own_name_takes_no_part_in_naming() -> None:
+    member = Member(run=X)
+    said = member.hear(messages.PacketReceived(messages.Packet(replace(A, boot=999), messages.Claim(0, 1), (), Y)))
+    assert [type(c) for c in said] == [Report] and not member.machine.ended
+
+
+def test_packets_say_the_run_and_those_that_say_none_are_taken() -> None:
+    member = Member(run=X)
+    member.receive(B, messages.Gossip())
+    assert set(member.machine.view()) == {"a", "b"}
+    assert all(c.packet.run == X for c in member.wait(3.0) if isinstance(c, messages.Send))
 
 
 def test_a_flood_of_names_meets_a_limit() -> None:
