@@ -1,7 +1,8 @@
-"""Build the compiled codecs into this checkout, as installing the package does; ``--into`` for another folder.
+"""Builds the compiled codecs into this checkout, as an installation of the package does; ``--into`` names another
+folder.
 
-For work in a checkout that is not installed, and after a change of ``codec.c``. How it is compiled stands in
-pyproject.toml, once for both ways. There a failure is no error, because the package works without; here it is.
+It is for work in a checkout that is not installed, and after a change of a C file. pyproject.toml says, once for both
+ways, how the code is compiled. A failure is an error here, while an installation continues without the codecs.
 """
 
 import argparse
@@ -18,9 +19,11 @@ LIBRARY = Path("deca_node", "numerics", "codecs", "_codec")
 
 
 def main() -> None:
-    """Build, and say where the library lies."""
+    """Build, and print the path of the library."""
     parser = argparse.ArgumentParser(description="Build the compiled codecs.")
-    parser.add_argument("--into", type=Path, default=ROOT, help="folder that takes deca_node/numerics/codecs/_codec...")
+    parser.add_argument(
+        "--into", type=Path, default=ROOT, help="folder in which to put deca_node/numerics/codecs/_codec..."
+    )
     into = parser.parse_args().into.resolve()
     before = {path: path.stat().st_mtime_ns for path in libraries(into)}
     os.chdir(ROOT)
@@ -28,12 +31,12 @@ def main() -> None:
         setup(script_args=["--quiet", "build_ext", "--force", "--build-lib", str(into), "--build-temp", temporary])
     built = [path for path in libraries(into) if path.stat().st_mtime_ns != before.get(path)]
     if not built:
-        sys.exit("the compiled codecs could not be built; the compiler's own words are above")
+        sys.exit("the compiled codecs could not be built; the compiler's output is above")
     print(built[0])
 
 
 def libraries(folder: Path) -> list[Path]:
-    """The library's files there are in a folder, for any Python that could load them."""
+    """The library's files in a folder, for all Pythons that could load them."""
     files = (folder / LIBRARY.with_name(LIBRARY.name + suffix) for suffix in EXTENSION_SUFFIXES)
     return [file for file in files if file.exists()]
 

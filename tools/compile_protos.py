@@ -1,11 +1,11 @@
-"""Generate the Python classes of the messages in ``proto/deca/v1`` into ``deca_node/daemon/wire_pb``.
+"""Generates the Python classes of the messages in ``proto/deca/v1`` into ``deca_node/daemon/wire_pb``.
 
-The .proto files import each other by the path that any language would use (``deca/v1/exchange.proto``),
-and protoc turns that into ``from deca.v1 import exchange_pb2``. Such a top-level package ``deca`` does
-not exist here, so these imports, and the module name that the messages carry, are rewritten to the
-package in which the files really lie. Only messages are generated: services are registered by hand.
+The .proto files import each other by a path that suits any language (``deca/v1/exchange.proto``), and protoc turns that
+into ``from deca.v1 import exchange_pb2``. There is no top-level package ``deca`` here. So these imports, and the module
+name in the messages, are rewritten to the package of the files. Only messages are generated: services are registered by
+hand.
 
-With ``--check`` nothing is written: it fails if what lies in the package is not what would be generated.
+With ``--check`` nothing is written, and the exit code is 1 if the package differs from what would be generated.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def generate() -> dict[str, str]:
-    """What the package should hold, as file name -> text."""
+    """The contents that the package should have, as file name -> text."""
     protos = sorted(str(path) for path in PROTO_ROOT.joinpath(*PROTO_PACKAGE.split(".")).glob("*.proto"))
     if not protos:
         sys.exit(f"There are no .proto files in {PROTO_ROOT.relative_to(ROOT)}/{PROTO_PACKAGE.replace('.', '/')}.")
@@ -46,16 +46,16 @@ def generate() -> dict[str, str]:
         outputs = (f"--proto_path={PROTO_ROOT}", f"--python_out={folder}", f"--pyi_out={folder}")
         command = [sys.executable, "-W", "ignore", "-m", "grpc_tools.protoc", *outputs, *protos]
         if subprocess.run(command, check=False).returncode:
-            sys.exit("protoc refused the .proto files; its own words are above.")
+            sys.exit("protoc refused the .proto files; its output is above.")
         generated = read_folder(Path(folder).joinpath(*PROTO_PACKAGE.split(".")))
     return {"__init__.py": INIT} | {name: rename_package(text) for name, text in generated.items()}
 
 
 def rename_package(text: str) -> str:
-    """Point imports and ``__module__`` at the package in which the generated files lie.
+    """Point imports and ``__module__`` at the package of the generated files.
 
-    The serialized descriptor also holds the name ``deca.v1``, as the messages' protobuf package, and keeps it:
-    the two patterns match Python only.
+    The serialized descriptor keeps the name ``deca.v1``, which is the protobuf package of the messages: the two
+    patterns match only Python.
     """
     old = re.escape(PROTO_PACKAGE)
     text = re.sub(rf"^from {old} import ", f"from {TARGET_PACKAGE} import ", text, flags=re.MULTILINE)
@@ -68,7 +68,7 @@ def read_folder(folder: Path) -> dict[str, str]:
 
 
 def write(wanted: dict[str, str], stale: list[str]) -> None:
-    """Bring the package up to date, touching only files that differ."""
+    """Bring the package up to date, and write only files that differ."""
     TARGET.mkdir(parents=True, exist_ok=True)
     for name in stale:
         if name in wanted:

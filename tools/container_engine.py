@@ -1,10 +1,10 @@
-"""A container engine for the image test: the machine's own, or one that is made for the occasion.
+"""A container engine for the image test: the machine's own, or one that is made for the test.
 
-Made are, in a folder: Debian 13's docker.io as an unpacked system, and base images from Debian 12's packages under the
-names that the Dockerfile asks for, so that nothing is pulled from a registry of images. The engine runs in a mount
-namespace of its own. For builds it uses the machine's network, without a bridge and without firewall rules; for running
-it gets a network namespace of its own. It takes root, Debian's package mmdebstrap, and a kernel with overlayfs, veth,
-bridge and nftables.
+An engine is made in a folder, from Debian 13's docker.io as an unpacked system, and from base images of Debian 12's
+packages under the names in the Dockerfile. So no image is pulled from a registry. The engine runs in its own mount
+namespace. To build, it uses the machine's network, without a bridge and without firewall rules. To run containers, it
+has its own network namespace. This needs root, Debian's package mmdebstrap, and a kernel with overlayfs, veth, bridge
+and nftables.
 """
 
 import json
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ENGINE_VERSION_MIN = 26
-"""The first with ``volume.subpath`` in compose files."""
+"""The first version with ``volume.subpath`` in compose files."""
 
 PYTHON_SLIM, PYTHON_FULL = "python:3.11.14-slim-bookworm", "python:3.11.14-bookworm"
 UNSIGNED = ['--aptopt=Acquire::Check-Valid-Until "false"']
@@ -43,20 +43,20 @@ exec dockerd --data-root /work/data --exec-root /run/docker \\
 
 
 class EngineError(Exception):
-    """The engine could not be made, started or used; a sentence for the person at the terminal."""
+    """The engine could not be made, started or used. The message is a sentence for the user."""
 
 
 class Engine:
-    """The machine's own engine: commands run as they are."""
+    """The machine's own engine, which runs commands as they are."""
 
     def __init__(self, repository: Path, work: Path) -> None:
         self.repository, self.work = repository, work
-        """Where the engine sees the repository and the working folder."""
+        """The repository and the working folder, by their paths in the engine."""
 
     prefix: Sequence[str] = ()
 
     def run(self, *command: str, check: bool = True, log: Path | None = None) -> str:
-        """Run a command where the engine is; returns what it printed. Raises EngineError with the end of it."""
+        """Run a command in the engine, and return its output. Raises EngineError with the end of it."""
         done = subprocess.run([*self.prefix, *command], capture_output=True, text=True, check=False)
         said = done.stdout + done.stderr
         if log is not None:
@@ -66,17 +66,17 @@ class Engine:
         return done.stdout
 
     def for_building(self) -> None:
-        """From here on images are built."""
+        """Prepare for building images."""
 
     def for_running(self) -> None:
-        """From here on containers run."""
+        """Prepare for running containers."""
 
     def build_flags(self) -> list[str]:
-        """What a build needs beside its own arguments."""
+        """Further arguments of a build."""
         return []
 
     def close(self) -> None:
-        """End what was started."""
+        """End all processes that were started."""
 
 
 class MadeEngine(Engine):
@@ -91,7 +91,7 @@ class MadeEngine(Engine):
 
     def _make(self) -> None:
         if os.geteuid() != 0:
-            raise EngineError("no container engine is here, and making one takes root")
+            raise EngineError("there is no container engine, and making one needs root")
         if shutil.which("mmdebstrap") is None:
             _call("apt-get", "install", "--yes", "--no-install-recommends", "mmdebstrap")
         if not (self._system / "usr" / "sbin" / "dockerd").exists():
@@ -168,7 +168,7 @@ class MadeEngine(Engine):
         )
 
     def image(self, name: str, *lines: str) -> None:
-        """Make an image from lines of a Dockerfile, on the slim base, unless it is there."""
+        """Make an image from lines of a Dockerfile, on the slim base, unless it exists."""
         if self.run("docker", "images", "--quiet", name):
             return
         folder = self._sources[1] / "bases" / name.replace("/", "-").replace(":", "-")
@@ -179,7 +179,7 @@ class MadeEngine(Engine):
 
 
 def find_engine(repository: Path, work: Path) -> Engine:
-    """The machine's engine where it answers and is new enough, else one that is made. Raises EngineError."""
+    """The machine's engine if it answers and is new enough, else one that is made. Raises EngineError."""
     asked = ["docker", "version", "--format", "{{json .Server}}"]
     if shutil.which("docker"):
         done = subprocess.run(asked, capture_output=True, text=True, check=False)

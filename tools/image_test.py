@@ -1,10 +1,11 @@
-"""``make image-test``: build the image, run the compose testbed with its overlays, and say what was seen, with figures.
+"""``make image-test``: builds the image, runs the compose testbed with its overlays, and prints what it saw, with
+figures.
 
-The Dockerfile and the compose files are taken as they are. One more overlay only shortens the run. Where no container
-engine is installed, one is made (:mod:`container_engine`); then the images of the overlays, too, come from Debian's
-packages under their names, and Grafana is left out.
+The Dockerfile and the compose files are used as they are. One more overlay shortens the run. If no container engine is
+installed, one is made (:mod:`container_engine`). Then the images of the overlays are made from Debian's packages under
+their names, and Grafana is left out.
 
-``TORCH_INDEX`` is passed to the build, as docs/DEPLOYMENT.md says; ``TORCH_WHEELS`` names a folder with torch's wheel,
+``TORCH_INDEX`` is passed to the build, as in docs/DEPLOYMENT.md. ``TORCH_WHEELS`` names a folder with torch's wheel,
 which is served to the build on loopback.
 """
 
@@ -47,7 +48,7 @@ print(max(float(abs(first[k].astype("f8") - other[k].astype("f8")).max()) for ot
 
 
 class ImageTest:
-    """The parts of the test, in the order in which they run; each returns its figures."""
+    """The parts of the test in their order. Each returns its figures."""
 
     def __init__(self, engine: Engine, repository: Path, work: Path) -> None:
         self.engine, self.repository, self.work = engine, repository, work
@@ -60,7 +61,7 @@ class ImageTest:
     # --- parts ---------------------------------------------------------------------------------------
 
     def build(self) -> dict[str, Any]:
-        """The image, cold; then again after one changed line."""
+        """The image, built without a cache, and built again after one changed line."""
         self.engine.for_building()
         seconds = self._build(TAG)
         before = self._layers(TAG)
@@ -86,7 +87,7 @@ class ImageTest:
         }
 
     def run_killed_and_changed(self) -> dict[str, Any]:
-        """Four nodes to a tuned model; one is killed and comes back; the image changes under them."""
+        """Four nodes tune a model; one is killed and returns; the image changes during the run."""
         self.engine.for_running()
         compose = self._compose()
         began = time.monotonic()
@@ -206,7 +207,7 @@ class ImageTest:
         return {name: int(found[name]) for name in NODES}
 
     def _prometheus(self, path: str) -> Any:
-        """Prometheus is asked from north's container, which is in its network and has a Python."""
+        """Ask Prometheus from north's container, which is in its network and has Python."""
         url = f"http://prometheus:9090{path}"
         said = self.engine.run(*self._command, "exec", "-T", "north", "python", "-c", LOOK, url, check=False)
         return json.loads(said)["data"] if said.startswith("{") else None
@@ -233,7 +234,7 @@ class ImageTest:
 
 @contextmanager
 def torch_index(work: Path) -> Iterator[str]:
-    """The index that the build is told: ``TORCH_INDEX``, or the folder ``TORCH_WHEELS`` served on loopback."""
+    """The index for the build: ``TORCH_INDEX``, or the folder ``TORCH_WHEELS`` served on loopback."""
     wheels = os.environ.get("TORCH_WHEELS", "")
     if not wheels:
         yield os.environ.get("TORCH_INDEX", "")
@@ -253,14 +254,14 @@ def torch_index(work: Path) -> Iterator[str]:
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder without a line per request."""
+    """Serves a folder without a log line per request."""
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002  (the base class names it so)
-        """Say nothing."""
+        """Log nothing."""
 
 
 def copy_sources(target: Path) -> Path:
-    """The files that git knows, as they are in the working tree, in a folder that the test may change."""
+    """A copy of all files that git knows, as they are in the working tree, which the test may change."""
     shutil.rmtree(target, ignore_errors=True)
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, listed.split("\0")):
@@ -271,7 +272,7 @@ def copy_sources(target: Path) -> Path:
 
 
 def main() -> None:
-    """Run every part that is asked for, and print the figures."""
+    """Run the requested parts, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=ROOT / ".image-test", help="folder for the engine and its images")
     parser.add_argument("--quick", action="store_true", help="leave out bad links and alerts, which take ten minutes")

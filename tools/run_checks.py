@@ -1,11 +1,11 @@
-"""Run the parts of ``make check`` or ``make test``, each one also after a failure, and print a summary at the end.
+"""Runs the parts of ``make check`` or ``make test``, all of them even after a failure, and prints a summary at the end.
 
 ::
 
     make check  =  format  lint  types  dockerfile  house
     make test   =  the same, then  unit  and  e2e
 
-A part is a command; its output goes to the terminal as it is. The exit code is 1 if any part failed.
+A part is a command, and its output goes to the terminal unchanged. The exit code is 1 if any part failed.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COULD_NOT_START = 127
-"""What a shell exits with where it finds no such program."""
+"""The exit code of a shell that does not find a program."""
 PARALLEL = "-n logical --maxprocesses 8"
 
 CHECKS = {
@@ -41,7 +41,7 @@ GROUPS = {"check": CHECKS, "test": CHECKS | TESTS}
 
 @dataclass(frozen=True)
 class Outcome:
-    """One part that was run: its name, the exit code of its command, and how long it took."""
+    """The outcome of one part: its name, the exit code of its command, and its duration."""
 
     part: str
     code: int
@@ -49,7 +49,7 @@ class Outcome:
 
 
 def main() -> int:
-    """Run a group of parts; returns 1 if any of them failed."""
+    """Run a group of parts. Returns 1 if any of them failed."""
     parser = argparse.ArgumentParser(description="Run all parts of the checks, and say at the end how each ended.")
     parser.add_argument("group", choices=sorted(GROUPS))
     outcomes = run_all(GROUPS[parser.parse_args().group])
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def run_all(parts: Mapping[str, str]) -> list[Outcome]:
-    """Run the commands one after the other in the project's folder, with the programs of this environment first."""
+    """Run the commands one after the other in the project's folder. Programs of this environment come first."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     return [run(part, command, os.environ | {"PATH": path}) for part, command in parts.items()]
 
@@ -84,7 +84,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
 
 
 def verdict(outcome: Outcome) -> str:
-    """How a part ended, in words."""
+    """The outcome of a part in words."""
     return f"failed (exit {outcome.code})" if outcome.code else "passed"
 
 

@@ -1,12 +1,12 @@
-"""Take the pictures of the dashboard in docs/images from a run of four nodes on this machine, one of which is killed.
+"""Takes the pictures of the dashboard in docs/images, from a run of four nodes on this machine, one of which is killed.
 
 ::
 
-    docs/images/dashboard-laptop.png   a light screen, all four at work
-    docs/images/dashboard-phone.png    a dark one, small
+    docs/images/dashboard-laptop.png   a light screen, with all four nodes at work
+    docs/images/dashboard-phone.png    a small dark screen
     docs/images/dashboard-killed.png   after a node was killed
 
-Takes a few minutes, and needs Chromium.
+This takes a few minutes, and needs Chromium.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from deca_node.lab.rigs.processes import LOOPBACK, LocalNodes, free_ports
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 RUN = dataclasses.replace(demo.RUN, rounds=6, inner_steps=20, sequence_length=64, final_flush_mixes=8)
 RECIPE = dataclasses.replace(demo.RECIPE, steps=10, hidden=64, layers=6)
-"""Hardly trained beforehand, so that there is something to see."""
+"""With little training beforehand, so that the run shows progress."""
 START_SECONDS, VISIT_SECONDS, LOSS_SECONDS = 300.0, 600.0, 120.0
 
 LAPTOP = Window(1280, 1260)
@@ -34,7 +34,7 @@ PATH = "state.status.position.activation"
 
 
 def main() -> None:
-    """Start the nodes, look at one of them, kill another."""
+    """Start the nodes, look at one of them, and kill another."""
     program = chromium()
     if program is None:
         sys.exit("there is no Chromium here")
@@ -68,7 +68,7 @@ async def _look(program: str, url: str, kill: Callable[[], None]) -> None:
 
 
 async def _until_reached(page: Page, url: str) -> None:
-    """A node that still loads its model does not answer yet, and a browser does not ask again."""
+    """Wait for the page. A node that loads its model does not answer yet, and a browser does not retry."""
     async with asyncio.timeout(START_SECONDS):
         while True:
             page.complaints.clear()

@@ -1,12 +1,11 @@
-"""Make ``.venv`` ready: a virtual environment with the pinned packages and this project, editable.
+"""Prepares ``.venv``: a virtual environment with the pinned packages and this project, editable.
 
-Run by every make target with the system's Python. A stamp in ``.venv`` remembers what it was made from,
-so that a second call ends at once; a change of pyproject.toml, constraints.txt, the C files or this file installs
-again.
+Every make target runs it with the system's Python. A stamp in ``.venv`` records what it was made from, so that a second
+call ends at once. A change of pyproject.toml, constraints.txt, a C file or this file installs again.
 
-torch comes first and by itself. On Linux a plain ``pip install torch`` takes the CUDA build with several GB of
-libraries, so the CPU build is asked for by name. Where pip finds none, this script says how large torch's default
-build is and how to choose another, and then installs the default build. It stops there only with ``--torch cpu``.
+torch is installed first and alone. On Linux a plain ``pip install torch`` takes the CUDA build with several GB of
+libraries, so this script requests the CPU build by name. If pip finds none, it says how large torch's default build is
+and how to choose another, and then installs the default build. Only with ``--torch cpu`` it stops there.
 """
 
 import argparse
@@ -39,13 +38,13 @@ STOPPED = f"""{NO_CPU_BUILD} Set-up stops, because TORCH=cpu was given. Choose a
 
 
 def main() -> None:
-    """Check, create, install, stamp."""
+    """Check, create, install, and write the stamp."""
     parser = argparse.ArgumentParser(description="Make .venv ready for deca-node.")
     parser.add_argument(
         "--torch",
         choices=("auto", "cpu", "default"),
         default="auto",
-        help="build of torch; auto takes the CPU build where pip finds one, and torch's default build elsewhere",
+        help="build of torch; auto takes the CPU build if pip finds one, else torch's default build",
     )
     build = parser.parse_args().torch
     check_python()
@@ -59,7 +58,7 @@ def main() -> None:
 
 
 def check_python() -> None:
-    """Refuse a Python that is too old, before it stumbles over something less clear."""
+    """Refuse a Python that is too old, before it fails with a less clear error."""
     if sys.version_info[:2] < PYTHON_MIN:
         found = ".".join(map(str, sys.version_info[:2]))
         needed = ".".join(map(str, PYTHON_MIN))
@@ -70,33 +69,33 @@ def check_python() -> None:
 
 
 def digest() -> str:
-    """SHA-256 of all that decides what is installed."""
+    """SHA-256 of everything that determines what is installed."""
     files = (ROOT / "pyproject.toml", CONSTRAINTS, *COMPILED, Path(__file__))
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def create_venv() -> None:
-    """Create the environment, unless a working one that was made here is already there."""
+    """Create the environment, unless a working one that was made here exists."""
     if VENV_PYTHON.exists() and not made_elsewhere():
         return
     say(f"creating {VENV} with Python {platform.python_version()}")
-    # --clear, because a copied or broken environment points to paths that are gone.
+    # --clear, because a copied or broken environment has paths that no longer exist.
     if subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=False).returncode:
         sys.exit("Python could not create a virtual environment; on Debian and Ubuntu: apt install python3-venv")
 
 
 def made_elsewhere() -> bool:
-    """Whether the environment came here with a copied or renamed project folder."""
+    """Whether the environment came with a copied or renamed project folder."""
     return STAMP.exists() and STAMP.read_text().splitlines()[:1] != [str(ROOT)]
 
 
 def has_cpu_builds() -> bool:
-    """Whether torch comes in a build named +cpu for this platform."""
+    """Whether this platform has builds of torch that are named +cpu."""
     return platform.system() == "Linux" and platform.machine() in {"x86_64", "aarch64"}
 
 
 def install_torch(build: str) -> None:
-    """Install the pinned torch in the build that ``--torch`` names; one that is already there stays, in any build."""
+    """Install the pinned torch in the build that ``--torch`` names. A torch of that version stays, in any build."""
     pinned, present = pinned_torch(), installed_torch()
     if present.split("+")[0] == pinned:
         if present.endswith("+cpu") and build == "default":
@@ -109,13 +108,13 @@ def install_torch(build: str) -> None:
             sys.exit(STOPPED.format(version=pinned))
         say(DEFAULT_INSTEAD.format(version=pinned))
     if not pip_torch(pinned):
-        sys.exit(f"pip could not install torch {pinned}. Its own words are above.")
+        sys.exit(f"pip could not install torch {pinned}. Its output is above.")
 
 
 def pip_torch(version: str) -> bool:
-    """Install one version of torch; whether pip could."""
+    """Install one version of torch. Returns whether pip could."""
     say(f"installing torch {version}")
-    # Without its dependencies: they come with the project's, under the pinned versions.
+    # Without its dependencies, which come with the project's, in the pinned versions.
     return pip("install", "--no-deps", f"torch=={version}") == 0
 
 
@@ -126,26 +125,26 @@ def pinned_torch() -> str:
 
 
 def installed_torch() -> str:
-    """The version of torch in the environment with its build suffix, or nothing; torch itself is not imported."""
+    """The version of torch in the environment with its build suffix, or an empty text. torch itself is not imported."""
     code = "import importlib.metadata as m; print(*(d.version for d in m.distributions(name='torch')))"
     return subprocess.run([VENV_PYTHON, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def install(*arguments: str) -> None:
-    """Install with pip under the pinned versions, or stop."""
-    say("installing deca-node and what it needs")
+    """Install with pip in the pinned versions, or stop."""
+    say("installing deca-node and the packages that it needs")
     if pip("install", "--constraint", str(CONSTRAINTS), *arguments):
-        sys.exit("pip could not install what deca-node needs. Its own words are above.")
+        sys.exit("pip could not install the packages that deca-node needs. Its output is above.")
 
 
 def pip(*arguments: str) -> int:
-    """Run the environment's pip; returns its exit code."""
+    """Run the environment's pip, and return its exit code."""
     command = [str(VENV_PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
     return subprocess.run(command, check=False).returncode
 
 
 def say(sentence: str) -> None:
-    """Tell the person at the terminal what takes so long."""
+    """Print a line for the user."""
     print(f"-- {sentence}", flush=True)
 
 
@@ -153,4 +152,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("\nset-up was interrupted; the next make goes on from here")
+        sys.exit("\nset-up was interrupted; the next make continues from here")

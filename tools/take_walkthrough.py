@@ -1,13 +1,13 @@
-"""Walk through docs/WALKTHROUGH.md as a person would, and take its pictures and its terminal's words.
+"""Follows docs/WALKTHROUGH.md as a person would, and takes its pictures and its terminal output.
 
 ::
 
-    docs/images/walk-moving.png     north's page, all four at work
-    docs/images/walk-killed.png     the same after east was killed
-    docs/images/walk-back.png       east's page after it was brought back
+    docs/images/walk-moving.png     north's page, with all four nodes at work
+    docs/images/walk-killed.png     the same page after east was killed
+    docs/images/walk-back.png       east's page after its restart
     docs/images/walk-complete.png   north's page when the run is complete, on a phone
 
-Takes some minutes, and needs Chromium. What the commands print goes to standard output.
+This takes some minutes, and needs Chromium. The output of the commands goes to standard output.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from deca_node.lab.rigs.processes import LOOPBACK
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 FOLDER = Path("deca-testbed")
 RUN = dataclasses.replace(testbed.RUN, rounds=3)
-"""Shorter than a testbed's own; all else is the same."""
+"""Shorter than the run of a testbed, and otherwise the same."""
 STAGE_SECONDS = 1500.0
 
 LAPTOP, NIGHT = Window(1280, 1010), Window(1280, 1010, dark=True)
@@ -36,7 +36,7 @@ DRAWN = "document.querySelectorAll('.chart .main-svg').length >= 2 && ![...dirty
 
 
 async def main() -> None:
-    """Every stage, in a folder of its own."""
+    """Do every stage, in a new folder."""
     program = chromium()
     if program is None:
         sys.exit("there is no Chromium here")
@@ -55,7 +55,7 @@ async def main() -> None:
 
 
 async def walk(place: str, page: Page, started: list["subprocess.Popen[bytes]"]) -> None:
-    """The stages; ``started`` takes what is to be ended at the end."""
+    """The stages. ``started`` collects the processes that are to be ended."""
     await look(page, "north", LAPTOP, "state.status.position.round >= 2 && state.status.position.step > 6")
     await take(page, "moving")
     tell(place, "status", "--dir", str(FOLDER / "north"))
@@ -85,18 +85,18 @@ async def walk(place: str, page: Page, started: list["subprocess.Popen[bytes]"])
 
 
 def spawn(place: str, *words: str) -> "subprocess.Popen[bytes]":
-    """A command that stays."""
+    """Start a command that keeps running."""
     return subprocess.Popen([sys.executable, "-m", "deca_node", *words], cwd=place, stderr=subprocess.DEVNULL)
 
 
 def tell(place: str, *words: str) -> None:
-    """A command, and what it prints."""
+    """Run a command, and print its output."""
     print(f"\n$ deca-node {' '.join(words)}", flush=True)
     subprocess.run([sys.executable, "-m", "deca_node", *words], cwd=place, check=True)
 
 
 async def look(page: Page, name: str, window: Window, condition: str) -> None:
-    """At a node's page, once it answers and shows what is waited for."""
+    """Open a node's page, and wait until it answers and a condition is true."""
     await page.look(window)
     port = testbed.HTTP_PORT + testbed.NAMES.index(name)
     async with asyncio.timeout(STAGE_SECONDS):
@@ -105,14 +105,14 @@ async def look(page: Page, name: str, window: Window, condition: str) -> None:
             try:
                 await page.until("state.status !== null", 5)
             except BrowserError:
-                continue  # It still loads, and a browser does not ask again.
+                continue  # The node still loads, and a browser does not retry.
             break
     page.complaints.clear()
     await page.until(condition, STAGE_SECONDS)
 
 
 async def take(page: Page, name: str) -> None:
-    """A picture of what is shown."""
+    """Take a picture of the page."""
     await page.until(DRAWN)
     path = IMAGES / f"walk-{name}.png"
     print(f"{path.name}: {path.write_bytes(await page.picture()) / 1000:.0f} kB", flush=True)

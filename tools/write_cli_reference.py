@@ -1,4 +1,4 @@
-"""Write docs/CLI.md from the commands themselves; with --check, only say whether it is up to date."""
+"""Writes docs/CLI.md from the commands; with --check, only says whether the page is up to date."""
 
 import dataclasses
 import inspect
@@ -36,7 +36,7 @@ FACTS = (
     Finding,
     Evaluation,
 )
-"""What stands in JSON documents, each described by its own dataclass."""
+"""The objects in JSON documents, each described by its dataclass."""
 WORDS: Mapping[Any, str] = {
     str: "text",
     int: "whole number",
@@ -47,7 +47,7 @@ WORDS: Mapping[Any, str] = {
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page, or check it; 1 where it is stale."""
+    """Write the page, or check it. Returns 1 if it is stale."""
     page = "\n".join([INTRODUCTION.read_text(encoding="utf-8"), *_verbs(), *_documents()]).rstrip() + "\n"
     if arguments != ["--check"]:
         PAGE.write_text(page, encoding="utf-8")
@@ -106,7 +106,7 @@ def _default(context: click.Context, flag: click.Option) -> str:
 
 
 def _unwrapped(text: str) -> str:
-    """A docstring's paragraphs, a line each."""
+    """The paragraphs of a docstring, one line each."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 

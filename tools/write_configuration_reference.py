@@ -1,4 +1,4 @@
-"""Write docs/CONFIGURATION.md from the settings themselves; with --check, only say whether it is up to date."""
+"""Writes docs/CONFIGURATION.md from the settings; with --check, only says whether the page is up to date."""
 
 import sys
 from pathlib import Path
@@ -81,7 +81,7 @@ network, and the node says so. A host name other than `localhost` does not count
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page, or check it; 1 where it is stale."""
+    """Write the page, or check it. Returns 1 if it is stale."""
     page = TEXT.format(run=table(RunSettings), node=table(NodeSettings))
     if arguments != ["--check"]:
         PAGE.write_text(page, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Write docs/METRICS.md from the metrics themselves; with --check, only say whether it is up to date."""
+"""Writes docs/METRICS.md from the metrics; with --check, only says whether the page is up to date."""
 
 import sys
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def rows() -> Iterator[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page, or check it; 1 where it is stale."""
+    """Write the page, or check it. Returns 1 if it is stale."""
     page = TEXT.format(rows="\n".join(rows()))
     if arguments != ["--check"]:
         PAGE.write_text(page, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Write what is generated for monitoring; with --check, only say whether it is up to date.
+"""Writes the generated files of monitoring; with --check, only says whether they are up to date.
 
 ::
 
@@ -60,7 +60,7 @@ PANELS = (
         "Oldest checkpoint",
         "s",
         (("max(time() - deca_checkpoint_timestamp_seconds)", ""),),
-        "What a restart loses at most.",
+        "The most work that a restart loses.",
         "stat",
         4,
         5,
@@ -71,7 +71,7 @@ PANELS = (
         "Consensus distance",
         "none",
         ((f"deca_consensus_distance{{{NODE}}}", "{{node}}"),),
-        "How far the active block's copies are apart.",
+        "Distance between the copies of the active block.",
     ),
     Panel("Pace", "none", ((f"deca_steps_per_second{{{NODE}}}", "{{node}}"),), "Steps per second."),
     Panel(
@@ -105,7 +105,7 @@ PANELS = (
         "Late neighbours",
         "none",
         ((f"deca_peer_behind_exchanges{{{NODE}}} > 0", "{{peer}} as {{node}} sees it"),),
-        "By how many exchanges.",
+        "Number of exchanges.",
     ),
     Panel(
         "Trouble",
@@ -119,7 +119,7 @@ PANELS = (
 
 
 def dashboard(panels: Sequence[Panel] = PANELS) -> dict[str, Any]:
-    """The dashboard in Grafana's own terms."""
+    """The dashboard as Grafana's JSON."""
     return {
         "uid": "deca-node",
         "title": "deca-node",
@@ -153,7 +153,7 @@ def _node_variable() -> dict[str, Any]:
 
 
 def _placed(panels: Sequence[Panel]) -> list[dict[str, Any]]:
-    """Panels from left to right, in rows as high as their first."""
+    """Panels from left to right, in rows as high as their first panel."""
     placed: list[dict[str, Any]] = []
     x = y = height = 0
     for number, panel in enumerate(panels, start=1):
@@ -186,14 +186,14 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
 
 
 def plain_rules() -> str:
-    """The groups of the PrometheusRule as a file of Prometheus' own."""
+    """The groups of the PrometheusRule as a file for Prometheus."""
     groups = yaml.safe_load(RULE.read_text(encoding="utf-8"))["spec"]
     text: str = yaml.safe_dump(groups, sort_keys=False, width=110, allow_unicode=True)
     return f"# Written by tools/write_monitoring.py from {RULE.relative_to(ROOT)}.\n{text}"
 
 
 def main(arguments: list[str]) -> int:
-    """Write both files, or check them; 1 where one is stale."""
+    """Write both files, or check them. Returns 1 if one is stale."""
     made = {DASHBOARD: json.dumps(dashboard(), indent=2) + "\n", PLAIN_RULES: plain_rules()}
     stale = [path for path, text in made.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if arguments == ["--check"]:

@@ -1,4 +1,4 @@
-"""Write the map of the rooms into docs/ARCHITECTURE.md; with --check, only say whether it is up to date.
+"""Writes the map of the rooms into docs/ARCHITECTURE.md; with --check, only says whether it is up to date.
 
 ::
 
@@ -6,7 +6,7 @@
     the docstring of a room's __init__.py    -> the room's idea, and one line per module
     the contracts of pyproject.toml          -> which rooms may import which
 
-A module that its room does not mention is told by the first sentence of its own docstring. A line for a module that
+A module without a line in its room is described by the first sentence of its own docstring. A line for a module that
 does not exist is an error.
 """
 
@@ -32,7 +32,7 @@ MAP_LINE = re.compile(r"\s*([\w.]+/?)\s{2,}(\S.*)")
 
 
 def main(arguments: list[str]) -> int:
-    """Write the map into the page, or check it; 1 where it is stale."""
+    """Write the map into the page, or check it. Returns 1 if it is stale."""
     text = PAGE.read_text(encoding="utf-8")
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     arrow = next(each for each in contracts if each["id"] == "arrow")
@@ -49,14 +49,14 @@ def main(arguments: list[str]) -> int:
 
 
 def replaced(page: str, part: str, text: str) -> str:
-    """The page with another text between the two marks of a part."""
+    """The page with a new text between the two marks of a part."""
     before, _, rest = page.partition(BEGIN.format(part))
     after = rest.partition(END.format(part))[2]
     return f"{before}{BEGIN.format(part)}\n{text}\n\n{END.format(part)}{after}"
 
 
 def picture(floors: list[Path]) -> str:
-    """The floors one above the other: what each is for, its rooms, its own modules."""
+    """The floors, one above the other: the idea of each, its rooms, and its own modules."""
     edge = f"{'':10}+{'-' * (WIDTH + 2)}+"
     lines = []
     for floor in floors:
@@ -84,7 +84,7 @@ def rooms_of(floor: Path) -> list[Path]:
 
 
 def order(layers: list[str]) -> str:
-    """Which parts of a floor may import which, as one sentence."""
+    """The imports that are allowed between the parts of a floor, as one sentence."""
     if not layers:
         return ""
     steps = [", ".join(f"`{name.strip()}`" for name in layer.split("|")) for layer in layers]
@@ -111,7 +111,7 @@ def summary_of(text: str) -> str:
 
 
 def map_lines(room: Path) -> dict[str, str]:
-    """The lines of a room's docstring that stand for modules, files and rooms in it, as name -> text."""
+    """The lines of a room's docstring that describe modules, files and rooms in it, as name -> text."""
     found = {match[1]: as_markdown(match[2]) for match in matches(docstring(room / "__init__.py"))}
     for name in found:
         place = room / (name if "." in name or name.endswith("/") else f"{name}.py")
@@ -133,12 +133,12 @@ def matches(text: str) -> Iterator[re.Match[str]]:
 
 
 def modules(room: Path) -> set[str]:
-    """Names of the modules that lie in a room."""
+    """Names of the modules of a room."""
     return {path.stem for path in room.glob("*.py") if path.stem != "__init__"}
 
 
 def docstring(file: Path) -> str:
-    """A module's docstring, or nothing."""
+    """A module's docstring, or an empty text."""
     return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
 
 

@@ -1,12 +1,12 @@
-"""Write the pictures of the state machines into docs/ from their tables; with --check, only say whether they are up to
-date.
+"""Writes the pictures of the state machines into docs/ from their tables; with --check, only says whether they are up
+to date.
 
-A line of a picture has the states before, why they change, and the state after::
+A line of a picture has the states before, the reason of the change, and the state after::
 
     CONNECTING, WAITING -- a step is left --> STEPPING
 
-States that change for the same reason into the same state share a line. A page holds a picture between two comments
-that name its machine.
+States that change for the same reason into the same state share a line. A page has a picture between two comments with
+the name of its machine.
 """
 
 import sys
@@ -23,7 +23,7 @@ from deca_node.protocol.node.phases import NODE_PHASES  # noqa: E402
 from deca_node.protocol.visit.phases import EDGE_STATES, VISIT_PHASES  # noqa: E402
 
 Change = tuple[Any, Any, Any]
-"""The state before, why it changes (a member of the machine's enumeration of reasons), the state after."""
+"""The state before, the reason of the change (a member of the machine's enumeration), and the state after."""
 
 TOOL = "tools/write_state_diagrams.py"
 PAGES = {"node": "ARCHITECTURE.md", "visit": "ARCHITECTURE.md", "edge": "ARCHITECTURE.md", "member": "MEMBERSHIP.md"}
@@ -43,7 +43,7 @@ def _by_cause(rows: Mapping[Any, Mapping[Any, Any]]) -> list[Change]:
 
 
 def picture(found: Sequence[Change]) -> str:
-    """One line for each reason and what it leads to, in the order of the reasons."""
+    """One line for each reason and its outcome, in the order of the reasons."""
     every = list(dict.fromkeys(before for before, _, _ in found))
     lines: dict[tuple[str, tuple[Any, ...]], list[Any]] = {}
     for reason in type(found[0][1]):
@@ -60,7 +60,7 @@ def picture(found: Sequence[Change]) -> str:
 
 
 def _states(some: Sequence[Any], every: Sequence[Any]) -> str:
-    """The states by name; or those that are missing, where that is shorter."""
+    """The names of the states, or of those that are missing if that is shorter."""
     named = ", ".join(map(_name, some))
     missing = [state for state in every if state not in some]
     rest = f"(any but {', '.join(map(_name, missing))})" if missing else "(any)"
@@ -72,7 +72,7 @@ def _name(state: Any) -> str:
 
 
 def with_pictures(text: str, machines: Iterable[str]) -> str:
-    """The page with its pictures as they are now. Raises SystemExit where the comments of one are missing."""
+    """The page with its present pictures. Raises SystemExit if the comments of one are missing."""
     found = changes()
     for machine in machines:
         begin, end = f"<!-- {machine}: begin; written by {TOOL} -->\n", f"<!-- {machine}: end -->\n"
@@ -87,7 +87,7 @@ def with_pictures(text: str, machines: Iterable[str]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the pictures, or check them; 1 where one is stale."""
+    """Write the pictures, or check them. Returns 1 if one is stale."""
     stale = []
     for name in dict.fromkeys(PAGES.values()):
         path = ROOT / "docs" / name

@@ -1,4 +1,5 @@
-"""Does joint tuning beat tuning alone, full parameters beat LoRA, and signals pay? Methods x seeds x settings.
+"""Joint tuning against tuning alone, full parameters against LoRA, and the worth of signals: methods x seeds x
+settings.
 
 ::
 
@@ -7,6 +8,6 @@
     tuning   the step size of every method, on other seeds and other text
     tables   lines of JSON -> tables, curves, verdicts
 
-``python -m bench.convergence`` goes on where it was stopped: every cell that is done is a line in
-``bench/results/convergence``, and is not done again.
+``python -m bench.convergence`` continues where it was stopped. Every finished cell is a line in
+``bench/results/convergence`` and does not run again.
 """

@@ -1,7 +1,7 @@
-"""``python -m bench.convergence``: run what is missing, then write tables, curves and verdicts.
+"""``python -m bench.convergence``: runs the missing cells, then writes tables, curves and verdicts.
 
-It can be stopped at any time and goes on where it was; ``--minutes`` stops it by itself. ``--quick`` runs few arms
-with few seeds, at the step sizes that the full sweep found, and says whether they come out in the same order.
+It can be stopped at any time and continues where it was; ``--minutes`` stops it after a time. ``--quick`` runs few arms
+with few seeds, at the step sizes of the full sweep, and says whether their order is the same.
 """
 
 import argparse
@@ -20,7 +20,7 @@ QUICK_TASKS = TASKS[:2]
 
 
 def main() -> int:
-    """From the command line to an exit code: 1 where ``--quick`` finds another order than the full sweep."""
+    """Run the command line, and return an exit code: 1 if ``--quick`` finds another order than the full sweep."""
     arguments = options().parse_args()
     arguments.tasks = arguments.tasks or (QUICK_TASKS if arguments.quick else TASKS)
     if arguments.report:
@@ -35,26 +35,26 @@ def main() -> int:
 
 
 def options() -> argparse.ArgumentParser:
-    """What can be chosen."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.convergence",
         description="Methods x seeds x settings on the same model, data, graph and steps.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, help="what the nodes learn; default all")
-    parser.add_argument("--arms", nargs="+", metavar="ARM", choices=tuple(BY_NAME), help="only these; default all")
-    parser.add_argument("--seeds", type=int, default=5, help="seeds of each arm, at most its own number")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, help="tasks to run; default all")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", choices=tuple(BY_NAME), help="arms to run; default all")
+    parser.add_argument("--seeds", type=int, default=5, help="the most seeds of each arm; its own number is the limit")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no cell after so many minutes")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--quick", action="store_true", help="few arms, two seeds; into build/convergence/quick")
-    parser.add_argument("--report", action="store_true", help="run nothing; write what the lines that are there say")
+    parser.add_argument("--report", action="store_true", help="run nothing; write tables of the existing lines")
     parser.add_argument("--no-report", action="store_true", help="write lines only")
     parser.add_argument("--results", type=Path, help=f"folder of the lines (default {FOLDER.relative_to(ROOT)})")
     return parser
 
 
 def sweep_task(task: str, arguments: argparse.Namespace, deadline: float) -> None:
-    """Run what is missing of one task."""
+    """Run the missing cells of one task."""
     from bench.convergence.cells import Book
     from bench.convergence.corpora import SOURCES
     from bench.convergence.start import start_model
@@ -73,11 +73,11 @@ def sweep_task(task: str, arguments: argparse.Namespace, deadline: float) -> Non
                     sweep.outcome(BY_NAME[name], seed, known[name])
             return
         names = arguments.arms or [arm.name for arm in ARMS]
-        # Three seeds of everything before the fourth of anything.
+        # Three seeds of all arms before the fourth of any.
         for seeds in (range(min(3, arguments.seeds)), range(arguments.seeds)):
             sweep.finish(names, seeds)
     except OutOfTimeError:
-        say(f"{task}: the time is up; the same command goes on from here")
+        say(f"{task}: the time is up; the same command continues from here")
     finally:
         if not arguments.quick:
             found = json.dumps(dict(rates(sweep, ARMS)), indent=1)
@@ -85,19 +85,19 @@ def sweep_task(task: str, arguments: argparse.Namespace, deadline: float) -> Non
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Tables, curves, verdicts."""
+    """Write tables, curves and verdicts."""
     from bench.convergence import tables
 
     return tables.write(folder_of(arguments), arguments.tasks, quick=arguments.quick)
 
 
 def folder_of(arguments: argparse.Namespace) -> Path:
-    """Where the lines are."""
+    """The folder of the lines."""
     return arguments.results or (QUICK_FOLDER if arguments.quick else FOLDER)
 
 
 def say(line: str) -> None:
-    """A line of progress."""
+    """Print a line of progress."""
     print(line, flush=True)
 
 

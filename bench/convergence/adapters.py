@@ -1,14 +1,14 @@
-r"""What the baselines train instead of the weights themselves: low-rank updates and bottleneck adapters.
+r"""Adapters that the baselines train instead of the weights: low-rank updates and bottlenecks.
 
-Each node's trained parameters are one vector, of which the matrices are views; so the same engine,
-codecs and edges serve them as serve a block of full parameters::
+The trained parameters of a node are one vector, of which the matrices are views. So the same engine, codecs and edges
+serve them as serve a block of full parameters::
 
     Dec-LoRA      W + 2 B A per linear layer, B = 0 at first; A and B are averaged separately
     Dec-Adapter   y + U relu(D y) after attention and after the MLP, U = 0 at first; D and U are averaged
-    DeCAF         as LoRA, but what is averaged are the products: sum_j w_ij B_j A_j, cut back to rank r
+    DeCAF         as LoRA, but the products are averaged: sum_j w_ij B_j A_j, cut back to rank r
 
-The last needs no matrix of the layer's size: with the factors stacked, P = [w_i1 B_1 .. w_id B_d] [A_1; ..; A_d],
-QR of both sides leaves an SVD of a matrix as wide as the stack (Saadati et al., DeCAF, 2025).
+DeCAF needs no matrix of the layer's size. With the factors stacked, P = [w_i1 B_1 .. w_id B_d] [A_1; ..; A_d], QR of
+both sides leaves an SVD of a matrix as wide as the stack (Saadati et al., DeCAF, 2025).
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,12 +22,12 @@ from transformers import PreTrainedModel
 from bench.convergence.stack import ADAPTED, Weights
 
 SCALE = 2.0
-"""alpha / r of LoRA, at its customary value."""
+"""alpha / r of LoRA, at its usual value."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One matrix of the vector: elements [start, start + numel), and how it is drawn at first (0: zeros)."""
+    """One matrix of the vector: elements [start, start + numel), and the spread of its first values (0: zeros)."""
 
     name: str
     shape: tuple[int, int]
@@ -44,17 +44,17 @@ class Part:
 
 
 def first_values(parts: Sequence[Part], seed: int) -> Tensor:
-    """Where all nodes begin, [elements]: uniform within each part's spread, drawn from ``seed``."""
+    """The first values of all nodes, [elements]: uniform within each part's spread, drawn from ``seed``."""
     generator = torch.Generator().manual_seed(seed)
     return torch.cat([(2 * torch.rand(prod(p.shape), generator=generator) - 1) * p.spread for p in parts])
 
 
 HEAD = "score.weight"
-"""A classifier's head is new, so that it is trained itself, whatever adapts the rest: its difference to the start."""
+"""The head of a classifier, as a difference to the start. It is new, so it is trained beside any adapter."""
 
 
 def low_rank_parts(model: PreTrainedModel, rank: int) -> tuple[Part, ...]:
-    """A [r, in] and B [out, r] of every linear layer, in this order; then the head, where there is one."""
+    """A [r, in] and B [out, r] of every linear layer, in this order, and then the head, if there is one."""
     shapes = []
     for name, weight in model.named_parameters():
         if name.split(".")[-2] in ADAPTED:
@@ -83,7 +83,7 @@ def with_low_rank(base: Weights, parts: Sequence[Part], flat: Tensor) -> Weights
 
 
 def with_bottlenecks(base: Weights, parts: Sequence[Part], flat: Tensor) -> Weights:
-    """The weights, and every node's adapters beside them."""
+    """The weights, with every node's adapters."""
     weights = _with_head(base, parts, flat)
     return weights | {part.name: part.view(flat) for part in parts if part.name != HEAD}
 
@@ -91,8 +91,8 @@ def with_bottlenecks(base: Weights, parts: Sequence[Part], flat: Tensor) -> Weig
 def mix_products(parts: Sequence[Part], flat: Tensor, W: Tensor) -> Tensor:
     """DeCAF's consensus: each node's factors of the best rank-r approximation of sum_j w_ij B_j A_j.
 
-    ``flat`` [n, elements], ``W`` [n, n] doubly stochastic. The factors share the singular values: B = U sqrt(s),
-    A = sqrt(s) V^T, as after a truncated SVD there is no telling which of them they belong to.
+    ``flat`` [n, elements], ``W`` [n, n] doubly stochastic. The factors share the singular values, B = U sqrt(s) and A =
+    sqrt(s) V^T, since a truncated SVD does not tell to which factor they belong.
     """
     mixed = flat.clone()
     for head in (part for part in parts if part.name == HEAD):
@@ -107,8 +107,8 @@ def mix_products(parts: Sequence[Part], flat: Tensor, W: Tensor) -> Tensor:
 
 
 def truncated(left: Sequence[Tensor], right: Sequence[Tensor], rank: int) -> tuple[Tensor, Tensor]:
-    """B [out, rank] and A [rank, in]: the best rank-``rank`` approximation of sum_j left_j right_j, by QR of the
-    stacked factors and the SVD of what is left between them."""
+    """B [out, rank] and A [rank, in], the best rank-``rank`` approximation of sum_j left_j right_j, by QR of the
+    stacked factors and the SVD of the matrix between them."""
     q_left, r_left = torch.linalg.qr(torch.cat(list(left), dim=1))
     q_right, r_right = torch.linalg.qr(torch.cat(list(right), dim=0).T)
     u, s, vh = torch.linalg.svd(r_left @ r_right.T)

@@ -1,8 +1,8 @@
-"""The arms: every method and setting that is compared, in the order in which they are worth their time.
+"""The arms: every method and setting that is compared, the most important first.
 
-Each has a name, the settings in which it differs from ``runs.COMMON`` (exchange in int8, Erdos-Renyi graph, no
-signal), and a rate from which its tuning begins. An arm that only replaces a part (the codec, the flush) takes the
-step size of the arm it is compared with, since the question is what the replacement does by itself.
+Each arm has a name, the settings in which it differs from ``runs.COMMON`` (exchange in int8, Erdos-Renyi graph, no
+signal), and a rate at which its tuning begins. An arm that replaces only a part (the codec, the flush) takes the step
+size of the arm that it is compared with, since the question is the effect of that part alone.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ PAPER_BETA = {"h_into": "both", "beta1": 0.9, "beta2": 0.99}
 
 @dataclass(frozen=True)
 class Arm:
-    """``like``: the arm whose step size it takes; empty where it has its own. ``seeds``: how many it is run with."""
+    """``like`` is the arm whose step size it takes, or empty if it has its own. ``seeds`` is the number of its runs."""
 
     name: str
     method: str = "deca"
@@ -24,7 +24,7 @@ class Arm:
     seeds: int = 3
     rate: float = 8e-3
     means: str = ""
-    """In words, for the table."""
+    """The description in the table."""
 
 
 def _deca(name: str, settings: Mapping[str, Any], means: str, **more: Any) -> Arm:
@@ -47,7 +47,7 @@ ARMS = (
     ),
     _deca("rms", {"discrepancy": "rms", **PAPER_BETA}, "h = s (x - x+)/gamma, into m and v, beta = (0.9, 0.99)"),
     _deca("trivial", {"discrepancy": "trivial", **PAPER_BETA}, "h in the gradient's place"),
-    Arm("centralized", "centralized", means="one node with everybody's data and batches"),
+    Arm("centralized", "centralized", means="one node with the data and batches of all nodes"),
     _like("none", "everyone", {"topology": "full"}, "none, with W = 11^T/n"),
     # Signals.
     _like("none", "none, v", {"signal": "v"}, "no h, v exchanged per group of 256", seeds=5),
@@ -82,7 +82,7 @@ ARMS = (
     _like("precond", "beta1 = 0.98", {"beta1": 0.98}, "precond, beta1 = 0.98"),
     _deca("precond, both", {"discrepancy": "precond", **PAPER_BETA}, "precond into m and v, beta = (0.9, 0.99)"),
     Arm("decay-only, m", "decay-only", PRECOND, means="h = 0 into m, beta1 = 0.5: precond's decay alone"),
-    # Where consensus is dearer: fewer exchanges, a sparser graph.
+    # Settings in which consensus is harder: fewer exchanges, a sparser graph.
     _like("none", "none, tau = 4", {"mix_every": 4}, "none, exchange at every fourth step"),
     _like("precond", "precond, tau = 4", {"mix_every": 4}, "precond, exchange at every fourth step"),
     _like("none", "none, ring", {"topology": "ring"}, "none, on a ring"),
@@ -90,7 +90,7 @@ ARMS = (
     _like("none", "none, b = 16", {"batch_size": 16}, "none, four times the batch"),
     _like("none, mv", "none, mv, b = 16", {"signal": "mv", "batch_size": 16}, "both moments, four times the batch"),
     _like("none", "none, half flow", {"gamma_c": 0.5}, "none, gamma_c = 0.5"),
-    # How blocks are visited.
+    # Orders and ends of visits.
     _like("none", "none, flush 0", {"flush_mixes": 0}, "none, no mixes at the end of a visit"),
     _like("none", "none, flush 5", {"flush_mixes": 5}, "none, five mixes at the end of a visit"),
     _like("none", "none, backward", {"block_order": "backward"}, "none, blocks from the head down"),
@@ -112,8 +112,8 @@ ARMS = (
         means="DeCAF, rank 12, fp32 every fourth step: the bytes of DECA",
     ),
 )
-"""``R`` and the number of blocks change together, so that every arm takes the same steps."""
+"""``R`` and the number of blocks change together, so that every arm takes the same number of steps."""
 
 BY_NAME = {arm.name: arm for arm in ARMS}
 QUICK = ("none, mv, every 4", "none", "precond", "lora", "isolated")
-"""What ``--quick`` runs."""
+"""The arms of ``--quick``."""

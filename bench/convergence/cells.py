@@ -1,7 +1,7 @@
-"""One cell: a method, a task, a seed and the settings it was run with; what came of it; and the file that keeps both.
+"""One cell: a method, a task, a seed and settings; its outcome; and the file that keeps both.
 
-A cell's key is a hash of everything that decides its outcome but the machine's arithmetic, so that a line in the
-file answers for the cell for ever: a sweep that is stopped goes on, and one that is extended does what is new.
+The key of a cell is a hash of everything that determines its outcome, except for the machine's arithmetic. So a line in
+the file remains valid: a sweep that was stopped continues, and one that is extended runs only new cells.
 """
 
 import dataclasses
@@ -13,23 +13,23 @@ from pathlib import Path
 from typing import Any
 
 RECIPE = 1
-"""Raised when the same cell would come out differently: then every line is of the past, and none is used."""
+"""To be raised when the same cell would give another outcome. Then all lines are obsolete, and none is used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Everything that a run is told. ``settings`` are those of :class:`RunSettings` in which it differs from
-    ``COMMON``, and the method's own (rank, width)."""
+    """The complete input of a run. ``settings`` are those fields of :class:`RunSettings` that differ from ``COMMON``,
+    and the method's own settings (rank, width)."""
 
     task: str
     digest: str
-    """Of the task's text, as this machine has it."""
+    """Hash of the task's text on this machine."""
 
     start: str
-    """Of the start model's parameters."""
+    """Hash of the start model's parameters."""
 
     method: str
-    """How a step is taken: deca, decay-only, isolated, centralized, lora, adapter or decaf."""
+    """The kind of training: deca, decay-only, isolated, centralized, lora, adapter or decaf."""
 
     seed: int
     learning_rate: float
@@ -38,49 +38,49 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """16 hexadecimal digits."""
+        """The key: 16 hexadecimal digits."""
         text = json.dumps([RECIPE, dataclasses.asdict(self)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of it. Losses are means over nodes, each on the text of all domains, in nats per token."""
+    """The outcome of a cell. Losses are means over nodes, each on the text of all domains, in nats per token."""
 
     validation: float
     test: float
     test_by_node: tuple[float, ...]
     mean_model: float
-    """Test loss of the mean of all nodes' models; that of the start model where a method has no such mean."""
+    """Test loss of the mean of all nodes' models, or of the start model if the method has no such mean."""
 
     accuracy: float | None = None
     f1: float | None = None
     curve: tuple[tuple[int, float], ...] = ()
-    """(steps, validation loss on a part of the text) at the start and after every visit."""
+    """(steps, validation loss on a part of the text), at the start and after every visit."""
 
     consensus: tuple[float, ...] = ()
-    """RMS distance to the mean over all trained elements after every visit, before its flush; the last is after the
-    run's final flush."""
+    """RMS distance to the mean over all trained elements after every visit, before its flush. The last value is after
+    the final flush of the run."""
 
     bytes_sent: int = 0
-    """By all nodes together, frames and keyframes."""
+    """Bytes of all nodes together, in updates and keyframes."""
 
     bytes_per_step: float = 0.0
-    """By one node to one neighbour, per step with a gradient; keyframes and the visits' mixes count, the final flush
-    does not."""
+    """Bytes of one node to one neighbour, per step with a gradient. Keyframes and mixes of visits count, the final
+    flush does not."""
 
     state_mib: float = 0.0
-    """Of one node: parameters and all that training keeps beside them, at its largest."""
+    """Memory of one node at its peak: parameters and all state of training."""
 
     cpu_seconds: float = 0.0
     diverged: str = ""
-    """Why the run ended early; the losses are infinite then."""
+    """Why the run ended early. The losses are infinite then."""
 
     extra: dict[str, float] = field(default_factory=dict)
 
 
 class Book:
-    """The cells that are done, in one file of JSON lines."""
+    """The finished cells, in one file of JSON lines."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -90,12 +90,12 @@ class Book:
                 self._remember(json.loads(line))
 
     def get(self, cell: Cell) -> Outcome | None:
-        """What is written down of this cell."""
+        """The recorded outcome of this cell."""
         found = self._outcomes.get(cell.key)
         return found[1] if found else None
 
     def add(self, cell: Cell, outcome: Outcome, date: str) -> None:
-        """Write it down, as one line."""
+        """Record an outcome as one line."""
         entry = {"date": date, "cell": dataclasses.asdict(cell), "outcome": dataclasses.asdict(outcome)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:

@@ -1,9 +1,9 @@
-"""Text that lies on every machine this project is installed on: what its dependencies and Python itself are written in.
+"""Text that exists on every machine with this project: files of its dependencies and of Python.
 
-Each domain is a folder and a pattern. Prose, licences, C++ headers and several kinds of Python have little in common
-but the alphabet, as the notes of different hospitals do; none of it is text that the start model has seen, which is
-made of the modules at the top of the standard library. What a piece is for (train, validation, test) follows from
-the file it is in, so that no file is learnt and asked about; of a domain with few files pieces are told apart.
+Each domain is a folder and a pattern. Prose, licences, C++ headers and several kinds of Python share little but the
+alphabet, like the notes of different hospitals. The start model has seen none of this text, since it was trained on
+the modules at the top of the standard library. The split of a piece (train, validation, test) follows from its file, so
+that no file is in two splits. In a domain with few files the pieces are split instead.
 """
 
 import hashlib
@@ -20,25 +20,25 @@ from deca_node.protocol.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 TURNS = ("train", "test", "train", "validation", "train")
-"""What the files of a domain are for, one after the other."""
+"""The splits of a domain's files, in turn."""
 
 FILES_TO_SPLIT = 20
-"""From so many files on, whole files are held out; below, pieces."""
+"""With at least so many files, whole files are held out, otherwise pieces."""
 
 PIECES_PER_FILE_MAX = 8
-"""So that no file is most of a split."""
+"""A limit, so that no file makes up most of a split."""
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Files of one kind: ``pattern`` under ``folder``, a package's name, or "stdlib" or "site"."""
+    """Files of one kind: ``pattern`` under ``folder``, which is a package's name, "stdlib" or "site"."""
 
     name: str
     folder: str
     pattern: str
 
     def files(self) -> list[Path]:
-        """Sorted by path. Raises DataError where there are none."""
+        """The files, sorted by path. Raises DataError if there are none."""
         root = _folder(self.folder)
         found = sorted(file for file in root.glob(self.pattern) if file.is_file()) if root else []
         if not found:
@@ -58,15 +58,15 @@ LANGUAGE = (
     Domain("stubs", "numpy", "**/*.pyi"),
     Domain("figures", "plotly", "graph_objs/**/*.py"),
 )
-"""What language modelling is about."""
+"""The domains of language modelling."""
 
 SOURCES = LANGUAGE
-"""What classification is about: which of these packages a piece comes from."""
+"""The domains of classification: the packages that a piece may come from."""
 
 
 def pieces(domain: Domain, wanted: Mapping[str, int]) -> dict[str, list[str]]:
-    """Pieces of about 2 kB by split, until each holds the bytes that are ``wanted``, or the domain is used up; the same
-    on every call."""
+    """Pieces of about 2 kB by split, until each has the ``wanted`` bytes or the domain is used up. Equal on every
+    call."""
     files = domain.files()
     whole_files = len(files) >= FILES_TO_SPLIT
     random.Random(f"files of {domain.name}").shuffle(files)
@@ -84,7 +84,7 @@ def pieces(domain: Domain, wanted: Mapping[str, int]) -> dict[str, list[str]]:
 
 
 def digest(texts: Iterator[str]) -> str:
-    """What tells one machine's text from another's, 16 hexadecimal digits."""
+    """A hash that tells one machine's text from another's, 16 hexadecimal digits."""
     sha = hashlib.sha256()
     for text in texts:
         sha.update(text.encode() + b"\0")

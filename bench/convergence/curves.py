@@ -1,4 +1,4 @@
-"""Loss over steps as a small SVG, with no library: lines, two axes, a legend."""
+"""Loss over steps as a small SVG, without a library: lines, two axes, a legend."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,7 +9,7 @@ Line = Sequence[tuple[float, float]]
 
 
 def svg(lines: Mapping[str, Line], x_title: str, y_title: str, y_max: float) -> str:
-    """The lines by name, in their order; what lies above ``y_max`` is cut off."""
+    """The lines by name, in their order. Values above ``y_max`` are cut off."""
     xs = [x for line in lines.values() for x, _ in line]
     ys = [min(y, y_max) for line in lines.values() for _, y in line]
     low, high = min(ys), max(ys)

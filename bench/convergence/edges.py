@@ -1,6 +1,6 @@
-"""The nodes of one activation and the edges between them, in one process: what the wire does, without a wire.
+"""The nodes of one activation and the edges between them, in one process without a wire.
 
-Frames are made, counted and handed over as they would be sent; the engine cannot tell the difference.
+Frames are made, counted and handed over as they would be sent. The engine cannot tell the difference.
 """
 
 from collections.abc import Sequence
@@ -17,28 +17,28 @@ from deca_node.protocol.agreed.weights import metropolis
 
 
 class Vectors(nn.Module):
-    """What one node trains now, as the engine wants it: parameters p0, p1, ... of a module, in this order."""
+    """The parameters that one node trains now, in the form of the engine: p0, p1, ... of a module, in this order."""
 
     def __init__(self, vectors: Sequence[Tensor]) -> None:
-        """``vectors`` are float32; the module has copies."""
+        """``vectors`` are float32. The module has copies of them."""
         super().__init__()
         self._vectors = nn.ParameterList(v.clone() for v in vectors)
 
     @property
     def block(self) -> Block:
-        """All of it, as one block."""
+        """All parameters as one block."""
         return Block("vectors", tuple(n for n, _ in self.named_parameters()), sum(p.numel() for p in self.parameters()))
 
     def values(self) -> Tensor:
-        """One after the other, [elements]."""
+        """All parameters, one after the other, [elements]."""
         return torch.cat([p.detach() for p in self.parameters()])
 
 
 class Edges:
-    """All nodes' engines for one activation, with an edge wherever the graph has one."""
+    """All nodes' engines for one activation, and the edges of the graph."""
 
     def __init__(self, names: Sequence[str], engines: Sequence[BlockEngine], graph: Graph) -> None:
-        """Write keyframes and open the edges, neighbours in the order of their names."""
+        """Write keyframes and open the edges, with neighbours in the order of their names."""
         self._near = {name: sorted(graph[name]) for name in names}
         self._engines = dict(zip(names, engines, strict=True))
         self.bytes_sent = 0
@@ -51,7 +51,7 @@ class Edges:
             self.bytes_sent += degree * keyframes[name].numel()
 
     def mix(self, *, fold: bool, exchange: bool = True, signal: bool = False) -> None:
-        """One mix on every node; without an ``exchange`` nothing flows, and h is folded all the same."""
+        """One mix on every node. Without ``exchange`` nothing flows, but h is folded."""
         frames = {name: self._frame(name, signal) for name in self._engines} if exchange else {}
         for name, engine in self._engines.items():
             near = self._near[name] if exchange else []
@@ -76,7 +76,7 @@ class Edges:
 
 
 def state_bytes(engine: BlockEngine) -> int:
-    """What the engine keeps now beside the parameters: gradient, moments, x^ and a difference per neighbour."""
+    """Bytes that the engine keeps beside the parameters: gradient, moments, x^ and a difference per neighbour."""
     kept = [engine.flat.grad, *(engine.moments or ())]
     if engine.public is not None:
         kept += [engine.public.x_hat, *(edge.e for edge in engine.public.edges.values())]

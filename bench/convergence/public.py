@@ -1,13 +1,14 @@
-"""The paper's own data sets, where the user has them: turned into records and dealt to nodes, one file per node.
+"""The paper's own data sets, if the user has them: turned into records and dealt to nodes, one file per node.
 
 ::
 
     python -m bench.convergence.public ag_news --source ./ag_news --nodes 8 --out ./dealt
 
-``--source`` is a folder that ``datasets`` saved (``save_to_disk``), the name of a set that it has in its cache or may
-fetch, or one file of JSON lines, a JSON list, or CSV with a header. Only the first two need the package ``datasets``.
-Labels are dealt in shares from Dirichlet(alpha), as in the paper; a set without labels evenly. What comes out is what
-``deca-node start --data`` takes, with ``task = classification`` and the labels that are printed, or ``causal-lm``.
+``--source`` is a folder that ``datasets`` has saved (``save_to_disk``), the name of a set that it has in its cache or
+may fetch, or one file: JSON lines, a JSON list, or CSV with a header. Only the first two need the package ``datasets``.
+The shares of the nodes in each label are drawn from Dirichlet(alpha), as in the paper. A set without labels is dealt
+evenly. The results are files for ``deca-node start --data``, with ``task = classification`` and the printed labels, or
+with ``causal-lm``.
 """
 
 import argparse
@@ -31,7 +32,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class PublicSet:
-    """One set: the record of a row, its labels in the order of their numbers, and the name that ``datasets`` knows."""
+    """One set: the record of a row, its labels in the order of their numbers, and its name in ``datasets``."""
 
     record: Callable[[Row], Record | None]
     labels: tuple[str, ...]
@@ -44,7 +45,7 @@ def _ag_news(row: Row) -> Record:
 
 
 def _mnli(row: Row) -> Record | None:
-    """Pairs whose annotators did not agree have the label -1, and are left out."""
+    """Pairs whose annotators did not agree have the label -1 and are left out."""
     if int(row["label"]) < 0:
         return None
     return {"text": row["premise"], "text_pair": row["hypothesis"], "label": int(row["label"])}
@@ -64,7 +65,7 @@ NWGI_LABELS = {
     "moderately positive": "positive",
     "strong positive": "positive",
 }
-"""Seven shades in the set; as three, what is mild counts as neutral, which is how FinGPT reads them."""
+"""The set has seven labels. Of the three used here, neutral includes the mild ones, as in FinGPT."""
 
 
 def _nwgi(row: Row) -> Record:
@@ -81,7 +82,7 @@ SETS = {
 
 
 def records(name: str, source: str) -> Iterator[Record]:
-    """The set's records. Raises DataError where the source cannot be read, or a row is not of this set."""
+    """The set's records. Raises DataError if the source cannot be read or a row does not fit the set."""
     chosen = SETS[name]
     for number, row in enumerate(rows(source, chosen.split), start=1):
         try:
@@ -100,13 +101,13 @@ def records(name: str, source: str) -> Iterator[Record]:
 
 
 def rows(source: str, split: str) -> Iterable[Row]:
-    """Rows by column name, wherever they are."""
+    """The rows by column name, from any source."""
     path = Path(source)
     if path.is_file():
         return _FILES.get(path.suffix, _json_lines)(path)
     datasets = _datasets()
     found = datasets.load_from_disk(source) if path.is_dir() else datasets.load_dataset(source)
-    # A saved set is one split or a dictionary of them.
+    # A saved set is one split or a dictionary of splits.
     if not isinstance(found, Mapping):
         return found
     if split not in found:
@@ -115,7 +116,7 @@ def rows(source: str, split: str) -> Iterable[Row]:
 
 
 def deal(found: Sequence[Record], labels: Sequence[str], nodes: int, alpha: float, seed: int) -> list[list[Record]]:
-    """Each node's records: those of a label in shares drawn from Dirichlet(``alpha``); without labels evenly."""
+    """Each node's records, in shares drawn from Dirichlet(``alpha``) for each label, or evenly without labels."""
     rng = np.random.default_rng([seed, nodes])
     hands: list[list[Record]] = [[] for _ in range(nodes)]
     for label in labels or [None]:
@@ -129,7 +130,7 @@ def deal(found: Sequence[Record], labels: Sequence[str], nodes: int, alpha: floa
 
 
 def write(hands: Sequence[Sequence[Record]], out: Path) -> None:
-    """One file of JSON lines per node."""
+    """Write one file of JSON lines per node."""
     out.mkdir(parents=True, exist_ok=True)
     for number, hand in enumerate(hands):
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in hand)
@@ -137,10 +138,10 @@ def write(hands: Sequence[Sequence[Record]], out: Path) -> None:
 
 
 def main() -> int:
-    """Deal one set; returns an exit code."""
+    """Deal one set, and return an exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.convergence.public", description=__doc__.split("\n")[0])
     parser.add_argument("name", choices=tuple(SETS))
-    parser.add_argument("--source", help="folder, file or name; by default the name that datasets knows")
+    parser.add_argument("--source", help="folder, file or name (default: the name in datasets)")
     parser.add_argument("--nodes", type=int, default=8)
     parser.add_argument("--alpha", type=float, default=0.25, help="of the Dirichlet distribution")
     parser.add_argument("--seed", type=int, default=0)
@@ -166,7 +167,7 @@ def _datasets() -> Any:
     except ImportError:
         raise DataError(
             "saved or named data sets need the package datasets: pip install -c constraints.txt '.[sets]'; a file of "
-            "JSON lines, JSON or CSV needs nothing"
+            "JSON lines, JSON or CSV needs no package"
         ) from None
 
 

@@ -1,7 +1,7 @@
-"""One cell, from the start model to its losses: all nodes in step, in one process, through the node's own numerics.
+"""One cell, from the start model to its losses: all nodes in step, in one process, with the node's own numerics.
 
-A run goes through the schedule as the nodes do. The gradients of all nodes are computed as one batch
-(:mod:`bench.convergence.stack`); everything after that, from the half step to the fold, is each node's own
+A run goes through the schedule as nodes do. The gradients of all nodes are computed as one batch
+(:mod:`bench.convergence.stack`). All else, from the half step to the fold, is done by each node's own
 :class:`BlockEngine`.
 """
 
@@ -43,7 +43,7 @@ from deca_node.protocol.agreed.weights import matrix
 from deca_node.protocol.errors import TrainerError
 
 ALPHA = 0.25
-"""Of the Dirichlet distribution, as in the paper."""
+"""Alpha of the Dirichlet distribution, as in the paper."""
 
 COMMON = {
     "rounds": 2,
@@ -68,24 +68,24 @@ COMMON = {
     "exchange": "lockstep",
     "mix_every": 1,
     "flush_mixes": 2,
-    "final_flush_mixes": 12,  # what the graph asks for, some 80, would be most of the bytes of so short a run
+    "final_flush_mixes": 12,  # the graph asks for some 80, which would be most of the bytes of so short a run
     "robust": "none",
 }
-"""What the cells' runs have where an arm says nothing else. All of it is written down, so that lines of JSON stay
-true when the node's defaults change."""
+"""Settings of all cells, which arms may replace. All of them are listed here, so that lines of JSON stay valid when the
+defaults of nodes change."""
 
 OWN = ("rank", "width", "consensus_every")
-"""Settings that are the baselines' and no run's."""
+"""Settings of the baselines, which are not settings of a run."""
 
 CURVE_SEQUENCES = 32
 EVALUATED_AT_ONCE = 32
 
 Weighing = Callable[[Tensor], Weights]
-"""All weights from what is trained now, [n, elements]."""
+"""Makes all weights from the trained vector, [n, elements]."""
 
 
 class Run:
-    """The state of one run: data, graph, models, and what has been noted so far."""
+    """The state of one run: data, graph, models, and all records so far."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Run:
         held: Sequence[Sequences],
         start: PreTrainedModel,
     ) -> None:
-        """``held`` are the nodes' sequences; ``own`` are the baselines' settings, which are no run's."""
+        """``held`` are the nodes' sequences. ``own`` are the settings of the baselines."""
         self.method, self.settings, self.own, self.start = method, settings, own, start
         self.shape = Shape.of(start.config)
         self.central = method == "centralized"
@@ -104,20 +104,20 @@ class Run:
         self.graph: Graph = dict.fromkeys(self.names, frozenset()) if self.alone else graph(self.names, settings)
         self._batches = [Batches(s, settings.batch_size, settings.seed * 1000 + i) for i, s in enumerate(held)]
         self.watched: Sequences | None = None
-        """What the curve is the loss of."""
+        """The sequences whose loss the curve shows."""
 
         self.curve: list[tuple[int, float]] = []
         self.consensus: list[float] = []
         self.bytes_sent = 0
         self.bytes_of_steps = 0
-        """Without those of the final flush."""
+        """The bytes without those of the final flush."""
 
         self.state_bytes = 0
         self.steps = 0
 
     @classmethod
     def of(cls, cell: Cell, task: Task, start: PreTrainedModel) -> Self:
-        """As a cell asks for it."""
+        """The run of a cell."""
         own = {name: value for name, value in cell.settings if name in OWN}
         given = COMMON | {name: value for name, value in cell.settings if name not in OWN}
         length = task.test.tokens // len(task.test)
@@ -128,7 +128,8 @@ class Run:
         return made
 
     def batch(self) -> Batch:
-        """One step's batch of every node, [n, b, L]; centralized, that of all nodes together, [1, n b, L]."""
+        """The batches of one step, [n, b, L]. With one centralized node, the batches of all nodes together, [1, n b,
+        L]."""
         drawn = [batches.next() for batches in self._batches]
         ids, labels = (torch.stack([getattr(b, part) for b in drawn]) for part in ("input_ids", "labels"))
         if self.central:
@@ -136,7 +137,7 @@ class Run:
         return Batch(ids, labels)
 
     def step(self, engines: Sequence[BlockEngine], weigh: Weighing, gamma: float) -> None:
-        """The half step of every node: one pass for all gradients, then each engine takes its own."""
+        """The half step of every node: one pass for all gradients, of which each engine takes its own."""
         flat = torch.stack([engine.flat.master for engine in engines]).requires_grad_()
         batch = self.batch()
         found = losses(logits(self.shape, weigh(flat), batch.input_ids), batch.labels)
@@ -146,13 +147,13 @@ class Run:
         self.steps += 1
 
     def note(self, engines: Sequence[BlockEngine]) -> None:
-        """The consensus distance and the state's size, before the engines let go."""
+        """Record the consensus distance and the size of the state, before the engines are freed."""
         x = torch.stack([engine.flat.master for engine in engines])
         self.consensus.append(float((x - x.mean(0)).pow(2).mean().sqrt()))
         self.state_bytes = max(self.state_bytes, *(state_bytes(engine) for engine in engines))
 
     def note_curve(self, weights: Weights) -> None:
-        """A point of the curve."""
+        """Record a point of the curve."""
         if self.watched is not None:
             loss = evaluate(self.shape, weights, self.watched)[0].mean()
             self.curve.append((self.steps, float(loss)))
@@ -165,7 +166,7 @@ class Run:
 
 
 def run(cell: Cell, task: Task, start: PreTrainedModel) -> Outcome:
-    """Run one cell. One that diverges has infinite losses, and says where."""
+    """Run one cell. If it diverges, its losses are infinite and it names the step."""
     began = time.process_time()
     state = Run.of(cell, task, start)
     try:
@@ -178,7 +179,7 @@ def run(cell: Cell, task: Task, start: PreTrainedModel) -> Outcome:
 
 
 def outcome(run: Run, task: Task, weights: Weights, elements: float) -> Outcome:
-    """Everything that is measured at the end; ``elements`` are those that a frame is about, on average."""
+    """All final measurements. ``elements`` is the mean number of elements per frame."""
     test, answers = evaluate(run.shape, weights, task.test, task.labels)
     mean = {name: w.mean(0, keepdim=True) for name, w in weights.items()}
     scores = [shares(counted) for counted in tables_of(task, answers)]
@@ -200,7 +201,7 @@ def outcome(run: Run, task: Task, weights: Weights, elements: float) -> Outcome:
 
 
 def tables_of(task: Task, answers: Tensor) -> list[Tensor]:
-    """Each node's counts of test sequences, [true label, said label]; none where the task has no labels."""
+    """Each node's counts of test sequences, [true label, predicted label]. None if the task has no labels."""
     classes = len(task.labels)
     if not classes:
         return []
@@ -210,8 +211,8 @@ def tables_of(task: Task, answers: Tensor) -> list[Tensor]:
 
 
 def evaluate(shape: Shape, weights: Weights, sequences: Sequences, labels: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
-    """Each node's mean loss over the sequences, [n], and which of ``labels`` it finds likeliest as the last token of
-    each, [n, N]."""
+    """Each node's mean loss over the sequences, [n], and the most likely of ``labels`` as the last token of each,
+    [n, N]."""
     n = len(next(iter(weights.values())))
     total, answers = torch.zeros(n), []
     for rows in np.array_split(np.arange(len(sequences)), -(-len(sequences) // EVALUATED_AT_ONCE)):
@@ -228,7 +229,7 @@ def evaluate(shape: Shape, weights: Weights, sequences: Sequences, labels: Seque
 
 
 def run_blocks(run: Run) -> tuple[Weights, float]:
-    """DECA and everything that differs from it in a setting or in the graph: block by block, then the final flush."""
+    """DECA and all methods that differ from it in a setting or in the graph: block by block, then the final flush."""
     settings = run.settings
     blocks = partition(run.start, settings.block_layers)
     schedule = Schedule(settings, len(blocks), settings.final_flush_mixes)
@@ -261,8 +262,8 @@ def run_blocks(run: Run) -> tuple[Weights, float]:
 
 
 def activated(run: Run, block: Block, weights: Weights) -> tuple[list[Vectors], list[BlockEngine]]:
-    """Every node's part of the block and an engine for it. Elements do not see each other, so the block is one vector
-    to the engine, which is five times faster; only ``rms`` tells its parameters apart."""
+    """Every node's part of the block, and an engine for it. Elements do not affect each other, so the block is one
+    vector, which makes the engine five times faster. Only ``rms`` depends on the parameters' boundaries."""
     settings, hyper = run.settings, deca.Hyper.of(run.settings)
     if run.method == "decay-only":
         hyper = dataclasses.replace(hyper, discrepancy="decay-only")
@@ -281,7 +282,7 @@ def activated(run: Run, block: Block, weights: Weights) -> tuple[list[Vectors], 
 
 
 def run_adapters(run: Run) -> tuple[Weights, float]:
-    """Low-rank updates or bottlenecks: one vector, trained through the whole run, mixed at every step; and DeCAF."""
+    """Low-rank updates or bottlenecks: one vector, trained through the whole run and mixed at every step; and DeCAF."""
     settings, start = run.settings, run.start
     bottled = run.method == "adapter"
     parts = bottleneck_parts(start, run.own["width"]) if bottled else low_rank_parts(start, run.own["rank"])
@@ -325,7 +326,7 @@ def run_adapters(run: Run) -> tuple[Weights, float]:
 
 
 def _decaf(run: Run, engines: Sequence[BlockEngine], mixed: Tensor) -> None:
-    """Every node has sent its factors in float32, and takes what came of them."""
+    """Every node sends its factors in float32, and takes the averaged ones."""
     with torch.no_grad():
         for engine, vector in zip(engines, mixed, strict=True):
             engine.flat.master.copy_(vector)
@@ -342,17 +343,17 @@ METHODS: dict[str, Callable[[Run], tuple[Weights, float]]] = {
 
 
 def expanded(model: PreTrainedModel, nodes: int) -> Weights:
-    """The model's parameters as every node has them at first, [n, *shape]."""
+    """The model's parameters, as every node has them at first, [n, *shape]."""
     return {name: p.detach().expand(nodes, *p.shape) for name, p in model.named_parameters()}
 
 
 def with_block(weights: Weights, layout: Sequence[Span], flat: Tensor) -> Weights:
-    """The weights, and those of one block as views of ``flat``."""
+    """The weights. Those of one block are views of ``flat``."""
     active = {s.name: flat[:, s.start : s.stop].view_as(weights[s.name]) for s in layout}
     return {**weights, **active}
 
 
 def distance(weights: Weights) -> float:
-    """RMS over all parameters and nodes of the distance to the mean."""
+    """RMS distance to the mean, over all parameters and nodes."""
     squares = [(w - w.mean(0)).pow(2) for w in weights.values()]
     return float(torch.cat([s.reshape(-1) for s in squares]).mean().sqrt())

@@ -1,8 +1,9 @@
-"""n copies of one small Llama as one: every weight has a leading axis for the nodes, every product is a batch of n.
+"""n copies of one small Llama as one model: every weight has a leading axis for the nodes, every product is a batch of
+n.
 
-The nodes of an arm differ in their weights and in their data, not in their architecture, so that one pass serves
-them all; on two cores it is the calls that cost, not the arithmetic. What a node does with its gradient is not done
-here: that is :class:`BlockEngine`'s. ``tests/bench/test_convergence.py`` holds this against transformers' Llama.
+The nodes of an arm differ in their weights and data, not in their architecture, so one pass serves all of them. On two
+cores the calls are the cost, not the arithmetic. The later part of a step is :class:`BlockEngine`'s.
+``tests/bench/test_convergence.py`` compares this model with transformers' Llama.
 """
 
 from collections.abc import Mapping
@@ -19,11 +20,11 @@ Weights = Mapping[str, Tensor]
 """Parameters by their names in transformers' Llama, float32 [n, *shape]."""
 
 ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The linear layers that low-rank updates are added to."""
+"""The linear layers that get low-rank updates."""
 
 
 class Shape(NamedTuple):
-    """What of a Llama's config the passes need."""
+    """The fields of a Llama's config that the passes need."""
 
     layers: int
     heads: int
@@ -34,7 +35,7 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, config: LlamaConfig) -> "Shape":
-        """From a config without rope scaling and without biases, as the start model's is."""
+        """From a config without rope scaling and without biases, like that of the start model."""
         theta = getattr(config, "rope_theta", None) or config.rope_parameters["rope_theta"]
         head_dim = config.hidden_size // config.num_attention_heads
         sizes = (config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads, head_dim)
@@ -44,8 +45,8 @@ class Shape(NamedTuple):
 def logits(shape: Shape, weights: Weights, ids: Tensor) -> Tensor:
     """Next-token logits, [n, b, L, V], of ``ids`` (int64 [n, b, L]) under each node's own weights.
 
-    A classifier reads all but the last, which is the class and stands where the next token would: [n, b, 2, classes],
-    the first of the two being about it.
+    A classifier reads all tokens but the last, which is the class. It gives [n, b, 2, classes], and the first of the
+    two predicts the class.
     """
     score = weights.get("score.weight")
     if score is not None:
@@ -56,7 +57,7 @@ def logits(shape: Shape, weights: Weights, ids: Tensor) -> Tensor:
 
 
 def hidden(shape: Shape, weights: Weights, ids: Tensor) -> Tensor:
-    """What the last norm gives, [n, b, L, d]."""
+    """The output of the last norm, [n, b, L, d]."""
     x = _embedded(weights["model.embed_tokens.weight"], ids)
     cos, sin = _rotations(shape, ids.shape[-1])
     for layer in range(shape.layers):
@@ -71,7 +72,7 @@ def hidden(shape: Shape, weights: Weights, ids: Tensor) -> Tensor:
 
 
 def losses(found: Tensor, labels: Tensor) -> Tensor:
-    """Mean negative log-likelihood of each node's labels, [n]; ``found`` [n, b, l, V] is about the last l - 1 of
+    """Mean negative log-likelihood of each node's labels, [n]. ``found`` [n, b, l, V] predicts the last l - 1 of
     ``labels`` (int64 [n, b, L])."""
     n, vocabulary = len(found), found.shape[-1]
     targets = labels[..., 1 - found.shape[-2] :].reshape(-1)
@@ -134,6 +135,6 @@ def _norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 
 def _adapted(weights: Weights, name: str, y: Tensor) -> Tensor:
-    """y, and a bottleneck adapter's answer to it where there is one: y + U relu(D y)."""
+    """y + U relu(D y) if there is a bottleneck adapter, else y."""
     down = weights.get(f"{name}.adapter_down")
     return y if down is None else y + linear(F.relu(linear(y, down)), weights[f"{name}.adapter_up"])

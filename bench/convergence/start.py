@@ -1,7 +1,7 @@
-"""What every cell starts from: a small Llama that has read the modules at the top of the standard library.
+"""The start model of every cell: a small Llama trained on the modules at the top of the standard library.
 
-None of the tasks' text is among them, so that what follows is fine-tuning. The recipe is seeded, and its product
-cached; one thread, since sums of floats depend on how they are split.
+No text of the tasks is among them, so that the cells fine-tune. The recipe is seeded and its model is cached. It uses
+one thread, since sums of floats depend on the number of threads.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ RECIPE = Recipe(
 
 
 class Start(NamedTuple):
-    """The model, frozen; its tokenizer; the first digits of the hash of its parameters."""
+    """The model, frozen; its tokenizer; and the first digits of the hash of its parameters."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -41,8 +41,8 @@ class Start(NamedTuple):
 
 
 def start_model(folder: Path = FOLDER, recipe: Recipe = RECIPE, labels: Sequence[str] = ()) -> Start:
-    """Make it, or take it from the cache: one to four minutes the first time. With ``labels`` it is a classifier, with
-    the head that a node would draw for it."""
+    """Make the model, or load it from the cache. The first time takes one to four minutes. With ``labels`` it is a
+    classifier, with the head that a node would draw for it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     make_toy_model(folder, recipe, _show)
     head = Head(tuple(labels), seed=0) if labels else None
@@ -51,7 +51,7 @@ def start_model(folder: Path = FOLDER, recipe: Recipe = RECIPE, labels: Sequence
 
 
 def threads(count: int) -> None:
-    """Torch's threads, for what follows."""
+    """Set torch's threads for all that follows."""
     torch.set_num_threads(count)
 
 

@@ -1,7 +1,7 @@
-"""From lines of JSON to what was found: each arm's outcomes by seed, and differences of arms seed by seed.
+"""Results from lines of JSON: each arm's outcomes by seed, and differences between arms seed by seed.
 
-A seed decides the graph, who holds which text, and the order of the batches, all of it alike for every arm. So two
-arms are compared seed by seed: much of what differs between seeds is the same for both and drops out.
+A seed determines the graph, the nodes' texts and the order of the batches, in the same way for every arm. So two arms
+are compared seed by seed: most of the difference between seeds is common to both and cancels.
 """
 
 import math
@@ -15,11 +15,11 @@ from bench.convergence.cells import Book, Cell, Outcome
 from bench.convergence.sweep import TUNING_SEED, best_on_grid
 
 BEYOND = 2.0
-"""A difference is beyond the spread where its mean is so many of its own standard errors and no seed contradicts."""
+"""A difference is beyond the spread if its mean is so many standard errors and no seed contradicts it."""
 
 
 class Spread(NamedTuple):
-    """Mean and sample standard deviation over seeds; the deviation of a single one is not known, and NaN."""
+    """Mean and sample standard deviation over seeds. With a single seed the deviation is unknown, and NaN."""
 
     mean: float
     deviation: float
@@ -27,7 +27,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Of at least one value."""
+        """The spread of at least one value."""
         return cls(mean(values), stdev(values) if len(values) > 1 else math.nan, len(values))
 
     def __str__(self) -> str:
@@ -36,11 +36,11 @@ class Spread(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """One arm less another, seed by seed."""
+    """One arm minus another, seed by seed."""
 
     by_seed: tuple[float, ...]
     share: float
-    """The mean difference as a share of the other's mean."""
+    """The mean difference as a share of the other arm's mean."""
 
     @property
     def spread(self) -> Spread:
@@ -48,7 +48,7 @@ class Difference(NamedTuple):
 
     @property
     def clear(self) -> bool:
-        """Whether it is beyond the spread over seeds."""
+        """Whether the difference is beyond the spread over seeds."""
         same_sign = all(d > 0 for d in self.by_seed) or all(d < 0 for d in self.by_seed)
         spread = self.spread
         return (
@@ -68,15 +68,15 @@ class Results:
     cells: int
 
     def has(self, *names: str) -> bool:
-        """Whether there is anything of all these arms."""
+        """Whether all these arms have outcomes."""
         return all(self.by_arm.get(name) for name in names)
 
     def spread(self, name: str, of: Callable[[Outcome], float]) -> Spread:
-        """Of one figure over the seeds of an arm."""
+        """The spread of one figure over the seeds of an arm."""
         return Spread.of([of(outcome) for outcome in self.by_arm[name].values()])
 
     def difference(self, name: str, other: str, of: Callable[[Outcome], float] = lambda o: o.test) -> Difference:
-        """``name`` less ``other`` over the seeds that both have; there must be one."""
+        """``name`` minus ``other``, over the seeds of both. There must be at least one."""
         ours, theirs = self.by_arm[name], self.by_arm[other]
         seeds = sorted(set(ours) & set(theirs))
         differences = tuple(of(ours[s]) - of(theirs[s]) for s in seeds)
@@ -84,9 +84,9 @@ class Results:
 
 
 def summarize(task: str, book: Book, rates: Mapping[str, float] | None = None) -> Results | None:
-    """What the book says of the task, on the text that most of its lines are about; None where it is empty.
+    """The book's results of the task, on the text that most of its lines have. None if there are no lines.
 
-    ``rates`` are the arms' step sizes, where tuning was done elsewhere.
+    ``rates`` are the arms' step sizes, if tuning was done elsewhere.
     """
     lines = [line for line in book if line[0].task == task]
     if not lines:
@@ -109,17 +109,17 @@ Identity = tuple[object, ...]
 
 
 def facts(arm: Arm) -> Identity:
-    """What tells an arm's cells from others'."""
+    """The fields that tell an arm's cells from those of others."""
     return arm.method, tuple(sorted(arm.settings.items()))
 
 
 def identity(cell: Cell) -> Identity:
-    """The same of a cell, with its seed and step size."""
+    """The same fields of a cell, with its seed and step size."""
     return cell.method, cell.settings, cell.seed, cell.learning_rate
 
 
 def tuned(arm: Arm, outcomes: Mapping[Identity, Outcome]) -> float | None:
-    """The step size that tuning found, None where it is not done."""
+    """The step size that tuning found, or None if tuning is not finished."""
     if arm.like:
         return tuned(BY_NAME[arm.like], outcomes)
     try:

@@ -1,8 +1,8 @@
-"""Which cells there are, which is next, and how the step size of every arm is found.
+"""The cells of a task, which of them is next, and how the step size of every arm is found.
 
-Tuning walks a grid of factor 2, up and down from where the arm begins, until the best rate has a worse one on either
-side: the grid has no edge that a best could lie on. It uses seeds of its own, hence other graphs and other hands in
-which the text lies, and the validation split; what tables show is the test split at the seeds 0, 1, 2, ...
+Tuning walks a grid of factor 2, up and down from where the arm begins, until both neighbours of the best rate are
+worse. So the best rate is never at an edge of the grid. Tuning uses its own seeds, hence other graphs and other
+distributions of the text, and the validation split. The tables show the test split at the seeds 0, 1, 2, ...
 """
 
 import time
@@ -19,7 +19,7 @@ from bench.convergence.tasks import Task
 
 TUNING_SEED = 100
 FACTOR_MAX = 8
-"""Steps of factor 2 that tuning goes from where it began, at most."""
+"""The most steps of factor 2 from the first rate."""
 
 Say = Callable[[str], None]
 
@@ -34,7 +34,7 @@ class Sweep:
     book: Book
     say: Say
     deadline: float = float("inf")
-    """In the seconds of :func:`time.monotonic`; no cell begins after it."""
+    """On the clock of :func:`time.monotonic`. No cell begins later."""
 
     def cell(self, arm: Arm, seed: int, rate: float) -> Cell:
         """The cell of an arm at a seed and a step size."""
@@ -49,7 +49,7 @@ class Sweep:
         )
 
     def outcome(self, arm: Arm, seed: int, rate: float) -> Outcome:
-        """What came of it: as written down, or run now. Raises OutOfTimeError where it would be run too late."""
+        """The outcome: from its line, or from a run now. Raises OutOfTimeError if it is too late to run."""
         cell = self.cell(arm, seed, rate)
         found = self.book.get(cell)
         if found is not None:
@@ -71,7 +71,7 @@ class Sweep:
         return best_on_grid(arm.rate, lambda rate: self.outcome(arm, TUNING_SEED, rate).validation)
 
     def finish(self, arms: Sequence[str], seeds: Sequence[int]) -> None:
-        """Run what is missing of these arms, one after the other; an arm's own count of seeds bounds it."""
+        """Run the missing cells of these arms one after the other. An arm's own number of seeds is the limit."""
         for arm in (BY_NAME[name] for name in arms):
             rate = self.rate(arm)
             for seed in seeds:
@@ -80,7 +80,7 @@ class Sweep:
 
 
 class OutOfTimeError(Exception):
-    """The time that was given is up; what is done is written down."""
+    """The time is over. All finished cells are recorded."""
 
 
 def best_on_grid(first: float, loss: Callable[[float], float]) -> float:
@@ -102,7 +102,7 @@ def best_on_grid(first: float, loss: Callable[[float], float]) -> float:
 
 
 def rates(sweep: Sweep, arms: Sequence[Arm]) -> Iterator[tuple[str, float]]:
-    """The step size of every arm that was tuned to the end."""
+    """The step sizes of all arms whose tuning is finished."""
     without_time = Sweep(sweep.task, sweep.start, sweep.start_hash, sweep.book, sweep.say, deadline=-1.0)
     for arm in arms:
         try:

@@ -19,11 +19,11 @@ IMAGES = ROOT / "docs" / "images"
 BEGIN, END = "<!-- bench.convergence: begin -->", "<!-- bench.convergence: end -->"
 REFERENCE = "none"
 SHOWN = ("isolated", "none", "precond", "none, v", "none, mv, every 4", "none, mv", "lora", "centralized")
-"""In the figure."""
+"""The arms in the figure."""
 
 
 def write(folder: Path, tasks: Sequence[str], *, quick: bool) -> int:
-    """Write the page's part and the figures, or print the quick run's comparison; returns the exit code."""
+    """Write the page's part and the figures, or print the comparison of the quick run. Returns the exit code."""
     if quick:
         return max(compare(task, folder) for task in tasks)
     found = [results for task in tasks if (results := summarize(task, Book(folder / f"{task}.jsonl")))]
@@ -55,7 +55,7 @@ def section(results: Results) -> Iterator[str]:
 
 
 def table(results: Results) -> Iterator[str]:
-    """One row per arm that has been run."""
+    """One row per arm with outcomes."""
     scored = any(o.accuracy is not None for seeds in results.by_arm.values() for o in seeds.values())
     score = ["accuracy", "F1"] if scored else []
     heads = ["arm", "what", "rate", "seeds", "test loss", f"less `{REFERENCE}`, by seed", *score]
@@ -93,12 +93,13 @@ def figure(results: Results) -> str:
 
 
 def mean_curve(outcomes: Sequence[Outcome]) -> Line:
-    """The mean of curves that have their points at the same steps."""
+    """The mean of curves whose points are at the same steps."""
     return [(points[0][0], mean(y for _, y in points)) for points in zip(*(o.curve for o in outcomes), strict=True)]
 
 
 def compare(task: str, folder: Path) -> int:
-    """Print the quick run's order and the full sweep's; 1 where they differ in what the full sweep is sure of."""
+    """Print the orders of the quick run and of the full sweep. Returns 1 if they differ in a certain result of the
+    sweep."""
     rates = json.loads((FULL / f"{task}-rates.json").read_text(encoding="utf-8"))
     ours, full = summarize(task, Book(folder / f"{task}.jsonl"), rates), summarize(task, Book(FULL / f"{task}.jsonl"))
     assert ours is not None and full is not None, "there are lines of both"
@@ -109,9 +110,9 @@ def compare(task: str, folder: Path) -> int:
     for better, worse in combinations(QUICK, 2):
         there = full.difference(better, worse)
         if there.clear and there.spread.mean * ours.difference(better, worse).spread.mean < 0:
-            print(f"{task}: {better} and {worse} are in another order than in the full sweep")
+            print(f"{task}: {better} and {worse} are in a different order than in the full sweep")
             wrong = 1
-    print(f"{task}: " + ("the order differs" if wrong else "the same order, in all that the full sweep is sure of"))
+    print(f"{task}: " + ("the order differs" if wrong else "the same order in all certain results of the full sweep"))
     return wrong
 
 

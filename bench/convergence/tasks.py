@@ -1,9 +1,9 @@
-"""What the nodes learn: sequences of each domain, and who of the nodes holds which.
+"""The tasks: sequences of each domain, and their distribution over the nodes.
 
 ``language``: the next token, in eight domains. ``sources``: a piece ends with a question and, as its last token, a
-letter that names the domain it comes from; only the letter is in the loss, and accuracy and F1 are those of the most
-likely letter. ``heads``: the same with a classifier's head in the question's place; the last number of a sequence is
-the class then. For all, each domain (or class) is dealt out in shares drawn from Dirichlet(0.25), the paper's label
+letter for the domain that it comes from. Only the letter is in the loss, and accuracy and F1 are those of the most
+likely letter. ``heads``: the same with a classifier's head instead of the question; the last number of a sequence is
+the class. In all tasks the nodes' shares in each domain (or class) are drawn from Dirichlet(0.25), the paper's label
 skew.
 """
 
@@ -19,16 +19,16 @@ from deca_node.numerics.data.sequences import Sequences, permutation
 QUESTION = "\n# "
 LETTERS = "ABCDEFGH"
 BYTES_PER_TOKEN_MAX = 4
-"""More than the start model's tokens are long in any domain; how much text is read follows from it."""
+"""More bytes than a token of the start model has in any domain. The amount of text to read follows from it."""
 
 SEQUENCES_MIN = 8
-"""A node's least; shares that leave one less are drawn again."""
+"""The least number of sequences of a node. Shares that give a node fewer are drawn again."""
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """``train`` by domain; ``validation`` and ``test`` over all domains in equal parts; ``labels``: the letters'
-    tokens, where the task is classification."""
+    """``train`` by domain; ``validation`` and ``test`` over all domains in equal parts; ``labels``: the tokens of the
+    letters, if the task is classification."""
 
     name: str
     domains: tuple[str, ...]
@@ -53,7 +53,7 @@ TASKS = {"language": LANGUAGE, "sources": SOURCES, "heads": SOURCES}
 
 
 def load(name: str, tokenizer: PreTrainedTokenizerFast, sizes: Sizes) -> Task:
-    """Read and cut the text of one task; the same text and tokenizer give the same sequences."""
+    """Read and cut the text of one task. The same text and tokenizer give the same sequences."""
     wanted = dict(zip(SPLITS, (sizes.train, sizes.validation, sizes.test), strict=True))
     domains = TASKS[name]
     nbytes = {split: BYTES_PER_TOKEN_MAX * sizes.length * count for split, count in wanted.items()}
@@ -77,7 +77,8 @@ def load(name: str, tokenizer: PreTrainedTokenizerFast, sizes: Sizes) -> Task:
 
 
 def dealt(task: Task, nodes: int, alpha: float, seed: int) -> list[Sequences]:
-    """Each node's sequences: domain by domain, in shares drawn from Dirichlet(``alpha``), until all have enough."""
+    """Each node's sequences: domain by domain, in shares drawn from Dirichlet(``alpha``), until all nodes have
+    enough."""
     rng = np.random.default_rng([seed, nodes])
     for _ in range(1000):
         held: list[list[Sequences]] = [[] for _ in range(nodes)]
@@ -92,7 +93,7 @@ def dealt(task: Task, nodes: int, alpha: float, seed: int) -> list[Sequences]:
 
 
 def single_token(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
-    """The token that ``text`` is."""
+    """The single token of ``text``."""
     ids = tokenizer.encode(text)
     assert len(ids) == 1, f"{text!r} is {len(ids)} tokens"
     return int(ids[0])
@@ -101,8 +102,8 @@ def single_token(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
 def _sequences(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, length: int, count: int, tail: Sequence[int]
 ) -> Sequences:
-    """``count`` sequences of ``length`` tokens. With a tail, each is of one piece and ends with it, and the tail's last
-    token is what is learnt; without, pieces follow one another, an end of text between them."""
+    """``count`` sequences of ``length`` tokens. With a tail, each is of one piece and ends with the tail, whose last
+    token is in the loss. Without a tail, pieces follow one another, with an end of text between them."""
     room = length - len(tail)
     lines = [tokenizer.encode(text) for text in texts]
     if not tail:

@@ -1,4 +1,4 @@
-"""Each comparison in one sentence, made of the numbers in the table and of nothing else."""
+"""Each comparison in one sentence, computed from the numbers in the table only."""
 
 from collections.abc import Iterator
 
@@ -6,10 +6,10 @@ from bench.convergence.cells import Outcome
 from bench.convergence.summary import Results
 
 DEFAULT = "none, mv, every 4"
-"""The arm whose settings are the node's defaults."""
+"""The arm with the node's default settings."""
 
 CODEC_SHARE_MAX = 0.005
-"""What a coarse exchange may cost of the loss."""
+"""The largest loss that a coarse exchange may cost."""
 
 COMPARISONS = (
     ("Joint tuning against tuning alone", DEFAULT, "isolated"),
@@ -59,7 +59,7 @@ CODECS = (
 
 
 def verdicts(results: Results) -> Iterator[str]:
-    """One sentence for each comparison of which both arms have cells."""
+    """One sentence for each comparison whose two arms have cells."""
     for topic, ours, theirs in COMPARISONS:
         if results.has(ours, theirs):
             yield f"{topic}: {sentence(results, ours, theirs)}"
@@ -73,7 +73,7 @@ def verdicts(results: Results) -> Iterator[str]:
 
 
 def sentence(results: Results, ours: str, theirs: str) -> str:
-    """Which arm is better, by how much, and whether that is beyond the spread."""
+    """The better arm, the difference, and whether it is beyond the spread."""
     difference = results.difference(ours, theirs)
     spread = difference.spread
     share, seeds = f"{100 * abs(difference.share):.1f} %", f"{spread.count} seeds"

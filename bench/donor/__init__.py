@@ -1,1 +1,1 @@
-"""What it costs a node to give block versions to late ones."""
+"""The cost for a node of giving block versions to late nodes."""

@@ -1,8 +1,8 @@
-"""``python -m bench.donor``: how fast block versions get from donors to late nodes, and what that does to the donors.
+"""``python -m bench.donor``: how fast late nodes get block versions from donors, and the effect on the donors.
 
-Donors are processes of their own on loopback; the late nodes share this one. Per row: how long until every late
-node had everything, and how late the donors' event loop was meanwhile (the worst donor's figures). A donor that
-serves nobody for as long is the row to compare with; 200 Mbit/s is the default limit, 0 is none.
+Donors are child processes on loopback; the late nodes share this process. Each row shows the time until every late node
+had everything, and the delays of the donors' event loops meanwhile (those of the worst donor). The row to compare with
+is a donor that serves no node for as long. 200 Mbit/s is the default limit, and 0 is no limit.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def write_donor(path: Path, nbytes: int, seed: int) -> None:
-    """A node's folder with one checkpoint; all donors serve the same one, read-only."""
+    """A node's folder with one checkpoint. All donors serve the same folder, read-only."""
     rng = random.Random(seed)
     blocks = {}
     for index in range(BLOCKS):
@@ -68,14 +68,14 @@ def write_donor(path: Path, nbytes: int, seed: int) -> None:
 
 
 def store(path: Path, name: str, data: bytes) -> m.StoredFile:
-    """A file with its sum."""
+    """Write a file and its sum."""
     (path / name).parent.mkdir(parents=True, exist_ok=True)
     (path / name).write_bytes(data)
     return m.StoredFile(name, len(data), hashlib.sha256(data).hexdigest())
 
 
 async def measure(folder: Path, donors: int, late: int, mbit: int, nbytes: int) -> Row:
-    """One row."""
+    """Measure one row."""
     command = [sys.executable, "-m", "bench.donor.party", str(folder / "donor"), str(mbit)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
     parties = [subprocess.Popen(command, **pipes) for _ in range(donors)]  # noqa: ASYNC220
@@ -103,7 +103,7 @@ async def measure(folder: Path, donors: int, late: int, mbit: int, nbytes: int) 
 
 
 async def fetch(directory: Path, donors: dict[str, Address], nbytes: int) -> "Counter[str]":
-    """One late node gets everything."""
+    """Fetch everything as one late node."""
     fetcher = Fetcher(directory, Endpoint(Address("127.0.0.1", 0)).channel, lambda sentence, level="info": None)
     expected = {f"layers.{index}": nbytes for index in range(BLOCKS)}
     fetched = await fetcher.fetch(donors, 0, {}, RUN, expected)

@@ -1,7 +1,7 @@
-"""``python -m bench.donor.party DIRECTORY MBIT``: one donor in a process of its own, until its input ends.
+"""``python -m bench.donor.party DIRECTORY MBIT``: one donor in its own process, until its input ends.
 
-It prints its port at once, and in the end how late its event loop was, in milliseconds: a heartbeat is due every
-few milliseconds, and whatever holds the loop up makes it late.
+It prints its port at once, and at the end the delays of its event loop in milliseconds. A heartbeat is due every few
+milliseconds, and any work that blocks the loop delays it.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ BEAT_SECONDS = 0.005
 
 
 async def main() -> None:
-    """Give until the parent closes the pipe."""
+    """Serve until the parent closes the pipe."""
     directory, mbit = Path(sys.argv[1]), float(sys.argv[2])
     manifest = newest_manifest(directory)
     assert manifest is not None, f"{directory} holds no checkpoint"
@@ -39,7 +39,7 @@ async def main() -> None:
 
 
 async def heartbeats(ended: "asyncio.Future[str]") -> list[float]:
-    """By how many seconds each beat was late."""
+    """Seconds by which each heartbeat was late."""
     late = []
     loop = asyncio.get_running_loop()
     while not ended.done():

@@ -1,1 +1,1 @@
-"""How long it takes two nodes to hand each other a block, beside what they could use instead."""
+"""The time in which two nodes send each other a block, compared with the alternatives."""

@@ -1,13 +1,13 @@
-"""``python -m bench.exchange``: two nodes hand each other 256 MiB of float32 numbers, in many ways.
+"""``python -m bench.exchange``: two nodes send each other 256 MiB of float32 numbers, in many ways.
 
-Raw TCP is the yardstick. Beside it stand what people would otherwise use (gloo, hivemind, p2pfl, Flower, each
-through its own public calls and from its own environment) and this project's transport with three codecs. Every
-contestant gets the same numbers; the time runs from numbers in memory to the neighbour's numbers in memory, so
-whatever it does to them on the way counts. How exact they are when they arrive is measured as well.
+Raw TCP is the reference. It is compared with the usual alternatives (gloo, hivemind, p2pfl, Flower, each through its
+own public calls and from its own environment) and with this project's transport with three codecs. Every contestant
+gets the same numbers. The time runs from numbers in memory to the neighbour's numbers in memory, so all processing on
+the way counts. The error of the numbers that arrive is measured as well.
 
-Every turn starts fresh processes for each contestant, one after the other, and warms them up with a checked
-exchange. Ratios are taken within a turn before the median is, so that a machine that slows down for a while
-slows down both sides of a ratio.
+Every turn starts new processes for each contestant, one after the other, and warms them up with a checked exchange.
+Ratios are taken within a turn before the median, so that a machine that slows down for a while slows down both sides of
+a ratio.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     names = [each.name for each in CONTESTANTS]
-    options.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help="who takes part")
+    options.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help="contestants")
     options.add_argument("--mib", type=int, default=256, help=f"float32 numbers per node, in MiB; times {ARRAY_MIB}")
     options.add_argument("--nodes", type=int, nargs="+", default=[2, 4], help="two nodes, or a ring of more")
     options.add_argument("--repeats", type=int, default=3, help="turns")
@@ -75,14 +75,14 @@ def parse() -> argparse.Namespace:
     if arguments.quick:
         arguments.mib, arguments.nodes, arguments.repeats = 16, [2], 1
     if arguments.mib < ARRAY_MIB or arguments.mib % ARRAY_MIB:
-        options.error(f"--mib {arguments.mib} is no multiple of {ARRAY_MIB}")
+        options.error(f"--mib {arguments.mib} is not a multiple of {ARRAY_MIB}")
     if min(arguments.nodes) < 2:
-        options.error("an exchange takes two nodes at least")
+        options.error("an exchange needs at least two nodes")
     return arguments
 
 
 def environments(chosen: tuple[Contestant, ...], cache: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Interpreters by contestant, and why there is none."""
+    """Interpreters by contestant, and the reason if there is none."""
     pythons: dict[str, Path] = {}
     failures: dict[str, str] = {}
     with Console(stderr=True).status("") as status:
@@ -98,7 +98,8 @@ def environments(chosen: tuple[Contestant, ...], cache: Path) -> tuple[dict[str,
 def compare(
     chosen: tuple[Contestant, ...], nodes: int, pythons: dict[str, Path], arguments: argparse.Namespace
 ) -> tuple[dict[str, Outcomes], dict[str, str]]:
-    """What everybody did in each turn, and why somebody did not. Who failed once is not asked again."""
+    """The figures or the failure of every contestant in each turn. A contestant that failed once is not started
+    again."""
     outcomes: dict[str, Outcomes] = {each.name: [] for each in chosen}
     failures: dict[str, str] = {}
     elements = arguments.mib * MIB // 4
@@ -119,7 +120,7 @@ def compare(
 
 
 def summary(each: Contestant, nodes: int, outcomes: dict[str, Outcomes], failures: dict[str, str], mib: int) -> Row:
-    """Medians over all exchanges, and the ratio to raw TCP taken turn by turn."""
+    """Medians over all exchanges. The ratio to raw TCP is taken turn by turn."""
     row: Row = {"contestant": each.name, "label": each.label, "nodes": nodes}
     if each.name in failures:
         return row | {"failure": failures[each.name]}
@@ -148,7 +149,7 @@ def seconds(outcome: Performance) -> float:
 
 
 def links(nodes: int) -> int:
-    """How often a content is sent on a ring: to every neighbour of every node."""
+    """The number of times that a content is sent on a ring: to every neighbour of every node."""
     return 2 if nodes == 2 else 2 * nodes
 
 
@@ -158,7 +159,7 @@ def show(rows: list[Row], arguments: argparse.Namespace) -> None:
         title=f"An exchange of {arguments.mib} MiB of float32 numbers between all neighbours",
         caption="x TCP: speed as a share of raw TCP's in the same turn. n: nodes. wire: MiB that crossed loopback. "
         "CPU s: per GB of float32 numbers delivered, all processes. peak: resident MiB per node. "
-        "error: RMS of what is wrong with what arrived, relative.",
+        "error: relative RMS error of the numbers that arrived.",
     )
     for heading in ("n", "", "seconds", "x TCP", "wire", "CPU s", "peak", "error"):
         table.add_column(heading, justify="left" if heading == "" else "right", no_wrap=True)

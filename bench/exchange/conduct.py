@@ -1,4 +1,4 @@
-"""Start the parties of one contestant, lead them through a few exchanges, and end them."""
+"""Starts the parties of one contestant, leads them through a few exchanges, and ends them."""
 
 import json
 import os
@@ -28,13 +28,13 @@ Answer = dict[str, Any]
 
 
 class PartyFailedError(Exception):
-    """A contestant did not get through; the last words of one of its parties."""
+    """A contestant failed. The message has the end of one party's log."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way to exchange. ``environment`` is "" for our own; ``one_process``: it starts its nodes by itself.
-    ``mutual_tls``: its nodes have certificates, and show them."""
+    """One way to exchange. ``environment`` is "" for our own. ``one_process``: it starts its nodes by itself.
+    ``mutual_tls``: its nodes have certificates and show them."""
 
     name: str
     label: str
@@ -48,7 +48,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One exchange: from the first party that began to the last that ended."""
+    """One exchange, from the begin of the first party to the end of the last."""
 
     seconds: float
     usage: Usage
@@ -56,7 +56,7 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Performance:
-    """What a contestant did in one start of its processes."""
+    """The figures of a contestant in one start of its processes."""
 
     exchanges: tuple[Exchange, ...]
     error: float
@@ -79,7 +79,7 @@ def measure(contestant: Contestant, python: Path, contents: Sequence[str], eleme
 
 
 def make_jobs(folder: Path, contents: Sequence[str], elements: int, contestant: Contestant) -> list[Job]:
-    """A job per node; a node's neighbours are those beside it on the ring."""
+    """A job per node. A node's neighbours are those beside it on the ring."""
     count = len(contents)
     peers = tuple(("127.0.0.1", port) for port in free_ports(2 * count))
     if contestant.mutual_tls:
@@ -123,7 +123,7 @@ class Parties:
                     stdout=log,
                     stderr=log,
                 )
-                # Before it has threads; they and its children inherit it.
+                # Set before this process has threads, so that they and its children inherit it.
                 os.sched_setaffinity(process.pid, cores)
                 self._processes.append(process)
         self._meter = Meter(process.pid for process in self._processes)
@@ -142,13 +142,13 @@ class Parties:
             self._facts |= answer["ready"]
 
     def perform(self, count: int) -> Performance:
-        """A first exchange to warm up, which is also checked, and ``count`` that are measured."""
+        """A first exchange to warm up, which is also checked, and then ``count`` measured exchanges."""
         self._exchange()
         error = max(answer["error"] for answer in self._all("check"))
         return Performance(tuple(self._exchange() for _ in range(count)), error, self._facts)
 
     def end(self) -> None:
-        """Close the connections; whatever has not ended by itself soon after is ended."""
+        """Close the connections. Processes that do not end by themselves soon are killed."""
         started = self._meter.processes()
         for connection in self._connections:
             connection.close()
@@ -172,7 +172,7 @@ class Parties:
         return self._answers()
 
     def _answers(self) -> list[Answer]:
-        """A line from every party. One that ended, or is too late, ends it for all."""
+        """Read a line from every party. If one has ended or is too late, all fail."""
         lines = dict.fromkeys(self._connections, b"")
         with selectors.DefaultSelector() as selector:
             for connection in self._connections:
@@ -197,14 +197,14 @@ class Parties:
 
 
 def environment_of(nodes: int, folder: Path) -> dict[str, str]:
-    """No more threads than a node has cores, and threads that wait sleep."""
+    """No more threads than a node has cores, and waiting threads that sleep."""
     threads = str(max(1, (psutil.cpu_count(logical=False) or 1) // nodes))
     settings = {"PYTHONPATH": str(ROOT), "HOME": str(folder), "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     return os.environ | settings | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on."""
+    """Ports of the loopback interface at which no process listens."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

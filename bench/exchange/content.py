@@ -1,7 +1,7 @@
-"""What is exchanged: a file of float32 numbers per party, the same bytes for every contestant.
+"""The contents of an exchange: a file of float32 numbers per party, the same bytes for every contestant.
 
-The numbers are normal, of the size of updates (1e-4). Libraries that send models get them as arrays of 4 MiB,
-as a model's weights would be.
+The numbers are normal, of the size of updates (1e-4). Libraries that send models get them as arrays of 4 MiB, like the
+weights of a model.
 """
 
 import functools
@@ -18,7 +18,7 @@ MAGNITUDE = 1e-4
 
 
 def write_contents(folder: Path, parties: int, elements: int, seed: int) -> tuple[str, ...]:
-    """A file per party; returns their paths."""
+    """Write a file per party, and return the paths."""
     paths = []
     for party in range(parties):
         rng = np.random.default_rng((seed, party))
@@ -43,7 +43,7 @@ def arrays(flat: Floats) -> list[Floats]:
 def error(arrived: list[Floats], paths: list[str]) -> float:
     """RMS(arrived - sent) / RMS(sent), where sent is the mean of the contents of ``paths``."""
     sent = [np.memmap(path, np.float32, "r").reshape(-1, ARRAY_ELEMENTS) for path in paths]
-    assert sum(array.size for array in arrived) == sent[0].size, "something is missing"
+    assert sum(array.size for array in arrived) == sent[0].size, "numbers are missing"
     off = total = 0.0
     for index, array in enumerate(piece for whole in arrived for piece in whole.reshape(-1, ARRAY_ELEMENTS)):
         parts = (content[index].astype(np.float64) for content in sent)

@@ -1,7 +1,7 @@
-"""Environments of their own for the libraries we are compared with, made when they are first needed.
+"""Virtual environments for the libraries in the comparison, made at their first use.
 
-What they require does not go together, neither among themselves nor with this project. A library that cannot
-be installed is one line in the results, not the end of the measurement.
+Their requirements conflict with each other and with this project's. A library that cannot be installed is one line in
+the results and does not end the measurement.
 """
 
 import hashlib
@@ -17,35 +17,35 @@ INSTALL_SECONDS_MAX = 1800
 
 
 class CouldNotInstallError(Exception):
-    """Why a library is not part of a comparison."""
+    """The reason why a library is not part of a comparison."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A name, and what pip is asked for: each group by itself, in this order."""
+    """A name, and the requirements for pip, group by group in this order."""
 
     name: str
     groups: tuple[tuple[str, ...], ...]
 
 
-# torch comes before what depends on it, so that pip keeps the build that is chosen here.
+# torch comes before the packages that depend on it, so that pip keeps the build that is chosen here.
 TORCH = ("torch==2.13.0",)
 
 ENVIRONMENTS = {
     environment.name: environment
     for environment in (
-        # hivemind makes integers of arrays with one element, which numpy 2.4 refuses.
+        # hivemind converts arrays with one element to integers, which numpy 2.4 refuses.
         Environment("hivemind", (TORCH, ("hivemind>=1.1,<1.2", "numpy<2.4"))),
-        # p2pfl allows newer versions of these two than its own requirements go together with.
+        # p2pfl allows newer versions of these two than its other requirements do.
         Environment("p2pfl", (("p2pfl[dp]>=0.4,<0.5", "pyarrow<20", "huggingface_hub<1"),)),
-        # A range, so that pip can take the newest whose own requirements it can meet.
+        # A range, so that pip can take the newest version whose requirements it can meet.
         Environment("flwr", (("flwr>=1.40,<1.43", "numpy"),)),
     )
 }
 
 
 def python_of(name: str, cache: Path) -> Path:
-    """The interpreter of an environment below ``cache``, made if need be. Raises CouldNotInstallError."""
+    """The interpreter of an environment below ``cache``, which is made if necessary. Raises CouldNotInstallError."""
     if not name:
         return Path(sys.executable)
     environment = ENVIRONMENTS[name]
@@ -56,7 +56,7 @@ def python_of(name: str, cache: Path) -> Path:
     if python.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return python
     cache.mkdir(parents=True, exist_ok=True)
-    # As the caches of other tools do: nothing below is ever committed.
+    # As in the caches of other tools: nothing below is ever committed.
     (cache / ".gitignore").write_text("*\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     _run([sys.executable, "-m", "venv", str(folder)])
@@ -76,7 +76,7 @@ def _run(command: list[str]) -> None:
 
 
 def _reason(complaint: str) -> str:
-    """The last error that pip names, without addresses and long lists: it goes into the results."""
+    """The last error that pip names, without addresses and long lists, for the results."""
     lines = [line.strip() for line in complaint.splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith("error")] or lines or ["no reason given"]
     return re.sub(r"\S+://\S+", "(address)", errors[-1])[:200]

@@ -1,7 +1,7 @@
-"""What an exchange takes of the machine: processor time, memory and bytes on the wire.
+"""The resources that an exchange uses: processor time, memory and bytes on the wire.
 
-Measured from outside, in the same way for everybody: a library may start processes of its own, and threads that
-no Python call sees. All processes below the ones that were started count.
+They are measured from outside and in the same way for all contestants, since a library may start processes, and threads
+that no Python call sees. All descendants of the started processes count.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ LOOPBACK = Path("/sys/class/net/lo/statistics/tx_bytes")
 
 @dataclass(frozen=True)
 class Usage:
-    """Of one exchange, over all parties. ``wire_bytes`` counts TCP's headers and whatever else the machine said
-    to itself meanwhile; None where the system does not tell. Memory shared by processes counts for each."""
+    """The resources of one exchange, over all parties. ``wire_bytes`` includes TCP's headers and all other traffic of
+    the machine with itself meanwhile; None if the system does not tell. Shared memory counts in each process."""
 
     cpu_seconds: float
     peak_bytes: int
@@ -26,27 +26,27 @@ class Usage:
 
 
 class Meter:
-    """Reads the counters of processes and of what they started, before and after."""
+    """Reads the counters of processes and their descendants, before and after."""
 
     def __init__(self, pids: Iterable[int]) -> None:
         self._roots = [psutil.Process(pid) for pid in pids]
 
     def start(self) -> None:
-        """Begin an exchange: peaks begin at what is held now."""
+        """Begin an exchange. Peaks restart at the present memory."""
         for process in self._tree():
             _reset_peak(process.pid)
         self._wire = _wire_bytes()
         self._cpu = self._cpu_seconds()
 
     def stop(self) -> Usage:
-        """End of the exchange."""
+        """End the exchange."""
         cpu = self._cpu_seconds() - self._cpu
         wire = _wire_bytes()
         peak = sum(_peak_bytes(process) for process in self._tree())
         return Usage(cpu, peak, None if wire is None or self._wire is None else wire - self._wire)
 
     def processes(self) -> list[psutil.Process]:
-        """All that are alive now, leaves first."""
+        """All processes that are alive now, leaves first."""
         return self._tree()[::-1]
 
     def _tree(self) -> list[psutil.Process]:
@@ -61,7 +61,7 @@ class Meter:
 
 
 def _cpu_seconds(process: psutil.Process) -> float:
-    """What a process and those of its children that have ended used."""
+    """The resources that a process and its ended children have used."""
     with contextlib.suppress(psutil.Error):
         times = process.cpu_times()
         of_children = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)

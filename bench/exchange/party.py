@@ -1,13 +1,13 @@
-"""The child's side of a measurement: it does as it is told, and times nothing but the exchange.
+"""The child's side of a measurement. It follows commands, and times only the exchange.
 
-Parties run in interpreters of different environments, so this module needs nothing but the standard library.
-The parent leads all of them through the same words, one JSON line each way over a Unix socket::
+Parties run in interpreters of different environments, so this module needs only the standard library. The parent leads
+all parties through the same commands, one JSON line each way over a Unix socket::
 
     parent                              party
               <- {"ready": {facts}}
-    prepare   -> ... <- {}              everything that a user would not wait for again
+    prepare   -> ... <- {}              all that a user would wait for only once
     exchange  -> ... <- {"began", "ended"}
-    check     -> ... <- {"error"}       how far what arrived is from what was sent
+    check     -> ... <- {"error"}       the error of the numbers that arrived
 
 ``began`` and ``ended`` are CLOCK_MONOTONIC, which all processes of one machine share.
 """
@@ -24,8 +24,8 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Job:
-    """What a party is told at its start. ``peers`` has an address (host, port) per party, ``contents`` a file;
-    ``certificates`` is a folder of :mod:`bench.exchange.trust`, or empty."""
+    """The job of a party. ``peers`` has an address (host, port) per party, ``contents`` a file. ``certificates`` is a
+    folder of :mod:`bench.exchange.trust`, or empty."""
 
     socket: str
     party: int
@@ -51,19 +51,19 @@ class Party(Protocol):
     """One end of an exchange."""
 
     facts: dict[str, str]
-    """What of its making the figures depend on: versions, algorithms."""
+    """Facts on which the figures depend: versions, algorithms."""
 
     def prepare(self) -> None:
-        """Make ready for the next exchange; not timed."""
+        """Prepare the next exchange. This is not timed."""
 
     def exchange(self) -> None:
-        """Send our content to every neighbour and have theirs, as float32, when this returns."""
+        """Send our content to every neighbour, and return when theirs has arrived as float32."""
 
     def check(self) -> float:
-        """Relative error of what arrived: RMS(arrived - sent) / RMS(sent)."""
+        """Relative error of the numbers that arrived: RMS(arrived - sent) / RMS(sent)."""
 
     def close(self) -> None:
-        """Let go of sockets, threads and processes."""
+        """Free sockets, threads and processes."""
 
 
 def perform(job: Job, make: Callable[[Job], Party]) -> None:
@@ -81,7 +81,7 @@ def perform(job: Job, make: Callable[[Job], Party]) -> None:
 
 
 def main(make: Callable[[Job], Party]) -> None:
-    """The same with the job from the file that the command line names."""
+    """The same, with the job from the file that the command line names."""
     perform(Job.read(Path(sys.argv[1]).read_text(encoding="utf-8")), make)
 
 

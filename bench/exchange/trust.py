@@ -1,4 +1,4 @@
-"""Certificates for the parties of an exchange that is encrypted, from an authority made for it."""
+"""Certificates for the parties of an encrypted exchange, from an authority made for it."""
 
 import datetime as dt
 from pathlib import Path
@@ -20,5 +20,5 @@ def certify(folder: Path, names: list[str]) -> None:
 
 
 def files_of(folder: Path, name: str) -> TlsFiles:
-    """Where those of a name lie."""
+    """The paths of a party's files."""
     return enrolment.node_files(folder / name, name)

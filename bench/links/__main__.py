@@ -1,22 +1,22 @@
 """``python -m bench.links``: does the exchange hide behind compute on an ordinary line?
 
-Real nodes, each in a network namespace of its own, over lines of 100 Mbit/s with a round trip of 40 ms
-(:mod:`bench.links.wire`). The same steps run in several ways, in turn: every node by itself (compute alone, all nodes
-at the same time, so that they share the machine as they do in the others), and for each codec with ``overlap`` and in
-``lockstep``. Every node has cores of its own where there are enough.
+Real nodes, each in its own network namespace, over lines of 100 Mbit/s with a round trip of 40 ms
+(:mod:`bench.links.wire`). The same steps run in several arms, in turn: every node alone (only compute, all nodes at the
+same time, so that they share the machine as in the other arms), and for each codec with ``overlap`` and in
+``lockstep``. Every node has its own cores if there are enough.
 
-Gradient and half step take as long as an int4 update takes on the line, by the clock, as an accelerator's would: they
-are computed on the processor, from a batch that leaves time to spare, and then wait (``bench/links/pace``). So neither
-other programs nor the two nodes on one machine decide how long compute alone takes. With ``--pace-ms 0`` they take
-what they take.
+Gradient and half step take as long, by the clock, as an int4 update takes on the line, as on an accelerator. They are
+computed on the processor, from a batch that leaves time to spare, and then wait (``bench/links/pace``). So neither
+other programs nor the two nodes on one machine change the time of compute alone. With ``--pace-ms 0`` they do not wait.
 
-Nodes know their line: ``max_upload`` is 0.95 of its rate, so that nothing queues before it. What that is worth the last
-arm shows, ``unlimited``: TCP then fills the line's queue, and acknowledgements of what comes wait behind what goes.
+Nodes know their line: ``max_upload`` is 0.95 of its rate, so that no queue forms before it. The last arm,
+``unlimited``, shows the worth of this: TCP then fills the line's queue, and acknowledgements of incoming data wait
+behind outgoing data.
 
-Compared are the seconds from step to step, in the blocks that are decoder layers, the first steps of each visit left
-out. A visit has 48 steps, as in the paper; in the last of them an update has nothing to hide behind, which the mean
-shows and the median does not. Of the seconds, ``waiting_seconds`` passed with neither gradient nor encoding nor
-mixing: what the line costs, and what another program that takes the processor away changes least.
+The bench compares the seconds from step to step in the blocks that are decoder layers, without the first steps of each
+visit. A visit has 48 steps, as in the paper. In its last step an update has nothing to hide behind, which the mean
+shows and the median does not. ``waiting_seconds`` are those without gradient, encoding or mixing. They are the cost of
+the line, and the figure that other programs on the processor change least.
 """
 
 import argparse
@@ -43,14 +43,14 @@ EXCHANGES = ("overlap", "lockstep")
 UNLIMITED = "unlimited"
 PORT = 4700
 SKIPPED_STEPS = 3
-"""Of each visit: the keyframe and TCP's slow start fall into them."""
+"""The first steps of each visit, which contain the keyframe and TCP's slow start."""
 
 WORK = ("compute_seconds", "encode_seconds", "mix_seconds")
-"""Of a step: a gradient and its half step, codes for neighbours, flows and the fold."""
+"""The work of a step: a gradient and its half step, codes for neighbours, flows and the fold."""
 
 TARGET_RATIO = 1.15
 SLOWER_MAX = 1.1
-"""Times its pace a step alone may take; else the machine is too slow for the batch."""
+"""The longest that a step alone may take, in times of its pace. Above it the machine is too slow for the batch."""
 
 PACE = Path(__file__).parent / "pace"
 
@@ -62,24 +62,24 @@ def main() -> None:
     """Measure, print the table and write ``links.json``."""
     options = parser("Step time over ordinary lines, against compute alone.")
     options.set_defaults(threads=1, batch=4, length=16)
-    options.add_argument("--nodes", type=int, default=2, help="how many nodes, all neighbours of each other")
+    options.add_argument("--nodes", type=int, default=2, help="number of nodes, all of which are neighbours")
     options.add_argument("--mbit", type=float, default=100.0, help="of each line, each way")
     options.add_argument("--rtt-ms", type=float, default=40.0, help="round trip between any two nodes")
     options.add_argument("--hidden", type=int, default=768, help="width of the model")
     options.add_argument("--steps", type=int, default=48, help="gradient steps per visit")
     options.add_argument("--repeats", type=int, default=3, help="turns")
     options.add_argument("--codecs", nargs="+", default=["int4", "int8"], help="of updates")
-    options.add_argument("--signal", default="none", help="what travels beside updates: none, v or mv")
+    options.add_argument("--signal", default="none", help="moment signals in updates: none, v or mv")
     options.add_argument("--upload", type=float, default=0.95, help="max_upload, of the line's rate; 0: no limit")
     options.add_argument(
         "--pace-ms",
         type=float,
-        help="of a gradient and half step; 0: as they come (default: an int4 update on the line)",
+        help="of a gradient and half step; 0: as long as they take (default: an int4 update on the line)",
     )
     arguments = options.parse_args()
     if arguments.quick:
         arguments.hidden, arguments.steps, arguments.repeats, arguments.batch = 128, 6, 1, 1
-    # So that a polite end removes the namespaces too.
+    # SIGTERM too must remove the namespaces.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         with tempfile.TemporaryDirectory() as folder, wire_of(arguments) as wire:
@@ -99,12 +99,12 @@ def main() -> None:
 
 
 def wire_of(arguments: argparse.Namespace) -> Wire:
-    """The lines that were asked for."""
+    """The lines of the command line."""
     return Wire(arguments.nodes, 1e6 * arguments.mbit, arguments.rtt_ms / 2000)
 
 
 class Bench:
-    """The model, the data and the settings of all runs, and what they measure."""
+    """The model, the data and the settings of all runs, and their measurements."""
 
     def __init__(self, folder: Path, wire: Wire, arguments: argparse.Namespace) -> None:
         self.folder, self.wire, self.arguments = folder, wire, arguments
@@ -116,7 +116,7 @@ class Bench:
 
     @property
     def transfer_seconds(self) -> float:
-        """Until one layer's update is with every neighbour, TCP's headers included."""
+        """Seconds until one layer's update has reached every neighbour, TCP's headers included."""
         nbytes = self.frame_bytes + frame_framing_bytes(1, 1, self.frame_bytes)
         nbytes += HEADERS_BYTES * -(-nbytes // MTU_BYTES)
         neighbours = len(self.names) - 1
@@ -124,13 +124,13 @@ class Bench:
 
     @property
     def pace_seconds(self) -> float:
-        """How long gradient and half step take by the clock; 0: as long as they take."""
+        """Seconds of gradient and half step by the clock. 0: as long as they take."""
         given = self.arguments.pace_ms
         return self.transfer_seconds if given is None else given / 1000
 
     def measure(self) -> list[Row]:
-        """One row per turn and arm, in turn, so that what else the machine does falls on all arms alike."""
-        # Alone once more among the others: what a machine does changes within a minute.
+        """One row per turn and arm, in turn, so that other work of the machine affects all arms alike."""
+        # Alone once more between the others, since the load of a machine changes within a minute.
         arms = (ALONE, self.arms[1], ALONE, *self.arms[2:])
         return [self._row(turn, arm) for turn in range(self.arguments.repeats) for arm in arms]
 
@@ -147,7 +147,7 @@ class Bench:
         return {"turn": turn, "arm": arm, **{name: round(found[name], 4) for name in found}}
 
     def run(self, arm: str) -> list[Row]:
-        """One run of all nodes; what each wrote down about every step that counts."""
+        """One run of all nodes. Returns each node's records of the steps that count."""
         exchange, codec, *unlimited = ("lockstep", "int4") if arm == ALONE else arm.split()
         label = f"{next(self._runs)}-{exchange}"
         settings = {
@@ -196,16 +196,17 @@ class Bench:
         return NodeProcess(name, folder / name, log, process)
 
     def _paced(self) -> dict[str, str]:
-        """What a trainer finds in its environment, so that its steps take their time."""
+        """The environment of a trainer, which makes its steps take their time."""
         if not self.pace_seconds:
             return {}
-        # It imports torch before the trainer can say how many threads it is to have.
+        # The module imports torch before the trainer can set its number of threads.
         threads = {"OMP_NUM_THREADS": str(self.arguments.threads)}
         path = os.pathsep.join(filter(None, (str(PACE), os.environ.get("PYTHONPATH"))))
         return {"PYTHONPATH": path, "LINKS_PACE_SECONDS": str(self.pace_seconds), **threads}
 
     def _prepare(self) -> None:
-        """In a process of its own: this one imports no torch, so that it takes nothing from what it measures."""
+        """Make the contents in another process. This process imports no torch, so that it takes nothing from the
+        measurement."""
         job = {"folder": str(self.folder), "names": self.names, "hidden": self.arguments.hidden}
         done = subprocess.run(
             [sys.executable, "-m", "bench.links.content", json.dumps(job)], capture_output=True, text=True, check=False
@@ -217,7 +218,7 @@ class Bench:
 
 
 def layer_steps(directory: Path) -> list[Row]:
-    """The lines of steps with a gradient, of blocks behind the embedding, once a visit runs evenly."""
+    """The records of steps with a gradient, of blocks after the embedding, once a visit runs evenly."""
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [
         line | {"waiting_seconds": line["step_seconds"] - sum(line.get(name, 0.0) for name in WORK)}
@@ -227,7 +228,7 @@ def layer_steps(directory: Path) -> list[Row]:
 
 
 def summary(rows: list[Row]) -> Row:
-    """Medians over turns; ratios are taken within each turn."""
+    """Medians over turns. Ratios are taken within each turn."""
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     over_alone = {
         name: {arm: _over_alone(rows, arm, name) for arm in arms} for name in ("step_seconds", "step_seconds_mean")

@@ -1,4 +1,5 @@
-"""The model and the texts of :mod:`bench.links`, made in a process of their own; prints a layer's parameters."""
+"""Makes the model and the texts of :mod:`bench.links` in a process of its own. Prints the number of a layer's
+parameters."""
 
 import json
 import sys

@@ -1,9 +1,9 @@
 """Machines on ordinary lines, on one machine: network namespaces, and a wire between them that is slow and long.
 
-Every namespace has a TUN device, the other end of which is a file in this process. A packet that leaves a machine
-waits until its line is free, takes its time to be sent, travels, and is written to the device of the machine that
-its address names. So TCP runs for real, over a round trip and a rate of our choosing, and the kernel needs none of
-its own traffic shapers, which small kernels lack. What does not fit the queue is lost, as at any router.
+Every namespace has a TUN device whose other end is a file in this process. A packet from a machine waits until its line
+is free, takes its time to be sent, travels, and is written to the device of the machine with its address. So TCP runs
+for real, over a round trip and a rate of our choice. The kernel needs no traffic shapers, which small kernels lack.
+Packets that do not fit the queue are lost, as at any router.
 """
 
 import fcntl
@@ -23,25 +23,25 @@ TUN = Path("/dev/net/tun")
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 
 MTU_BYTES = 18_000
-"""Larger than on any line, as a network card hands packets over that it has joined: 700 a second per 100 Mbit/s, so
-that Python takes little of the processor from what is measured."""
+"""Larger than on any line, like the joined packets of a network card: 700 a second per 100 Mbit/s, so that Python takes
+little of the processor from the measurement."""
 
 QUEUE_SECONDS = 0.1
-"""How much may wait for a line; ordinary routers let as much or more."""
+"""The longest queue of a line. Ordinary routers allow as much or more."""
 
 HEADERS_BYTES = 40
 
 CONGESTION = "cubic"
-"""What Linux comes with; BBR, which some machines have as their default, falls silent for 0.2 s every ten seconds."""
+"""The default of Linux. BBR, the default of some machines, is silent for 0.2 s every ten seconds."""
 
 
 class NotPermittedError(Exception):
-    """This machine does not let us make networks; the message says what is missing."""
+    """This machine does not allow networks to be made. The message names the missing part."""
 
 
 @dataclass
 class Line:
-    """One machine's line, as fast up as down, and until when each way is busy."""
+    """One machine's line, as fast up as down, and the time until which each way is busy."""
 
     namespace: str
     address: str
@@ -52,7 +52,7 @@ class Line:
 
 @dataclass
 class Wire:
-    """A star of equal lines; leaving the ``with`` block removes everything that entering it made."""
+    """A star of equal lines. The end of the ``with`` block removes everything that its start made."""
 
     machines: int
     bits_per_second: float
@@ -94,7 +94,7 @@ class Wire:
         ip(*inside, "link", "set", "lo", "up")
         ip(*inside, "address", "add", f"{line.address}/24", "dev", device[:15])
         ip(*inside, "link", "set", device[:15], "mtu", str(MTU_BYTES), "up")
-        # The setting of the machine cannot be changed for a namespace everywhere, that of a route can.
+        # The setting of the machine cannot be changed for a namespace everywhere, but that of a route can.
         ip(*inside, "route", "replace", "10.77.0.0/24", "dev", device[:15], "congctl", CONGESTION)
         return line
 
@@ -127,7 +127,7 @@ class Wire:
                 os.write(to.device, packet)
 
     def _arrival(self, source: Line, to: Line, nbytes: int, now: float) -> float | None:
-        """When a packet that is sent now is there; None where it is lost."""
+        """The time at which a packet that is sent now arrives, or None if it is lost."""
         seconds = 8 * nbytes / self.bits_per_second
         sent = max(now, source.up_until) + seconds
         received = max(sent + self.seconds_one_way, to.down_until + seconds)
@@ -139,11 +139,11 @@ class Wire:
 
 
 def check_permitted() -> None:
-    """Raise NotPermittedError where namespaces or TUN devices cannot be made."""
+    """Raise NotPermittedError if namespaces or TUN devices cannot be made."""
     if shutil.which("ip") is None:
         raise NotPermittedError("there is no command ip (iproute2)")
     if os.geteuid() != 0:
-        raise NotPermittedError("network namespaces take root")
+        raise NotPermittedError("network namespaces need root")
     if not TUN.exists():
         raise NotPermittedError(f"there is no {TUN}")
     try:

@@ -1,1 +1,1 @@
-"""How much memory one activation takes, beside the formula that promises it."""
+"""The memory of one activation, compared with the promised formula."""

@@ -1,21 +1,20 @@
-"""``python -m bench.memory``: the peak memory of an activation, beside two formulas.
+"""``python -m bench.memory``: the peak memory of an activation, compared with two formulas.
 
-The project's promise is model + 20 bytes per element of the active block + activations; the 20 are float32
-master, gradient, both moments and one exchange buffer. What the code really keeps is counted more exactly by
-:func:`kept`: no exchange buffer without neighbours, one for x^ and one per neighbour with them, no second
-copy of a float32 model's block (its parameters are the master), and the frames that are held in memory.
+The project promises model + 20 bytes per element of the active block + activations. The 20 bytes are float32 master,
+gradient, both moments and one exchange buffer. :func:`kept` counts what the code keeps more exactly: no exchange buffer
+without neighbours; with neighbours one for x^ and one per neighbour; no second copy of a float32 model's block, whose
+parameters are the master; and the frames in memory.
 
-``activations`` are measured, not estimated: the peak of forward and backward passes over the same block in a
-process of its own, where no optimizer exists and every gradient is let go as soon as it is complete, less the
-model. That includes torch's workspace and the largest single gradient. An estimate would have to guess what
-torch's kernels keep, and would make the comparison with the formula worth less.
+``activations`` are measured, not estimated: the peak of forward and backward passes over the same block in another
+process, without an optimizer and with every gradient freed as soon as it is complete, less the model. That includes
+torch's workspace and the largest single gradient. An estimate would have to guess what torch's kernels keep, and would
+make the comparison with the formula worth less.
 
-Beside that stand the peaks of badam at the same blocks, of torch's AdamW on all parameters, and of LoRA by peft, each
-measured in the same way.
+The bench also measures badam at the same blocks, torch's AdamW on all parameters, and LoRA by peft, each in the same
+way.
 
-Each row is the peak of a fresh process: from before the block is thawed, over edges, steps and the freeze, to
-after it. glibc is told to give freed memory back at once, so that the peak counts what was alive together and
-not what the allocator held on to.
+Each row is the peak of a new process, from before the block is thawed, over edges, steps and the freeze, to after it.
+glibc returns freed memory at once, so that the peak counts only memory that was in use at the same time.
 """
 
 import argparse
@@ -34,13 +33,13 @@ from bench.harness import MIB, Row, parser, run_trial, shared_job, write_results
 POSITIONS = ("first", "middle", "last")
 NEIGHBOURS = (0, 2)
 BYTES_PROMISED = 20
-# From this size on every allocation is a mapping of its own, which ends with it.
+# From this size on every allocation is a mapping, which ends when it is freed.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 INT8_FRAME_BYTES = 1 + 4 / 256  # per element: a code, and its share of a float32 scale per 256
 
 
 class Kept(NamedTuple):
-    """Bytes per element of the active block that live through a step, beside the model."""
+    """Bytes per element of the active block that exist through a step, beside the model."""
 
     state: float
     exchange: float
@@ -48,8 +47,8 @@ class Kept(NamedTuple):
 
 
 def kept(dtype: str, neighbours: int) -> Kept:
-    """Gradient and two moments, the master where the model is not float32, x^ and an e_ij per neighbour, and
-    the updates of this step: our own and each neighbour's."""
+    """Gradient and two moments; the master unless the model is float32; x^ and an e_ij per neighbour; and the updates
+    of this step, our own and each neighbour's."""
     state = 3 * 4 + (0 if dtype == "float32" else 4)
     ends = 1 + neighbours if neighbours else 0
     return Kept(state, 4 * ends, INT8_FRAME_BYTES * ends)
@@ -60,7 +59,7 @@ def main() -> None:
     options = parser("Peak memory of an activation, beside the formula.")
     options.add_argument("--steps", type=int, default=3, help="steps per activation")
     options.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"], help="precisions of the model")
-    options.add_argument("--jobs", type=int, default=1, help="trials at a time; a peak is its own process's")
+    options.add_argument("--jobs", type=int, default=1, help="trials at a time, each in a process of its own")
     options.add_argument("--ours-only", action="store_true", help="leave out badam and peft; needs no network")
     arguments = options.parse_args()
     if arguments.quick:
@@ -80,7 +79,7 @@ def main() -> None:
 
 
 def measure(dtype: str, position: str, arguments: argparse.Namespace) -> list[Row]:
-    """One row per number of neighbours; the activations are measured once for all of them."""
+    """One row per number of neighbours. The activations are measured once for all of them."""
     job = shared_job(arguments) | {"dtype": dtype, "position": position, "steps": arguments.steps}
     alone = run_trial(job | {"arm": "gradient", "neighbours": 0}, ALLOCATOR)
     activations = alone["peak_bytes"] - alone["model_bytes"]
@@ -89,14 +88,14 @@ def measure(dtype: str, position: str, arguments: argparse.Namespace) -> list[Ro
 
 
 def others_of(ours_only: bool) -> list[tuple[str, str]]:
-    """What others there are, and at which block: where there are no blocks, at any."""
+    """The other methods, and the block of each. Those without blocks run once."""
     if ours_only:
         return [("adamw", "middle")]
     return [*(("badam", position) for position in POSITIONS), ("lora", "middle"), ("adamw", "middle")]
 
 
 def other(dtype: str, arm: str, position: str, packages: str, arguments: argparse.Namespace) -> Row:
-    """The peak of one of them."""
+    """The peak of one method."""
     job = {"arm": arm, "dtype": dtype, "position": position, "steps": arguments.steps, "packages": packages}
     report = run_trial(shared_job(arguments) | job | {"neighbours": 0}, ALLOCATOR)
     block = report["block"] if arm == "badam" else "whole"
@@ -105,7 +104,7 @@ def other(dtype: str, arm: str, position: str, packages: str, arguments: argpars
 
 
 def row_of(report: Row, dtype: str, neighbours: int, activations: int) -> Row:
-    """What was measured, and what both formulas say."""
+    """The measured values, and those of both formulas."""
     elements, model = report["block_elements"], report["model_bytes"]
     per_element = kept(dtype, neighbours)
     promised = model + BYTES_PROMISED * elements + activations
@@ -128,7 +127,7 @@ def row_of(report: Row, dtype: str, neighbours: int, activations: int) -> Row:
 
 
 def in_mib(nbytes: float) -> float:
-    """MiB, to one decimal."""
+    """MiB with one decimal."""
     return round(nbytes / MIB, 1)
 
 
@@ -148,8 +147,8 @@ def show(rows: list[Row], arguments: argparse.Namespace) -> None:
 
 
 def table_of_others(others: list[Row], rows: list[Row]) -> Table:
-    """Peaks of what others do, and of this engine without neighbours at the same block, or at its worst."""
-    table = Table(title="What others take, in MiB", title_justify="left", box=box.SIMPLE, collapse_padding=True)
+    """The peaks of other methods, and of this engine without neighbours at the same block or at its worst."""
+    table = Table(title="Memory of other methods, in MiB", title_justify="left", box=box.SIMPLE, collapse_padding=True)
     for heading in ("dtype", "", "block", "10⁶ trained", "peak", "this engine", "/peak"):
         table.add_column(heading, justify="left" if heading in ("dtype", "", "block") else "right", no_wrap=True)
     for other in others:

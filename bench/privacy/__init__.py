@@ -1,1 +1,1 @@
-"""What private gradients cost in loss."""
+"""The cost of private gradients in loss."""

@@ -1,8 +1,8 @@
-"""``python -m bench.privacy``: what private gradients cost in loss.
+"""``python -m bench.privacy``: the cost of private gradients in loss.
 
-Eight nodes train together as in ``bench.hostile``, all honest, all with ``dp_noise`` at one value: the loss after the
-run, mean over nodes and texts, beside that of packed sequences without noise, at two step sizes each. Cells that are
-done stand in ``privacy.json`` and are not done again.
+Eight nodes train together as in ``bench.hostile``, all honest and all with the same ``dp_noise``. The bench compares
+the loss after the run (mean over nodes and texts) with that of packed sequences without noise, at two step sizes each.
+``privacy.json`` keeps finished cells, which do not run again.
 """
 
 import argparse
@@ -22,15 +22,15 @@ from bench.hostile.cells import RUN, Cell
 from deca_node.numerics.learning.privacy import Privacy
 
 NOISES: tuple[float | None, ...] = (None, 0.5, 1.0)
-"""dp_noise; None is a run without it, in which records are packed."""
+"""Values of dp_noise. None is a run without noise, in which records are packed."""
 
 RATES = (5e-3, 1e-3)
 DELTA = 1e-3
-"""Below one in the number of a node's records, which is about 90."""
+"""Below 1 / records, of which a node has about 90."""
 
 
 def main() -> None:
-    """Do what is not done yet, print the table and write ``privacy.json``."""
+    """Run the missing cells, print the table and write ``privacy.json``."""
     options = parser("The loss under private gradients.")
     arguments = options.parse_args()
     torch.set_num_threads(1)
@@ -64,7 +64,7 @@ def measure(noise: float | None, rate: float, folder: Path, seed: int) -> Row:
 
 
 def spent(noise: float, folder: Path, seed: int) -> float | None:
-    """The largest epsilon of any node; None where noise is so small that it is as good as unbounded."""
+    """The largest epsilon of any node, or None if the noise is so small that epsilon is practically unlimited."""
     run, steps = replace(RUN, seed=seed), RUN.rounds * RUN.inner_steps * (cells.RECIPE.layers + 1)
     records = min(len(cells.text(folder, name, run, single_records=True).train) for name in cells.names())
     here, device = folder / "work", torch.device("cpu")

@@ -1,1 +1,1 @@
-"""From eight nodes to a thousand: how well graphs agree, and what that costs."""
+"""From eight nodes to a thousand: how fast graphs agree, and the cost."""

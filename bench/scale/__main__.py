@@ -1,9 +1,9 @@
-"""``python -m bench.scale``: consensus, bytes and time for 8 to 1,024 nodes on each topology, and a hundred homes' run.
+"""``python -m bench.scale``: consensus, bytes and time for 8 to 1,024 nodes on each topology, and a run of a hundred
+homes.
 
-Consensus is simulated (:mod:`bench.scale.simulate`); bytes and times are those of ``deca-node plan`` for a model of the
-shape of Qwen2.5-0.5B in bfloat16, and no more than its estimates. The graph of ``erdos-renyi`` has the default's edge
-probability of 0.5, which means n/2 neighbours; ``erdos-renyi, sparse`` has 2 ln n / n, about the least that stays
-connected.
+Consensus is simulated (:mod:`bench.scale.simulate`). Bytes and times are estimates of ``deca-node plan`` for a model of
+the shape of Qwen2.5-0.5B in bfloat16. The graph ``erdos-renyi`` has the default edge probability of 0.5, so n/2
+neighbours. ``erdos-renyi, sparse`` has 2 ln n / n, about the least with which the graph stays connected.
 """
 
 import dataclasses
@@ -44,12 +44,12 @@ GRAPHS: Mapping[str, Mapping[str, Any]] = {
 }
 CODECS_AT = ("random-regular, 4", 128)
 FLUSH_MIXES_MAX = 40
-"""Of the simulated final flush; a large ring would need hundreds of thousands."""
+"""The most mixes of the simulated final flush. A large ring would need hundreds of thousands."""
 SIMULATED = {"rounds": 2, "inner_steps": 12, "learning_rate": 1e-3}
 
 LINKS = {"100/20 Mbit/s, 30 ms": machine_of(NodeSettings(), bits_per_second=2e7, latency_seconds=0.03)}
 LINKS |= {"1 Gbit/s, 1 ms": machine_of(NodeSettings(), bits_per_second=1e9, latency_seconds=1e-3)}
-"""A home sends as much as it receives, so what it may send sets the pace."""
+"""A home sends as much as it receives, so its upload sets the pace."""
 
 HOMES = 100
 _REGULAR = {"topology": "random-regular", "degree": 4}
@@ -69,7 +69,7 @@ CHANGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
 
 
 def main() -> None:
-    """Simulate, reckon, print, and write ``scale.json`` and the picture."""
+    """Simulate, plan, print, and write ``scale.json`` and the picture."""
     options = parser("Consensus, bytes and time from eight nodes to a thousand.")
     options.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="numbers of nodes")
     options.add_argument("--picture", type=Path, default=ROOT / "docs" / "images" / "scale.svg")
@@ -141,7 +141,7 @@ def scaled(size: int, shape: ModelShape, seed: int) -> Iterator[Row]:
 
 
 def simulated(name: str, size: int, seed: int, mixing: GraphFacts, **changes: Any) -> Row:
-    """What the simulation of one graph gives, to four digits."""
+    """The results of the simulation of one graph, to four digits."""
     settings = settings_of(name, size, seed, **SIMULATED, **changes)
     mixes = min(mixing.mixes_to_agree, FLUSH_MIXES_MAX)
     found = dataclasses.asdict(simulate(named(size), settings, mixes))
@@ -158,7 +158,7 @@ def simulated(name: str, size: int, seed: int, mixing: GraphFacts, **changes: An
 
 
 def case_of(members: tuple[str, ...], settings: RunSettings, shape: ModelShape) -> Case:
-    """As :meth:`Case.of`, whose power iteration is made for some hundred nodes; here by all eigenvalues."""
+    """As :meth:`Case.of`, whose power iteration is made for some hundred nodes, but with all eigenvalues."""
     found = graph(members, settings)
     degrees = [len(near) for near in found.values()]
     w = weights(found)
@@ -170,7 +170,7 @@ def case_of(members: tuple[str, ...], settings: RunSettings, shape: ModelShape) 
 
 
 def round_seconds(case: Case) -> float:
-    """One round, the flush that ends the run left out."""
+    """Seconds of one round, without the final flush."""
     whole = run_seconds(case).total - final_flush_seconds(case)
     return whole / case.settings.rounds
 
@@ -188,7 +188,7 @@ def by_codec(seed: int) -> Iterator[Row]:
 
 
 def home(name: str, changes: Mapping[str, Any], shape: ModelShape, seed: int) -> Row:
-    """A whole run of a hundred homes under changed settings."""
+    """A whole run of a hundred homes with changed settings."""
     settings = RunSettings(seed=seed, **changes)
     link, machine = next(iter(LINKS.items()))
     case = Case.of(settings, shape, named(HOMES), machine)
@@ -225,7 +225,7 @@ def show(rows: list[Row], codecs: list[Row], homes: list[Row]) -> None:
 
 
 def in_words(seconds: float) -> str:
-    """Seconds, minutes, hours or days."""
+    """Seconds, minutes, hours or days as text."""
     for unit, factor, most in (("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 172_800.0)):
         if seconds < most:
             return f"{seconds / factor:.3g} {unit}"

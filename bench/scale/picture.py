@@ -6,14 +6,14 @@ from html import escape
 from pathlib import Path
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 380, 70, 150, 30, 48
-# Okabe and Ito's palette, which most kinds of colour blindness can tell apart.
+# Okabe and Ito's palette, which people with most kinds of colour blindness can tell apart.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7a808a")
 
 Line = Sequence[tuple[float, float]]
 
 
 def draw(path: Path, title: str, y_title: str, lines: Mapping[str, Line]) -> None:
-    """Write the picture; all values are above nought."""
+    """Write the picture. All values are above zero."""
     xs, ys = ([point[axis] for line in lines.values() for point in line] for axis in (0, 1))
     low, high = 10 ** math.floor(math.log10(min(ys))), 10 ** math.ceil(math.log10(max(ys)))
 
@@ -37,7 +37,7 @@ def draw(path: Path, title: str, y_title: str, lines: Mapping[str, Line]) -> Non
     )
     ends = sorted((place(*line[-1])[1], name) for name, line in lines.items())
     labels: dict[str, float] = {}
-    for y, name in ends:  # names that would lie on each other move down
+    for y, name in ends:  # names that would overlap move down
         labels[name] = max([y, *(other + 15 for other in labels.values())])
     for number, (name, line) in enumerate(lines.items()):
         colour = COLOURS[number % len(COLOURS)]

@@ -1,8 +1,10 @@
-"""Many nodes at once, as rows of one matrix: a run's own schedule, graphs, codecs and equations, made-up gradients.
+"""Many nodes at once as rows of one matrix: the schedule, graphs, codecs and equations of a run, with artificial
+gradients.
 
-Every node is pulled to a place of its own, c_i = common + private, both standard normal, with noise of the same size on
-every gradient: data that differs about as much as it has in common. A row has a whole number of the codecs' groups, so
-coding all rows at once is coding each by itself. What a network would add (lateness, loss) is left out.
+Every node is pulled to its own point, c_i = common + private, both standard normal, with noise of the same size on
+every gradient. So the data of nodes differ about as much as they have in common. A row has a whole number of the
+codecs' groups, so encoding all rows at once equals encoding each alone. The effects of a network (delays, losses) are
+left out.
 """
 
 from dataclasses import dataclass
@@ -26,9 +28,9 @@ KEYFRAME = CODECS["int8"]
 
 @dataclass(frozen=True)
 class Agreement:
-    """Consensus distances (RMS of x_i - mean over nodes and elements) as multiples of the step size: at the end of the
-    last visit's gradients, after that visit's flush, and after the run's. ``moved`` is how far the mean went, in the
-    same unit; ``left_per_mix`` what the last flush left of the distance per mix, geometric mean."""
+    """Consensus distances (RMS of x_i - mean over nodes and elements) in step sizes: at the end of the gradients of the
+    last visit, after the flush of that visit, and after the final flush. ``moved`` is the distance of the mean from its
+    start, in the same unit. ``left_per_mix`` is the share that a mix of the final flush left, as a geometric mean."""
 
     trained: float
     flushed: float
@@ -38,7 +40,7 @@ class Agreement:
 
 
 def weights(found: Graph) -> Tensor:
-    """W over the sorted names, float64 [n, n]: Metropolis weights, and on the diagonal what is left to one."""
+    """W over the sorted names, float64 [n, n]: Metropolis weights, and the rest of each row to one on the diagonal."""
     numbers = {name: number for number, name in enumerate(sorted(found))}
     w = torch.zeros(len(numbers), len(numbers), dtype=torch.float64)
     for name, near in found.items():
@@ -48,7 +50,7 @@ def weights(found: Graph) -> Tensor:
 
 
 def left_per_mix(w: Tensor, flow_share: float) -> float:
-    """max(|lambda_2|, |lambda_n|) of (1 - gamma_c) I + gamma_c W, by all its eigenvalues."""
+    """max(|lambda_2|, |lambda_n|) of (1 - gamma_c) I + gamma_c W, from all its eigenvalues."""
     values = torch.linalg.eigvalsh((1.0 - flow_share) * torch.eye(len(w), dtype=w.dtype) + flow_share * w)
     return float(values[:-1].abs().max()) if len(w) > 1 else 0.0
 
@@ -81,12 +83,12 @@ class _Run:
         mixes = self._schedule[rounds].flush_mixes
         gamma = self._settings.learning_rate
         moved = float(self._x.mean(dim=1).square().mean().sqrt())
-        # The final flush begins where each block's last visit left it.
+        # The final flush begins where each block's last visit ended.
         left = (ended / flushed) ** (1.0 / mixes) if flushed > 0.0 else 0.0
         return Agreement(trained / gamma, flushed / gamma, ended / gamma, moved / gamma, left)
 
     def _visit(self, index: int) -> float:
-        """One activation; returns the block's consensus distance after its last step with a gradient."""
+        """One activation. Returns the block's consensus distance after its last step with a gradient."""
         activation, near = self._schedule[index], graph(self._names, self._settings, index)
         w = weights(near).float()
         x = self._x[activation.block]
@@ -121,7 +123,7 @@ class _Run:
 
 
 def _coded(codec: Codec, x: Tensor) -> Tensor:
-    """What every row's receivers make of it."""
+    """The decoded rows at their receivers."""
     codes = torch.empty(codec.nbytes(x.numel()), dtype=torch.uint8)
     codec.encode(x.reshape(-1), codes)
     return codec.decode(codes, 0, x.numel()).view_as(x)

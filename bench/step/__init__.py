@@ -1,1 +1,1 @@
-"""How long one step of the engine takes, and in how much memory, against the ``badam`` package."""
+"""The time and memory of one step of the engine, compared with the ``badam`` package."""

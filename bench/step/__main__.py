@@ -1,14 +1,14 @@
-"""``python -m bench.step``: one engine step against one step of badam, on the same model, batch and block; and beside
-them full fine-tuning with torch's AdamW, and LoRA by peft, which know no blocks.
+"""``python -m bench.step``: one engine step against one step of badam, on the same model, batch and block. Two methods
+that know no blocks are measured too: full fine-tuning with torch's AdamW, and LoRA by peft.
 
-A step is a gradient and what turns it into new parameters. For us that is the half step, the fold and, with
-two neighbours, encoding one int8 update and absorbing two; the network itself is not part of it. badam
-(https://pypi.org/project/badam) is Adam on one block after the other, without neighbours. ``gradient only``
-is what both have in common, and a floor for both.
+A step is a gradient and its conversion into new parameters. In this engine that is the half step, the fold and, with
+two neighbours, encoding one int8 update and absorbing two. The network itself is not part of it. The package badam is
+Adam on one block after the other, without neighbours. ``gradient only`` is the part that both share, and a floor for
+both.
 
-Every figure comes from a fresh process. The arms take turns, and ratios are taken within a turn before the
-median is, so that a machine that slows down for a while slows down both sides of a ratio. CPU time leaves
-out what other processes took away; with one thread it is the steadier figure.
+Every figure comes from a new process. The arms take turns, and ratios are taken within a turn before the median, so
+that a machine that slows down for a while slows down both sides of a ratio. CPU time excludes what other processes
+took; with one thread it is the steadier figure.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from bench.harness import MIB, Row, parser, run_trial, shared_job, write_results
 
 POSITIONS = ("first", "middle", "last")
 WHOLE = "middle"
-"""At which position those are measured that know no blocks: at any it would be the same."""
+"""The position at which methods without blocks are measured. All positions are the same to them."""
 WARM_UP_STEPS = 2  # the first steps allocate the moments
 
 
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace, packages: str) -> dict[Key, list[Row]]:
-    """Reports, one per repeat; the arms take turns."""
+    """Reports, one per repeat. The arms take turns."""
     arms = [arm for arm in ARMS if not (arm.installed and arguments.ours_only)]
     whole = WHOLE if WHOLE in arguments.positions else arguments.positions[0]
     places = [(dtype, position) for dtype in arguments.dtypes for position in arguments.positions]
@@ -100,11 +100,11 @@ def measure(arguments: argparse.Namespace, packages: str) -> dict[Key, list[Row]
 
 
 def check_same_training(reports: dict[str, Row], dtype: str) -> None:
-    """All arms changed this block's parameters and nothing else, and came to the same losses."""
+    """Assert that all arms changed only this block's parameters, and reached the same losses."""
     first = next(iter(reports.values()))
     for label, report in reports.items():
         expected, changed = set(report["block_parameters"]), set(report["changed"])
-        # In bfloat16 a norm's weight of 1 moves only when the master has moved by 1/512.
+        # In bfloat16 a norm's weight of 1 changes only when the master has moved by 1/512.
         right = changed == expected if dtype == "float32" else bool(changed) and changed <= expected
         if not right or report["block_parameters"] != first["block_parameters"]:
             sys.exit(f"{label} in {dtype} changed {sorted(changed)}, but the block is {sorted(expected)}")
@@ -113,12 +113,12 @@ def check_same_training(reports: dict[str, Row], dtype: str) -> None:
 
 
 def close(one: float, other: float) -> bool:
-    """Equal up to rounding in another order, which a few steps in bfloat16 make larger."""
+    """Whether losses are equal up to rounding in another order, which a few steps in bfloat16 amplify."""
     return math.isclose(one, other, rel_tol=5e-3)
 
 
 def summary(key: Key, reports: dict[Key, list[Row]], arguments: argparse.Namespace) -> Row:
-    """Medians over the processes, and the ratio to badam at the same block, taken turn by turn."""
+    """Medians over the processes. The ratio to badam at the same block is taken turn by turn."""
     own, (dtype, position, label) = reports[key], key
     blockwise = next(arm.blockwise for arm in ARMS if arm.label == label)
     row: Row = {"arm": label, "dtype": dtype, "position": position if blockwise else "whole", "processes": len(own)}
@@ -136,7 +136,7 @@ def summary(key: Key, reports: dict[Key, list[Row]], arguments: argparse.Namespa
 
 
 def figure(reported: list[float] | int) -> float:
-    """One figure of a report: the median of the timed steps, or bytes as MiB."""
+    """One figure of a report: the median of the timed steps, or bytes in MiB."""
     return statistics.median(reported[WARM_UP_STEPS:]) if isinstance(reported, list) else reported / MIB
 
 

@@ -1,4 +1,4 @@
-"""The measurements run, and what they write down can be read and adds up."""
+"""The measurements run, and their results are valid and add up."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def measured(bench: str, folder: Path, *options: str) -> dict[str, Any]:
-    """What ``python -m bench.NAME --quick`` wrote, on a tiny model with one thread."""
+    """The results of ``python -m bench.NAME --quick``, on a tiny model with one thread."""
     command = [sys.executable, "-m", f"bench.{bench}", "--quick", "--threads", "1", "--dtypes", "float32"]
     done = subprocess.run(
         [*command, "--results", str(folder), *options],

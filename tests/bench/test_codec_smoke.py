@@ -1,4 +1,4 @@
-"""The codecs' speeds are measured in all three ways, which come to the same numbers."""
+"""The speeds of the codecs are measured in three ways, which give the same numbers."""
 
 import json
 import subprocess

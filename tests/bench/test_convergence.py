@@ -1,4 +1,4 @@
-"""What bench/convergence computes is what the node computes, and its baselines are what their equations say."""
+"""bench/convergence computes what nodes compute, and its baselines follow their equations."""
 
 import json
 import re
@@ -40,7 +40,7 @@ from tests.numerics.test_trainer_cluster import (
 
 
 def bench_run(method: str, settings: RunSettings, own: dict[str, int] | None = None) -> runs.Run:
-    """A run on the data that the trainers of ``run_cluster`` have, batches drawn as they draw them."""
+    """A run with the data of the trainers of ``run_cluster``, and with batches drawn as they draw them."""
     held = [private_data(name).train for name in NAMES]
     run = runs.Run(method, settings, own or {}, held, small_llama())
     seeds = [own_seed(settings, name) for name in NAMES]
@@ -61,7 +61,7 @@ def bench_run(method: str, settings: RunSettings, own: dict[str, int] | None = N
 )
 def test_a_cell_is_what_trainers_compute(change: dict[str, object], tmp_path: Path) -> None:
     """Four production trainers in a cluster with real nodes end with the same parameters. A coarse codec may round one
-    element to another code where the last bit of a gradient differs; nothing else may."""
+    element to another code if the last bit of a gradient differs. All else is equal."""
     settings = replace(SETTINGS, rounds=1, **change)
     weights, _ = runs.METHODS["deca"](bench_run("deca", settings))
     start = dict(small_llama().named_parameters())
@@ -75,7 +75,7 @@ def test_a_cell_is_what_trainers_compute(change: dict[str, object], tmp_path: Pa
 
 
 def test_a_stack_of_models_is_each_of_them() -> None:
-    """Logits, losses and gradients of two different models at once, against transformers' own."""
+    """Logits, losses and gradients of two different models at once, compared with transformers' own."""
     models = [small_llama(), small_llama()]
     with torch.no_grad():
         for parameter in models[1].parameters():
@@ -142,7 +142,7 @@ def test_factors_are_cut_back_to_the_best_of_their_rank() -> None:
 
 
 def test_decaf_mixes_products_not_factors() -> None:
-    """Where the mean of the products has rank r nothing is lost; the factors themselves may differ in every way."""
+    """If the mean of the products has rank r, nothing is lost. The factors themselves may differ."""
     model = small_llama()
     parts = adapters.low_rank_parts(model, rank=2)
     one = torch.randn(parts[-1].stop, generator=torch.Generator().manual_seed(0))
@@ -165,7 +165,7 @@ def test_decaf_mixes_products_not_factors() -> None:
 
 @pytest.mark.parametrize("method", ["lora", "adapter"])
 def test_vectors_are_averaged_as_blocks_are(method: str) -> None:
-    """With equal data on all nodes, gossip changes nothing: n nodes end where one does."""
+    """With equal data on all nodes gossip changes nothing, so n nodes end like one node."""
     settings = replace(SETTINGS, discrepancy="none", codec="fp32", rounds=1)
     many = bench_run(method, settings, {"rank": 2, "width": 3})
     many._batches = [Batches(private_data("a").train, 2, 0) for _ in NAMES]
@@ -190,7 +190,7 @@ def test_decaf_sends_float32_factors_when_it_is_due() -> None:
 
 
 def test_the_decay_alone_is_a_setting_of_its_own() -> None:
-    """decay-only takes the run's betas and no signal, so it ends elsewhere than none and than descent."""
+    """decay-only takes the run's betas and no signal, so its result differs from those of none and descent."""
     settings = replace(SETTINGS, discrepancy="descent", h_into="both", beta1=0.9, rounds=1)
     ends = {}
     for method, changed in (
@@ -232,7 +232,7 @@ def test_every_sequence_is_dealt_once_and_hands_are_uneven() -> None:
     assert counts.sum(0).tolist() == [100] * 4
     assert counts.sum(1).min() >= tasks.SEQUENCES_MIN
     shares = counts / counts.sum(1, keepdims=True)
-    assert shares.max(1).mean() > 0.6  # with equal hands it would be 0.25
+    assert shares.max(1).mean() > 0.6  # with equal shares it would be 0.25
     again = tasks.dealt(plain_task(100), nodes=8, alpha=0.25, seed=3)
     assert all(np.array_equal(ids_of(a), ids_of(b)) for a, b in zip(held, again, strict=True))
     with pytest.raises(ValueError, match="too few sequences"):
@@ -313,11 +313,11 @@ def test_verdicts_say_who_is_better_or_that_nobody_is() -> None:
     said = "\n".join(verdicts(results_of(losses)))
     assert "Joint tuning against tuning alone: `none, mv, every 4` is better than `isolated`" in said
     assert "`none, mv, every 4` and `lora` do not differ beyond the spread" in said
-    assert "centralized" not in said  # nothing is said of what was not run
+    assert "centralized" not in said  # no sentence about an arm without runs
 
 
 def test_the_step_size_is_the_tuning_seeds_best_not_the_test_seeds() -> None:
-    """An arm whose tuning is not done has no row; lines about other text than most are left out."""
+    """An arm whose tuning is not finished has no row. Lines about other text than most are left out."""
     arm = BY_NAME["none"]
     book = Book(Path("/nonexistent/book.jsonl"))
 
@@ -350,7 +350,7 @@ def test_curves_are_drawn_within_their_frame() -> None:
 
 @pytest.mark.slow
 def test_a_sweep_goes_on_where_it_was_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two arms on a tiny start model: stopped in between, gone on with, and nothing done twice."""
+    """Two arms on a tiny start model: the sweep is stopped, continues, and repeats nothing."""
     tiny = replace(RECIPE, vocabulary=300, hidden=16, layers=1, heads=2, key_value_heads=1, steps=2)
     start = start_model(tmp_path / "start", tiny)
     small = tasks.Sizes(length=16, train=30, validation=4, test=4)

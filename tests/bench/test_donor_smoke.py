@@ -1,4 +1,4 @@
-"""Block versions get from donors to late nodes, and what it costs is written down."""
+"""Late nodes get block versions from donors, and the cost is recorded."""
 
 import json
 import subprocess

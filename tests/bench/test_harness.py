@@ -1,4 +1,4 @@
-"""What all measurements share."""
+"""The common parts of all measurements."""
 
 import os
 

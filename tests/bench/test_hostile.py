@@ -1,4 +1,4 @@
-"""The table of the hostile-node bench: who is counted, what diverged, what is planned once."""
+"""The table of the hostile-node bench: the nodes that count, diverged runs, and cells that run once."""
 
 import argparse
 
@@ -11,7 +11,7 @@ from deca_node.protocol.agreed.run import RunSettings
 
 
 def losses(honest: float, hostile: float | None, of: int) -> list[list[float | None]]:
-    """Rows are nodes; the last ``of`` nodes and texts are those of the hostile."""
+    """Rows are nodes. The last ``of`` nodes and texts are hostile."""
     kept = NODES - of
     return [[honest if i < kept and j < kept else hostile for j in range(NODES)] for i in range(NODES)]
 
@@ -32,7 +32,7 @@ def test_what_diverged_is_no_mean(values: list[float | None], words: str) -> Non
 
 
 def test_every_attack_meets_every_arm_and_stands_beside_the_run_without_it() -> None:
-    """28 cells per seed, each with a key of its own; a row per attack, signal and number of hostile nodes."""
+    """28 cells per seed, each with its own key. A row per attack, signal and number of hostile nodes."""
     cells = list(plan(2, quick=False))
     assert len({cell.key for cell in cells}) == len(cells) == 2 * 28
     done = {cell.key: {"losses": losses(2.0, 3.0, 2)} for cell in cells}
@@ -47,7 +47,7 @@ def test_every_attack_meets_every_arm_and_stands_beside_the_run_without_it() -> 
 
 
 def test_the_price_of_clipping_names_the_arm_that_it_measures() -> None:
-    """The arm that runs have by default is among them, and every engine has the discrepancy that its row says."""
+    """The default arm is among them, and every engine has the discrepancy of its row."""
     assert RunSettings.discrepancy in cost.DISCREPANCIES
     arguments = argparse.Namespace(elements=1 << 12, neighbours=2, turns=1, seed=0)
     rows = [cost.measure(discrepancy, "int8", arguments) for discrepancy in cost.DISCREPANCIES]

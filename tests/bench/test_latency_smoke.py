@@ -1,4 +1,4 @@
-"""The latency measurement runs, and finds what it is there to find: a ping need not queue behind frames."""
+"""The latency measurement runs, and shows that a ping does not have to queue behind frames."""
 
 import json
 import subprocess

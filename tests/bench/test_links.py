@@ -1,4 +1,4 @@
-"""``bench.links``: what it makes of the runs, and the pace of its trainers."""
+"""``bench.links``: the summary of the runs, and the pace of the trainers."""
 
 import json
 import runpy

@@ -1,5 +1,5 @@
-"""The wire of ``bench.links``: its arithmetic of rates, distances and queues. Making networks takes root, and is not
-tried here."""
+"""The wire of ``bench.links``: its arithmetic of rates, distances and queues. Making networks needs root, and is not
+tested here."""
 
 import os
 
@@ -51,7 +51,7 @@ def test_what_does_not_fit_the_queue_is_lost(wire: Wire) -> None:
 def test_without_permission_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr("shutil.which", lambda name: "/sbin/ip")
-    with pytest.raises(NotPermittedError, match="take root"):
+    with pytest.raises(NotPermittedError, match="need root"):
         check_permitted()
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(NotPermittedError, match="there is no command ip"):

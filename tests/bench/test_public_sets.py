@@ -1,4 +1,4 @@
-"""The paper's data sets, from tiny files in the formats they come in, to what nodes read."""
+"""The paper's data sets, from tiny files in their formats to the records of nodes."""
 
 import csv
 import json
@@ -56,7 +56,8 @@ def test_rows_become_records(name: str, suffix: str, tmp_path: Path) -> None:
 
 
 def test_saved_sets_are_read_through_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder goes to load_from_disk and a name to load_dataset; of several splits the training one is taken."""
+    """A folder is loaded with load_from_disk and a name with load_dataset. Of several splits the training split is
+    used."""
     asked: list[str] = []
 
     def load(source: str) -> object:
@@ -98,7 +99,7 @@ def test_labels_are_dealt_unevenly_and_nothing_is_lost() -> None:
     hands = public.deal(found, labels, nodes=8, alpha=0.25, seed=1)
     assert sorted(int(r["text"]) for hand in hands for r in hand) == list(range(400))
     largest = [max(Counter(r["label"] for r in hand).values()) / len(hand) for hand in hands if hand]
-    assert sum(largest) / len(largest) > 0.5  # with even hands it would be 0.25
+    assert sum(largest) / len(largest) > 0.5  # with even shares it would be 0.25
     even = public.deal(found, (), nodes=8, alpha=0.25, seed=1)
     assert [len(hand) for hand in even] == [0] * 8  # no record is without a label here
     plain = public.deal([{"text": str(i)} for i in range(16)], (), nodes=8, alpha=0.25, seed=1)

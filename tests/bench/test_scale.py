@@ -1,4 +1,4 @@
-"""The simulation of many nodes: its matrix is the protocol's, its contraction the matrix's, its mean nobody's."""
+"""The simulation of many nodes: its matrix, its contraction and its mean agree with the protocol's."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_weights_and_contraction_are_the_protocol_s(name: str) -> None:
 
 
 def test_a_flush_contracts_as_the_spectral_gap_says() -> None:
-    """Without a codec's error; the slowest part of a disagreement is all that is left in the end."""
+    """Without a codec's error, only the slowest part of a disagreement remains in the end."""
     names = named(16)
     few, many = (simulate(names, RUN, mixes) for mixes in (20, 40))
     assert (few.trained, few.flushed) == (many.trained, many.flushed)
@@ -41,7 +41,7 @@ def test_everybody_with_everybody_agrees_at_once() -> None:
 
 
 def test_coarse_codes_move_no_mean() -> None:
-    """The mean over nodes after a run does not know how coarse the codes were, but for what gradients made of it."""
+    """The mean over nodes after a run depends on the codec only through the gradients."""
     moved = [simulate(named(8), replace(RUN, codec=codec), 3).moved for codec in ("fp32", "int8", "int4")]
     assert moved[1] == pytest.approx(moved[0], rel=2e-3)
     assert moved[2] == pytest.approx(moved[0], rel=2e-2)

@@ -1,4 +1,4 @@
-"""The measurements of serving run on real nodes, and what they write down adds up."""
+"""The measurements of serving run on real nodes, and their results add up."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def measured(bench: str, folder: Path) -> dict[str, Any]:
-    """What ``python -m bench.NAME --quick`` wrote."""
+    """The results of ``python -m bench.NAME --quick``."""
     command = [sys.executable, "-m", f"bench.{bench}", "--quick", "--results", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
     assert done.returncode == 0, done.stderr

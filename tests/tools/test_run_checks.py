@@ -37,7 +37,7 @@ def test_the_exit_code_tells_whether_a_part_failed(monkeypatch: pytest.MonkeyPat
 
 
 def test_every_folder_of_tests_belongs_to_exactly_one_part() -> None:
-    """What the unit tests leave out is what the other parts name; all parts leave out the same slow tests."""
+    """The other parts name what the unit tests leave out. All parts leave out the same slow tests."""
     ignored = run_checks.UNIT_TESTS.replace("--ignore ", "").split()
     elsewhere = f"{run_checks.CHECKS['house']} {run_checks.TESTS['e2e']}".split()
     assert set(ignored) == {word for word in elsewhere if word.startswith("tests/")}

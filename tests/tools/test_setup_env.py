@@ -1,4 +1,4 @@
-"""Which torch set-up installs, with a pip that knows some builds and not others."""
+"""The torch that set-up installs, with a pip that knows some builds only."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ Install = Callable[..., list[str]]
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Run ``install_torch`` beside a pip that fails where its words match ``unknown``; returns what pip was told."""
+    """Run ``install_torch`` with a pip that fails if its arguments match ``unknown``. Returns the arguments of pip."""
     python, log = tmp_path / "python", tmp_path / "log"
     monkeypatch.setattr(setup_env, "VENV_PYTHON", python)
     monkeypatch.setattr(setup_env, "has_cpu_builds", lambda: True)

@@ -1,4 +1,4 @@
-"""The pictures of state machines: drawn from tables, put between two comments of a page."""
+"""The pictures of state machines: drawn from tables, and put between two comments of a page."""
 
 from enum import StrEnum
 

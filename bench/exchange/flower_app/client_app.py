@@ -8,6 +8,6 @@ app = ClientApp()
 
 @app.train()  # type: ignore[untyped-decorator]
 def train(message: Message, context: Context) -> Message:
-    """What a client does in a round, without the training."""
+    """The work of a client in a round, without the training."""
     parameters = message.content["parameters"].to_numpy_ndarrays()
     return Message(RecordDict({"parameters": ArrayRecord(parameters)}), reply_to=message)

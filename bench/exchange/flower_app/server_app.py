@@ -16,7 +16,7 @@ app = ServerApp()
 
 
 class Round:
-    """One node that hands its parameters to all clients, and takes theirs."""
+    """One node that sends its parameters to all clients, and takes theirs."""
 
     def __init__(self, job: Job, grid: Grid) -> None:
         self._job = job
@@ -42,16 +42,16 @@ class Round:
             self._arrived.append(reply.content["parameters"].to_numpy_ndarrays())
 
     def check(self) -> float:
-        """Every client sends back what it got."""
+        """The error: every client returns the numbers that it got."""
         assert len(self._arrived) == len(self._job.contents) - 1
         return max(content.error(arrays, [self._job.contents[0]]) for arrays in self._arrived)
 
     def close(self) -> None:
-        """Nothing: Flower ends the run when this app's main function ends."""
+        """Do nothing. Flower ends the run when this app's main function ends."""
 
 
 @app.main()  # type: ignore[untyped-decorator]
 def main(grid: Grid, context: Context) -> None:
-    """Be a party until the parent has seen enough."""
+    """Be a party until the parent ends the measurement."""
     job = Job.read(Path(str(context.run_config["job"])).read_text(encoding="utf-8"))
     perform(job, lambda job: Round(job, grid))

@@ -1,8 +1,8 @@
 """Flower: a SuperLink, a SuperNode per client, and one round of parameters down and up per exchange.
 
-Of n nodes one is the server, the others are clients. Each message takes the way that Flower gives it: ServerApp,
-SuperLink, SuperNode, ClientApp and back, over HTTP on loopback, each in a process of its own that the library
-starts. The ServerApp (``flower_app/server_app.py``) is the party; this module only starts what it needs.
+One of n nodes is the server, and the others are clients. Each message takes Flower's own way: ServerApp, SuperLink,
+SuperNode, ClientApp and back, over HTTP on loopback. The library starts a process for each of them. The ServerApp
+(``flower_app/server_app.py``) is the party; this module only starts its parts.
 """
 
 import os
@@ -72,7 +72,7 @@ def run(job: Job, path: Path, started: list["subprocess.Popen[bytes]"]) -> None:
 
 
 def wait_for(log: Path, words: bytes) -> None:
-    """Wait until a program says these words."""
+    """Wait until a program prints these words."""
     deadline = time.monotonic() + SERVER_UP_SECONDS_MAX
     while words not in log.read_bytes():
         assert time.monotonic() < deadline, f"{log.stem} did not start"
@@ -80,7 +80,7 @@ def wait_for(log: Path, words: bytes) -> None:
 
 
 def forward(log: IO[bytes]) -> None:
-    """What the run said, for the parent to look up if it failed."""
+    """Print the log of the run, which the parent shows if it failed."""
     sys.stdout.buffer.write(log.read())
 
 

@@ -14,7 +14,7 @@ class Gloo:
     """One rank of the process group."""
 
     def __init__(self, job: Job) -> None:
-        # Without this, gloo takes the interface of the host's name, which need not be loopback.
+        # Without this, gloo uses the interface of the host's name, which may not be loopback.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if Path("/sys/class/net/lo").exists() else "lo0")
         dist.init_process_group(
             "gloo", init_method=f"file://{job.folder}/rendezvous", rank=job.party, world_size=len(job.contents)
@@ -25,11 +25,11 @@ class Gloo:
         self.facts = {"torch": str(torch.__version__)}
 
     def prepare(self) -> None:
-        """All ranks are here."""
+        """Wait for all ranks."""
         dist.barrier()
 
     def exchange(self) -> None:
-        """All neighbours at once."""
+        """Exchange with all neighbours at once."""
         works = [dist.irecv(self._arrived[peer], src=peer) for peer in self._job.neighbours]
         works += [dist.isend(self._own, dst=peer) for peer in self._job.neighbours]
         for work in works:
@@ -37,7 +37,7 @@ class Gloo:
             work.wait()
 
     def check(self) -> float:
-        """Exact, or something is broken."""
+        """The error, which is 0."""
         pairs = ((got.numpy(), self._job.contents[peer]) for peer, got in self._arrived.items())
         return max(content.error([got], [path]) for got, path in pairs)
 

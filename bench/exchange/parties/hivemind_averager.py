@@ -1,8 +1,8 @@
 """hivemind: a DecentralizedAverager per node, averaging in a group of all nodes with 8-bit compression.
 
-Nodes look for a group of peers beforehand, through the library's own delayed trigger, so that only the
-all-reduce is timed. It splits the tensors among the peers, who average their parts and send them back: each
-number crosses the wire twice at half the volume, and at the end all nodes hold the mean.
+Nodes find their group beforehand, through the library's own delayed trigger, so that only the all-reduce is timed. It
+splits the tensors among the peers, who average their parts and send them back. Each number crosses the wire twice at
+half the volume, and at the end all nodes have the mean.
 """
 
 import time
@@ -42,7 +42,7 @@ class Hivemind:
         self.facts = {name: version(name) for name in ("hivemind", "torch")}
 
     def prepare(self) -> None:
-        """Start from our own numbers again, and find the group."""
+        """Restore our own numbers, and find the group."""
         with self._averager.get_tensors() as tensors:
             for tensor, own in zip(tensors, self._own, strict=True):
                 tensor.copy_(own)
@@ -59,18 +59,18 @@ class Hivemind:
         assert len(gathered) == len(self._job.contents), f"averaged with {len(gathered)} nodes only"
 
     def check(self) -> float:
-        """Against the exact mean of all nodes."""
+        """The error against the exact mean of all nodes."""
         with self._averager.get_tensors() as tensors:
             return content.error([tensor.numpy() for tensor in tensors], list(self._job.contents))
 
     def close(self) -> None:
-        """Stop the averager's process and the DHT's."""
+        """Stop the processes of the averager and of the DHT."""
         self._averager.shutdown()
         self._dht.shutdown()
 
 
 def start_dht(job: Job) -> hivemind.DHT:
-    """The first node tells the others where it is, through a file."""
+    """The first node gives the others its address in a file."""
     known = Path(job.folder) / "first-node"
     if job.party == 0:
         dht = hivemind.DHT(host_maddrs=["/ip4/127.0.0.1/tcp/0"], use_auto_relay=False, use_relay=False, start=True)

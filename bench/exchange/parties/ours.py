@@ -1,8 +1,8 @@
 """This project: its Transport and Session over grpc.aio, its shared memory, its codecs.
 
-What the trainer does in a node (encode an update, take up the neighbour's) happens here on a thread of its own, what
-the daemon does (send, receive) on the loop: in one process, but neither keeps the other waiting. ``option`` names the
-codec; with ``+mix`` numbers are not only decoded, as everybody else here does, but mixed into ours.
+The trainer's work in a node (encode an update, absorb the neighbour's) runs here on a thread of its own, and the
+daemon's work (send, receive) on the loop. Both are in one process, but neither makes the other wait. ``option`` names
+the codec. With ``+mix`` numbers are not only decoded, as with the other contestants, but mixed into ours.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ CPU = torch.device("cpu")
 
 
 class Codes:
-    """The trainer's part: our numbers into a frame, numbers out of a neighbour's frame."""
+    """The trainer's part: our numbers to a frame, and a neighbour's frame to numbers."""
 
     def __init__(self, job: Job, codec: Codec) -> None:
         self._codec = codec
@@ -53,7 +53,7 @@ class Codes:
         self.nbytes = codec.nbytes(job.elements)
 
     def prepare(self, frame: memoryview) -> None:
-        """Nothing: the buffers are used again."""
+        """Do nothing, since the buffers are reused."""
 
     def encode(self, frame: memoryview) -> None:
         """Our numbers as codes."""
@@ -70,13 +70,13 @@ class Codes:
                 self._arrived[peer][start:stop] = self._codec.decode(theirs, start, stop)
 
     def arrived(self, peer: int, frame: memoryview) -> content.Floats:
-        """What came of a neighbour's numbers."""
+        """The decoded numbers of a neighbour."""
         numbers: content.Floats = self._arrived[peer].numpy()
         return numbers
 
 
 class Mixed(Codes):
-    """All that a trainer does: e += q_j - q_i, and x moves by its share of e."""
+    """The whole work of a trainer: e += q_j - q_i, and x moves by its share of e."""
 
     def __init__(self, job: Job, codec: Codec) -> None:
         super().__init__(job, codec)
@@ -84,7 +84,7 @@ class Mixed(Codes):
         self._squares = torch.zeros(3, dtype=torch.float64)
 
     def prepare(self, frame: memoryview) -> None:
-        """Begin at zero again."""
+        """Restart at zero."""
         for difference in self._arrived.values():
             difference.zero_()
 
@@ -98,29 +98,29 @@ class Mixed(Codes):
         assert done, "mixing is measured compiled; build it with tools/build_native.py"
 
     def arrived(self, peer: int, frame: memoryview) -> content.Floats:
-        """A neighbour's numbers: ours as they were sent, and the difference."""
+        """A neighbour's numbers: ours as they were sent, plus the difference."""
         ours = self._codec.decode(self._ours, 0, self._own.numel())
         numbers: content.Floats = ours.add_(self._arrived[peer]).numpy()
         return numbers
 
 
 class RawBytes:
-    """fp32: frames are the numbers themselves. Ours lie in shared memory from the start, theirs stay there, as
-    the buffers of everybody else do who sends float32."""
+    """fp32: frames are the numbers themselves. Ours are in shared memory from the start, and theirs stay there, as in
+    the buffers of other contestants that send float32."""
 
     def __init__(self, job: Job) -> None:
         self._path = job.contents[job.party]
         self.nbytes = 4 * job.elements
 
     def prepare(self, frame: memoryview) -> None:
-        """Before the exchange: put our numbers where they are sent from."""
+        """Before the exchange, put our numbers where they are sent from."""
         frame[:] = content.read(self._path).data.cast("B")
 
     def encode(self, frame: memoryview) -> None:
-        """They are there."""
+        """Do nothing, since the numbers are there."""
 
     def absorb(self, peer: int, frame: memoryview) -> None:
-        """They are there."""
+        """Do nothing, since the numbers are there."""
 
     def arrived(self, peer: int, frame: memoryview) -> content.Floats:
         """A neighbour's numbers."""
@@ -170,7 +170,7 @@ class Ours:
             assert isinstance(event := await self._events.get(), e.PeerUp), event
 
     def prepare(self) -> None:
-        """Let go of the last exchange's frames, and take one for the next."""
+        """Free the frames of the last exchange, and take one for the next."""
         self._run(self._prepare())
 
     async def _prepare(self) -> None:
@@ -183,7 +183,7 @@ class Ours:
         self._codes.prepare(self._store.reserve(self._ours, self._codes.nbytes))
 
     def exchange(self) -> None:
-        """Encode once, send to all, take up each as it comes."""
+        """Encode once, send to all, and absorb each update when it arrives."""
         self._run(self._exchange())
 
     async def _exchange(self) -> None:
@@ -198,7 +198,7 @@ class Ours:
             await asyncio.to_thread(self._codes.absorb, int(event.peer), self._store.view(event.update))
 
     def check(self) -> float:
-        """The worst of the neighbours' updates."""
+        """The largest error of the neighbours' updates."""
         return max(
             content.error([self._codes.arrived(peer, self._store.view(frame))], [self._job.contents[peer]])
             for peer, frame in self._theirs.items()
@@ -214,18 +214,18 @@ class Ours:
 
 
 def name(party: int) -> str:
-    """What a party is called."""
+    """The name of a party."""
     return str(party)
 
 
 def main() -> None:
-    """The loop runs on the main thread, as in a node, and never pauses: one end may have all that it waits for
-    while it still has something to send. The parent's words come to a thread beside it."""
+    """Run the loop on the main thread, as in a node, and without pauses, since one end may have received everything
+    while it still has something to send. A thread beside it takes the parent's commands."""
     settle_memory()
-    # As a trainer does.
+    # As in a trainer.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     answer_promptly()
-    # For the codec, however many cores the node has.
+    # For the codec, whatever the number of cores.
     torch.set_num_threads(1)
     loop = uvloop.new_event_loop()
 

@@ -1,6 +1,6 @@
-"""p2pfl: a model encoded with its int8 compression, sent with its gRPC protocol, decoded by a command.
+"""p2pfl: a model is encoded with its int8 compression, sent with its gRPC protocol, and decoded by a command.
 
-These are the calls its own gossip makes, without the pauses that gossip puts between them.
+These are the calls of its own gossip, without the pauses between them.
 """
 
 import os
@@ -11,14 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# It makes a folder of logs where it is started, and fails where another one does so at the same moment.
+# It makes a folder of logs where it is started, and fails if another process does so at the same moment.
 FOLDER = Path(sys.argv[1]).with_suffix("")
 FOLDER.mkdir()
 os.chdir(FOLDER)
 
 from p2pfl.settings import Settings  # noqa: E402
 
-# The loggers read these when they are imported; Ray would start a cluster to collect log lines.
+# The loggers read these at import. Ray would start a cluster to collect log lines.
 Settings.general.DISABLE_RAY = True
 Settings.general.LOG_LEVEL = "ERROR"
 Settings.general.GRPC_TIMEOUT = 240.0
@@ -35,7 +35,7 @@ COMPRESSION = {"ptq": {"dtype": "int8"}}
 
 
 class Weights(P2PFLModel):  # type: ignore[misc]
-    """A model that is its parameters; the library asks a framework's adapter for no more."""
+    """A model that consists of its parameters. The library needs no more of a framework's adapter."""
 
     def get_parameters(self) -> list[content.Floats]:
         """The arrays themselves."""
@@ -43,23 +43,23 @@ class Weights(P2PFLModel):  # type: ignore[misc]
         return parameters
 
     def set_parameters(self, params: Any) -> None:
-        """From arrays, or from what ``encode_parameters`` made of them."""
+        """Set parameters, from arrays or from the result of ``encode_parameters``."""
         self.model = self.decode_parameters(params)[0] if isinstance(params, bytes) else params
 
 
 class TakeModel(Command):  # type: ignore[misc]
-    """What runs at the receiver, on a thread of its server."""
+    """The command at the receiver, on a thread of its server."""
 
     def __init__(self, arrived: "queue.Queue[tuple[str, Weights]]") -> None:
         self._arrived = arrived
 
     @staticmethod
     def get_name() -> str:
-        """The name under which senders ask for it."""
+        """The name of the command."""
         return "take_model"
 
     def execute(self, source: str, round: int, weights: bytes | None = None, **_: Any) -> None:  # noqa: A002
-        """Decode, and hand over."""
+        """Decode the model, and hand it over."""
         self._arrived.put((source, Weights(None, params=weights)))
 
 
@@ -78,7 +78,7 @@ class P2pfl:
         self.facts = {name: version(name) for name in ("p2pfl", "grpcio")}
 
     def prepare(self) -> None:
-        """Every server is up by now: of two neighbours the larger number dials."""
+        """Connect. Every server is up by now, and of two neighbours the one with the larger number dials."""
         for peer in self._job.neighbours:
             if not self._connected and peer < self._job.party:
                 assert self._protocol.connect(address(self._job, peer)), f"p2pfl could not connect to node {peer}"
@@ -102,14 +102,14 @@ class P2pfl:
             thread.join()
 
     def check(self) -> float:
-        """The worst of the neighbours' models."""
+        """The largest error of the neighbours' models."""
         return max(
             content.error(self._theirs[address(self._job, peer)].get_parameters(), [self._job.contents[peer]])
             for peer in self._job.neighbours
         )
 
     def close(self) -> None:
-        """Leave."""
+        """Leave the network."""
         self._protocol.stop()
 
 

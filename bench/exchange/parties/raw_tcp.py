@@ -1,6 +1,6 @@
-"""The yardstick: plain sockets, ``sendall`` on a thread per neighbour and ``recv_into`` beside it.
+"""The reference: plain sockets, ``sendall`` on a thread per neighbour and ``recv_into`` beside it.
 
-Congestion control is pinned, because systems differ in their defaults and the loopback shows it.
+Congestion control is pinned, because systems differ in their defaults and loopback shows the difference.
 """
 
 import contextlib
@@ -28,10 +28,10 @@ class RawTcp:
         self.facts = {"congestion control": congestion(next(iter(self._connections.values())))}
 
     def prepare(self) -> None:
-        """Nothing: the buffers are reused, as a program that exchanges again and again would."""
+        """Do nothing, since the buffers are reused, as in a program that exchanges repeatedly."""
 
     def exchange(self) -> None:
-        """All neighbours at once."""
+        """Exchange with all neighbours at once."""
         own = self._own.data.cast("B")
         threads = [threading.Thread(target=each.sendall, args=(own,)) for each in self._connections.values()]
         threads += [threading.Thread(target=self._receive, args=(peer,)) for peer in self._job.neighbours[1:]]
@@ -49,7 +49,7 @@ class RawTcp:
             view = view[count:]
 
     def check(self) -> float:
-        """Exact, or something is broken."""
+        """The error, which is 0."""
         return max(content.error([got], [self._job.contents[peer]]) for peer, got in self._arrived.items())
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ class RawTcp:
 
 
 def connect_all(job: Job) -> dict[int, socket.socket]:
-    """Of two neighbours the one with the larger number dials, and says who it is."""
+    """Connect to all neighbours. Of two neighbours the one with the larger number dials, and sends its number."""
     connections = {}
     with socket.socket() as listener:
         pin(listener)
@@ -77,7 +77,7 @@ def connect_all(job: Job) -> dict[int, socket.socket]:
 
 
 def dial(address: tuple[str, int]) -> socket.socket:
-    """Connect, once the other end listens."""
+    """Connect as soon as the other end listens."""
     deadline = time.monotonic() + CONNECT_SECONDS_MAX
     while True:
         connection = socket.socket()
@@ -94,13 +94,13 @@ def dial(address: tuple[str, int]) -> socket.socket:
 
 
 def pin(each: socket.socket) -> None:
-    """Choose the congestion control, where the system lets us."""
+    """Choose the congestion control, if the system allows it."""
     with contextlib.suppress(AttributeError, OSError):
         each.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, CONGESTION.encode())
 
 
 def congestion(each: socket.socket) -> str:
-    """What a connection really uses."""
+    """The congestion control of a connection."""
     with contextlib.suppress(AttributeError, OSError):
         return each.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
     return "unknown"

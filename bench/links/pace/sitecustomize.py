@@ -1,7 +1,7 @@
-"""An accelerator that takes as long for every step: the trainer computes gradient and half step, and waits for what is
-left of LINKS_PACE_SECONDS.
+"""An accelerator that takes equally long for every step. The trainer computes gradient and half step, and then waits
+for the rest of LINKS_PACE_SECONDS.
 
-Python imports this module at its start where its folder is on PYTHONPATH.
+Python imports this module at its start if its folder is on PYTHONPATH.
 """
 
 import os
