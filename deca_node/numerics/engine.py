@@ -23,7 +23,7 @@ from deca_node.numerics.codecs.base import Codec, slice_elements
 from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
 from deca_node.numerics.exchange import clipping
 from deca_node.numerics.exchange.flows import FlowBytes, PublicCopies, write_keyframe
-from deca_node.numerics.exchange.frames import Exchanged, Layout, SenderState
+from deca_node.numerics.exchange.frames import Exchanged, FrameLayout, SenderState
 from deca_node.numerics.exchange.mix import BlockMix
 from deca_node.numerics.exchange.norms import Norms
 from deca_node.numerics.exchange.signals import Correction, Moved
@@ -32,7 +32,7 @@ from deca_node.numerics.model.blocks import Block, FlatBlock, Origin, Span
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import TrainerError, WireError
 
-StepFigures = dict[str, float]
+EngineFigures = dict[str, float]
 """Figures of one step for metrics; every ``_rms`` is over all elements of the block."""
 
 RefusedPeers = Mapping[str, WireError]
@@ -85,7 +85,7 @@ class BlockEngine:
         self.flat = FlatBlock(model, block)
         self.hyper = hyper
         self.codec = codec
-        self.layout = Layout(codec, block.elements, signal)
+        self.layout = FrameLayout(codec, block.elements, signal)
         self.gamma_c = gamma_c
         self.clip = clip
         self.counts = deca.Counts()
@@ -98,8 +98,8 @@ class BlockEngine:
         self._gamma = 0.0
         self._unfolded = False
         self._scales = torch.zeros(0)
-        self._figures: StepFigures = {}
-        self._half_figures: StepFigures = {}
+        self._figures: EngineFigures = {}
+        self._half_figures: EngineFigures = {}
 
     @classmethod
     def of(cls, model: nn.Module, block: Block, settings: RunSettings, origin: Origin) -> "BlockEngine":
@@ -168,7 +168,7 @@ class BlockEngine:
         assert self.public is not None
         self.public.drop(peer)
 
-    def half_step(self, gamma: float, gradient: Callable[[], float]) -> StepFigures:
+    def half_step(self, gamma: float, gradient: Callable[[], float]) -> EngineFigures:
         """One gradient, then x_half = x - gamma u in the master.
 
         ``gradient`` runs forward and backward passes and returns the loss. Raises TrainerError if the loss or the
@@ -207,7 +207,7 @@ class BlockEngine:
         return nbytes
 
     @torch.no_grad()
-    def mix(self, flows: Sequence[FlowBytes], fold: bool) -> StepFigures:
+    def mix(self, flows: Sequence[FlowBytes], fold: bool) -> EngineFigures:
         """Apply the flows in this order, fold h into the moments if ``fold``, and publish the parameters.
 
         ``flows`` hold whole update frames. The newest moment signal of each edge then corrects the folded moments;
@@ -240,7 +240,7 @@ class BlockEngine:
             figures |= clipping.figures([flow.peer for flow in codes], left)
         return figures | {name: value for one in exchanged for name, value in one.figures.items()}
 
-    def mix_sound(self, flows: Sequence[FlowBytes], fold: bool) -> tuple[StepFigures, RefusedPeers]:
+    def mix_sound(self, flows: Sequence[FlowBytes], fold: bool) -> tuple[EngineFigures, RefusedPeers]:
         """:meth:`mix` without the flows of neighbours whose frames cannot be used.
 
         These neighbours lose their edges and are returned with the reasons.
@@ -300,7 +300,7 @@ class BlockEngine:
 
     # --- slice by slice -----------------------------------------------------------------------------
 
-    def _half_step(self, gamma: float, grad: Tensor) -> StepFigures:
+    def _half_step(self, gamma: float, grad: Tensor) -> EngineFigures:
         """The half step on all slices, and s of every parameter if h needs it."""
         x = self.flat.master
         if self.moments is None:

@@ -20,7 +20,7 @@ from deca_node.numerics.data.dataset import PackedData
 from deca_node.numerics.device import choose_device
 from deca_node.numerics.engine import BlockEngine, NewEdge, RefusedPeers
 from deca_node.numerics.exchange.flows import FlowBytes
-from deca_node.numerics.exchange.frames import Layout
+from deca_node.numerics.exchange.frames import FrameLayout
 from deca_node.numerics.exchange.norms import Norms
 from deca_node.numerics.learning.isolation import way_of
 from deca_node.numerics.learning.loss import backward
@@ -158,7 +158,7 @@ class Trainer:
         """The facts that must be equal on all nodes (hash and blocks of the start model, sizes of frames), and the
         position to go on from."""
         elements = self._facts.block_elements
-        layouts = [Layout(CODECS[self._settings.codec], n, self._settings.signal) for n in elements]
+        layouts = [FrameLayout(CODECS[self._settings.codec], n, self._settings.signal) for n in elements]
         sizes = FrameSizes(
             keyframe_bytes=tuple(KEYFRAME_CODEC.nbytes(n) for n in elements),
             update_bytes=tuple(layout.update_nbytes for layout in layouts),

@@ -14,7 +14,7 @@ from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
 from deca_node.numerics.deca import Counts, Moments
 from deca_node.numerics.exchange import signals
 from deca_node.numerics.exchange.flows import FlowBytes, PublicCopies
-from deca_node.numerics.exchange.frames import Layout, SenderState
+from deca_node.numerics.exchange.frames import FrameLayout, SenderState
 from deca_node.numerics.model.blocks import Block
 from deca_node.numerics.saving.deltas import apply_delta, check_delta
 from deca_node.numerics.saving.start_values import nothing
@@ -92,7 +92,7 @@ def _update(data: bytes) -> None:
     choices = Choices(data)
     codec, n = CODECS[NAMES[choices.number() % len(NAMES)]], LENGTHS[choices.number() % len(LENGTHS)]
     signal = choices.number()
-    layout = Layout(codec, n, SIGNALS[signal % 3])
+    layout = FrameLayout(codec, n, SIGNALS[signal % 3])
     lie, length = choices.number(), layout.nbytes(with_signal=bool(signal & 4))
     theirs = _fitted(choices.rest(), length, lie)
     ours = _tensor(_frame(layout, with_signal=bool(signal & 4)))
@@ -120,7 +120,7 @@ def _correct(moved: signals.Moved | None, n: int) -> None:
         raise Finding("moments that are no numbers")
 
 
-def _frame(layout: Layout, with_signal: bool) -> bytes:
+def _frame(layout: FrameLayout, with_signal: bool) -> bytes:
     out = torch.zeros(layout.nbytes(with_signal), dtype=torch.uint8)
     parts = layout.split(out, "this node")
     layout.codec.encode(torch.linspace(-1e-3, 2e-3, layout.elements), parts.codes)
@@ -132,7 +132,8 @@ def _frame(layout: Layout, with_signal: bool) -> bytes:
 
 def _update_seeds() -> list[bytes]:
     return [
-        bytes([number, index, signal, 0]) + _frame(Layout(codec, LENGTHS[index], SIGNALS[signal % 3]), bool(signal & 4))
+        bytes([number, index, signal, 0])
+        + _frame(FrameLayout(codec, LENGTHS[index], SIGNALS[signal % 3]), bool(signal & 4))
         for number, codec in enumerate(CODECS.values())
         for index in (2, 4)
         for signal in (0, 4, 5, 2)

@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from deca_node.numerics import deca, engine
 from deca_node.numerics.codecs.base import slice_elements
 from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
-from deca_node.numerics.engine import BlockEngine, NewEdge, StepFigures, cut
+from deca_node.numerics.engine import BlockEngine, EngineFigures, NewEdge, cut
 from deca_node.numerics.exchange.flows import FlowBytes
 from deca_node.numerics.model.blocks import Block, partition
 from deca_node.protocol.agreed.run import RunSettings
@@ -92,7 +92,7 @@ class Cluster:
     def others(self, i: int) -> list[int]:
         return [j for j in self.nodes if j != i and self.W[i, j] > 0]
 
-    def step(self, gamma: float, gradients: Sequence[Callable[[], float]], signal: bool = False) -> list[StepFigures]:
+    def step(self, gamma: float, gradients: Sequence[Callable[[], float]], signal: bool = False) -> list[EngineFigures]:
         self.half_step(gamma, gradients)
         return self.mix(fold=True, signal=signal)
 
@@ -100,7 +100,7 @@ class Cluster:
         for one, gradient in zip(self.engines, gradients, strict=True):
             one.half_step(gamma, gradient)
 
-    def mix(self, fold: bool = False, signal: bool = False) -> list[StepFigures]:
+    def mix(self, fold: bool = False, signal: bool = False) -> list[EngineFigures]:
         updates = self.updates(signal)
         return [one.mix(self.flows(i, updates), fold) for i, one in enumerate(self.engines)]
 

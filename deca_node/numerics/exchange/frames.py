@@ -103,7 +103,7 @@ def signal_nbytes(elements: int, signal: str) -> int:
 
 
 @dataclass(frozen=True)
-class Layout:
+class FrameLayout:
     """The layout of one block's update frames. ``signal`` is the run's setting: none, v or mv."""
 
     codec: Codec

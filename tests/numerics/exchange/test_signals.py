@@ -22,7 +22,7 @@ from deca_node.numerics.codecs.base import NotFiniteError
 from deca_node.numerics.codecs.formats import CODECS
 from deca_node.numerics.deca import Counts, Moments
 from deca_node.numerics.exchange import signals
-from deca_node.numerics.exchange.frames import Layout, SenderState
+from deca_node.numerics.exchange.frames import FrameLayout, SenderState
 from deca_node.numerics.exchange.signals import (
     Correction,
     Moved,
@@ -419,7 +419,7 @@ def test_gamma_c_keeps_late_moments_from_swinging_up(share: float) -> None:
 
 @pytest.mark.parametrize(("codec", "signal"), list(itertools.product(CODECS, ("none", "v", "mv"))))
 def test_parts_fill_a_frame_without_a_gap(codec: str, signal: str) -> None:
-    layout = Layout(CODECS[codec], 1000, signal)
+    layout = FrameLayout(CODECS[codec], 1000, signal)
     for with_signal in (False, True):
         frame = torch.arange(layout.nbytes(with_signal)).to(torch.uint8)
         parts = layout.split(frame, "b")
