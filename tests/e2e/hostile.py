@@ -56,7 +56,7 @@ class Member:
         self, network: Network, agreement: Agreement, settings: RunSettings, events: "asyncio.Queue[Any]"
     ) -> None:
         self.network = network
-        self.name = network._place.name
+        self.name = network._own.name
         self.up = asyncio.Event()
         self.edge = asyncio.Event()
         self.downs: list[str] = []
