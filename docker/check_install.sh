@@ -44,7 +44,8 @@ steps=$(awk -v build="$build" '
 
 for step in $steps; do
     say "docker/install.sh $step"
-    # shellcheck disable=SC2046  (one word per variable is intended)
+    # One word per variable is intended.
+    # shellcheck disable=SC2046
     (cd "$work/src" && env -i $(env | grep -E '^(PIP_[A-Z_]+|SSL_CERT_FILE|https?_proxy|no_proxy)=[^ ]*$' || true) \
         PATH=/usr/local/bin:/usr/bin:/bin HOME="$work/home" TORCH_INDEX="$TORCH_INDEX" \
         docker/install.sh "$step" "$work/deca") > "$work/install.log" 2>&1 || fail "step $step"
@@ -66,7 +67,8 @@ if [ "$(id -u)" = 0 ]; then
 fi
 
 inside() {
-    # shellcheck disable=SC2086  (the words of $as)
+    # $as has several words.
+    # shellcheck disable=SC2086
     exec $as env -i PATH="$work/deca/bin:/usr/bin:/bin" HOME="$work/north" TMPDIR="$work/tmp" OMP_NUM_THREADS=1 \
         PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 "$@"
 }

@@ -45,7 +45,8 @@ torch-cuda)
     trim torch
     ;;
 dependencies)
-    # shellcheck disable=SC2046  (one word per requirement is intended; none has a space)
+    # One word per requirement is intended; none has a space.
+    # shellcheck disable=SC2046
     pip --constraint constraints.txt $("$folder/bin/python" -c "import tomllib
 for needed in tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']:
     print(needed.replace(' ', ''))")

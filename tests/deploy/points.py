@@ -159,6 +159,15 @@ MORE_POINTS = {
         Point("NetworkPolicy/deca-metrics", "spec/ingress/0/ports", [{"protocol": "TCP", "port": 9640}]),
         Point("NetworkPolicy/deca-metrics", "spec/ingress/0/from"),
     ],
+    "ingress": [
+        Point("Ingress/deca-page", "spec/rules/0/http/paths/0/backend/service/name", "deca-page"),
+        Point("Ingress/deca-page", "spec/tls/0/secretName"),
+        Point("Service/deca-page", "spec/selector", {"statefulset.kubernetes.io/pod-name": "deca-0"}),
+        Point("Service/deca-page", "spec/ports/name=http/port", 9640),
+        Point("NetworkPolicy/deca-page", "spec/ingress/0/ports", [{"protocol": "TCP", "port": 9640}]),
+        Point("NetworkPolicy/deca-page", "spec/ingress/0/from"),
+        Point(SET, f"{NODE}/env/name=DECA_HTTP_TOKEN/value", "/http-token/token"),
+    ],
     "dashboard": [
         Point(SET, f"{NODE}/env/name=DECA_HTTP_TOKEN/value", "/http-token/token"),
         Point(SET, f"{NODE}/volumeMounts/name=http-token/mountPath", "/http-token"),
