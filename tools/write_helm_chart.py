@@ -113,9 +113,8 @@ def main() -> int:
     made = chart()
     if parser.parse_args().check:
         return check(made)
-    for path in CHART.rglob("*"):
-        if path.is_file() and str(path.relative_to(CHART)) not in made:
-            path.unlink()
+    for name in _there().keys() - made.keys():
+        (CHART / name).unlink()
     for name, text in made.items():
         (CHART / name).parent.mkdir(parents=True, exist_ok=True)
         (CHART / name).write_text(text)
@@ -124,19 +123,24 @@ def main() -> int:
 
 def check(made: Mapping[str, str]) -> int:
     """Compare the chart on disk; 1 if a file differs, lacks or is too many."""
-    there = {str(path.relative_to(CHART)): path.read_text() for path in CHART.rglob("*") if path.is_file()}
+    there = _there()
     differ = sorted(name for name in there.keys() | made.keys() if there.get(name) != made.get(name))
     if differ:
         print(f"deploy/helm is not fresh ({', '.join(differ)}): run make docs", file=sys.stderr)
     return int(bool(differ))
 
 
+def _there() -> dict[str, str]:
+    """The chart's files on disk, without the dashboard, which tools/write_monitoring.py writes."""
+    files = (path for path in CHART.rglob("*") if path.is_file() and path.name != "dashboard.json")
+    return {str(path.relative_to(CHART)): path.read_text() for path in files}
+
+
 def chart() -> dict[str, str]:
     """Every file of the chart by its path."""
     templates = {f"templates/{name}": HEAD + "".join(parts) for name, parts in _templates().items()}
     own = {"Chart.yaml": HEAD + _chart_file(), "values.yaml": HEAD + _values()}
-    copied = {"dashboard.json": (DEPLOY / "components" / "monitoring" / "dashboard.json").read_text()}
-    return own | copied | templates
+    return own | templates
 
 
 # --- the templates -----------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 ::
 
-    the table below                            -> deploy/components/monitoring/dashboard.json
+    the table below                            -> deploy/components/monitoring/dashboard.json, deploy/helm/dashboard.json
     deploy/components/monitoring/alerts.yaml   -> docker/observability/alerts.yaml
 
 Kubernetes has the alerts inside of a PrometheusRule, and Prometheus itself reads the same groups from a plain file.
@@ -20,6 +20,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 MONITORING = ROOT / "deploy" / "components" / "monitoring"
 DASHBOARD = MONITORING / "dashboard.json"
+CHART_DASHBOARD = ROOT / "deploy" / "helm" / "dashboard.json"
 RULE = MONITORING / "alerts.yaml"
 PLAIN_RULES = ROOT / "docker" / "observability" / "alerts.yaml"
 
@@ -193,8 +194,9 @@ def plain_rules() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write both files, or check them. Returns 1 if one is stale."""
-    made = {DASHBOARD: json.dumps(dashboard(), indent=2) + "\n", PLAIN_RULES: plain_rules()}
+    """Write the files, or check them. Returns 1 if one is stale."""
+    panels = json.dumps(dashboard(), indent=2) + "\n"
+    made = {DASHBOARD: panels, CHART_DASHBOARD: panels, PLAIN_RULES: plain_rules()}
     stale = [path for path, text in made.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if arguments == ["--check"]:
         for path in stale:
