@@ -2,7 +2,7 @@
 
 ::
 
-    the table below                            -> deploy/components/monitoring/dashboard.json, deploy/helm/dashboard.json
+    the table below                            -> dashboard.json of deploy/components/monitoring and of deploy/helm
     deploy/components/monitoring/alerts.yaml   -> docker/observability/alerts.yaml
 
 Kubernetes has the alerts inside of a PrometheusRule, and Prometheus itself reads the same groups from a plain file.
