@@ -4,6 +4,7 @@
 
     files       a file or folder becomes JSON objects and texts; encodings and broken files
     records     an object becomes a text, a prompt with its completion, or a chat
+    chats       a chat becomes text, by the chat template, and where its learnt turns are
     tokenizing  a record becomes tokens that know whether they are learnt
     lengths     records that are longer than a sequence: divided, truncated or left out, and counted
     holdout     which tokens are held out

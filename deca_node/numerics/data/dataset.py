@@ -10,8 +10,8 @@ With private gradients every record is a sequence of its own, cut to ``sequence_
 told record by record.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,7 @@ class DataSummary:
     """What became of the data. ``trained_tokens`` and ``heldout_tokens`` are those that are learnt, or would be.
 
     ``lengths`` counts the records that were too long; ``empty_sequences`` the sequences that were left out because
-    nothing is learnt in them.
+    nothing is learnt in them; ``notes`` what chat templates left out (:class:`deca_node.numerics.data.chats.Chat`).
     """
 
     records: int
@@ -74,6 +74,7 @@ class DataSummary:
     heldout_sequences: int
     lengths: Lengths | None = None
     empty_sequences: int = 0
+    notes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,8 @@ def load_dataset(
     path = Path(path)
     bad = BadRecords(skip=bad_records == "skip")
     lengths = Lengths(layout.length, layout.truncation, tokenizer.bos_token_id, divides=not layout.private)
-    line = read_tokens(path, RecordTokenizer(tokenizer, bad), bad, lengths if layout.whole else None, progress)
+    encoder = RecordTokenizer(tokenizer, bad)
+    line = read_tokens(path, encoder, bad, lengths if layout.whole else None, progress)
     held = heldout_mask(path, line, layout.length, holdout, seed, whole=layout.whole)
     pad = tokenizer.eos_token_id or 0
     found = [
@@ -128,6 +130,7 @@ def load_dataset(
         heldout_sequences=len(heldout),
         lengths=lengths if layout.whole else None,
         empty_sequences=sum(map(len, found)) - len(train) - len(heldout),
+        notes=encoder.notes,
     )
     return PackedData(train, heldout, summary)
 

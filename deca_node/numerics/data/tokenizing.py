@@ -1,20 +1,29 @@
-"""From records to tokens that know whether they are trained on.
+"""From records to tokens that know whether they are learnt.
 
-A text is its tokens and EOS, all of them trained on. A completion is the prompt's tokens, which are
-only read, then the completion's and EOS, which are trained on; the two are tokenized apart, so that no token
-straddles the boundary. A chat is what the tokenizer's chat template makes of it, trained on in the assistant's
-turns. BOS stands once at the start of a text or prompt if the tokenizer adds one, and is never trained on; a
-tokenizer without EOS adds none. Special tokens spelled out in the data are taken as special tokens.
+::
+
+    text          [BOS] t t t EOS           all learnt but BOS
+    completion    [BOS] p p p c c EOS       the completion and EOS are learnt
+    chat          as the chat template has it; the assistant's turns are learnt (:mod:`deca_node.numerics.data.chats`)
+
+BOS stands once at the start if the tokenizer puts one there; a tokenizer without EOS adds none. Special tokens that are
+spelled out in the data are taken as special tokens.
+
+**Prompt and completion.** The prompt's tokens are those of the prompt alone, since that is what the model is given when
+it is asked. The completion's tokens are those that follow them when both are tokenized as one text. Where a token would
+hold the end of one and the beginning of the other, the completion is tokenized apart, as a text that goes on: without
+the space that some tokenizers (Llama 2's) put in front of every text.
 """
 
-import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from deca_node.numerics.data.chats import Chat, encode
 from deca_node.numerics.data.files import BadRecords, Source
-from deca_node.numerics.data.records import ASSISTANT, ChatRecord, Record, TextRecord
+from deca_node.numerics.data.records import ChatRecord, CompletionRecord, Record, TextRecord
 from deca_node.numerics.data.sequences import Ids, RecordTokens
 from deca_node.protocol.errors import DataError
 
@@ -25,56 +34,92 @@ if TYPE_CHECKING:
 # and a long text is tokenized in pieces (in parallel, where there are cores for it).
 _CALL_CHARACTERS = 1 << 21
 _PIECE_CHARACTERS = 1 << 17
-_GENERATION_TAG = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_BEFORE = ("\n", ":", "a")
+"""What a text is put behind, where it goes on from another: the first of these that shares no token with it."""
 
 Item = TypeVar("Item")
+Waiting = Callable[[int], None]
 
 
 class RecordTokenizer:
-    """Turns records into tokens that know whether they are trained on."""
+    """Turns records into tokens that know whether they are learnt. ``notes`` counts what chat templates leave out."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", bad: BadRecords) -> None:
         self._tokenizer = tokenizer
         self._bad = bad
         self._bos = np.array(_beginning(tokenizer), np.int32)
         self._eos = np.array([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id], np.int32)
+        self._before = {text: self._call([text])[0] for text in _BEFORE}
+        self._leads = self._puts_something_in_front()
+        self.notes: Counter[str] = Counter()
 
-    def encode(self, records: list[Record], report: Callable[[int], None] = lambda waiting: None) -> list[RecordTokens]:
+    def encode(self, records: list[Record], report: Waiting = lambda waiting: None) -> list[RecordTokens]:
         """Tokens of each record that is not bad, in order; ``report`` is told how many characters still wait."""
-        texts: list[str] = []
-        for record in records:
-            if isinstance(record, TextRecord):
-                texts.append(record.text)
-            elif not isinstance(record, ChatRecord):
-                texts += (record.prompt, record.completion)
-        bodies = iter(self._bodies(texts, report))
+        bodies = self._of_texts([record.text for record in records if isinstance(record, TextRecord)], report)
+        pairs = self._of_pairs([record for record in records if isinstance(record, CompletionRecord)], report)
         encoded = []
         for record in records:
             try:
-                encoded.append(self._tokens(record, bodies))
+                if isinstance(record, ChatRecord):
+                    encoded.append(self._chat(record))
+                elif isinstance(record, TextRecord):
+                    encoded.append(self._joined(record.source, np.empty(0, np.int32), next(bodies), text=True))
+                else:
+                    encoded.append(self._joined(record.source, *next(pairs)))
             except DataError as error:
                 self._bad.add(error)
         return encoded
 
-    def _tokens(self, record: Record, bodies: Iterator[Ids]) -> RecordTokens:
-        if isinstance(record, ChatRecord):
-            return self._chat(record)
-        if isinstance(record, TextRecord):
-            return self._joined(record.source, np.empty(0, np.int32), next(bodies), text=True)
-        return self._joined(record.source, next(bodies), next(bodies))
+    # --- texts --------------------------------------------------------------------------------------
 
-    def _bodies(self, texts: list[str], report: Callable[[int], None]) -> list[Ids]:
+    def _of_texts(self, texts: list[str], report: Waiting = lambda waiting: None) -> Iterator[Ids]:
         """Tokens of each text, without any that the tokenizer would put around it."""
         bodies: list[list[Ids]] = [[] for _ in texts]
         waiting = sum(map(len, texts))
-        pieces = ((index, piece) for index, text in enumerate(texts) for piece in _pieces(text))
-        for run in runs(pieces, lambda indexed: len(indexed[1])):
-            out = self._tokenizer([piece for _, piece in run], add_special_tokens=False, verbose=False)
-            for (index, _), ids in zip(run, out["input_ids"], strict=True):
-                bodies[index].append(np.array(ids, np.int32))
-            waiting -= sum(len(piece) for _, piece in run)
+        pieces = ((index, k > 0, piece) for index, text in enumerate(texts) for k, piece in enumerate(_pieces(text)))
+        for run in runs(pieces, lambda indexed: len(indexed[2])):
+            found = self._going_on([piece for _, goes_on, piece in run if goes_on])
+            plain = iter(self._call([piece for _, goes_on, piece in run if not goes_on]))
+            for index, goes_on, _ in run:
+                bodies[index].append(next(found) if goes_on else next(plain))
+            waiting -= sum(len(piece) for _, _, piece in run)
             report(waiting)
-        return [np.concatenate(body) for body in bodies]
+        return iter([np.concatenate(body) for body in bodies])
+
+    def _of_pairs(self, records: list[CompletionRecord], report: Waiting) -> Iterator[tuple[Ids, Ids]]:
+        """Tokens of each prompt and of its completion."""
+        prompts = list(self._of_texts([record.prompt for record in records]))
+        joint = self._of_texts([record.prompt + record.completion for record in records], report)
+        learnt: list[Ids | None] = [
+            both[len(prompt) :] if np.array_equal(both[: len(prompt)], prompt) else None
+            for prompt, both in zip(prompts, joint, strict=True)
+        ]
+        apart = self._going_on([r.completion for r, ids in zip(records, learnt, strict=True) if ids is None])
+        return iter(
+            [(prompt, next(apart) if ids is None else ids) for prompt, ids in zip(prompts, learnt, strict=True)]
+        )
+
+    def _going_on(self, texts: list[str]) -> Iterator[Ids]:
+        """Tokens of texts that go on from another."""
+        return map(self._behind, texts) if self._leads else iter(self._call(texts))
+
+    def _behind(self, text: str) -> Ids:
+        for before, ids in self._before.items():
+            found = self._call([before + text])[0]
+            if len(ids) and np.array_equal(found[: len(ids)], ids):
+                return found[len(ids) :]
+        return self._call([text])[0]
+
+    def _puts_something_in_front(self) -> bool:
+        """Whether a letter that stands alone has other tokens than behind a newline."""
+        before, alone, both = self._before["\n"], self._call(["a"])[0], self._call(["\na"])[0]
+        return not np.array_equal(both, np.concatenate([before, alone]))
+
+    def _call(self, texts: list[str]) -> list[Ids]:
+        if not texts:
+            return []
+        out = self._tokenizer(texts, add_special_tokens=False, verbose=False)
+        return [np.array(ids, np.int32) for ids in out["input_ids"]]
 
     def _joined(self, source: Source, context: Ids, learnt: Ids, text: bool = False) -> RecordTokens:
         """[BOS, context, learnt, EOS], with BOS and EOS exactly once where the text spells them out itself."""
@@ -92,6 +137,8 @@ class RecordTokenizer:
         count = len(self._bos)
         return ids[count:] if np.array_equal(ids[:count], self._bos) else ids
 
+    # --- chats --------------------------------------------------------------------------------------
+
     def _chat(self, record: ChatRecord) -> RecordTokens:
         if not self._tokenizer.chat_template:
             raise DataError(
@@ -99,55 +146,16 @@ class RecordTokenizer:
                 "use the model's chat version, or write prompt and completion"
             )
         try:
-            marked = _GENERATION_TAG.search(self._tokenizer.get_chat_template())
-            tokens = self._chat_by_mark(record) if marked else self._chat_by_prefixes(record)
+            chat = Chat(self._tokenizer, record)
+            tokens = encode(self._tokenizer, chat.text, chat.learnt())
         except DataError:
             raise
         except Exception as error:  # A template is a program by somebody else, and fails as it pleases.
             raise DataError(f"{record.source}: the chat template cannot render the chat ({error})") from error
+        self.notes += chat.notes
         if not tokens.trained.any():
             raise DataError(f"{record.source}: the chat template leaves no token in the assistant's turns")
         return tokens
-
-    def _chat_by_mark(self, record: ChatRecord) -> RecordTokens:
-        """The template itself marks what the assistant generates."""
-        out = self._tokenizer.apply_chat_template(
-            list(record.messages), return_assistant_tokens_mask=True, tokenizer_kwargs={"verbose": False}
-        )
-        return RecordTokens(np.array(out["input_ids"], np.int32), np.array(out["assistant_masks"], np.bool_))
-
-    def _chat_by_prefixes(self, record: ChatRecord) -> RecordTokens:
-        """A turn is what it adds to the rendering of the chat so far and the header that asks for an answer."""
-        text = self._render(record, len(record.messages))
-        out = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        begins = np.array(out["offset_mapping"], np.int64).reshape(-1, 2)[:, 0]
-        trained = np.zeros(len(begins), np.bool_)
-        for low, high in self._assistant_spans(record, text):
-            trained |= (begins >= low) & (begins < high)
-        return RecordTokens(np.array(out["input_ids"], np.int32), trained)
-
-    def _assistant_spans(self, record: ChatRecord, text: str) -> Iterator[tuple[int, int]]:
-        """First and last (exclusive) character of the assistant's turns in the rendered chat."""
-        for turn, message in enumerate(record.messages):
-            if message["role"] != ASSISTANT:
-                continue
-            header = self._render(record, turn, add_generation_prompt=True)
-            so_far = self._render(record, turn + 1)
-            if not header or not so_far.startswith(header) or not text.startswith(so_far):
-                raise DataError(
-                    f"{record.source}: the assistant's turn (message {turn + 1}) cannot be told apart: it opens the "
-                    "chat, or the chat template renders the chat up to it differently from the whole; use a template "
-                    "with {% generation %}, or write prompt and completion"
-                )
-            yield len(header), len(so_far)
-
-    def _render(self, record: ChatRecord, turns: int, add_generation_prompt: bool = False) -> str:
-        if turns == 0:
-            return ""  # Templates need a message; and a chat that the assistant opens has no header to cut off.
-        rendered: str = self._tokenizer.apply_chat_template(
-            list(record.messages[:turns]), tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-        return rendered
 
 
 def runs(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:

@@ -14,6 +14,12 @@ from deca_node.numerics.model.load import LoadedModel
 from deca_node.protocol.options import Note, TrainerOptions
 
 Data = PackedData | LabelledData
+LEFT_OUT = {
+    "tools": "chats give tools that the chat template leaves out",
+    "system": "chats have a message of the system that the chat template leaves out",
+    "calls": "turns call tools, which the chat template leaves out; a turn that says nothing else is not learnt",
+}
+"""What a chat template may leave out, by the names of :class:`deca_node.numerics.data.chats.Chat`."""
 NOTE_SECONDS = 5.0
 """From one note of progress to the next."""
 
@@ -75,6 +81,7 @@ def told(data: Data, sequence_length: int) -> Iterator[str]:
         )
         if found.lengths:
             yield from _told_of_lengths(found.lengths)
+        yield from (f"{found.notes[note]:,} {says}" for note, says in LEFT_OUT.items() if found.notes.get(note))
         if found.empty_sequences:
             yield f"{found.empty_sequences:,} sequences are left out: they hold prompts, and nothing to learn"
     if found.skipped:

@@ -72,6 +72,7 @@ def load_model(
         config = read_config(folder, head)
         check_size(check_weights(folder), config, folder, head)
         tokenizer = read_tokenizer(folder)
+        settle_end(config, tokenizer)
         if head:
             settle_padding(config, tokenizer, folder)
         model = _read_model(folder, config, dtype, head)
@@ -166,6 +167,16 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     except Exception as error:  # each tokenizer class fails in its own way
         raise ModelError(f"{folder} holds no tokenizer that can be read: {brief(error)}") from error
     return tokenizer
+
+
+def settle_end(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give a tokenizer that does not say what ends a text the token that config.json names, the first if several."""
+    named = getattr(config.get_text_config(), "eos_token_id", None)
+    found = named[0] if isinstance(named, list | tuple) and named else named
+    if tokenizer.eos_token_id is None and isinstance(found, int):
+        token = tokenizer.convert_ids_to_tokens(found)
+        if token is not None:
+            tokenizer.eos_token = str(token)
 
 
 def _read_model(folder: Path, config: PreTrainedConfig, dtype: str, head: Head | None) -> PreTrainedModel:

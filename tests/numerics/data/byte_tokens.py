@@ -1,5 +1,6 @@
 """A tokenizer with one token per byte, so that tokens can be read, and chats to tokenize with it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,15 @@ CHAT = [
 ]
 
 
-def byte_tokenizer(template: str | None = None, bos: bool = False, eos: bool = True) -> PreTrainedTokenizerFast:
-    """One token per byte, then ``<s>`` and ``</s>``; with ``bos`` it puts ``<s>`` before a text."""
+def byte_tokenizer(
+    template: str | None = None, bos: bool = False, eos: bool = True, specials: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
+    """One token per byte, then ``<s>``, ``</s>`` and ``specials``; with ``bos`` it puts ``<s>`` before a text."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(["<s>", "</s>"])
+    backend.add_special_tokens(["<s>", "</s>", *specials])
     if bos:
         backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
     ends = {"bos_token": "<s>"} | ({"eos_token": "</s>"} if eos else {})

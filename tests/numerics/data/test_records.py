@@ -53,6 +53,52 @@ def test_kinds_may_be_mixed_and_know_their_lines(tmp_path: Path) -> None:
     ]
 
 
+CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"x": 1}'}}
+
+
+def chat_of(*messages: dict[str, Any], **more: Any) -> ChatRecord:
+    record = parse_record(json.dumps({"messages": messages, **more}).encode(), SOURCE)
+    assert isinstance(record, ChatRecord)
+    return record
+
+
+def test_a_message_may_have_no_content_beside_tool_calls() -> None:
+    """Null, as OpenAI writes it, or no such key. Arguments become the object that templates want."""
+    for message in ({"content": None}, {}, {"content": ""}):
+        chat = chat_of(CHAT[0], {"role": "assistant", "tool_calls": [CALL], **message}, *CHAT)
+        assert chat.messages[1]["content"] == ""
+        assert chat.messages[1]["tool_calls"][0]["function"] == {"name": "look", "arguments": {"x": 1}}
+        assert chat.learnt == [1, 3]
+    odd = {**CALL, "function": {"name": "look", "arguments": "not JSON"}}
+    assert chat_of(CHAT[0], {"role": "assistant", "tool_calls": [odd]}).messages[1]["tool_calls"] == [odd]
+
+
+def test_a_content_may_be_text_parts() -> None:
+    parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}, "!"]
+    assert chat_of({"role": "user", "content": parts}, CHAT[1]).messages[0]["content"] == "Hello!"
+
+
+def test_weights_say_what_is_learnt() -> None:
+    turns = [CHAT[0], {**CHAT[1], "weight": 0}, CHAT[0], {**CHAT[1], "weight": 1}, CHAT[0], {**CHAT[1], "train": False}]
+    assert chat_of(*turns).learnt == [3]
+    assert chat_of(*turns, CHAT[0], CHAT[1]).learnt == [3, 7]
+    assert chat_of({**CHAT[0], "weight": 0}, CHAT[1]).learnt == [1]
+
+
+def test_prompt_and_completion_may_be_messages() -> None:
+    record = parse_record(json.dumps({"prompt": [*CHAT, CHAT[0]], "completion": [CHAT[1]]}).encode(), SOURCE)
+    assert isinstance(record, ChatRecord)
+    assert (len(record.messages), record.learnt) == (4, [3])
+
+
+def test_tools_stand_beside_the_messages() -> None:
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    assert chat_of(*CHAT, tools=tools).tools == tuple(tools)
+    assert chat_of(*CHAT, tools=json.dumps(tools)).tools == tuple(tools)
+    assert chat_of(*CHAT, tools=None).tools == chat_of(*CHAT, tools="").tools == ()
+    assert chat_of(*CHAT, chat_template_kwargs={"enable_thinking": False}).options == {"enable_thinking": False}
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n", ""])
 def test_line_endings_and_byte_order_mark_do_not_matter(tmp_path: Path, ending: str) -> None:
     path = write(tmp_path / "notes.jsonl", "\ufeff" + '{"text": "Grüße"}' + ending)
@@ -73,7 +119,12 @@ def test_what_json_writes_is_read_back(text: str, ascii_only: bool) -> None:
 
 
 def value_lists(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    keys = st.sampled_from(["text", "prompt", "completion", "messages", "role", "content", "x"])
+    keys = st.sampled_from(
+        [
+            *("text", "prompt", "completion", "messages", "role", "content", "x"),
+            *("tool_calls", "function", "name", "arguments", "weight", "train", "tools", "chat_template_kwargs"),
+        ]
+    )
     return st.lists(values, max_size=3) | st.dictionaries(keys, values, max_size=4)
 
 
@@ -83,7 +134,8 @@ json_values = st.recursive(st.none() | st.booleans() | st.floats() | st.text(), 
 @given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
 def test_any_line_is_a_record_or_a_data_error(line: bytes) -> None:
     with contextlib.suppress(DataError):
-        assert parse_record(line, SOURCE).characters > 0
+        record = parse_record(line, SOURCE)
+        assert record.characters > 0 or isinstance(record, ChatRecord)
 
 
 # --- what is said about bad records -----------------------------------------------------------------
@@ -113,6 +165,28 @@ BAD_LINES = [
     (b'{"messages": [{"role": "user", "content": null}]}', '"content" of message 1 must be a string, not null'),
     (b'{"messages": [{"role": "user", "content": "secret"}]}', 'the chat has no turn of role "assistant"'),
     (b'{"messages": [{"role": "assistant", "content": " "}]}', 'the chat has no turn of role "assistant"'),
+    (b'{"messages": [{"role": "assistant", "content": null}]}', '"content" of message 1 must be a string, not null'),
+    (b'{"messages": [{"role": "assistant", "content": "secret", "weight": 0}]}', "all have weight 0 or train = false"),
+    (b'{"messages": [{"role": "assistant", "content": "secret", "weight": 0.5}]}', '"weight" of message 1 must be 0'),
+    (b'{"messages": [{"role": "assistant", "content": "secret", "train": "no"}]}', '"train" of message 1 must be true'),
+    (b'{"messages": [{"role": "assistant", "tool_calls": {"a": 1}}]}', '"tool_calls" of message 1 must be a list'),
+    (b'{"messages": [{"role": "assistant", "tool_calls": ["secret"]}]}', 'a tool call of message 1 has no "function"'),
+    (
+        b'{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "secret"}]}]}',
+        "message 1 holds a part that is no text (image_url); only text can be learnt",
+    ),
+    (b'{"messages": [{"role": "user", "content": [5]}]}', "message 1 holds a part that is no text (a number)"),
+    (b'{"messages": [{"role": "assistant", "content": "a"}], "tools": {}}', '"tools" must be a list of objects'),
+    (
+        b'{"messages": [{"role": "assistant", "content": "a"}], "tools": "[secret"}',
+        '"tools" is a string, and not that of',
+    ),
+    (
+        b'{"messages": [{"role": "assistant", "content": "a"}], "chat_template_kwargs": 5}',
+        '"chat_template_kwargs" must be an object, not a number',
+    ),
+    (b'{"prompt": [], "completion": []}', '"prompt" must be a list of at least one message'),
+    (b'{"prompt": "secret", "completion": [{}]}', '"completion" must be a string, not an array'),
 ]
 
 

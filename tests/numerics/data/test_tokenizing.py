@@ -1,7 +1,7 @@
 """Tokens of records, and which of them are learnt."""
 
 import pytest
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from deca_node.numerics.data import tokenizing
@@ -96,8 +96,8 @@ def test_a_long_text_is_tokenized_in_pieces(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 STRICT_TEMPLATE = "{{ raise_exception('roles must alternate') }}"
-LAST_TURN_TEMPLATE = (  # as models that think do: the last turn looks different from those before
-    "{% for m in messages %}{% if loop.last %}<think></think>{% endif %}{{ m['content'] }}|{% endfor %}"
+LOUD_TEMPLATE = (  # the last turn looks different from those before, and contents are not what they were
+    "{% for m in messages %}{% if loop.last %}<think></think>{% endif %}{{ m['content'] | upper }}|{% endfor %}"
 )
 EMPTY_MARK_TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% generation %}{% endgeneration %}{% endfor %}"
 
@@ -107,8 +107,7 @@ EMPTY_MARK_TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% generation %}
     [
         (None, CHAT, "a chat, but the tokenizer has no chat template; use the model's chat version"),
         (STRICT_TEMPLATE, CHAT, "the chat template cannot render the chat (roles must alternate)"),
-        (LAST_TURN_TEMPLATE, CHAT, "the assistant's turn (message 3) cannot be told apart"),
-        (PLAIN_TEMPLATE, CHAT[2:], "the assistant's turn (message 1) cannot be told apart: it opens the chat"),
+        (LOUD_TEMPLATE, CHAT, "the assistant's turn (message 3) cannot be told apart in the rendering"),
         (EMPTY_MARK_TEMPLATE, CHAT, "the chat template leaves no token in the assistant's turns"),
     ],
 )
@@ -120,6 +119,37 @@ def test_chats_that_cannot_be_used_are_named(template: str | None, messages: lis
     bad = BadRecords(skip=True)
     assert len(RecordTokenizer(byte_tokenizer(template), bad).encode([record, TextRecord(SOURCE, "x")])) == 1
     assert bad.count == 1
+
+
+def test_a_tokenizer_that_puts_a_space_in_front_of_every_text() -> None:
+    """As Llama 2's does. The completion goes on from the prompt, and so do the pieces of a long text."""
+    tokenizer = spaced_tokenizer()
+    for prompt, completion in (("def f(", "x):"), ("Answer: ", "yes"), ("Answer:", " yes"), ("", "yes"), ("a", "\nb")):
+        tokens = encode(CompletionRecord(SOURCE, prompt, completion), tokenizer)
+        assert tokenizer.decode(tokens.ids[:-1]) == prompt + completion
+        alone = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        assert tokens.ids[~tokens.trained].tolist() == alone, "the prompt's tokens are those of the prompt alone"
+
+
+def test_pieces_of_a_long_text_get_no_space_in_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "one two\nthree four five six seven" + "x" * 30 + "\n\n end"
+    whole = encode(TextRecord(SOURCE, text), spaced_tokenizer())
+    monkeypatch.setattr(tokenizing, "_PIECE_CHARACTERS", 10)
+    pieces = encode(TextRecord(SOURCE, text), spaced_tokenizer())
+    assert spaced_tokenizer().decode(pieces.ids) == spaced_tokenizer().decode(whole.ids) == text + "</s>"
+
+
+def spaced_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per character, with a space in front of every text; merges join a space with what follows it."""
+    letters = [*dict.fromkeys("▁defansweryofilhtuxbcgvA:()\n0123456789")]
+    vocabulary = {"<unk>": 0, "</s>": 1} | {letter: k for k, letter in enumerate(letters, start=2)}
+    merges = [("▁", letter) for letter in letters[1:]]
+    vocabulary |= {"▁" + letter: len(vocabulary) + k for k, letter in enumerate(letters[1:])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>"))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    backend.add_special_tokens(["</s>"])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
 
 
 def test_a_text_without_tokens_is_named() -> None:

@@ -83,6 +83,20 @@ def test_prompts_that_fill_sequences_are_told(folder: Path) -> None:
     assert any("sequences are left out: they hold prompts, and nothing to learn" in sentence for sentence in found)
 
 
+def test_what_chat_templates_leave_out_is_told(folder: Path) -> None:
+    tokenizer = json.loads((folder / "model" / "tokenizer_config.json").read_text())
+    tokenizer["chat_template"] = "{% for m in messages if m.role != 'system' %}{{ m.content }} {% endfor %}"
+    (folder / "model" / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    call = {"type": "function", "function": {"name": "look", "arguments": "{}"}}
+    talk = [{"role": "system", "content": "w9"}, {"role": "user", "content": "w1"}]
+    answers = [{"role": "assistant", "tool_calls": [call]}, {"role": "assistant", "content": "w2"}]
+    chats = [{"messages": [*talk, *answers], "tools": [call]} for _ in range(2)]
+    (folder / "data.jsonl").write_text("".join(json.dumps(record) + "\n" for record in chats))
+    found = sentences(folder)
+    for part in ("2 chats give tools that", "2 chats have a message of the system that", "2 turns call tools, which"):
+        assert any(part in sentence for sentence in found), found
+
+
 @pytest.mark.parametrize("packing", ["isolated", "none", "concatenated"])
 def test_a_trainer_learns_from_any_packing(folder: Path, packing: str) -> None:
     notes: list[str] = []

@@ -61,6 +61,25 @@ def test_the_tokenizer_comes_along(folder: Path) -> None:
     assert load_model(str(folder)).tokenizer("w3 w4")["input_ids"] == [3, 4]
 
 
+@pytest.mark.parametrize(
+    ("named", "token"), [(1, "w1"), ([2, 1], "w2"), (None, None), (VOCABULARY - 1, None), ([], None)]
+)
+def test_what_ends_a_text_may_stand_in_the_configuration_alone(folder: Path, named: Any, token: str | None) -> None:
+    """As where tokenizer.json comes without a tokenizer_config.json. The tuned model then says it in both places."""
+    edit_config(folder, eos_token_id=named)
+    loaded = load_model(str(folder))
+    assert loaded.tokenizer.eos_token == token
+    assert loaded.tokenizer("w3 w4")["input_ids"] == [3, 4]
+
+
+def test_the_tokenizers_own_end_of_text_comes_first(folder: Path) -> None:
+    tokenizer = small_tokenizer()
+    tokenizer.eos_token = "w5"
+    tokenizer.save_pretrained(folder)
+    edit_config(folder, eos_token_id=1)
+    assert load_model(str(folder)).tokenizer.eos_token == "w5"
+
+
 def test_loading_says_nothing_of_its_own(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     load_model(str(folder))
     assert "".join(capfd.readouterr()) == ""
