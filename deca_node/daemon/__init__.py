@@ -23,8 +23,11 @@
 import os
 
 from deca_node.daemon.security import tls_only_13
+from deca_node.daemon.settings.environment import remove_resolver_variables
 
 # The trainer is spawned, not forked. gRPC's fork handlers would only print warnings.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 # Modules of this package import grpc, and grpc reads its environment once. This module runs before any of them.
 tls_only_13.demand()
+# The resolver of gRPC and that of the system would follow them.
+remove_resolver_variables()

@@ -5,7 +5,7 @@
     checkup    the list of checks: their order, and which check needs which
     known      the facts that checks hand on to later checks
     settings   settings, certificates and the peers file
-    machine    the node's folder, its ports, the disk and the clock
+    machine    the node's folder, its ports, the environment, the disk and the clock
     data       the records
     model      the model's shape, the memory it needs, and loading it on trial
     peers      every peer is called and greeted

@@ -39,6 +39,7 @@ CHECKS = (
     Check("folder", "peers file", machine.check_folder, "use another --dir"),
     Check("listen", "peers file", machine.check_listen, "use another --listen"),
     Check("http", "settings", machine.check_http),
+    Check("environment", "", machine.check_environment),
     Check("data", "settings", data.check_data, "check --data"),
     Check("model", "settings", model.check_model, "check --model"),
     Check("memory", "model", model.check_memory, "check --device"),

@@ -1,6 +1,7 @@
-"""Checks of this machine: the node's folder, its ports, the disk and the clock."""
+"""Checks of this machine: the node's folder, its ports, the environment, the disk and the clock."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,11 @@ def _port(known: Known, name: str, address: Address) -> Finding:
         do = "nothing, if the port belongs to the node that runs in this folder"
         return dataclasses.replace(found, verdict=Verdict.WARNING, do=do)
     return found
+
+
+def check_environment(_: Known) -> Iterator[Finding]:
+    """Name the variables of the environment that redirect other programs."""
+    yield from preflight.check_environment(os.environ)
 
 
 def check_disk(known: Known) -> Iterator[Finding]:

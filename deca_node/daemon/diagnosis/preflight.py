@@ -1,4 +1,4 @@
-"""Checks of this machine before a start: folder, disk, ports, clock. They change nothing and leave nothing behind.
+"""Checks of this machine before a start: folder, disk, ports, environment, clock. They change and leave nothing.
 
 The checks call the functions of a start, so both refuse the same things. Problems that a start would meet hours later,
 such as a full disk, are estimated here.
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from deca_node.daemon.diagnosis.findings import Finding, failed, passed, warned
 from deca_node.daemon.settings.address import Address
+from deca_node.daemon.settings.environment import redirecting
 from deca_node.protocol.agreed.agreement import differing_settings
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.planning.units import bytes_text
@@ -157,6 +158,19 @@ def _listen(address: Address) -> None:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         trial.bind(where)
         trial.listen(1)
+
+
+# --- the environment ---------------------------------------------------------------------------------
+
+
+def check_environment(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Name the variables that send other programs' traffic elsewhere, if there are any."""
+    if names := redirecting(environ):
+        says = (
+            f"the environment sets {', '.join(names)}: traffic between nodes goes directly to the peers and ignores "
+            "these variables; only downloads from the model hub use a proxy"
+        )
+        yield passed("environment", says, names=names)
 
 
 # --- the clock ---------------------------------------------------------------------------------------

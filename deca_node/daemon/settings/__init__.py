@@ -8,5 +8,6 @@
     address         host:port as text, and whether a host is this machine
     peers_file      the peers file: its lines, and which line is this node's own
     own_address     this node's name, its addresses, and the peers to call first
+    environment     variables that could redirect peers' traffic, and that do not
     lookup          host names of those peers, looked up again and again
 """

@@ -46,7 +46,14 @@ IDLE_SECONDS = 60.0
 """A connection that has had no call for this long is closed."""
 # Streams must not share a connection: small messages would queue behind large ones. And a new channel must dial at
 # once; it must not wait out the backoff of a channel that failed before.
-CHANNEL_OPTIONS = [*OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+# Variables of the environment must not send a peer's traffic through a proxy. The first option leaves
+# GRPC_ADDRESS_HTTP_PROXY in force; the other two turn it off.
+DIRECT = [
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.address_http_proxy", ""),
+    ("grpc.address_http_proxy_enabled_addresses", ""),
+]
+CHANNEL_OPTIONS: list[tuple[str, Any]] = [*OPTIONS, *DIRECT, ("grpc.use_local_subchannel_pool", 1)]
 # Without the first option two nodes could share one port unnoticed.
 SERVER_OPTIONS = [
     *OPTIONS,

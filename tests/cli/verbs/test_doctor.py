@@ -3,6 +3,7 @@
 import dataclasses
 import fcntl
 import json
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -28,8 +29,10 @@ ALL = ["settings", "certificates", "peers file", "folder", "listen", "data", "mo
 
 
 @pytest.fixture
-def place(deca: Deca, tiny: Path) -> Path:
-    """What a start needs, in the working directory."""
+def place(deca: Deca, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a start needs, in the working directory, without variables that redirect traffic."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
     Path("model").symlink_to(tiny)
     Path("a.jsonl").write_text("".join(json.dumps({"text": f"the node was {n}"}) + "\n" for n in range(30)))
     own, other = free_ports(2)
@@ -78,6 +81,14 @@ def test_all_is_well(deca: Deca, place: Path) -> None:
     assert found["clock"]["facts"]["offsets_seconds"] == {"b": 0.25}
     assert json.loads(outcome.out)["counts"] == {"ok": 12, "warning": 0, "failed": 0, "skipped": 0}
     assert sorted(place.iterdir()) == before
+
+
+@pytest.mark.usefixtures("peer", "place")
+def test_proxies_in_the_environment_are_named(deca: Deca, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    outcome = deca("doctor", *FLAGS)
+    assert outcome.code == 0
+    assert look(outcome)["environment"]["facts"]["names"] == ["http_proxy"]
 
 
 @pytest.mark.usefixtures("place")

@@ -100,6 +100,13 @@ def test_a_port_that_is_taken() -> None:
     assert preflight.check_port("http", Address("203.0.113.7", 80), "--http").verdict is Verdict.FAILED
 
 
+def test_variables_that_redirect_other_programs_are_named() -> None:
+    assert list(preflight.check_environment({"PATH": "/bin"})) == []
+    (found,) = preflight.check_environment({"http_proxy": "http://proxy.example:3128", "ALL_PROXY": "socks5://p:1"})
+    assert (found.verdict, found.facts["names"]) == (Verdict.OK, ["ALL_PROXY", "http_proxy"])
+    assert "the environment sets ALL_PROXY, http_proxy: traffic between nodes" in found.says
+
+
 def test_the_clock(tmp_path: Path) -> None:
     file = tmp_path / "peers.txt"
     file.touch()

@@ -1,13 +1,17 @@
 """The real server on loopback: messages, streams that break, and an address that is taken."""
 
 import asyncio
+import re
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import deca_node
 from deca_node.daemon.settings.address import Address
+from deca_node.daemon.settings.environment import PROXIES
 from deca_node.daemon.wire.broken import StreamBrokenError
 from deca_node.daemon.wire.endpoint import Endpoint, Stream
 from deca_node.daemon.wire.framing import MESSAGE_BYTES_MAX
@@ -99,3 +103,41 @@ def test_an_address_that_is_taken_is_an_error_that_says_so() -> None:
                 await Endpoint(address).start()
 
     run(take())
+
+
+@pytest.mark.parametrize("variable", PROXIES)
+def test_no_variable_sends_a_peers_traffic_through_a_proxy(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy here listens, and answers nothing: a stream through it would never open."""
+
+    async def talk() -> None:
+        calls: list[bytes] = []
+
+        async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            calls.append(await reader.readline())
+            writer.close()
+
+        listener = await asyncio.start_server(proxy, "127.0.0.1", 0)
+        host, port = listener.sockets[0].getsockname()
+        monkeypatch.setenv(variable, f"http://{host}:{port}")
+        if variable.startswith("GRPC_ADDRESS"):
+            monkeypatch.setenv("GRPC_ADDRESS_HTTP_PROXY", f"{host}:{port}")
+            monkeypatch.setenv("GRPC_ADDRESS_HTTP_PROXY_ENABLED_ADDRESSES", "127.0.0.1,0.0.0.0/0")
+        server = await serve(echo)
+        async with Endpoint(ANY).dial("peer", server.address, METHOD) as stream:
+            await stream.write(b"hello")
+            assert await stream.read() == b"hello"
+        assert calls == []
+        await server.stop()
+        listener.close()
+
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    run(talk())
+
+
+def test_every_channel_is_made_in_one_place() -> None:
+    """Its options keep proxies out; a channel made elsewhere would not have them."""
+    package = Path(deca_node.__file__).parent
+    makes = re.compile(r"\b(in)?secure_channel\(")
+    found = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if makes.search(path.read_text())}
+    assert found == {"daemon/wire/endpoint.py"}
