@@ -38,12 +38,12 @@ from deca_node.daemon.links.transport import Transport
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
-from deca_node.daemon.trainer.memory import settle_memory
-from deca_node.daemon.trainer.priority import answer_promptly, give_way
 from deca_node.daemon.wire.endpoint import Endpoint
 from deca_node.daemon.wire.meters import LagMeter, Samples
 from deca_node.daemon.wire.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
+from deca_node.process.memory import settle_memory
+from deca_node.process.priority import answer_promptly, give_way
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.frames import FrameId, FrameKind

@@ -8,7 +8,6 @@ Only the node decides about the run. Everything around it reports events and per
 """
 
 import asyncio
-import signal
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from deca_node.daemon.status.steps import StepWatch
 from deca_node.daemon.status.tensorboard import TensorBoard
 from deca_node.daemon.trainer.link import TrainerLink
 from deca_node.daemon.web.page_file import LastPage
+from deca_node.process.signals import SIGNALS
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.run import RunSettings
@@ -94,10 +94,7 @@ class Daemon:
     # --- start --------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop_signalled)
-        loop.add_signal_handler(signal.SIGHUP, self._network.reload)
+        SIGNALS.attach(self._stop_signalled, self._network.reload)
         log.addHandler(self._event_log)
         log.addFilter(self._whereabouts)
         self._begin(self._log_awaits())
@@ -196,3 +193,4 @@ class Daemon:
         await self._trainer.close()
         self._journal.close()
         log.removeHandler(self._event_log)
+        SIGNALS.detach()

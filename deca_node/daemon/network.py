@@ -29,13 +29,13 @@ from deca_node.daemon.settings.lookup import watch_seeds
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.own_address import OwnAddress, read_seeds
 from deca_node.daemon.settings.sources import run_as_toml
-from deca_node.daemon.trainer.memory import return_memory
 from deca_node.daemon.transfer.donor import Donor
 from deca_node.daemon.transfer.fetcher import Fetcher
 from deca_node.daemon.transfer.stock import held_versions
 from deca_node.daemon.wire.endpoint import Context, Endpoint
 from deca_node.daemon.wire.health import Health
 from deca_node.daemon.wire.throttle import Throttle
+from deca_node.process.memory import return_memory
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.identity import identity_of
@@ -152,7 +152,8 @@ class Network:
                 log.error("the %s: %s; the content read before still holds", what, problem)
             else:
                 log.info("the %s: read again", what)
-        self._apply_view()
+        if self._view.members:
+            self._apply_view()
 
     def _read_seeds(self) -> None:
         self._seeds = read_seeds(self._settings, self._own)

@@ -11,8 +11,8 @@ from deca_node.daemon.logs import log, set_up_logging
 from deca_node.daemon.security.security import Security
 from deca_node.daemon.settings.own_address import OwnAddress
 from deca_node.daemon.settings.sources import Loaded, as_document
-from deca_node.daemon.trainer.memory import settle_memory
-from deca_node.daemon.trainer.priority import answer_promptly
+from deca_node.process.memory import settle_memory
+from deca_node.process.priority import answer_promptly
 from deca_node.storage.durable import write_file
 from deca_node.storage.folder import SETTINGS, finished, node_directory
 

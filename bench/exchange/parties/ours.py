@@ -28,12 +28,12 @@ from deca_node.daemon.security.credentials import NodeCredentials
 from deca_node.daemon.security.doorman import Doorman, NameLists
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
-from deca_node.daemon.trainer.memory import settle_memory
-from deca_node.daemon.trainer.priority import answer_promptly
 from deca_node.daemon.wire.endpoint import Endpoint
 from deca_node.numerics.codecs.base import CACHE_ELEMENTS, Codec
 from deca_node.numerics.codecs.formats import CODECS
 from deca_node.numerics.codecs.table import kernels_of
+from deca_node.process.memory import settle_memory
+from deca_node.process.priority import answer_promptly
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.frames import FrameId, FrameKind

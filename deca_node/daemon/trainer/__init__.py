@@ -7,6 +7,4 @@
     child      the trainer's end: obey one command at a time
     messages   commands and events as lines of JSON between the two
     arena      shared memory for frames, cut into slots, and the record of which frame is in which slot
-    priority   who gets a core first: the network's threads, then the trainer
-    memory     how both processes keep and return memory
 """

@@ -15,7 +15,7 @@ from io import RawIOBase
 
 from deca_node.daemon.trainer import messages
 from deca_node.daemon.trainer.arena import Arena
-from deca_node.daemon.trainer.memory import settle_memory
+from deca_node.process.memory import settle_memory
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId
 from deca_node.protocol.errors import DecaError, TrainerError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deca_node.daemon.trainer import boot, messages
 from deca_node.daemon.trainer.arena import shared_file
-from deca_node.daemon.trainer.priority import give_way
+from deca_node.process.priority import give_way
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import TrainerError
 from deca_node.protocol.options import TrainerOptions
@@ -77,6 +77,8 @@ class TrainerLink:
                 pass_fds=descriptors,
                 stdin=asyncio.subprocess.DEVNULL,
                 env=_environment(),
+                # Signals to the process group, such as a terminal's, would meet the trainer before it can ignore them.
+                start_new_session=True,
             )
             give_way(self._process.pid, priority)
             reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_MAX)

@@ -8,14 +8,14 @@ import sys
 import pytest
 
 from deca_node.daemon.settings.node_settings import TRAINER_PRIORITIES
-from deca_node.daemon.trainer.priority import NICENESS_LOW, NICENESS_MAX, SLICE_NANOSECONDS, give_way
+from deca_node.process.priority import NICENESS_LOW, NICENESS_MAX, SLICE_NANOSECONDS, give_way
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux's classes of processes")
 
 SLICES = """
 import ctypes, os, struct, subprocess, sys
 from deca_node.daemon.settings.node_settings import TRAINER_PRIORITIES
-from deca_node.daemon.trainer.priority import answer_promptly, give_way
+from deca_node.process.priority import answer_promptly, give_way
 
 def slice_of(pid):
     found = ctypes.create_string_buffer(48)
@@ -38,7 +38,7 @@ child.wait()
 CHOSEN = """
 import os, subprocess, sys
 from deca_node.daemon.settings.node_settings import TRAINER_PRIORITIES
-from deca_node.daemon.trainer.priority import answer_promptly, give_way
+from deca_node.process.priority import answer_promptly, give_way
 
 os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 changed = answer_promptly()

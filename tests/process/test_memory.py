@@ -7,7 +7,7 @@ import pytest
 
 HELD_AND_RETURNED = """
 from pathlib import Path
-from deca_node.daemon.trainer.memory import return_memory, settle_memory
+from deca_node.process.memory import return_memory, settle_memory
 
 def resident_pages():
     return int(Path("/proc/self/statm").read_text().split()[1])
