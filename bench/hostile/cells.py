@@ -47,6 +47,8 @@ RUN = RunSettings(
     discrepancy="precond",
     signal="none",
     signal_every=1,
+    packing="concatenated",
+    truncation="keep-end",
 )
 
 Loss = float | None
