@@ -1,7 +1,9 @@
-"""A process of this program as the system sees it: its signals, its memory, its priority.
+"""A process of this program as the system sees it: what it inherits, its signals, its memory, its priority.
 
 ::
 
+    search_path   keeps the working directory off the search path of modules
+    inherited     sets right what a process inherits: descriptors, text encodings, umask, limits, signal mask
     signals       SIGINT, SIGTERM and SIGHUP from the first moment to the last
     memory        how a process keeps and returns memory
     priority      who gets a core first: the network's threads, then the trainer

@@ -15,6 +15,7 @@ from io import RawIOBase
 
 from deca_node.daemon.trainer import messages
 from deca_node.daemon.trainer.arena import Arena
+from deca_node.process import inherited
 from deca_node.process.memory import settle_memory
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId
@@ -44,6 +45,7 @@ def main() -> int:
     # Terminals and service managers signal the whole process group. The daemon alone acts on signals.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    inherited.set_right()
     connection = socket.socket(fileno=int(sys.argv[1]))
     frames = ArenaFrames(int(sys.argv[2]))
     stream = connection.makefile("rwb", buffering=0)
