@@ -368,9 +368,11 @@ class Visit:
         self.connect_if_open()
 
     def _give_up_waiting(self, now: float) -> None:
+        allowed = self._rules.late_steps
+        exchanges = f"{allowed} exchange{'s' if allowed > 1 else ''}"
         for edge in self._late():
-            if self.edges.behind(edge, self._inner) > self._rules.late_steps:
-                self._closing.close_late(edge, f"{edge.peer} is more than {self._rules.late_steps} exchanges behind")
+            if self.edges.behind(edge, self._inner) > allowed:
+                self._closing.close_late(edge, f"{edge.peer} is more than {exchanges} behind")
         self._mix(now)
 
     def _give_up_draining(self, now: float) -> None:
