@@ -154,7 +154,7 @@ class Daemon:
             await asyncio.sleep(AWAITS_SECONDS)
             awaits = state.awaits()
             if awaits == said and not state.awaits_trainer and state.phase not in QUIET:
-                problems = self._network.transport.problems()
+                problems = self._network.problems()
                 why = "; ".join(f"{peer}: {problem}" for peer, problem in sorted(problems.items()))
                 log.info("waiting for %s%s", awaits, f" ({why})" if why else "")
             said = awaits

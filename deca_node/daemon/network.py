@@ -25,7 +25,7 @@ from deca_node.daemon.links.transport import Transport
 from deca_node.daemon.logs import log, log_failure, say
 from deca_node.daemon.security.security import Security
 from deca_node.daemon.settings.address import Address, parse_address
-from deca_node.daemon.settings.lookup import watch_seeds
+from deca_node.daemon.settings.lookup import SeedLookup
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.own_address import OwnAddress, read_seeds
 from deca_node.daemon.settings.sources import run_as_toml
@@ -80,7 +80,7 @@ class Network:
         self._view = messages.Changed({})
         self._addresses: dict[str, Address] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._seeds = own.seeds
+        self._seeds = SeedLookup(lambda found: self.swim.tell(messages.SeedsChanged(found)), say)
         self._foreign: dict[str, str] = {}
         self.security = security
         security.on_unwelcome = self._drop
@@ -125,12 +125,13 @@ class Network:
         """Begin to answer callers and to look for members. Raises AddressError where the address cannot be taken."""
         await self.endpoint.start()
         self.swim.tell(messages.Started(()))
-        self._begin(watch_seeds(lambda: self._seeds, lambda found: self.swim.tell(messages.SeedsChanged(found))))
+        self._seeds.set_seeds(self._own.seeds)
         self._begin(self._warn_daily())
         self._begin(self._return_memory())
 
     async def close(self, *, leaving: bool) -> None:
         """Send what is queued, then end. ``leaving``: tell the members that this node leaves for good."""
+        self._seeds.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -156,7 +157,7 @@ class Network:
             self._apply_view()
 
     def _read_seeds(self) -> None:
-        self._seeds = read_seeds(self._settings, self._own)
+        self._seeds.set_seeds(read_seeds(self._settings, self._own))
 
     # --- members ------------------------------------------------------------------------------------
 
@@ -211,9 +212,11 @@ class Network:
         self.control.drop(name, why)
 
     def problems(self) -> dict[str, Problem]:
-        """Why there is no stream to a peer, or why a member was given up, by name."""
+        """Why there is no stream to a peer, why a member was given up, or why a seed has no address, by name."""
+        named = self._own.named
+        seeds = {named.get(str(seed), str(seed)): Problem("", why) for seed, why in self._seeds.problems.items()}
         lost = {name: Problem("", sentence) for name, sentence in self.swim.lost.items()}
-        return {**self.transport.problems(), **lost}
+        return {**seeds, **self.transport.problems(), **lost}
 
     # --- catching up --------------------------------------------------------------------------------
 

@@ -144,8 +144,8 @@ def check_port(check: str, address: Address, flag: str) -> Finding:
     """Check that a server can listen on this address."""
     try:
         _listen(address)
-    except OSError as problem:
-        says = f"cannot listen on {address}: {problem.strerror or problem}"
+    except (OSError, UnicodeError) as problem:
+        says = f"cannot listen on {address}: {getattr(problem, 'strerror', None) or problem}"
         return failed(check, says, f"stop the program that listens there, or choose another {flag}")
     return passed(check, f"{address} is free")
 

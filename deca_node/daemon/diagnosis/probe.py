@@ -8,19 +8,19 @@
     greeting   it is a node of the same protocol, lets this node in, and describes its run
 
 A probe does not disturb a node that trains: the last step is the question that late nodes ask of donors. Every peer
-gets the same few seconds for all steps, and peers are probed in parallel.
+gets the same few seconds, and peers are probed in parallel.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -28,6 +28,7 @@ import grpc.aio
 from deca_node.daemon.security.certificates import CertificateError, facts_of, parse_certificates
 from deca_node.daemon.security.security import Security
 from deca_node.daemon.settings.address import Address
+from deca_node.daemon.settings.lookup import LookupFailedError, look_up
 from deca_node.daemon.transfer.donor import DESCRIBE, PROTOCOL_VERSION
 from deca_node.daemon.transfer.offers import Offer, read_offer
 from deca_node.daemon.wire.broken import in_a_line
@@ -36,13 +37,11 @@ from deca_node.daemon.wire_pb import transfer_pb2 as pb
 from deca_node.protocol.errors import WireError
 
 SIDE_BY_SIDE = 16
-"""The number of peers that are probed at a time."""
+"""The number of peers that are called at a time, once their names are looked up."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"
 """The first bytes of every HTTP/2 client, with all settings at their defaults."""
 SETTINGS_FRAME, FRAME_HEADER_BYTES = 4, 9
 """Every HTTP/2 server begins with a frame of this type. The type is in the fourth byte of the frame's header."""
-
-ResultT = TypeVar("ResultT")
 
 
 class Stage(StrEnum):
@@ -108,21 +107,32 @@ async def probe_all(
     seats = asyncio.Semaphore(SIDE_BY_SIDE)
 
     async def one(name: str, address: Address) -> Probed:
-        async with seats:
-            probed = await probe(name, address, own, security, seconds_max)
+        probed = await probe(name, address, own, security, seconds_max, seats)
         heard(probed)
         return probed
 
     return list(await asyncio.gather(*(one(name, address) for name, address in targets)))
 
 
-async def probe(name: str, address: Address, own: str, security: Security, seconds_max: float) -> Probed:
-    """Probe one peer, in ``seconds_max`` at most."""
+async def probe(
+    name: str,
+    address: Address,
+    own: str,
+    security: Security,
+    seconds_max: float,
+    seats: asyncio.Semaphore | None = None,
+) -> Probed:
+    """Probe one peer: ``seconds_max`` at most to look up its name, and as long for all other steps. Peers whose names
+    are not found take no seat from others."""
     began = time.monotonic()
     work = _Probe(name, address, own, security)
     try:
         async with asyncio.timeout(seconds_max):
-            found = await work.run()
+            where = await work.look_up()
+        async with seats or contextlib.nullcontext():
+            began = time.monotonic()
+            async with asyncio.timeout(seconds_max):
+                found = await work.run(where)
     except TimeoutError:
         kind = Obstacle.NAME if work.stage is Stage.LOOKUP else Obstacle.SILENT
         words = {Stage.LOOKUP: f"the name {address.host} was not resolved", Stage.CONNECT: "no answer to a connection"}
@@ -142,8 +152,7 @@ class _Probe:
         self.stage = Stage.LOOKUP
         self.expires: float | None = None
 
-    async def run(self) -> Probed:
-        where = await self._look_up()
+    async def run(self, where: list[tuple[Any, ...]]) -> Probed:
         self.stage = Stage.CONNECT
         connected = await self._connect(where)
         self.stage = Stage.TLS
@@ -154,13 +163,11 @@ class _Probe:
 
     # --- name and connection ------------------------------------------------------------------------
 
-    async def _look_up(self) -> list[tuple[Any, ...]]:
-        host, port = self._address
+    async def look_up(self) -> list[tuple[Any, ...]]:
         try:
-            return await _aside(lambda: list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
-        except (OSError, UnicodeError) as problem:
-            why = getattr(problem, "strerror", None) or problem
-            raise _Failure(Stage.LOOKUP, Obstacle.NAME, f"the name {host} has no address: {why}") from None
+            return await look_up(self._address)
+        except LookupFailedError as problem:
+            raise _Failure(Stage.LOOKUP, Obstacle.NAME, str(problem)) from None
 
     async def _connect(self, found: Sequence[tuple[Any, ...]]) -> socket.socket:
         """A connection to the first address that answers."""
@@ -345,30 +352,3 @@ def _facts(der: bytes) -> tuple[str, float | None]:
         return facts_of(leaf, "its certificate").id.uri, expires
     except CertificateError:
         return leaf.subject.rfc4514_string(), expires
-
-
-async def _aside(work: Callable[[], ResultT]) -> ResultT:
-    """Run blocking work in a daemon thread, since the work may never end."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[ResultT] = loop.create_future()
-
-    def settle(result: ResultT | None, problem: BaseException | None) -> None:
-        if future.done():
-            return
-        if problem is not None:
-            future.set_exception(problem)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
-
-    def body() -> None:
-        try:
-            result = work()
-        except (OSError, UnicodeError) as problem:
-            found: tuple[ResultT | None, BaseException | None] = (None, problem)
-        else:
-            found = (result, None)
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, *found)
-
-    threading.Thread(target=body, daemon=True).start()
-    return await future

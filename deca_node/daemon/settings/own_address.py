@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deca_node.daemon.settings.address import WILDCARDS, Address, host_is_local
+from deca_node.daemon.settings.address import WILDCARDS, Address
+from deca_node.daemon.settings.lookup import LocalHosts
 from deca_node.daemon.settings.node_settings import NodeSettings, expanded_path
 from deca_node.daemon.settings.peers_file import Peer, Peers, check_name, own_line, read_peers
 from deca_node.protocol.errors import PeersError, SettingsError
@@ -93,7 +94,7 @@ def _own(node: NodeSettings, name: str, peers: Peers | None) -> Peer:
     at = node.advertise_address or node.listen_address
     if peers is not None and (listed or node.membership == "static" or at is None):
         try:
-            return own_line(peers, name, node.listen_address, host_is_local)
+            return own_line(peers, name, node.listen_address, LocalHosts(peer.host for peer in peers))
         except PeersError:
             if node.membership == "static" or at is None or name:
                 raise

@@ -94,9 +94,9 @@ class _Adoption:
     async def _offer(self) -> Offer:
         why = ""
         for _ in range(ATTEMPTS):
-            offers, problems = await self._fetcher.describe(self._members)
-            if offers:
-                return next(iter(offers.values()))
+            offer, problems = await self._fetcher.describe_first(self._members)
+            if offer:
+                return offer
             why = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
             await asyncio.sleep(PAUSE_SECONDS)
         raise TransferError(

@@ -90,6 +90,23 @@ class Fetcher:
         async with self._channels(donors) as channels:
             return await self._ask_all(channels, lambda offer: None, start=False)
 
+    async def describe_first(self, donors: Mapping[str, Address]) -> tuple[Offer | None, dict[str, str]]:
+        """The first offer that comes, of any run, and why the donors that failed before it have none. Donors that are
+        slow or dead delay nothing."""
+        problems: dict[str, str] = {}
+        asked = [asyncio.ensure_future(self.describe({name: address})) for name, address in donors.items()]
+        try:
+            for answer in asyncio.as_completed(asked):
+                offers, failed = await answer
+                if offers:
+                    return next(iter(offers.values())), problems
+                problems |= failed
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        return None, problems
+
     async def fetch(
         self,
         donors: Mapping[str, Address],

@@ -122,9 +122,9 @@ class Server:
         await self._begin()
         try:
             server = await asyncio.get_running_loop().create_server(self._protocol, address.host, address.port)
-        except OSError as problem:
+        except (OSError, UnicodeError) as problem:
             raise AddressError(
-                f"cannot answer HTTP at {address}: {problem.strerror or problem}; "
+                f"cannot answer HTTP at {address}: {getattr(problem, 'strerror', None) or problem}; "
                 "stop the program that listens there, or choose another --http"
             ) from None
         self._server = server

@@ -53,7 +53,14 @@ DIRECT = [
     ("grpc.address_http_proxy", ""),
     ("grpc.address_http_proxy_enabled_addresses", ""),
 ]
-CHANNEL_OPTIONS: list[tuple[str, Any]] = [*OPTIONS, *DIRECT, ("grpc.use_local_subchannel_pool", 1)]
+LOOKUP_MILLISECONDS = 5_000
+"""A peer's name is looked up for this long per attempt. gRPC's own limit is two minutes."""
+CHANNEL_OPTIONS: list[tuple[str, Any]] = [
+    *OPTIONS,
+    *DIRECT,
+    ("grpc.dns_ares_query_timeout", LOOKUP_MILLISECONDS),
+    ("grpc.use_local_subchannel_pool", 1),
+]
 # Without the first option two nodes could share one port unnoticed.
 SERVER_OPTIONS = [
     *OPTIONS,

@@ -2,13 +2,16 @@
 
 import asyncio
 import socket
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from deca_node.daemon.diagnosis.probe import Obstacle, Probed, Stage, probe, probe_all
+from deca_node.daemon.diagnosis.probe import SIDE_BY_SIDE, Obstacle, Probed, Stage, probe, probe_all
 from deca_node.daemon.security.certificates import TlsFiles
 from deca_node.daemon.security.security import Security
 from deca_node.daemon.settings.address import Address
@@ -175,3 +178,26 @@ def test_no_listener_no_address_and_no_answer() -> None:
     assert (nowhere.stage, nowhere.kind) == (Stage.LOOKUP, Obstacle.NAME)
     assert (never.stage, never.kind) == (Stage.TLS, Obstacle.SILENT)
     assert never.problem == "connected, but no answer within 1 s"
+
+
+def test_names_without_an_answer_take_no_seat_from_other_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thrice as many mute names as there are seats: all of them end together, each with its own sentence."""
+    ended, real = threading.Event(), socket.getaddrinfo
+
+    def names(host: str, *more: Any, **options: Any) -> Any:
+        if options.get("flags", 0) & socket.AI_NUMERICHOST:
+            return real(host, *more, **options)
+        if ".." in host:
+            host.encode("idna")
+        ended.wait(SECONDS)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", names)
+    mute = [("", Address(f"mute{number}.example", 7001)) for number in range(3 * SIDE_BY_SIDE)]
+    began = time.monotonic()
+    *found, wrong = asyncio.run(probe_all([*mute, ("c", Address("node..example.com", 1))], "north", plain(), 1.0))
+    assert time.monotonic() - began < 2.5
+    ended.set()
+    assert {each.kind for each in found} == {Obstacle.NAME}
+    assert found[7].problem == "the name mute7.example was not resolved within 1 s"
+    assert (wrong.kind, "is not a host name" in wrong.problem) == (Obstacle.NAME, True)

@@ -2,10 +2,13 @@
 
 import asyncio
 import random
+import socket
 from pathlib import Path
 
 import pytest
 
+from deca_node.daemon.settings.address import Address
+from deca_node.daemon.transfer.download import FetchLimits
 from deca_node.daemon.transfer.fetcher import INCOMING
 from deca_node.daemon.transfer.offers import TransferError
 from deca_node.daemon.transfer.pieces import PIECE_BYTES
@@ -216,5 +219,21 @@ def test_the_start_model_comes_without_anything_else(tmp_path: Path) -> None:
             assert there.donors["odd"].served["pieces"] == 0
             with pytest.raises(StorageError, match="exists already"):
                 await fetcher.fetch_start(there.addresses, into, RUN, 10**9)
+
+    asyncio.run(scene())
+
+
+def test_the_first_offer_does_not_wait_for_members_that_are_mute(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with town(tmp_path) as there, asyncio.timeout(FetchLimits().describe):
+            with socket.create_server(("127.0.0.1", 0)) as mute:
+                nowhere = Address("127.0.0.1", mute.getsockname()[1])
+                fetcher = there.fetcher(FetchLimits())
+                await there.add("north")
+                offer, problems = await fetcher.describe_first({"mute": nowhere, **there.addresses})
+                assert (offer and offer.donor, problems) == ("north", {})
+
+            offer, problems = await fetcher.describe_first({"gone": nowhere})
+            assert offer is None and list(problems) == ["gone"]
 
     asyncio.run(scene())

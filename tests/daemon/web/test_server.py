@@ -191,3 +191,13 @@ def test_an_address_that_is_taken() -> None:
             await server.close()
 
     asyncio.run(listen())
+
+
+def test_an_address_that_is_no_host_name() -> None:
+    async def listen() -> None:
+        server = Server(application(FakeAdmin()))
+        with pytest.raises(AddressError, match=r"cannot answer HTTP at node\.\.example:7001"):
+            await server.listen_tcp(Address("node..example", 7001))
+        await server.close()
+
+    asyncio.run(listen())
