@@ -7,6 +7,7 @@
     verbs/       what each verb does
     views/       what verbs print
     checks/      what ``deca-node doctor`` looks at
+    hints        the right word where a person typed a wrong one
     client       asks the node that runs in a folder
     options      every setting as a flag
     variables    an environment variable for every flag

@@ -15,6 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from deca_node import __version__
+from deca_node.cli.hints import NoSuchVerb, with_hint
 from deca_node.cli.invocation import Invocation, debug_option
 from deca_node.cli.verb_table import COMMANDS, look_up
 from deca_node.protocol.errors import DecaError, SettingsError, StorageError
@@ -38,6 +39,14 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """See :func:`look_up`."""
         return look_up(cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb. Raises NoSuchVerb for a word that is none, and leaves flags to click."""
+        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise NoSuchVerb(args[0], ctx)
+        return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete verbs from the table, without importing any, and flags where a dash was typed."""
@@ -74,7 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments, invocation)
     except click.ClickException as error:
-        error.show()
+        shown, sentence = with_hint(error)
+        shown.show()
+        if sentence:
+            click.echo(sentence, err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
