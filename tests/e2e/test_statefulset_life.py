@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deca_node.lab.rigs.processes import LocalNodes
-from deca_node.protocol.errors import StorageError
+from deca_node.protocol.errors import MismatchError
 from tests.deploy.cluster import Cluster, private_mounts
 from tests.deploy.pods import make_volumes
 from tests.e2e.faults import figure, one_view, states, steps_done, wait_for_steps
@@ -120,15 +120,14 @@ def test_a_stale_answer_and_a_changed_run_stop_nobody(cluster: Cluster, tmp_path
     cluster.stale = set()
     cluster.publish()
 
-    # A pod with other settings of the run finds that its folder belongs to another run, again after a restart; the
-    # others train on.
+    # A pod with other settings of the run says so and ends, also after a restart; the others train on.
     changed = tmp_path / "changed.toml"
     changed.write_text(RUN.replace("inner_steps = 24", "inner_steps = 12"))
     cluster.delete("deca-2")
     cluster.settings_of("deca-2", changed)
     for _ in range(2):
         refused = cluster.create("deca-2")
-        assert refused.process.wait(PATIENCE_SECONDS) == StorageError.exit_code, refused.log_text(20)
+        assert refused.process.wait(PATIENCE_SECONDS) == MismatchError.exit_code, refused.log_text(20)
         cluster.nodes.nodes.remove(cluster.pods.pop("deca-2"))
         goes_on(cluster)
     cluster.settings_of("deca-2", None)
