@@ -228,8 +228,8 @@ def test_records_of_a_private_run_are_loaded_one_by_one(deca: Deca) -> None:
     packed, private = (
         look(deca("doctor", "--load", *FLAGS, *more))["load"]["says"] for more in ((), ("--dp-noise", "1"))
     )
-    assert "26 sequences to train on" in private
-    assert "8 sequences to train on" in packed
+    assert "27 sequences to train on" in private
+    assert "9 sequences to train on" in packed
 
 
 @pytest.mark.usefixtures("place")
