@@ -119,6 +119,14 @@ def test_the_number_of_nodes_may_be_left_to_others() -> None:
     assert get(chart({"replicas": 0}), SET)["spec"]["replicas"] == 0
 
 
+def test_more_nodes_leave_the_pod_template_as_it_is() -> None:
+    """Otherwise Kubernetes would restart every node."""
+    few, many = (chart({"replicas": count, "certificates": {"certManager": True, "count": count}}) for count in (4, 6))
+    assert get(few, SET)["spec"]["template"] == get(many, SET)["spec"]["template"]
+    assert get(many, "Certificate/deca-5")
+    assert not get(few, "Certificate/deca-5")
+
+
 def test_the_page_needs_the_dashboard() -> None:
     with pytest.raises(Exception, match=r"set dashboard\.enabled too"):
         chart({"ingress": {"enabled": True}})

@@ -46,8 +46,8 @@ def test_a_changed_run_file_changes_no_pod(tmp_path: Path) -> None:
 @needs_kubectl
 def test_another_run_keeps_what_the_first_one_has() -> None:
     first, second = rendered("cpu"), rendered(ANOTHER_RUN)
-    kept = [(o["kind"], o["metadata"]["name"]) for o in second]
-    assert all((o["kind"], o["metadata"]["name"]) in kept for o in first)
+    before, after = ({f"{o['kind']}/{o['metadata']['name']}" for o in objects} for objects in (first, second))
+    assert after == before - {"ConfigMap/deca-run-first"} | {"ConfigMap/deca-run-second"}
     assert get(first, SET)["spec"]["volumeClaimTemplates"] == get(second, SET)["spec"]["volumeClaimTemplates"]
 
 
