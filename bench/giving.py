@@ -64,6 +64,7 @@ async def measure(folder: Path, nodes: LocalNodes, arguments: argparse.Namespace
         "--sequence-length": 128,
         "--batch-size": 4,
         "--threads": 1,
+        "--trainer-priority": "idle",
         "--eval-every": "never",
     }
     node = nodes.start(NAME, folder / NAME, flags)

@@ -36,7 +36,6 @@ from deca_node.daemon.links.greeting import Identity
 from deca_node.daemon.links.session import FrameRules
 from deca_node.daemon.links.transport import Transport
 from deca_node.daemon.settings.address import Address
-from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
 from deca_node.daemon.wire.endpoint import Endpoint
 from deca_node.daemon.wire.meters import LagMeter, Samples
@@ -55,6 +54,8 @@ FRAME_BYTES = 32 * MIB
 WARM_UP_SECONDS = 2.0
 PING_SECONDS = 0.02
 TARGET_SECONDS = 0.005
+PRIORITY = "idle"
+"""What the trainers stand back as. The targets and all earlier results are of this class, which is no default."""
 
 
 class Load(NamedTuple):
@@ -109,7 +110,7 @@ def arm(name: str, seconds: float) -> list[Row]:
     burning = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(2 * load.trainers)]
     try:
         for trainer in burning:
-            give_way(trainer.pid, NodeSettings().trainer_priority)
+            give_way(trainer.pid, PRIORITY)
         commands = [[sys.executable, "-m", "bench.latency", "--party", json.dumps(job)] for job in jobs]
         parties = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for command in commands]
         for processes in (burning, parties) if load.cores_apart else ():

@@ -68,6 +68,7 @@ def run(folder: Path, turn: int, arm: str, arguments: argparse.Namespace) -> Row
         "--sequence-length": arguments.length,
         "--batch-size": arguments.batch,
         "--threads": arguments.threads,
+        "--trainer-priority": "idle",
         "--eval-every": "never",
         "--finish-timeout-seconds": 1,
         # For the first wait, before there is any measurement. The defaults suit models a thousand times as large.

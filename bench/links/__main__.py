@@ -181,6 +181,8 @@ class Bench:
         flags = {"--name": name, "--dir": folder / name, "--peers": peers, "--run": run}
         flags |= {"--model": self.folder / "model", "--data": self.folder / f"{name}.jsonl"}
         flags |= {"--threads": self.arguments.threads, "--eval-sequences": 1, "--max-upload": upload}
+        # Figures before and after are of this class; the default is another since.
+        flags |= {"--trainer-priority": "idle"}
         words = [str(word) for pair in flags.items() for word in pair]
         command = ["ip", "netns", "exec", line.namespace, sys.executable, "-m", "deca_node", "start"]
         log = folder / f"{name}.log"

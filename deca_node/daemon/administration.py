@@ -29,9 +29,16 @@ HEALTH_SECONDS = 1.0
 
 
 class Administration:
-    """Implements :class:`~deca_node.daemon.status.facts.NodeAdmin`. ``tell`` takes the requests as events."""
+    """Implements :class:`~deca_node.daemon.status.facts.NodeAdmin`. ``tell`` takes the requests as events, ``warning``
+    gives a sentence about this machine for as long as it holds."""
 
-    def __init__(self, node: NodeState, network: Network, tell: Callable[[e.Event], None]) -> None:
+    def __init__(
+        self,
+        node: NodeState,
+        network: Network,
+        tell: Callable[[e.Event], None],
+        warning: Callable[[], str] = str,
+    ) -> None:
         self._node = node
         self._network = network
         self._tell = tell
@@ -53,6 +60,7 @@ class Administration:
             members=self.members,
             lag=lambda: _spread(self._lag.figures()),
             certificate_expires=self._expires,
+            warning=warning,
         )
         self.book = StatusBook(node, sources)
 

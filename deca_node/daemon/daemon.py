@@ -26,6 +26,7 @@ from deca_node.daemon.status.tensorboard import TensorBoard
 from deca_node.daemon.trainer.link import TrainerLink
 from deca_node.daemon.web.page_file import LastPage
 from deca_node.process.signals import SIGNALS
+from deca_node.process.starving import LOOK_SECONDS, StarvationMeter
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.run import RunSettings
@@ -71,7 +72,8 @@ class Daemon:
         self._journal = Journal(state, directory, curves)
         self._whereabouts = Whereabouts(state)
         self._event_log = EventLog()
-        self._admin = Administration(state, self._network, tell)
+        self._starving = StarvationMeter()
+        self._admin = Administration(state, self._network, tell, lambda: self._starving.sentence)
         book = self._admin.book
         self._last_page = LastPage(directory, self._admin.status, self._admin.members, book, self._event_log)
         self._background: list[asyncio.Task[None]] = []
@@ -98,6 +100,7 @@ class Daemon:
         log.addHandler(self._event_log)
         log.addFilter(self._whereabouts)
         self._begin(self._log_awaits())
+        self._begin(self._watch_trainer())
         await self._network.start()
         await self._admin.open(self._directory, self._event_log, self._settings.http_address, self._settings.http_token)
         self._performer.start_trainer()
@@ -158,6 +161,16 @@ class Daemon:
                 why = "; ".join(f"{peer}: {problem}" for peer, problem in sorted(problems.items()))
                 log.info("waiting for %s%s", awaits, f" ({why})" if why else "")
             said = awaits
+
+    async def _watch_trainer(self) -> None:
+        """Log when the trainer begins to starve, once each time."""
+        said = ""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            self._starving.look(self._trainer.pid)
+            if bool(sentence := self._starving.sentence) != bool(said):
+                said = sentence
+                say(sentence or "the trainer has cores again", "warning" if sentence else "info")
 
     # --- reasons to end that do not come from the node ------------------------------------------------
 

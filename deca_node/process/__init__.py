@@ -7,4 +7,5 @@
     signals       SIGINT, SIGTERM and SIGHUP from the first moment to the last
     memory        how a process keeps and returns memory
     priority      who gets a core first: the network's threads, then the trainer
+    starving      notices that a process of the idle class hardly gets a core
 """

@@ -84,9 +84,9 @@ class NodeSettings:
     device: str = setting("auto", "Device to train on: auto, cpu, cuda or cuda:N. auto uses a GPU if there is one.")
     threads: int = setting(0, "CPU threads of the trainer. 0: one per core.", unit="threads", low=0)
     trainer_priority: str = setting(
-        "idle",
-        "Priority of the trainer's process: it gets only time that no other process on its cores wants (idle), it"
-        " is nicer by 5 (low), or it has the priority of the node (normal).",
+        "low",
+        "Priority of the trainer's process: it gets only time that no other process on its cores wants (idle), which"
+        " may be none on a machine with other work; or it is nicer by 5 (low), or as the node itself (normal).",
         choices=TRAINER_PRIORITIES,
     )
     micro_batch: int = setting(

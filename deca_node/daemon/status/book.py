@@ -56,6 +56,8 @@ class Sources:
     """How late the event loop runs due work."""
     certificate_expires: Callable[[], float | None] = lambda: None
     """In unix seconds; None if the node has no certificate."""
+    warning: Callable[[], str] = str
+    """A sentence about this machine, for as long as it holds; it comes before the last warning of the log."""
 
 
 class StatusBook:
@@ -199,7 +201,7 @@ class StatusBook:
             quarantines=self._sources.quarantines(),
             tls_handshakes=self._sources.tls_handshakes(),
             tls_callers=self._sources.tls_callers(),
-            warning=self._warning,
+            warning=self._sources.warning() or self._warning,
         )
 
     def _position(self) -> Position | None:

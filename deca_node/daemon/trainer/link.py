@@ -36,6 +36,11 @@ class TrainerLink:
         self._task: asyncio.Task[None] | None = None
         self._ending = False
 
+    @property
+    def pid(self) -> int | None:
+        """The process that runs now, if any."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
     async def start(self, setup: TrainerOptions, priority: str) -> None:
         """Start the process and send it ``setup``. A process that was started before is ended first.
 

@@ -289,3 +289,12 @@ def test_refusals_of_edges_and_of_dials() -> None:
     desk.book.look()
     problems["south"] = Problem("", "127.0.0.1:7002 does not answer")
     assert desk.south.refusal == "it refused us: north is on this node's deny-list"
+
+
+def test_a_sentence_about_the_machine_is_told_for_as_long_as_it_holds() -> None:
+    starves = "the trainer starves"
+    desk = Desk(warning=lambda: starves)
+    desk.book.perform(c.Report("edge-lost", "edge to south is gone", "warning"))
+    assert desk.status.warning == "the trainer starves"
+    starves = ""
+    assert desk.status.warning == "edge to south is gone"
