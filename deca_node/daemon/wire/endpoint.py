@@ -47,10 +47,10 @@ IDLE_SECONDS = 60.0
 # Streams must not share a connection: small messages would queue behind large ones. And a new channel must dial at
 # once; it must not wait out the backoff of a channel that failed before.
 # Variables of the environment must not send a peer's traffic through a proxy. The first option leaves
-# GRPC_ADDRESS_HTTP_PROXY in force; the other two turn it off.
+# GRPC_ADDRESS_HTTP_PROXY in force; by the second one it is for no address. (gRPC takes an empty grpc.address_http_proxy
+# for a malformed address, and says so on standard error for every connection.)
 DIRECT = [
     ("grpc.enable_http_proxy", 0),
-    ("grpc.address_http_proxy", ""),
     ("grpc.address_http_proxy_enabled_addresses", ""),
 ]
 LOOKUP_MILLISECONDS = 5_000

@@ -135,6 +135,20 @@ def test_no_variable_sends_a_peers_traffic_through_a_proxy(variable: str, monkey
     run(talk())
 
 
+def test_a_connection_says_nothing_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    """gRPC writes there by itself, for every connection, what it takes for a malformed option."""
+
+    async def talk() -> None:
+        server = await serve(echo)
+        async with Endpoint(ANY).dial("peer", server.address, METHOD) as stream:
+            await stream.write(b"hello")
+            assert await stream.read() == b"hello"
+        await server.stop()
+
+    run(talk())
+    assert capfd.readouterr().err == ""
+
+
 def test_every_channel_is_made_in_one_place() -> None:
     """Its options keep proxies out; a channel made elsewhere would not have them."""
     package = Path(deca_node.__file__).parent
