@@ -8,6 +8,7 @@
     views/       what verbs print
     checks/      what ``deca-node doctor`` looks at
     hints        the right word where a person typed a wrong one
+    missing      everything that a start lacks, named at once
     client       asks the node that runs in a folder
     options      every setting as a flag
     variables    an environment variable for every flag

@@ -67,13 +67,13 @@ def settings_options(function: Decorated) -> Decorated:
     return function
 
 
-def load(ctx: click.Context) -> Loaded:
-    """Both kinds of settings, from the flags in ``ctx``, the environment, the two files and the defaults. Raises
-    SettingsError."""
+def load(ctx: click.Context, go_on: bool = True) -> Loaded:
+    """Both kinds of settings, from the flags in ``ctx``, the environment, the two files and the defaults; with
+    ``go_on`` also from the last start in the node's folder. Raises SettingsError."""
     names = [field.name for kind in (RunSettings, NodeSettings) for field in _fields(kind)]
     flags = {name: ctx.params[name] for name in names if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     environ = without_verbs_own(os.environ, {variable_of(name) for name in names}, COMMANDS, look_up)
-    return load_settings(flags, environ, _file(ctx, "run"), _file(ctx, "node"))
+    return load_settings(flags, environ, _file(ctx, "run"), _file(ctx, "node"), go_on)
 
 
 def _fields(kind: SettingsKind) -> "tuple[dataclasses.Field[Any], ...]":

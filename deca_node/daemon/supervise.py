@@ -14,7 +14,7 @@ from deca_node.daemon.settings.sources import Loaded, as_document
 from deca_node.process.memory import settle_memory
 from deca_node.process.priority import answer_promptly
 from deca_node.storage.durable import write_file
-from deca_node.storage.folder import SETTINGS, finished, node_directory
+from deca_node.storage.folder import FINAL, SETTINGS, finished, node_directory
 
 
 def run_node(loaded: Loaded, own: OwnAddress, security: Security) -> int:
@@ -27,11 +27,21 @@ def run_node(loaded: Loaded, own: OwnAddress, security: Security) -> int:
     set_up_logging(loaded.node.log_level, loaded.node.log_format, own.name)
     with node_directory(Path(loaded.node.dir)) as directory:
         if finished(directory, loaded.run) and loaded.node.after_run == "exit":
-            log.info("the run is complete; the tuned model is in %s", directory / "final")
+            log.info("the run is complete; the tuned model is in %s", directory / FINAL)
+            _say_how_to_train_on(directory)
             return 0
         _keep_settings(directory, loaded)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_life(loaded, own, security, directory))
+            exit_code = runner.run(_life(loaded, own, security, directory))
+        if exit_code == 0 and (directory / FINAL).exists():
+            _say_how_to_train_on(directory)
+        return exit_code
+
+
+def _say_how_to_train_on(directory: Path) -> None:
+    """A run is not prolonged: its settings are agreed. A further run starts from the tuned model, in a new folder."""
+    further = f"deca-node start --model {directory / FINAL} --dir {directory}-2"
+    log.info("to train on, begin a new run from the tuned model with all parties: %s, and your other flags", further)
 
 
 def _keep_settings(directory: Path, loaded: Loaded) -> None:

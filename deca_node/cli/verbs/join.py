@@ -33,7 +33,7 @@ def join(ctx: click.Context, /, members: tuple[str, ...], **_flags: Any) -> None
     The node takes over the run's settings, fetches the blocks that were trained so far from several members at
     once, and takes part from the next block on.
     """
-    loaded = load(ctx)
+    loaded = load(ctx, go_on=False)
     node = dataclasses.replace(loaded.node, join=",".join(filter(None, [loaded.node.join, *members])))
 
     from deca_node.daemon.transfer.adoption import adopt_run

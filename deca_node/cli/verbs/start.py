@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deca_node.cli.invocation import debug_option
+from deca_node.cli.missing import check_complete
 from deca_node.cli.options import SettingsCommand, load, settings_options
 from deca_node.daemon.settings.node_settings import check_paths, check_plaintext, check_required, settle
 from deca_node.daemon.settings.own_address import OwnAddress, find_own_address
@@ -30,8 +31,11 @@ Examples:
     deca-node start --insecure --insecure --run run.toml --config node.toml
   The same with environment variables:
     DECA_INSECURE=2 DECA_MODEL=./Qwen2.5-0.5B DECA_DATA=notes.jsonl deca-node start
+  Go on in a node's folder with the settings of its last start:
+    deca-node start --dir deca-data/north
 
-A flag overrides a DECA_* variable, a variable overrides the file, and the file overrides the default.
+A flag overrides a DECA_* variable, a variable overrides the file, and the file overrides the default. A start with
+--dir, but without model and data, goes on with the settings of the last start there. They rank after the files.
 `deca-node config --show` takes the same flags and says where each value comes from. docs/EXIT_CODES.md lists
 the exit codes.
 """,
@@ -45,7 +49,11 @@ def start(ctx: click.Context, /, **_flags: Any) -> None:
     The node finds its own line in the peers file, waits for the other nodes, and trains with them. At the end
     the tuned model is in the node's folder, in `final`, as an ordinary Hugging Face checkpoint.
     """
-    ctx.exit(launch(load(ctx)))
+    loaded = load(ctx)
+    if loaded.last_start:
+        click.echo(f"going on with the settings of the last start, {loaded.last_start}; flags override them", err=True)
+    check_complete(loaded)
+    ctx.exit(launch(loaded))
 
 
 AdoptRun = Callable[[Loaded, OwnAddress, "Security"], Loaded]

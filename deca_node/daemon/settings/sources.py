@@ -1,5 +1,8 @@
 """Where the value of a setting comes from: the first of flag, environment variable, file and default that has one.
 
+A start that names a node's folder, but no model and no data, goes on with the settings of the last start there. These
+values rank between file and default.
+
 Both kinds of settings are read in the same way and never mixed: a key of ``run.toml`` in ``node.toml`` is refused, and
 so is the reverse. Each value remembers its source. ``deca-node config --show`` prints it, and an error sentence names
 the place to change.
@@ -14,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.node_settings import NodeSettings, expanded_path
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.settings import check_names, nearest
 from deca_node.protocol.errors import SettingsError
+from deca_node.storage.folder import SETTINGS
+from deca_node.storage.jsons import UNFIT, parse
 
 SettingsT = TypeVar("SettingsT", RunSettings, NodeSettings)
 SettingsKind = type[RunSettings] | type[NodeSettings]
@@ -40,7 +45,7 @@ _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "
 class SourcedValue:
     """The value of one setting, and its source.
 
-    ``where`` is ``--rounds``, ``DECA_ROUNDS``, ``run.toml:rounds`` or ``default``.
+    ``where`` is ``--rounds``, ``DECA_ROUNDS``, ``run.toml:rounds``, ``DIR/settings.json:rounds`` or ``default``.
     """
 
     value: Any
@@ -54,20 +59,30 @@ class Loaded:
     run: RunSettings
     node: NodeSettings
     sources: Mapping[str, SourcedValue]
+    last_start: Path | None = None
+    """The file with the settings of the last start, where this start goes on with them."""
 
 
 def load_settings(
-    flags: Mapping[str, Any], environ: Mapping[str, str], run_file: Path | None, node_file: Path | None
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    run_file: Path | None,
+    node_file: Path | None,
+    go_on: bool = False,
 ) -> Loaded:
     """Put both configurations together. Raises SettingsError that names the wrong place.
 
     ``flags`` holds the flags that were given on the command line, by setting name, as text or in the setting's type.
-    A file that is None is not read. An empty variable counts as not set.
+    A file that is None is not read. An empty variable counts as not set. ``go_on`` allows to go on with the settings of
+    the last start.
     """
     _refuse_unknown_variables(environ)
     run = _sources(RunSettings, flags, environ, _read_file(run_file, RunSettings, NodeSettings))
     node = _sources(NodeSettings, flags, environ, _read_file(node_file, NodeSettings, RunSettings))
-    return Loaded(_build(RunSettings, run), _build(NodeSettings, node), run | node)
+    last = _last_start(run | node) if go_on else None
+    if last:
+        _fill_from(last, run, node)
+    return Loaded(_build(RunSettings, run), _build(NodeSettings, node), run | node, last)
 
 
 def as_document(loaded: Loaded) -> dict[str, dict[str, dict[str, Any]]]:
@@ -181,6 +196,43 @@ def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     for name in environ:
         if name.startswith("DECA_") and name not in known and not _SERVICE_LINK.fullmatch(name):
             raise SettingsError(f"the environment sets {name}, which is not a setting{nearest(name, known)}")
+
+
+# --- the last start in the node's folder --------------------------------------------------------------
+
+ONCE = frozenset({"dir", "alone"})
+"""Settings that are meant for one start only."""
+EITHER = (("insecure",), ("tls_cert", "tls_key", "tls_ca"))
+"""Plaintext or a certificate: this start's choice ends the last start's other choice."""
+
+
+def _last_start(sources: Mapping[str, SourcedValue]) -> Path | None:
+    """The file with the settings of the last start, if this start names the folder, and neither model nor data."""
+    if sources["model"].value or sources["data"].value or not sources["dir"].value:
+        return None
+    path = Path(expanded_path(sources["dir"].value)) / SETTINGS
+    return path if path.is_file() else None
+
+
+def _fill_from(path: Path, run: dict[str, SourcedValue], node: dict[str, SourcedValue]) -> None:
+    """Put the last start's values in the place of defaults. Names that this version does not know are left out."""
+    try:
+        document = parse(path.read_text(encoding="utf-8"))
+        kept = {name: fact["value"] for kind in ("run", "node") for name, fact in document[kind].items()}
+    except (OSError, *UNFIT):
+        raise SettingsError(f"{path} cannot be read; give the settings as flags, as at the first start") from None
+    for one, other in (EITHER, EITHER[::-1]):
+        if any(node[name].value for name in one):
+            kept = {name: value for name, value in kept.items() if name not in other}
+    for kind, sources in ((RunSettings, run), (NodeSettings, node)):
+        for field in dataclasses.fields(kind):
+            given = sources[field.name].where != "default"
+            if not given and field.name not in ONCE and kept.get(field.name, field.default) != field.default:
+                where = f"{path}:{field.name}"
+                sources[field.name] = SourcedValue(_typed(field, kept[field.name], where, from_text=False), where)
+
+
+# --- values -------------------------------------------------------------------------------------------
 
 
 def _typed(field: "dataclasses.Field[Any]", value: Any, where: str, from_text: bool = True) -> Any:

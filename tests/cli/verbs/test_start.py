@@ -1,5 +1,6 @@
 """``start``: everything is checked at the door, and the daemon gets what the door has settled."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from deca_node.cli.main import cli
 from deca_node.daemon.settings.address import Address
-from deca_node.daemon.settings.sources import FILES, flag_of, setting_names
+from deca_node.daemon.settings.sources import FILES, as_document, flag_of, setting_names
 
 Deca = Callable[..., Any]
 
@@ -129,3 +130,107 @@ def test_joining_speaks_to_nobody_before_plaintext_is_allowed(door: tuple[Deca, 
         in outcome.err
     )
     assert not Path("deca-data").exists()
+
+
+def test_a_bare_start_names_everything_that_is_missing(deca: Deca) -> None:
+    outcome = deca("start")
+    assert outcome.code == 3
+    first, *lines = outcome.err.splitlines()
+    assert first == (
+        "error: 4 things are missing: the model (--model), this node's data (--data), the peers (--peers FILE, or "
+        "--join HOST:PORT) and a certificate, or --insecure"
+    )
+    assert sum(line.startswith("  ") for line in lines) == 3
+    assert "  deca-node start --insecure --name north --model ./MODEL --data north.jsonl" in lines
+
+
+def test_the_lines_to_copy_work(door: tuple[Deca, list[Any]]) -> None:
+    """With a model and data in their places, each line starts a node."""
+    deca, given = door
+    Path("peers.txt").unlink()
+    Path("node.toml").unlink()
+    lines = [line.split() for line in deca("start", "--model", "model").err.splitlines() if line.startswith("  ")]
+    Path("peers.txt").write_text("\n".join(lines[0][2:4]))
+    for line, name in zip(lines[1:], ("north", "south"), strict=True):
+        assert line[:2] == ["deca-node", "start"]
+        Path(line[-1]).write_text("{}\n")
+        assert deca(*line[1:]).code == 9
+        assert given[-2].name == name
+
+
+@pytest.mark.parametrize("flags", [["--model", "m", "--data", "d"], ["--model", "m", "--insecure"]])
+def test_two_things_are_named_together(deca: Deca, flags: list[str]) -> None:
+    assert deca("start", *flags).err.startswith("error: 2 things are missing: ")
+
+
+def last_start(given: list[Any], folder: str) -> None:
+    """Leave in the folder what the daemon leaves there at a start."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    (Path(folder) / "settings.json").write_text(json.dumps(as_document(given[-3])))
+
+
+@pytest.fixture
+def begun(door: tuple[Deca, list[Any]]) -> tuple[Deca, list[Any]]:
+    """A node's folder with the settings of its last start, which were flags."""
+    deca, given = door
+    Path("node.toml").unlink()
+    flags = ["--name", "north", "--model", "model", "--data", "notes.jsonl", "--rounds", "7", "--max-upload", "5"]
+    deca("start", "--insecure", "--dir", "nodes/north", *flags)
+    last_start(given, "nodes/north")
+    return deca, given
+
+
+def test_a_start_goes_on_from_the_folder(begun: tuple[Deca, list[Any]]) -> None:
+    deca, given = begun
+    outcome = deca("start", "--dir", "nodes/north")
+    assert outcome.code == 9
+    assert outcome.err.splitlines()[0] == (
+        "going on with the settings of the last start, nodes/north/settings.json; flags override them"
+    )
+    first, again = given[0], given[-3]
+    assert (again.run, again.node) == (first.run, first.node)
+    assert again.sources["rounds"].where == "nodes/north/settings.json:rounds"
+
+
+def test_flags_then_variables_then_files_outrank_the_folder(
+    begun: tuple[Deca, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deca, given = begun
+    Path("run.toml").write_text("rounds = 6\n")
+    deca("start", "--dir", "nodes/north")
+    assert given[-3].run.rounds == 6
+    monkeypatch.setenv("DECA_ROUNDS", "5")
+    deca("start", "--dir", "nodes/north")
+    assert given[-3].run.rounds == 5
+    deca("start", "--dir", "nodes/north", "--rounds", "4", "--max-upload", "0")
+    assert (given[-3].run.rounds, given[-3].node.max_upload, given[-3].node.name) == (4, 0.0, "north")
+
+
+@pytest.mark.parametrize("flag", [["--model", "model"], ["--data", "notes.jsonl"]])
+def test_a_start_that_names_model_or_data_is_a_start_of_its_own(begun: tuple[Deca, list[Any]], flag: list[str]) -> None:
+    deca, _ = begun
+    assert "things are missing" in deca("start", "--dir", "nodes/north", *flag).err
+
+
+def test_certificates_end_the_plaintext_of_the_last_start(begun: tuple[Deca, list[Any]]) -> None:
+    deca, _ = begun
+    tls = ["--tls-cert", "n.crt", "--tls-key", "n.key", "--tls-ca", "ca.crt"]
+    shown = json.loads(deca("config", "--json", "--dir", "nodes/north", *tls).out)
+    assert (shown["node"]["insecure"]["value"], shown["node"]["model"]["value"]) == (0, "model")
+
+
+def test_damaged_settings_of_the_last_start_are_an_error(begun: tuple[Deca, list[Any]]) -> None:
+    deca, _ = begun
+    Path("nodes/north/settings.json").write_text('{"run": [')
+    outcome = deca("start", "--dir", "nodes/north")
+    assert (outcome.code, outcome.err) == (
+        3,
+        "error: nodes/north/settings.json cannot be read; give the settings as flags, as at the first start\n",
+    )
+
+
+def test_a_bare_start_names_the_folders_to_go_on_with(begun: tuple[Deca, list[Any]]) -> None:
+    deca, given = begun
+    last_start(given, "deca-data/south")
+    Path("peers.txt").unlink()
+    assert deca("start").err.endswith("deca-node start --dir deca-data/south\n")
