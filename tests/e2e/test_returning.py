@@ -68,7 +68,10 @@ def test_a_stopped_node_goes_on_where_it_was(testbed: Testbed) -> None:
     again = testbed.nodes.start("north", second.directory, testbed._defaults("north") | {"--inner-steps": 30})
     assert again.process.wait(PATIENCE_SECONDS) == 0
     assert "the run is complete" in again.log_text()
-    assert "to train on, begin a new run from the tuned model with all parties: deca-node start --model " in again.log_text()
+    assert (
+        "to train on, begin a new run from the tuned model with all parties: deca-node start --model "
+        in again.log_text()
+    )
 
 
 def test_a_dead_trainer_is_replaced(testbed: Testbed) -> None:
