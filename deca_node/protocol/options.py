@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.errors import SettingsError
 
 
 class Note(Protocol):
@@ -34,6 +35,8 @@ class TrainerOptions:
     holdout: float
     eval_sequences: int
     bad_records: str
+    data_format: str
+    columns: str
     norm_limit: float
     trace: bool
     dp_noise: float
@@ -45,6 +48,29 @@ class TrainerOptions:
     def seed(self) -> int:
         """The seed of this node's own random choices; see :func:`own_seed`."""
         return own_seed(self.settings, self.name)
+
+
+DATA_FORMATS = (
+    *("auto", "text", "prompt", "messages", "alpaca", "sharegpt"),
+    *("jsonl", "json", "csv", "tsv", "parquet", "arrow"),
+)
+"""Values of the node's setting ``format``: kinds of records, and formats of files."""
+
+
+def columns_of(text: str) -> dict[str, str]:
+    """The setting ``columns`` as a table: the column in the data for each name that a record has.
+
+    Raises SettingsError where it is no list of NAME=COLUMN.
+    """
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, column = (piece.strip() for piece in part.partition("="))
+        if not (name and equals and column) or name in found:
+            raise SettingsError(
+                f"columns has {part!r}; write NAME=COLUMN, separated by commas, each name once, as in text=body"
+            )
+        found[name] = column
+    return found
 
 
 def own_seed(settings: RunSettings, name: str) -> int:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from bench.convergence import public
-from deca_node.numerics.data.files import Source
+from deca_node.numerics.data.formats.sources import Source
 from deca_node.numerics.data.records import parse_record
 from deca_node.protocol.errors import DataError
 

@@ -17,7 +17,7 @@ from deca_node.daemon.status.history import History
 from deca_node.lab.demo.live import last_step
 from deca_node.lab.report.metrics import read_metrics
 from deca_node.lab.report.run_report import read_node
-from deca_node.numerics.data.files import BadRecords
+from deca_node.numerics.data.formats.sources import BadRecords
 from deca_node.numerics.data.records import RecordReader
 from deca_node.numerics.forecast.shapes import meta_model, model_shape
 from deca_node.numerics.model.classifier import Head

@@ -14,6 +14,7 @@ SENTENCES_MAX = 3
 
 def check_data(known: Known) -> Iterator[Finding]:
     """Read all records, without a tokenizer."""
+    from deca_node.numerics.data.formats.sources import Reading
     from deca_node.numerics.forecast.data_check import look_through
 
     node = known.settings.node
@@ -23,15 +24,22 @@ def check_data(known: Known) -> Iterator[Finding]:
         yield warned("data", says, "name the labels with --labels")
         return
     progress = lambda done, total: known.say(f"data, {done / max(total, 1):.0%}")  # noqa: E731
-    check = look_through(Path(node.data), progress, labels)
+    reading = Reading.of(node.format, node.columns)
+    check = look_through(Path(node.data), progress, labels, reading)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in check.kinds.items()) or "no records"
-    facts = {"records": check.records, "bad_records": check.bad, "characters": check.characters}
+    files = "".join(f"; {sentence}" for sentence in check.files)
+    facts = {
+        "records": check.records,
+        "bad_records": check.bad,
+        "characters": check.characters,
+        "files": list(check.files),
+    }
     if not check.records:
         raise DataError(f"{node.data}: there are no usable records ({check.bad:,} are malformed)")
     if not check.bad:
-        yield passed("data", f"{kinds}, {check.characters:,} characters", **facts)
+        yield passed("data", f"{kinds}, {check.characters:,} characters{files}", **facts)
         return
-    says = f"{kinds}, and {check.bad:,} malformed records: {'; '.join(check.sentences[:SENTENCES_MAX])}"
+    says = f"{kinds}, and {check.bad:,} malformed records: {'; '.join(check.sentences[:SENTENCES_MAX])}{files}"
     if node.bad_records == "skip":
         yield warned("data", says, "nothing, if these records may be left out", **facts)
     else:

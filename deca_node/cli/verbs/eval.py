@@ -18,6 +18,7 @@ from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.protocol.agreed.agreement import FORMER
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import ModelError, StorageError
+from deca_node.protocol.options import DATA_FORMATS
 from deca_node.storage.folder import FINAL, agreed_fields
 
 if TYPE_CHECKING:
@@ -76,6 +77,15 @@ labelled record.
     help="How records are laid into sequences.  [default: as the run has it, else isolated]",
 )
 @click.option(
+    "--format",
+    "data_format",
+    type=click.Choice(DATA_FORMATS),
+    default=NodeSettings.format,
+    show_default=True,
+    help="Format of DATA.",
+)
+@click.option("--columns", default="", help="Names in DATA for the names of records, as in text=body,label=topic.")
+@click.option(
     "--bad-records",
     type=click.Choice(["stop", "skip"]),
     default=NodeSettings.bad_records,
@@ -127,6 +137,7 @@ def _load(folder: Path | None, model: str | None, flags: dict[str, Any]) -> tupl
 
 
 def _evaluate(loaded: LoadedModel, data: Path, fields: dict[str, str], flags: dict[str, Any]) -> Evaluation:
+    from deca_node.numerics.data.formats.sources import Reading
     from deca_node.numerics.learning.evaluation import Question, evaluate_model
 
     limit = loaded.positions_max
@@ -144,6 +155,7 @@ def _evaluate(loaded: LoadedModel, data: Path, fields: dict[str, str], flags: di
         bad_records=flags["bad_records"],
         labels=tuple(name.strip() for name in flags["labels"].split(",") if name.strip()),
         prompt=flags["prompt"].replace("\\n", "\n"),
+        reading=Reading.of(flags["data_format"], flags["columns"]),
     )
     with progress_bar("Evaluating") as report:
         return evaluate_model(loaded, question, report)

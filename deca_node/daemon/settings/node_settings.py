@@ -17,6 +17,7 @@ from pathlib import Path
 from deca_node.daemon.settings.address import Address, is_loopback, parse_address
 from deca_node.protocol.agreed.settings import check_limits, setting
 from deca_node.protocol.errors import DataError, ModelError, SettingsError, StorageError
+from deca_node.protocol.options import DATA_FORMATS, columns_of
 
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
@@ -106,6 +107,18 @@ class NodeSettings:
         "Steps between checkpoints within a visit of a block. 0: checkpoints only at the end of a visit.",
         unit="steps",
         low=0,
+    )
+    format: str = setting(
+        "auto",
+        "Format of the data. auto: found by looking, file by file and record by record. text, prompt, messages, "
+        "alpaca and sharegpt name the kind of all records; the others name the format of all files, whatever they "
+        "are called.",
+        choices=DATA_FORMATS,
+    )
+    columns: str = setting(
+        "",
+        "Names in the data for the names that records have, as in text=body,label=topic. Empty: the same names.",
+        unit="NAME=COLUMN,...",
     )
     bad_records: str = setting(
         "stop",
@@ -256,6 +269,7 @@ class NodeSettings:
             _checked_address(name, getattr(self, name))
         for seed in _listed(self.join):
             _checked_address("join", seed)
+        columns_of(self.columns)
         tls = [name for name in ("tls_cert", "tls_key", "tls_ca") if getattr(self, name)]
         if tls and len(tls) < 3:
             raise SettingsError(f"{' and '.join(tls)} alone is not enough: set tls_cert, tls_key and tls_ca together")

@@ -37,6 +37,8 @@ def trainer_options(run: RunSettings, node: NodeSettings) -> TrainerOptions:
         holdout=node.holdout,
         eval_sequences=node.eval_sequences,
         bad_records=node.bad_records,
+        data_format=node.format,
+        columns=node.columns,
         norm_limit=node.norm_limit,
         trace=node.trace,
         dp_noise=node.dp_noise,

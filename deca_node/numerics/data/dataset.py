@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deca_node.numerics.data.files import BadRecords
+from deca_node.numerics.data.formats.sources import BadRecords, Reading
 from deca_node.numerics.data.holdout import heldout_mask
 from deca_node.numerics.data.lengths import Lengths
 from deca_node.numerics.data.packing import firsts, pack
@@ -62,6 +62,7 @@ class DataSummary:
 
     ``lengths`` counts the records that were too long; ``empty_sequences`` the sequences that were left out because
     nothing is learnt in them; ``notes`` what chat templates left out (:class:`deca_node.numerics.data.chats.Chat`).
+    ``files`` tells, in sentences, foreign formats and files that were left out.
     """
 
     records: int
@@ -75,6 +76,7 @@ class DataSummary:
     lengths: Lengths | None = None
     empty_sequences: int = 0
     notes: Mapping[str, int] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +96,7 @@ def load_dataset(
     holdout: float,
     seed: int = 0,
     bad_records: str,
+    reading: Reading | None = None,
     progress: Progress | None = None,
 ) -> PackedData:
     """Read, tokenize, split and pack a file or folder. The same arguments and data give the same sequences.
@@ -106,7 +109,8 @@ def load_dataset(
     bad = BadRecords(skip=bad_records == "skip")
     lengths = Lengths(layout.length, layout.truncation, tokenizer.bos_token_id, divides=not layout.private)
     encoder = RecordTokenizer(tokenizer, bad)
-    line = read_tokens(path, encoder, bad, lengths if layout.whole else None, progress)
+    reader = RecordReader(path, bad, reading)
+    line = read_tokens(path, reader, encoder, bad, lengths if layout.whole else None, progress)
     held = heldout_mask(path, line, layout.length, holdout, seed, whole=layout.whole)
     pad = tokenizer.eos_token_id or 0
     found = [
@@ -131,16 +135,21 @@ def load_dataset(
         lengths=lengths if layout.whole else None,
         empty_sequences=sum(map(len, found)) - len(train) - len(heldout),
         notes=encoder.notes,
+        files=reader.told.told(),
     )
     return PackedData(train, heldout, summary)
 
 
 def read_tokens(
-    path: Path, encoder: RecordTokenizer, bad: BadRecords, lengths: Lengths | None, progress: Progress | None = None
+    path: Path,
+    reader: RecordReader,
+    encoder: RecordTokenizer,
+    bad: BadRecords,
+    lengths: Lengths | None,
+    progress: Progress | None = None,
 ) -> TokenLine:
     """Every usable record of a file or folder as tokens; made to fit by ``lengths``, if given. Raises DataError where
     there is none."""
-    reader = RecordReader(path, bad)
 
     def report(waiting: int = 0) -> None:
         """Text that is read but waits to be tokenized is not done; a character counts as a byte."""

@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deca_node.numerics.data.dataset import Progress
-from deca_node.numerics.data.files import BadRecords, Reader, Source, filled, json_type, some_keys
+from deca_node.numerics.data.files import Reader
+from deca_node.numerics.data.formats.sources import BadRecords, Reading, Source
+from deca_node.numerics.data.formats.values import filled, json_type, some_keys
 from deca_node.numerics.data.sequences import Ids, permutation
 from deca_node.numerics.data.tokenizing import runs
 from deca_node.protocol.agreed.settings import nearest
@@ -54,8 +56,8 @@ class LabelledReader(Reader[LabelledRecord]):
 
     formats = _FORMATS
 
-    def __init__(self, path: Path, bad: BadRecords, labels: Sequence[str]) -> None:
-        super().__init__(path, bad)
+    def __init__(self, path: Path, bad: BadRecords, labels: Sequence[str], reading: Reading | None = None) -> None:
+        super().__init__(path, bad, reading)
         self._labels = labels
 
     def record(self, value: Mapping[str, Any], source: Source) -> LabelledRecord:
@@ -134,6 +136,7 @@ class LabelledSummary:
     tokens: int
     cut: int
     counts: tuple[int, ...]
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +159,7 @@ def load_labelled(
     holdout: float,
     seed: int = 0,
     bad_records: str,
+    reading: Reading | None = None,
     progress: Progress | None = None,
 ) -> LabelledData:
     """Read, tokenize and split a file or folder. The same arguments and data give the same records.
@@ -167,7 +171,7 @@ def load_labelled(
     assert 0 <= holdout < 1 and bad_records in ("stop", "skip"), "the node's configuration checks its settings"
     path = Path(path)
     bad = BadRecords(skip=bad_records == "skip")
-    reader = LabelledReader(path, bad, labels)
+    reader = LabelledReader(path, bad, labels, reading)
     pad = (tokenizer.pad_token_id if pad is None else pad) or 0
     rows = _RowTokenizer(tokenizer, sequence_length, bad)
     for records in runs(reader, lambda record: record.characters):
@@ -185,6 +189,7 @@ def load_labelled(
         skipped_sentences=tuple(bad.sentences),
         tokens=len(examples.ids),
         cut=rows.cut,
+        files=reader.told.told(),
         counts=tuple(int(n) for n in np.bincount(examples.labels, minlength=len(labels))),
     )
     train, heldout = (examples.take(np.flatnonzero(mask)) for mask in (~held, held))

@@ -21,7 +21,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from deca_node.numerics.data.files import Reader, Source, filled, json_type, parse_object, some_keys, string
+from deca_node.numerics.data.files import Reader
+from deca_node.numerics.data.formats.lines import parse_object
+from deca_node.numerics.data.formats.sources import Source
+from deca_node.numerics.data.formats.values import filled, json_type, some_keys, string
 from deca_node.protocol.errors import DataError
 
 ASSISTANT = "assistant"
@@ -88,6 +91,7 @@ class RecordReader(Reader[Record]):
     """Texts, prompts with completions, and chats."""
 
     formats = _FORMATS
+    takes_shapes = True
 
     def record(self, value: Mapping[str, Any], source: Source) -> Record:
         """See :func:`record_of`."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from deca_node.numerics.data.chats import Chat, encode
-from deca_node.numerics.data.files import BadRecords, Source
+from deca_node.numerics.data.formats.sources import BadRecords, Source
 from deca_node.numerics.data.records import ChatRecord, CompletionRecord, Record, TextRecord
 from deca_node.numerics.data.sequences import Ids, RecordTokens
 from deca_node.protocol.errors import DataError

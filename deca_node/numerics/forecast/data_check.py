@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deca_node.numerics.data.files import BadRecords
+from deca_node.numerics.data.formats.sources import BadRecords, Reading
 from deca_node.numerics.data.labelled import LabelledReader, LabelledRecord
 from deca_node.numerics.data.records import ChatRecord, CompletionRecord, RecordReader, TextRecord
 
@@ -18,12 +18,13 @@ RECORDS_BETWEEN_REPORTS = 1000
 @dataclass(frozen=True)
 class DataCheck:
     """``kinds`` counts the good records by kind. ``sentences`` are about the first few of the ``bad`` records; each
-    names file and line."""
+    names file and line. ``files`` tells foreign formats and what was left out."""
 
     kinds: dict[str, int]
     characters: int
     bad: int
     sentences: tuple[str, ...]
+    files: tuple[str, ...] = ()
 
     @property
     def records(self) -> int:
@@ -32,12 +33,15 @@ class DataCheck:
 
 
 def look_through(
-    path: Path, report: Callable[[int, int], None] = lambda done, total: None, labels: Sequence[str] = ()
+    path: Path,
+    report: Callable[[int, int], None] = lambda done, total: None,
+    labels: Sequence[str] = (),
+    reading: Reading | None = None,
 ) -> DataCheck:
     """Read all records, as labelled ones where ``labels`` are given. ``report`` is called now and then with the bytes
     read and the bytes in all. Raises DataError where a file cannot be read."""
     bad = BadRecords(skip=True)
-    reader = LabelledReader(path, bad, labels) if labels else RecordReader(path, bad)
+    reader = LabelledReader(path, bad, labels, reading) if labels else RecordReader(path, bad, reading)
     kinds: Counter[str] = Counter()
     characters = 0
     for number, record in enumerate(reader):
@@ -45,4 +49,4 @@ def look_through(
         characters += record.characters
         if number % RECORDS_BETWEEN_REPORTS == 0:
             report(reader.bytes_done, reader.bytes_total)
-    return DataCheck(dict(kinds), characters, bad.count, tuple(bad.sentences))
+    return DataCheck(dict(kinds), characters, bad.count, tuple(bad.sentences), reader.told.told())

@@ -13,7 +13,7 @@ among all labels, by a softmax over their likelihoods, so that it compares with 
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,9 @@ from torch import Tensor
 
 from deca_node.numerics.data.batches import IGNORED, Batch, LabelledBatch, ordered_batches
 from deca_node.numerics.data.dataset import Layout, load_dataset
-from deca_node.numerics.data.files import BadRecords, Reader, Source, filled, json_type
+from deca_node.numerics.data.files import Reader
+from deca_node.numerics.data.formats.sources import BadRecords, Reading, Source
+from deca_node.numerics.data.formats.values import filled, json_type
 from deca_node.numerics.data.labelled import load_labelled
 from deca_node.numerics.data.records import CompletionRecord
 from deca_node.numerics.data.sequences import Tokens
@@ -61,6 +63,7 @@ class Question:
     bad_records: str
     labels: tuple[str, ...] = ()
     prompt: str = ""
+    reading: Reading = field(default_factory=Reading)
 
 
 def own_head(source: str) -> Head | None:
@@ -79,7 +82,7 @@ def evaluate_model(
     """Judge a model that lies on ``question.device``. Raises DataError where the data cannot be used."""
     if loaded.labels:
         return _classifier(loaded, question, report)
-    if question.labels or _has_labels(question.data):
+    if question.labels or _has_labels(question.data, question.reading):
         return _labels(loaded, question, report)
     return _language_model(loaded, question, report)
 
@@ -91,6 +94,7 @@ def _language_model(loaded: LoadedModel, question: Question, report: ProgressRep
         Layout(length=question.length, packing=question.packing, truncation=question.truncation, private=False),
         holdout=0.0,
         bad_records=question.bad_records,
+        reading=question.reading,
     )
     batches = reporting(ordered_batches(packed.train, question.batch_size), len(packed.train), report)
     loss, counted = evaluate(loaded.model, batches, question.device)
@@ -116,6 +120,7 @@ def _classifier(loaded: LoadedModel, question: Question, report: ProgressReport)
         pad=loaded.model.config.get_text_config().pad_token_id,
         holdout=0.0,
         bad_records=question.bad_records,
+        reading=question.reading,
     )
     batches = reporting(ordered_batches(data.train, question.batch_size), len(data.train), report)
     labelled = (batch for batch in batches if isinstance(batch, LabelledBatch))
@@ -191,14 +196,14 @@ class _LabelSeeker(Reader[bool]):
         return False
 
 
-def _has_labels(data: Path) -> bool:
+def _has_labels(data: Path, reading: Reading) -> bool:
     """Whether the first record there is has a label."""
-    return next(iter(_LabelSeeker(data, BadRecords(skip=True))), False)
+    return next(iter(_LabelSeeker(data, BadRecords(skip=True), reading)), False)
 
 
 def _labels(loaded: LoadedModel, question: Question, report: ProgressReport) -> Evaluation:
     bad = BadRecords(skip=question.bad_records == "skip")
-    records = list(_NamedReader(question.data, bad))
+    records = list(_NamedReader(question.data, bad, question.reading))
     labels = question.labels or tuple(sorted({record.label for record in records}))
     _check_labels(question.data, records, labels)
     rows = _Rows(loaded, labels, question.length)

@@ -7,6 +7,7 @@ import torch
 
 from deca_node.numerics.data.batches import LabelledBatch, heldout_batches
 from deca_node.numerics.data.dataset import DataSummary, Layout, PackedData, Progress, load_dataset
+from deca_node.numerics.data.formats.sources import Reading
 from deca_node.numerics.data.labelled import LabelledData, LabelledSummary, load_labelled
 from deca_node.numerics.data.lengths import Lengths
 from deca_node.numerics.learning.loss import Scores, classify, evaluate
@@ -27,6 +28,7 @@ NOTE_SECONDS = 5.0
 def load_data(options: TrainerOptions, loaded: LoadedModel, progress: Progress | None = None) -> Data:
     """Read the node's own data as the task needs it. Raises DataError."""
     length, seed = options.settings.sequence_length, options.seed
+    reading = Reading.of(options.data_format, options.columns)
     if loaded.labels:
         return load_labelled(
             options.data,
@@ -37,6 +39,7 @@ def load_data(options: TrainerOptions, loaded: LoadedModel, progress: Progress |
             holdout=options.holdout,
             seed=seed,
             bad_records=options.bad_records,
+            reading=reading,
             progress=progress,
         )
     return load_dataset(
@@ -46,6 +49,7 @@ def load_data(options: TrainerOptions, loaded: LoadedModel, progress: Progress |
         holdout=options.holdout,
         seed=seed,
         bad_records=options.bad_records,
+        reading=reading,
         progress=progress,
     )
 
@@ -66,6 +70,7 @@ def progress_notes(note: Note, path: str, clock: Callable[[], float] = time.mono
 def told(data: Data, sequence_length: int) -> Iterator[str]:
     """What became of the data, in sentences."""
     found = data.summary
+    yield from found.files
     if isinstance(data, LabelledData) and isinstance(found, LabelledSummary):
         counts = ", ".join(f"{count:,} {name}" for name, count in zip(data.labels, found.counts, strict=True))
         yield (

@@ -34,6 +34,8 @@ def options(folder: Path) -> TrainerOptions:
         holdout=0.1,
         eval_sequences=1,
         bad_records="stop",
+        data_format="auto",
+        columns="",
         norm_limit=0.0,
         trace=False,
         dp_noise=0.0,

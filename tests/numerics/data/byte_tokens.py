@@ -8,7 +8,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from deca_node.numerics.data.files import BadRecords, Source
+from deca_node.numerics.data.formats.sources import BadRecords, Source
 from deca_node.numerics.data.records import Record
 from deca_node.numerics.data.sequences import RecordTokens, Tokens
 from deca_node.numerics.data.tokenizing import RecordTokenizer

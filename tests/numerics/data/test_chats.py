@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from deca_node.numerics.data.chats import Chat, encode
-from deca_node.numerics.data.files import BadRecords
+from deca_node.numerics.data.formats.sources import BadRecords
 from deca_node.numerics.data.records import ChatRecord, parse_record
 from deca_node.numerics.data.sequences import RecordTokens
 from deca_node.numerics.data.tokenizing import RecordTokenizer

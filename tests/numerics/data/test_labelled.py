@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deca_node.numerics.data.files import BadRecords, Source, parse_object
+from deca_node.numerics.data.formats.lines import parse_object
+from deca_node.numerics.data.formats.sources import BadRecords, Source
 from deca_node.numerics.data.labelled import LabelledData, LabelledReader, label_number, load_labelled
 from deca_node.protocol.errors import DataError
 from tests.numerics.learning.labelled_runs import (
@@ -157,8 +158,8 @@ def test_a_number_that_is_another_label_s_name_is_refused() -> None:
 
 
 def test_a_plain_text_has_no_label(tmp_path: Path) -> None:
-    (tmp_path / "readme.txt").write_text("secret")
-    with pytest.raises(DataError, match=r"readme.txt: a text file has no labels; .* one per line of a .jsonl file"):
+    (tmp_path / "notes.txt").write_text("secret")
+    with pytest.raises(DataError, match=r"notes.txt: a text file has no labels; .* one per line of a .jsonl file"):
         load(tmp_path)
     write_records(tmp_path / "d.jsonl", [{"text": "w1", "label": 0}])
     data = load(tmp_path, bad_records="skip")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deca_node.numerics.data.files import BAD_SENTENCES_MAX, BadRecords, Source
+from deca_node.numerics.data.formats.sources import BAD_SENTENCES_MAX, BadRecords, Source
 from deca_node.numerics.data.records import ChatRecord, CompletionRecord, Record, RecordReader, TextRecord, parse_record
 from deca_node.protocol.errors import DataError
 
@@ -247,7 +247,6 @@ def test_a_folder_is_read_in_sorted_order_without_what_is_not_text(tmp_path: Pat
         ("a/z.jsonl", "z2"),
         ("b.txt", "b"),
         ("c/d/e.py", "e"),
-        ("package.json", "{}"),
     ]
 
 
@@ -260,7 +259,7 @@ def test_refusals_of_paths(tmp_path: Path) -> None:
         (tmp_path / "pipe", "neither a file nor a folder"),
         (tmp_path / "empty", "the folder holds no files"),
         (tmp_path / "hidden", "the folder holds no files"),
-        (write(tmp_path / "x.json", "[]"), "records must stand one per line; name the file .jsonl"),
+        (write(tmp_path / "x.json", '[{"text": "a"}'), "not valid JSON (the end of the array is missing)"),
         (write(tmp_path / "x.bin", b"\0"), "the file is binary (it holds a NUL byte)"),
         (write(tmp_path / "x.txt.gz", b"not gzip"), "cannot be read (Not a gzipped file"),
         (write(tmp_path / "y.txt.gz", gzip.compress(b"cut" * 999)[:-12]), "cannot be read (Compressed file ended"),

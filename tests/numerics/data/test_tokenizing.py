@@ -5,7 +5,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from deca_node.numerics.data import tokenizing
-from deca_node.numerics.data.files import BadRecords
+from deca_node.numerics.data.formats.sources import BadRecords
 from deca_node.numerics.data.records import ChatRecord, CompletionRecord, Record, TextRecord
 from deca_node.numerics.data.tokenizing import RecordTokenizer
 from deca_node.protocol.errors import DataError

@@ -1,0 +1,76 @@
+"""The format of a file, by its name or as the setting ``format`` says, and what stands in it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from deca_node.numerics.data.formats.columnar import arrow_rows, parquet_rows
+from deca_node.numerics.data.formats.lines import json_lines, json_objects
+from deca_node.numerics.data.formats.opening import decoded, is_utf16, plain_name, uncompressed
+from deca_node.numerics.data.formats.shapes import KNOWN
+from deca_node.numerics.data.formats.sources import Entry, Reading, Source
+from deca_node.numerics.data.formats.tables import table_rows
+from deca_node.protocol.errors import DataError
+
+SUFFIXES = {
+    **dict.fromkeys((".jsonl", ".jsonlines", ".ndjson"), "jsonl"),
+    **dict.fromkeys((".parquet", ".pq"), "parquet"),
+    **dict.fromkeys((".arrow", ".feather"), "arrow"),
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+}
+NAMES = {"json": "JSON", "csv": "CSV", "tsv": "TSV", "parquet": "Parquet", "arrow": "Arrow"}
+"""Formats that the node tells about; JSON Lines and texts go without saying."""
+_PROBE_BYTES = 1 << 16
+
+
+class BinaryFileError(Exception):
+    """The file holds a NUL byte, so it is no text."""
+
+
+def kind_of(path: Path, reading: Reading) -> str:
+    """The format of a file: jsonl, json, csv, tsv, parquet, arrow, or plain for a text."""
+    if reading.kind in SUFFIXES.values():
+        return reading.kind
+    return SUFFIXES.get(Path(plain_name(path)).suffix, "plain")
+
+
+def entries(path: Path, file: BinaryIO, reading: Reading, formats: str) -> Iterator[Entry]:
+    """Objects and texts of a file, one at a time; ``formats`` says what a record needs.
+
+    Raises DataError where the file cannot be read, and BinaryFileError where it is no text.
+    """
+    kind = kind_of(path, reading)
+    content = uncompressed(path, file)
+    if kind in ("jsonl", "json", "csv", "tsv") and b"\0" in content.peek(4)[:4] and not is_utf16(content):
+        why = "a NUL byte near the start, as in UTF-16 without a byte order mark"
+        raise DataError(f"{path}: not UTF-8 ({why}); convert the file to UTF-8")
+    readers: dict[str, Callable[[], Iterator[Entry]]] = {
+        "jsonl": lambda: json_lines(path, content, formats),
+        "json": lambda: json_objects(path, content, formats),
+        "csv": lambda: table_rows(path, content, ",", {*KNOWN, *reading.columns.values()}),
+        "tsv": lambda: table_rows(path, content, "\t", {*KNOWN, *reading.columns.values()}),
+        "parquet": lambda: parquet_rows(path, content),
+        "arrow": lambda: arrow_rows(path, content),
+        "plain": lambda: _whole(path, content),
+    }
+    yield from readers[kind]()
+
+
+def _whole(path: Path, content: Any) -> Iterator[Entry]:
+    """The file as one text. Its beginning is checked first, so that a large binary file is not read through."""
+    two_bytes = is_utf16(content)
+    data = content.read(_PROBE_BYTES)
+    if two_bytes or b"\0" not in data:
+        data += content.read()
+    if b"\0" in data and not two_bytes:
+        raise BinaryFileError
+    source = Source(path)
+    try:
+        text = decoded(data, source)
+    except DataError as error:
+        yield source, error
+        return
+    if text.strip():
+        yield source, text
