@@ -196,7 +196,8 @@ class ImageTest:
         return json.loads(said) if said.startswith("{") else {}
 
     def _steps(self, name: str) -> int:
-        return int(self._status(name).get("steps_done", 0))
+        position = self._status(name).get("position") or {}
+        return int(position.get("done", 0))
 
     def _phase(self, name: str) -> str:
         return str(self._status(name).get("phase", ""))
@@ -290,8 +291,9 @@ def main() -> None:
             for part in parts[:2] if given.quick else parts:
                 print(f"-- {(part.__doc__ or '').strip()}", flush=True)
                 began = time.monotonic()
-                test.figures |= part()
-                print(f"   done in {time.monotonic() - began:.0f} s", flush=True)
+                figures = part()
+                test.figures |= figures
+                print(f"   done in {time.monotonic() - began:.0f} s: {figures}", flush=True)
     except EngineError as problem:
         sys.exit(f"image-test: {problem}")
     finally:
