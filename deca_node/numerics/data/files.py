@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Generic, TypeVar
 
-from deca_node.numerics.data.formats.entries import NAMES, BinaryFileError, entries, kind_of
+from deca_node.numerics.data.formats.entries import NAMES, BinaryFileError, entries
 from deca_node.numerics.data.formats.folders import find_files
 from deca_node.numerics.data.formats.opening import readable
 from deca_node.numerics.data.formats.shapes import renamed, shaped
@@ -57,18 +57,17 @@ class Reader(abc.ABC, Generic[Kind]):
         """A text file as a record. Raises DataError where there is no such record."""
 
     def __iter__(self) -> Iterator[Kind]:
-        for path in self._files:
+        for path, kind in self._files.items():
             with readable(path), path.open("rb") as file:
                 size, self._open = os.fstat(file.fileno()).st_size, file
-                yield from self._records(path, file)
+                yield from self._records(path, kind, file)
                 self._bytes_before, self._open = self._bytes_before + size, None
 
-    def _records(self, path: Path, file: BinaryIO) -> Iterator[Kind]:
-        kind = NAMES.get(kind_of(path, self._reading), "")
+    def _records(self, path: Path, kind: str, file: BinaryIO) -> Iterator[Kind]:
         try:
-            for source, value in entries(path, file, self._reading, self.formats):
+            for source, value in entries(path, kind, file, self._reading, self.formats):
                 try:
-                    record = self._record(value, source, kind)
+                    record = self._record(value, source, NAMES.get(kind, ""))
                 except DataError as error:
                     self._bad.add(error)
                 else:

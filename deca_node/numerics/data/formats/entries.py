@@ -36,12 +36,11 @@ def kind_of(path: Path, reading: Reading) -> str:
     return SUFFIXES.get(Path(plain_name(path)).suffix, "plain")
 
 
-def entries(path: Path, file: BinaryIO, reading: Reading, formats: str) -> Iterator[Entry]:
-    """Objects and texts of a file, one at a time; ``formats`` says what a record needs.
+def entries(path: Path, kind: str, file: BinaryIO, reading: Reading, formats: str) -> Iterator[Entry]:
+    """Objects and texts of a file of the format ``kind``, one at a time; ``formats`` says what a record needs.
 
     Raises DataError where the file cannot be read, and BinaryFileError where it is no text.
     """
-    kind = kind_of(path, reading)
     content = uncompressed(path, file)
     if kind in ("jsonl", "json", "csv", "tsv") and b"\0" in content.peek(4)[:4] and not is_utf16(content):
         why = "a NUL byte near the start, as in UTF-16 without a byte order mark"

@@ -25,15 +25,15 @@ TRAIN = "train"
 _PROBE_BYTES = 1 << 16
 
 
-def find_files(path: Path, reading: Reading, told: FilesRead) -> list[Path]:
-    """The files to read, sorted: the path itself, or those of the folder that may hold records.
+def find_files(path: Path, reading: Reading, told: FilesRead) -> dict[Path, str]:
+    """The files to read, sorted, each with its format: the path itself, or those of the folder that may hold records.
 
     Raises DataError where the path is missing, unreadable, not a file or folder, or a folder with nothing to take.
     """
     with readable(path):
         mode = path.stat().st_mode
     if stat.S_ISREG(mode):
-        return [path]
+        return {path: kind_of(path, reading)}
     if not stat.S_ISDIR(mode):
         raise DataError(f"{path}: neither a file nor a folder; the data must be readable again after a restart")
     with readable(path):
@@ -112,15 +112,16 @@ def _once(files: Iterator[Path], told: FilesRead) -> list[Path]:
     return sorted(seen.values())
 
 
-def _without_notes(files: list[Path], reading: Reading, told: FilesRead) -> list[Path]:
-    """The files without those that are about the data, where there are files of records."""
+def _without_notes(files: list[Path], reading: Reading, told: FilesRead) -> dict[Path, str]:
+    """The files without those that are about the data, where there are files of records. Elsewhere a ``.json`` file
+    without records, such as that of a program, is a text as the files around it."""
     kinds = {file: kind_of(file, reading) for file in files}
     notes = [file for file, kind in kinds.items() if kind == "json" and not _holds_records(file, reading)]
     if all(kinds[file] == "plain" or file in notes for file in files):
-        return files
+        return {**kinds, **dict.fromkeys(notes, "plain")} if "plain" in kinds.values() else kinds
     notes += [file for file, kind in kinds.items() if kind == "plain" and file.name.lower().startswith(ABOUT)]
     told.left_out.update(dict.fromkeys(notes, "about the data"))
-    return [file for file in files if file not in notes]
+    return {file: kind for file, kind in kinds.items() if file not in notes}
 
 
 def _holds_records(path: Path, reading: Reading) -> bool:

@@ -32,7 +32,9 @@ def string(value: Mapping[str, Any], key: str, source: Source, where: str = "") 
 def json_type(value: Any) -> str:
     """What an error sentence calls the kind of a JSON value."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "a number"
+    return names.get(type(value), f"a value of type {type(value).__name__}")
 
 
 def some_keys(value: Mapping[str, Any], keys_max: int = 5, length_max: int = 30) -> str:
