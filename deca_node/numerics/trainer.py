@@ -292,7 +292,7 @@ class Trainer:
     def _save(self, command: c.Save) -> e.Saved:
         if self._engine is not None:
             self._end_visit()
-        path = save_model(self.model, self._tokenizer, self._directory / command.name)
+        path = save_model(self.model, self._tokenizer, self._directory / command.name, command.alone)
         return e.Saved(str(path))
 
     # --- checkpoints and what donors give -----------------------------------------------------------

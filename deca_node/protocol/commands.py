@@ -83,9 +83,11 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Save:
-    """Write the model as an ordinary Hugging Face checkpoint into the folder ``name`` of the node's directory."""
+    """Write the model as an ordinary Hugging Face checkpoint into the folder ``name`` of the node's directory. If the
+    copy is not the others', ``alone`` says how it came to be so."""
 
     name: str
+    alone: str = ""
 
 
 @dataclass(frozen=True)

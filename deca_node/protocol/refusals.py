@@ -81,6 +81,9 @@ BY_PEER = "refused"
 OTHER = "other"
 """The label of codes that are not in the table."""
 
+DISAGREEMENTS = frozenset({"version", "mismatch", "identity", "expired", "denied", "not-allowed"})
+"""Reasons for which a peer does not train with this node until one of the two is changed. Other refusals pass."""
+
 SILENT = frozenset({"duplicate", "again"})
 """Refusals that are normal between healthy nodes. They are not counted."""
 

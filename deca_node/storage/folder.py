@@ -20,6 +20,8 @@ from deca_node.storage.jsons import UNFIT, parse
 FINAL = "final"
 METRICS = "metrics.jsonl"
 SETTINGS = "settings.json"
+ORIGIN = "deca.json"
+"""A file in the folder of a tuned model that is not the others', beside its weights: why it is not."""
 
 
 @contextlib.contextmanager
@@ -72,6 +74,19 @@ def agreed_fields(path: Path) -> dict[str, str]:
         return dict(parse((path / "run.json").read_text(encoding="utf-8"))["agreement"])
     except (OSError, *UNFIT):
         return {}
+
+
+def write_origin(model: Path, alone: str) -> None:
+    """Note in the folder of a tuned model that it is one node's own, and why. Raises OSError."""
+    write_file(model / ORIGIN, [(json.dumps({"alone": alone}, indent=1) + "\n").encode()])
+
+
+def alone_because(model: Path) -> str:
+    """Why the tuned model in this folder is one node's own, as a sentence; empty if nothing says so."""
+    try:
+        return str(parse((model / ORIGIN).read_text(encoding="utf-8"))["alone"])
+    except (OSError, *UNFIT):
+        return ""
 
 
 def write_run(path: Path, agreement: Agreement, start_model: str) -> None:

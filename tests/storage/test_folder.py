@@ -6,7 +6,7 @@ import pytest
 
 from deca_node.protocol.errors import StorageError
 from deca_node.storage.durable import replace_folder
-from deca_node.storage.folder import FINAL, node_directory
+from deca_node.storage.folder import FINAL, ORIGIN, alone_because, node_directory, write_origin
 from tests.storage.failing_disk import Kill, KilledError
 
 
@@ -48,3 +48,11 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         node_directory(tmp_path / "file"),
     ):
         pass
+
+
+def test_a_tuned_model_says_why_it_is_one_nodes_own(tmp_path: Path) -> None:
+    assert alone_because(tmp_path) == ""
+    write_origin(tmp_path, "no other node took part")
+    assert alone_because(tmp_path) == "no other node took part"
+    (tmp_path / ORIGIN).write_text("[]")
+    assert alone_because(tmp_path) == ""

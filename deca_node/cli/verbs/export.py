@@ -15,7 +15,7 @@ from deca_node.cli.views.progress import note, progress_bar
 from deca_node.protocol.agreed.agreement import Agreement, mismatch
 from deca_node.protocol.errors import MismatchError, SettingsError, StorageError
 from deca_node.storage.durable import replace_folder
-from deca_node.storage.folder import FINAL, agreed_fields
+from deca_node.storage.folder import FINAL, agreed_fields, alone_because
 from deca_node.storage.jsons import UNFIT, parse
 
 
@@ -33,10 +33,17 @@ Examples:
 @dir_option
 @click.option("--model", "model", help="The run's start model.  [default: as noted in the node's folder]")
 @click.option("--average", is_flag=True, help="Write the mean of the COPYs: nodes' folders or exported models.")
+@click.option("--anyway", is_flag=True, help="Average copies of unlike runs, and copies that a node trained alone.")
 @json_option
 @debug_option
 def export(
-    out: Path, copies: tuple[Path, ...], directory: Path | None, model: str | None, average: bool, as_json: bool
+    out: Path,
+    copies: tuple[Path, ...],
+    directory: Path | None,
+    model: str | None,
+    average: bool,
+    anyway: bool,
+    as_json: bool,
 ) -> None:
     """Write the node's model to the folder OUT as an ordinary Hugging Face checkpoint.
 
@@ -48,7 +55,7 @@ def export(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StorageError(f"{out} exists already; name a new folder")
     if average:
-        _say(_average(out, copies, model), as_json)
+        _say(_average(out, copies, model, anyway=anyway), as_json)
         return
     folder = find_directory(directory)
     if not folder.is_dir():
@@ -65,7 +72,10 @@ def _export(folder: Path, out: Path, model: str | None) -> dict[str, Any]:
     """Write the model of one node's folder to ``out``; returns the facts for ``--json``, and the sentence."""
     if (folder / FINAL).is_dir():
         _copy(folder / FINAL, out)
-        return {"sentence": f"The tuned model is in {out}.", "path": str(out), "complete": True}
+        facts = {"sentence": f"The tuned model is in {out}.", "path": str(out), "complete": True}
+        if alone := alone_because(folder / FINAL):
+            facts |= {"sentence": f"The tuned model is in {out}. It is not the others': {alone}.", "alone": alone}
+        return facts
     from deca_node.numerics.saving.export import export as make
 
     at = make(folder, model or start_model(folder), out, note).position
@@ -100,11 +110,12 @@ def _copy(final: Path, out: Path) -> None:
 # --- the mean of several -------------------------------------------------------------------------------
 
 
-def _average(out: Path, copies: Sequence[Path], model: str | None) -> dict[str, Any]:
+def _average(out: Path, copies: Sequence[Path], model: str | None, *, anyway: bool) -> dict[str, Any]:
     missing = [str(folder) for folder in copies if not folder.is_dir()]
     if missing:
         raise StorageError(f"there is no folder {missing[0]}")
-    _check_one_run(copies)
+    if not anyway:
+        _check_one_run(copies)
     from deca_node.numerics.saving.averaging import average
 
     with _models(out, copies, model) as folders, progress_bar("Averaging") as report:
@@ -121,11 +132,17 @@ def _average(out: Path, copies: Sequence[Path], model: str | None) -> dict[str, 
 
 
 def _check_one_run(copies: Sequence[Path]) -> None:
-    """Check that all nodes' folders belong to one run. Exported models do not name their run."""
+    """Check that all nodes' folders belong to one run, and that no copy was trained alone. Exported models do not name
+    their run."""
     known = [(folder, Agreement(fields)) for folder in copies if (fields := agreed_fields(folder))]
     for folder, agreement in known[1:]:
         if differs := mismatch(known[0][1], agreement, str(known[0][0]), str(folder)):
             raise MismatchError(differs)
+    for folder in copies:
+        if alone := alone_because(folder / FINAL) or alone_because(folder):
+            raise MismatchError(
+                f"the copy in {folder} is not the others': {alone}; leave it out, or average it with --anyway"
+            )
 
 
 @contextmanager

@@ -75,6 +75,8 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
         yield "network", f"event loop late by {_spread(status.loop_lag)} (p50 / p99)"
     if status.refusals:
         yield "refused", ", ".join(f"{count} for {reason}" for reason, count in sorted(status.refusals.items()))
+    if status.alone:
+        yield "own model", f"the tuned model is not the others': {status.alone}"
     if status.warning:
         yield "warning", status.warning
 

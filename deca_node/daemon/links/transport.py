@@ -28,7 +28,7 @@ from deca_node.protocol import events as e
 from deca_node.protocol.agreed.agreement import Agreement, mismatch
 from deca_node.protocol.agreed.frames import FrameId
 from deca_node.protocol.errors import DecaError, WireError
-from deca_node.protocol.refusals import BY_PEER, Problem
+from deca_node.protocol.refusals import BY_PEER, DISAGREEMENTS, Problem
 
 PROTOCOL_VERSION = 2
 """The version of the rules in docs/PROTOCOL.md."""
@@ -261,8 +261,11 @@ class Transport:
             link.problem = Problem("loading", "is still loading its model")
         elif refusal.reason != "duplicate":
             link.problem = Problem(BY_PEER, f"refused us: {refusal}")
-        if refusal.reason == "mismatch":
-            self._tell(e.PeerRefused(link.name, str(refusal)))
+        if refusal.reason in DISAGREEMENTS:
+            said = (
+                str(refusal) if refusal.reason == "mismatch" else f"it refuses this node ({refusal.reason}): {refusal}"
+            )
+            self._tell(e.PeerRefused(link.name, said))
 
     # --- greeting -----------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deca_node.daemon.settings.address import Address, is_loopback, parse_address
+from deca_node.daemon.settings.after_run import stay_seconds
 from deca_node.protocol.agreed.settings import check_limits, setting
 from deca_node.protocol.errors import DataError, ModelError, SettingsError, StorageError
 from deca_node.protocol.options import DATA_FORMATS, columns_of
@@ -169,9 +170,14 @@ class NodeSettings:
     )
     after_run: str = setting(
         "exit",
-        "What a node does when its run is complete: exit, or stay until it is told to stop. A node that stays "
-        "gives its blocks to late nodes and shows its page.",
-        choices=("exit", "stay"),
+        "What a node does when its run is complete: exit, stay until it is told to stop, or stay for a time, as in "
+        "'stay 24h' (s, m, h or d). A node that stays has no trainer. It gives its blocks to late nodes and shows its "
+        "page.",
+    )
+    alone: bool = setting(
+        False,
+        "What a node does that is started again while none of the others is there: wait for them, or (with alone) go "
+        "on without them. Its tuned model is then its own, and is marked so.",
     )
 
     max_upload: float = setting(
@@ -265,6 +271,7 @@ class NodeSettings:
         check_limits(self)
         if not DEVICE.fullmatch(self.device):
             raise SettingsError(f"device = {self.device!r} is not auto, cpu, cuda or cuda:N")
+        stay_seconds(self.after_run)
         for name in ("listen", "advertise", "http"):
             _checked_address(name, getattr(self, name))
         for seed in _listed(self.join):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from deca_node.daemon.settings.after_run import stay_seconds
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.options import TrainerOptions
@@ -16,7 +17,9 @@ def policy_of(node: NodeSettings) -> Policy:
         open=node.open_timeout_seconds,
         step=node.step_timeout_seconds,
         finish=node.finish_timeout_seconds,
-        stay=node.after_run == "stay",
+        stay=node.after_run != "exit",
+        stay_seconds=stay_seconds(node.after_run),
+        alone=node.alone,
         eval_every=node.eval_every,
         checkpoint_every=node.checkpoint_every,
     )

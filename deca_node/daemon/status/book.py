@@ -87,7 +87,7 @@ class StatusBook:
         self._last_refusals = LastRefusals(wall)
         self._progress: dict[str, int] = {}
         self._warning = ""
-        self._graph_key: tuple[int, tuple[str, ...]] | None = None
+        self._graph_key: tuple[int, tuple[str, ...], frozenset[str]] | None = None
         self._near: frozenset[str] = frozenset()
 
     # --- watching -----------------------------------------------------------------------------------
@@ -202,6 +202,7 @@ class StatusBook:
             tls_handshakes=self._sources.tls_handshakes(),
             tls_callers=self._sources.tls_callers(),
             warning=self._sources.warning() or self._warning,
+            alone=node.alone,
         )
 
     def _position(self) -> Position | None:
@@ -278,7 +279,7 @@ class StatusBook:
     def _neighbours(self) -> frozenset[str]:
         """The neighbours in the next activation. The graph is drawn only after a change, because drawing it takes
         milliseconds with hundreds of members."""
-        key = (self._node.next.activation, self._node.members)
+        key = (self._node.next.activation, self._node.members, self._node.roster.refused)
         if self._graph_key != key:
             self._graph_key, self._near = key, self._node.graph(key[0])[self._node.name]
         return self._near

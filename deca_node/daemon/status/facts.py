@@ -172,6 +172,8 @@ class Status:
     tls_callers: int | None = None
     """The number of connections that finished the handshake and named their caller; None in plaintext."""
     warning: str = ""
+    alone: str = ""
+    """Why the tuned model is this node's own and not the others', as a sentence; empty otherwise."""
 
 
 class NodeAdmin(Protocol):

@@ -136,8 +136,9 @@ function tell() {
   const print = s.fingerprint ? `, fingerprint ${s.fingerprint.slice(0, 16)}` : "";
   put("about", `run ${s.run}${print} · up for ${span(s.uptime_seconds)} · deca-node ${s.version}`);
   put("awaits", s.awaits ? `Waiting for ${s.awaits}` : "");
-  $("trouble").hidden = !s.warning;
-  put("trouble", s.warning ? `Last warning: ${s.warning}` : "");
+  const own = s.alone ? `The tuned model is not the others': ${s.alone}` : "";
+  $("trouble").hidden = !s.warning && !own;
+  put("trouble", own || (s.warning ? `Last warning: ${s.warning}` : ""));
   tellGone(s.peers.filter((peer) => peer.member === "dead"));
   tellPosition(s.position);
   tellTiles(s);

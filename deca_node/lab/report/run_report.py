@@ -12,7 +12,7 @@ from deca_node.lab.report.metrics import Metrics, read_metrics
 from deca_node.lab.report.report import Tile, curves, facts, tiles, write_page
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import DataError
-from deca_node.storage.folder import METRICS
+from deca_node.storage.folder import FINAL, METRICS, alone_because
 from deca_node.storage.jsons import UNFIT, parse
 
 VALUE_LENGTH_MAX = 200
@@ -26,6 +26,8 @@ class NodeRecord:
     name: str
     metrics: Metrics
     agreed: Mapping[str, str]
+    alone: str = ""
+    """Why the node's tuned model is not the others', as a sentence; empty otherwise."""
 
 
 def read_node(directory: Path) -> NodeRecord:
@@ -33,7 +35,7 @@ def read_node(directory: Path) -> NodeRecord:
     metrics = read_metrics(directory / METRICS)
     if not metrics.steps and not metrics.evaluations:
         raise DataError(f"the node in {directory} has not trained yet; there is nothing to report")
-    return NodeRecord(directory.absolute().name, metrics, agreed(directory))
+    return NodeRecord(directory.absolute().name, metrics, agreed(directory), alone_because(directory / FINAL))
 
 
 def agreed(directory: Path) -> dict[str, str]:
@@ -55,6 +57,8 @@ def write_run_report(path: Path, nodes: Sequence[NodeRecord]) -> None:
 
 def _body(nodes: Sequence[NodeRecord]) -> Iterator[str]:
     yield tiles(_numbers(nodes))
+    if own := [(f"Tuned model of {node.name}", f"not the others': {node.alone}") for node in nodes if node.alone]:
+        yield facts("Models that are one node's own", own)
     yield from curves([(node.name, node.metrics) for node in nodes])
     yield facts("Settings and facts that are equal on all nodes", _agreed(nodes))
 

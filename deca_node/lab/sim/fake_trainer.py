@@ -144,7 +144,7 @@ class FakeTrainer:
                 return self._freeze(command)
             case c.Evaluate(when):
                 return e.Evaluated(when, 1.0, 1)
-            case c.Save(name):
+            case c.Save(name=name):
                 assert self._visit is None
                 return e.Saved(name)
             case c.Checkpoint():

@@ -95,6 +95,8 @@ def storm(seed: int) -> Storm:
         farewell=rng.choice([0.1, 1.0]),
         finish=rng.choice([1.0, 5.0]),
         stay=False,
+        # Nodes that come back when the others are gone would wait for them, and the storm would not end.
+        alone=True,
         eval_every=rng.choice(["round", "activation", "end"]),
         checkpoint_every=rng.choice([0, 0, 1, 2]),
     )

@@ -17,15 +17,19 @@ from deca_node.numerics.model.facts import model_bytes
 from deca_node.numerics.model.quiet import quiet
 from deca_node.protocol.errors import StorageError
 from deca_node.storage.durable import make_folder, repair_folder, replace_folder
+from deca_node.storage.folder import write_origin
 from deca_node.storage.model_files import brief
 
 SAVE_MARGIN_BYTES = 64 * 2**20
 """Room for configuration and tokenizer beside the weights; the largest tokenizers in use take about 35 MB."""
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: str | Path) -> Path:
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: str | Path, alone: str = ""
+) -> Path:
     """Write an ordinary Hugging Face checkpoint into ``directory``, whole or not at all; returns the folder.
 
+    ``alone`` is noted in the folder where the model is one node's own.
     A checkpoint that is already there is replaced, at the very end; a folder that holds anything else is refused.
     Raises StorageError, also if the disk is full or may not be written.
     """
@@ -39,6 +43,8 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, direc
         with replace_folder(directory) as aside, quiet():
             model.save_pretrained(aside)
             tokenizer.save_pretrained(aside)
+            if alone:
+                write_origin(aside, alone)
     except (OSError, SafetensorError) as error:
         raise StorageError(_write_failure(error, directory, needed)) from error
     return directory

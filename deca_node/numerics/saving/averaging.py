@@ -21,6 +21,7 @@ from torch import Tensor
 from deca_node.protocol.errors import MismatchError, StorageError
 from deca_node.protocol.options import ProgressReport
 from deca_node.storage.durable import replace_folder, write_file
+from deca_node.storage.folder import ORIGIN
 from deca_node.storage.model_files import StoredTensor, read_header, read_headers, read_json, weight_files
 
 SLICE_ELEMENTS = 1 << 20
@@ -174,6 +175,6 @@ def _rows(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
 def _copy_the_rest(source: Path, target: Path) -> None:
     weights = {path.name for path in weight_files(source)}
     for path in sorted(source.iterdir()):
-        if path.is_file() and path.name not in weights and path.suffix != ".safetensors":
+        if path.is_file() and path.name not in {*weights, ORIGIN} and path.suffix != ".safetensors":
             with path.open("rb") as file:
                 write_file(target / path.name, iter(lambda: file.read(1 << 20), b""))

@@ -8,5 +8,6 @@
     roster        the members: who takes part, who has a live stream, where each peer stands
     visits        which visit a message belongs to; offers that came early
     catching_up   how a node that was away takes over what the others did meanwhile
+    gathering    which members a node waits for before it trains, and whose refusals end it
     ending        how a node ends: stopped, failed, or with the run complete
 """

@@ -23,16 +23,17 @@ class Ending:
     def __init__(self, state: NodeState) -> None:
         self._state = state
 
-    def wind_up(self, sentence: str, now: float) -> None:
-        """A stop was asked for: end as soon as what was trained is kept."""
+    def wind_up(self, sentence: str, now: float, exit_code: int = 0) -> None:
+        """A stop was asked for, or the others refuse this node: end as soon as what was trained is kept."""
         state = self._state
-        state.ending = state.ending or sentence
+        if not state.ending:
+            state.ending, state.ending_code = sentence, exit_code
         if state.phase is Phase.VISITING and state.active.worth_keeping:
             state.active.interrupt(now)
         elif state.phase is Phase.STAYING:
             self.finish(Cause.STOP, 0, COMPLETE)
         elif state.phase not in (Phase.KEEPING, Phase.SAVING):
-            self.finish(Cause.STOP, 0, state.ending)
+            self.finish(Cause.STOP, state.ending_code, state.ending)
 
     def say_goodbye(self, now: float) -> None:
         """This node has finished; other nodes may still need something from it."""
@@ -40,15 +41,16 @@ class Ending:
             self._state.say(c.SendBye(peer))
         self._state.move(Cause.SAVED, now + self._state.policy.finish)
 
-    def complete(self, sentence: str = COMPLETE) -> None:
+    def complete(self, now: float, sentence: str = COMPLETE) -> None:
         """No peer needs anything from this node any more, or it has waited long enough for those that may."""
-        if not self._state.policy.stay:
+        policy = self._state.policy
+        if not policy.stay:
             self.finish(Cause.COMPLETE, 0, sentence, for_good=True)
             return
-        self._state.move(Cause.STAY)
-        self._state.say(
-            c.Report("complete", f"{sentence}; the node stays, so that it can be looked at, until it is told to stop")
-        )
+        self._state.move(Cause.STAY, now + policy.stay_seconds if policy.stay_seconds else None)
+        until = f"for {policy.stay_seconds:g} s, or until" if policy.stay_seconds else "until"
+        stays = f"{sentence}; the node stays, so that it can be looked at, {until} it is told to stop"
+        self._state.say(c.Report("complete", stays))
         self._state.say(c.DismissTrainer())
 
     def finish(self, cause: Cause, exit_code: int, sentence: str, *, for_good: bool = False) -> None:

@@ -13,8 +13,8 @@ from deca_node.protocol import events as e
 from deca_node.protocol.agreed.agreement import agree
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
-from deca_node.protocol.errors import MismatchError, PeersMissingError
 from deca_node.protocol.node.ending import COMPLETE, Ending
+from deca_node.protocol.node.gathering import Gathering
 from deca_node.protocol.node.phases import Cause, Phase
 from deca_node.protocol.node.state import NodeState
 from deca_node.protocol.node.visits import Visits
@@ -44,7 +44,7 @@ class Node:
 
     ``members`` are the members known so far; MembersChanged replaces them. The run begins when ``wait_for`` nodes, this
     one included, have met (None: all of ``members``). ``saved_before`` says that an earlier process of this node has
-    written the tuned model.
+    written the tuned model, and ``alone`` how that model is this node's own.
     """
 
     def __init__(
@@ -55,10 +55,12 @@ class Node:
         policy: Policy,
         wait_for: int | None = None,
         saved_before: bool = False,
+        alone: str = "",
     ) -> None:
         self.name = name
-        self.state = NodeState(name, members, settings, policy, wait_for, saved_before)
+        self.state = NodeState(name, members, settings, policy, wait_for, saved_before, alone)
         self._ending = Ending(self.state)
+        self._gathering = Gathering(self.state, self._ending)
 
     def handle(self, event: e.Event, now: float) -> list[c.Command]:
         """Take in one fact; returns the commands that follow from it, in order."""
@@ -100,15 +102,7 @@ class Node:
             self._look_round(now)
 
     def _peer_refused(self, event: e.PeerRefused, now: float) -> None:
-        """A node that disagrees with half of the run ends; a node that disagrees with fewer waits for them to come back
-        in agreement."""
-        news = self.state.roster.disagrees(event.peer)
-        sentence = f"no agreement with {event.peer}: {event.sentence}"
-        gathering = self.state.phase in (Phase.LOADING, Phase.GATHERING) and not self.state.begun
-        if gathering and self.state.roster.outvoted:
-            self._ending.finish(Cause.FAIL, MismatchError.exit_code, sentence)
-        elif news:
-            self.state.say(c.Report("refused", sentence, "warning", event.peer))
+        self._gathering.refused(event, now)
 
     def _bye_received(self, event: e.ByeReceived, now: float) -> None:
         self.state.roster.finished(event.peer)
@@ -122,7 +116,7 @@ class Node:
             case Phase.AWAITING_TURN:
                 self._take_turn(now)
             case Phase.LEAVING if not self.state.roster.unfinished:
-                self._ending.complete()
+                self._ending.complete(now)
 
     # --- loading and gathering ----------------------------------------------------------------------
 
@@ -136,17 +130,13 @@ class Node:
             state.plan(len(event.model.block_names))
             state.say(c.Meet(agree(state.settings, event.model)))
         if state.saved_before and state.next.activation == len(state.schedule):
-            self._ending.complete()
+            self._ending.complete(now)
             return
-        gather, regather = state.policy.gather, state.policy.regather
-        if state.next > Step(0, 0):
-            gather = min(gather or regather, regather)
-        state.move(Cause.LOADED, now + gather if gather else None)
+        state.move(Cause.LOADED, self._gathering.begin(now))
         self._begin_if_gathered(now)
 
     def _begin_if_gathered(self, now: float) -> None:
-        """Begin once all expected members have met. A run that goes on elsewhere already is not waited for."""
-        if self.state.roster.gathered or self.state.roster.behind(self.state.next.activation):
+        if self._gathering.complete:
             self._begin(now)
 
     def _begin(self, now: float) -> None:
@@ -162,7 +152,7 @@ class Node:
         """Do what comes next, between two visits or at a visit that a checkpoint had."""
         state = self.state
         if state.ending:
-            self._ending.finish(Cause.STOP, 0, state.ending)
+            self._ending.finish(Cause.STOP, state.ending_code, state.ending)
         elif state.pausing:
             state.move(Cause.PAUSE)
             state.visits.decline_all("pauses")
@@ -176,7 +166,8 @@ class Node:
             self._evaluate("end")
         else:
             state.move(Cause.TRAINED)
-            state.say(c.Save("final"))
+            state.alone = state.visits.left_alone if state.roster.shared else ""
+            state.say(c.Save("final", state.alone))
 
     def _begin_visit(self, now: float) -> None:
         state = self.state
@@ -201,7 +192,7 @@ class Node:
 
     def _frozen(self, event: e.Frozen, now: float) -> None:
         state = self.state
-        state.active.ended()
+        state.visits.frozen()
         state.next = Step(event.activation + 1, 0)
         state.move(Cause.WRITTEN)
         state.say(c.Checkpoint(state.next))
@@ -270,7 +261,7 @@ class Node:
         state = self.state
         state.counters["activations_skipped"] += event.position.activation - state.next.activation
         state.next = event.position
-        state.visits.forget()
+        state.visits.adopted()
         state.catching_up.adopted(state.next)
         state.move(Cause.ADOPTED)
         self._take_turn(now)
@@ -292,6 +283,8 @@ class Node:
 
     def _saved(self, event: e.Saved, now: float) -> None:
         self.state.say(c.Report("saved", f"the tuned model is in {event.path}"))
+        if self.state.alone:
+            self.state.say(c.Report("alone", f"this model is not the others': {self.state.alone}", "warning"))
         if self.state.ending:
             self._ending.finish(Cause.STOP, 0, f"{COMPLETE} for this node", for_good=True)
             return
@@ -345,16 +338,15 @@ class Node:
             return
         state = self.state
         match state.phase:
-            case Phase.GATHERING if state.next > Step(0, 0):
-                self._begin(now)
             case Phase.GATHERING:
-                waited = f"waited {state.policy.gather:g} s for {state.awaits()}"
-                sentence = f"{waited}; start them, or wait longer with --wait"
-                self._ending.finish(Cause.FAIL, PeersMissingError.exit_code, sentence)
+                if self._gathering.deadline_passed(now):
+                    self._begin(now)
             case Phase.FETCHING:
                 self._go_on(now)
             case Phase.LEAVING:
-                self._ending.complete(f"{COMPLETE}; gave up waiting for {state.awaits()}")
+                self._ending.complete(now, f"{COMPLETE}; gave up waiting for {state.awaits()}")
+            case Phase.STAYING:
+                self._ending.finish(Cause.STOP, 0, COMPLETE, for_good=True)
             case Phase.VISITING:
                 state.active.deadline_passed(now)
 

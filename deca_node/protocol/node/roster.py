@@ -85,6 +85,26 @@ class Roster:
         return 2 * len(self._refused) >= self._wait_for
 
     @property
+    def shunned(self) -> bool:
+        """Whether most of the peers that this node reaches refuse it."""
+        return len(self._refused) > len(self.up)
+
+    @property
+    def outcast(self) -> bool:
+        """Whether most of all members, this node included, refuse it."""
+        return 2 * len(self._refused) > len(self._refused | set(self._ready_from))
+
+    @property
+    def shared(self) -> bool:
+        """Whether the run is one of several nodes."""
+        return self._wait_for > 1 or bool(self._met)
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """The peers that refuse this node, or that it does not agree with."""
+        return frozenset(self._refused)
+
+    @property
     def missing(self) -> str:
         """The members that this node has not met yet, as text; their number where their names are not known."""
         names = sorted((self._expected | set(self._ready_from)) - self._met - {self._name})

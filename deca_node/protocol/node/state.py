@@ -29,11 +29,14 @@ class NodeState:
         policy: Policy,
         wait_for: int | None = None,
         saved_before: bool = False,
+        alone: str = "",
     ) -> None:
         self.name = name
         self.settings = settings
         self.policy = policy
         self.saved_before = saved_before
+        self.alone = alone
+        """How the tuned model came to be this node's own and not the others', as a sentence; empty otherwise."""
         self.phase = Phase.LOADING
         self.deadline: float | None = None
         """When the phase waits no longer; a visit has a deadline of its own."""
@@ -45,6 +48,8 @@ class NodeState:
         """Whether the members have gathered once; a trainer that restarts later need not wait for them."""
         self.ending = ""
         """Why the node is to end, as a sentence; empty as long as it is not."""
+        self.ending_code = 0
+        """The exit code of that end."""
         self.leaving = False
         self.pausing = False
         self.counters: Counter[str] = Counter()

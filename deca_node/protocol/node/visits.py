@@ -65,6 +65,9 @@ class Visits:
         self.current: Visit | None = None
         self.offers = Offers(say)
         self._before: Visit | None = None
+        self._flows_before = 0
+        self._flushes = 0
+        self._flushes_alone = 0
         self._name = name
         self._roster = roster
         self._pace = pace
@@ -81,14 +84,36 @@ class Visits:
         rules = self._pace.rules(near, schedule)
         visit = Visit(rules, planned, wanted, self._counters, self._say, inner=position.inner)
         self._before, self.current = self.current, visit
+        self._flows_before = self._counters["flows_applied"]
         if position.inner:
             for offer in self.offers.due(planned.index):
                 self.decline(offer, f"resumes activation {planned.index} without edges")
             visit.proceed(now)
 
+    def frozen(self) -> None:
+        """The current visit has ended, and its block is written back."""
+        assert self.current is not None
+        self.current.ended()
+        if not self.current.activation.inner_steps:
+            self._flushes += 1
+            self._flushes_alone += self._counters["flows_applied"] == self._flows_before
+
+    @property
+    def left_alone(self) -> str:
+        """Whether no other node took part in the final flush of a block, as a sentence; empty where one did in each.
+        Only the final flush makes the copies agree."""
+        if not self._flushes_alone:
+            return ""
+        return f"no other node took part in the final flush of {self._flushes_alone} of {self._flushes} blocks"
+
     def forget(self) -> None:
         """Forget all visits, since the trainer no longer holds their blocks."""
         self.current = self._before = None
+
+    def adopted(self) -> None:
+        """The trainer holds blocks of donors instead: forget all visits, and how they went."""
+        self.forget()
+        self._flushes = self._flushes_alone = 0
 
     def _edges_wanted(self, activation: Activation, near: Iterable[str]) -> set[str]:
         """The neighbours to open an edge to: those that are up, without late ones that get no edge for a while. In the

@@ -9,9 +9,9 @@ class Policy:
 
     ``open`` and ``step`` are the limits of waiting for neighbours, when edges open and at every step. Measured waits
     shorten them, down to ``floor``. A node that begins a run waits ``gather`` for the members (0: for ever); a node
-    that resumes waits ``regather``. A node that stops waits ``farewell`` for the other ends of its edges. A node that
-    has finished waits ``finish`` for the others. ``stay`` keeps a node whose run is complete until it is told to
-    stop.
+    that resumes waits ``regather`` for all of them, and longer if none is there, unless it may go on ``alone``. A node
+    that stops waits ``farewell`` for the other ends of its edges. A node that has finished waits ``finish`` for the
+    others. ``stay`` keeps a node whose run is complete until it is told to stop, or for ``stay_seconds`` (0: no limit).
 
     ``eval_every`` is "round" or "activation"; with any other value the loss is measured at the start and at the end of
     the run only. ``checkpoint_every`` counts steps within a visit; 0 writes checkpoints at the end of visits only.
@@ -25,5 +25,7 @@ class Policy:
     farewell: float = 3.0
     finish: float
     stay: bool
+    stay_seconds: float = 0.0
+    alone: bool
     eval_every: str
     checkpoint_every: int

@@ -11,6 +11,7 @@ import pytest
 from deca_node.numerics.saving.averaging import Averaged
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import StorageError
+from deca_node.storage.folder import write_origin
 
 Deca = Callable[..., Any]
 FOLDER = Path("deca-data") / "north"
@@ -116,6 +117,19 @@ def test_nodes_of_two_runs_have_no_mean(deca: Deca, members: list[Any]) -> None:
     outcome = deca("export", "--average", "mean", "deca-data/north", "deca-data/south")
     assert (outcome.code, members) == (7, [])
     assert outcome.err == "error: the run differs: rounds is 9 at deca-data/north and 4 at deca-data/south\n"
+
+
+def test_a_copy_that_a_node_trained_alone_is_averaged_only_if_told(deca: Deca, members: list[Any]) -> None:
+    write_origin(FOLDER / "final", "no other node took part")
+    words = ("--average", "mean", "deca-data/south", "deca-data/north")
+    outcome = deca("export", *words)
+    assert (outcome.code, members) == (7, [])
+    assert "the copy in deca-data/north is not the others': no other node took part; leave it out" in outcome.err
+    assert deca("export", "--anyway", *words).code == 0
+    exported = deca("export", "own", "--json")
+    assert json.loads(exported.out)["alone"] == "no other node took part"
+    outcome = deca("export", "--average", "mean2", "deca-data/south", "own")
+    assert outcome.code == 7, "the mark goes with the exported model"
 
 
 @pytest.mark.parametrize("words", ["mean a b", "mean a", "--average mean a", "--average mean"])

@@ -17,6 +17,7 @@ from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
+from deca_node.protocol.errors import WireError
 from tests.daemon.links.fake_net import FakeEndpoint, FakeNet, FakeStream, run, until
 
 NBYTES = 1000
@@ -208,6 +209,45 @@ def test_a_new_address_is_dialled_and_a_live_stream_left_in_peace() -> None:
         await close(north, south)
 
     run(move())
+
+
+@pytest.mark.parametrize("reason", ["version", "identity", "expired", "denied", "not-allowed"])
+def test_a_refusal_that_does_not_pass_counts_as_disagreement(reason: str) -> None:
+    async def refuse() -> None:
+        _, north, south = two()
+        north.peers(south)
+        south.peers(north)
+        south.transport._greeter._welcome = raising(WireError(reason, "the reason in words"))
+        north.meet()
+        south.meet()
+        await asyncio.sleep(5)
+        refused = [event for event in north.told if isinstance(event, e.PeerRefused)]
+        assert {event.sentence for event in refused} == {f"it refuses this node ({reason}): the reason in words"}
+        await close(north, south)
+
+    run(refuse())
+
+
+@pytest.mark.parametrize("reason", ["stranger", "busy", "loading", "quarantined"])
+def test_a_refusal_that_passes_is_no_disagreement(reason: str) -> None:
+    async def refuse() -> None:
+        _, north, south = two()
+        north.peers(south)
+        south.transport._greeter._welcome = raising(WireError(reason, "the reason in words"))
+        north.meet()
+        south.meet()
+        await asyncio.sleep(5)
+        assert not [event for event in north.told if isinstance(event, e.PeerRefused)]
+        await close(north, south)
+
+    run(refuse())
+
+
+def raising(problem: WireError) -> Any:
+    def welcome(*_: Any) -> Any:
+        raise problem
+
+    return welcome
 
 
 def test_who_differs_is_told_and_dialled_again() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.settings.node_settings import NodeSettings, check_paths, check_plaintext, check_required, settle
+from deca_node.daemon.settings.parts import policy_of
 from deca_node.daemon.settings.sources import (
     FILES,
     Loaded,
@@ -288,3 +289,25 @@ def test_a_limit_on_private_gradients_that_are_none_is_refused() -> None:
     ):
         NodeSettings(dp_epsilon=8.0)
     assert NodeSettings(dp_epsilon=8.0, dp_noise=1.0).dp_epsilon == 8.0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("exit", 0.0),
+        ("stay", 0.0),
+        ("stay 90s", 90.0),
+        ("stay 10m", 600.0),
+        ("stay 24h", 86_400.0),
+        ("stay 2d", 172_800.0),
+    ],
+)
+def test_how_long_a_node_stays_after_its_run(text: str, seconds: float) -> None:
+    policy = policy_of(NodeSettings(after_run=text))
+    assert (policy.stay, policy.stay_seconds) == (text != "exit", seconds)
+
+
+@pytest.mark.parametrize("text", ["", "leave", "stay 24", "stay24h", "stay 0h", "stay -1h", "exit 1h", "stay 1h "])
+def test_what_a_node_does_after_its_run_is_checked(text: str) -> None:
+    with pytest.raises(SettingsError, match="is not exit, stay, or stay with a time"):
+        NodeSettings(after_run=text)

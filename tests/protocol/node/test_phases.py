@@ -41,10 +41,16 @@ class Walk:
     """Node ``a``, alone unless peer ``b`` comes, and a trainer that answers when it is told to."""
 
     def __init__(
-        self, *, wait_for: int = 1, stay: bool = False, saved_before: bool = False, eval_every: str = "activation"
+        self,
+        *,
+        wait_for: int = 1,
+        stay: bool = False,
+        saved_before: bool = False,
+        eval_every: str = "activation",
+        alone: bool = False,
     ) -> None:
         settings = RunSettings(rounds=1, inner_steps=2, flush_mixes=0, topology="full")
-        policy = default_policy(eval_every=eval_every, stay=stay)
+        policy = default_policy(eval_every=eval_every, stay=stay, alone=alone)
         self.node = Node("a", ("a",), settings, policy, wait_for, saved_before)
         self.orders: deque[c.Command] = deque()
         self.now = 0.0
@@ -92,8 +98,8 @@ def loading() -> Walk:
     return Walk()
 
 
-def gathering(position: Step = e.START) -> Walk:
-    return Walk(wait_for=2).ready(position)
+def gathering(position: Step = e.START, *, alone: bool = False) -> Walk:
+    return Walk(wait_for=2, alone=alone).ready(position)
 
 
 def evaluating() -> Walk:
@@ -178,9 +184,9 @@ WAYS: dict[tuple[Phase, Cause], Callable[[], Walk]] = {
     (P.LOADING, W.VISIT): lambda: visiting().hear(DIED).ready(),
     (P.LOADING, W.MEASURE): lambda: measuring_the_end().hear(DIED).ready(LAST),
     (P.LOADING, W.TRAINED): lambda: measured_before(LAST),
-    (P.GATHERING, W.PAUSE): lambda: gathering(Step(1, 0)).hear(PAUSE).wait(),
+    (P.GATHERING, W.PAUSE): lambda: gathering(Step(1, 0), alone=True).hear(PAUSE).wait(),
     (P.GATHERING, W.BEHIND): lambda: gathering().ahead(),
-    (P.GATHERING, W.VISIT): lambda: gathering(Step(1, 0)).wait(),
+    (P.GATHERING, W.VISIT): lambda: gathering(Step(1, 0), alone=True).wait(),
     (P.GATHERING, W.MEASURE): lambda: gathering().hear(e.PeerUp("b", -1)),
     (P.EVALUATING, W.PAUSE): paused,
     (P.EVALUATING, W.BEHIND): fetching,
