@@ -21,6 +21,7 @@ VERBS = {
     **dict.fromkeys(("save", "merge"), "export"),
     **dict.fromkeys(("evaluate", "score"), "eval"),
     **dict.fromkeys(("estimate", "cost", "dry-run"), "plan"),
+    **dict.fromkeys(("setup", "new", "create", "begin"), "init"),
     **dict.fromkeys(("settings", "configure"), "config"),
     **dict.fromkeys(("certs", "certificate", "certificates", "tls"), "cert"),
 }

@@ -49,6 +49,7 @@ def _to_copy(node: NodeSettings) -> list[str]:
         "  printf '%s\\n' north@127.0.0.1:7001 south@127.0.0.1:7002 > peers.txt",
         f"  deca-node start --insecure --name north --model {model} --data {node.data or 'north.jsonl'}",
         f"  deca-node start --insecure --name south --model {model} --data south.jsonl",
+        "`deca-node init` asks for all of this and writes it into files.",
     ]
     folders = sorted(path.parent for path in NODES.glob(f"*/{SETTINGS}"))
     return lines + [f"To go on with the last start in {folder}: deca-node start --dir {folder}" for folder in folders]

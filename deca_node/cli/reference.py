@@ -6,13 +6,14 @@ Both are made from the metadata of the settings, so they always match what the n
 import dataclasses
 import json
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 from deca_node.daemon.settings.sources import FILES, TYPE_WORDS, SettingsKind, flag_of, variable_of
 
 _PREAMBLE = """\
 # {file} for deca-node: {idea}
-# Every line is commented out and shows the default. Uncomment the lines that you change.
+# A line that is commented out shows the default. Uncomment the lines that you change.
 # A flag ({flag}) or a variable ({variable}) overrides a line of this file.
 """
 
@@ -33,12 +34,12 @@ def allowed(field: "dataclasses.Field[Any]") -> str:
     return f"{word} from {low:g}" + ("" if high is None else f" to {high:g}")
 
 
-def template(kind: SettingsKind) -> str:
-    """A commented TOML file with every setting of a kind at its default."""
+def template(kind: SettingsKind, values: Mapping[str, Any] | None = None) -> str:
+    """A commented TOML file with every setting of a kind: at its default, or with the value that is given for it."""
     first = dataclasses.fields(kind)[0].name
     idea = (kind.__doc__ or "").partition(":")[2].strip().splitlines()[0]
     head = _PREAMBLE.format(file=FILES[kind], idea=idea, flag=flag_of(first), variable=variable_of(first))
-    return head + "".join(_entry(field) for field in dataclasses.fields(kind))
+    return head + "".join(_entry(field, values or {}) for field in dataclasses.fields(kind))
 
 
 def table(kind: SettingsKind) -> str:
@@ -47,11 +48,13 @@ def table(kind: SettingsKind) -> str:
     return "\n".join(["| setting | default | unit | allowed | what it does |", "|---|---|---|---|---|", *rows]) + "\n"
 
 
-def _entry(field: "dataclasses.Field[Any]") -> str:
+def _entry(field: "dataclasses.Field[Any]", values: Mapping[str, Any]) -> str:
     unit = f" Unit: {field.metadata['unit']}." if field.metadata["unit"] else ""
     text = f"{field.metadata['help']}{unit} Allowed: {allowed(field)}."
     lines = textwrap.wrap(text, width=98, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
-    return "\n" + "\n".join(lines) + f"\n#{field.name} = {value_text(field.default)}\n"
+    given = field.name in values
+    line = f"{'' if given else '#'}{field.name} = {value_text(values[field.name] if given else field.default)}"
+    return "\n" + "\n".join(lines) + f"\n{line}\n"
 
 
 def _row(field: "dataclasses.Field[Any]") -> str:

@@ -10,6 +10,7 @@ import click
 from deca_node.cli.variables import name_variables
 
 COMMANDS = {
+    "init": ("deca_node.cli.verbs.init:init", "Write run.toml, node.toml and peers.txt."),
     "start": ("deca_node.cli.verbs.start:start", "Run this machine's node of a training run."),
     "join": ("deca_node.cli.verbs.join:join", "Join a run from the address of any member."),
     "status": ("deca_node.cli.verbs.status:status", "Show where the node stands; --watch repeats it."),

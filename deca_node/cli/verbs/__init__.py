@@ -2,6 +2,7 @@
 
 ::
 
+    init        run.toml, node.toml and peers.txt, from flags or a few questions
     start       run this machine's node
     join        the same, with the run's settings taken from a member
     status      where the node stands
