@@ -178,6 +178,29 @@ def test_bad_records_are_named(deca: Deca, flags: tuple[str, ...], verdict: str,
 
 
 @pytest.mark.usefixtures("peer", "place")
+def test_formats_and_files_that_are_left_out_are_told(deca: Deca) -> None:
+    Path("set").mkdir()
+    for name, content in {
+        "a.csv": "body,id\none,1\ntwo,2\n",
+        "b.json": '[{"body": "three"}]',
+        "README.md": "about",
+        "a.csv~": "old",
+    }.items():
+        Path("set", name).write_text(content)
+    outcome = deca("doctor", *FLAGS, "--data", "set", "--columns", "text=body")
+    found = look(outcome)["data"]
+    assert (found["verdict"], found["facts"]["records"]) == ("ok", 3)
+    assert found["facts"]["files"] == [
+        "read 2 records as CSV",
+        "read 1 records as JSON",
+        "left out of set: README.md (about the data), a.csv~ (a backup or a part of a file)",
+    ]
+    assert all(sentence in found["says"] for sentence in found["facts"]["files"])
+    outcome = deca("doctor", *FLAGS, "--columns", "body")
+    assert outcome.code != 0 and "columns has 'body'; write NAME=COLUMN" in outcome.out + outcome.err
+
+
+@pytest.mark.usefixtures("peer", "place")
 def test_the_port_of_a_node_that_runs_already(deca: Deca) -> None:
     """Taken by a stranger it is a failure, and by the node itself none."""
     port = int(Path("peers.txt").read_text().splitlines()[0].rpartition(":")[2])

@@ -43,6 +43,14 @@ def test_a_checkpoint_for_people_and_for_programs(deca: Deca) -> None:
 
 
 @pytest.mark.usefixtures("place")
+def test_a_table_is_judged_as_its_twin(deca: Deca) -> None:
+    flags = ("--model", "model", "--sequence-length", "16", "--json")
+    Path("texts.dat").write_text("body,id\n" + "".join(f"the node was {n},{n}\n" for n in range(30)))
+    found = json.loads(deca("eval", "texts.dat", "--format", "csv", "--columns", "text=body", *flags).out)
+    assert found | {"data": ""} == json.loads(deca("eval", "texts.jsonl", *flags).out) | {"data": ""}
+
+
+@pytest.mark.usefixtures("place")
 def test_labels(deca: Deca) -> None:
     outcome = deca("eval", "labelled.jsonl", "--model", "model", "--prompt", "{text} of\\n", "--batch-size", "1")
     assert outcome.code == 0

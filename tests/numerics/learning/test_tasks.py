@@ -1,5 +1,6 @@
 """What a node says of its data at the start."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,17 @@ def test_what_was_divided_cut_or_left_out_is_said_by_cause(
     assert "tokens in the loss" in found[0] and found[-1].startswith("left out 1 bad records; the first: ")
     assert all(any(part in sentence for sentence in found) for part in expected), found
     assert bool(found[1:-1]) == bool(expected)
+
+
+def test_formats_and_left_out_files_are_told_first(folder: Path) -> None:
+    given = options(folder)
+    data = folder / "set"
+    data.mkdir()
+    (data / "a.csv").write_text("body\n" + "".join(f"w{n}\n" for n in range(1, 9)))
+    (data / "a.csv.bak").write_text("old")
+    given = dataclasses.replace(given, data=str(data), columns="text=body", data_format="csv")
+    found = list(told(load_data(given, load_model(given.model)), LENGTH))
+    assert found[:2] == ["read 8 records as CSV", f"left out of {data}: a.csv.bak (a backup or a part of a file)"]
 
 
 def test_prompts_that_fill_sequences_are_told(folder: Path) -> None:

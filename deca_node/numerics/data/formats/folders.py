@@ -116,10 +116,10 @@ def _without_notes(files: list[Path], reading: Reading, told: FilesRead) -> dict
     """The files without those that are about the data, where there are files of records. Elsewhere a ``.json`` file
     without records, such as that of a program, is a text as the files around it."""
     kinds = {file: kind_of(file, reading) for file in files}
-    notes = [file for file, kind in kinds.items() if kind == "json" and not _holds_records(file, reading)]
+    notes = {file for file, kind in kinds.items() if kind == "json" and not _holds_records(file, reading)}
     if all(kinds[file] == "plain" or file in notes for file in files):
         return {**kinds, **dict.fromkeys(notes, "plain")} if "plain" in kinds.values() else kinds
-    notes += [file for file, kind in kinds.items() if kind == "plain" and file.name.lower().startswith(ABOUT)]
+    notes |= {file for file, kind in kinds.items() if kind == "plain" and file.name.lower().startswith(ABOUT)}
     told.left_out.update(dict.fromkeys(notes, "about the data"))
     return {file: kind for file, kind in kinds.items() if file not in notes}
 

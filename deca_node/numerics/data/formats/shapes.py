@@ -108,10 +108,20 @@ def _history(value: Any, source: Source) -> list[Mapping[str, Any]]:
 
 def _conversation(value: Mapping[str, Any], source: Source) -> list[Mapping[str, Any]]:
     turns = value["conversations"]
+    if isinstance(turns, dict):
+        turns = _turned(turns, source)
     if not isinstance(turns, list) or not turns:
         raise DataError(f'{source}: "conversations" must be a list of at least one message')
     messages = [_turn(turn, number, source) for number, turn in enumerate(turns, start=1)]
     return messages if messages[0].get("role") == "system" else [*_system(value, source), *messages]
+
+
+def _turned(columns: Mapping[str, Any], source: Source) -> list[Mapping[str, Any]]:
+    """Messages from one list per key, as older versions of ``datasets`` store them."""
+    lengths = {len(column) if isinstance(column, list) else -1 for column in columns.values()}
+    if len(lengths) != 1 or -1 in lengths:
+        raise DataError(f'{source}: "conversations" is an object, and not one of lists of one length')
+    return [dict(zip(columns, turn, strict=True)) for turn in zip(*columns.values(), strict=True)]
 
 
 def _turn(turn: Any, number: int, source: Source) -> Mapping[str, Any]:

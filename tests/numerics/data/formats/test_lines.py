@@ -1,12 +1,18 @@
 """JSON arrays, compressions and encodings: the records of their twins in JSON Lines, and what is said of bad ones."""
 
+import contextlib
 import gzip
+import io
 import json
 import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from deca_node.numerics.data.formats.entries import BinaryFileError, entries
+from deca_node.numerics.data.formats.sources import Reading
 from deca_node.numerics.data.records import TextRecord
 from deca_node.protocol.errors import DataError
 from tests.numerics.data.formats.twins import PROMPTS, TEXTS, Rows, reader_of, records, twin
@@ -87,6 +93,15 @@ def test_bad_objects_are_left_out_one_by_one(tmp_path: Path) -> None:
     assert records(path, skip=True) == twin(tmp_path, [{"text": "a"}, {"text": "b"}])
     path.write_text('{"text": "a"}\n{"text"\n{"text": "b"}')
     assert records(path, skip=True) == twin(tmp_path, [{"text": "a"}, {"text": "b"}])
+
+
+@given(st.text(alphabet='[]{}",:\n 1atextprom', max_size=40).map(str.encode) | st.binary(max_size=20))
+def test_any_file_is_records_or_a_data_error(content: bytes) -> None:
+    """By every reader of text formats, whatever the bytes; and each bad record is left out where it may be."""
+    for kind in ("json", "jsonl", "csv", "tsv", "plain"):
+        with contextlib.suppress(DataError, BinaryFileError):
+            for _, value in entries(Path("x"), kind, io.BufferedReader(io.BytesIO(content)), Reading(), ""):
+                assert isinstance(value, dict | str | DataError)
 
 
 def test_a_record_knows_its_line_and_number(tmp_path: Path) -> None:

@@ -39,6 +39,11 @@ def test_foreign_shapes_are_recognised_and_told(tmp_path: Path, rows: Rows, same
     assert reader.told.told() == (f"read {len(rows)} records as {name}",)
 
 
+def test_conversations_may_be_lists_per_key(tmp_path: Path) -> None:
+    rows = [{"conversations": {"from": ["human", "gpt"], "value": ["Hi", "Good day"]}}]
+    assert records(write_lines(tmp_path / "set.jsonl", rows)) == twin(tmp_path, SHAREGPT_TWIN[:1])
+
+
 def test_columns_have_the_names_that_the_settings_say(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "set.jsonl", [{"body": "a"}, {"body": "b", "text": "other"}])
     assert records(path, Reading.of("auto", "text=body")) == twin(tmp_path, [{"text": "a"}, {"text": "b"}])
@@ -84,6 +89,8 @@ BAD = [
     ({"instruction": "secret", "output": "a", "history": ["secret"]}, '"history" must be a list of pairs, each a'),
     ({"instruction": "secret", "output": "a", "history": [["secret", 1]]}, '"history" must be a string, not a number'),
     ({"instruction": "secret"}, 'a record needs "text", or'),
+    ({"conversations": {"from": ["gpt"], "value": ["secret", "a"]}}, '"conversations" is an object, and not one of'),
+    ({"conversations": {"from": "secret"}}, '"conversations" is an object, and not one of lists of one length'),
     (sharegpt(), '"conversations" must be a list of at least one message'),
     ({"conversations": "secret"}, '"conversations" must be a list of at least one message'),
     (sharegpt("secret"), "message 1 is a string instead of an object"),
