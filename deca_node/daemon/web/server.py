@@ -11,16 +11,15 @@ in the node's folder (:mod:`deca_node.daemon.web.admin_socket`).
     /v1/members  all members that the membership knows, as JSON
 
 :mod:`deca_node.daemon.web.dashboard` adds the page at ``/`` and its data. :mod:`deca_node.daemon.web.guard` decides who
-may read what on a port.
+may read what on a port, and :mod:`deca_node.daemon.web.connections` which connections stay when there are too many.
 """
 
 import asyncio
 import logging
-import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from aiohttp import web
+from aiohttp import web, web_response
 from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client.aiohttp import make_aiohttp_handler
 
@@ -28,17 +27,16 @@ from deca_node.daemon.settings.address import Address
 from deca_node.daemon.status.facts import NodeAdmin, to_json
 from deca_node.daemon.status.metrics import registry
 from deca_node.daemon.web import unix_socket
+from deca_node.daemon.web.connections import Connection, Connections
 from deca_node.protocol.errors import AddressError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 BODY_BYTES_MAX = 4096
-CONNECTIONS_MAX = 64
-REQUEST_SECONDS = 10.0
-"""A new connection is cut after this time without a complete request, even if it keeps sending."""
+PROBES = frozenset({"/livez", "/startupz", "/readyz"})
+BACKLOG = 1024
+"""Connections that the kernel holds until the event loop takes them. Callers beyond it wait for a second."""
 IDLE_SECONDS = 30.0
-ANSWER_SECONDS = 120.0
-"""A connection is cut this long after its last request, if it has not read the answer or sent another request."""
 PATROL_SECONDS = 1.0
 SHUTDOWN_SECONDS = 1.0
 
@@ -100,6 +98,10 @@ class _Strangers(logging.Filter):
         return False
 
 
+# The header "Server" of every answer, also of one to a malformed request, which no middleware sees. aiohttp's own names
+# its version and that of Python.
+web_response.SERVER_SOFTWARE = "deca-node"  # type: ignore[attr-defined]
+
 log = logging.getLogger("deca.http")
 log.addFilter(_Strangers())
 
@@ -112,16 +114,16 @@ class Server:
             app, access_log=None, logger=log, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=SHUTDOWN_SECONDS
         )
         self._server: asyncio.AbstractServer | None = None
-        self._last: dict[asyncio.BaseTransport, float] = {}
-        """The time at which each connection's last request was answered; infinity while it is being answered."""
+        self.connections: Connections | None = None
         self._patrol: asyncio.Task[None] | None = None
         app.middlewares.insert(0, self._noted)
 
     async def listen_tcp(self, address: Address) -> Address:
         """Listen at ``address`` (port 0: any free port); returns the address in use. Raises AddressError."""
-        await self._begin()
+        await self._begin(shared=True)
+        loop = asyncio.get_running_loop()
         try:
-            server = await asyncio.get_running_loop().create_server(self._protocol, address.host, address.port)
+            server = await loop.create_server(self._protocol, address.host, address.port, backlog=BACKLOG)
         except (OSError, UnicodeError) as problem:
             raise AddressError(
                 f"cannot answer HTTP at {address}: {getattr(problem, 'strerror', None) or problem}; "
@@ -134,8 +136,9 @@ class Server:
     async def listen_unix(self, path: Path) -> None:
         """Listen at ``path``, for this user only. Raises OSError."""
         bound = unix_socket.bind(path)
-        await self._begin()
-        self._server = await asyncio.get_running_loop().create_unix_server(self._protocol, sock=bound)
+        await self._begin(shared=False)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(self._protocol, sock=bound, backlog=unix_socket.BACKLOG)
 
     async def close(self) -> None:
         """End listening, and close every connection."""
@@ -144,44 +147,34 @@ class Server:
         if self._server:
             self._server.close()
         await self._runner.cleanup()
+        if self.connections:
+            self.connections.close()
 
-    async def _begin(self) -> None:
+    async def _begin(self, *, shared: bool) -> None:
         await self._runner.setup()
+        assert self._runner.server is not None
+        self.connections = Connections(self._runner.server, asyncio.get_running_loop().time, shared=shared)
         self._patrol = asyncio.ensure_future(self._cut_the_slow())
 
     @web.middleware
     async def _noted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        transport = request.transport
-        if transport is None:
+        connection = self.connections.of(request.transport) if self.connections else None
+        if connection is None:
             return await handler(request)
-        self._last[transport] = math.inf
+        if connection.probes_only and request.path not in PROBES:
+            return web.Response(text="busy: too many connections; only probes are answered now\n", status=503)
+        connection.begin_answer()
         try:
             return await handler(request)
         finally:
-            self._last[transport] = asyncio.get_running_loop().time()
+            connection.end_answer()
 
     async def _cut_the_slow(self) -> None:
-        """Cut connections that send a request too slowly or do not read their answer."""
-        clock, since = asyncio.get_running_loop().time, dict[asyncio.BaseTransport, float]()
         while True:
             await asyncio.sleep(PATROL_SECONDS)
-            assert self._runner.server is not None
-            open_now = {each.transport for each in self._runner.server.connections if each.transport}
-            since = {transport: since.get(transport, clock()) for transport in open_now}
-            self._last = {transport: at for transport, at in self._last.items() if transport in open_now}
-            for transport in open_now:
-                asked = self._last.get(transport)
-                end = since[transport] + REQUEST_SECONDS if asked is None else asked + ANSWER_SECONDS
-                if clock() > end:
-                    transport.abort()
+            assert self.connections is not None
+            self.connections.cut_the_slow()
 
-    def _protocol(self) -> asyncio.BaseProtocol:
-        """The protocol of a new connection. A connection beyond the limit is closed at once."""
-        server = self._runner.server
-        assert server is not None
-        return server() if len(server.connections) < CONNECTIONS_MAX else _TurnedAway()
-
-
-class _TurnedAway(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
+    def _protocol(self) -> asyncio.Protocol:
+        assert self.connections is not None
+        return Connection(self.connections)

@@ -14,7 +14,7 @@ PATH_BYTES_MAX = 103
 """A length that every system takes. Linux takes four bytes more."""
 
 OWNER_ONLY = 0o600
-BACKLOG = 16
+BACKLOG = 128
 
 
 def bind(path: Path) -> socket.socket:

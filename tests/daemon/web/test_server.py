@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import aiohttp
 import pytest
@@ -12,8 +13,10 @@ from aiohttp import web
 
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.status.facts import Verb
+from deca_node.daemon.web import connections
 from deca_node.daemon.web import server as http
-from deca_node.daemon.web.server import CONNECTIONS_MAX, Server, application
+from deca_node.daemon.web.connections import CONNECTIONS_MAX, PROBES_MAX
+from deca_node.daemon.web.server import Server, application
 from deca_node.protocol.errors import AddressError
 from tests.daemon.web.fake_admin import FakeAdmin
 from tests.patience import PATIENCE_SECONDS
@@ -105,21 +108,112 @@ def test_nothing_can_be_asked_of_the_node_here(path: str) -> None:
     assert door.asked == []
 
 
-def test_so_many_connections_and_no_more() -> None:
+def few(monkeypatch: pytest.MonkeyPatch, limit: int = 8) -> int:
+    """Let the servers of this test have few connections, so that the files of this process suffice."""
+    monkeypatch.setattr(connections, "CONNECTIONS_MAX", limit)
+    return limit
+
+
+async def asks(bound: Address, path: str = "/livez") -> bytes:
+    """The whole answer to a request on a new connection; empty where the connection is cut."""
+    reader, writer = await asyncio.open_connection(*bound)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n".encode())
+    try:
+        return await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_probes_are_answered_beside_any_number_of_connections_that_never_ask(loop: Callable[[], Any]) -> None:
+    """More than ever fit, from the address of the probe itself, with half a request each. The newest stay, up to the
+    share of one address."""
+    count = CONNECTIONS_MAX + 100
+
     async def life() -> None:
         server = Server(application(FakeAdmin()))
         bound = await server.listen_tcp(LOOPBACK)
-        held = [await asyncio.open_connection(*bound) for _ in range(CONNECTIONS_MAX)]
-        # Connections are taken up in their order: once the last of them was answered, all were.
-        held[-1][1].write(b"GET /livez HTTP/1.1\r\nHost: node\r\n\r\n")
-        assert (await held[-1][0].readline()).startswith(b"HTTP/1.1 200")
-        reader, writer = await asyncio.open_connection(*bound)
-        assert await reader.read() == b""
-        for _, each in [*held, (reader, writer)]:
+        held = []
+        for _ in range(count):
+            held.append(await asyncio.open_connection(*bound))
+            held[-1][1].write(b"GET /livez HTTP/1.1\r\nHost:")
+            if len(held) % 100 == 0:
+                assert (await asks(bound)).startswith(b"HTTP/1.1 200")
+        assert (await asks(bound)).startswith(b"HTTP/1.1 200")
+        assert server.connections and len(server.connections) <= CONNECTIONS_MAX * connections.ADDRESS_SHARE
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await held[0][0].readexactly(1)
+        for _, each in held:
             each.close()
         await server.close()
 
-    asyncio.run(life())
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(asyncio.wait_for(life(), PATIENCE_SECONDS))
+
+
+def test_one_address_cannot_take_the_room_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = few(monkeypatch)
+
+    async def life() -> None:
+        server = Server(application(FakeAdmin()))
+        bound = await server.listen_tcp(LOOPBACK)
+        other = await asyncio.open_connection(*bound, local_addr=("127.0.0.2", 0))
+        held = [await asyncio.open_connection(*bound) for _ in range(3 * limit)]
+        assert (await asks(bound)).startswith(b"HTTP/1.1 200")
+        other[1].write(b"GET /livez HTTP/1.1\r\nHost: node\r\n\r\n")
+        assert (await other[0].readline()).startswith(b"HTTP/1.1 200"), "the oldest of all, and of another address"
+        for _, each in [*held, other]:
+            each.close()
+        await server.close()
+
+    asyncio.run(asyncio.wait_for(life(), PATIENCE_SECONDS))
+
+
+def test_where_every_connection_is_busy_there_is_room_for_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = int(few(monkeypatch) * connections.ADDRESS_SHARE)
+
+    async def life() -> None:
+        begun, over = asyncio.Semaphore(0), asyncio.Event()
+
+        async def long(_: web.Request) -> web.Response:
+            begun.release()
+            await over.wait()
+            return web.Response(text="at last")
+
+        app = application(FakeAdmin())
+        app.add_routes([web.get("/long", long)])
+        server = Server(app)
+        bound = await server.listen_tcp(LOOPBACK)
+        busy = [asyncio.ensure_future(asks(bound, "/long")) for _ in range(limit)]
+        for _ in busy:
+            await begun.acquire()
+        assert (await asks(bound)).startswith(b"HTTP/1.1 200")
+        assert b"only probes are answered" in await asks(bound, "/metrics")
+        held = [await asyncio.open_connection(*bound) for _ in range(PROBES_MAX)]
+        assert (await asks(bound)).startswith(b"HTTP/1.1 200"), "the oldest of those that never asked gives way"
+        over.set()
+        assert all(answer.endswith(b"at last") for answer in await asyncio.gather(*busy))
+        assert b"# HELP" in await asks(bound, "/metrics")
+        for _, each in held:
+            each.close()
+        await server.close()
+
+    asyncio.run(asyncio.wait_for(life(), PATIENCE_SECONDS))
+
+
+@pytest.mark.parametrize("said", [b"GET /livez HTTP/1.1\r\nHost: node\r\n\r\n", b"NO HTTP AT ALL\r\n\r\n"])
+def test_answers_do_not_name_versions(said: bytes) -> None:
+    async def life() -> None:
+        server = Server(application(FakeAdmin()))
+        reader, writer = await asyncio.open_connection(*await server.listen_tcp(LOOPBACK))
+        writer.write(said)
+        assert b"Server: deca-node\r\n" in await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await server.close()
+
+    asyncio.run(asyncio.wait_for(life(), PATIENCE_SECONDS))
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /livez HTTP/1.1\r\nHost: node\r\nX-Slow: "])
@@ -127,7 +221,7 @@ def test_a_client_that_sends_a_request_letter_by_letter_is_cut_off(
     said: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that keeps sending is cut too, because only a complete request counts. Answered clients stay."""
-    monkeypatch.setattr(http, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.2)
     monkeypatch.setattr(http, "PATROL_SECONDS", 0.02)
 
     async def life() -> None:
@@ -156,7 +250,7 @@ def test_a_client_that_sends_a_request_letter_by_letter_is_cut_off(
 
 
 def test_a_client_that_does_not_read_the_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(http, "PATROL_SECONDS", 0.02)
 
     async def much(_: web.Request) -> web.Response:
