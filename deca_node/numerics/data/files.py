@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Generic, TypeVar
 
-from deca_node.numerics.data.formats.entries import NAMES, BinaryFileError, entries
+from deca_node.numerics.data.formats.entries import NAMES, BinaryFileError, entries, found_kind
 from deca_node.numerics.data.formats.folders import find_files
-from deca_node.numerics.data.formats.opening import readable
+from deca_node.numerics.data.formats.opening import readable, uncompressed
 from deca_node.numerics.data.formats.shapes import renamed, shaped
 from deca_node.numerics.data.formats.sources import BadRecords, FilesRead, Reading, Source, Value
 from deca_node.protocol.errors import DataError
@@ -64,10 +64,13 @@ class Reader(abc.ABC, Generic[Kind]):
                 self._bytes_before, self._open = self._bytes_before + size, None
 
     def _records(self, path: Path, kind: str, file: BinaryIO) -> Iterator[Kind]:
+        content = uncompressed(path, file)
+        found = found_kind(kind, content)
+        name = NAMES.get(found, "" if found == kind else "JSON Lines")
         try:
-            for source, value in entries(path, kind, file, self._reading, self.formats):
+            for source, value in entries(path, found, content, self._reading, self.formats):
                 try:
-                    record = self._record(value, source, NAMES.get(kind, ""))
+                    record = self._record(value, source, name)
                 except DataError as error:
                     self._bad.add(error)
                 else:
@@ -78,7 +81,7 @@ class Reader(abc.ABC, Generic[Kind]):
                 raise DataError(says) from None
             self.told.left_out[path] = "binary"
 
-    def _record(self, value: Value, source: Source, kind: str) -> Kind:
+    def _record(self, value: Value, source: Source, name: str) -> Kind:
         if isinstance(value, DataError):
             raise value
         if isinstance(value, str):
@@ -87,6 +90,6 @@ class Reader(abc.ABC, Generic[Kind]):
         if self.takes_shapes:
             value, shape = shaped(value, source, self._reading)
         record = self.record(value, source)
-        if kind or shape:
-            self.told.read_as[", ".join(filter(None, (kind, shape)))] += 1
+        if name or shape:
+            self.told.read_as[", ".join(filter(None, (name, shape)))] += 1
         return record

@@ -1,12 +1,13 @@
 """The format of a file, by its name or as the setting ``format`` says, and what stands in it."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from deca_node.numerics.data.formats.columnar import arrow_rows, parquet_rows
 from deca_node.numerics.data.formats.lines import json_lines, json_objects
-from deca_node.numerics.data.formats.opening import decoded, is_utf16, plain_name, uncompressed
+from deca_node.numerics.data.formats.opening import decoded, is_utf16, plain_name
 from deca_node.numerics.data.formats.shapes import KNOWN
 from deca_node.numerics.data.formats.sources import Entry, Reading, Source
 from deca_node.numerics.data.formats.tables import table_rows
@@ -23,6 +24,9 @@ SUFFIXES = {
 NAMES = {"json": "JSON", "csv": "CSV", "tsv": "TSV", "parquet": "Parquet", "arrow": "Arrow"}
 """Formats that the node tells about; JSON Lines and texts go without saying."""
 _PROBE_BYTES = 1 << 16
+_HEAD_BYTES = 1 << 12
+_RECORD_BEGINS = re.compile(r'(\[\s*)?\{\s*"')
+_KEY = re.compile(rf'"({"|".join(KNOWN)})"\s*:')
 
 
 class BinaryFileError(Exception):
@@ -36,12 +40,22 @@ def kind_of(path: Path, reading: Reading) -> str:
     return SUFFIXES.get(Path(plain_name(path)).suffix, "plain")
 
 
-def entries(path: Path, kind: str, file: BinaryIO, reading: Reading, formats: str) -> Iterator[Entry]:
-    """Objects and texts of a file of the format ``kind``, one at a time; ``formats`` says what a record needs.
+def found_kind(kind: str, content: Any) -> str:
+    """The format of a stream that is ``kind`` by its name: records may lie in a file that is called a text."""
+    if kind != "plain":
+        return kind
+    head = content.peek(_HEAD_BYTES)[:_HEAD_BYTES]
+    text = head.decode("utf-16" if is_utf16(content) else "utf-8-sig", "ignore").lstrip()
+    if not _RECORD_BEGINS.match(text) or not _KEY.search(text.partition("\n")[0]):
+        return kind
+    return "json" if text.startswith("[") else "jsonl"
+
+
+def entries(path: Path, kind: str, content: Any, reading: Reading, formats: str) -> Iterator[Entry]:
+    """Objects and texts of a stream of the format ``kind``, one at a time; ``formats`` says what a record needs.
 
     Raises DataError where the file cannot be read, and BinaryFileError where it is no text.
     """
-    content = uncompressed(path, file)
     if kind in ("jsonl", "json", "csv", "tsv") and b"\0" in content.peek(4)[:4] and not is_utf16(content):
         why = "a NUL byte near the start, as in UTF-16 without a byte order mark"
         raise DataError(f"{path}: not UTF-8 ({why}); convert the file to UTF-8")

@@ -104,6 +104,21 @@ def test_any_file_is_records_or_a_data_error(content: bytes) -> None:
                 assert isinstance(value, dict | str | DataError)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_records_in_a_file_that_is_called_a_text(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "set.txt"
+    rows = [{"id": 7, **row} for row in PROMPTS]
+    for text, name in (("".join(json.dumps(r) + "\n" for r in rows), "JSON Lines"), (json.dumps(rows), "JSON")):
+        path.write_bytes(text.encode(encoding))
+        reader = reader_of(path)
+        assert len(list(reader)) == 2
+        assert reader.told.told() == (f"read 2 records as {name}",)
+        assert records(path) == twin(tmp_path, PROMPTS)
+    for text in ('{"name": "x"}', "{ text }", '["text", 1]'):
+        path.write_bytes(text.encode(encoding))
+        assert records(path) == twin(tmp_path, [{"text": text}])
+
+
 def test_a_record_knows_its_line_and_number(tmp_path: Path) -> None:
     path = tmp_path / "set.json"
     path.write_text('[\n{"text": "a"},\n\n{"text":\n"b"}, {"text": "c"}]')
@@ -117,8 +132,8 @@ def test_utf_16_that_ends_within_a_character(tmp_path: Path) -> None:
     path.write_bytes('{"text": "a"}\n{"text": "b"}'.encode("utf-16")[:-1])
     with pytest.raises(DataError, match=r"set.jsonl: not UTF-16 behind line 1; convert the file to UTF-8"):
         records(path)
-    path.rename(tmp_path / "set.txt")
-    with pytest.raises(DataError, match=r"set.txt: not UTF-16 \(byte 55\)"):
+    (tmp_path / "set.txt").write_bytes("a text".encode("utf-16")[:-1])
+    with pytest.raises(DataError, match=r"set.txt: not UTF-16 \(byte 13\)"):
         records(tmp_path / "set.txt")
     path.write_bytes('{"text": "a"}'.encode("utf-16-le"))
     with pytest.raises(
