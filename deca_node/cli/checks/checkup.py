@@ -73,4 +73,5 @@ def _findings(check: Check, known: Known) -> Iterator[Finding]:
     try:
         yield from check.run(known)
     except DecaError as problem:
-        yield failed(check.name, str(problem), check.do)
+        says, _, steps = str(problem).partition("\n")
+        yield failed(check.name, says, check.do, **({"steps": steps.splitlines()} if steps else {}))

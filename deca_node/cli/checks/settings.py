@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from deca_node.cli.checks.known import Known
+from deca_node.cli.missing import check_complete
 from deca_node.daemon.diagnosis.findings import Finding, passed, warned
 from deca_node.daemon.settings.node_settings import check_plaintext, check_required, settle
 from deca_node.daemon.settings.own_address import find_own_address
@@ -18,6 +19,7 @@ def check_settings(known: Known) -> Iterator[Finding]:
     loaded = known.load()
     known.loaded = loaded
     known.agreed = settings_fields(loaded.run)
+    check_complete(loaded)
     check_required(loaded.node, "model", "data")
     given = sum(source.where != "default" for source in loaded.sources.values())
     yield passed("settings", f"the run is {loaded.run.run_name}; {given} settings are set, the rest are defaults")

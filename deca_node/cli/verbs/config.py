@@ -50,14 +50,16 @@ def config(ctx: click.Context, /, show: bool, as_json: bool, kind: str | None, *
 
 
 def _print_tables(loaded: Loaded) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    from deca_node.cli.views.console import facts_console
+
+    console = facts_console()
     for name, settings in as_document(loaded).items():
         table = Table(title=f"{name.capitalize()} settings", title_justify="left")
-        for heading in ("setting", "value", "unit", "source"):
+        table.add_column("setting", no_wrap=True)
+        for heading in ("value", "unit", "source"):
             table.add_column(heading, overflow="fold")
         for setting, facts in settings.items():
             style = "dim" if facts["where"] == "default" else "bold"

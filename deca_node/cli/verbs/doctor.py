@@ -77,10 +77,10 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 def _print(findings: list[Finding]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from deca_node.cli.views.console import facts_console
     from deca_node.cli.views.status import plain
 
     table = Table(box=box.SIMPLE_HEAD)
@@ -92,4 +92,8 @@ def _print(findings: list[Finding]) -> None:
         if finding.do:
             said = Text.assemble(said, "\n", ("→ " + finding.do, "italic"))
         table.add_row(plain(finding.check), Text(finding.verdict.value, style=STYLES[finding.verdict]), said)
-    Console(highlight=False).print(table)
+    facts_console().print(table)
+    for finding in findings:
+        for step in finding.facts.get("steps", ()):
+            # Lines to copy, so they stand outside of the table and are never wrapped.
+            click.echo(step)

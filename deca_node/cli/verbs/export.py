@@ -25,7 +25,7 @@ Examples:
   deca-node export my-model
   deca-node export --dir deca-data/north --model ./Qwen2.5-0.5B halfway
   The mean of several members' copies, from nodes' folders or from exported models:
-    deca-node export --average mean deca-data/north deca-data/south ./from-west
+    deca-node export mean-of-three deca-data/north deca-data/south ./from-west --average
 """
 )
 @click.argument("out", type=click.Path(path_type=Path))

@@ -25,8 +25,7 @@ def members(directory: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(answer, nl=False)
         return
-    from rich.console import Console
-
+    from deca_node.cli.views.console import facts_console
     from deca_node.cli.views.status import members_view
 
-    Console(highlight=False).print(members_view(read(list[MemberRow], answer)))
+    facts_console().print(members_view(read(list[MemberRow], answer)))

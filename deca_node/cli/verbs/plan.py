@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.options import SettingsCommand, load, settings_options
@@ -114,7 +115,21 @@ def plan(ctx: click.Context, /, as_json: bool, **flags: Any) -> None:
     if as_json:
         click.echo(json.dumps(document, indent=2))
     else:
+        click.echo(_assumed_speed(loaded, flags))
         print_tables(document)
+
+
+def _assumed_speed(loaded: Loaded, flags: Mapping[str, Any]) -> str:
+    """The speed behind all times. The default is that of a GPU, and a CPU is about a hundred times slower."""
+    if flags["step_seconds"] is not None:
+        return f"All times follow from {flags['step_seconds']:g} s per gradient step.\n"
+    given = click.get_current_context().get_parameter_source("tflops") is not ParameterSource.DEFAULT
+    says = f"All times assume that a node sustains {flags['tflops']:g} TFLOP/s."
+    if given:
+        return f"{says}\n"
+    if loaded.node.device == "cpu":
+        return f"{says} That is a GPU, and a CPU is far slower: give --step-seconds from a trial, or --tflops.\n"
+    return f"{says} Give --step-seconds from a trial, or --tflops, for your machines.\n"
 
 
 # --- the question -----------------------------------------------------------------------------------

@@ -39,11 +39,10 @@ def status(directory: Path | None, watch: bool, every: float, as_json: bool) -> 
     elif as_json:
         click.echo(client.get(STATUS), nl=False)
     else:
-        from rich.console import Console
-
+        from deca_node.cli.views.console import facts_console
         from deca_node.cli.views.status import status_view
 
-        Console(highlight=False).print(status_view(read(Status, client.get(STATUS))))
+        facts_console().print(status_view(read(Status, client.get(STATUS))))
 
 
 def _watch(client: NodeClient, every: float, as_json: bool) -> None:

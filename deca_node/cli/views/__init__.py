@@ -8,5 +8,6 @@
     plan       a plan as tables and as JSON
     advice     the one change that would help a plan most
     progress   a progress bar, and notes beside the answer
+    console    the console for facts: as wide as the terminal, and without line breaks in a pipe
     text       printable names, durations and sizes
 """

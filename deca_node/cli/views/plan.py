@@ -124,9 +124,9 @@ def _notes(plan: Mapping[str, Any]) -> tuple[str, str, str]:
     return (
         f"The peak is {bytes_text(memory['total_bytes'])}, with block {memory['block']}{fits}. Frames take "
         f"{bytes_text(memory['frames_bytes'])} of shared memory on the host, {counted}.",
-        f"In the whole run a node with {mixing['degree_min']} to {mixing['degree_max']} neighbours sends "
-        f"{bytes_text(least)} to {bytes_text(most)} and receives as much. The final flush, with {flush['mixes']} mixes "
-        f"per block, is up to {bytes_text(flush['sent_bytes_max'])} of it.",
+        f"In the whole run a node with {_neighbours(mixing['degree_min'], mixing['degree_max'])} sends "
+        f"{_range(bytes_text(least), bytes_text(most))} and receives as much. The final flush, with "
+        f"{flush['mixes']} mixes per block, is up to {bytes_text(flush['sent_bytes_max'])} of it.",
         f"The whole run takes {lockstep} in lockstep and {overlap} with overlap, at "
         f"{machine['bits_per_second'] / 1e6:,g} Mbit/s each way, {seconds_text(machine['latency_seconds'])} one way, "
         f"{machine['flops_per_second'] / 1e12:,.3g} TFLOP/s. "
@@ -136,15 +136,25 @@ def _notes(plan: Mapping[str, Any]) -> tuple[str, str, str]:
     )
 
 
+def _range(least: str, most: str) -> str:
+    """``5 MB to 7 MB``, or ``5 MB`` where both texts are equal."""
+    return least if least == most else f"{least} to {most}"
+
+
+def _neighbours(least: int, most: int) -> str:
+    return f"{_range(str(least), str(most))} neighbour{'s' * (most != 1)}"
+
+
 def _print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], note: str) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from deca_node.cli.views.console import facts_console
 
     table = Table(title=title, title_justify="left")
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False)
+    console = facts_console()
     console.print(table)
     console.print(f"{note}\n")

@@ -54,6 +54,9 @@ def main() -> int:
             _serve(stream, frames)
         except DecaError as problem:
             stream.write(messages.encode(e.TrainerFailed(str(problem), problem.exit_code)))
+        except (BrokenPipeError, ConnectionResetError):
+            # The node has ended, for example by Ctrl-C while the model loads. There is no reader for a traceback.
+            return 0
         except Exception as problem:  # noqa: BLE001 (the node must hear of every failure)
             traceback.print_exc()
             stream.write(messages.encode(_failure(problem)))

@@ -166,6 +166,8 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         )
     except Exception as error:  # each tokenizer class fails in its own way
         raise ModelError(f"{folder} holds no tokenizer that can be read: {brief(error)}") from error
+    # transformers keeps how a tokenizer was read among its settings, and would save that with it.
+    tokenizer.init_kwargs.pop("local_files_only", None)
     return tokenizer
 
 

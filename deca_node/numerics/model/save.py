@@ -43,11 +43,20 @@ def save_model(
         with replace_folder(directory) as aside, quiet():
             model.save_pretrained(aside)
             tokenizer.save_pretrained(aside)
+            _same_modes(aside)
             if alone:
                 write_origin(aside, alone)
     except (OSError, SafetensorError) as error:
         raise StorageError(_write_failure(error, directory, needed)) from error
     return directory
+
+
+def _same_modes(folder: Path) -> None:
+    """Give every file the mode of config.json: safetensors makes its files for their owner alone."""
+    mode = (folder / "config.json").stat().st_mode & 0o777
+    for path in folder.iterdir():
+        if path.is_file():
+            path.chmod(mode)
 
 
 def _check_target(directory: Path) -> None:

@@ -66,7 +66,7 @@ def report(
         case Change.GIVEN_UP:
             return MemberDown(name, f"{name} is given up: {_why_down(accusers)}")
         case Change.GONE:
-            return MemberLeft(name, f"{name} has left for good")
+            return MemberLeft(name, f"{name} has left the run")
         case Change.RENEWED | Change.ACCUSED | Change.REFUTED if before is not None and before.boot != facts.boot:
             return MemberUp(name, f"{name} has restarted, at {facts.address}")
     return None

@@ -104,3 +104,10 @@ def test_a_stale_page_is_found_and_rewritten(
     assert main([]) == 0
     assert main(["--check"]) == 0
     assert "| `rounds` | `4` |  | a whole number from 1 |" in (tmp_path / "CONFIGURATION.md").read_text()
+
+
+def test_no_name_is_broken_at_80_columns(deca: Deca, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    words = deca("config").out.split()
+    for kind in FILES:
+        assert set(setting_names(kind)) <= set(words)

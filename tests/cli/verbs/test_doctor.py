@@ -277,3 +277,14 @@ def test_labelled_records_are_looked_at_with_the_run_s_labels(deca: Deca, peer: 
     Path("a.jsonl").write_text(json.dumps({"text": "a", "label": "yess"}) + "\n")
     said = look(deca("doctor", *flags, "--labels", "no, yes"))["data"]["says"]
     assert "there are no usable records" in said
+
+
+def test_steps_to_copy_stand_below_the_table(deca: Deca) -> None:
+    """An error of several lines has its first line in the table; the others stay whole."""
+    outcome = deca("doctor")
+    table, _, steps = outcome.out.partition("To try it with two nodes")
+    assert "4 things are missing" in table
+    assert "  deca-node start --insecure --name north --model ./MODEL --data north.jsonl\n" in steps
+    found = next(each for each in json.loads(deca("doctor", "--json").out)["findings"] if each["check"] == "settings")
+    assert "\n" not in found["says"]
+    assert any("deca-node start --insecure" in step for step in found["facts"]["steps"])

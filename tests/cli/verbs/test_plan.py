@@ -93,7 +93,7 @@ def test_tables_for_people(plan: Deca) -> None:
     for words in (
         ", with block layers.0; this fits in",
         "this fits in the given 24 GB",
-        "a node with 2 to 2 neighbours sends",
+        "a node with 2 neighbours sends",
         "at 1,000 Mbit/s each way, 20 ms one way, 20 TFLOP/s",
         "Graph: 4 edges, spectral gap 0.667. A mix leaves 33.3% of a disagreement; after 9 mixes 0.01% is left.",
         "The network takes longest",
@@ -196,3 +196,24 @@ def test_help_has_examples_and_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert re.search(r"Examples:\n(.*\n)*? +.*deca-node plan --model", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            ["--device", "cpu"],
+            "All times assume that a node sustains 20 TFLOP/s. That is a GPU, and a CPU is far slower",
+        ),
+        ([], "All times assume that a node sustains 20 TFLOP/s. Give --step-seconds"),
+        (["--tflops", "0.5"], "All times assume that a node sustains 0.5 TFLOP/s.\n"),
+        (["--step-seconds", "2"], "All times follow from 2 s per gradient step.\n"),
+    ],
+)
+def test_the_assumption_behind_all_times_stands_first(plan: Deca, flags: list[str], said: str) -> None:
+    assert plan("--nodes", "2", *flags).out.startswith(said)
+
+
+def test_numbers_agree_with_their_nouns(plan: Deca) -> None:
+    assert "a node with 1 neighbour sends " in " ".join(plan("--nodes", "2").out.split())
+    assert "a node with 2 neighbours sends " in " ".join(plan("--nodes", "5", "--topology", "ring").out.split())

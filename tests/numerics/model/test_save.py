@@ -125,3 +125,18 @@ def test_a_disk_that_fills_up_while_writing_is_told_in_the_same_words(
     monkeypatch.setattr(model, "save_pretrained", fail)
     with pytest.raises(StorageError, match="the disk is too full to write the model"):
         save_model(model, small_tokenizer(), tmp_path / "final")
+
+
+def test_everyone_who_may_read_the_configuration_may_read_the_weights(folder: Path, tmp_path: Path) -> None:
+    """safetensors makes its files for their owner alone, and a tuned model is often served by another user."""
+    loaded = load_model(str(folder))
+    saved = save_model(loaded.model, loaded.tokenizer, tmp_path / "final")
+    assert len({path.stat().st_mode & 0o777 for path in saved.iterdir()}) == 1
+
+
+def test_the_tokenizer_is_saved_as_it_was_and_not_as_it_was_read(folder: Path, tmp_path: Path) -> None:
+    before = json.loads((folder / "tokenizer_config.json").read_text())
+    loaded = load_model(str(folder))
+    saved = save_model(loaded.model, loaded.tokenizer, tmp_path / "final")
+    after = json.loads((saved / "tokenizer_config.json").read_text())
+    assert "local_files_only" not in after.keys() - before.keys()

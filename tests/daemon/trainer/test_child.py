@@ -1,0 +1,29 @@
+"""The trainer's process: it ends without a word where the node has ended."""
+
+import signal
+import socket
+import sys
+
+import pytest
+
+from deca_node.daemon.trainer import child
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, ConnectionResetError])
+def test_a_node_that_ends_while_the_model_loads_leaves_no_traceback(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C ends the node first, and the trainer's next remark finds no reader."""
+
+    def loading(*_: object) -> None:
+        raise error
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        monkeypatch.setattr("deca_node.daemon.trainer.child.socket.socket", lambda fileno: theirs)
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+        monkeypatch.setattr("deca_node.process.inherited.set_right", lambda: None)
+        monkeypatch.setattr(child, "_serve", loading)
+        monkeypatch.setattr(sys, "argv", ["child", str(theirs.fileno()), "-1"])
+        assert child.main() == 0
+    assert capfd.readouterr() == ("", "")
