@@ -194,6 +194,9 @@ class Daemon:
 
     # --- shutdown -----------------------------------------------------------------------------------
 
+    async def _close_network(self) -> None:
+        await self._network.close(leaving=self._end is not None and self._end.for_good)
+
     async def _write_last(self) -> None:
         self._journal.sample(self._admin.status())
         await self._last_page.write()
@@ -203,9 +206,11 @@ class Daemon:
         for task in self._background:
             task.cancel()
         self._performer.close()
-        await self._admin.close()
-        await self._network.close(leaving=self._end is not None and self._end.for_good)
-        await self._trainer.close()
         self._journal.close()
+        for part in (self._admin.close, self._close_network, self._trainer.close):
+            try:
+                await part()
+            except Exception as problem:  # noqa: BLE001  (a part that fails must not keep the others from ending)
+                log.error("the shutdown went on after %s: %s", type(problem).__name__, problem)
         log.removeHandler(self._event_log)
         SIGNALS.detach()

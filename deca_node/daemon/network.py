@@ -235,7 +235,8 @@ class Network:
             have = await asyncio.to_thread(held_versions, self._directory)
             donors = {name: at for name, at in self._addresses.items() if not self.refusals.is_held(name)}
             fetched = await self.fetcher.fetch(donors, at_least, have, self._agreement, expected)
-        except DecaError as problem:
+        except (DecaError, OSError) as problem:
+            # Whatever failed, the node waits for an answer, and asks again after a pause.
             self._tell(e.FetchFailed(str(problem)))
             return
         log.info("%s", fetch_report(self.fetcher.traffic - before, time.monotonic() - began))

@@ -18,13 +18,14 @@ from deca_node.daemon.trainer.link import TrainerLink
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
+from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
-from deca_node.protocol.errors import WireError
+from deca_node.protocol.errors import StorageError, WireError
 from deca_node.protocol.node.state import NodeState
 from deca_node.protocol.visit.edges import frames_held_max
-from deca_node.storage.folder import write_run
+from deca_node.storage.folder import agreed_fields, write_run
 
 NEIGHBOURS_MAX = 64
 """The shared memory has room for the frames of this many neighbours. Pages that stay untouched take no memory."""
@@ -110,10 +111,20 @@ class Performer:
         self._store = FrameStore(arena, kept_free=held_max + 1)
         self._shape = messages.ArenaShape(arena.slot_bytes, arena.slots)
         self._trainer.send(self._shape)
-        write_run(self._directory, command.agreement, self._settings.model)
+        self._write_run(command.agreement)
         log.info("run %s, fingerprint %s", self._run.run_name, command.agreement.fingerprint[:16])
         self._network.meet(command.agreement)
         self._network.transport.meet(command.agreement, self._store, FrameRules(self._nbytes, held_max))
+
+    def _write_run(self, agreement: Agreement) -> None:
+        """Raises StorageError if no start in this folder has written the agreement: then the tuned model could not be
+        told from that of another run."""
+        try:
+            write_run(self._directory, agreement, self._settings.model)
+        except StorageError as problem:
+            if agreed_fields(self._directory) != dict(agreement.fields):
+                raise
+            log.warning("%s", problem)
 
     def _send_open(self, command: c.SendOpen) -> None:
         opening = pb.Open(

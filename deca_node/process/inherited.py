@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from deca_node.process.search_path import leave_out_working_directory
 
@@ -27,6 +28,7 @@ STREAMS = {0: ("stdin", "r"), 1: ("stdout", "w"), 2: ("stderr", "w")}
 def set_right() -> None:
     """Mend everything that a process can mend by itself."""
     open_standard_descriptors()
+    lose_errors_rather_than_fail()
     encode_every_text()
     keep_others_from_writing()
     raise_the_limit_of_open_files()
@@ -60,6 +62,36 @@ def open_standard_descriptors() -> None:
             os.set_inheritable(number, True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def lose_errors_rather_than_fail() -> None:
+    """Let standard error lose what cannot be written, as on a full disk or to a reader that has gone."""
+    old = sys.stderr
+    if isinstance(old, io.TextIOWrapper):
+        raw = io.BufferedWriter(_Lossy(old.fileno()))
+        sys.stderr = io.TextIOWrapper(raw, old.encoding, old.errors, line_buffering=True)
+
+
+class _Lossy(io.RawIOBase):
+    """A descriptor to which every write succeeds."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        try:
+            return os.write(self._descriptor, data)
+        except OSError:
+            return len(data)
 
 
 def encode_every_text() -> None:

@@ -32,16 +32,12 @@ def node_directory(path: Path) -> Iterator[Path]:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = (path / "lock").open("w", encoding="ascii")
+        # Not truncated: until the lock is held, the process number in it is that of the node that holds it.
+        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as problem:
         raise _unusable(path, problem) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StorageError(f"another node runs in {path}; choose another --dir") from None
-        lock.write(str(os.getpid()))
-        lock.flush()
+    try:
+        _take(lock, path)
         try:
             repair_folder(path / FINAL)
         except OSError as problem:
@@ -49,6 +45,8 @@ def node_directory(path: Path) -> Iterator[Path]:
         if not (path / "checkpoints").exists():
             _set_aside(path / METRICS)
         yield path
+    finally:
+        os.close(lock)
 
 
 def finished(path: Path, settings: RunSettings) -> bool:
@@ -90,21 +88,46 @@ def alone_because(model: Path) -> str:
 
 
 def write_run(path: Path, agreement: Agreement, start_model: str) -> None:
-    """Write run.json: the agreement, and the model that the run starts from. Raises OSError."""
+    """Write run.json: the agreement, and the model that the run starts from. Raises StorageError.
+
+    If an earlier start has written the same, nothing is written, so a node can start again on a full disk.
+    """
     record = {
         "fingerprint": agreement.fingerprint,
         "agreement": dict(agreement.fields),
         # An absolute path for a folder, and the id itself for a model of the hub.
         "start_model": str(Path(start_model).resolve()) if Path(start_model).exists() else start_model,
     }
-    write_file(path / "run.json", [(json.dumps(record, indent=2, sort_keys=True) + "\n").encode()])
+    content, file = (json.dumps(record, indent=2, sort_keys=True) + "\n").encode(), path / "run.json"
+    try:
+        if not (file.exists() and file.read_bytes() == content):
+            write_file(file, [content])
+    except OSError as problem:
+        raise StorageError(
+            f"cannot write {file}: {problem.strerror}; make room, or repair the disk, and start again"
+        ) from None
 
 
 def _unusable(path: Path, problem: OSError) -> StorageError:
     return StorageError(f"cannot use {path} as this node's folder: {problem.strerror}; choose another --dir")
 
 
+def _take(lock: int, path: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StorageError(f"another node runs in {path}; choose another --dir") from None
+    except OSError as problem:
+        raise _unusable(path, problem) from None
+    # The lock counts. The number of its process is for people, so a full disk may keep it from being written.
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock, 0)
+        os.write(lock, str(os.getpid()).encode())
+
+
 def _set_aside(metrics: Path) -> None:
-    if metrics.exists():
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(metrics.stat().st_mtime))
-        metrics.rename(metrics.with_name(f"metrics-{stamp}.jsonl"))
+    """Begin a new file of metrics for a new run. If the disk refuses, the new run's lines follow the old ones."""
+    with contextlib.suppress(OSError):
+        if metrics.exists():
+            stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(metrics.stat().st_mtime))
+            metrics.rename(metrics.with_name(f"metrics-{stamp}.jsonl"))

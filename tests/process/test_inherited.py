@@ -103,6 +103,24 @@ def test_a_node_starts_without_standard_streams(folder: Path, closed: tuple[int,
     assert done.returncode == 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
+def test_standard_error_on_a_full_disk_changes_no_exit_code(folder: Path) -> None:
+    flags = [
+        "--insecure",
+        "--peers",
+        "peers.txt",
+        "--name",
+        "north",
+        "--model",
+        "nowhere/at/all",
+        "--data",
+        "data.jsonl",
+    ]
+    with Path("/dev/full").open("wb") as full:
+        done = run([*DECA, "start", *flags], cwd=folder, stderr=full, capture_output=False)
+    assert done.returncode == 5
+
+
 def test_a_working_directory_that_was_deleted_is_named(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     done = run([*DECA, "version"], cwd=tmp_path / "gone", preexec_fn=(tmp_path / "gone").rmdir)

@@ -1,5 +1,6 @@
 """The node's folder: locked while a node runs, and repaired at its start."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,10 @@ def test_a_tuned_model_says_why_it_is_one_nodes_own(tmp_path: Path) -> None:
     assert alone_because(tmp_path) == "no other node took part"
     (tmp_path / ORIGIN).write_text("[]")
     assert alone_because(tmp_path) == ""
+
+
+def test_a_refused_start_leaves_the_process_number_of_the_node_that_runs(tmp_path: Path) -> None:
+    with node_directory(tmp_path):
+        with pytest.raises(StorageError), node_directory(tmp_path):
+            pass
+        assert (tmp_path / "lock").read_text() == str(os.getpid())

@@ -9,5 +9,6 @@
     last_refusals   the last refusal of each peer
     metrics         every metric, as a table over the status
     journal         metrics.jsonl, and the log lines about training
+    append_file     files that grow by whole records, and survive trouble with the disk
     tensorboard     the same curves as TensorBoard event files
 """

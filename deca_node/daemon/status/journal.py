@@ -10,15 +10,16 @@ The same numbers go to TensorBoard if the setting ``tensorboard`` names a folder
 """
 
 import asyncio
-import errno
 import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from deca_node.daemon.logs import log, say
+from deca_node.daemon.status.append_file import AppendFile
 from deca_node.daemon.status.facts import Status
 from deca_node.daemon.status.metrics import flat
 from deca_node.daemon.status.steps import StepDone, measured_at
@@ -36,7 +37,7 @@ class Journal:
 
     def __init__(self, node: NodeState, directory: Path, curves: Curves | None = None) -> None:
         self._node = node
-        self._lines = LineFile(directory / METRICS)
+        self._lines = AppendFile(directory / METRICS, cut_torn_line)
         self._curves = curves
         self._newest: tuple[str, dict[str, int]] | None = None
 
@@ -108,45 +109,15 @@ class Journal:
     def _write(self, kind: str, facts: Mapping[str, Any], group: str, figures: Mapping[str, Any]) -> None:
         """A line of ``facts``, and ``figures`` as points of curves."""
         line = {"time": round(time.time(), 3), "kind": kind, "node": self._node.name, **facts}
-        self._lines.append(json.dumps(line))
+        self._lines.write(json.dumps(line).encode() + b"\n")
         if self._curves:
             self._curves.add(group, figures, facts["ordinal"])
 
 
-class LineFile:
-    """A file to which only whole lines are added. On a full disk lines are lost, and training goes on."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = path.open("a+b", buffering=0)
-        self._lost = 0
-        size = self._file.seek(0, os.SEEK_END)
-        self._file.seek(max(0, size - LINE_BYTES_MAX))
-        # A crash may have cut the last line short.
-        self._file.truncate(size - len(self._file.read().rpartition(b"\n")[2]))
-
-    def append(self, line: str) -> None:
-        """Add a line. A line that cannot be written is counted as lost."""
-        data, end = line.encode() + b"\n", self._file.seek(0, os.SEEK_END)
-        try:
-            if self._file.write(data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as problem:
-            self._file.truncate(end)
-            self._lose(problem)
-        else:
-            self._recover()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _lose(self, problem: OSError) -> None:
-        if not self._lost:
-            log.error("nothing can be written to %s: %s; training goes on", self._path, problem.strerror)
-        self._lost += 1
-
-    def _recover(self) -> None:
-        if self._lost:
-            log.warning("%s is written again; lines lost meanwhile: %d", self._path, self._lost)
-        self._lost = 0
+def cut_torn_line(file: FileIO) -> None:
+    """Cut the end of a last line that a crash left without its newline."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - LINE_BYTES_MAX))
+    torn = len(file.read().rpartition(b"\n")[2])
+    if torn:
+        file.truncate(size - torn)

@@ -10,16 +10,21 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any, Protocol
 
-from deca_node.daemon.logs import say
+from deca_node.daemon.status.append_file import AppendFile, write_whole
 from deca_node.protocol.errors import SettingsError, StorageError
 
 NOT_INSTALLED = (
     "tensorboard is set, but the package tensorboard is not installed here: "
     "pip install 'deca-node[tensorboard]' (or pip install tensorboard), or leave the setting out"
 )
+
+
+DISK_TROUBLES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+"""Errors of a disk that may be over later. Others, such as a file in the way, are mistakes of the setting."""
 
 
 class Curves(Protocol):
@@ -44,17 +49,17 @@ class TensorBoard:
         except ImportError:
             raise SettingsError(NOT_INSTALLED) from None
         self._event, self._summary = Event, Summary
-        self._path = folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        path = folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a+b", buffering=0)
         except OSError as problem:
-            raise StorageError(
-                f"no curves can be written to {folder}: {problem.strerror or problem}; choose another tensorboard"
-            ) from None
-        self._records = RecordWriter(_Whole(self._file))
-        self._failed = False
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+            if problem.errno not in DISK_TROUBLES:
+                raise StorageError(
+                    f"no curves can be written to {folder}: {problem.strerror or problem}; choose another tensorboard"
+                ) from None
+        self._in_records = RecordWriter
+        self._file = AppendFile(path, self._begin)
+        self._file.open()
 
     def add(self, group: str, figures: Mapping[str, Any], step: int) -> None:
         """Add numbers at one step, under ``group/name``. Values of other types are skipped."""
@@ -67,25 +72,14 @@ class TensorBoard:
         self._file.close()
 
     def _write(self, event: Any) -> None:
-        end = self._file.seek(0, os.SEEK_END)
-        try:
-            self._records.write(event.SerializeToString())
-        except OSError as problem:
-            self._file.truncate(end)
-            if not self._failed:
-                why = problem.strerror or str(problem)
-                say(f"nothing can be written to {self._path}: {why}; training goes on", "error")
-            self._failed = True
-        else:
-            self._failed = False
+        self._file.write(self._record(event))
 
+    def _begin(self, file: FileIO) -> None:
+        """A file of events begins with the version of its format."""
+        if file.seek(0, os.SEEK_END) == 0:
+            write_whole(file, self._record(self._event(wall_time=time.time(), file_version="brain.Event:2")))
 
-class _Whole:
-    """A file in which a short write is an error."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def write(self, data: bytes) -> None:
-        if self._file.write(data) != len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def _record(self, event: Any) -> bytes:
+        buffer = BytesIO()
+        self._in_records(buffer).write(event.SerializeToString())
+        return buffer.getvalue()

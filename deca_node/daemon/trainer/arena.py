@@ -14,30 +14,37 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deca_node.protocol.agreed.frames import FrameId
-from deca_node.protocol.errors import StorageError
+from deca_node.protocol.errors import StorageError, TrainerError
 
 PAGE_BYTES = 4096
 
 
 def shared_file() -> int:
-    """The descriptor of an anonymous file, which child processes can inherit."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("deca-frames", 0)
-    descriptor, path = tempfile.mkstemp(prefix="deca-frames-")
-    Path(path).unlink()
+    """The descriptor of an anonymous file, which child processes can inherit. Raises TrainerError."""
+    try:
+        if hasattr(os, "memfd_create"):
+            return os.memfd_create("deca-frames", 0)
+        descriptor, path = tempfile.mkstemp(prefix="deca-frames-")
+        Path(path).unlink()
+    except OSError as problem:
+        raise _no_memory(problem) from None
     return descriptor
 
 
 class Arena:
-    """``slots`` buffers of at least ``slot_bytes`` bytes each, in the file ``descriptor``."""
+    """``slots`` buffers of at least ``slot_bytes`` bytes each, in the file ``descriptor``. Raises TrainerError if the
+    system does not give the memory."""
 
     def __init__(self, descriptor: int, slot_bytes: int, slots: int) -> None:
         self.slot_bytes = -(-max(slot_bytes, 1) // PAGE_BYTES) * PAGE_BYTES
         self.slots = slots
         size = self.slot_bytes * slots
-        if os.fstat(descriptor).st_size < size:
-            os.ftruncate(descriptor, size)
-        self._memory = memoryview(mmap.mmap(descriptor, size))
+        try:
+            if os.fstat(descriptor).st_size < size:
+                os.ftruncate(descriptor, size)
+            self._memory = memoryview(mmap.mmap(descriptor, size))
+        except OSError as problem:
+            raise _no_memory(problem) from None
 
     def slot(self, index: int, nbytes: int) -> memoryview:
         """The first ``nbytes`` of a slot, writable."""
@@ -131,3 +138,7 @@ class FrameStore:
             del self._held_from[frame.sender]
         heapq.heappush(self._free, slot)
         self.on_free(frame)
+
+
+def _no_memory(problem: OSError) -> TrainerError:
+    return TrainerError(f"the system gives no shared memory for frames: {problem.strerror}; raise the memory limits")

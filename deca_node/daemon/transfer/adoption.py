@@ -7,6 +7,7 @@ Both are kept in the node's folder, so that the next start needs no member::
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import shutil
 from pathlib import Path
@@ -88,7 +89,8 @@ class _Adoption:
         except OSError as problem:
             raise StorageError(f"cannot write {run_file}: {problem.strerror}") from None
         finally:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
         return run
 
     async def _offer(self) -> Offer:

@@ -257,10 +257,12 @@ def _check_room(folder: Path, nbytes: int) -> None:
 
 
 def _remove_all_but(folder: Path, files: Collection[str]) -> None:
-    """Delete the parts of versions that a newer plan does not need, and the files of other runs."""
+    """Delete the parts of versions that a newer plan does not need, and the files of other runs. A disk that refuses
+    keeps them; they only take room."""
     for path in folder.iterdir() if folder.exists() else ():
         if path.name.removesuffix(JOURNAL) not in files:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def _publish(aside: Path, into: Path, files: Collection[str]) -> None:

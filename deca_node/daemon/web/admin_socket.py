@@ -54,7 +54,8 @@ class AdminSocket:
         """End answering. Listeners get the rest of the log, then its end."""
         self._events.end()
         await self._server.close()
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
 def _asking(node: NodeAdmin, verb: Verb) -> Handler:

@@ -1,17 +1,21 @@
 """metrics.jsonl has whole lines only, even on a full disk, and TensorBoard gets the same numbers if it is turned on."""
 
+import errno
 import json
 import logging
+import os
 import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 import pytest
 
 from deca_node.daemon.logs import log
-from deca_node.daemon.status.journal import Journal, LineFile
+from deca_node.daemon.status.append_file import AppendFile
+from deca_node.daemon.status.journal import Journal, cut_torn_line
 from deca_node.daemon.status.metrics import flat
 from deca_node.daemon.status.tensorboard import TensorBoard
 from deca_node.protocol import events as e
@@ -40,13 +44,13 @@ def test_a_full_disk_costs_lines_and_no_more(
     monkeypatch.setattr(log, "propagate", True)
     caplog.set_level(logging.WARNING, "deca")
     path = tmp_path / "metrics.jsonl"
-    lines = LineFile(path)
-    lines.append("first")
+    lines = AppendFile(path, cut_torn_line)
+    lines.write(b"first\n")
     with files_end_at(9):
-        lines.append("does not fit")
-        lines.append("nor does this")
+        lines.write(b"does not fit\n")
+        lines.write(b"nor does this\n")
     assert path.read_text() == "first\n", "no line is cut short"
-    lines.append("last")
+    lines.write(b"last\n")
     lines.close()
     assert path.read_text() == "first\nlast\n"
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"], "each is said once"
@@ -55,10 +59,49 @@ def test_a_full_disk_costs_lines_and_no_more(
 def test_a_line_that_a_crash_cut_short_goes(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("whole\ncut sh")
-    lines = LineFile(path)
-    lines.append("next")
+    lines = AppendFile(path, cut_torn_line)
+    lines.write(b"next\n")
     lines.close()
     assert path.read_text() == "whole\nnext\n"
+
+
+class Refusing(FileIO):
+    """A file on a disk that has turned read-only: neither writing nor cutting works."""
+
+    refuses = False
+
+    def write(self, data: object) -> int:
+        if self.refuses:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return super().write(data)  # type: ignore[arg-type]
+
+    def truncate(self, size: int | None = None) -> int:
+        if self.refuses:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return super().truncate(size)
+
+
+def test_a_disk_that_turns_read_only_costs_lines_and_no_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cutting the line that failed fails as well; that error once ended the node."""
+    monkeypatch.setattr(log, "propagate", True)
+    path = tmp_path / "metrics.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, *_, **__: Refusing(path, "a+"))
+        lines = AppendFile(path, cut_torn_line)
+        lines.write(b"first\n")
+        patch.setattr(Refusing, "refuses", True)
+        lines.write(b"second\n")
+        lines.write(b"third\n")
+        patch.setattr(Refusing, "refuses", False)
+        lines.write(b"fourth\n")
+        lines.close()
+    assert path.read_bytes() == b"first\nfourth\n"
+    assert caplog.messages == [
+        f"nothing can be written to {path}: Read-only file system; training goes on",
+        f"{path} is written again; records lost meanwhile: 2",
+    ]
 
 
 def told(folder: Path, curves: TensorBoard | None = None) -> list[dict[str, object]]:
@@ -114,7 +157,7 @@ def test_tensorboard_on_a_full_disk_costs_records_and_no_more(
     curves.add("step", {"loss": 2.5}, 3)
     curves.close()
     assert path.stat().st_size > size
-    assert [record.levelname for record in caplog.records] == ["ERROR"], "it is said once"
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"], "each is said once"
 
 
 def test_tensorboard_that_is_not_installed_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
