@@ -248,7 +248,7 @@ class StatusBook:
         self._last_refusals.look(problems)
         neighbours, quarantined = self._neighbours(), self._sources.quarantined()
         said = {member.name: member.state for member in self._sources.members()}
-        names = {*addresses, *traffic, *self._node.up, *self._node.members} - {self._node.name}
+        names = {*addresses, *traffic, *self._node.up, *self._node.members, *self._refused} - {self._node.name}
         return tuple(
             PeerRow(
                 name=name,

@@ -298,3 +298,11 @@ def test_a_sentence_about_the_machine_is_told_for_as_long_as_it_holds() -> None:
     assert desk.status.warning == "the trainer starves"
     starves = ""
     assert desk.status.warning == "edge to south is gone"
+
+
+def test_a_node_of_another_run_is_shown_with_the_reason_though_it_is_no_member() -> None:
+    """It stands in the peers file, so its owner looks for it."""
+    desk = Desk()
+    desk.tell(e.PeerRefused("mistaken", "the run differs: run_name is x at mistaken and y at north"))
+    (row,) = (peer for peer in desk.status.peers if peer.name == "mistaken")
+    assert (row.state, row.why) == ("refused", "the run differs: run_name is x at mistaken and y at north")
