@@ -524,7 +524,7 @@ def hold_half_open(live: Live) -> None:
 
 
 def test_half_open_connections(live: Live) -> None:
-    """Never more of them than the limit: those beyond it are closed at once, the others after 10 s. What gRPC takes for
+    """All are closed after 10 s; any beyond the limit would be closed at once. What gRPC takes for
     a connection it keeps for the next: a second time costs nothing."""
     hold_half_open(live)
     with undisturbed(live):

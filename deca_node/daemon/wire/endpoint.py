@@ -40,8 +40,10 @@ CALLS_MAX = 4096
 """Calls that may be open at one time, of all callers together."""
 HANDSHAKE_SECONDS = 10.0
 """A connection is closed if its handshake takes longer."""
-CONNECTIONS_MAX = 1024
-"""Incoming connections at one time. The limit is half of the files that the process may open, where that is less."""
+CONNECTIONS_MAX = 6144
+"""Incoming connections at one time. The limit is half of the files that the process may open, where that is less. gRPC
+turns newcomers away at the limit, health checks too, and cannot close an idle connection for them. So the limit is far
+above what a run needs: strangers must hold that many to be in the way, each for ``HANDSHAKE_SECONDS`` at most."""
 IDLE_SECONDS = 60.0
 """A connection that has had no call for this long is closed."""
 # Streams must not share a connection: small messages would queue behind large ones. And a new channel must dial at
