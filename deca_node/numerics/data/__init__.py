@@ -1,8 +1,9 @@
 """The node's own data: from files to batches of tokens. No torch before the last step, and no model at all.
+The room ``formats`` below knows the formats of files.
 
 ::
 
-    files       a file or folder becomes JSON objects and texts; encodings and broken files
+    files       a file or folder becomes records, by a reader that knows what an object means; what is told about files
     records     an object becomes a text, a prompt with its completion, or a chat
     chats       a chat becomes text, by the chat template, and where its learnt turns are
     tokenizing  a record becomes tokens that know whether they are learnt
