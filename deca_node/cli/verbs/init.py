@@ -176,6 +176,8 @@ def _model(source: str) -> str:
     from deca_node.storage.model_files import read_headers
 
     folder = Path(source).expanduser()
+    if not folder.exists() and source.startswith((".", "/", "~")):
+        return f"warning: there is no folder {source} yet"
     if not folder.exists():
         return f"{source} is not a folder here, so it is taken as the id of a model on the hub"
     try:

@@ -226,7 +226,7 @@ class Donor:
     async def _seat(self, seats: "_Seats", context: Context) -> AsyncIterator[None]:
         caller = _caller(context)
         if not seats.take(caller):
-            sentence = f"this node serves {seats.seats} others already, or this caller; ask again later"
+            sentence = "this node serves as many callers as it may, or this caller already; ask again later"
             await self._refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, sentence)
         try:
             yield

@@ -29,6 +29,7 @@ def test_the_files_are_what_a_start_reads(deca: Deca) -> None:
     assert settings(deca) == {"name": "north", "model": "./model", "data": "notes.jsonl", "insecure": 1}
     assert read_peers(Path("peers.txt")).names == ("north", "south")
     assert "warning: there is no data at notes.jsonl yet" in outcome.out
+    assert "warning: there is no folder ./model yet" in outcome.out
     assert outcome.out.endswith("and a node.toml of its own.\n")
     assert "# Number of rounds" in Path("run.toml").read_text(), "comments explain each setting"
 

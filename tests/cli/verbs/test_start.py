@@ -219,6 +219,15 @@ def test_certificates_end_the_plaintext_of_the_last_start(begun: tuple[Deca, lis
     assert (shown["node"]["insecure"]["value"], shown["node"]["model"]["value"]) == (0, "model")
 
 
+def test_leave_to_go_on_alone_is_given_for_one_start(begun: tuple[Deca, list[Any]]) -> None:
+    deca, given = begun
+    deca("start", "--dir", "nodes/north", "--alone")
+    assert given[-3].node.alone
+    last_start(given, "nodes/north")
+    deca("start", "--dir", "nodes/north")
+    assert (given[-3].node.alone, given[-3].run.rounds) == (False, 7)
+
+
 def test_damaged_settings_of_the_last_start_are_an_error(begun: tuple[Deca, list[Any]]) -> None:
     deca, _ = begun
     Path("nodes/north/settings.json").write_text('{"run": [')
