@@ -195,9 +195,9 @@ def test_names_without_an_answer_take_no_seat_from_other_peers(monkeypatch: pyte
     monkeypatch.setattr(socket, "getaddrinfo", names)
     mute = [("", Address(f"mute{number}.example", 7001)) for number in range(3 * SIDE_BY_SIDE)]
     began = time.monotonic()
-    *found, wrong = asyncio.run(probe_all([*mute, ("c", Address("node..example.com", 1))], "north", plain(), 1.0))
-    assert time.monotonic() - began < 2.5
+    *found, wrong = asyncio.run(probe_all([*mute, ("c", Address("node..example.com", 1))], "north", plain(), 2.0))
+    assert time.monotonic() - began < 5.0, "one after the other they take three times as long as one"
     ended.set()
     assert {each.kind for each in found} == {Obstacle.NAME}
-    assert found[7].problem == "the name mute7.example was not resolved within 1 s"
+    assert found[7].problem == "the name mute7.example was not resolved within 2 s"
     assert (wrong.kind, "is not a host name" in wrong.problem) == (Obstacle.NAME, True)
