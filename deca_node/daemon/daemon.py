@@ -194,9 +194,6 @@ class Daemon:
 
     # --- shutdown -----------------------------------------------------------------------------------
 
-    async def _close_network(self) -> None:
-        await self._network.close(leaving=self._end is not None and self._end.for_good)
-
     async def _write_last(self) -> None:
         self._journal.sample(self._admin.status())
         await self._last_page.write()
@@ -214,3 +211,6 @@ class Daemon:
                 log.error("the shutdown went on after %s: %s", type(problem).__name__, problem)
         log.removeHandler(self._event_log)
         SIGNALS.detach()
+
+    async def _close_network(self) -> None:
+        await self._network.close(leaving=self._end is not None and self._end.for_good)
