@@ -31,7 +31,7 @@ NODES = ("north", "east", "south", "west")
 TAG = "deca-node:0.1.0-cpu"
 NETSHOOT, PROMETHEUS = "nicolaka/netshoot:v0.13", "prom/prometheus:v3.5.0"
 PATIENCE_SECONDS = 1200
-SHORT_RUN = {"rounds": 3, "model_steps": 20}
+SHORT_RUN = {"rounds": 6, "model_steps": 20}
 ALERTS_PROVOKED = ("DecaNodeDown", "DecaPeerUnreachable")
 
 LOOK = """
@@ -90,6 +90,7 @@ class ImageTest:
         """Four nodes tune a model; one is killed and returns; the image changes during the run."""
         self.engine.for_running()
         compose = self._compose()
+        compose("down", "--volumes", "--remove-orphans")
         began = time.monotonic()
         compose("up", "--detach", "--pull", "never", "--no-build", "--wait")
         healthy = time.monotonic() - began
@@ -129,6 +130,7 @@ class ImageTest:
     def run_observed_on_bad_links(self) -> dict[str, Any]:
         """Chaos and observability together: every rule is evaluated, and two alerts are provoked."""
         compose = self._compose("compose.chaos.yaml", "compose.observability.yaml", rounds=400)
+        compose("down", "--volumes", "--remove-orphans")
         left_out = ["--scale", "grafana=0"] if self.made else []
         compose("up", "--detach", "--pull", "never" if self.made else "missing", "--no-build", *left_out)
         self._until(lambda: self._steps("north") > 3, "steps on bad links")
