@@ -43,7 +43,7 @@ class ArenaFrames:
 def main() -> int:
     """Load the model, then obey commands until the socket closes."""
     # Terminals and service managers signal the whole process group. The daemon alone acts on signals.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
     inherited.set_right()
     connection = socket.socket(fileno=int(sys.argv[1]))

@@ -5,7 +5,9 @@ import contextlib
 import os
 import site
 import socket
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +33,8 @@ class TrainerLink:
         self.memory = shared_file()
         self._tell = tell
         self._note = note
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._exit: asyncio.Future[int] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._task: asyncio.Task[None] | None = None
         self._ending = False
@@ -73,18 +76,8 @@ class TrainerLink:
         ours, theirs = socket.socketpair()
         with theirs, contextlib.ExitStack() as failing:
             failing.callback(ours.close)
-            descriptors = (theirs.fileno(), self.memory)
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                _isolation(),
-                BOOT,
-                *map(str, descriptors),
-                pass_fds=descriptors,
-                stdin=asyncio.subprocess.DEVNULL,
-                env=_environment(),
-                # Signals to the process group, such as a terminal's, would meet the trainer before it can ignore them.
-                start_new_session=True,
-            )
+            self._process = _spawn(theirs.fileno(), self.memory)
+            self._exit = _exit_of(self._process)
             give_way(self._process.pid, priority)
             reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_MAX)
             failing.pop_all()
@@ -113,8 +106,8 @@ class TrainerLink:
         except UNFIT as problem:
             self._tell(e.TrainerFailed(f"the trainer sent a malformed message: {problem}", TrainerError.exit_code))
             return
-        assert self._process is not None
-        code = await self._process.wait()
+        assert self._exit is not None
+        code = await asyncio.shield(self._exit)
         if not self._ending:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
             advice = " (out of memory?)" if code == -9 else ""
@@ -134,16 +127,46 @@ class TrainerLink:
         self._ending = True
         if self._writer:
             self._writer.close()
-        if self._process and self._process.returncode is None:
+        if self._process and self._exit and not self._exit.done():
             try:
                 async with asyncio.timeout(END_SECONDS):
-                    await self._process.wait()
+                    await asyncio.shield(self._exit)
             except TimeoutError:
                 self._process.kill()
-                await self._process.wait()
+                await asyncio.shield(self._exit)
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+
+def _spawn(*descriptors: int) -> "subprocess.Popen[bytes]":
+    """Start the process; it inherits ``descriptors``. Raises OSError.
+
+    It gets a process group of its own: signals to the node's group, such as a terminal's, would meet it before it can
+    ignore them. It stays in the node's session, because Linux shares cores among sessions before it looks at priorities.
+    asyncio cannot make a process group, so this is Python's own Popen, which returns within milliseconds.
+    """
+    return subprocess.Popen(
+        [sys.executable, _isolation(), BOOT, *map(str, descriptors)],
+        pass_fds=descriptors,
+        stdin=subprocess.DEVNULL,
+        env=_environment(),
+        process_group=0,
+    )
+
+
+def _exit_of(process: "subprocess.Popen[bytes]") -> "asyncio.Future[int]":
+    """The exit code of a process, once it has one. A thread waits for it."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[int] = loop.create_future()
+
+    def wait() -> None:
+        code = process.wait()
+        with contextlib.suppress(RuntimeError):  # the loop may have ended
+            loop.call_soon_threadsafe(future.set_result, code)
+
+    threading.Thread(target=wait, daemon=True).start()
+    return future
 
 
 def _isolation() -> str:

@@ -3,6 +3,8 @@
 import asyncio
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +100,13 @@ class NoProcess:
 
     def __init__(self, failures: int) -> None:
         self.left = failures
-        self._exec = asyncio.create_subprocess_exec
+        self._start = subprocess.Popen
 
-    async def __call__(self, *arguments: str, **options: Any) -> asyncio.subprocess.Process:
+    def __call__(self, *arguments: Any, **options: Any) -> "subprocess.Popen[bytes]":
         if self.left:
             self.left -= 1
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        return await self._exec(*arguments, **options)
+        return self._start(*arguments, **options)
 
 
 @pytest.fixture
@@ -117,7 +119,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_a_process_that_the_system_refuses_is_started_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", NoProcess(failures=2))
+    monkeypatch.setattr(subprocess, "Popen", NoProcess(failures=2))
     remarks: list[messages.Remark] = []
     assert first_event(tmp_path, remarks) == e.TrainerFailed("the trainer process ended with code 3", 11, died=True)
     sentence = "the trainer's process cannot be started: Resource temporarily unavailable; trying again in 0 s"
@@ -126,10 +128,32 @@ def test_a_process_that_the_system_refuses_is_started_later(tmp_path: Path, monk
 
 @pytest.mark.usefixtures("quick")
 def test_after_some_attempts_the_node_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", NoProcess(failures=1000))
+    monkeypatch.setattr(subprocess, "Popen", NoProcess(failures=1000))
     failed = first_event(tmp_path)
     assert isinstance(failed, e.TrainerFailed)
     assert failed.sentence.startswith(
         "the trainer's process cannot be started: Resource temporarily unavailable; raise"
     )
     assert (failed.exit_code, failed.died) == (11, False), "the node ends, and a supervisor may start it again"
+
+
+GROUPS = """
+import os, sys
+from pathlib import Path
+autogroup = Path("/proc/self/autogroup")
+shares = autogroup.read_text().split()[0] if autogroup.exists() else ""
+Path(__file__).with_name("GROUPS").write_text(f"{os.getpgid(0) == os.getpid()} {os.getsid(0)} {shares}")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sessions share cores on Linux only")
+def test_the_trainer_has_a_process_group_of_its_own_and_shares_the_node_s_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal's signals go to the node's group. Linux shares cores among sessions before it looks at priorities."""
+    (tmp_path / "boot.py").write_text(GROUPS)
+    monkeypatch.setattr(link_module, "BOOT", str(tmp_path / "boot.py"))
+    first_event(tmp_path)
+    autogroup = Path("/proc/self/autogroup")
+    shares = autogroup.read_text().split()[0] if autogroup.exists() else ""
+    assert (tmp_path / "GROUPS").read_text() == f"True {os.getsid(0)} {shares}"
