@@ -143,8 +143,8 @@ def _spawn(*descriptors: int) -> "subprocess.Popen[bytes]":
     """Start the process; it inherits ``descriptors``. Raises OSError.
 
     It gets a process group of its own: signals to the node's group, such as a terminal's, would meet it before it can
-    ignore them. It stays in the node's session, because Linux shares cores among sessions before it looks at priorities.
-    asyncio cannot make a process group, so this is Python's own Popen, which returns within milliseconds.
+    ignore them. It stays in the node's session, because Linux shares cores among sessions before it looks at
+    priorities. asyncio cannot make a process group, so this is Python's own Popen, which returns within milliseconds.
     """
     return subprocess.Popen(
         [sys.executable, _isolation(), BOOT, *map(str, descriptors)],
