@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from deca_node.numerics.codecs.base import Codec
+from deca_node.numerics.codecs.base import FLOAT_TINY, Codec
 from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
 from deca_node.numerics.deca import Counts, Moments
 from deca_node.numerics.exchange import signals
@@ -61,7 +61,7 @@ def _codes(data: bytes) -> None:
     in_torch, checked = codec._decode(codes)[:n], codec._checked(codes, n, "south")
     if (
         checked.largest != bound
-        or not math.isclose(checked.rms, rms, rel_tol=same)
+        or not math.isclose(checked.rms, rms, rel_tol=same, abs_tol=FLOAT_TINY)
         or not torch.equal(in_torch.view(torch.int32), x.view(torch.int32))
     ):
         raise Finding(f"{codec.name}: compiled and torch differ")

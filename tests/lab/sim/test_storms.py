@@ -48,5 +48,5 @@ def test_what_fails_is_shown_with_its_seed(monkeypatch: pytest.MonkeyPatch, caps
     shown = capsys.readouterr().out
     assert "AssertionError: a rule is broken" in shown
     assert "cluster seed 11; the transcript ends with" in shown
-    assert "to see all of it: python -m deca_node.lab.sim.storms --seed 11" in shown
+    assert "the whole transcript: python -m deca_node.lab.sim.storms --seed 11" in shown
     assert "3 storms, 1 failed" in shown

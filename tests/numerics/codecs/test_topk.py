@@ -250,5 +250,7 @@ def test_the_mixes_of_the_flush_suffice(topology: str, nodes: int) -> None:
 @pytest.mark.parametrize("exchange", ["lockstep", "overlap"])
 def test_gamma_c_above_the_bound_is_refused_by_name(exchange: str) -> None:
     assert RunSettings(codec="topk", exchange=exchange).flow_share == 0.125 == 2 * KEPT / GROUP
-    with pytest.raises(SettingsError, match=r"^codec = 'topk' needs gamma_c <= 0.125, got 0.25: what it has not sent"):
+    with pytest.raises(
+        SettingsError, match=r"^codec = 'topk' needs gamma_c <= 0.125, got 0.25: elements that were not sent yet are"
+    ):
         RunSettings(codec="topk", exchange=exchange, gamma_c=0.25)
