@@ -31,7 +31,7 @@ GOES_ON = {
     "admin.sock": ("there is no socket at", COMPLETE),
 }
 ENDS = {"run.json": "cannot write .*run.json: .*; make room, or repair the disk, and start again"}
-FOLDER = {".", "lock"}
+FOLDER = (".", "lock")
 WITH_PEERS = {"incoming", "run.toml", "model", "metrics-DATE.jsonl", "standard error"}
 """Rows of the table that are tested elsewhere: a node alone does not write them."""
 
