@@ -34,7 +34,8 @@ CHECKS = {
 UNIT_TESTS = "--ignore tests/test_house.py --ignore tests/deploy --ignore tests/e2e"
 TESTS = {
     "unit": f'pytest -m "not slow" {UNIT_TESTS} {PARALLEL} --dist loadfile',
-    "e2e": 'pytest -m "not slow" tests/e2e',
+    # Real nodes mostly wait for each other, so two modules at a time take little more than half as long.
+    "e2e": 'pytest -m "not slow" tests/e2e -n 2 --dist loadfile',
 }
 GROUPS = {"check": CHECKS, "test": CHECKS | TESTS}
 

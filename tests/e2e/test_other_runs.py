@@ -21,9 +21,8 @@ def test_a_line_of_another_run_ends_the_node_that_has_it_and_no_other(testbed: T
     stranger = testbed.start("d", run_name="y", inner_steps=60, peers=wrong)
     assert stranger.process.wait(PATIENCE_SECONDS) == 7
     testbed.nodes.nodes.remove(stranger)
-    assert "no agreement with c: the run differs: rounds is 2 at c and 1 at d; run_name is x at c and y at d" in (
-        stranger.log_text()
-    )
+    differs = "inner_steps is 30 at c and 60 at d; rounds is 2 at c and 1 at d; run_name is x at c and y at d"
+    assert f"no agreement with c: the run differs: {differs}" in stranger.log_text()
     assert all(node.process.poll() is None for node in nodes), "the others train on"
     rows = json.loads(NodeClient(nodes[2].directory).get("/v1/members"))
     assert {row["name"] for row in rows} == set(names)
