@@ -17,7 +17,7 @@ import pytest
 
 from bench.links.wire import Line, NotPermittedError, Wire
 from deca_node.lab.rigs.processes import LOOPBACK, NodeProcess, free_ports
-from tests.e2e.testbed import Testbed
+from tests.e2e.testbed import Testbed, proxied
 
 PORT = 7001
 
@@ -113,8 +113,7 @@ class Switchboard:
 
     def environment(self, name: str) -> dict[str, str]:
         """What makes a node dial through its proxy."""
-        proxy = f"http://{LOOPBACK}:{self._proxies[name]}"
-        return {"grpc_proxy": proxy, "http_proxy": proxy, "no_proxy": ""}
+        return proxied(self._proxies[name])
 
     def start(self, name: str, **flags: Any) -> NodeProcess:
         return self._testbed.start(name, self.environment(name), **flags)

@@ -8,14 +8,13 @@ import pytest
 
 from deca_node.lab.rigs.processes import LOOPBACK, NodeProcess, free_ports
 from deca_node.lab.rigs.proxy import Faults, Proxy
-from tests.e2e.testbed import Testbed, largest_difference, metrics
+from tests.e2e.testbed import Testbed, largest_difference, metrics, proxied
 
 
 def start_behind(testbed: Testbed, name: str, proxy: Proxy, **flags: object) -> NodeProcess:
     """A node that is reached through the proxy only, and can itself reach nobody: whatever it dials is sent to a
     port where nobody listens."""
-    nowhere = f"http://{LOOPBACK}:{free_ports(1)[0]}"
-    environment = {"http_proxy": nowhere, "grpc_proxy": nowhere, "no_proxy": ""}
+    environment = proxied(free_ports(1)[0])
     listen = f"{LOOPBACK}:{port_of(testbed, name)}"
     return testbed.start(name, environment, listen=listen, advertise=f"{LOOPBACK}:{proxy.port}", **flags)
 

@@ -3,7 +3,6 @@
 Nodes are started in any order, killed, paused, parted and run out of memory and disk; the run goes on.
 """
 
-import os
 import random
 import re
 import signal
@@ -42,13 +41,12 @@ from tests.e2e.testbed import (
     look,
     make_tiny_model,
     metrics,
+    shimmed,
     until,
 )
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
-SHIMS = Path(__file__).with_name("shims")
 
 VIEW_SECONDS_MAX = 10.0
 DEAD_SECONDS_MAX = 15.0
@@ -248,8 +246,7 @@ def test_a_trainer_out_of_memory_is_reported_and_replaced(testbed: Testbed, tmp_
     testbed.peers("north")
     deaths = tmp_path / "deaths"
     deaths.mkdir()
-    path = os.pathsep.join([str(SHIMS / "memory"), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    shim = {"PYTHONPATH": path, "FAULTS_DEATHS": str(deaths)}
+    shim = {**shimmed("memory"), "FAULTS_DEATHS": str(deaths)}
     north = testbed.start("north", shim, inner_steps=100, rounds=1)
     until(lambda: len(list(deaths.iterdir())) == 3, "two trainers to run out of memory")
     count = len(metrics(north, "step"))

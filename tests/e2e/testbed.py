@@ -1,6 +1,7 @@
 """What the end-to-end tests stand on: nodes as a person would start them, on free ports and in a temporary folder."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,21 @@ def make_tiny_model(path: Path, hidden: int = 32, layers: int = 2) -> Path:
     LlamaForCausalLM(config).save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
+
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIMS = Path(__file__).with_name("shims")
+
+
+def shimmed(name: str) -> dict[str, str]:
+    """The environment in which a node's processes load the shim ``name`` first."""
+    return {"PYTHONPATH": os.pathsep.join([str(SHIMS / name), str(ROOT), os.environ.get("PYTHONPATH", "")])}
+
+
+def proxied(port: int) -> dict[str, str]:
+    """The environment in which a node dials through the proxy at a port of this machine."""
+    proxy = f"http://{LOOPBACK}:{port}"
+    return {**shimmed("proxied"), "grpc_proxy": proxy, "http_proxy": proxy, "no_proxy": ""}
 
 
 class Testbed:
