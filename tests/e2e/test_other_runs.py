@@ -4,7 +4,7 @@ import json
 
 from deca_node.cli.client import NodeClient
 from tests.e2e.faults import steps_done
-from tests.e2e.testbed import Testbed, largest_difference, metrics, until
+from tests.e2e.testbed import Testbed, largest_difference, metrics, paused, until
 from tests.patience import PATIENCE_SECONDS
 
 
@@ -18,14 +18,16 @@ def test_a_line_of_another_run_ends_the_node_that_has_it_and_no_other(testbed: T
     nodes = [testbed.start(name, run_name="x", inner_steps=30, rounds=2) for name in names]
     until(lambda: steps_done(nodes[0]) > 20, "some steps")
 
-    stranger = testbed.start("d", run_name="y", inner_steps=60, peers=wrong)
-    assert stranger.process.wait(PATIENCE_SECONDS) == 7
-    testbed.nodes.nodes.remove(stranger)
-    differs = "inner_steps is 30 at c and 60 at d; rounds is 2 at c and 1 at d; run_name is x at c and y at d"
-    assert f"no agreement with c: the run differs: {differs}" in stranger.log_text()
-    assert all(node.process.poll() is None for node in nodes), "the others train on"
-    rows = json.loads(NodeClient(nodes[2].directory).get("/v1/members"))
-    assert {row["name"] for row in rows} == set(names)
+    # The run waits for the stranger, so that it is not over before on a fast machine.
+    with paused(nodes):
+        stranger = testbed.start("d", run_name="y", inner_steps=60, peers=wrong)
+        assert stranger.process.wait(PATIENCE_SECONDS) == 7
+        testbed.nodes.nodes.remove(stranger)
+        differs = "inner_steps is 30 at c and 60 at d; rounds is 2 at c and 1 at d; run_name is x at c and y at d"
+        assert f"no agreement with c: the run differs: {differs}" in stranger.log_text()
+        assert all(node.process.poll() is None for node in nodes), "the others train on"
+        rows = json.loads(NodeClient(nodes[2].directory).get("/v1/members"))
+        assert {row["name"] for row in rows} == set(names)
 
     testbed.wait()
     assert nodes[2].log_text().count("is refused: the run differs") == 1, "c names the stranger once"

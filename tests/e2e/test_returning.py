@@ -2,8 +2,6 @@
 
 import json
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -11,7 +9,7 @@ import pytest
 
 from deca_node.lab.rigs.processes import NodeProcess
 from tests.e2e.faults import processes_of, steps_done
-from tests.e2e.testbed import Testbed, ask, final_parameters, largest_difference, look, metrics, until
+from tests.e2e.testbed import Testbed, final_parameters, largest_difference, look, metrics, paused, until
 from tests.patience import PATIENCE_SECONDS
 
 
@@ -27,18 +25,6 @@ def trainer_of(node: NodeProcess) -> psutil.Process:
 def end(node: NodeProcess, testbed: Testbed) -> None:
     node.process.wait(PATIENCE_SECONDS)
     testbed.nodes.nodes.remove(node)
-
-
-@contextmanager
-def paused(nodes: list[NodeProcess]) -> Iterator[None]:
-    """`deca-node pause` and, in the end, `deca-node resume`: the run waits for what takes its time."""
-    for node in nodes:
-        ask(node, "pause")
-    for node in nodes:
-        look(node, lambda status: status.phase == "paused", "the pause")
-    yield
-    for node in nodes:
-        ask(node, "resume")
 
 
 def test_a_stopped_node_goes_on_where_it_was(testbed: Testbed) -> None:

@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,15 @@ def largest_of(*finals: Path) -> float:
     """The same of the folders that tuned models lie in."""
     first, *others = (load_file(folder / "model.safetensors") for folder in finals)
     return max(float((first[name] - other[name]).abs().max()) for other in others for name in first)
+
+
+@contextmanager
+def paused(nodes: Sequence[NodeProcess]) -> Iterator[None]:
+    """`deca-node pause` and, in the end, `deca-node resume`: the run waits for what takes its time."""
+    for node in nodes:
+        ask(node, "pause")
+    for node in nodes:
+        look(node, lambda status: status.phase == "paused", "the pause")
+    yield
+    for node in nodes:
+        ask(node, "resume")
