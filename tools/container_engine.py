@@ -30,14 +30,14 @@ engine=$1 repository=$2 work=$3; shift 3
 mount --bind "$engine" "$engine"
 for tree in proc sys dev; do mount --rbind "/$tree" "$engine/$tree"; done
 mount -t tmpfs tmpfs "$engine/run"
-mkdir -p "$engine/repository" "$engine/work"
+mkdir -p "$engine/repository" "$engine/scratch"
 mount --bind "$repository" "$engine/repository"
-mount --bind "$work" "$engine/work"
+mount --bind "$work" "$engine/scratch"
 cd "$engine"
 pivot_root . mnt
 umount -l /mnt
 ip link set lo up
-exec dockerd --data-root /work/data --exec-root /run/docker \\
+exec dockerd --data-root /scratch/data --exec-root /run/docker \\
     --host unix:///run/docker.sock --pidfile /run/dockerd.pid "$@"
 """
 
@@ -83,7 +83,7 @@ class MadeEngine(Engine):
     """An engine in a folder, from Debian's packages."""
 
     def __init__(self, repository: Path, work: Path) -> None:
-        super().__init__(Path("/repository"), Path("/work"))
+        super().__init__(Path("/repository"), Path("/scratch"))
         self._sources = (repository, work)
         self._system = work / "engine"
         self._daemon: subprocess.Popen[bytes] | None = None
