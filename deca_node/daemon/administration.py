@@ -13,6 +13,7 @@ from deca_node.daemon.network import Network
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.status.book import Sources, StatusBook
 from deca_node.daemon.status.facts import MemberRow, Spread, Status, Verb
+from deca_node.daemon.status.lives import FIRST, Life
 from deca_node.daemon.web.admin_socket import AdminSocket
 from deca_node.daemon.web.dashboard import add_dashboard
 from deca_node.daemon.web.guard import guard
@@ -38,6 +39,7 @@ class Administration:
         network: Network,
         tell: Callable[[e.Event], None],
         warning: Callable[[], str] = str,
+        life: Life = FIRST,
     ) -> None:
         self._node = node
         self._network = network
@@ -61,6 +63,7 @@ class Administration:
             lag=lambda: _spread(self._lag.figures()),
             certificate_expires=self._expires,
             warning=warning,
+            life=life,
         )
         self.book = StatusBook(node, sources)
 

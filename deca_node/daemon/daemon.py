@@ -21,6 +21,7 @@ from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.own_address import OwnAddress
 from deca_node.daemon.settings.parts import policy_of
 from deca_node.daemon.status.journal import Journal
+from deca_node.daemon.status.lives import next_life
 from deca_node.daemon.status.steps import StepWatch
 from deca_node.daemon.status.tensorboard import TensorBoard
 from deca_node.daemon.trainer.link import TrainerLink
@@ -33,7 +34,7 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import PeersError
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.node.phases import Phase
-from deca_node.storage.folder import FINAL, alone_because
+from deca_node.storage.folder import FINAL, METRICS, alone_because
 
 AWAITS_SECONDS = 10.0
 """A node that waits for the same peers this long logs their names, and again after each further interval."""
@@ -69,13 +70,14 @@ class Daemon:
         self._network = Network(run, settings, own, directory, security, tell, lambda: state.position, self._name_taken)
         self._trainer = TrainerLink(tell, lambda remark: say(remark.sentence, remark.level))
         self._performer = Performer(state, run, settings, directory, self._network, self._trainer)
-        self._steps = StepWatch(state, self._network.transport.traffic)
+        life = next_life(directory / METRICS)
+        self._steps = StepWatch(state, self._network.transport.traffic, life=life)
         curves = TensorBoard(Path(settings.tensorboard) / own.name) if settings.tensorboard else None
-        self._journal = Journal(state, directory, curves)
+        self._journal = Journal(state, directory, curves, life)
         self._whereabouts = Whereabouts(state)
         self._event_log = EventLog()
         self._starving = StarvationMeter()
-        self._admin = Administration(state, self._network, tell, lambda: self._starving.sentence)
+        self._admin = Administration(state, self._network, tell, lambda: self._starving.sentence, life)
         book = self._admin.book
         self._last_page = LastPage(directory, self._admin.status, self._admin.members, book, self._event_log)
         self._background: list[asyncio.Task[None]] = []

@@ -15,7 +15,7 @@ from deca_node.protocol.agreed.frames import FrameId, FrameKind, FrameSizes
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.node.node import Node
-from deca_node.protocol.node.phases import Phase
+from deca_node.protocol.node.phases import ENDED
 from deca_node.protocol.visit.edges import frames_held_max
 from tests.defaults import default_policy
 from tests.fuzz.decoders import Choices, Finding
@@ -71,7 +71,7 @@ class Machine:
 
     def work(self) -> None:
         """The trainer does what it was asked for next."""
-        if self._orders and self.node.state.phase is not Phase.DONE:
+        if self._orders and self.node.state.phase not in ENDED:
             self.hear(self._orders.popleft())
 
     def pass_time(self, seconds: float) -> None:
@@ -98,7 +98,7 @@ class Machine:
 def drive(data: bytes) -> None:
     """Two bytes for each thing that happens, and more where it has numbers."""
     machine, choices, happened = Machine(), Choices(data), 0
-    while choices and happened < 300 and machine.node.state.phase is not Phase.DONE:
+    while choices and happened < 300 and machine.node.state.phase not in ENDED:
         happened += 1
         what, peer = choices.number(), PEERS[choices.number() % len(PEERS)]
         _happen(machine, what % 13, peer, choices)

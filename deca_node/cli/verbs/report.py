@@ -7,7 +7,7 @@ import click
 from deca_node.cli.client import find_directory
 from deca_node.cli.invocation import debug_option
 
-REPORT = "report.html"
+REPORT, COMPARISON = "report.html", "comparison.html"
 
 
 @click.command(
@@ -15,12 +15,15 @@ REPORT = "report.html"
 Examples:
   deca-node report
   deca-node report deca-data/north
-  deca-node report deca-data/* --out both.html
+  deca-node report deca-data/* -o both.html
 """
 )
 @click.argument("directories", metavar="[DIR]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), help=f"The file to write.  [default: {REPORT} in the first DIR]"
+    "--out",
+    "-o",
+    type=click.Path(path_type=Path),
+    help=f"The file to write.  [default: {REPORT} in DIR; of several, {COMPARISON} beside the first]",
 )
 @debug_option
 def report(directories: tuple[Path, ...], out: Path | None) -> None:
@@ -31,7 +34,12 @@ def report(directories: tuple[Path, ...], out: Path | None) -> None:
     ./deca-data is taken. The nodes may keep running.
     """
     folders = directories or (find_directory(None),)
-    path = out or folders[0] / REPORT
+    # The report of several nodes is a file of its own: that of the first node stays as it is.
+    path = out or (
+        folders[0] / REPORT
+        if len(folders) == 1
+        else (folders[0] if folders[0].name else folders[0].absolute()).parent / COMPARISON
+    )
     from deca_node.lab.report.page_report import has_page, write_page_report
     from deca_node.lab.report.run_report import read_node, write_run_report
 

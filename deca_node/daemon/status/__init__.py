@@ -5,6 +5,7 @@
     facts           the status as plain values, and their JSON
     steps           one finished step as one value
     book            collects the status from events, commands and the other parts of the daemon
+    lives           the starts of a node in one folder, and bytes over all of them
     history         curves, the map of blocks and rounds, and the graph, for the page
     last_refusals   the last refusal of each peer
     metrics         every metric, as a table over the status

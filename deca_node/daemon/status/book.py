@@ -14,11 +14,12 @@ from deca_node import __version__
 from deca_node.daemon.status.facts import CheckpointRow, Histogram, MemberRow, PeerRow, Position, Spread, Status
 from deca_node.daemon.status.history import History
 from deca_node.daemon.status.last_refusals import LastRefusals
+from deca_node.daemon.status.lives import FIRST, Life
 from deca_node.daemon.status.steps import StepDone, Traffic
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.schedule import Ordinal, Step
-from deca_node.protocol.node.phases import Phase
+from deca_node.protocol.node.phases import ENDED, Phase
 from deca_node.protocol.node.state import NodeState
 from deca_node.protocol.quarantine import Quarantined
 from deca_node.protocol.refusals import Problem
@@ -30,7 +31,7 @@ PACE_SECONDS, PACE_STEPS_MIN, PACE_STEPS_MAX = 60.0, 100, 1000
 
 STEP_SECONDS_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
-NOT_READY = frozenset({Phase.LOADING, Phase.GATHERING, Phase.FETCHING, Phase.AWAITING_TURN, Phase.DONE})
+NOT_READY = frozenset({Phase.LOADING, Phase.GATHERING, Phase.FETCHING, Phase.AWAITING_TURN}) | ENDED
 """Phases in which a node takes no part in the run: it has not joined yet, it is catching up, or it has ended."""
 
 
@@ -58,6 +59,8 @@ class Sources:
     """In unix seconds; None if the node has no certificate."""
     warning: Callable[[], str] = str
     """A sentence about this machine, for as long as it holds; it comes before the last warning of the log."""
+    life: Life = FIRST
+    """The start of the node that this process is."""
 
 
 class StatusBook:
@@ -167,6 +170,9 @@ class StatusBook:
         """The node now."""
         node, figures, position = self._node, self._figures, self._position()
         rate = self._rate()
+        peers, life = self._peers(), self._sources.life
+        sent = sum(sum(peer.sent_bytes.values()) for peer in peers)
+        received = sum(sum(peer.received_bytes.values()) for peer in peers)
         visiting = node.phase is Phase.VISITING and node.visit is not None
         return Status(
             version=__version__,
@@ -191,7 +197,10 @@ class StatusBook:
             consensus_distance=figures.get("consensus_distance"),
             figures=figures,
             step_seconds=self._step_seconds,
-            peers=self._peers(),
+            peers=peers,
+            starts=life.number,
+            sent_bytes_total=life.sent_before + sent,
+            received_bytes_total=life.received_before + received,
             members=Counter(member.state for member in self._sources.members()),
             checkpoint=self._aged(self._checkpoint),
             loop_lag=self._sources.lag(),

@@ -156,6 +156,11 @@ class Status:
     figures: Mapping[str, float | None] = field(default_factory=dict)
     step_seconds: Histogram = Histogram((), ())
     peers: tuple[PeerRow, ...] = ()
+    starts: int = 1
+    """How often the node was started in its folder, this start included."""
+    sent_bytes_total: int = 0
+    """Bytes that the node sent to all peers over all of its starts. Those of a peer's row count from this start."""
+    received_bytes_total: int = 0
     members: Mapping[str, int] = field(default_factory=dict)
     """The number of members in each state."""
     checkpoint: CheckpointRow = CheckpointRow()

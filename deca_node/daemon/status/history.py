@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deca_node.daemon.status.lives import RECALLED_BYTES_MAX, Lives, last_lines
 from deca_node.daemon.status.steps import StepDone, measured_at, waited
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.weights import metropolis
@@ -24,7 +25,6 @@ EVALUATIONS_MAX = 500
 ROUNDS_SHOWN_MAX = 100
 EDGES_SHOWN_MAX = 4096
 """If a graph has more edges, only the node's own are shown."""
-RECALLED_BYTES_MAX = 4 << 20
 
 NEWEST = ("ordinal", "time", "sent_bytes", "received_bytes")
 """A point of several steps has the values of its last step for these."""
@@ -100,8 +100,6 @@ class Lines:
     def __init__(self) -> None:
         self._series = _Series()
         self._evaluations: list[tuple[int, float, str]] = []
-        self.bytes_before = {"sent_bytes": 0.0, "received_bytes": 0.0}
-        """Bytes that earlier processes of the node sent and received, according to the recalled file."""
 
     def add(self, row: Point) -> None:
         """Add one step."""
@@ -122,37 +120,23 @@ class Lines:
 
     def recall(self, path: Path, bytes_max: int = RECALLED_BYTES_MAX) -> None:
         """Read the end of a metrics file. Unreadable lines are skipped, and so is a missing file."""
-        seen = dict.fromkeys(self.bytes_before, 0.0)
-        for line in _last_lines(path, bytes_max):
+        lives = Lives()
+        for line in last_lines(path, bytes_max):
             try:
-                self._recall_line(parse(line), seen)
+                self._recall_line(parse(line), lives)
             except UNFIT:
                 continue
-        self.bytes_before = {key: self.bytes_before[key] + seen[key] for key in seen}
 
-    def _recall_line(self, facts: Mapping[str, Any], seen: dict[str, float]) -> None:
+    def _recall_line(self, facts: Mapping[str, Any], lives: Lives) -> None:
         if facts["kind"] == "eval":
             self.note_evaluation(int(facts["ordinal"]), float(facts["loss"]), str(facts["when"]))
             return
         if facts["kind"] != "step":
             return
-        sent = {"sent_bytes": float(facts["bytes_sent"]), "received_bytes": float(facts["bytes_received"])}
-        if any(sent[key] < seen[key] for key in sent):
-            # Each process counts its bytes from 0.
-            self.bytes_before = {key: self.bytes_before[key] + seen[key] for key in sent}
-        seen.update(sent)
+        lives.take(facts)
         row = _row(facts, float(facts["step_seconds"]))
-        total = {key: self.bytes_before[key] + sent[key] for key in sent}
+        total = {"sent_bytes": float(lives.sent), "received_bytes": float(lives.received)}
         self.add({**row, "ordinal": int(facts["ordinal"]), "time": float(facts["time"]), **total})
-
-
-def _last_lines(path: Path, bytes_max: int) -> list[bytes]:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - bytes_max))
-            return file.read(bytes_max).splitlines()
-    except OSError:
-        return []
 
 
 class History:
@@ -186,9 +170,8 @@ class History:
         self._lines.recall(path)
 
     def _step(self, done: StepDone) -> None:
-        sent, received = done.sent_bytes, done.received_bytes
-        before = self._lines.bytes_before
-        total = {"sent_bytes": before["sent_bytes"] + sent, "received_bytes": before["received_bytes"] + received}
+        sent, received = done.life.sent_before + done.sent_bytes, done.life.received_before + done.received_bytes
+        total = {"sent_bytes": float(sent), "received_bytes": float(received)}
         row = _row(done.figures, done.seconds)
         self._lines.add({**row, "ordinal": done.ordinal, "time": round(done.time, 1), **total})
 

@@ -21,6 +21,7 @@ from typing import Any
 from deca_node.daemon.logs import log, say
 from deca_node.daemon.status.append_file import AppendFile
 from deca_node.daemon.status.facts import Status
+from deca_node.daemon.status.lives import FIRST, Life
 from deca_node.daemon.status.metrics import flat
 from deca_node.daemon.status.steps import StepDone, measured_at
 from deca_node.daemon.status.tensorboard import Curves
@@ -35,10 +36,11 @@ LINE_BYTES_MAX = 1 << 20
 class Journal:
     """Writes down the events of one node. ``curves`` takes the same numbers for TensorBoard."""
 
-    def __init__(self, node: NodeState, directory: Path, curves: Curves | None = None) -> None:
+    def __init__(self, node: NodeState, directory: Path, curves: Curves | None = None, life: Life = FIRST) -> None:
         self._node = node
         self._lines = AppendFile(directory / METRICS, cut_torn_line)
         self._curves = curves
+        self._life = life
         self._newest: tuple[str, dict[str, int]] | None = None
 
     def observe(self, event: e.Event, done: StepDone | None = None) -> None:
@@ -59,7 +61,10 @@ class Journal:
         """Write down every metric as it is now."""
         values = flat(status)
         ordinal = status.position.done if status.position else 0
-        self._write("metrics", {"ordinal": ordinal, "values": values}, "metrics", values)
+        sent = sum(sum(peer.sent_bytes.values()) for peer in status.peers)
+        received = sum(sum(peer.received_bytes.values()) for peer in status.peers)
+        facts = {"ordinal": ordinal, **self._life.facts(sent, received), "values": values}
+        self._write("metrics", facts, "metrics", values)
 
     async def sample_every(self, seconds: float, status: Callable[[], Status]) -> None:
         """Until it is cancelled."""
@@ -77,7 +82,7 @@ class Journal:
         round_, block, inner = done.activation.round, done.activation.block, done.step.inner
         where = {"round": round_, "block": block, "inner": inner, "ordinal": done.ordinal}
         figures = {**done.figures, "step_seconds": done.seconds}
-        traffic = {"bytes_sent": done.sent_bytes, "bytes_received": done.received_bytes}
+        traffic = done.life.facts(done.sent_bytes, done.received_bytes)
         self._write("step", {**where, **figures, **traffic, **self._node.counters}, "step", figures)
         # Sentences count from 1, and so do the facts beside them.
         line, facts = self._sentence(done), {"round": round_ + 1, "block": block + 1, "step": inner + 1}

@@ -313,6 +313,18 @@ METRICS: tuple[Metric, ...] = (
         _traffic(lambda p: p.received_bytes),
         ("peer", "kind"),
     ),
+    Metric(
+        "deca_sent_bytes_total",
+        "counter",
+        "Bytes sent to all peers over all starts of the node in its folder.",
+        lambda s: [((), s.sent_bytes_total)],
+    ),
+    Metric(
+        "deca_received_bytes_total",
+        "counter",
+        "Bytes received from all peers over all starts of the node in its folder.",
+        lambda s: [((), s.received_bytes_total)],
+    ),
     Metric("deca_members", "gauge", "Members of the run by state.", _by_key(lambda s: s.members), ("state",)),
     Metric(
         "deca_exchange_events_total",

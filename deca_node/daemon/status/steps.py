@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from deca_node.daemon.status.lives import FIRST, Life
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.schedule import Activation, Ordinal, Step
 from deca_node.protocol.node.state import NodeState
@@ -28,7 +29,7 @@ class StepDone:
 
     ``figures`` are the trainer's, by name. ``seconds`` begin with the mix before, or with the visit or the resumption
     if one of these came later. ``time`` is in unix seconds, ``clock`` on the monotonic clock. Bytes count from the
-    node's start.
+    node's start; ``life`` says what came before it.
     """
 
     step: Step
@@ -40,6 +41,7 @@ class StepDone:
     clock: float
     sent_bytes: int
     received_bytes: int
+    life: Life = FIRST
 
     @property
     def wait_seconds(self) -> float:
@@ -56,11 +58,13 @@ class StepWatch:
         traffic: Callable[[], Traffic] = dict,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        life: Life = FIRST,
     ) -> None:
         self._node = node
         self._traffic = traffic
         self._clock = clock
         self._wall = wall
+        self._life = life
         self._half: dict[Step, Mapping[str, float]] = {}
         self._began = clock()
 
@@ -93,6 +97,7 @@ class StepWatch:
             clock=now,
             sent_bytes=_total(traffic, "sent."),
             received_bytes=_total(traffic, "received."),
+            life=self._life,
         )
 
 

@@ -54,6 +54,7 @@ function takeIn(history) {
     state.points[name].splice(0, state.points[name].length - POINTS_MAX);
   }
   state.next = history.next;
+  state.stride = history.stride;
   state.evaluations = history.evaluations;
 }
 
@@ -65,6 +66,8 @@ function report(told) {
   tell();
   const when = new Date(status.time * 1000).toLocaleString([], { hour12: false, dateStyle: "medium", timeStyle: "short" });
   put("about", `${$("about").textContent} · report of ${when}`);
+  // A node that was killed, or still runs, has told its phase at a moment and not its end.
+  if (!["done", "staying", "stopped", "failed"].includes(status.phase)) put("phase", `${status.phase} when last heard of`);
   $("awaits").hidden = true;
   const facts = Object.entries(told.agreed).map(([name, value]) => {
     const row = element("tr");
@@ -183,7 +186,7 @@ function tellTiles(s) {
     ["steps per second", number(s.steps_per_second)],
     ["time left", span(s.remaining_seconds)],
     ["peers here", `${up} of ${s.peers.length}`],
-    ["sent", size(s.peers.reduce((sum, peer) => sum + total(peer.sent_bytes), 0))],
+    ["sent", size(s.sent_bytes_total)],
     ["last checkpoint", kept.failure && !kept.written ? "failed" : kept.age_seconds == null ? "–" : `${span(kept.age_seconds)} ago`],
   ];
   const list = $("tiles");
@@ -314,26 +317,56 @@ function logarithmic(values) {
 }
 
 const line = (x, y, name, colour, more = {}) => ({ x, y, name, mode: "lines", line: { color: colour, width: 2 }, ...more });
-const steps = () => state.points.ordinal.map((ordinal) => ordinal + 1);
 const positive = (values) => values.map((value) => (value > 0 ? value : null)); // 0 has no logarithm
 
+// The points of a curve, in spans of steps that follow each other. Between two spans the node was away, or it went back
+// to a checkpoint: a line that joined them would tell of steps that this node did not do.
+function spans(values) {
+  const found = [];
+  state.points.ordinal.forEach((ordinal, i, all) => {
+    if (!i || ordinal - all[i - 1] !== state.stride) found.push({ x: [], y: [] });
+    if (values[i] == null) return; // some figures are not measured at every step
+    found.at(-1).x.push(ordinal + 1);
+    found.at(-1).y.push(values[i]);
+  });
+  return found.filter((span) => span.x.length);
+}
+
+const apart = (found, axis) => found.flatMap((span, i) => (i ? [null, ...span[axis]] : span[axis]));
+
+// A line with a gap between spans, as running mean over so many points.
+function curve(values, name, colour, more = {}, smoothing = 1) {
+  const found = spans(values).map(({ x, y }) => ({ x, y: runningMean(y, smoothing) }));
+  return line(apart(found, "x"), apart(found, "y"), name, colour, more);
+}
+
 function runningMean(values, width) {
+  if (width === 1) return values;
   const kept = [];
   return values.map((value) => {
-    if (value == null) return null;
     kept.push(value);
     if (kept.length > width) kept.shift();
     return kept.reduce((sum, each) => sum + each, 0) / kept.length;
   });
 }
 
+// Held-out losses, with a gap where the node was away between two of them.
+function heldOut() {
+  const all = state.points.ordinal;
+  const holes = all.map((ordinal, i) => [all[i - 1], ordinal]).filter(([before, ordinal]) => ordinal - before > state.stride);
+  return state.evaluations.flatMap((here, i, every) => {
+    const before = i ? every[i - 1][0] : here[0];
+    const away = here[0] < before || holes.some(([last, first]) => last + 1 < here[0] && first > before);
+    return away ? [[null, null, ""], here] : [here];
+  });
+}
+
 function drawLoss() {
-  const x = steps();
   const { loss } = state.points;
-  const held = state.evaluations;
+  const held = heldOut();
   return [[
-    line(x, loss, "one batch", colours.accent, { opacity: 0.25, line: { color: colours.accent, width: 1 }, hoverinfo: "skip", showlegend: false }),
-    line(x, runningMean(loss, SMOOTHING_POINTS), "training", colours.accent, { hovertemplate: "%{y:.4f}", connectgaps: true }),
+    curve(loss, "one batch", colours.accent, { opacity: 0.25, line: { color: colours.accent, width: 1 }, hoverinfo: "skip", showlegend: false }),
+    curve(loss, "training", colours.accent, { hovertemplate: "%{y:.4f}" }, SMOOTHING_POINTS),
     line(held.map((e) => e[0]), held.map((e) => e[1]), "held-out", colours.second, {
       mode: "lines+markers", marker: { size: 8 }, customdata: held.map((e) => escaped(e[2])), hovertemplate: "%{y:.4f} (%{customdata})",
     }),
@@ -341,30 +374,42 @@ function drawLoss() {
 }
 
 function drawDistance() {
-  const data = line(steps(), positive(state.points.consensus_distance), "", colours.accent, { hovertemplate: "%{y:.2e}<extra></extra>" });
+  const data = curve(positive(state.points.consensus_distance), "", colours.accent, { hovertemplate: "%{y:.2e}<extra></extra>" });
   return [[data], layout("step", "", { yaxis: logarithmic(state.points.consensus_distance) })];
 }
 
 function drawSignal() {
-  const data = line(steps(), positive(state.points.h_rms), "", colours.third, { hovertemplate: "%{y:.2e}<extra></extra>" });
+  const data = curve(positive(state.points.h_rms), "", colours.third, { hovertemplate: "%{y:.2e}<extra></extra>" });
   return [[data], layout("step", "", { yaxis: logarithmic(state.points.h_rms) })];
 }
 
 function drawSplit() {
   const parts = [["compute", "accent"], ["encode", "fourth"], ["wait", "second"], ["mix", "third"]];
-  const x = steps();
-  const data = parts.map(([part, colour]) => line(x, runningMean(state.points[`${part}_seconds`], SMOOTHING_POINTS), part, colours[colour], {
+  const data = parts.map(([part, colour]) => line(...stacked(state.points[`${part}_seconds`]), part, colours[colour], {
     stackgroup: "step", line: { color: colours[colour], width: 0.5 }, hovertemplate: "%{y:.3f} s",
   }));
   return [data, layout("step", "seconds", { yaxis: { rangemode: "tozero" } })];
 }
 
+// Areas have no gaps, so they fall to zero where the node was away. A step that was done again counts as it was last.
+function stacked(values) {
+  const points = new Map();
+  spans(values.map((value) => value ?? 0)).forEach(({ x, y }) => {
+    const means = runningMean(y, SMOOTHING_POINTS);
+    const edge = state.stride / 100;
+    points.set(x[0] - edge, 0);
+    x.forEach((step, i) => points.set(step, means[i]));
+    points.set(x.at(-1) + edge, 0);
+  });
+  const sorted = [...points].sort((a, b) => a[0] - b[0]);
+  return [sorted.map((point) => point[0]), sorted.map((point) => point[1])];
+}
+
 function drawBytes() {
-  const x = steps();
   const mib = (name) => state.points[name].map((bytes) => bytes / MIB);
   return [[
-    line(x, mib("sent_bytes"), "sent", colours.accent, { hovertemplate: "%{y:.1f} MiB" }),
-    line(x, mib("received_bytes"), "received", colours.second, { hovertemplate: "%{y:.1f} MiB", line: { color: colours.second, width: 2, dash: "dash" } }),
+    curve(mib("sent_bytes"), "sent", colours.accent, { hovertemplate: "%{y:.1f} MiB" }),
+    curve(mib("received_bytes"), "received", colours.second, { hovertemplate: "%{y:.1f} MiB", line: { color: colours.second, width: 2, dash: "dash" } }),
   ], layout("step", "MiB", { yaxis: { rangemode: "tozero" } })];
 }
 
@@ -447,7 +492,7 @@ const LETTERS = { ".": [0, "to come"], e: [1, "done before this start"], d: [2, 
 function drawMap() {
   const { blocks, rounds, first, rows } = state.map;
   const p = state.status.position;
-  const under = p && p.done < p.total && !["leaving", "staying", "done", "saving"].includes(state.status.phase);
+  const under = p && p.done < p.total && !["leaving", "staying", "done", "stopped", "failed", "saving"].includes(state.status.phase);
   const letters = rows.map((row, i) => [...row].map((c, b) => (under && first + i === p.round - 1 && b === p.block - 1 ? "n" : c)));
   const shades = ["coming", "earlier", "accent", "taken", "late"].map((name) => colours[name]);
   const data = {

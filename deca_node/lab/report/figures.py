@@ -23,6 +23,9 @@ KIND_COLOURS = {"start": "#7a808a", "alone": "#b36200", "together": "#0072b2"}  
 SMOOTHING_STEPS = 16
 """Steps in the running mean of the training loss, since the loss of one batch is noisy."""
 
+LABEL_SHARE = 0.2
+"""The part of a chart's width that the name of a round takes on a phone."""
+
 HEIGHT = 340
 """Height in pixels. The width is that of the page."""
 
@@ -75,11 +78,10 @@ def training_loss(nodes: Sequence[Curve]) -> go.Figure:
     """The loss of each batch, faint, and its running mean."""
     figure = _figure("step", _loss_unit(nodes))
     for node in nodes:
-        steps = [step for step in node.metrics.steps if step.loss is not None]
-        losses = [step.loss for step in steps if step.loss is not None]
-        x = [step.ordinal for step in steps]
-        figure.add_trace(_line(node, x, losses, opacity=0.2, width=1, showlegend=False, hoverinfo="skip"))
-        figure.add_trace(_line(node, x, running_mean(losses, SMOOTHING_STEPS)))
+        spans = [[(step.ordinal, step.loss) for step in span if step.loss is not None] for span in node.metrics.spans()]
+        smooth = [_smoothed(span) for span in spans]
+        figure.add_trace(_line(node, *_apart(spans), opacity=0.2, width=1, showlegend=False, hoverinfo="skip"))
+        figure.add_trace(_line(node, *_apart(smooth)))
     return _with_rounds(figure, nodes)
 
 
@@ -87,9 +89,9 @@ def heldout_loss(nodes: Sequence[Curve]) -> go.Figure:
     """The loss of each node on its own held-out text, at every measurement."""
     figure = _figure("step", _loss_unit(nodes))
     for node in nodes:
-        evaluations = node.metrics.evaluations
-        x, y = [each.ordinal for each in evaluations], [each.loss for each in evaluations]
-        when = [escape(each.when) for each in evaluations]
+        groups = list(node.metrics.measured())
+        x, y = _apart([[(each.ordinal, each.loss) for each in group] for group in groups])
+        when = [name for group in groups for name in (*(escape(each.when) for each in group), "")]
         line = _line(node, x, y, mode="lines+markers", customdata=when, hovertemplate="%{customdata}: %{y:.4f}")
         figure.add_trace(line)
     return _with_rounds(figure, nodes)
@@ -99,10 +101,9 @@ def heldout_shares(nodes: Sequence[Curve]) -> go.Figure:
     """The accuracy of each classifier on its own held-out records, and its macro-F1 as a thinner line."""
     figure = _figure("step", "share")
     for node in nodes:
-        measured = [each for each in node.metrics.evaluations if each.accuracy is not None]
-        x = [each.ordinal for each in measured]
-        accuracy = [each.accuracy for each in measured if each.accuracy is not None]
-        f1 = [each.macro_f1 for each in measured if each.macro_f1 is not None]
+        groups = list(node.metrics.measured())
+        x, accuracy = _apart([[(e.ordinal, e.accuracy) for e in group if e.accuracy is not None] for group in groups])
+        _, f1 = _apart([[(e.ordinal, e.macro_f1) for e in group if e.macro_f1 is not None] for group in groups])
         figure.add_trace(_line(node, x, accuracy, mode="lines+markers", hovertemplate="accuracy %{y:.3f}"))
         figure.add_trace(_line(node, x, f1, width=1, showlegend=False, hovertemplate="macro-F1 %{y:.3f}"))
     figure.update_yaxes(range=[0, 1])
@@ -118,7 +119,7 @@ def consensus_distance(nodes: Sequence[Curve]) -> go.Figure:
 
 
 def bytes_sent(nodes: Sequence[Curve]) -> go.Figure:
-    """The bytes that each node has sent since its start."""
+    """The bytes that each node has sent over all of its starts."""
     figure = _figure("step", "sent, MiB")
     _add_lines(figure, nodes, lambda step: step.bytes_sent / 2**20)
     figure.update_yaxes(rangemode="tozero")
@@ -139,11 +140,32 @@ def _loss_unit(nodes: Iterable[Curve]) -> str:
 
 def _add_lines(figure: go.Figure, nodes: Iterable[Curve], value: Values) -> None:
     for node in nodes:
-        points = [(step.ordinal, y) for step in node.metrics.steps if (y := value(step)) is not None]
-        figure.add_trace(_line(node, [x for x, _ in points], [y for _, y in points]))
+        spans = [
+            [(step.ordinal, y) for step in span if (y := value(step)) is not None] for span in node.metrics.spans()
+        ]
+        figure.add_trace(_line(node, *_apart(spans)))
 
 
-def _line(node: Curve, x: Sequence[float], y: Sequence[float], *, width: float = 2, **looks: object) -> go.Scatter:
+def _apart(spans: Iterable[Sequence[tuple[int, float]]]) -> tuple[list[int | None], list[float | None]]:
+    """The points of one line that is broken between spans: a node that was away has a gap there, and no diagonal."""
+    x: list[int | None] = []
+    y: list[float | None] = []
+    for span in spans:
+        if x and span:
+            x, y = [*x, None], [*y, None]
+        x += [ordinal for ordinal, _ in span]
+        y += [value for _, value in span]
+    return x, y
+
+
+def _smoothed(span: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    means = running_mean([value for _, value in span], SMOOTHING_STEPS)
+    return [(ordinal, mean) for (ordinal, _), mean in zip(span, means, strict=True)]
+
+
+def _line(
+    node: Curve, x: Sequence[int | None], y: Sequence[float | None], *, width: float = 2, **looks: object
+) -> go.Scatter:
     line = {"color": node.colour, "dash": node.dash, "width": width}
     # Plotly reads a few HTML tags in names, so they are escaped here as on the rest of the page.
     name = escape(node.name)
@@ -156,9 +178,30 @@ def _with_rounds(figure: go.Figure, nodes: Sequence[Curve]) -> go.Figure:
     figure.update_layout(height=HEIGHT + 12 * max(0, len(nodes) - 4))
     line = {"width": 1, "dash": "dot", "color": KIND_COLOURS["start"]}
     place = {"yref": "paper", "y": 1, "yanchor": "bottom", "xanchor": "left", "font_size": 11}
-    for first, label in _round_starts(nodes):
-        figure.add_vline(x=first, line=line, annotation={"text": label, **place})
+    starts = list(_round_starts(nodes))
+    last = max((step.ordinal for node in nodes for step in node.metrics.steps), default=0)
+    anchors = _label_anchors([first for first, _ in starts], last)
+    for number, (first, label) in enumerate(starts):
+        named = {"text": label, **place, "xanchor": anchors[number]} if number in anchors else None
+        figure.add_vline(x=first, line=line, annotation=named)
     return figure
+
+
+def _label_anchors(starts: Sequence[int], last: int) -> dict[int, str]:
+    """Which lines get a label, and the side of the label that stands at the line. Labels never overlap, also on the
+    narrow screen of a phone, where one takes ``LABEL_SHARE`` of the width. The last line's label comes first, since it
+    names the flush."""
+    width = LABEL_SHARE * max(last - min(starts, default=0), 1)
+    anchors: dict[int, str] = {}
+    taken: list[tuple[float, float]] = []
+    for number in sorted(range(len(starts)), key=lambda number: number != len(starts) - 1):
+        start = starts[number]
+        rightmost = start + width > last
+        span = (start - width, float(start)) if rightmost else (float(start), start + width)
+        if all(span[1] <= left or right <= span[0] for left, right in taken):
+            anchors[number] = "right" if rightmost else "left"
+            taken.append(span)
+    return anchors
 
 
 def _round_starts(nodes: Sequence[Curve]) -> Iterator[tuple[int, str]]:

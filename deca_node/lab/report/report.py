@@ -38,9 +38,11 @@ CAPTIONS = {
     "consensus": "Root mean square, over the elements of the block in training, of the distance between a node's "
     "public copy and the mean of its own and its neighbours', at every exchange; in units of the parameters. It jumps "
     "where the next block begins.",
-    "bytes": "All bytes that a node has sent to its peers since its start, in MiB (2^20 bytes), protocol included.",
-    "nodes": "Seconds per step are the median over all steps, waiting for neighbours included. Bytes are those of the "
-    "whole run. The last training loss is the mean over the last steps with a gradient.",
+    "bytes": "All bytes that a node has sent to its peers over all of its starts, in MiB (2^20 bytes), protocol "
+    "included. A line has a gap where its node was away.",
+    "nodes": "Steps are those that the node did itself; a step that it did again after a crash counts once. Starts are "
+    "how often it was started in its folder. Seconds per step are the median over all steps, waiting for neighbours "
+    "included. Bytes are those of all its starts. The last loss is the mean over the last steps with a gradient.",
 }
 
 
@@ -155,7 +157,7 @@ def _node_table(named: Sequence[tuple[str, Metrics]]) -> str:
     for name, metrics in named:
         cells = "".join(f"<td>{cell}</td>" for cell in _node_cells(metrics))
         lines.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
-    return _table("nodes", ["node", "steps", "s per step", "last training loss", "sent, MiB", "received, MiB"], lines)
+    return _table("nodes", ["node", "steps", "starts", "s per step", "last loss", "sent, MiB", "received, MiB"], lines)
 
 
 def _table(kind: str, columns: Sequence[str], lines: Sequence[str]) -> str:
@@ -168,15 +170,15 @@ def _table(kind: str, columns: Sequence[str], lines: Sequence[str]) -> str:
 
 def _node_cells(metrics: Metrics) -> list[str]:
     if not metrics.steps:
-        return ["0", "", "", "", ""]
-    last = metrics.steps[-1]
+        return ["0", "", "", "", "", ""]
     losses = [step.loss for step in metrics.steps if step.loss is not None][-figures.SMOOTHING_STEPS :]
     return [
-        str(len(metrics.steps)),
+        str(metrics.done),
+        str(metrics.lives),
         f"{median(step.step_seconds for step in metrics.steps):.3f}",
         f"{fmean(losses):.3f}" if losses else "",
-        f"{last.bytes_sent / 2**20:.1f}",
-        f"{last.bytes_received / 2**20:.1f}",
+        f"{metrics.bytes_sent / 2**20:.1f}",
+        f"{metrics.bytes_received / 2**20:.1f}",
     ]
 
 

@@ -4,10 +4,12 @@ Each party has only its own node's folder, so one folder is enough. With several
 folders that parties have sent) every node is a line in the charts.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deca_node.daemon.web.page_file import PAGE
 from deca_node.lab.report.metrics import Metrics, read_metrics
 from deca_node.lab.report.report import Tile, curves, facts, tiles, write_page
 from deca_node.protocol.agreed.run import RunSettings
@@ -28,6 +30,8 @@ class NodeRecord:
     agreed: Mapping[str, str]
     alone: str = ""
     """Why the node's tuned model is not the others', as a sentence; empty otherwise."""
+    state: str = ""
+    """Whether the node has finished the run, and where it stands otherwise, in a few words."""
 
 
 def read_node(directory: Path) -> NodeRecord:
@@ -35,7 +39,21 @@ def read_node(directory: Path) -> NodeRecord:
     metrics = read_metrics(directory / METRICS)
     if not metrics.steps and not metrics.evaluations:
         raise DataError(f"the node in {directory} has not trained yet; there is nothing to report")
-    return NodeRecord(directory.absolute().name, metrics, agreed(directory), alone_because(directory / FINAL))
+    alone = alone_because(directory / FINAL)
+    return NodeRecord(directory.absolute().name, metrics, agreed(directory), alone, _state(directory))
+
+
+def _state(directory: Path) -> str:
+    """In the node's words as its page had them last. A node that was killed left the words of its last seconds."""
+    if (directory / FINAL).is_dir():
+        return "complete"
+    try:
+        told = parse((directory / PAGE).read_text(encoding="utf-8"))["status"]
+        at, phase, when = told["position"], str(told["phase"]), float(told["time"])
+        where = f" at {at['done']} of {at['total']} steps" if at else ""
+        return f"{phase}{where}, last heard of at {time.strftime('%Y-%m-%d %H:%M', time.localtime(when))}"
+    except (OSError, *UNFIT):
+        return "not complete"
 
 
 def agreed(directory: Path) -> dict[str, str]:
@@ -59,6 +77,7 @@ def _body(nodes: Sequence[NodeRecord]) -> Iterator[str]:
     yield tiles(_numbers(nodes))
     if own := [(f"Tuned model of {node.name}", f"not the others': {node.alone}") for node in nodes if node.alone]:
         yield facts("Models that are one node's own", own)
+    yield facts("Where the nodes stand", [(node.name, node.state) for node in nodes])
     yield from curves([(node.name, node.metrics) for node in nodes])
     yield facts("Settings and facts that are equal on all nodes", _agreed(nodes))
 
@@ -75,8 +94,8 @@ def _numbers(nodes: Sequence[NodeRecord]) -> Iterator[Tile]:
         yield "together", f"{_mean(each[-1] for each in shares if each):.3f}", "last held-out accuracy"
     stepped = [node.metrics.steps for node in nodes if node.metrics.steps]
     if stepped:
-        yield "", str(max(steps[-1].ordinal for steps in stepped) + 1), "steps done"
-        sent = sum(steps[-1].bytes_sent for steps in stepped) / 2**20
+        yield "", str(max(step.ordinal for steps in stepped for step in steps) + 1), "steps done"
+        sent = sum(node.metrics.bytes_sent for node in nodes) / 2**20
         yield "", f"{sent:,.1f}", "MiB sent" if len(nodes) == 1 else "MiB sent by all"
 
 

@@ -15,7 +15,7 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.node.ending import COMPLETE, Ending
 from deca_node.protocol.node.gathering import Gathering
-from deca_node.protocol.node.phases import Cause, Phase
+from deca_node.protocol.node.phases import ENDED, Cause, Phase
 from deca_node.protocol.node.state import NodeState
 from deca_node.protocol.node.visits import Visits
 from deca_node.protocol.visit.phases import VisitPhase
@@ -64,7 +64,7 @@ class Node:
 
     def handle(self, event: e.Event, now: float) -> list[c.Command]:
         """Take in one fact; returns the commands that follow from it, in order."""
-        if self.state.phase is not Phase.DONE:
+        if self.state.phase not in ENDED:
             self._HANDLERS[type(event)](self, event, now)
         return self.state.take_commands()
 

@@ -24,6 +24,12 @@ class Phase(StrEnum):
     LEAVING = "leaving"
     STAYING = "staying"
     DONE = "done"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+ENDED = frozenset({Phase.DONE, Phase.STOPPED, Phase.FAILED})
+"""A node in these phases does nothing any more. Only ``DONE`` means that its tuned model is written."""
 
 
 class Cause(StrEnum):
@@ -54,7 +60,7 @@ _NEXT: dict[Cause, Phase] = {
     W.TRAINED: P.SAVING,
 }
 """What a node does between two visits; the order of the questions is that of ``Node._go_on``."""
-_ENDS: dict[Cause, Phase] = {W.DIED: P.LOADING, W.STOP: P.DONE, W.FAIL: P.DONE}
+_ENDS: dict[Cause, Phase] = {W.DIED: P.LOADING, W.STOP: P.STOPPED, W.FAIL: P.FAILED}
 
 
 def _next_but(*causes: Cause) -> dict[Cause, Phase]:
@@ -72,7 +78,7 @@ NODE_PHASES: Transitions[Phase, Cause, Phase] = Transitions(
         P.FETCHING: {W.ADOPTED: P.AWAITING_TURN, **_NEXT, **_ENDS},
         P.AWAITING_TURN: {**_NEXT, **_ENDS},
         P.PAUSED: {**_next_but(W.PAUSE), **_ENDS},
-        P.SAVING: {W.SAVED: P.LEAVING, **_ENDS},
+        P.SAVING: {W.SAVED: P.LEAVING, **_ENDS, W.STOP: P.DONE},
         P.LEAVING: {W.STAY: P.STAYING, W.COMPLETE: P.DONE, W.STOP: P.DONE},
         P.STAYING: {W.STOP: P.DONE},
     },

@@ -57,3 +57,29 @@ def test_nothing_to_report(deca: Deca) -> None:
     outcome = deca("report", str(folder))
     assert (outcome.code, "has not trained yet" in outcome.err) == (6, True)
     assert deca("report", "nowhere").code == 6
+
+
+def test_the_comparison_leaves_the_report_of_the_first_node_as_it_is(deca: Deca) -> None:
+    folders = (node("north"), node("south"))
+    assert deca("report", str(folders[0])).code == 0
+    own = (folders[0] / "report.html").read_bytes()
+    outcome = deca("report", *map(str, folders))
+    assert outcome == (0, f"Report: {Path('deca-data') / 'comparison.html'}\n", "")
+    assert (folders[0] / "report.html").read_bytes() == own
+    assert deca("report", str(folders[0]), "-o", "mine.html").out == "Report: mine.html\n"
+
+
+def test_a_node_that_was_stopped_is_not_complete_and_its_first_life_counts(deca: Deca) -> None:
+    folders = (node("north"), node("south"))
+    (folders[0] / "final").mkdir()
+    stopped = {"phase": "stopped", "time": 1000.0, "position": {"done": 40, "total": 128}}
+    (folders[1] / "page.json").write_text(json.dumps({"status": stopped}))
+    again = json.loads((folders[1] / "metrics.jsonl").read_text().splitlines()[-1]) | {"ordinal": 8, "bytes_sent": 0}
+    with (folders[1] / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(again) + "\n")
+    assert deca("report", *map(str, folders), "-o", "both.html").code == 0
+    html = page(Path("both.html"))
+    assert "<th>north</th><td>complete</td>" in html
+    assert "<th>south</th><td>stopped at 40 of 128 steps, last heard of at" in html
+    assert "<b>14.0</b>" in html, "7 MiB by each node, though the counter of one fell to 0"
+    assert "<th>south</th><td>9</td><td>2</td>" in html

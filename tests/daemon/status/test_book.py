@@ -36,7 +36,7 @@ class Desk:
         wall = {"clock": lambda: self.now, "wall": lambda: self.now + 1e9}
         made = Sources(**sources)
         self.book = StatusBook(self.node.state, made, **wall)
-        self.steps = StepWatch(self.node.state, made.traffic, **wall)
+        self.steps = StepWatch(self.node.state, made.traffic, **wall, life=made.life)
 
     def observe(self, event: e.Event) -> None:
         """Show an event to the book alone, without the node."""
@@ -199,7 +199,7 @@ def test_a_refusal_is_told_until_it_is_over() -> None:
     desk.tell(READY)
     desk.tell(e.PeerRefused("south", "rounds differ"))
     assert (desk.south.state, desk.south.why) == ("refused", "rounds differ")
-    assert "rounds differ" in desk.status.warning or desk.status.phase == "done"
+    assert "rounds differ" in desk.status.warning or desk.status.phase == "failed"
     desk.tell(e.PeerUp("south", -1))
     assert desk.south.why == "nobody answers"
 

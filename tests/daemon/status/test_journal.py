@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deca_node.daemon.logs import log
 from deca_node.daemon.status.append_file import AppendFile
 from deca_node.daemon.status.journal import Journal, cut_torn_line
+from deca_node.daemon.status.lives import Life, next_life
 from deca_node.daemon.status.metrics import flat
 from deca_node.daemon.status.tensorboard import TensorBoard
 from deca_node.protocol import events as e
@@ -104,11 +106,12 @@ def test_a_disk_that_turns_read_only_costs_lines_and_no_more(
     ]
 
 
-def told(folder: Path, curves: TensorBoard | None = None) -> list[dict[str, object]]:
+def told(folder: Path, curves: TensorBoard | None = None) -> list[dict[str, Any]]:
     """The lines that a node in ``folder`` writes for one step, one evaluation and one sample."""
-    desk = Desk()
+    life = next_life(folder / METRICS)
+    desk = Desk(life=life)
     desk.begin()
-    journal = Journal(desk.node.state, folder, curves)
+    journal = Journal(desk.node.state, folder, curves, life)
     for event in (
         e.HalfStepped(Step(0, 0), FrameId("north", FrameKind.UPDATE, 0, 0), {"loss": 2.5}),
         e.Mixed(Step(0, 0), {"consensus_distance": 0.25}),
@@ -126,6 +129,20 @@ def test_steps_evaluations_and_every_metric_are_written(tmp_path: Path) -> None:
     assert (step["loss"], step["consensus_distance"], evaluation["loss"]) == (2.5, 0.25, 2.75)
     assert sample["values"] == flat(STATUS)
     assert sample["ordinal"] == 1417
+
+
+def test_the_lines_of_a_second_start_say_what_came_before(tmp_path: Path) -> None:
+    sent = sum(sum(peer.sent_bytes.values()) for peer in STATUS.peers)
+    told(tmp_path)
+    *_, step, _, sample = told(tmp_path)
+    assert [(line["life"], line["bytes_sent_before"]) for line in (step, sample)] == [(2, sent), (2, sent)]
+    assert next_life(tmp_path / METRICS) == Life(3, 2 * sent, 2 * 4 * 2**20)
+
+
+def test_the_status_counts_the_bytes_of_all_starts() -> None:
+    traffic = {"south": {"sent.update": 5, "received.update": 7}}
+    status = Desk(traffic=lambda: traffic, life=Life(2, 100, 200)).status
+    assert (status.starts, status.sent_bytes_total, status.received_bytes_total) == (2, 105, 207)
 
 
 def test_tensorboard_reads_the_same_numbers(tmp_path: Path) -> None:

@@ -132,6 +132,7 @@ FACTS_OF_THE_PAGE = {
     "remaining_seconds": "deca_remaining_seconds",
     "checkpoint": "deca_checkpoint_timestamp_seconds",
     "peers": "deca_peer_up",
+    "sent_bytes_total": "deca_sent_bytes_total",
 }
 """The field of the status that a tile of the page reads, and the metric with the same value."""
 PEERS_OF_THE_PAGE = {

@@ -17,6 +17,7 @@ import pytest
 from deca_node.daemon.logs import EventLog
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.status.history import EVALUATIONS_MAX, POINTS_MAX
+from deca_node.daemon.status.lives import next_life
 from deca_node.daemon.web import dashboard
 from deca_node.daemon.web.dashboard import add_dashboard, plotly_js, shown_event
 from deca_node.daemon.web.guard import guard, read_token
@@ -300,7 +301,6 @@ def test_the_rest_of_a_step_was_waiting() -> None:
 
 
 def test_a_restarted_node_shows_the_points_in_its_metrics_file(tmp_path: Path) -> None:
-    desk = begun(traffic=lambda: {"south": {"sent.update": 5}})
     line = {"kind": "step", "time": 1.0, "ordinal": 0, "loss": 3.0, "step_seconds": 1.0, "bytes_received": 0}
     lines = [
         json.dumps({"kind": "eval", "time": 1.0, "ordinal": 0, "loss": 3.25, "when": "start"}),
@@ -310,6 +310,8 @@ def test_a_restarted_node_shows_the_points_in_its_metrics_file(tmp_path: Path) -
         json.dumps({"kind": "step"}),
     ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    life = next_life(tmp_path / "metrics.jsonl")
+    desk = begun(traffic=lambda: {"south": {"sent.update": 5}}, life=life)
     desk.book.history.recall(tmp_path / "metrics.jsonl")
     desk.step(0)
     told = desk.book.history.points()

@@ -56,3 +56,30 @@ def test_no_metrics_yet(tmp_path: Path) -> None:
 def test_a_missing_file_is_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read: No such file"):
         read_metrics(tmp_path / "none")
+
+
+def test_bytes_count_over_all_starts_of_a_node(tmp_path: Path) -> None:
+    """The second life begins with more bytes than the first had, so that only its own word tells them apart."""
+    first = [STEP | {"life": 1, "bytes_sent_before": 0, "bytes_received_before": 0}]
+    last = {"kind": "metrics", "time": 11.0, "life": 1, "bytes_sent": 120, "bytes_received": 95}
+    last |= {"bytes_sent_before": 0, "bytes_received_before": 0, "values": {}}
+    second = STEP | {"ordinal": 30, "bytes_sent": 500, "life": 2, "bytes_sent_before": 120, "bytes_received_before": 95}
+    metrics = read_metrics(write(tmp_path / "m", *first, last, second))
+    assert [step.bytes_sent for step in metrics.steps] == [100, 620]
+    assert (metrics.bytes_sent, metrics.bytes_received, metrics.lives) == (620, 185, 2)
+
+
+def test_bytes_of_a_file_that_names_no_lives_count_on_where_they_fall(tmp_path: Path) -> None:
+    lines = [STEP | {"ordinal": 29 + i, "bytes_sent": sent} for i, sent in enumerate((40, 42, 0, 5))]
+    metrics = read_metrics(write(tmp_path / "m", *lines))
+    assert [step.bytes_sent for step in metrics.steps] == [40, 42, 42, 47]
+    assert (metrics.bytes_sent, metrics.lives) == (47, 2)
+
+
+def test_steps_that_are_done_again_count_once_and_an_absence_parts_them(tmp_path: Path) -> None:
+    ordinals = (0, 1, 2, 1, 2, 7, 8)
+    measured = [EVALUATION | {"ordinal": ordinal} for ordinal in (0, 2, 8)]
+    metrics = read_metrics(write(tmp_path / "m", *(STEP | {"ordinal": o} for o in ordinals), *measured))
+    assert [[step.ordinal for step in span] for span in metrics.spans()] == [[0, 1, 2], [1, 2], [7, 8]]
+    assert [[each.ordinal for each in group] for group in metrics.measured()] == [[0, 2], [8]]
+    assert metrics.done == 5

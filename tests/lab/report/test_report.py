@@ -3,12 +3,13 @@
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from plotly.offline import get_plotlyjs
 
-from deca_node.lab.report.figures import curves, mean_losses, running_mean, training_loss
+from deca_node.lab.report.figures import bytes_sent, curves, heldout_loss, mean_losses, running_mean, training_loss
 from deca_node.lab.report.metrics import read_metrics
 from deca_node.lab.report.report import write_report
 from deca_node.lab.report.result import DemoReport, NodeResult, rows
@@ -136,3 +137,35 @@ def test_a_classifier_s_shares_have_a_chart_and_other_runs_have_none(tmp_path: P
     assert "loss, nats per record" in html and "loss, nats per record" not in page
     metrics = read_metrics(path)
     assert (metrics.evaluations[0].accuracy, metrics.evaluations[0].macro_f1) == (0.625, 0.5)
+
+
+def test_an_absence_is_a_gap_in_every_line(tmp_path: Path) -> None:
+    """The node stopped after step 2, and came back when the others had done step 5."""
+    path = metrics_file(tmp_path / "m")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = [line for line in lines if line["kind"] != "step" or line["ordinal"] not in (3, 4, 5)]
+    evaluations = [{**lines[0], "ordinal": ordinal, "loss": 4.0} for ordinal in (3, 7)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*kept, *evaluations]))
+    nodes = curves([("anna", read_metrics(path))])
+    assert [list(line.x) for line in training_loss(nodes).data] == [[0, 1, 2]] * 2, "the flush has no loss"
+    assert [list(line.x) for line in bytes_sent(nodes).data] == [[0, 1, 2, None, 6, 7]]
+    assert [list(line.x) for line in heldout_loss(nodes).data] == [[0, 3, None, 7]]
+    assert [list(line.y) for line in heldout_loss(nodes).data] == [[5.5, 4.0, None, 4.0]]
+
+
+def test_names_of_rounds_do_not_overlap_on_a_phone(tmp_path: Path) -> None:
+    """Thirty short rounds: all have a line, and only as many have a name as there is room for."""
+    step = json.loads(metrics_file(tmp_path / "m").read_text().splitlines()[1])
+    steps = [step | {"ordinal": ordinal, "round": ordinal // 4, "loss": 3.0} for ordinal in range(120)]
+    flush = [{k: v for k, v in step.items() if k != "loss"} | {"ordinal": 120 + i, "round": 30} for i in range(2)]
+    (tmp_path / "m").write_text("".join(json.dumps(line) + "\n" for line in [*steps, *flush]))
+    figure = training_loss(curves([("anna", read_metrics(tmp_path / "m"))]))
+    notes = figure.layout.annotations
+    assert len(figure.layout.shapes) == 31
+    assert next(note.text for note in notes if note.text) == "round 1"
+    assert [note.text for note in notes if note.text][-1] == "flush"
+    width = 0.2 * 121
+    spans = sorted((n.x - width, n.x) if n.xanchor == "right" else (n.x, n.x + width) for n in notes)
+    assert len(spans) >= 3
+    assert all(left[1] <= right[0] for left, right in pairwise(spans))
+    assert spans[-1][1] <= 121

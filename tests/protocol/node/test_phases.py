@@ -252,4 +252,4 @@ def test_every_transition_is_reached(phase: Phase, cause: Cause, seen: Seen) -> 
 def test_a_node_that_is_told_to_end_in_a_visit_ends_once_the_checkpoint_is_written(how: str) -> None:
     walk = stood().hear(e.LeaveRequested() if how == "a leave" else STOP)
     assert walk.phase is P.VISITING
-    assert walk.obey().phase is P.DONE
+    assert walk.obey().phase is P.STOPPED, "its run is not done"
