@@ -4,7 +4,7 @@ Every node takes an Adam half step on its own data and mixes the result with its
 that consensus made to the parameters back into its moments (Yuan et al., arXiv 2606.03209)::
 
     g   -> half_step   m_half = a1 m + (1-a1) g       v_half = a2 v + (1-a2) g*g
-                       u = m^ / (sqrt(v^) + eps)      x_half = x - gamma u
+                       u = m^ / (sqrt(v^) + eps)      x_half = (1 - gamma lambda) x - gamma u
     e   -> mix         E = gamma_c sum_j w_ij e_ij    x+ = x_half + E
     E   -> discrepancy h, in one of the readings of ``Hyper.discrepancy``
     h   -> fold        m+ = b1 m_half + (1-b1) h      v+ = b2 v_half + (1-b2) h*h
@@ -16,7 +16,7 @@ block (how many gradients, how much bias) are Python floats in a :class:`Counts`
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -49,6 +49,8 @@ class Hyper:
     bias_correction: str
     beta1: float
     beta2: float
+    weight_decay: float
+    max_grad_norm: float
     steps_max: float = math.inf
     """In h an element of E counts for at most so many steps gamma; the mix itself is not limited."""
 
@@ -66,6 +68,8 @@ class Hyper:
             bias_correction=settings.bias_correction,
             beta1=settings.beta1,
             beta2=settings.beta2,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
             steps_max=settings.clip_radius if settings.robust == "clip" else math.inf,
         )
 
@@ -114,15 +118,21 @@ class Counts(NamedTuple):
     c2: float = 0.0
 
 
+def of_block(settings: RunSettings, block: str) -> RunSettings:
+    """The settings as they hold for the block of this name: its kind may have a step size of its own."""
+    scale = {"embedding": settings.embedding_lr_scale, "head": settings.head_lr_scale}.get(block, 1.0)
+    return settings if scale == 1.0 else replace(settings, learning_rate=scale * settings.learning_rate)
+
+
 def learning_rate(settings: RunSettings, ordinal: int, total: int) -> float:
     """The step size gamma at optimizer step ``ordinal`` of ``total``; the schedule runs through all activations.
 
-    During the first ceil(lr_warmup * total) steps gamma grows by equal amounts and reaches its peak on the last of
-    them. Afterwards, with p in [0, 1) the share of the remaining steps that are done, gamma is the peak times 1
-    (constant), 1 - p (linear) or (1 + cos(pi p)) / 2 (cosine). It never reaches zero.
+    During the first lr_warmup_steps, or ceil(lr_warmup * total), steps gamma grows by equal amounts and reaches its
+    peak on the last of them. Afterwards, with p in [0, 1) the share of the remaining steps that are done, gamma is the
+    peak times 1 (constant), 1 - p (linear) or (1 + cos(pi p)) / 2 (cosine). It never reaches zero.
     """
     assert 0 <= ordinal < total, f"step {ordinal} of {total}"
-    warmup = math.ceil(settings.lr_warmup * total)
+    warmup = settings.lr_warmup_steps or math.ceil(settings.lr_warmup * total)
     if ordinal < warmup:
         return settings.learning_rate * (ordinal + 1) / warmup
     behind = (ordinal - warmup) / (total - warmup)
@@ -171,14 +181,21 @@ def direction(hyper: Hyper, counts: Counts, half: Moments) -> Tensor:
     return (half.m / counts.c1).div_(preconditioner(hyper, counts, half))
 
 
+def gradient_share(hyper: Hyper, norm: float) -> float:
+    """min(1, max_grad_norm / norm), by which the block's gradient of this 2-norm is multiplied; 1 without a limit."""
+    return hyper.max_grad_norm / norm if 0.0 < hyper.max_grad_norm < norm else 1.0
+
+
 def half_step(
-    hyper: Hyper, counts: Counts, x: Tensor, moments: Moments, g: Tensor, *, gamma: float
+    hyper: Hyper, counts: Counts, x: Tensor, moments: Moments, g: Tensor, *, gamma: float, decay: float | Tensor = 0.0
 ) -> tuple[Tensor, Moments]:
-    """x_half = x - gamma u, and the half moments. ``counts`` already count ``g``."""
+    """x_half = (1 - gamma decay) x - gamma u, and the half moments. ``counts`` already count ``g``; ``decay`` is
+    lambda where the elements decay, else 0. The decay is no part of h: h is measured from (1 - gamma decay) x."""
     m = (hyper.alpha1 * moments.m).add_(g, alpha=1.0 - hyper.alpha1)
     v = (hyper.alpha2 * moments.v).addcmul_(g, g, value=1.0 - hyper.alpha2)
     half = Moments(m, v)
-    return x.sub(direction(hyper, counts, half), alpha=gamma), half
+    kept = x if isinstance(decay, float) and decay == 0.0 else x * (1.0 - gamma * decay)
+    return kept.sub(direction(hyper, counts, half), alpha=gamma), half
 
 
 def mix(

@@ -29,6 +29,7 @@ from deca_node.numerics.exchange.norms import Norms
 from deca_node.numerics.exchange.signals import Correction, Moved
 from deca_node.numerics.exchange.squares import Squares, square
 from deca_node.numerics.model.blocks import Block, FlatBlock, Origin, Span
+from deca_node.numerics.model.decay import decays
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import TrainerError, WireError
 
@@ -84,6 +85,7 @@ class BlockEngine:
         full."""
         self.flat = FlatBlock(model, block)
         self.hyper = hyper
+        self._decays = decays(model, self.flat.spans, hyper.weight_decay)
         self.codec = codec
         self.layout = FrameLayout(codec, block.elements, signal)
         self.gamma_c = gamma_c
@@ -104,6 +106,7 @@ class BlockEngine:
     @classmethod
     def of(cls, model: nn.Module, block: Block, settings: RunSettings, origin: Origin) -> "BlockEngine":
         """An engine with the values of a run's settings."""
+        settings = deca.of_block(settings, block.name)
         hyper, codec = deca.Hyper.of(settings), CODECS[settings.codec]
         signal, share, clip = settings.signal, settings.flow_share, clipping.Clip.of(settings)
         return cls(model, block, origin, hyper=hyper, codec=codec, gamma_c=share, signal=signal, clip=clip)
@@ -169,7 +172,7 @@ class BlockEngine:
         self.public.drop(peer)
 
     def half_step(self, gamma: float, gradient: Callable[[], float]) -> EngineFigures:
-        """One gradient, then x_half = x - gamma u in the master.
+        """One gradient, clipped if the run says so, then x_half = (1 - gamma lambda) x - gamma u in the master.
 
         ``gradient`` runs forward and backward passes and returns the loss. Raises TrainerError if the loss or the
         gradient is not finite; then the block is unchanged.
@@ -182,6 +185,8 @@ class BlockEngine:
             assert self.flat.grad is not None
             grad_norm = torch.linalg.vector_norm(self.flat.grad).item()
             self._check_finite("gradient norm", grad_norm, step)
+            if (share := deca.gradient_share(self.hyper, grad_norm)) < 1.0:
+                self.flat.grad.mul_(share)
             self._gamma, self._unfolded = gamma, True
             self.counts = deca.half_counts(self.hyper, self.counts)
             figures = self._half_step(gamma, self.flat.grad)
@@ -310,7 +315,10 @@ class BlockEngine:
         for piece in self._slices:
             here = slice(piece.start, piece.stop)
             moments = deca.Moments(*(t[here] for t in self.moments))
-            x_half, half = deca.half_step(self.hyper, self.counts, x[here], moments, grad[here], gamma=gamma)
+            decay = self._decays[piece.tensor]
+            x_half, half = deca.half_step(
+                self.hyper, self.counts, x[here], moments, grad[here], gamma=gamma, decay=decay
+            )
             sums.add("x_step_rms", x_half - x[here])
             if self.hyper.discrepancy == "rms":
                 squares[piece.tensor] += square(deca.preconditioner(self.hyper, self.counts, half))

@@ -24,6 +24,7 @@ from deca_node.numerics.exchange.frames import FrameLayout
 from deca_node.numerics.exchange.norms import Norms
 from deca_node.numerics.learning.isolation import way_of
 from deca_node.numerics.learning.loss import backward
+from deca_node.numerics.learning.noise import add_noise
 from deca_node.numerics.learning.privacy import Privacy
 from deca_node.numerics.learning.tasks import Data, judge, load_data, progress_notes, told
 from deca_node.numerics.model.blocks import Block, partition
@@ -81,6 +82,7 @@ class Trainer:
         self._step_began = 0.0
         self._privacy = self._private(options, len(data.train)) if options.dp_noise else None
         torch.manual_seed(options.seed)
+        add_noise(loaded.model, self._settings.neftune_alpha)
         if options.gradient_checkpointing:
             _turn_on_checkpointing(loaded)
 
@@ -95,7 +97,8 @@ class Trainer:
         device = choose_device(options.device)
         note(f"loading {options.model} on {device}")
         settings = options.settings
-        loaded = load_model(options.model, dtype=settings.dtype, device=device, head=Head.of(settings))
+        head, attention = Head.of(settings), options.attention
+        loaded = load_model(options.model, dtype=settings.dtype, device=device, head=head, attention=attention)
         check_sequence_length(settings.sequence_length, loaded.positions_max, loaded.folder)
         note(f"reading {options.data}")
         data = load_data(options, loaded, progress_notes(note, options.data))
@@ -203,7 +206,8 @@ class Trainer:
         self._checkpoints.versions.thawed(block)
         self._engine = BlockEngine.of(self.model, block, self._settings, origin)
         limit = self._options.norm_limit
-        self._engine.norms = Norms.of(limit, self._settings, self._schedule, command.activation)
+        settings = deca.of_block(self._settings, block.name)
+        self._engine.norms = Norms.of(limit, settings, self._schedule, command.activation)
         self._activation = command.activation.index
         self._step_began = 0.0
         if command.keyframe:
@@ -277,7 +281,8 @@ class Trainer:
 
     def _learning_rate(self, command: c.HalfStep) -> float:
         ordinal, total = self._schedule.gradient_ordinal(command.step), self._schedule.gradient_steps
-        return deca.learning_rate(self._settings, ordinal, total)
+        settings = deca.of_block(self._settings, self.engine.flat.block.name)
+        return deca.learning_rate(settings, ordinal, total)
 
     def _tensor(self, frame: FrameId) -> Tensor:
         return torch.frombuffer(self._frames(frame), dtype=torch.uint8)

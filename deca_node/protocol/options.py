@@ -30,6 +30,7 @@ class TrainerOptions:
     data: str
     device: str
     threads: int
+    attention: str
     micro_batch: int
     gradient_checkpointing: bool
     holdout: float
@@ -49,6 +50,9 @@ class TrainerOptions:
         """The seed of this node's own random choices; see :func:`own_seed`."""
         return own_seed(self.settings, self.name)
 
+
+ATTENTIONS = ("auto", "eager", "sdpa", "flash_attention_2")
+"""Values of the node's setting ``attention``: the implementations of transformers that train."""
 
 DATA_FORMATS = (
     *("auto", "text", "prompt", "messages", "alpaca", "sharegpt"),

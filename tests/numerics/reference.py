@@ -25,6 +25,8 @@ class Method:
     beta1: float = 0.5
     beta2: float = 0.99
     epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -46,28 +48,34 @@ def simulate(
     tensors: Sequence[int],
     signals: Sequence[str] = (),
     group: int = 256,
+    matrices: Sequence[bool] = (),
 ) -> list[State]:
     """One activation; returns the state after every step.
 
     ``gradient(r, x)`` gives the gradients of all nodes at inner step r, ``gammas`` one step size above
     zero per step, ``tensors`` the sizes of the parameter tensors (for ``rms``). ``signals`` names the moment signal
-    of each step (none, v or mv; v in groups of ``group`` elements); steps beyond it have none.
+    of each step (none, v or mv; v in groups of ``group`` elements); steps beyond it have none. ``matrices`` says of
+    each tensor whether it decays.
     """
+    decays = np.repeat(method.weight_decay * np.array(matrices or [True] * len(tensors)), tensors)
     a1, a2 = method.alpha1, method.alpha2
     m, v = np.zeros_like(x), np.zeros_like(x)
     c1 = c2 = 0.0
     states = []
     for r, gamma in enumerate(gammas):
         g = gradient(r, x)
+        if method.max_grad_norm:
+            g = g * np.minimum(1.0, method.max_grad_norm / np.linalg.norm(g, axis=1, keepdims=True))
         m_half, v_half = a1 * m + (1 - a1) * g, a2 * v + (1 - a2) * g * g
         if method.bias_correction == "alpha":
             c1, c2 = 1 - a1 ** (r + 1), 1 - a2 ** (r + 1)
         else:
             c1, c2 = a1 * c1 + (1 - a1), a2 * c2 + (1 - a2)
         D = np.sqrt(v_half / c2) + method.epsilon
-        x_half = x - gamma * (m_half / c1) / D
+        decayed = (1 - gamma * decays) * x
+        x_half = decayed - gamma * (m_half / c1) / D
         x_plus = W @ x_half
-        start = x if method.h_part == "full" else x_half
+        start = decayed if method.h_part == "full" else x_half
         h = signal(method.discrepancy, start - x_plus, gamma, D, tensors)
         m, v = folded(method, (m_half, v_half), (c1, c2), h, g)
         if r < len(signals) and signals[r] != "none":

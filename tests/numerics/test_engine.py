@@ -29,6 +29,7 @@ from tests.numerics.reference import Array, Method
 
 SHAPES = {"a": (5, 30), "b": (3,), "c": (7, 11)}
 TENSORS = tuple(math.prod(shape) for shape in SHAPES.values())
+MATRICES = tuple(len(shape) > 1 for shape in SHAPES.values())
 ELEMENTS = sum(TENSORS)
 BLOCK = Block("toy", tuple(SHAPES), ELEMENTS)
 GAMMAS = (0.02, 0.01, 0.02, 0.015)
@@ -44,6 +45,9 @@ ARMS = [
     for name, into in [("paper", "both"), ("descent", "both"), ("precond", "m"), ("precond", "both"), ("rms", "both"),
                        ("rms", "v"), ("trivial", "both"), ("trivial", "m"), ("decay-only", "both"), ("none", "both")]
     for part, correction in itertools.product(("full", "consensus"), ("alpha", "exact"))
+] + [
+    Method(discrepancy=name, weight_decay=0.5, max_grad_norm=norm)
+    for name in ("none", "precond", "rms") for norm in (0.0, 10.0)
 ]  # fmt: skip
 
 
@@ -154,7 +158,8 @@ def backward_of(cluster: Cluster, centre: Array, curve: Array) -> list[Callable[
 
 
 def arm_name(method: Method) -> str:
-    return "-".join((method.discrepancy, method.h_into, method.h_part, method.bias_correction))
+    given = (method.discrepancy, method.h_into, method.h_part, method.bias_correction)
+    return "-".join((*given, *(f"{x:g}" for x in (method.weight_decay, method.max_grad_norm) if x)))
 
 
 @pytest.fixture
@@ -173,7 +178,9 @@ def test_engines_follow_the_dense_simulation(method: Method, graph: str) -> None
     """Keyframes, updates, flows, slices and folds together are the equations, for every arm and graph."""
     W = reference.metropolis(GRAPHS[graph])
     x, (centre, curve) = start(len(W)), bowls(len(W))
-    expected = reference.simulate(method, W, x, lambda _, at: curve * (at - centre), gammas=GAMMAS, tensors=TENSORS)
+    expected = reference.simulate(
+        method, W, x, lambda _, at: curve * (at - centre), gammas=GAMMAS, tensors=TENSORS, matrices=MATRICES
+    )
     cluster = Cluster(hyper_of(method), W, x)
     # In units of the step. trivial subtracts g * g from v again, and little of float32's precision is left.
     share = 2e-3 if method.discrepancy == "trivial" else 2e-4

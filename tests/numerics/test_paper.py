@@ -38,11 +38,20 @@ ARMS = [
     )
 ] + [Method(discrepancy="none", bias_correction=correction) for correction in ("alpha", "exact")]
 
+MATRICES = (True, False, True)
+REGULARIZED = [
+    Method(discrepancy=name, h_part=part, weight_decay=decay, max_grad_norm=norm)
+    for name in ("none", "descent", "precond", "rms", "trivial")
+    for part in ("full", "consensus")
+    for decay, norm in ((0.5, 0.0), (0.0, 1.5), (0.5, 1.5))
+]
+
 Gradient = Callable[[int, Array], Array]
 
 
 def arm_name(method: Method) -> str:
-    return "-".join((method.discrepancy, method.h_into, method.h_part, method.bias_correction))
+    given = (method.discrepancy, method.h_into, method.h_part, method.bias_correction)
+    return "-".join((*given, *(f"{x:g}" for x in (method.weight_decay, method.max_grad_norm) if x)))
 
 
 def quadratics(nodes: int, seed: int = 0, noise: float = 0.3) -> Gradient:
@@ -67,10 +76,14 @@ def run_deca(hyper: Hyper, W: Array, x0: Array, gradient: Gradient, gammas: Sequ
     x = [torch.tensor(row) for row in x0]
     moments = [Moments(torch.zeros_like(row), torch.zeros_like(row)) for row in x]
     counts, states = Counts(), []
+    decay = torch.tensor(np.repeat(hyper.weight_decay * np.array(MATRICES), TENSORS))
     for r, gamma in enumerate(gammas):
         g = torch.from_numpy(gradient(r, torch.stack(x).numpy()))
+        g = torch.stack([row * deca.gradient_share(hyper, float(row.norm())) for row in g])
         counts = deca.half_counts(hyper, counts)
-        halves = [deca.half_step(hyper, counts, x[i], moments[i], g[i], gamma=gamma) for i in range(len(x))]
+        halves = [
+            deca.half_step(hyper, counts, x[i], moments[i], g[i], gamma=gamma, decay=decay) for i in range(len(x))
+        ]
         x_half = [pair[0] for pair in halves]
         for i, (_, half) in enumerate(halves):
             edges = [(float(W[i, j]), x_half[j] - x_half[i]) for j in range(len(x)) if j != i and W[i, j] != 0]
@@ -92,11 +105,11 @@ def tensor_scales(hyper: Hyper, counts: Counts, half: Moments) -> Tensor:
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("method", ARMS, ids=arm_name)
+@pytest.mark.parametrize("method", ARMS + REGULARIZED, ids=arm_name)
 def test_every_arm_follows_the_equations(method: Method, graph: str) -> None:
     """All six equations of the algorithm, for every signal, target, part and bias correction."""
     W, x, gradient = reference.metropolis(GRAPHS[graph]), start(NODES), quadratics(NODES)
-    expected = reference.simulate(method, W, x, gradient, gammas=GAMMAS, tensors=TENSORS)
+    expected = reference.simulate(method, W, x, gradient, gammas=GAMMAS, tensors=TENSORS, matrices=MATRICES)
     found = run_deca(hyper_of(method), W, x, gradient, GAMMAS)
     for ours, theirs in zip(found, expected, strict=True):
         for name in ("x", "m", "v"):
@@ -122,6 +135,31 @@ def test_w_identity_and_beta_one_is_torch_adam(discrepancy: str, bias_correction
             adam.step()
             np.testing.assert_allclose(found[r].x[0], parameter.detach().numpy(), rtol=1e-12, err_msg=str(activation))
         x = found[-1].x
+
+
+def test_w_identity_with_decay_and_clipping_is_torch_adamw() -> None:
+    """The same with weight_decay and max_grad_norm: torch's AdamW, in which one group does not decay, behind torch's
+    clipping by the norm of all gradients."""
+    method = Method(discrepancy="none", weight_decay=0.5, max_grad_norm=1.5)
+    gradient, x = quadratics(1), start(1)
+    found = run_deca(hyper_of(method), np.eye(1), x, gradient, GAMMAS)
+    parts = [torch.nn.Parameter(part.clone()) for part in torch.tensor(x[0]).split(list(TENSORS))]
+    groups = [
+        {"params": [part], "weight_decay": method.weight_decay * decays}
+        for part, decays in zip(parts, MATRICES, strict=True)
+    ]
+    adam, clipped = torch.optim.AdamW(groups, betas=(method.alpha1, method.alpha2), eps=method.epsilon), []
+    for r, gamma in enumerate(GAMMAS):
+        whole = torch.cat([part.detach() for part in parts]).numpy()
+        for group, part, g in zip(
+            adam.param_groups, parts, torch.from_numpy(gradient(r, whole[None])[0]).split(list(TENSORS)), strict=True
+        ):
+            group["lr"], part.grad = gamma, g.clone()
+        clipped.append(float(torch.nn.utils.clip_grad_norm_(parts, method.max_grad_norm)) > method.max_grad_norm)
+        adam.step()
+        # torch divides by the norm and 1e-6 more.
+        np.testing.assert_allclose(found[r].x[0], torch.cat([p.detach() for p in parts]).numpy(), rtol=1e-7)
+    assert any(clipped)
 
 
 @pytest.mark.parametrize("discrepancy", SIGNALS)
@@ -342,10 +380,24 @@ def test_warmup_climbs_to_the_peak_and_no_further(schedule: str) -> None:
     assert max(rates) == 2.0
 
 
+def test_warmup_in_steps() -> None:
+    rates = [deca.learning_rate(settings(lr_schedule="linear", lr_warmup_steps=4), s, 8) for s in range(8)]
+    assert rates == [0.5, 1.0, 1.5, 2.0, 2.0, 1.5, 1.0, 0.5]
+    cut_short = [deca.learning_rate(settings(lr_warmup_steps=4), s, 2) for s in range(2)]
+    assert cut_short == [0.5, 1.0]
+
+
+def test_a_kind_of_block_may_have_a_step_size_of_its_own() -> None:
+    run = settings(embedding_lr_scale=0.5, head_lr_scale=3.0)
+    peaks = {name: Hyper.of(deca.of_block(run, name)).gamma_peak for name in ("embedding", "layers.0", "head")}
+    assert peaks == {"embedding": 1.0, "layers.0": 2.0, "head": 6.0}
+    assert deca.of_block(run, "layers.0") is run
+
+
 def test_hyper_takes_every_value_from_the_run() -> None:
     run = RunSettings(
         learning_rate=1e-3, alpha1=0.8, alpha2=0.95, epsilon=1e-6, discrepancy="descent", h_into="both",
-        h_part="consensus", bias_correction="exact", beta1=0.7, beta2=0.9,
+        h_part="consensus", bias_correction="exact", beta1=0.7, beta2=0.9, weight_decay=0.1, max_grad_norm=2.0,
     )  # fmt: skip
     hyper = Hyper.of(run)
     assert hyper.gamma_peak == run.learning_rate

@@ -4,7 +4,7 @@ Everything but the network and the clock is real: nodes, trainers, engines, code
 the trainers' own gradients, and its results are compared with theirs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from deca_node.numerics.data.dataset import DataSummary, PackedData
 from deca_node.numerics.data.sequences import Sequences
 from deca_node.numerics.exchange import signals
 from deca_node.numerics.learning.tasks import Data
+from deca_node.numerics.model.blocks import partition
 from deca_node.numerics.model.load import LoadedModel
 from deca_node.numerics.trainer import Trainer
 from deca_node.protocol import commands as c
@@ -188,6 +189,31 @@ def test_a_run_follows_the_dense_reference(discrepancy: str, h_into: str, tmp_pa
         compare(recorders, method, activation)
 
 
+def test_a_run_with_decay_clipping_warmup_and_step_sizes_by_kind_follows_the_dense_reference(tmp_path: Path) -> None:
+    """All settings of the step at once; norms are vectors, and the embedding does not decay."""
+    settings = replace(
+        SETTINGS, weight_decay=5.0, max_grad_norm=0.2, lr_warmup_steps=6, embedding_lr_scale=0.5, head_lr_scale=2.0
+    )
+    recorders = run_cluster(settings, tmp_path)
+    method = Method(discrepancy="precond", h_into="m", weight_decay=5.0, max_grad_norm=0.2)
+    norms = [float(np.linalg.norm(g)) for r in recorders for g in r.gradients.values()]
+    assert max(norms) == pytest.approx(0.2, rel=1e-5) and min(norms) < 0.19, "some gradients are clipped"
+    shapes = {name: tuple(p.shape) for name, p in small_llama().named_parameters()}
+    blocks = partition(small_llama(), settings.block_layers)
+    scales = {"embedding": 0.5, "head": 2.0}
+    for activation in recorders[0].activations:
+        block = blocks[activation.block]
+        ordinals = [activation.index * settings.inner_steps + inner for inner in range(settings.inner_steps)]
+        peak = settings.learning_rate * scales.get(block.name, 1.0)
+        compare(
+            recorders,
+            method,
+            activation,
+            gammas=[peak * min(1.0, (ordinal + 1) / 6) for ordinal in ordinals],
+            matrices=[len(shapes[name]) > 1 and "embed" not in name for name in block.parameters],
+        )
+
+
 @pytest.mark.parametrize("signal", ["v", "mv"])
 def test_a_run_with_moment_signals_follows_the_dense_reference(
     signal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -206,9 +232,12 @@ def compare(
     activation: Activation,
     carried: tuple[str, ...] = (),
     exact: float = 1e-5,
+    gammas: Sequence[float] = (),
+    matrices: Sequence[bool] = (),
 ) -> None:
     """Compare one activation, from the nodes' state at its beginning. ``carried`` are the signals of its steps,
-    ``exact`` is the allowed error of moments, as a share of the largest."""
+    ``exact`` is the allowed error of moments, as a share of the largest. ``gammas`` are
+    the step sizes, if they are not the run's learning rate, and ``matrices`` says what decays."""
     steps = [Step(activation.index, inner) for inner in range(activation.steps)]
     x = stacked(r.start[activation.index] for r in recorders)
     if activation.inner_steps:
@@ -217,9 +246,10 @@ def compare(
             W,
             x,
             lambda inner, _: stacked(r.gradients[steps[inner]] for r in recorders),
-            gammas=[SETTINGS.learning_rate] * activation.inner_steps,
+            gammas=gammas or [SETTINGS.learning_rate] * activation.inner_steps,
             tensors=recorders[0].tensors[activation.index],
             signals=carried,
+            matrices=matrices,
         )
         for step, state in zip(steps, states, strict=False):
             close(stacked(r.x[step] for r in recorders), state.x, atol=1e-6)

@@ -95,7 +95,7 @@ def check_load(known: Known) -> Iterator[Finding]:
 
     run, node, began = known.settings.run, known.settings.node, time.monotonic()
     known.say("load: the model")
-    model = load_model(node.model, dtype=run.dtype, head=Head.of(run))
+    model = load_model(node.model, dtype=run.dtype, head=Head.of(run), attention=node.attention)
     check_sequence_length(run.sequence_length, model.positions_max, model.folder)
     known.say("load: the model's hash")
     known.agreed["model"] = parameter_hash(model.model)

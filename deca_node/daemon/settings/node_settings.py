@@ -18,7 +18,7 @@ from deca_node.daemon.settings.address import Address, is_loopback, parse_addres
 from deca_node.daemon.settings.after_run import stay_seconds
 from deca_node.protocol.agreed.settings import check_limits, setting
 from deca_node.protocol.errors import DataError, ModelError, SettingsError, StorageError
-from deca_node.protocol.options import DATA_FORMATS, columns_of
+from deca_node.protocol.options import ATTENTIONS, DATA_FORMATS, columns_of
 
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
@@ -90,6 +90,11 @@ class NodeSettings:
         "Priority of the trainer's process: it gets only time that no other process on its cores wants (idle), which"
         " may be none on a machine with other work; or it is nicer by 5 (low), or as the node itself (normal).",
         choices=TRAINER_PRIORITIES,
+    )
+    attention: str = setting(
+        "auto",
+        "How attention is computed: as transformers chooses for the model (auto), or by one of its implementations.",
+        choices=ATTENTIONS,
     )
     micro_batch: int = setting(
         0, "Sequences per forward pass, to save memory. 0: the whole batch at once.", unit="sequences", low=0

@@ -35,6 +35,7 @@ def trainer_options(run: RunSettings, node: NodeSettings) -> TrainerOptions:
         data=node.data,
         device=node.device,
         threads=node.threads,
+        attention=node.attention,
         micro_batch=node.micro_batch,
         gradient_checkpointing=node.gradient_checkpointing,
         holdout=node.holdout,

@@ -49,7 +49,7 @@ class Norms:
 
     @classmethod
     def of(cls, limit: float, settings: RunSettings, schedule: Schedule, activation: Activation) -> "Norms | None":
-        """The bounds of one visit; None if no frame is to be refused."""
+        """The bounds of one visit; None if no frame is to be refused. ``settings`` are those of the visit's block."""
         if limit <= 0 or settings.learning_rate <= 0:
             return None
         total, steps = schedule.gradient_steps, settings.inner_steps

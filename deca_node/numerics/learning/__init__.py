@@ -5,6 +5,7 @@
     loss        the mean negative log-likelihood of a batch: backward passes, and judging without them
     isolation   how records in one row are kept from seeing each other, by what the model can do
     tasks       what differs between the tasks: which data is read, and how a model is judged on it
+    noise       noise on the embeddings of a batch while it is learnt
     privacy     differentially private gradients, and the books of what they have cost
     evaluation  any checkpoint measured on any file of records
     result      what an evaluation found (no torch)

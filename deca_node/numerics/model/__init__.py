@@ -8,5 +8,7 @@
     limits      what a config.json may describe before anything is built from it
     classifier  what a classifier needs beside weights: labels, a head, padding
     blocks      the parameters cut into blocks; the active block as one flat vector
+    decay       which parameters decay under weight_decay
+    attention   which implementation of attention a model is loaded with
     quiet       turns the output of transformers off
 """

@@ -6,6 +6,7 @@ possible, and is reported in one sentence.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from deca_node.numerics.model.attention import DEFAULT, attention_arguments, check_precision
 from deca_node.numerics.model.classifier import (
     Head,
     auto_class,
@@ -57,12 +59,18 @@ class LoadedModel:
 
 
 def load_model(
-    source: str, *, dtype: str = RunSettings.dtype, device: str | torch.device = CPU, head: Head | None = None
+    source: str,
+    *,
+    dtype: str = RunSettings.dtype,
+    device: str | torch.device = CPU,
+    head: Head | None = None,
+    attention: str = DEFAULT,
 ) -> LoadedModel:
     """Load the model and tokenizer of a local folder or of a hub id: a causal language model, or with ``head`` a
     classifier. Weights are read from safetensors files only.
 
-    ``dtype`` is one of DTYPES; "auto" keeps the checkpoint's dtype. A hub id is fetched once into the Hugging Face
+    ``dtype`` is one of DTYPES; "auto" keeps the checkpoint's dtype. ``attention`` names one of the implementations of
+    transformers; "auto" leaves the choice to it. A hub id is fetched once into the Hugging Face
     cache, or never with HF_HUB_OFFLINE=1. Raises ModelError with one sentence.
     """
     if dtype not in DTYPES:
@@ -75,7 +83,9 @@ def load_model(
         settle_end(config, tokenizer)
         if head:
             settle_padding(config, tokenizer, folder)
-        model = _read_model(folder, config, dtype, head)
+        chosen = attention_arguments(attention, config, folder, head, torch.device(device))
+        model = _read_model(folder, config, dtype, head, chosen)
+    check_precision(model, attention)
     _check_vocabulary(model, tokenizer, folder)
     _move(model, torch.device(device))
     model.train()
@@ -181,7 +191,9 @@ def settle_end(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> 
             tokenizer.eos_token = str(token)
 
 
-def _read_model(folder: Path, config: PreTrainedConfig, dtype: str, head: Head | None) -> PreTrainedModel:
+def _read_model(
+    folder: Path, config: PreTrainedConfig, dtype: str, head: Head | None, chosen: Mapping[str, str]
+) -> PreTrainedModel:
     try:
         model, found = auto_class(head).from_pretrained(
             folder,
@@ -191,6 +203,7 @@ def _read_model(folder: Path, config: PreTrainedConfig, dtype: str, head: Head |
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            **chosen,
         )
     except MemoryError as error:
         raise ModelError(f"{folder}: there is not enough memory to hold the model") from error

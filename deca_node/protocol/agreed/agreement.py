@@ -13,8 +13,20 @@ from dataclasses import dataclass
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.settings import canonical
 
-FORMER: Mapping[str, str] = {"packing": "concatenated", "truncation": "keep-end"}
+FORMER: Mapping[str, str] = {
+    "packing": "concatenated",
+    "truncation": "keep-end",
+    "lr_warmup_steps": "0",
+    "embedding_lr_scale": "1.0",
+    "head_lr_scale": "1.0",
+    "weight_decay": "0.0",
+    "max_grad_norm": "0.0",
+    "neftune_alpha": "0.0",
+}
 """The value of a field that an agreement does not have: the behaviour of runs before the setting existed."""
+
+OF_TEXTS = frozenset({"packing", "truncation"})
+"""Settings that a classification run does not use."""
 
 FIELDS_NAMED_MAX = 12
 """The most fields that the sentence names. A peer may send any number of them."""
@@ -63,7 +75,7 @@ def settings_fields(settings: RunSettings) -> dict[str, str]:
     """The fields of an agreement that follow from the settings. A setting with the value of :data:`FORMER` is left
     out, so that older runs keep their fingerprint. Settings that the task does not use are left out too."""
     fields = {f.name: canonical(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
-    unused = FORMER.keys() if settings.task == "classification" else ()
+    unused = OF_TEXTS if settings.task == "classification" else ()
     return {name: value for name, value in fields.items() if FORMER.get(name) != value and name not in unused}
 
 

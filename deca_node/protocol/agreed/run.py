@@ -101,6 +101,38 @@ class RunSettings:
     lr_warmup: float = setting(
         0.0, "Share of the run's steps in which the step size rises to its largest value.", low=0.0, high=0.9
     )
+    lr_warmup_steps: int = setting(
+        0,
+        "The same as a number of steps instead of a share. 0: lr_warmup decides.",
+        unit="steps",
+        low=0,
+    )
+    embedding_lr_scale: float = setting(
+        1.0, "Step size of the embedding's block, as a multiple of learning_rate.", unit="times", low=1e-3, high=1e3
+    )
+    head_lr_scale: float = setting(
+        1.0,
+        "Step size of the head's block, as a multiple of learning_rate. A tied head is in the embedding's block.",
+        unit="times",
+        low=1e-3,
+        high=1e3,
+    )
+    weight_decay: float = setting(
+        0.0,
+        "Decoupled weight decay [lambda]: each step also shrinks the weights by learning_rate * weight_decay of "
+        "themselves. Norms, biases and embeddings, with a head that is tied to them, do not decay.",
+        low=0.0,
+        high=10.0,
+    )
+    max_grad_norm: float = setting(
+        0.0, "Largest norm of the active block's gradient: a larger one is scaled down to it. 0: no limit.", low=0.0
+    )
+    neftune_alpha: float = setting(
+        0.0,
+        "Noise that is added to the embeddings of a batch while it is learnt (NEFTune): uniform within +- "
+        "neftune_alpha / sqrt(tokens of the sequence * width of the embedding). 0: none.",
+        low=0.0,
+    )
     alpha1: float = setting(0.9, "Decay of the first moment [alpha_1].", low=0.0, high=0.9999)
     alpha2: float = setting(0.999, "Decay of the second moment [alpha_2].", low=0.0, high=0.999999)
     epsilon: float = setting(1e-8, "Added to the root of the second moment [eps].", low=1e-30)
@@ -239,6 +271,11 @@ class RunSettings:
             self._check_clip()
         if self.topology == "edges" and not self.edges.strip():
             raise SettingsError("topology = 'edges' needs the pairs of neighbours; give them as in edges = 'a-b b-c'")
+        if self.lr_warmup and self.lr_warmup_steps:
+            raise SettingsError(
+                f"lr_warmup = {self.lr_warmup} and lr_warmup_steps = {self.lr_warmup_steps} both say how long the step "
+                "size rises; set one of them to 0"
+            )
         self._check_labels()
 
     def _check_labels(self) -> None:

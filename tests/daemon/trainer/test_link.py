@@ -31,6 +31,7 @@ def options(folder: Path) -> TrainerOptions:
         data=str(folder / "missing.jsonl"),
         device="cpu",
         threads=1,
+        attention="auto",
         micro_batch=0,
         gradient_checkpointing=False,
         holdout=0.1,

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,6 +133,33 @@ def test_a_run_on_packed_records_goes_on_bit_for_bit(tmp_path: Path) -> None:
     last = make(tmp_path / "parts", data=data)
     run(last, END)
     assert torch.equal(parameters(last), parameters(whole))
+
+
+TRAINING: list[dict[str, Any]] = [
+    {"weight_decay": 0.5},
+    {"max_grad_norm": 0.1},
+    {"lr_warmup_steps": 5},
+    {"embedding_lr_scale": 0.5, "head_lr_scale": 2.0},
+    {"neftune_alpha": 5.0},
+]
+
+
+@pytest.mark.parametrize("chosen", TRAINING, ids="-".join)
+def test_a_run_with_a_training_setting_goes_on_bit_for_bit(
+    chosen: dict[str, Any], expected: dict[torch.dtype, Expected], tmp_path: Path
+) -> None:
+    """And the setting does something."""
+    settings = replace(SETTINGS, **chosen)
+    whole = make(tmp_path / "whole", settings=settings)
+    run(whole, END)
+    for position in POSITIONS[1::5]:
+        first = make(tmp_path / "parts", settings=settings)
+        run(first, position)
+        checkpoint(first, position)
+    last = make(tmp_path / "parts", settings=settings)
+    run(last, END)
+    assert torch.equal(parameters(last), parameters(whole))
+    assert not torch.equal(parameters(whole), expected[torch.float32][END])
 
 
 def test_dropout_draws(tmp_path: Path) -> None:

@@ -127,6 +127,16 @@ def test_runs_from_before_the_setting_packing_are_concatenated() -> None:
     assert labelled[0] == labelled[1]
 
 
+def test_runs_from_before_a_training_setting_do_not_have_it() -> None:
+    """A node of an older release takes part as long as the setting is off, and is told the field where it is on."""
+    decaying = agreement(weight_decay=0.1)
+    assert "weight_decay" not in agreement().fields and decaying.fields["weight_decay"] == "0.1"
+    assert mismatch(agreement(), decaying, "a", "b") == "the run differs: weight_decay is 0.0 at a and 0.1 at b"
+    assert differing_settings(agreement().fields, RunSettings(weight_decay=0.1)) == ["weight_decay"]
+    clipped = agreement(task="classification", max_grad_norm=1.0)
+    assert clipped.fields["max_grad_norm"] == "1.0"
+
+
 def test_long_values_are_cut_short() -> None:
     many = ModelFacts(MODEL.sha256, tuple(f"layers.{i}" for i in range(1000)), (100,) * 1000)
     sentence = mismatch(agreement(many), agreement(), "a", "b")
