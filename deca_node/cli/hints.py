@@ -40,22 +40,23 @@ FLAGS = {
     **dict.fromkeys(("--gpu", "--gpus", "--cuda"), "--device"),
     **dict.fromkeys(("--steps", "--max-steps"), "--inner-steps"),
     **dict.fromkeys(("--port", "--host", "--bind", "--address"), "--listen"),
-    **dict.fromkeys(("--warmup", "--warmup-ratio", "--warmup-steps"), "--lr-warmup"),
+    **dict.fromkeys(("--epoch", "--num-epochs", "--num-train-epochs"), "--epochs"),
+    **dict.fromkeys(("--warmup", "--warmup-ratio"), "--lr-warmup"),
+    **dict.fromkeys(("--warmup-steps", "--num-warmup-steps"), "--lr-warmup-steps"),
+    **dict.fromkeys(("--wd", "--decay"), "--weight-decay"),
+    **dict.fromkeys(("--clip-grad-norm", "--gradient-clip-val", "--grad-clip"), "--max-grad-norm"),
+    **dict.fromkeys(("--neftune-noise-alpha", "--neftune"), "--neftune-alpha"),
+    **dict.fromkeys(("--attn-implementation", "--attn", "--flash-attn"), "--attention"),
     **dict.fromkeys(("--scheduler", "--lr-scheduler", "--lr-scheduler-type"), "--lr-schedule"),
     **dict.fromkeys(("--no-tls", "--plaintext"), "--insecure"),
 }
 """The flag for a flag of other programs that means the same."""
 
-EPOCHS = (
-    "deca-node counts rounds and steps, not epochs: --rounds says how often each block is trained, and --inner-steps "
-    "says for how many steps each time."
-)
 DRY_RUN = "`deca-node doctor` checks whether this start would work, and `deca-node plan` says what the run costs."
 LORA = "deca-node trains all parameters of the model, one block at a time, and no adapters: leave the flag out."
 TRACKER = "--tensorboard writes curves for TensorBoard, and `deca-node report` makes a page with curves."
 RESUME = "A start with the same --dir goes on where the node stopped, so no flag is needed."
 SENTENCES = {
-    **dict.fromkeys(("--epochs", "--epoch", "--num-epochs", "--num-train-epochs"), EPOCHS),
     **dict.fromkeys(("--dry-run", "--dryrun", "--check"), DRY_RUN),
     **dict.fromkeys(("--lora", "--qlora", "--peft", "--lora-r", "--lora-rank", "--lora-alpha"), LORA),
     **dict.fromkeys(("--wandb", "--wandb-project", "--mlflow", "--report-to"), TRACKER),

@@ -26,7 +26,7 @@ from deca_node.numerics.learning.isolation import way_of
 from deca_node.numerics.learning.loss import backward
 from deca_node.numerics.learning.noise import add_noise
 from deca_node.numerics.learning.privacy import Privacy
-from deca_node.numerics.learning.tasks import Data, judge, load_data, progress_notes, told
+from deca_node.numerics.learning.tasks import Data, judge, length_told, load_data, progress_notes, told
 from deca_node.numerics.model.blocks import Block, partition
 from deca_node.numerics.model.classifier import Head
 from deca_node.numerics.model.facts import check_sequence_length, parameter_hash
@@ -107,6 +107,7 @@ class Trainer:
         if isinstance(data, PackedData) and settings.packing == "isolated":
             note(f"records in one sequence are kept apart by {way_of(loaded.model).value}")
         trainer = cls(options, loaded, data, frames)
+        note(length_told(settings, len(trainer._blocks), len(data.train)))
         trainer.resume(note)
         trainer._announce_privacy(note)
         return trainer

@@ -52,6 +52,9 @@ def test_a_word_that_is_like_no_verb_gets_the_list(deca: Deca) -> None:
         ("--model_name_or_path", "--model"),
         ("--output-dir", "--dir"),
         ("--insecur", "--insecure"),
+        ("--num-train-epochs", "--epochs"),
+        ("--warmup-steps", "--lr-warmup-steps"),
+        ("--attn-implementation", "--attention"),
     ],
 )
 def test_a_wrong_flag_gets_the_right_one(deca: Deca, flag: str, right: str) -> None:
@@ -62,7 +65,6 @@ def test_a_wrong_flag_gets_the_right_one(deca: Deca, flag: str, right: str) -> N
 @pytest.mark.parametrize(
     ("flag", "part"),
     [
-        ("--epochs", "counts rounds and steps, not epochs"),
         ("--dry-run", "`deca-node doctor` checks whether this start would work"),
         ("--lora", "trains all parameters"),
         ("--wandb", "`deca-node report`"),

@@ -88,7 +88,7 @@ def check_memory(known: Known) -> Iterator[Finding]:
 
 def check_load(known: Known) -> Iterator[Finding]:
     """Read model and data whole, as a trainer does."""
-    from deca_node.numerics.learning.tasks import load_data, told
+    from deca_node.numerics.learning.tasks import length_told, load_data, told
     from deca_node.numerics.model.classifier import Head
     from deca_node.numerics.model.facts import check_sequence_length, parameter_hash
     from deca_node.numerics.model.load import load_model
@@ -101,6 +101,9 @@ def check_load(known: Known) -> Iterator[Finding]:
     known.agreed["model"] = parameter_hash(model.model)
     known.say("load: the data")
     data = load_data(trainer_options(run, node), model)
-    summary = "; ".join(told(data, run.sequence_length))
+    said = [*told(data, run.sequence_length)]
+    if known.case is not None:
+        said.append(length_told(run, len(known.case.model.blocks), len(data.train)))
+    summary = "; ".join(said)
     says = f"reading model and data took {time.monotonic() - began:.1f} s: {summary}"
     yield passed("load", says, model_sha256=known.agreed["model"], tokens=data.summary.tokens)

@@ -226,7 +226,7 @@ class StatusBook:
         activation = schedule[at.activation]
         return Position(
             round=activation.round + 1,
-            rounds=self._node.settings.rounds,
+            rounds=schedule.rounds,
             block=activation.block + 1,
             blocks=schedule.blocks,
             block_name=self._block_names[activation.block],

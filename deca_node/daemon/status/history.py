@@ -186,7 +186,7 @@ class History:
         members, edges = self._graph()
         if not self._blocks:
             return RunMap((), 0, 0, (), members, edges)
-        rounds, here = self._node.settings.rounds, self._node.next.activation
+        rounds, here = self._node.schedule.rounds, self._node.next.activation
         first = max(0, min(here // len(self._blocks) - ROUNDS_SHOWN_MAX // 2, rounds + 1 - ROUNDS_SHOWN_MAX))
         shown = range(first, min(rounds + 1, first + ROUNDS_SHOWN_MAX))
         rows = tuple(self._letters(number, here) for number in shown)

@@ -90,7 +90,7 @@ class Journal:
         self._newest = (line, facts)
 
     def _sentence(self, done: StepDone) -> str:
-        at, rounds, blocks = done.activation, self._node.settings.rounds, self._node.schedule.blocks
+        at, rounds, blocks = done.activation, self._node.schedule.rounds, self._node.schedule.blocks
         what = f"round {at.round + 1}/{rounds}" if at.round < rounds else "final flush"
         loss, distance = done.figures.get("loss"), done.figures.get("consensus_distance")
         figures = "" if loss is None else f"  loss {loss:.4f}"

@@ -56,7 +56,7 @@ class Norms:
         first = min(schedule.gradient_ordinal(Step(activation.index, 0)), total - 1)
         last = min(first + max(activation.inner_steps, 1), total)
         step = max(deca.learning_rate(settings, ordinal, total) for ordinal in range(first, last))
-        visits = min(activation.round + 1, settings.rounds)
+        visits = min(activation.round + 1, schedule.rounds)
         return cls(limit, step, settings.learning_rate * steps * visits)
 
     def ours(self, **sizes: float) -> None:

@@ -12,6 +12,7 @@ from deca_node.numerics.data.labelled import LabelledData, LabelledSummary, load
 from deca_node.numerics.data.lengths import Lengths
 from deca_node.numerics.learning.loss import Scores, classify, evaluate
 from deca_node.numerics.model.load import LoadedModel
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.options import Note, TrainerOptions
 
 Data = PackedData | LabelledData
@@ -91,6 +92,19 @@ def told(data: Data, sequence_length: int) -> Iterator[str]:
             yield f"{found.empty_sequences:,} sequences are left out: they hold prompts, and nothing to learn"
     if found.skipped:
         yield f"left out {found.skipped:,} bad records; the first: {'; '.join(found.skipped_sentences)}"
+
+
+def length_told(settings: RunSettings, blocks: int, sequences: int) -> str:
+    """What the length of the run means for a node with so many sequences, or records, to train on."""
+    rounds, per_round = settings.rounds_of(blocks), blocks * settings.inner_steps * settings.batch_size
+    length = f"{rounds} round{'s' if rounds > 1 else ''}"
+    epochs = f"{settings.epochs:g} epochs of {settings.epoch_sequences:,} sequences make {length}"
+    made = epochs if settings.epochs else f"the run has {length}"
+    passes = rounds * per_round / max(sequences, 1)
+    return (
+        f"{made}, each of {blocks} blocks x {settings.inner_steps} steps x {settings.batch_size} sequences: "
+        f"{passes:.3g} passes over the {sequences:,} here"
+    )
 
 
 def _told_of_lengths(found: Lengths) -> Iterator[str]:

@@ -16,6 +16,8 @@ from deca_node.protocol.agreed.settings import canonical
 FORMER: Mapping[str, str] = {
     "packing": "concatenated",
     "truncation": "keep-end",
+    "epochs": "0.0",
+    "epoch_sequences": "0",
     "lr_warmup_steps": "0",
     "embedding_lr_scale": "1.0",
     "head_lr_scale": "1.0",

@@ -3,6 +3,7 @@
 :mod:`deca_node.protocol.agreed.agreement` compares them between nodes.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -28,6 +29,9 @@ TOPK_FLOW_SHARE_MAX = 0.125
 FINAL_MIXES_MAX = 10_000
 """The most mixes per block in the final flush."""
 
+EPOCH_ROUNDING = 1e-9
+"""Share of a round that epochs may overshoot by rounding, as in 0.1 * 30."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
@@ -44,6 +48,21 @@ class RunSettings:
     )
 
     rounds: int = setting(4, "Number of rounds [T]. Every round visits each block once.", low=1)
+    epochs: float = setting(
+        0.0,
+        "Length of the run as passes over epoch_sequences, instead of rounds: the run takes the fewest rounds that "
+        "come to so many, and says how many they are. 0: rounds decides.",
+        unit="passes",
+        low=0.0,
+        high=1e6,
+    )
+    epoch_sequences: int = setting(
+        0,
+        "With epochs: the sequences that are one pass, a number that all nodes agree on although their data differ. "
+        "`deca-node doctor --load` says how many a node has.",
+        unit="sequences",
+        low=0,
+    )
     inner_steps: int = setting(48, "Inner steps per visit of a block [R].", unit="steps", low=1)
     block_layers: int = setting(1, "Transformer layers per block.", unit="layers", low=1)
     block_order: str = setting(
@@ -276,6 +295,11 @@ class RunSettings:
                 f"lr_warmup = {self.lr_warmup} and lr_warmup_steps = {self.lr_warmup_steps} both say how long the step "
                 "size rises; set one of them to 0"
             )
+        if bool(self.epochs) != bool(self.epoch_sequences):
+            raise SettingsError(
+                f"epochs = {self.epochs:g} and epoch_sequences = {self.epoch_sequences} go together: the run is "
+                "epochs * epoch_sequences sequences long on every node; set both, or set both to 0"
+            )
         self._check_labels()
 
     def _check_labels(self) -> None:
@@ -311,6 +335,13 @@ class RunSettings:
                 f"with topology = {self.topology!r} a node has at most {degree}; use a denser graph, or "
                 f"robust_neighbours = {(degree - 1) // 2}"
             )
+
+    def rounds_of(self, blocks: int) -> int:
+        """T for a model of so many blocks: ``rounds``, or the fewest rounds whose steps come to the run's epochs."""
+        if not self.epochs:
+            return self.rounds
+        wanted = self.epochs * self.epoch_sequences
+        return max(1, math.ceil(wanted / (blocks * self.inner_steps * self.batch_size) - EPOCH_ROUNDING))
 
     @property
     def flow_share(self) -> float:

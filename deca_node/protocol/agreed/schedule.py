@@ -50,25 +50,27 @@ class Schedule:
     def __init__(self, settings: RunSettings, blocks: int, final_flush_mixes: int) -> None:
         self._settings = settings
         self.blocks = blocks
+        self.rounds = settings.rounds_of(blocks)
+        """The rounds with gradients [T], without the final flush."""
         self._final_flush_mixes = final_flush_mixes
-        self._orders = [self._order(r) for r in range(settings.rounds)] + [list(range(blocks))]
+        self._orders = [self._order(r) for r in range(self.rounds)] + [list(range(blocks))]
 
     def __len__(self) -> int:
-        return (self._settings.rounds + 1) * self.blocks
+        return (self.rounds + 1) * self.blocks
 
     def __getitem__(self, index: int) -> Activation:
         if not 0 <= index < len(self):
             raise IndexError(f"activation {index} of {len(self)}")
         round_, position = divmod(index, self.blocks)
         block = BlockNumber(self._orders[round_][position])
-        if round_ == self._settings.rounds:
+        if round_ == self.rounds:
             return Activation(index, Round(round_), block, 0, self._final_flush_mixes)
         return Activation(index, Round(round_), block, self._settings.inner_steps, self._settings.flush_mixes)
 
     @property
     def gradient_steps(self) -> int:
         """Optimizer steps of the whole run on one node: T * B * R."""
-        return self._settings.rounds * self.blocks * self._settings.inner_steps
+        return self.rounds * self.blocks * self._settings.inner_steps
 
     def gradient_ordinal(self, step: Step) -> int:
         """The number of optimizer steps before ``step``. The learning-rate schedule runs over it."""
@@ -77,7 +79,7 @@ class Schedule:
     def ordinal(self, step: Step) -> Ordinal:
         """The position of ``step`` in the run, flush mixes included."""
         per_activation = self._settings.inner_steps + self._settings.flush_mixes
-        trained = self._settings.rounds * self.blocks
+        trained = self.rounds * self.blocks
         if step.activation < trained:
             return Ordinal(step.activation * per_activation + step.inner)
         return Ordinal(trained * per_activation + (step.activation - trained) * self._final_flush_mixes + step.inner)

@@ -89,7 +89,7 @@ def final_flush_seconds(case: Case) -> float:
 
 def run_seconds(case: Case) -> Seconds:
     """The time of the whole run, from the first keyframe to the end of the flush."""
-    rounds, last = case.settings.rounds, final_flush_seconds(case)
+    rounds, last = case.settings.rounds_of(len(case.model.blocks)), final_flush_seconds(case)
     steps = [gradient_seconds(case, block) for block in case.model.blocks]
     mixes = sum(mixing_seconds(case, block, case.settings.flush_mixes) for block in case.model.blocks)
     compute, transfer, total = (sum(getattr(s, f.name) for s in steps) for f in dataclasses.fields(Seconds))

@@ -255,6 +255,20 @@ def test_records_of_a_private_run_are_loaded_one_by_one(deca: Deca) -> None:
     assert "9 sequences to train on" in packed
 
 
+@pytest.mark.usefixtures("place", "peer")
+def test_the_length_of_the_run_is_told_in_passes_over_this_node_s_data(deca: Deca) -> None:
+    flags = ["--inner-steps", "3", "--batch-size", "3"]
+    rounds, epochs = (
+        look(deca("doctor", "--load", *FLAGS, *flags, *more))["load"]["says"]
+        for more in (("--rounds", "1"), ("--epochs", "5", "--epoch-sequences", "20"))
+    )
+    assert "the run has 1 round, each of 4 blocks x 3 steps x 3 sequences: 4 passes over the 9 here" in rounds
+    assert (
+        "5 epochs of 20 sequences make 3 rounds, each of 4 blocks x 3 steps x 3 sequences: 12 passes over the 9"
+        in epochs
+    )
+
+
 @pytest.mark.usefixtures("place")
 def test_labelled_records_are_looked_at_with_the_run_s_labels(deca: Deca, peer: list[Probed]) -> None:
     """The head that is not in the files is no fault: it is drawn from the run's seed."""

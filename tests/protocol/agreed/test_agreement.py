@@ -34,6 +34,13 @@ robust_neighbours = 0
 clip_radius = 2.5
 """
 
+NEEDS: dict[str, dict[str, object]] = {
+    "labels": {"task": "classification", "labels": "neg, pos"},
+    "epochs": {"epochs": 3.0, "epoch_sequences": 100},
+    "epoch_sequences": {"epochs": 3.0, "epoch_sequences": 100},
+}
+"""What else is set beside a setting that means nothing alone."""
+
 
 def agreement(model: ModelFacts = MODEL, **settings: object) -> Agreement:
     return agree(RunSettings(**settings), model)  # type: ignore[arg-type]
@@ -74,8 +81,8 @@ def test_fingerprints_stay_as_they_are(text: str, model: ModelFacts, fingerprint
 @pytest.mark.parametrize("field", dataclasses.fields(RunSettings), ids=lambda field: field.name)
 def test_every_setting_counts(field: "dataclasses.Field[Any]") -> None:
     """A setting that is left out of the agreement would let two nodes run differently without a word."""
-    given = {"task": "classification", "labels": "neg, pos"} if field.name == "labels" else {}
-    changed = agreement(**(given | {field.name: f"{given['labels']}, odd" if given else other_value(field)}))
+    given: dict[str, object] = NEEDS.get(field.name, {})
+    changed = agreement(**(given | {field.name: "neg, pos, odd" if field.name == "labels" else other_value(field)}))
     one_choice = field.metadata["choices"] and len(field.metadata["choices"]) == 1
     assert (changed.fingerprint == agreement(**given).fingerprint) == bool(one_choice)
 

@@ -35,6 +35,8 @@ def test_labels_are_names_by_their_numbers() -> None:
         ({"exchange": "overlap", "gamma_c": 0.6}, "exchange = 'overlap' needs gamma_c <= 0.5, got 0.6"),
         ({"codec": "topk", "gamma_c": 0.5}, "codec = 'topk' needs gamma_c <= 0.125, got 0.5"),
         ({"topology": "edges"}, "topology = 'edges' needs the pairs of neighbours"),
+        ({"epochs": 3.0}, "epochs = 3 and epoch_sequences = 0 go together"),
+        ({"epoch_sequences": 100}, "epochs = 0 and epoch_sequences = 100 go together"),
         ({"lr_warmup": 0.1, "lr_warmup_steps": 5}, "lr_warmup = 0.1 and lr_warmup_steps = 5 both say how long"),
         ({"weight_decay": -0.1}, "weight_decay = -0.1 is below its smallest value, 0.0"),
         ({"max_grad_norm": -1.0}, "max_grad_norm = -1.0 is below its smallest value, 0.0"),
@@ -71,3 +73,14 @@ def test_flow_share_of_topk() -> None:
     shares = [RunSettings(codec="topk", exchange=exchange).flow_share for exchange in ("lockstep", "overlap")]
     assert shares == [0.125, 0.125]
     assert RunSettings(codec="topk", gamma_c=0.05).flow_share == 0.05
+
+
+@pytest.mark.parametrize(
+    ("epochs", "sequences", "rounds"),
+    [(1.0, 96, 1), (1.0, 97, 2), (3.0, 100, 4), (0.1, 30, 1), (0.1, 960 * 3, 3), (100.0, 96, 100)],
+)
+def test_epochs_are_the_fewest_rounds_that_come_to_them(epochs: float, sequences: int, rounds: int) -> None:
+    """A round of 4 blocks, 3 steps and 8 sequences is 96 sequences."""
+    settings = RunSettings(epochs=epochs, epoch_sequences=sequences, inner_steps=3, batch_size=8, rounds=7)
+    assert settings.rounds_of(blocks=4) == rounds
+    assert RunSettings(rounds=7).rounds_of(blocks=4) == 7

@@ -89,3 +89,11 @@ def test_there_is_nothing_before_the_first_activation_and_after_the_last() -> No
     for index in (-1, 9):
         with pytest.raises(IndexError, match=f"activation {index} of 9"):
             schedule[index]
+
+
+def test_epochs_make_the_same_schedule_as_their_rounds() -> None:
+    in_rounds = Schedule(RunSettings(rounds=3, inner_steps=4, block_order="shuffled"), 2, 5)
+    in_epochs = Schedule(RunSettings(epochs=2.0, epoch_sequences=90, inner_steps=4, block_order="shuffled"), 2, 5)
+    assert in_epochs.rounds == 3 and len(in_epochs) == len(in_rounds)
+    assert [in_epochs[a] for a in range(len(in_epochs))] == [in_rounds[a] for a in range(len(in_rounds))]
+    assert in_epochs.gradient_steps == in_rounds.gradient_steps
