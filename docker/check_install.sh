@@ -36,9 +36,9 @@ mkdir "$work/src" "$work/home"
 (cd "$repository" && sed -n 's/^!//p' docker/Dockerfile.dockerignore |
     tar --create --exclude=__pycache__ --exclude='*.so' --files-from=-) | tar --extract --directory="$work/src"
 
-# STEP of every `RUN ... docker/install.sh STEP FOLDER` in the stages dependencies-$build and project-$build.
+# STEP of every `RUN ... docker/install.sh STEP FOLDER` in the stages that the image for $build is copied from.
 steps=$(awk -v build="$build" '
-    /^FROM/ { inside = ($4 == "dependencies-" build || $4 == "project-" build) }
+    /^FROM/ { inside = ($4 ~ "^(base-build|codec|dependencies-" build "|project-" build ")$") }
     inside && /^RUN/ && match($0, /install\.sh [a-z-]+/) { print substr($0, RSTART + 11, RLENGTH - 11) }' "$dockerfile")
 [ -n "$steps" ] || fail "the Dockerfile has no stages for $build with steps of docker/install.sh"
 
@@ -51,6 +51,9 @@ for step in $steps; do
         docker/install.sh "$step" "$work/deca") > "$work/install.log" 2>&1 || fail "step $step"
 done
 [ ! -e "$work/deca/bin/pip" ] || fail "pip is still there"
+"$work/deca/bin/python" -I -c "import sys
+from deca_node.storage.compiled import load_built
+sys.exit(load_built() is None)" || fail "the compiled codec is not there"
 say "installed: $(du -sh "$work/deca" | cut -f 1)"
 
 # --- running, with nothing writable but the volumes ---------------------------------------------------

@@ -1,13 +1,15 @@
 #!/bin/sh
 # The steps of the image's build stages. docker/check_install.sh takes them in the same order.
 #
+#   docker/install.sh tools FOLDER              pip and what pyproject.toml builds with, beside FOLDER
+#   docker/install.sh codec FOLDER [ROOT]       the compiled codec from the C sources; it goes below ROOT
 #   docker/install.sh torch-cpu FOLDER          torch's CPU build into a new virtual environment
 #   docker/install.sh torch-cuda FOLDER         torch's default build (CUDA, with all that it needs but the driver)
 #   docker/install.sh dependencies FOLDER       the other packages that pyproject.toml names
 #   docker/install.sh project FOLDER [ROOT]     this project from the working directory; its files go below ROOT
 #
-# torch comes first, because it is nearly all of the image and rarely changes. The project comes last, because it always
-# changes. pip is not in the environment, because nothing is installed into a finished image.
+# torch is nearly all of the image and rarely changes. The project comes last, because it always changes; its step
+# downloads and compiles nothing. pip is not in the environment, because nothing is installed into a finished image.
 # TORCH_INDEX names one more package index with torch.
 set -eu
 
@@ -16,9 +18,15 @@ folder=$2
 root=${3:-/}
 
 pip() {
-    [ -e "$folder-pip" ] || python3 -m venv "$folder-pip"
     "$folder-pip/bin/python" -m pip --python "$folder/bin/python" --disable-pip-version-check --no-input \
         install --no-cache-dir "$@"
+}
+
+# The packages in a list of pyproject.toml, one per word; the list is named by table and key.
+named() {
+    python3 -c "import sys, tomllib
+for needed in tomllib.load(open('pyproject.toml', 'rb'))[sys.argv[1]][sys.argv[2]]:
+    print(needed.replace(' ', ''))" "$@"
 }
 
 torch_version() {
@@ -33,6 +41,19 @@ trim() {
 }
 
 case $step in
+tools)
+    python3 -m venv "$folder-pip"
+    # One word per requirement is intended; none has a space.
+    # shellcheck disable=SC2046
+    "$folder-pip/bin/python" -m pip --disable-pip-version-check --no-input install --no-cache-dir \
+        $(named build-system requires)
+    ;;
+codec)
+    packages=$(python3 -c "import sys, sysconfig
+print(sysconfig.get_path('purelib', 'venv', {'base': sys.argv[1]}))" "$folder")
+    # Without debug information, which is two thirds of the library. Without a compiler this fails.
+    CFLAGS=-g0 "$folder-pip/bin/python" tools/build_native.py --into "${root%/}$packages"
+    ;;
 torch-cpu)
     python3 -m venv --without-pip "$folder"
     # The next step installs its dependencies from the usual index.
@@ -47,17 +68,16 @@ torch-cuda)
 dependencies)
     # One word per requirement is intended; none has a space.
     # shellcheck disable=SC2046
-    pip --constraint constraints.txt $("$folder/bin/python" -c "import tomllib
-for needed in tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']:
-    print(needed.replace(' ', ''))")
+    pip --constraint constraints.txt $(named project dependencies)
     for package in numpy scipy sympy networkx; do trim "$package"; done
     ;;
 project)
-    pip --no-deps --root "$root" .
-    # Without a compiler, pip would leave the codec out silently; an image must have it.
-    "$folder/bin/python" -c "import glob, sys, sysconfig
-sys.exit(not glob.glob(sys.argv[1] + sysconfig.get_path('purelib') + '/deca_node/numerics/codecs/_codec*.so'))" \
-        "${root%/}" || { echo "the codec was not compiled; is there a C compiler?" >&2; exit 1; }
+    # The codec has a step of its own. Without a compiler, pip leaves it out.
+    wheels=$(mktemp -d)
+    CC=false "$folder-pip/bin/python" -m pip --disable-pip-version-check --no-input \
+        wheel --no-deps --no-build-isolation --wheel-dir "$wheels" .
+    pip --no-deps --no-warn-script-location --root "$root" "$wheels"/*.whl
+    rm -r "$wheels"
     ;;
 *)
     echo "unknown step: $step" >&2

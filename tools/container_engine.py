@@ -180,12 +180,19 @@ class MadeEngine(Engine):
 
 def find_engine(repository: Path, work: Path) -> Engine:
     """The machine's engine if it answers and is new enough, else one that is made. Raises EngineError."""
+    return installed_engine(repository, work) or MadeEngine(repository, work)
+
+
+def installed_engine(repository: Path, work: Path) -> Engine | None:
+    """The machine's engine, if it answers, is new enough and has compose."""
     asked = ["docker", "version", "--format", "{{json .Server}}"]
-    if shutil.which("docker"):
-        done = subprocess.run(asked, capture_output=True, text=True, check=False)
-        if done.returncode == 0 and int(json.loads(done.stdout)["Version"].split(".")[0]) >= ENGINE_VERSION_MIN:
-            return Engine(repository, work)
-    return MadeEngine(repository, work)
+    if shutil.which("docker") is None:
+        return None
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    if done.returncode or int(json.loads(done.stdout)["Version"].split(".")[0]) < ENGINE_VERSION_MIN:
+        return None
+    compose = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+    return Engine(repository, work) if compose.returncode == 0 else None
 
 
 def _call(*command: str) -> None:

@@ -1,12 +1,15 @@
 """``make image-test``: builds the image, runs the compose testbed with its overlays, and prints what it saw, with
 figures.
 
-The Dockerfile and the compose files are used as they are. One more overlay shortens the run. If no container engine is
-installed, one is made (:mod:`container_engine`). Then the images of the overlays are made from Debian's packages under
-their names, and Grafana is left out.
+The Dockerfile and the compose files are used as they are. One more overlay shortens the run (:mod:`image_testbed`). If
+no container engine is installed, one is made (:mod:`container_engine`). Then the images of the overlays are made from
+Debian's packages under their names. Grafana is left out where its image cannot be had.
 
 ``TORCH_INDEX`` is passed to the build, as in docs/DEPLOYMENT.md. ``TORCH_WHEELS`` names a folder with torch's wheel,
 which is served to the build on loopback.
+
+``--short`` is the part that ``make test`` runs where an engine has the image of an earlier ``make image-test``: one
+build on top of its layers, and one short run of four nodes.
 """
 
 import argparse
@@ -24,35 +27,40 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from container_engine import Engine, EngineError, MadeEngine, find_engine
+from container_engine import Engine, EngineError, MadeEngine, find_engine, installed_engine
+from earlier_version import EARLIER, unpack
+from image_testbed import NODES, Testbed
 
 ROOT = Path(__file__).resolve().parent.parent
-NODES = ("north", "east", "south", "west")
-TAG = "deca-node:0.1.0-cpu"
-NETSHOOT, PROMETHEUS = "nicolaka/netshoot:v0.13", "prom/prometheus:v3.5.0"
-PATIENCE_SECONDS = 1200
-SHORT_RUN = {"rounds": 6, "model_steps": 20}
+TAG = "deca-node:image-test"
+CHANGED, OLD = f"{TAG}-changed", f"{TAG}-earlier"
+"""The image after a changed line, and the image with the earlier version."""
+
+NETSHOOT, PROMETHEUS, GRAFANA = "nicolaka/netshoot:v0.13", "prom/prometheus:v3.5.0", "grafana/grafana:12.1.0"
+NEW_LAYERS_MEGABYTES_MAX = 5.0
+ROUNDS, ROUNDS_SHORT, ROUNDS_LONG = 6, 1, 400
 ALERTS_PROVOKED = ("DecaNodeDown", "DecaPeerUnreachable")
+INDEX_PORT = 47113
+CHECKPOINT_EVERY = 12
+"""As in docker/compose.yaml: the most steps that a killed node may repeat."""
 
-LOOK = """
-import json, sys, urllib.request
-print(urllib.request.urlopen(sys.argv[1], timeout=20).read().decode())
-"""
+FOR_EARLIER: dict[str, str | None] = {"DECA_CHECKPOINT_EVERY": None}
+"""Variables of compose.yaml that the earlier version does not bear: with this one it lost `DECA_DIR`."""
 
-COMPARE = """
-import sys
-from safetensors.numpy import load_file
-first, *others = [load_file(path) for path in sys.argv[1:]]
-print(max(float(abs(first[k].astype("f8") - other[k].astype("f8")).max()) for other in others for k in first))
-"""
+FOR_LATER: dict[str, str | None] = {"DECA_PACKING": "concatenated"}
+"""The values of new settings that stand for the earlier behaviour, as docs/OPERATIONS.md says."""
+
+LOAD_CODEC = "import sys; from deca_node.storage.compiled import load_built; sys.exit(load_built() is None)"
+
+Figures = dict[str, Any]
 
 
 class ImageTest:
     """The parts of the test in their order. Each returns its figures."""
 
-    def __init__(self, engine: Engine, repository: Path, work: Path) -> None:
-        self.engine, self.repository, self.work = engine, repository, work
-        self.figures: dict[str, Any] = {"engine": "made from Debian's packages" if self.made else "the machine's"}
+    def __init__(self, engine: Engine, repository: Path, work: Path, index: str) -> None:
+        self.engine, self.repository, self.work, self.index = engine, repository, work, index
+        self.testbed = partial(Testbed, engine, repository, work)
 
     @property
     def made(self) -> bool:
@@ -60,112 +68,156 @@ class ImageTest:
 
     # --- parts ---------------------------------------------------------------------------------------
 
-    def build(self) -> dict[str, Any]:
-        """The image, built without a cache, and built again after one changed line."""
+    def build(self) -> Figures:
+        """The image is built, and built again after one changed line. The images of other parts are made."""
         self.engine.for_building()
         seconds = self._build(TAG)
         before = self._layers(TAG)
         with (self.repository / "deca_node" / "__init__.py").open("a") as changed:
             changed.write("# one more line\n")
-        again = self._build(TAG + "-next")
-        fresh = [size for layer, size in self._layers(TAG + "-next").items() if layer not in before]
-        size = int(self.engine.run("docker", "image", "inspect", "--format", "{{.Size}}", TAG))
+        again = self._build(CHANGED)
+        fresh = sum(size for layer, size in self._layers(CHANGED).items() if layer not in before) / 1e6
+        if fresh > NEW_LAYERS_MEGABYTES_MAX:
+            raise EngineError(f"after one changed line the new layers have {fresh:.2f} MB")
+        self._build_earlier()
         if isinstance(self.engine, MadeEngine):
-            self.engine.image(NETSHOOT, "RUN apt-get update && apt-get install -y --no-install-recommends iproute2")
-            self.engine.image(
-                PROMETHEUS,
-                "RUN apt-get update && apt-get install -y --no-install-recommends prometheus",
-                "RUN install -d -o nobody -g nogroup /prometheus",
-                "USER nobody",
-                'ENTRYPOINT ["prometheus", "--storage.tsdb.path=/prometheus"]',
-            )
+            _make_companions(self.engine)
         return {
             "build_seconds": round(seconds, 1),
-            "image_megabytes": round(size / 1e6),
+            "image_megabytes": self._megabytes(TAG),
             "rebuild_seconds_after_one_line": round(again, 1),
-            "new_layers_megabytes_after_one_line": round(sum(fresh) / 1e6, 2),
+            "new_layers_megabytes_after_one_line": round(fresh, 2),
         }
 
-    def run_killed_and_changed(self) -> dict[str, Any]:
+    def run_killed_and_changed(self) -> Figures:
         """Four nodes tune a model; one is killed and returns; the image changes during the run."""
         self.engine.for_running()
-        compose = self._compose()
-        compose("down", "--volumes", "--remove-orphans")
+        testbed = self.testbed(TAG, rounds=ROUNDS)
+        testbed.remove()
         began = time.monotonic()
-        compose("up", "--detach", "--pull", "never", "--no-build", "--wait")
-        healthy = time.monotonic() - began
-        self._until(lambda: self._steps("north") > 3, "steps of north")
-        compose("kill", "south")
-        at_kill = self._steps("north")
-        self._until(lambda: self._steps("north") > at_kill + 3, "steps of north without south")
-        compose("start", "south")
-        self._until(lambda: self._steps("south") > 0, "south to come back")
-        self.engine.run("docker", "tag", TAG + "-next", TAG)
-        compose("up", "--detach", "--pull", "never", "--no-build", "--wait")
-        self._until(lambda: all(self._phase(name) == "staying" for name in NODES), "the end of the run")
-        seconds = time.monotonic() - began
-        models = [self.work / f"tuned-{name}" for name in NODES]
-        for name in NODES:
-            compose("cp", f"{name}:/var/lib/deca/final", str(self.engine.work / f"tuned-{name}"))
-        apart = subprocess.run(
-            [sys.executable, "-c", COMPARE, *(str(model / "model.safetensors") for model in models)],
-            check=True, capture_output=True, text=True,
-        ).stdout  # fmt: skip
-        members = compose("exec", "-T", "north", "deca-node", "members")
-        compose("stop")
-        codes = self._exit_codes()
-        compose("down", "--volumes")
-        if set(codes.values()) != {0}:
-            raise EngineError(f"the nodes exited with {codes}")
-        if float(apart) > 1e-3:
-            raise EngineError(f"the tuned models are {apart} apart")
+        healthy = testbed.up()
+        testbed.until(lambda: testbed.steps("north") > 3, "steps of north")
+        testbed.compose("exec", "-T", "north", "python", "-c", LOAD_CODEC)
+        testbed.compose("kill", "south")
+        at_kill = testbed.steps("north")
+        testbed.until(lambda: testbed.steps("north") > at_kill + 3, "steps of north without south")
+        testbed.compose("start", "south")
+        testbed.until(lambda: testbed.steps("south") > 0, "south to come back")
+        repeated_after_kill = self._repeated(testbed, "south", CHECKPOINT_EVERY)
+        testbed.images = dict.fromkeys(testbed.images, CHANGED)
+        testbed.up()
+        testbed.until(testbed.complete, "the end of the run")
+        members = testbed.compose("exec", "-T", "north", "deca-node", "members")
         return {
             "healthy_seconds": round(healthy, 1),
-            "run_seconds": round(seconds, 1),
-            "largest_difference_of_tuned_models": float(apart),
+            "run_seconds": round(time.monotonic() - began, 1),
+            "steps_repeated_after_kill": repeated_after_kill,
             "members_seen": sum(name in members for name in NODES),
-            "exit_codes": codes,
+            "largest_difference_of_tuned_models": testbed.models_apart(),
+            "exit_codes": testbed.stop(),
         }
 
-    def run_observed_on_bad_links(self) -> dict[str, Any]:
-        """Chaos and observability together: every rule is evaluated, and two alerts are provoked."""
-        compose = self._compose("compose.chaos.yaml", "compose.observability.yaml", rounds=400)
-        compose("down", "--volumes", "--remove-orphans")
-        left_out = ["--scale", "grafana=0"] if self.made else []
-        compose("up", "--detach", "--pull", "never" if self.made else "missing", "--no-build", *left_out)
-        self._until(lambda: self._steps("north") > 3, "steps on bad links")
-        said = compose("logs", "--no-log-prefix", "chaos-north").strip()
-        rules = self._until(self._rules, "Prometheus to evaluate every rule")
-        targets = self._until(self._targets_up, "Prometheus to scrape every node")
+    def run_upgraded(self) -> Figures:
+        """A run of the earlier version is upgraded node by node: both versions train together, and no step is lost."""
+        self.engine.for_running()
+        if not self.engine.run("docker", "images", "--quiet", OLD):
+            return {"upgrade": "not run: the history does not reach back to the earlier version"}
+        testbed = self.testbed(OLD, rounds=ROUNDS)
+        testbed.remove()
+        testbed.images |= {"certificates": TAG, "inputs": TAG}
+        testbed.environment = dict.fromkeys(NODES, FOR_EARLIER)
         began = time.monotonic()
-        compose("kill", "chaos-south", "south")
-        fired: dict[str, float] = {}
-
-        def both() -> bool:
-            for rule in self._rules() or []:
-                if rule["state"] == "firing" and rule["name"] in ALERTS_PROVOKED:
-                    fired.setdefault(rule["name"], round(time.monotonic() - began, 1))
-            return len(fired) == len(ALERTS_PROVOKED)
-
-        self._until(both, "the alerts to fire")
-        compose("down", "--volumes")
+        testbed.up()
+        testbed.until(lambda: all(testbed.steps(name) > 3 for name in NODES), "steps of the earlier version")
+        away: dict[str, float] = {}
+        for name in reversed(NODES):
+            testbed.images[name], testbed.environment[name] = TAG, FOR_LATER
+            away[name] = round(testbed.up("--no-deps", name), 1)
+            before = {each: testbed.steps(each) for each in NODES}
+            testbed.until(lambda: all(testbed.steps(each) > before[each] for each in NODES), "steps of both versions")  # noqa: B023
+        upgraded_at = testbed.steps("north")
+        testbed.until(testbed.complete, "the end of the upgraded run")
         return {
-            "chaos": said.splitlines()[-1],
+            "upgrade_from": EARLIER[:12],
+            "upgrade_seconds_until_healthy": away,
+            "upgrade_done_at_step": upgraded_at,
+            "upgrade_run_seconds": round(time.monotonic() - began, 1),
+            "upgrade_steps_repeated": {name: self._repeated(testbed, name, 0) for name in NODES},
+            "upgrade_largest_difference_of_tuned_models": testbed.models_apart(),
+            "upgrade_exit_codes": testbed.stop(),
+        }
+
+    def run_observed_on_bad_links(self) -> Figures:
+        """Chaos and observability together: every rule is evaluated, and two alerts are provoked."""
+        testbed = self.testbed(TAG, "compose.chaos.yaml", "compose.observability.yaml", rounds=ROUNDS_LONG)
+        testbed.remove()
+        there = self._pull(NETSHOOT, PROMETHEUS, GRAFANA)
+        if not there[NETSHOOT] or not there[PROMETHEUS]:
+            raise EngineError(f"the images of the overlays are neither here nor in a registry: {there}")
+        left_out = [] if there[GRAFANA] else ["--scale", "grafana=0"]
+        testbed.compose("up", "--detach", "--pull", "never", "--no-build", *left_out)
+        testbed.until(lambda: testbed.steps("north") > 3, "steps on bad links")
+        said = testbed.compose("logs", "--no-log-prefix", "--no-color", "chaos-north").strip()
+        rules = testbed.until(lambda: _evaluated(testbed), "Prometheus to evaluate every rule")
+        targets = testbed.until(lambda: _targets_up(testbed), "Prometheus to scrape every node")
+        fired = _provoke_alerts(testbed)
+        testbed.remove()
+        return {
+            "chaos": said.splitlines()[-1].removeprefix("\033[2K"),
             "targets_up": targets,
             "rules_evaluated": len(rules),
             "alerts_provoked_seconds": fired,
+            "grafana": "started" if there[GRAFANA] else "left out: its image is not here and cannot be pulled",
+        }
+
+    def build_and_run_shortly(self) -> Figures:
+        """One build on top of the layers that are there, and a short run of four nodes."""
+        seconds = self._build(TAG)
+        testbed = self.testbed(TAG, rounds=ROUNDS_SHORT)
+        testbed.remove()
+        began = time.monotonic()
+        testbed.up()
+        testbed.compose("exec", "-T", "north", "python", "-c", LOAD_CODEC)
+        testbed.until(testbed.complete, "the end of the run")
+        return {
+            "build_seconds": round(seconds, 1),
+            "image_megabytes": self._megabytes(TAG),
+            "run_seconds": round(time.monotonic() - began, 1),
+            "largest_difference_of_tuned_models": testbed.models_apart(),
+            "exit_codes": testbed.stop(),
         }
 
     # --- what the parts stand on ---------------------------------------------------------------------
 
     def _build(self, tag: str) -> float:
         began = time.monotonic()
-        arguments = [f"--build-arg=TORCH_INDEX={self.figures.get('index', '')}"]
-        command = ["docker", "build", "--progress", "plain", *self.engine.build_flags(), *arguments]
         folder = self.engine.repository
-        command += ["--file", str(folder / "docker" / "Dockerfile"), "--target", "cpu", "--tag", tag, str(folder)]
-        self.engine.run(*command, log=self.work / "build.log")
+        command = ["docker", "build", "--progress", "plain", "--build-arg", f"TORCH_INDEX={self.index}"]
+        command += [*self._build_flags(), "--file", str(folder / "docker" / "Dockerfile")]
+        self.engine.run(*command, "--target", "cpu", "--tag", tag, str(folder), log=self.work / "build.log")
         return time.monotonic() - began
+
+    def _build_flags(self) -> list[str]:
+        """The build reaches the index on this machine's loopback only in the machine's own network."""
+        flags = self.engine.build_flags()
+        return flags or (["--network", "host"] if "//127.0.0.1:" in self.index else [])
+
+    def _build_earlier(self) -> None:
+        """The earlier version in this version's image, with the same dependencies. It has no compiled codec."""
+        folder = self.work / "earlier"
+        shutil.rmtree(folder, ignore_errors=True)
+        if not unpack(folder):
+            self.engine.run("docker", "image", "rm", OLD, check=False)
+            return
+        site = self.engine.run("docker", "run", "--rm", "--network", "none", "--entrypoint", "python", TAG, "-c",
+                               "import sysconfig; print(sysconfig.get_path('purelib'))").strip()  # fmt: skip
+        lines = [f"FROM {TAG}", "USER 0:0", f"RUN rm -r {site}/deca_node", f"COPY deca_node {site}/deca_node"]
+        (folder / "Dockerfile").write_text("\n".join([*lines, "USER 10001:10001", ""]))
+        inside = self.engine.work / folder.relative_to(self.work)
+        self.engine.run("docker", "build", *self._build_flags(), "--tag", OLD, str(inside))
+
+    def _megabytes(self, tag: str) -> int:
+        return round(int(self.engine.run("docker", "image", "inspect", "--format", "{{.Size}}", tag)) / 1e6)
 
     def _layers(self, tag: str) -> dict[str, float]:
         """Bytes by layer."""
@@ -174,70 +226,65 @@ class ImageTest:
         sizes = [float(line) for line in lines.split() if float(line) > 0]
         return dict(zip(reversed(found), sizes, strict=False))
 
-    def _compose(self, *overlays: str, rounds: int = SHORT_RUN["rounds"]) -> Callable[..., str]:
-        settings = (self.repository / "docker" / "testbed" / "run.toml").read_text()
-        lines = [f"rounds = {rounds}" if line.startswith("rounds") else line for line in settings.splitlines()]
-        (self.work / "run.toml").write_text("\n".join(lines) + "\n")
-        run = {
-            "type": "bind",
-            "source": str(self.engine.work / "run.toml"),
-            "target": "/etc/deca/run.toml",
-            "read_only": True,
-        }
-        services: dict[str, Any] = {name: {"volumes": [run]} for name in NODES}
-        services["inputs"] = {"command": ["/inputs", "--steps", str(SHORT_RUN["model_steps"]), *NODES]}
-        (self.work / "short.yaml").write_text(json.dumps({"services": services}))
-        folder = self.engine.repository / "docker"
-        files = [folder / "compose.yaml", *(folder / overlay for overlay in overlays), self.engine.work / "short.yaml"]
-        command = ["docker", "compose", *(word for file in files for word in ("--file", str(file)))]
-        self._command = command
-        return partial(self.engine.run, *command)
+    def _pull(self, *images: str) -> dict[str, bool]:
+        """Which of these images are here, or were pulled now."""
+        for image in images:
+            if not self.engine.run("docker", "images", "--quiet", image) and not self.made:
+                self.engine.run("docker", "pull", "--quiet", image, check=False)
+        return {image: bool(self.engine.run("docker", "images", "--quiet", image)) for image in images}
 
-    def _status(self, name: str) -> dict[str, Any]:
-        said = self.engine.run(*self._command, "exec", "-T", name, "deca-node", "status", "--json", check=False)
-        return json.loads(said) if said.startswith("{") else {}
+    def _repeated(self, testbed: Testbed, name: str, most: int) -> int:
+        repeated = testbed.steps_repeated(name)
+        if repeated > most:
+            raise EngineError(f"{name} did {repeated} steps twice, and {most} is the most")
+        return repeated
 
-    def _steps(self, name: str) -> int:
-        position = self._status(name).get("position") or {}
-        return int(position.get("done", 0))
 
-    def _phase(self, name: str) -> str:
-        return str(self._status(name).get("phase", ""))
+def _make_companions(engine: MadeEngine) -> None:
+    engine.image(NETSHOOT, "RUN apt-get update && apt-get install -y --no-install-recommends iproute2")
+    engine.image(
+        PROMETHEUS,
+        "RUN apt-get update && apt-get install -y --no-install-recommends prometheus",
+        "RUN install -d -o nobody -g nogroup /prometheus",
+        "USER nobody",
+        'ENTRYPOINT ["prometheus", "--storage.tsdb.path=/prometheus"]',
+    )
 
-    def _exit_codes(self) -> dict[str, int]:
-        names = self.engine.run(*self._command, "ps", "--all", "--format", "{{.Service}} {{.ExitCode}}").splitlines()
-        found = dict(line.split() for line in names)
-        return {name: int(found[name]) for name in NODES}
 
-    def _prometheus(self, path: str) -> Any:
-        """Ask Prometheus from north's container, which is in its network and has Python."""
-        url = f"http://prometheus:9090{path}"
-        said = self.engine.run(*self._command, "exec", "-T", "north", "python", "-c", LOOK, url, check=False)
-        return json.loads(said)["data"] if said.startswith("{") else None
+def _provoke_alerts(testbed: Testbed) -> dict[str, float]:
+    """Kill south, and wait until both alerts fire; after how many seconds each did."""
+    began = time.monotonic()
+    testbed.compose("kill", "chaos-south", "south")
+    fired: dict[str, float] = {}
 
-    def _rules(self) -> list[dict[str, Any]] | None:
-        data = self._prometheus("/api/v1/rules")
-        rules = [rule for group in data["groups"] for rule in group["rules"]] if data else []
-        return rules if rules and all(rule["health"] == "ok" for rule in rules) else None
+    def both() -> bool:
+        for rule in _evaluated(testbed) or []:
+            if rule["state"] == "firing" and rule["name"] in ALERTS_PROVOKED:
+                fired.setdefault(rule["name"], round(time.monotonic() - began, 1))
+        return len(fired) == len(ALERTS_PROVOKED)
 
-    def _targets_up(self) -> int | None:
-        data = self._prometheus("/api/v1/targets?state=active")
-        up = sum(target["health"] == "up" for target in data["activeTargets"]) if data else 0
-        return up if up == len(NODES) else None
+    testbed.until(both, "the alerts to fire")
+    return fired
 
-    def _until(self, condition: Callable[[], Any], what: str) -> Any:
-        end = time.monotonic() + PATIENCE_SECONDS
-        while not (found := condition()):
-            if time.monotonic() > end:
-                logs = self.engine.run(*self._command, "logs", "--tail", "10", check=False)
-                raise EngineError(f"waited {PATIENCE_SECONDS} s for {what}:\n{logs[-3000:]}")
-            time.sleep(2.0)
-        return found
+
+def _evaluated(testbed: Testbed) -> list[dict[str, Any]] | None:
+    data = testbed.ask("http://prometheus:9090/api/v1/rules")
+    rules = [rule for group in data["groups"] for rule in group["rules"]] if data else []
+    return rules if rules and all(rule["health"] == "ok" for rule in rules) else None
+
+
+def _targets_up(testbed: Testbed) -> int | None:
+    data = testbed.ask("http://prometheus:9090/api/v1/targets?state=active")
+    up = sum(target["health"] == "up" for target in data["activeTargets"]) if data else 0
+    return up if up == len(NODES) else None
 
 
 @contextmanager
 def torch_index(work: Path) -> Iterator[str]:
-    """The index for the build: ``TORCH_INDEX``, or the folder ``TORCH_WHEELS`` served on loopback."""
+    """The index for the build: ``TORCH_INDEX``, or the folder ``TORCH_WHEELS`` served on loopback.
+
+    The engine knows a layer by the index, too, so the port stays the same from build to build if it is free.
+    """
     wheels = os.environ.get("TORCH_WHEELS", "")
     if not wheels:
         yield os.environ.get("TORCH_INDEX", "")
@@ -248,12 +295,21 @@ def torch_index(work: Path) -> Iterator[str]:
     link.unlink(missing_ok=True)
     link.symlink_to(Path(wheels).resolve())
     handler = partial(QuietHandler, directory=str(work / "index"))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", INDEX_PORT), handler)
+    except OSError:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/simple"
     finally:
         server.shutdown()
+
+
+def index_of_last_build(work: Path) -> str:
+    """The index of the build whose layers are there, which a short test does not ask again."""
+    known = work / "torch-index"
+    return known.read_text() if known.exists() else os.environ.get("TORCH_INDEX", "")
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -274,37 +330,59 @@ def copy_sources(target: Path) -> Path:
     return target
 
 
+def parts(test: ImageTest, given: argparse.Namespace) -> list[Callable[[], Figures]]:
+    """The parts that the flags ask for."""
+    if given.short:
+        return [test.build_and_run_shortly]
+    bad_links = [] if given.quick else [test.run_observed_on_bad_links]
+    return [test.build, test.run_killed_and_changed, test.run_upgraded, *bad_links]
+
+
+def run(test: ImageTest, given: argparse.Namespace) -> Figures:
+    """Run the parts, and say what each saw."""
+    figures: Figures = {"engine": "made from Debian's packages" if test.made else "the machine's"}
+    for part in parts(test, given):
+        print(f"-- {(part.__doc__ or '').strip()}", flush=True)
+        began = time.monotonic()
+        found = part()
+        figures |= found
+        print(f"   done in {time.monotonic() - began:.0f} s: {found}", flush=True)
+    return figures
+
+
 def main() -> None:
     """Run the requested parts, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=ROOT / ".image-test", help="folder for the engine and its images")
-    parser.add_argument("--quick", action="store_true", help="leave out bad links and alerts, which take ten minutes")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--quick", action="store_true", help="leave out bad links and alerts, which take ten minutes")
+    which.add_argument("--short", action="store_true", help="one build and one short run, with the machine's engine")
     given = parser.parse_args()
     work: Path = given.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     engine: Engine | None = None
+    began = time.monotonic()
     try:
         print("-- the engine", flush=True)
         sources = copy_sources(work / "sources")
-        engine = find_engine(sources, work)
-        test = ImageTest(engine, sources, work)
-        parts = [test.build, test.run_killed_and_changed, test.run_observed_on_bad_links]
-        with torch_index(work) as test.figures["index"]:
-            for part in parts[:2] if given.quick else parts:
-                print(f"-- {(part.__doc__ or '').strip()}", flush=True)
-                began = time.monotonic()
-                figures = part()
-                test.figures |= figures
-                print(f"   done in {time.monotonic() - began:.0f} s: {figures}", flush=True)
+        engine = installed_engine(sources, work) if given.short else find_engine(sources, work)
+        if engine is None:
+            raise EngineError("no container engine answers")
+        if given.short:
+            figures = run(ImageTest(engine, sources, work, index_of_last_build(work)), given)
+        else:
+            with torch_index(work) as index:
+                (work / "torch-index").write_text(index)
+                figures = run(ImageTest(engine, sources, work, index), given)
     except EngineError as problem:
         sys.exit(f"image-test: {problem}")
     finally:
         if engine is not None:
             engine.close()
-    del test.figures["index"]
-    (work / "figures.json").write_text(json.dumps(test.figures, indent=1) + "\n")
-    width = max(map(len, test.figures))
-    for name, value in test.figures.items():
+    figures["seconds"] = round(time.monotonic() - began)
+    (work / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    width = max(map(len, figures))
+    for name, value in figures.items():
         print(f"{name:{width}}  {value}")
 
 

@@ -3,7 +3,7 @@
 ::
 
     make check  =  format  lint  types  dockerfile  house
-    make test   =  the same, then  unit  and  e2e
+    make test   =  the same, then  unit,  e2e  and, where an engine has the image,  image
 
 A part is a command, and its output goes to the terminal unchanged. The exit code is 1 if any part failed.
 """
@@ -11,12 +11,14 @@ A part is a command, and its output goes to the terminal unchanged. The exit cod
 import argparse
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 ROOT = Path(__file__).resolve().parent.parent
 COULD_NOT_START = 127
@@ -38,6 +40,11 @@ TESTS = {
     "e2e": 'pytest -m "not slow" tests/e2e -n 2 --dist loadfile',
 }
 GROUPS = {"check": CHECKS, "test": CHECKS | TESTS}
+IMAGE = {"image": "python tools/image_test.py --short"}
+"""The part that needs a container engine, with the layers of an earlier `make image-test`."""
+
+IMAGE_TAG = "deca-node:image-test"
+ENGINE_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -53,9 +60,32 @@ def main() -> int:
     """Run a group of parts. Returns 1 if any of them failed."""
     parser = argparse.ArgumentParser(description="Run all parts of the checks, and say at the end how each ended.")
     parser.add_argument("group", choices=sorted(GROUPS))
-    outcomes = run_all(GROUPS[parser.parse_args().group])
-    print(summary(outcomes), flush=True)
+    group = parser.parse_args().group
+    parts, left_out = dict(GROUPS[group]), dict[str, str]()
+    if group == "test":
+        reason = no_image()
+        parts |= {} if reason else IMAGE
+        left_out |= {"image": reason} if reason else {}
+    outcomes = run_all(parts)
+    print(summary(outcomes, left_out), flush=True)
     return int(any(outcome.code for outcome in outcomes))
+
+
+def no_image() -> str:
+    """Why the part with containers cannot run on this machine; empty where it can."""
+    if shutil.which("docker") is None:
+        return "no container engine is installed"
+    try:
+        for asked, reason in (
+            (["version"], "no container engine answers"),
+            (["image", "inspect", IMAGE_TAG], "`make image-test` has not built the image on this machine"),
+        ):
+            done = subprocess.run(["docker", *asked], capture_output=True, check=False, timeout=ENGINE_SECONDS)
+            if done.returncode:
+                return reason
+    except subprocess.TimeoutExpired:
+        return f"the container engine does not answer within {ENGINE_SECONDS} s"
+    return ""
 
 
 def run_all(parts: Mapping[str, str]) -> list[Outcome]:
@@ -76,9 +106,10 @@ def run(part: str, command: str, environment: Mapping[str, str]) -> Outcome:
     return Outcome(part, code, time.monotonic() - start)
 
 
-def summary(outcomes: Sequence[Outcome]) -> str:
-    """One line per part, and a last line that names the parts that failed."""
+def summary(outcomes: Sequence[Outcome], left_out: Mapping[str, str] = MappingProxyType({})) -> str:
+    """One line per part, the reason of each part that is left out, and a last line that names the parts that failed."""
     lines = [f"  {each.part:12} {verdict(each):18} {each.seconds:6.0f} s" for each in outcomes]
+    lines += [f"  {part:12} left out: {reason}" for part, reason in left_out.items()]
     failed = [each.part for each in outcomes if each.code]
     last = f"failed: {', '.join(failed)}" if failed else "all parts passed"
     return "\n".join(["", "-- summary", *lines, f"-- {last}"])

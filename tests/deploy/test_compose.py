@@ -7,7 +7,8 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
+import tomllib
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
@@ -236,17 +237,47 @@ def test_bases_are_pinned() -> None:
     assert bases - stages == {"python:3.11.14-bookworm", "python:3.11.14-slim-bookworm"}
 
 
+def copied() -> list[str]:
+    """The sources of the COPY instructions that read the repository."""
+    lines = [line for line in instructions() if line.startswith("COPY") and "--from" not in line]
+    return [source for line in lines for source in line.split()[1:-1]]
+
+
 def test_the_build_sees_what_it_copies_and_no_more() -> None:
-    """The exceptions in the ignore file are the sources of the COPY instructions."""
-    sources = {
-        source
-        for line in instructions()
-        if line.startswith("COPY") and "--from" not in line
-        for source in line.split()[1:-1]
-    }
+    """The exceptions in the ignore file are the sources of the COPY instructions, or folders of them."""
     first, *rest = [
         line for line in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines() if not line.startswith("#")
     ]
     assert first == "*"
-    assert {line[1:] for line in rest if line.startswith("!")} == sources
-    assert all((ROOT / source).exists() for source in sources)
+    admitted = {line[1:] for line in rest if line.startswith("!")}
+    assert admitted <= set(copied())
+    assert all(any(PurePath(source).is_relative_to(each) for each in admitted) for source in copied())
+    assert all(list(ROOT.glob(source)) for source in copied())
+
+
+def test_a_changed_line_changes_the_last_layer_only() -> None:
+    """Packages and the compiled codec lie in layers below, which are made from other files."""
+    stages: dict[str, list[str]] = {}
+    for line in instructions():
+        if line.startswith("FROM"):
+            stages[line.split()[3]] = []
+        elif stages:
+            stages[list(stages)[-1]].append(line)
+    for build in ("cpu", "cuda"):
+        layers = [line.split()[1] for line in stages[build] if line.startswith("COPY")]
+        assert layers == [f"--from=dependencies-{build}", "--from=codec", f"--from=project-{build}"]
+        seen = [line for stage in ("base-build", f"dependencies-{build}") for line in stages[stage]]
+        assert not any("deca_node" in line for line in seen if line.startswith("COPY"))
+    ours = [source for line in stages["codec"] if line.startswith("COPY") for source in line.split()[1:-1]]
+    found = {file.relative_to(ROOT).as_posix() for source in ours for file in ROOT.glob(source)}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (library,) = project["tool"]["setuptools"]["ext-modules"]
+    assert found == {*library["sources"], *library["depends"], "tools/build_native.py"}
+
+
+def test_the_image_checks_its_content_by_the_steps_of_the_build() -> None:
+    """docker/check_install.sh reads the steps from the Dockerfile. The codec comes before the package around it."""
+    steps = re.findall(r"^RUN (?:.* )?docker/install.sh ([a-z-]+)", "\n".join(instructions()), flags=re.MULTILINE)
+    known = re.findall(r"^([a-z-]+)\)$", (DOCKER / "install.sh").read_text(), flags=re.MULTILINE)
+    assert set(steps) == set(known)
+    assert steps[:2] == ["tools", "codec"]

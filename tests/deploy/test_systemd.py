@@ -99,8 +99,14 @@ def test_the_installation_takes_the_build_of_torch_that_it_names() -> None:
     """A plain `pip install` takes the CUDA build on Linux, which is several gigabytes larger."""
     script = (ROOT / "docker" / "install.sh").read_text()
     steps = re.findall(r"docker/install\.sh ([a-z-]+) /opt/deca", UNIT.read_text())
-    assert steps == ["torch-cpu", "dependencies", "project"]
+    assert steps == ["tools", "torch-cpu", "dependencies", "project", "codec"]
     assert all(f"\n{step})\n" in script for step in [*steps, "torch-cuda"])
+
+
+def test_the_installation_takes_all_steps_of_the_image() -> None:
+    known = re.findall(r"^([a-z-]+)\)$", (ROOT / "docker" / "install.sh").read_text(), flags=re.MULTILINE)
+    steps = re.findall(r"docker/install\.sh ([a-z-]+) /opt/deca", UNIT.read_text())
+    assert sorted([*steps, "torch-cuda"]) == sorted(known)
 
 
 def test_documented_commands_as_another_user_have_a_path() -> None:

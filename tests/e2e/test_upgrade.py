@@ -1,11 +1,9 @@
 """Nodes of two versions in one run: the earlier one comes from the history, and is replaced node by node.
 
-EARLIER is the oldest version with which this one must train. docs/OPERATIONS.md tells it to users. A change of the
-wire, of a setting's meaning or of the checkpoints moves both.
+:mod:`tools.earlier_version` says which one that is. `make image-test` does the same with containers.
 """
 
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,8 @@ from deca_node.protocol.agreed.agreement import FORMER
 from tests.e2e.faults import figure, one_view, steps_done, wait_for_steps
 from tests.e2e.testbed import Testbed, ask, metrics, until
 from tests.patience import PATIENCE_SECONDS
+from tools.earlier_version import EARLIER, unpack
 
-ROOT = Path(__file__).resolve().parents[2]
-EARLIER = "1d1526c30acb103150121a1b0a9783c7ce7471a8"
 NAMES = ("a", "b", "c")
 FLAGS = {"inner_steps": 40, "rounds": 1000, "open_timeout_seconds": 10}
 
@@ -28,14 +25,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def earlier(tmp_path: Path) -> Path:
     """A folder with the earlier version."""
-    git = shutil.which("git")
-    known = git and subprocess.run([git, "-C", ROOT, "cat-file", "-e", EARLIER], check=False, capture_output=True)
-    if not git or not known or known.returncode:
-        pytest.skip(f"the history does not reach back to {EARLIER[:12]}")
     folder = tmp_path / "earlier"
-    folder.mkdir()
-    packed = subprocess.run([git, "-C", ROOT, "archive", EARLIER, "deca_node"], check=True, capture_output=True).stdout
-    subprocess.run(["tar", "-x", "-C", folder], input=packed, check=True)
+    if not unpack(folder):
+        pytest.skip(f"the history does not reach back to {EARLIER[:12]}")
     return folder
 
 

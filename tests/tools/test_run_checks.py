@@ -2,6 +2,7 @@
 
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,47 @@ def test_the_summary_names_every_part_and_those_that_failed_again() -> None:
         "-- failed: types",
     ]
     assert run_checks.summary(outcomes[:1]).endswith("-- all parts passed")
+
+
+def test_the_summary_gives_the_reason_of_a_part_that_is_left_out() -> None:
+    said = run_checks.summary([run_checks.Outcome("e2e", 0, 1.0)], {"image": "no container engine answers"})
+    assert said.splitlines()[-2:] == ["  image        left out: no container engine answers", "-- all parts passed"]
+
+
+DOCKER = """#!/bin/sh
+case "$1" in
+  version) exit {version} ;;
+  image) test "$3" = deca-node:image-test && exit {image} ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("version", "image", "reason"),
+    [(1, 0, "no container engine answers"), (0, 1, "has not built the image"), (0, 0, "")],
+)
+def test_containers_run_where_an_engine_has_the_image(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: int, image: int, reason: str
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (tmp_path / "docker").write_text(DOCKER.format(version=version, image=image))
+    (tmp_path / "docker").chmod(0o755)
+    ran: list[str] = []
+    monkeypatch.setattr(run_checks, "run_all", lambda parts: ran.extend(parts) or [])
+    monkeypatch.setattr(sys, "argv", ["run_checks.py", "test"])
+    assert run_checks.main() == 0
+    assert ("image" in ran) is not bool(reason)
+    assert reason in run_checks.no_image()
+
+
+def test_no_engine_is_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run_checks.no_image() == "no container engine is installed"
+
+
+def test_the_image_of_the_short_test_is_the_one_that_the_long_test_builds() -> None:
+    text = (run_checks.ROOT / "tools" / "image_test.py").read_text()
+    assert f'\nTAG = "{run_checks.IMAGE_TAG}"\n' in text
 
 
 @pytest.mark.parametrize(("command", "code"), [(PASSES, 0), (FAILS, 1)])
