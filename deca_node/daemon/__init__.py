@@ -7,6 +7,7 @@
     performer        performs commands: frames to peers, work to the trainer, requests to the network
     administration   what the node's owner sees of it and can ask of it
     network          what other nodes see of it
+    terminal         a bar below the log lines, on a terminal
     logs             log lines, and the newest of them in memory
     settings/        this machine's settings, the peers file, addresses
     security/        certificates, who is welcome

@@ -22,12 +22,15 @@ from deca_node.daemon.settings.own_address import OwnAddress
 from deca_node.daemon.settings.parts import policy_of
 from deca_node.daemon.status.journal import Journal
 from deca_node.daemon.status.lives import next_life
+from deca_node.daemon.status.progress import LOOK_SECONDS, Progress
 from deca_node.daemon.status.steps import StepWatch
 from deca_node.daemon.status.tensorboard import TensorBoard
+from deca_node.daemon.terminal import TerminalBar, bar_wanted
 from deca_node.daemon.trainer.link import TrainerLink
+from deca_node.daemon.trainer.messages import Remark
 from deca_node.daemon.web.page_file import LastPage
+from deca_node.process import starving
 from deca_node.process.signals import SIGNALS
-from deca_node.process.starving import LOOK_SECONDS, StarvationMeter
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.run import RunSettings
@@ -68,7 +71,7 @@ class Daemon:
         self._node = Node(own.name, own.expected, run, policy_of(settings), own.wait_for, saved_before, alone)
         state = self._node.state
         self._network = Network(run, settings, own, directory, security, tell, lambda: state.position, self._name_taken)
-        self._trainer = TrainerLink(tell, lambda remark: say(remark.sentence, remark.level))
+        self._trainer = TrainerLink(tell, self._remarked)
         self._performer = Performer(state, run, settings, directory, self._network, self._trainer)
         life = next_life(directory / METRICS)
         self._steps = StepWatch(state, self._network.transport.traffic, life=life)
@@ -76,8 +79,10 @@ class Daemon:
         self._journal = Journal(state, directory, curves, life)
         self._whereabouts = Whereabouts(state)
         self._event_log = EventLog()
-        self._starving = StarvationMeter()
+        self._starving = starving.StarvationMeter()
         self._admin = Administration(state, self._network, tell, lambda: self._starving.sentence, life)
+        self._progress = Progress(self._admin.status)
+        self._bar = TerminalBar() if bar_wanted(settings.log_format) else None
         book = self._admin.book
         self._last_page = LastPage(directory, self._admin.status, self._admin.members, book, self._event_log)
         self._background: list[asyncio.Task[None]] = []
@@ -103,7 +108,10 @@ class Daemon:
         SIGNALS.attach(self._stop_signalled, self._network.reload)
         log.addHandler(self._event_log)
         log.addFilter(self._whereabouts)
+        if self._bar:
+            self._bar.open()
         self._begin(self._log_awaits())
+        self._begin(self._tell_progress())
         self._begin(self._watch_trainer())
         await self._network.start()
         await self._admin.open(self._directory, self._event_log, self._settings.http_address, self._settings.http_token)
@@ -127,6 +135,7 @@ class Daemon:
             done = self._steps.observe(event)
             self._journal.observe(event, done)
             self._admin.book.observe(event, done)
+            self._progress.observe(event, done)
             self._performer.observe(event)
             for command in self._node.handle(event, clock()):
                 self._admin.book.perform(command)
@@ -166,11 +175,22 @@ class Daemon:
                 log.info("waiting for %s%s", awaits, f" ({why})" if why else "")
             said = awaits
 
+    def _remarked(self, remark: Remark) -> None:
+        self._admin.book.remark(remark.sentence)
+        say(remark.sentence, remark.level)
+
+    async def _tell_progress(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            self._progress.look()
+            if self._bar:
+                self._bar.draw(self._admin.status())
+
     async def _watch_trainer(self) -> None:
         """Log when the trainer begins to starve, once each time."""
         said = ""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(starving.LOOK_SECONDS)
             self._starving.look(self._trainer.pid)
             if bool(sentence := self._starving.sentence) != bool(said):
                 said = sentence
@@ -211,6 +231,8 @@ class Daemon:
                 await part()
             except Exception as problem:  # noqa: BLE001  (a part that fails must not keep the others from ending)
                 log.error("the shutdown went on after %s: %s", type(problem).__name__, problem)
+        if self._bar:
+            self._bar.close()
         log.removeHandler(self._event_log)
         SIGNALS.detach()
 

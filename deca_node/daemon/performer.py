@@ -136,6 +136,7 @@ class Performer:
 
     async def _start_trainer(self, after_seconds: float) -> None:
         await asyncio.sleep(after_seconds)
+        log.info("starting the trainer")
         await self._trainer.start(trainer_options(self._run, self._settings), self._settings.trainer_priority)
         if self._shape:
             # A trainer that replaces a dead one learns the shape of the shared memory before any command.

@@ -100,12 +100,13 @@ class Trainer:
         head, attention = Head.of(settings), options.attention
         loaded = load_model(options.model, dtype=settings.dtype, device=device, head=head, attention=attention)
         check_sequence_length(settings.sequence_length, loaded.positions_max, loaded.folder)
-        note(f"reading {options.data}")
+        note(f"reading and tokenizing {options.data}")
         data = load_data(options, loaded, progress_notes(note, options.data))
         for sentence in told(data, settings.sequence_length):
             note(sentence)
         if isinstance(data, PackedData) and settings.packing == "isolated":
             note(f"records in one sequence are kept apart by {way_of(loaded.model).value}")
+        note("hashing the start model's parameters")
         trainer = cls(options, loaded, data, frames)
         note(length_told(settings, len(trainer._blocks), len(data.train)))
         trainer.resume(note)

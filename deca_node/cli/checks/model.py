@@ -99,8 +99,8 @@ def check_load(known: Known) -> Iterator[Finding]:
     check_sequence_length(run.sequence_length, model.positions_max, model.folder)
     known.say("load: the model's hash")
     known.agreed["model"] = parameter_hash(model.model)
-    known.say("load: the data")
-    data = load_data(trainer_options(run, node), model)
+    progress = lambda done, total: known.say(f"load: the data, {done / max(total or 1, 1):.0%}")  # noqa: E731
+    data = load_data(trainer_options(run, node), model, progress)
     said = [*told(data, run.sequence_length)]
     if known.case is not None:
         said.append(length_told(run, len(known.case.model.blocks), len(data.train)))

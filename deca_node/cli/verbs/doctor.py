@@ -3,8 +3,6 @@
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -12,6 +10,7 @@ import click
 from deca_node.cli.checks.checkup import SECONDS_PER_PEER, checkup
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.options import SettingsCommand, load, settings_options
+from deca_node.cli.views.progress import work
 from deca_node.daemon.diagnosis.findings import Finding, Verdict
 from deca_node.protocol.errors import UnfitError
 
@@ -50,8 +49,8 @@ def doctor(ctx: click.Context, /, seconds: float, really_load: bool, as_json: bo
 
     `doctor` calls and greets every peer, so it can tell a dead host from a rejected certificate or a different run.
     """
-    with _progress() as say:
-        findings = list(checkup(lambda: load(ctx), say, seconds, really_load))
+    with work() as doing:
+        findings = list(checkup(lambda: load(ctx), lambda what: doing.stage(f"checking {what}"), seconds, really_load))
     counts = Counter(finding.verdict for finding in findings)
     if as_json:
         document = {
@@ -64,15 +63,6 @@ def doctor(ctx: click.Context, /, seconds: float, really_load: bool, as_json: bo
     wrong = [finding.check for finding in findings if finding.verdict is Verdict.FAILED]
     if wrong:
         raise UnfitError(f"{len(wrong)} of {len(findings)} checks failed: {', '.join(wrong)}")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """A line on the terminal with the name of the current check. Nothing where standard error is no terminal."""
-    from rich.console import Console
-
-    with Console(stderr=True, highlight=False).status("checking") as status:
-        yield lambda what: status.update(f"checking {what}")
 
 
 def _print(findings: list[Finding]) -> None:

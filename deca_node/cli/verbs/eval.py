@@ -13,7 +13,7 @@ import click
 from deca_node.cli.client import dir_option, find_directory, json_option
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.verbs.export import start_model
-from deca_node.cli.views.progress import note, progress_bar
+from deca_node.cli.views.progress import Work, note, work
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.protocol.agreed.agreement import FORMER
 from deca_node.protocol.agreed.run import RunSettings
@@ -103,8 +103,10 @@ def evaluation(data: Path, model: str | None, directory: Path | None, as_json: b
     if flags["prompt"] and "{text}" not in flags["prompt"]:
         raise click.UsageError("--prompt needs {text} in it, at the place of the record's text")
     folder = None if model else find_directory(directory)
-    loaded, what, fields = _load(folder, model, flags)
-    found = _evaluate(loaded, data, fields, flags)
+    with work() as doing:
+        doing.stage("loading the model")
+        loaded, what, fields = _load(folder, model, flags)
+        found = _evaluate(loaded, data, fields, flags, doing)
     if as_json:
         click.echo(json.dumps(_document(found, what, data)))
         return
@@ -136,7 +138,9 @@ def _load(folder: Path | None, model: str | None, flags: dict[str, Any]) -> tupl
     return loaded, f"{folder} as of activation {at.activation} step {at.inner}", dict(manifest.agreement.fields)
 
 
-def _evaluate(loaded: LoadedModel, data: Path, fields: dict[str, str], flags: dict[str, Any]) -> Evaluation:
+def _evaluate(
+    loaded: LoadedModel, data: Path, fields: dict[str, str], flags: dict[str, Any], doing: Work
+) -> Evaluation:
     from deca_node.numerics.data.formats.sources import Reading
     from deca_node.numerics.learning.evaluation import Question, evaluate_model
 
@@ -157,8 +161,17 @@ def _evaluate(loaded: LoadedModel, data: Path, fields: dict[str, str], flags: di
         prompt=flags["prompt"].replace("\\n", "\n"),
         reading=Reading.of(flags["data_format"], flags["columns"]),
     )
-    with progress_bar("Evaluating") as report:
-        return evaluate_model(loaded, question, report)
+    doing.stage(f"reading and tokenizing {data}")
+    judging = False
+
+    def judged(done: int, total: int) -> None:
+        nonlocal judging
+        if not judging:
+            doing.stage("judging the model")
+            judging = True
+        doing.report(done, total)
+
+    return evaluate_model(loaded, question, judged, doing.report)
 
 
 def _document(found: Evaluation, what: str, data: Path) -> dict[str, Any]:

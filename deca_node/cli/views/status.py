@@ -54,7 +54,8 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
     yield "node", f"{status.name}, up for {duration(status.uptime_seconds)} (deca-node {status.version})"
     yield "run", f"{status.run}{fingerprint}"
     stage = f" ({status.stage})" if status.stage else ""
-    yield "phase", f"{status.phase}{stage}, waiting for {status.awaits}"
+    yield "phase", f"{status.phase}{stage}"
+    yield "now", status.doing or f"waiting for {status.awaits}"
     if status.position:
         yield "position", _position(status.position)
     if status.steps_per_second is not None:

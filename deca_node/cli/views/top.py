@@ -35,7 +35,7 @@ def _headline(status: Status) -> str:
     rate = "" if status.steps_per_second is None else f", {status.steps_per_second:.3g} steps/s"
     up = sum(peer.state == "up" for peer in status.peers)
     peers = f"{up} of {len(status.peers)} peers up"
-    return f"{status.name}: {status.phase}, {done}{rate}; {peers}; waiting for {status.awaits}"
+    return f"{status.name}: {done}{rate}; {peers}; {status.doing or status.phase}"
 
 
 def _cells(row: TopRow) -> tuple[Text, ...]:

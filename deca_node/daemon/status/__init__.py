@@ -9,7 +9,8 @@
     history         curves, the map of blocks and rounds, and the graph, for the page
     last_refusals   the last refusal of each peer
     metrics         every metric, as a table over the status
-    journal         metrics.jsonl, and the log lines about training
+    journal         metrics.jsonl, and log lines about peers and held-out losses
+    progress        log lines about how far the run is
     append_file     files that grow by whole records, and survive trouble with the disk
     tensorboard     the same curves as TensorBoard event files
 """

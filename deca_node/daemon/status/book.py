@@ -15,6 +15,7 @@ from deca_node.daemon.status.facts import CheckpointRow, Histogram, MemberRow, P
 from deca_node.daemon.status.history import History
 from deca_node.daemon.status.last_refusals import LastRefusals
 from deca_node.daemon.status.lives import FIRST, Life
+from deca_node.daemon.status.progress import doing_words
 from deca_node.daemon.status.steps import StepDone, Traffic
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
@@ -90,6 +91,7 @@ class StatusBook:
         self._last_refusals = LastRefusals(wall)
         self._progress: dict[str, int] = {}
         self._warning = ""
+        self._remark = ""
         self._graph_key: tuple[int, tuple[str, ...], frozenset[str]] | None = None
         self._near: frozenset[str] = frozenset()
 
@@ -121,6 +123,8 @@ class StatusBook:
         match command:
             case c.Meet():
                 self._fingerprint = command.agreement.fingerprint
+            case c.RestartTrainer():
+                self._remark = ""
             case c.Report(level="warning" | "error"):
                 self._warning = command.sentence
 
@@ -155,6 +159,10 @@ class StatusBook:
             activation=at.activation, step=at.inner, path=event.path, written=self._wall(), failures=failures
         )
 
+    def remark(self, sentence: str) -> None:
+        """Take what the trainer says of its work while it loads."""
+        self._remark = sentence
+
     def look(self) -> None:
         """Note refusals that end before the next status is asked for. Call this about every second."""
         self._last_refusals.look(self._sources.problems())
@@ -185,6 +193,7 @@ class StatusBook:
             started=bool(self._fingerprint),
             ready=self.ready,
             awaits=node.awaits(),
+            doing=doing_words(node, position, self._remark),
             uptime_seconds=self._clock() - self._born,
             position=position,
             steps_per_second=rate,

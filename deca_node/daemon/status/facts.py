@@ -142,6 +142,8 @@ class Status:
     started: bool = False
     ready: bool = False
     awaits: str = ""
+    doing: str = ""
+    """What the node does now, for people, as in ``training block 4 of 7 (layers.2)``."""
     uptime_seconds: float = 0.0
     position: Position | None = None
     steps_per_second: float | None = None

@@ -1,4 +1,4 @@
-"""What a node writes down while it trains: log lines for people, and lines of JSON in ``metrics.jsonl``.
+"""What a node writes down while it trains: lines of JSON in ``metrics.jsonl``, and log lines about peers and losses.
 
 ::
 
@@ -41,7 +41,6 @@ class Journal:
         self._lines = AppendFile(directory / METRICS, cut_torn_line)
         self._curves = curves
         self._life = life
-        self._newest: tuple[str, dict[str, int]] | None = None
 
     def observe(self, event: e.Event, done: StepDone | None = None) -> None:
         """Take an event before the node does, and the step that it finishes, if any."""
@@ -50,8 +49,6 @@ class Journal:
         match event:
             case e.Evaluated():
                 self._evaluated(event)
-            case e.Frozen():
-                self._visited()
             case e.PeerUp():
                 say(f"peer {event.peer} is here", peer=event.peer)
             case e.PeerDown():
@@ -87,7 +84,6 @@ class Journal:
         # Sentences count from 1, and so do the facts beside them.
         line, facts = self._sentence(done), {"round": round_ + 1, "block": block + 1, "step": inner + 1}
         say(line, "debug", facts=facts)
-        self._newest = (line, facts)
 
     def _sentence(self, done: StepDone) -> str:
         at, rounds, blocks = done.activation, self._node.schedule.rounds, self._node.schedule.blocks
@@ -103,13 +99,6 @@ class Journal:
         shares = "".join(f", {name.replace('_', '-')} {value:.3f}" for name, value in event.scalars.items())
         units = "records" if event.scalars else "tokens"
         log.info("held-out loss (%s): %.4f%s over %d %s", event.when, event.loss, shares, event.tokens, units)
-
-    def _visited(self) -> None:
-        """A block is done: one log line with the figures of its last step."""
-        if self._newest:
-            line, facts = self._newest
-            say(line, facts=facts)
-            self._newest = None
 
     def _write(self, kind: str, facts: Mapping[str, Any], group: str, figures: Mapping[str, Any]) -> None:
         """A line of ``facts``, and ``figures`` as points of curves."""

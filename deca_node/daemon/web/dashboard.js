@@ -138,7 +138,7 @@ function tell() {
   $("phase").className = `badge ${s.ready ? "ready" : "notready"}`;
   const print = s.fingerprint ? `, fingerprint ${s.fingerprint.slice(0, 16)}` : "";
   put("about", `run ${s.run}${print} · up for ${span(s.uptime_seconds)} · deca-node ${s.version}`);
-  put("awaits", s.awaits ? `Waiting for ${s.awaits}` : "");
+  put("awaits", s.doing ? s.doing[0].toUpperCase() + s.doing.slice(1) : "");
   const own = s.alone ? `The tuned model is not the others': ${s.alone}` : "";
   $("trouble").hidden = !s.warning && !own;
   put("trouble", own || (s.warning ? `Last warning: ${s.warning}` : ""));

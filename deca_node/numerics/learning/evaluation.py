@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from deca_node.numerics.data.batches import IGNORED, Batch, LabelledBatch, ordered_batches
-from deca_node.numerics.data.dataset import Layout, load_dataset
+from deca_node.numerics.data.dataset import Layout, Progress, load_dataset
 from deca_node.numerics.data.files import Reader
 from deca_node.numerics.data.formats.sources import BadRecords, Reading, Source
 from deca_node.numerics.data.formats.values import filled, json_type
@@ -77,17 +77,23 @@ def own_head(source: str) -> Head | None:
 
 
 def evaluate_model(
-    loaded: LoadedModel, question: Question, report: ProgressReport = lambda done, total: None
+    loaded: LoadedModel,
+    question: Question,
+    report: ProgressReport = lambda done, total: None,
+    reading: Progress | None = None,
 ) -> Evaluation:
-    """Judge a model that lies on ``question.device``. Raises DataError where the data cannot be used."""
+    """Judge a model that lies on ``question.device``. ``reading`` hears how far the data are read, then ``report`` how
+    many of them are judged. Raises DataError where the data cannot be used."""
     if loaded.labels:
-        return _classifier(loaded, question, report)
+        return _classifier(loaded, question, report, reading)
     if question.labels or _has_labels(question.data, question.reading):
         return _labels(loaded, question, report)
-    return _language_model(loaded, question, report)
+    return _language_model(loaded, question, report, reading)
 
 
-def _language_model(loaded: LoadedModel, question: Question, report: ProgressReport) -> Evaluation:
+def _language_model(
+    loaded: LoadedModel, question: Question, report: ProgressReport, reading: Progress | None
+) -> Evaluation:
     packed = load_dataset(
         question.data,
         loaded.tokenizer,
@@ -95,6 +101,7 @@ def _language_model(loaded: LoadedModel, question: Question, report: ProgressRep
         holdout=0.0,
         bad_records=question.bad_records,
         reading=question.reading,
+        progress=reading,
     )
     batches = reporting(ordered_batches(packed.train, question.batch_size), len(packed.train), report)
     loss, counted = evaluate(loaded.model, batches, question.device)
@@ -111,7 +118,9 @@ def _language_model(loaded: LoadedModel, question: Question, report: ProgressRep
     )
 
 
-def _classifier(loaded: LoadedModel, question: Question, report: ProgressReport) -> Evaluation:
+def _classifier(
+    loaded: LoadedModel, question: Question, report: ProgressReport, reading: Progress | None
+) -> Evaluation:
     data = load_labelled(
         question.data,
         loaded.tokenizer,
@@ -121,6 +130,7 @@ def _classifier(loaded: LoadedModel, question: Question, report: ProgressReport)
         holdout=0.0,
         bad_records=question.bad_records,
         reading=question.reading,
+        progress=reading,
     )
     batches = reporting(ordered_batches(data.train, question.batch_size), len(data.train), report)
     labelled = (batch for batch in batches if isinstance(batch, LabelledBatch))

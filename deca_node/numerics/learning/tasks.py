@@ -63,7 +63,7 @@ def progress_notes(note: Note, path: str, clock: Callable[[], float] = time.mono
         nonlocal last
         if total and clock() - last >= NOTE_SECONDS:
             last = clock()
-            note(f"reading {path}: {100 * done / total:.0f} % of {total / 1e6:,.1f} MB")
+            note(f"reading and tokenizing {path}: {100 * done / total:.0f} % of {total / 1e6:,.1f} MB")
 
     return progress
 

@@ -20,7 +20,8 @@ def test_status_tells_it_all(deca: Deca) -> None:
     for text in (
         "north, up for 1 h 1 min",
         "wards, fingerprint abababababababab",
-        "visiting (waiting), waiting for updates: south",
+        "visiting (waiting)",
+        "training block 3 of 26 (layers.1), waiting for updates: south",
         "round 2/4, block 3/26 (layers.1), step 17/50; 1417 of 5278 steps, 26.8 %",
         "2 steps/s, about 32 min 10 s to go",
         "2.5000 in training, 2.7500 held out (round 1), accuracy 0.812, macro-F1 0.750",
@@ -39,10 +40,12 @@ def test_status_tells_it_all(deca: Deca) -> None:
 @pytest.mark.usefixtures("running")
 def test_status_of_a_node_that_knows_little_yet(deca: Deca, door: FakeAdmin) -> None:
     nothing = {"position": None, "steps_per_second": None, "train_loss": None, "heldout_loss": None, "loop_lag": None}
-    door.now = FakeAdmin(phase="loading", stage="", peers=(), fingerprint="", awaits="its trainer", **nothing).now
+    door.now = FakeAdmin(
+        phase="loading", stage="", peers=(), fingerprint="", doing="starting the trainer", **nothing
+    ).now
     outcome = deca("status")
     assert outcome.code == 0
-    assert "loading, waiting for its trainer" in outcome.out
+    assert "starting the trainer" in outcome.out
 
 
 @pytest.mark.usefixtures("running")

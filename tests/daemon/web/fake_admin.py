@@ -47,6 +47,7 @@ STATUS = Status(
     started=True,
     ready=True,
     awaits="updates: south",
+    doing="training block 3 of 26 (layers.1), waiting for updates: south",
     uptime_seconds=3700.0,
     position=POSITION,
     steps_per_second=2.0,

@@ -129,4 +129,4 @@ def test_progress_is_noted_now_and_then() -> None:
     for done in range(0, 21_000_000, 1_000_000):
         now[0] += 1.0
         progress(done, 20_000_000)
-    assert notes == [f"reading d.jsonl: {share} % of 20.0 MB" for share in (20, 45, 70, 95)]
+    assert notes == [f"reading and tokenizing d.jsonl: {share} % of 20.0 MB" for share in (20, 45, 70, 95)]
