@@ -58,6 +58,7 @@ class Trainer:
         self._options = options
         self._settings = options.settings
         self._tokenizer = loaded.tokenizer
+        self._beside = loaded.beside
         self._data = data
         self._frames = frames
         self._device = next(loaded.model.parameters()).device
@@ -100,6 +101,8 @@ class Trainer:
         head, attention = Head.of(settings), options.attention
         loaded = load_model(options.model, dtype=settings.dtype, device=device, head=head, attention=attention)
         check_sequence_length(settings.sequence_length, loaded.positions_max, loaded.folder)
+        for sentence in loaded.beside.told():
+            note(sentence)
         note(f"reading and tokenizing {options.data}")
         data = load_data(options, loaded, progress_notes(note, options.data))
         for sentence in told(data, settings.sequence_length):
@@ -299,7 +302,8 @@ class Trainer:
     def _save(self, command: c.Save) -> e.Saved:
         if self._engine is not None:
             self._end_visit()
-        path = save_model(self.model, self._tokenizer, self._directory / command.name, command.alone)
+        folder = self._directory / command.name
+        path = save_model(self.model, self._tokenizer, folder, command.alone, self._beside)
         return e.Saved(str(path))
 
     # --- checkpoints and what donors give -----------------------------------------------------------

@@ -17,6 +17,7 @@ from deca_node.storage.jsons import UNFIT, parse
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 HEADER_BYTES_MAX = 100 << 20
 """The limit of the safetensors library itself."""
@@ -73,6 +74,11 @@ def read_headers(folder: Path) -> dict[str, StoredTensor]:
     return found
 
 
+def holds_weights(folder: Path) -> bool:
+    """Whether weight files are there, sound or not."""
+    return (folder / WEIGHTS).is_file() or (folder / INDEX).is_file()
+
+
 def read_header(path: Path) -> dict[str, StoredTensor]:
     """Every tensor of one file by name. Raises ModelError if the file is damaged or cut short."""
     try:
@@ -120,7 +126,8 @@ def weight_files(folder: Path) -> list[Path]:
             f"{folder} holds pickled weights (.bin, .pt), which can run code and are not read; convert them once, on a "
             "machine you can afford to lose, with AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)"
         )
-    raise ModelError(f"{folder} holds no weights: neither {WEIGHTS} nor {INDEX}")
+    adapter = "; it holds an adapter, which is no model: merge it first" if (folder / ADAPTER).is_file() else ""
+    raise ModelError(f"{folder} holds no weights: neither {WEIGHTS} nor {INDEX}{adapter}")
 
 
 def read_json(path: Path, absent: str) -> dict[str, Any]:
@@ -137,6 +144,9 @@ def read_json(path: Path, absent: str) -> dict[str, Any]:
 
 
 def brief(error: object, length_max: int = 200) -> str:
-    """The first line of an error message that a library wrote, at most ``length_max`` characters."""
-    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """The first line of an error message that a library wrote, at most ``length_max`` characters. A first line that
+    only leads to what follows, and ends in a colon, goes on with the next lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    end = next((k for k, line in enumerate(lines) if not line.endswith((":", ","))), len(lines))
+    line = " ".join(lines[: end + 1]) or type(error).__name__
     return line if len(line) <= length_max else line[: length_max - 1] + "…"

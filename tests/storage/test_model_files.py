@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from deca_node.numerics.forecast import fitting
+from deca_node.numerics.model.stored import Fit, fit
 from deca_node.protocol.errors import ModelError
 from deca_node.storage.model_files import INDEX, StoredTensor, read_header, read_headers
 
@@ -37,7 +38,7 @@ def test_headers_are_what_was_written(folder: Path) -> None:
     assert {name: t.shape for name, t in stored.items()} == {n: tuple(p.shape) for n, p in model.named_parameters()}
     assert {tensor.dtype for tensor in stored.values()} == {"BF16"}
     assert sum(tensor.nbytes for tensor in stored.values()) == 2 * sum(p.numel() for p in model.parameters())
-    assert fitting.misfits(model, stored) == ([], [])
+    assert fit(model, stored) == Fit((), ())
 
 
 def test_no_torch_is_needed() -> None:
@@ -74,9 +75,9 @@ def test_other_shapes_and_missing_weights_are_named(folder: Path) -> None:
     name = "model.layers.0.mlp.up_proj.weight"
     stored[name] = StoredTensor("BF16", (16, 9), folder)
     del stored["model.norm.weight"]
-    wrong, missing = fitting.misfits(LlamaForCausalLM(LLAMA), stored)
-    assert wrong == [f"{name} is [16, 9] where config.json makes it [16, 8]"]
-    assert missing == ["model.norm.weight"]
+    found = fit(LlamaForCausalLM(LLAMA), stored)
+    assert found.wrong == (f"{name} is [16, 9] where config.json makes it [16, 8]",)
+    assert found.missing == ("model.norm.weight",)
     assert fitting.named(["a", "b", "c", "d", "e"]) == "a; b; c and 2 more"
 
 
@@ -85,7 +86,7 @@ def test_names_without_the_inner_models_are_found(tmp_path: Path) -> None:
     model = GPT2LMHeadModel(GPT2Config(vocab_size=16, n_embd=8, n_layer=1, n_head=2, n_positions=8))
     bare = {name.removeprefix("transformer."): p.detach().clone() for name, p in model.named_parameters()}
     save_file(bare, tmp_path / "model.safetensors")
-    assert fitting.misfits(model, read_header(tmp_path / "model.safetensors")) == ([], [])
+    assert fit(model, read_header(tmp_path / "model.safetensors")) == Fit((), ())
 
 
 def test_free_memory_within_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

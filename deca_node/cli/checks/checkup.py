@@ -4,16 +4,18 @@ A check that fails is a finding and does not end the checkup. A check whose fact
 finds them failed, is skipped.
 """
 
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from deca_node.cli.checks import data, machine, model, peers, settings
+from deca_node.cli.checks import data, machine, model, peers, settings, tokens
 from deca_node.cli.checks.known import Known
 from deca_node.daemon.diagnosis.findings import Finding, failed, skipped
 from deca_node.daemon.settings.sources import Loaded
 from deca_node.protocol.errors import DecaError
 
 SECONDS_PER_PEER = 5.0
+BROKEN_DO = "report it, with the `traceback` that `deca-node doctor --json` prints; the other checks stand"
 SETTINGS_DO = "correct the setting there; `deca-node config --show` says where every value comes from"
 
 
@@ -42,6 +44,7 @@ CHECKS = (
     Check("environment", "", machine.check_environment),
     Check("data", "settings", data.check_data, "check --data"),
     Check("model", "settings", model.check_model, "check --model"),
+    Check("tokenizer", "model", tokens.check_tokenizer, "check --model and --data"),
     Check("memory", "model", model.check_memory, "check --device"),
     Check("disk", "model", machine.check_disk),
     Check("load", "model", model.check_load, "do as the sentence says"),
@@ -75,3 +78,6 @@ def _findings(check: Check, known: Known) -> Iterator[Finding]:
     except DecaError as problem:
         says, _, steps = str(problem).partition("\n")
         yield failed(check.name, says, check.do, **({"steps": steps.splitlines()} if steps else {}))
+    except Exception as problem:  # noqa: BLE001  (a fault in one check must not hide the findings of the others)
+        says = f"this check broke down: {type(problem).__name__}: {problem}"
+        yield failed(check.name, says, BROKEN_DO, traceback=traceback.format_exc())

@@ -35,7 +35,10 @@ def check_data(known: Known) -> Iterator[Finding]:
         "files": list(check.files),
     }
     if not check.records:
-        raise DataError(f"{node.data}: there are no usable records ({check.bad:,} are malformed)")
+        first = f"; the first: {check.sentences[0]}" if check.sentences else ""
+        raise DataError(f"{node.data}: there are no usable records ({check.bad:,} are malformed{first})")
+    if not check.bad or node.bad_records == "skip":
+        known.records = check.records
     if not check.bad:
         yield passed("data", f"{kinds}, {check.characters:,} characters{files}", **facts)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deca_node.daemon.settings.own_address import OwnAddress
 from deca_node.daemon.settings.sources import Loaded
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 @dataclass
 class Known:
     """``load`` reads the settings, ``say`` hears which check runs now, ``seconds_max`` is the time limit per peer. The
-    checks fill in the rest: ``agreed`` holds the fields that a peer's agreement is compared with, ``clock_offsets`` how
-    many seconds each peer's clock is ahead of this one."""
+    checks fill in the rest: ``model`` is the model in shapes without storage, ``records`` counts usable records if the
+    data may be used, ``agreed`` holds the fields that a peer's agreement is compared with, ``clock_offsets`` how many
+    seconds each peer's clock is ahead of this one."""
 
     load: Callable[[], Loaded]
     say: Callable[[str], None]
@@ -27,6 +28,8 @@ class Known:
     security: Security | None = None
     own: OwnAddress | None = None
     case: Case | None = None
+    model: Any = None
+    records: int = 0
     node_runs: bool = False
     agreed: dict[str, str] = field(default_factory=dict)
     clock_offsets: dict[str, float] = field(default_factory=dict)

@@ -25,31 +25,63 @@ def check_model(known: Known) -> Iterator[Finding]:
     loaded = known.settings
     check_paths(dataclasses.replace(loaded.node, dir=""))
     known.say("model (importing torch)")
-    from deca_node.numerics.forecast.fitting import dtypes_text, misfits, named
-    from deca_node.numerics.forecast.shapes import model_shape, planned_model
-    from deca_node.numerics.model.classifier import labels_of, of_head
-    from deca_node.storage.model_files import read_headers
+    from deca_node.numerics.forecast.shapes import NotHereError, local_folder, model_shape, planned_model
 
-    model = planned_model(loaded.node.model, loaded.run)
+    try:
+        model = planned_model(loaded.node.model, loaded.run)
+    except NotHereError:
+        yield _fetched_later(loaded.node.model)
+        return
     shape = model_shape(model, loaded.run.block_layers, loaded.node.model)
+    known.model = model
     _note_model(known, shape)
-    folder = Path(loaded.node.model).expanduser()
+    yield from _check_files(known, local_folder(loaded.node.model), shape)
+
+
+def _fetched_later(source: str) -> Finding:
+    from huggingface_hub import is_offline_mode
+
+    if is_offline_mode():
+        says = f"{source!r} is not a folder here, and HF_HUB_OFFLINE is set and it is not in the cache"
+        return failed("model", says, "unset the variable, or name a local folder")
+    says = f"not checked: {source!r} is not on this machine"
+    return warned("model", says, "nothing: the start fetches it; to check it before, fetch it with `hf download`")
+
+
+def _check_files(known: Known, folder: Path, shape: ModelShape) -> Iterator[Finding]:
+    from deca_node.numerics.forecast.fitting import dtypes_text, named
+    from deca_node.numerics.forecast.shapes import planned_model
+    from deca_node.numerics.model.beside import Beside
+    from deca_node.numerics.model.classifier import Head, labels_of, of_head
+    from deca_node.numerics.model.load import check_generation
+    from deca_node.numerics.model.stored import fit
+    from deca_node.storage.model_files import holds_weights, read_headers
+
+    run, head = known.settings.run, Head.of(known.settings.run)
     says = f"{shape.elements:,} parameters in {len(shape.blocks)} blocks"
-    if not folder.is_dir():
+    if shape.frozen:
+        says += f", of which {shape.frozen:,} are frozen, since text does not reach them"
+    if head:
+        known.agreed["classes"] = ", ".join(labels_of(known.model.config))
+    if not Path(known.settings.node.model).expanduser().is_dir() and not holds_weights(folder):
         yield warned("model", f"{says}; the weights are not checked", "nothing: the start fetches the weights")
         return
+    check_generation(folder, head)
     stored = read_headers(folder)
-    wrong, missing = misfits(model, stored)
-    if loaded.run.task == "classification":
-        missing = [name for name in missing if not of_head(model, name)]
-        known.agreed["classes"] = ", ".join(labels_of(model.config))
-    if wrong:
-        raise ModelError(f"{folder}: the weights do not fit config.json: {named(wrong)}")
+    found = fit(planned_model(str(folder), run), stored)
+    missing = [name for name in found.missing if not (head and of_head(known.model, name))]
+    if found.wrong:
+        raise ModelError(f"{folder}: the weights do not fit config.json: {named(list(found.wrong))}")
     if missing:
-        do = "run doctor with --load, which reads the weights"
-        yield warned("model", f"{says}; the headers of the weights do not name {named(missing)}", do)
+        raise ModelError(f"{folder}: the weights lack {named(missing)}")
+    says = f"{says}, stored as {dtypes_text(stored)}"
+    notes = list(Beside.of(folder, known.model, classifies=head is not None).told())
+    if notes:
+        yield warned(
+            "model", "; ".join([says, *notes]), "nothing, if this is as you mean it", parameters=shape.elements
+        )
     else:
-        yield passed("model", f"{says}, stored as {dtypes_text(stored)}", parameters=shape.elements)
+        yield passed("model", says, parameters=shape.elements)
 
 
 def _note_model(known: Known, shape: ModelShape) -> None:

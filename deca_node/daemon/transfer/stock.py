@@ -21,6 +21,7 @@ START_FILE = re.compile(
     r"(generation_)?config\.json|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json"
     r"|model[A-Za-z0-9._-]{0,100}\.safetensors|model\.safetensors\.index\.json|merges\.txt|vocab\.txt"
     r"|(tokenizer|spiece|sentencepiece\.bpe)\.model|chat_template\.(json|jinja)"
+    r"|((video_)?pre)?processor_config\.json"
 )
 """The names of files from which a model and its tokenizer are loaded. Other files in the folder are private, and none
 of these files can be run."""

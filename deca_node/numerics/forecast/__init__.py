@@ -2,7 +2,8 @@
 
 ::
 
-    shapes      a model's blocks and sizes from its config.json alone
-    fitting     whether the weight files make the model, and how much memory is free
-    data_check  a look through the data: records by kind, and the bad ones
+    shapes        a model's blocks and sizes from its config.json alone
+    fitting       what the weight files hold, in words, and how much memory is free
+    data_check    a look through the data: records by kind, and the bad ones
+    record_check  the first records as the tokenizer reads them
 """

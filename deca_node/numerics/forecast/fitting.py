@@ -1,8 +1,4 @@
-"""Whether a model's files make the model, and how much memory is free. Judged before anything is loaded.
-
-The model is built on torch's meta device (:mod:`deca_node.numerics.forecast.shapes`), where it takes no memory, and
-each of its parameters is compared with the headers of the weight files.
-"""
+"""What a model's files hold, in words, and how much memory is free."""
 
 import os
 from collections import Counter
@@ -10,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from deca_node.numerics.device import choose_device
 from deca_node.storage.model_files import StoredTensor
@@ -18,23 +13,6 @@ from deca_node.storage.model_files import StoredTensor
 CGROUP = Path("/sys/fs/cgroup")
 NAMED_MAX = 3
 """How many parameters an error sentence names; the others are counted."""
-
-
-def misfits(model: nn.Module, stored: Mapping[str, StoredTensor]) -> tuple[list[str], list[str]]:
-    """Two lists: sentences about parameters whose tensor in the files has another shape, and the names of parameters
-    without a tensor in the files.
-
-    Checkpoints of some architectures leave out or add the name of the inner model in front; both forms are found.
-    """
-    short = {_short(name, model): tensor for name, tensor in stored.items()}
-    wrong, missing = [], []
-    for name, parameter in model.named_parameters():
-        tensor = stored.get(name) or short.get(_short(name, model))
-        if tensor is None:
-            missing.append(name)
-        elif tensor.shape != tuple(parameter.shape):
-            wrong.append(f"{name} is {list(tensor.shape)} where config.json makes it {list(parameter.shape)}")
-    return wrong, missing
 
 
 def dtypes_text(stored: Mapping[str, StoredTensor]) -> str:
@@ -61,10 +39,6 @@ def free_memory(wanted: str) -> tuple[str, int | None]:
         index = device.index or 0
         return f"cuda:{index}", torch.cuda.mem_get_info(index)[0]
     return "cpu", _free_ram()
-
-
-def _short(name: str, model: nn.Module) -> str:
-    return name.removeprefix(f"{getattr(model, 'base_model_prefix', '')}.")
 
 
 def _free_ram() -> int | None:

@@ -18,10 +18,17 @@ from deca_node.numerics.model.facts import check_sequence_length, positions_max
 from deca_node.numerics.model.limits import described_model
 from deca_node.numerics.model.load import read_config
 from deca_node.numerics.model.quiet import quiet
+from deca_node.numerics.model.reach import unreached
+from deca_node.numerics.model.stored import untie_stored_apart
 from deca_node.protocol.agreed.run import SIGNALS, RunSettings
 from deca_node.protocol.errors import ModelError
 from deca_node.protocol.planning.case import BlockShape, ModelShape
-from deca_node.storage.model_files import brief
+from deca_node.storage.model_files import brief, holds_weights, read_headers
+
+
+class NotHereError(ModelError):
+    """A hub id of which nothing is on this machine yet."""
+
 
 INNER_WIDTHS = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 """What architectures call the width between the two matrices of a feed-forward layer."""
@@ -31,14 +38,18 @@ def meta_model(source: str, sequence_length: int, head: Head | None = None) -> P
     """The model of a local folder, or of a hub id whose config.json is in the local cache, without its weights: a
     causal language model, or with ``head`` a classifier.
 
-    A config that names no dtype counts as float32. Nothing is fetched. Raises ModelError, also where the model
-    has no positions for ``sequence_length`` tokens.
+    A config that names no dtype counts as float32. Nothing is fetched. Weights are looked at, where they are there, to
+    see whether those that the config ties are equal. Raises ModelError, also where the model has no positions for
+    ``sequence_length`` tokens.
     """
-    folder = _local_folder(source)
+    folder = local_folder(source)
     with quiet():
         config = read_config(folder, head)
         check_sequence_length(sequence_length, positions_max(config), folder)
-        return described_model(config, folder, head)
+        model = described_model(config, folder, head)
+        if holds_weights(folder):
+            untie_stored_apart(model, read_headers(folder))
+    return model
 
 
 def planned_model(source: str, settings: RunSettings) -> PreTrainedModel:
@@ -53,6 +64,7 @@ def model_shape(model: PreTrainedModel, block_layers: int, name: str = "") -> Mo
         name=name,
         blocks=_block_shapes(model, partition(model, block_layers)),
         dtype_bytes=next(model.parameters()).element_size(),
+        frozen=_frozen_elements(model),
         layers=len(decoder_layers(model)),
         hidden=config.hidden_size,
         intermediate=_inner_width(config),
@@ -61,7 +73,9 @@ def model_shape(model: PreTrainedModel, block_layers: int, name: str = "") -> Mo
     )
 
 
-def _local_folder(source: str) -> Path:
+def local_folder(source: str) -> Path:
+    """The folder of a model on this machine. Raises NotHereError for a hub id that is not in the local cache, and
+    ModelError."""
     path = Path(source).expanduser()
     if path.is_dir():
         return path
@@ -72,7 +86,7 @@ def _local_folder(source: str) -> Path:
     except ValueError as error:  # not an id at all
         raise ModelError(f"{source!r} is not a folder here, and not an id on the hub either: {brief(error)}") from error
     if not isinstance(found, str):
-        raise ModelError(
+        raise NotHereError(
             f"{source!r} is not a folder here, and its config.json is not in the Hugging Face cache; a plan needs "
             f"no more than that file: hf download {source} config.json"
         )
@@ -105,6 +119,11 @@ def _block_shapes(model: PreTrainedModel, blocks: tuple[Block, ...]) -> tuple[Bl
     return tuple(reversed(shapes))
 
 
+def _frozen_elements(model: PreTrainedModel) -> int:
+    frozen = unreached(model)
+    return sum(parameter.numel() for parameter in model.parameters() if id(parameter) in frozen)
+
+
 def _layer_of_each_parameter(model: PreTrainedModel) -> dict[str, int]:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
@@ -124,4 +143,6 @@ def _head_parameters(model: PreTrainedModel) -> set[str]:
 
 def _inner_width(config: PreTrainedConfig) -> int:
     named = (getattr(config, name, None) for name in INNER_WIDTHS)
-    return int(next((width for width in named if width), 4 * config.hidden_size))
+    found = next((width for width in named if width), 4 * config.hidden_size)
+    # Some architectures have a width for every layer.
+    return int(max(found) if isinstance(found, list | tuple) else found)

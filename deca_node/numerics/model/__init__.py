@@ -7,8 +7,11 @@
     facts       size, identity (hash) and longest sequence of a model
     limits      what a config.json may describe before anything is built from it
     classifier  what a classifier needs beside weights: labels, a head, padding
+    reach       which parameters text reaches, and which stay frozen
     blocks      the parameters cut into blocks; the active block as one flat vector
     decay       which parameters decay under weight_decay
     attention   which implementation of attention a model is loaded with
+    stored      compares the files' headers with the model of config.json, before a weight is read
+    beside      what the files hold beside the model, and where it goes
     quiet       turns the output of transformers off
 """

@@ -31,7 +31,7 @@ def attention_arguments(
         _check_flash(config, folder, head, device)
     try:
         with torch.device("meta"):
-            auto_class(head).from_config(config, trust_remote_code=False, attn_implementation=attention)
+            auto_class(config, head).from_config(config, trust_remote_code=False, attn_implementation=attention)
     except (ValueError, ImportError) as error:
         raise ModelError(f"{folder}: {config.model_type} has no attention = {attention!r}: {brief(error)}") from error
     return {"attn_implementation": attention}

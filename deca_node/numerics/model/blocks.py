@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from deca_node.numerics.model.reach import unreached
 from deca_node.protocol.errors import ModelError
 
 Outcome = TypeVar("Outcome")
@@ -54,11 +55,12 @@ class Span:
 
 
 def partition(model: nn.Module, block_layers: int) -> tuple[Block, ...]:
-    """Cut all parameters of a model into disjoint blocks, bottom up, with ``block_layers`` layers each.
+    """Cut all parameters that text reaches into disjoint blocks, bottom up, with ``block_layers`` layers each.
 
     Raises ModelError if the model has no layers.
     """
     layers = decoder_layers(model)
+    frozen = unreached(model)
     layer_ids = {id(p) for layer in layers for p in layer.parameters()}
     embedding = _embedding_parameters(model, layer_ids)
     head = _own_parameters(_part(model, "get_output_embeddings"))
@@ -68,13 +70,13 @@ def partition(model: nn.Module, block_layers: int) -> tuple[Block, ...]:
         last = min(first + block_layers, len(layers)) - 1
         name = f"layers.{first}-{last}" if last > first else f"layers.{first}"
         groups.append((name, [p for layer in layers[first : last + 1] for p in layer.parameters()]))
-    claimed = {id(p) for _, parameters in groups for p in parameters}
+    claimed = {id(p) for _, parameters in groups for p in parameters} | frozen
     rest = [p for p in model.parameters() if id(p) not in claimed]
     if tied:
         groups[-1][1].extend(rest)
     else:
         groups.append(("head", rest))
-    return tuple(_named(model, groups))
+    return tuple(_named(model, groups, frozen))
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
@@ -84,12 +86,27 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{type(model).__name__} is an encoder-decoder; only a single stack of layers can be cut")
     depth = _depth(config)
-    lists = [found for found in _outermost_lists(model) if len(found) and (depth is None or len(found) == depth)]
+    frozen = unreached(model)
+    # Towers for pictures may have as many layers, and larger ones.
+    stacks = [found for found in _outermost_lists(model) if any(id(p) not in frozen for p in found.parameters())]
+    lists = [found for found in stacks if depth is None or len(found) == depth]
     if not lists:
-        expected = "" if depth is None else f" (looked for a list of {depth} layers)"
-        raise ModelError(f"{type(model).__name__} has no layers that could be trained in blocks{expected}")
+        raise ModelError(f"{type(model).__name__} {_why_not(config, stacks, depth)}")
     stack: nn.ModuleList = max(lists, key=_elements)
     return list(stack)
+
+
+def _why_not(config: object, stacks: Sequence[nn.ModuleList], depth: int | None) -> str:
+    groups = getattr(config, "num_hidden_groups", None)
+    if depth and groups:
+        shared = f"the weights of {groups} layer(s) are those of all {depth} layers"
+        return f"has no layers that could be trained in blocks: {shared}"
+    looked = "" if depth is None else f" (looked for a list of {depth} layers, and there are {_lengths(stacks)})"
+    return f"has no layers that could be trained in blocks{looked}"
+
+
+def _lengths(stacks: Sequence[nn.ModuleList]) -> str:
+    return ", ".join(f"one of {len(stack)}" for stack in stacks) or "none"
 
 
 def spans(model: nn.Module, block: Block) -> tuple[Span, ...]:
@@ -246,9 +263,10 @@ def _own_parameters(module: nn.Module | None) -> list[nn.Parameter]:
     return [] if module is None else list(module.parameters(recurse=False))
 
 
-def _named(model: nn.Module, groups: Iterable[tuple[str, list[nn.Parameter]]]) -> Iterator[Block]:
-    """A block for each group that is not empty; a parameter in several groups belongs to the first."""
-    names = {id(p): name for name, p in model.named_parameters()}
+def _named(model: nn.Module, groups: Iterable[tuple[str, list[nn.Parameter]]], frozen: set[int]) -> Iterator[Block]:
+    """A block for each group that is not empty; a parameter in several groups belongs to the first, and a frozen one to
+    none."""
+    names = {id(p): name for name, p in model.named_parameters() if id(p) not in frozen}
     for block_name, parameters in groups:
         own = {names.pop(id(p)): p.numel() for p in parameters if id(p) in names}
         if own:

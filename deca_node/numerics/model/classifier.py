@@ -18,11 +18,15 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForMultimodalLM,
     AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+)
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from deca_node.protocol.agreed.run import RunSettings
@@ -55,9 +59,20 @@ class Head:
         return cls.of(settings)
 
 
-def auto_class(head: Head | None) -> Any:
-    """The class of transformers that builds the model."""
-    return AutoModelForSequenceClassification if head else AutoModelForCausalLM
+def auto_class(config: PreTrainedConfig, head: Head | None) -> Any:
+    """The class of transformers that builds the model.
+
+    Some configs are those of two classes: of the whole model that also sees or hears, and of its text part. Files that
+    were saved as the whole model are read as the whole model, so that no tensor is lost.
+    """
+    if head:
+        return AutoModelForSequenceClassification
+    whole = MODEL_FOR_MULTIMODAL_LM_MAPPING.get(type(config), None)
+    return AutoModelForMultimodalLM if whole and whole.__name__ in _architectures(config) else AutoModelForCausalLM
+
+
+def _architectures(config: PreTrainedConfig) -> list[str]:
+    return list(getattr(config, "architectures", None) or ())
 
 
 def can_classify(config: PreTrainedConfig) -> bool:

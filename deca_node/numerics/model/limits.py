@@ -41,7 +41,7 @@ def described_model(config: PreTrainedConfig, folder: Path, head: Head | None) -
     and no storage. Raises ModelError."""
     try:
         with torch.device("meta"):
-            model: PreTrainedModel = auto_class(head).from_config(config, trust_remote_code=False)
+            model: PreTrainedModel = auto_class(config, head).from_config(config, trust_remote_code=False)
     except Exception as error:  # each architecture checks its own config, with exceptions of its own
         raise ModelError(f"{folder}/config.json does not make a model: {brief(error)}") from error
     return model

@@ -7,18 +7,19 @@ possible, and is reported in one sentence.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from huggingface_hub import is_offline_mode, snapshot_download
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from deca_node.numerics.model.attention import DEFAULT, attention_arguments, check_precision
+from deca_node.numerics.model.beside import Beside, only_the_model
 from deca_node.numerics.model.classifier import (
     Head,
     auto_class,
@@ -29,11 +30,11 @@ from deca_node.numerics.model.classifier import (
     settle_padding,
 )
 from deca_node.numerics.model.facts import model_bytes, positions_max
-from deca_node.numerics.model.limits import check_parts, check_size
+from deca_node.numerics.model.limits import check_parts, check_size, described_model
 from deca_node.numerics.model.quiet import quiet
 from deca_node.protocol.agreed.run import DTYPES, RunSettings
 from deca_node.protocol.errors import ModelError
-from deca_node.storage.model_files import INDEX, brief, read_json, weight_files
+from deca_node.storage.model_files import ADAPTER, INDEX, brief, read_json, weight_files
 
 CPU = torch.device("cpu")
 HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
@@ -42,13 +43,22 @@ HUB_IGNORED = ["*/*", "consolidated*"]
 """Files left out: everything in subfolders, and second copies of the weights."""
 
 
+GENERATION = "generation_config.json"
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt"),
+    *("tekken.json", "tiktoken.model"),
+)
+"""Most tokenizers are in one of these files."""
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model in training mode, with the dropout of its config, and its tokenizer.
 
     ``folder`` is the folder that both were read from. ``positions_max`` is the longest sequence in tokens that the
     model can take, or None if its architecture sets no limit. ``labels`` are a classifier's labels, in the order of
-    their numbers; a language model has none.
+    their numbers; a language model has none. ``beside`` is what the folder holds beside the model and goes into every
+    folder that is made of it.
     """
 
     model: PreTrainedModel
@@ -56,6 +66,7 @@ class LoadedModel:
     folder: Path
     positions_max: int | None
     labels: tuple[str, ...] = ()
+    beside: Beside = field(default_factory=Beside)
 
 
 def load_model(
@@ -79,17 +90,18 @@ def load_model(
     with quiet():
         config = read_config(folder, head)
         check_size(check_weights(folder), config, folder, head)
-        tokenizer = read_tokenizer(folder)
-        settle_end(config, tokenizer)
-        if head:
-            settle_padding(config, tokenizer, folder)
+        beside = Beside.of(folder, described_model(config, folder, head), classifies=head is not None)
+        check_generation(folder, head)
+        tokenizer = _settled_tokenizer(folder, config, head)
         chosen = attention_arguments(attention, config, folder, head, torch.device(device))
         model = _read_model(folder, config, dtype, head, chosen)
     check_precision(model, attention)
     _check_vocabulary(model, tokenizer, folder)
+    _check_finite(model, folder)
     _move(model, torch.device(device))
     model.train()
-    return LoadedModel(model, tokenizer, folder, positions_max(config), labels_of(config) if head else ())
+    labels = labels_of(config) if head else ()
+    return LoadedModel(model, tokenizer, folder, positions_max(config), labels, beside)
 
 
 # --- reading ----------------------------------------------------------------------------------------
@@ -116,7 +128,7 @@ def read_config(folder: Path, head: Head | None) -> PreTrainedConfig:
 
     Raises ModelError.
     """
-    raw = read_json(folder / "config.json", f"{folder} holds no config.json, so it is not a Hugging Face model")
+    raw = read_json(folder / "config.json", _no_config(folder))
     model_type = raw.get("model_type")
     if not model_type or not isinstance(model_type, str):
         raise ModelError(f"{folder}/config.json names no model_type")
@@ -132,6 +144,15 @@ def read_config(folder: Path, head: Head | None) -> PreTrainedConfig:
     if head:
         settle_labels(config, raw, head.labels, folder)
     return config
+
+
+def _no_config(folder: Path) -> str:
+    if (folder / ADAPTER).is_file():
+        return (
+            f"{folder} holds an adapter and no model: merge it first, with merge_and_unload() of peft, and save the "
+            "merged model with its tokenizer"
+        )
+    return f"{folder} holds no config.json, so it is not a Hugging Face model"
 
 
 def _check_architecture(config: PreTrainedConfig, folder: Path, head: Head | None) -> None:
@@ -175,9 +196,31 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             folder, trust_remote_code=False, local_files_only=True
         )
     except Exception as error:  # each tokenizer class fails in its own way
-        raise ModelError(f"{folder} holds no tokenizer that can be read: {brief(error)}") from error
+        there = any((folder / name).is_file() for name in TOKENIZER_FILES)
+        why = brief(error) if there else f"it has none of the files {', '.join(TOKENIZER_FILES)}"
+        raise ModelError(
+            f"{folder} holds no tokenizer that can be read: {why}; copy the tokenizer's files from where the model is "
+            "from"
+        ) from error
     # transformers keeps how a tokenizer was read among its settings, and would save that with it.
     tokenizer.init_kwargs.pop("local_files_only", None)
+    return tokenizer
+
+
+def tokenizer_of(folder: Path, model: PreTrainedModel, head: Head | None) -> LoadedModel:
+    """The tokenizer for a model on the meta device, read and checked as :func:`load_model` does. Raises ModelError."""
+    config = model.config
+    with quiet():
+        tokenizer = _settled_tokenizer(folder, config, head)
+    _check_vocabulary(model, tokenizer, folder)
+    return LoadedModel(model, tokenizer, folder, positions_max(config), labels_of(config) if head else ())
+
+
+def _settled_tokenizer(folder: Path, config: PreTrainedConfig, head: Head | None) -> PreTrainedTokenizerBase:
+    tokenizer = read_tokenizer(folder)
+    settle_end(config, tokenizer)
+    if head:
+        settle_padding(config, tokenizer, folder)
     return tokenizer
 
 
@@ -191,20 +234,35 @@ def settle_end(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> 
             tokenizer.eos_token = str(token)
 
 
+def check_generation(folder: Path, head: Head | None) -> None:
+    """Check the settings for generation, which transformers reads and writes with a language model. Raises
+    ModelError."""
+    path = folder / GENERATION
+    if head or not path.is_file():
+        return
+    try:
+        GenerationConfig.from_dict(read_json(path, ""))
+    except ModelError:
+        raise
+    except Exception as error:  # a setting of the wrong type fails in its own way
+        raise ModelError(f"{path} cannot be used: {brief(error)}; correct it, or remove the file") from error
+
+
 def _read_model(
     folder: Path, config: PreTrainedConfig, dtype: str, head: Head | None, chosen: Mapping[str, str]
 ) -> PreTrainedModel:
     try:
-        model, found = auto_class(head).from_pretrained(
-            folder,
-            config=config,
-            dtype="auto" if dtype == "auto" else getattr(torch, dtype),
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            **chosen,
-        )
+        with only_the_model(folder) as source:
+            model, found = auto_class(config, head).from_pretrained(
+                source,
+                config=config,
+                dtype="auto" if dtype == "auto" else getattr(torch, dtype),
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                **chosen,
+            )
     except MemoryError as error:
         raise ModelError(f"{folder}: there is not enough memory to hold the model") from error
     except Exception as error:  # e.g. RuntimeError where shapes differ, ValueError from a model's own checks
@@ -217,6 +275,21 @@ def _read_model(
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelError(f"{folder}: the weights lack {missing[0]}{more}")
     return model
+
+
+def _check_finite(model: PreTrainedModel, folder: Path) -> None:
+    """Raise ModelError if a weight is NaN or infinite: one of them makes every loss NaN."""
+    bad = [name for name, parameter in model.named_parameters() if not _finite(parameter.detach())]
+    if bad:
+        more = f" and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
+        raise ModelError(
+            f"{folder}: the weights hold NaN or infinity in {bad[0]}{more}; fetch the checkpoint again, or "
+            "convert it again to bfloat16 or float32"
+        )
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    return tensor.numel() == 0 or all(map(math.isfinite, torch.stack(tensor.aminmax()).tolist()))
 
 
 def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

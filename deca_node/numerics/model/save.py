@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from deca_node.numerics.model.beside import Beside
 from deca_node.numerics.model.facts import model_bytes
 from deca_node.numerics.model.quiet import quiet
 from deca_node.protocol.errors import StorageError
@@ -25,16 +26,21 @@ SAVE_MARGIN_BYTES = 64 * 2**20
 
 
 def save_model(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: str | Path, alone: str = ""
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: str | Path,
+    alone: str = "",
+    beside: Beside | None = None,
 ) -> Path:
     """Write an ordinary Hugging Face checkpoint into ``directory``, whole or not at all; returns the folder.
 
-    ``alone`` is noted in the folder where the model is one node's own.
+    ``alone`` is noted in the folder where the model is one node's own. ``beside`` is what goes along with the model.
     A checkpoint that is already there is replaced, at the very end; a folder that holds anything else is refused.
     Raises StorageError, also if the disk is full or may not be written.
     """
     directory = Path(directory).absolute()
-    needed = model_bytes(model) + SAVE_MARGIN_BYTES
+    beside = beside or Beside()
+    needed = model_bytes(model) + beside.nbytes + SAVE_MARGIN_BYTES
     try:
         repair_folder(directory)
         _check_target(directory)
@@ -43,6 +49,7 @@ def save_model(
         with replace_folder(directory) as aside, quiet():
             model.save_pretrained(aside)
             tokenizer.save_pretrained(aside)
+            beside.write(aside)
             _same_modes(aside)
             if alone:
                 write_origin(aside, alone)

@@ -34,7 +34,7 @@ def export(directory: Path, start_model: str, out: Path, note: Note) -> Manifest
     Raises as :func:`restore` does, and StorageError if ``out`` cannot be written.
     """
     loaded, manifest = restore(directory, start_model, note)
-    save_model(loaded.model, loaded.tokenizer, out)
+    save_model(loaded.model, loaded.tokenizer, out, beside=loaded.beside)
     return manifest
 
 

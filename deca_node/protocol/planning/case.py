@@ -37,7 +37,8 @@ class BlockShape:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A model cut into blocks, bottom up. ``dtype_bytes`` is the size of a parameter in the checkpoint."""
+    """A model cut into blocks, bottom up. ``dtype_bytes`` is the size of a parameter in the checkpoint; ``frozen``
+    counts parameters in no block, such as those of a tower for pictures."""
 
     name: str
     blocks: tuple[BlockShape, ...]
@@ -46,11 +47,12 @@ class ModelShape:
     hidden: int
     intermediate: int
     vocabulary: int
+    frozen: int = 0
 
     @property
     def elements(self) -> int:
         """The number of parameters."""
-        return sum(block.elements for block in self.blocks)
+        return sum(block.elements for block in self.blocks) + self.frozen
 
 
 @dataclass(frozen=True, kw_only=True)

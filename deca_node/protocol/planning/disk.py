@@ -29,13 +29,13 @@ def delta_bytes(elements: int) -> int:
 def folder_bytes(case: Case) -> dict[str, int]:
     """The largest size of each part of the folder, by its name."""
     elements = [block.elements for block in case.model.blocks]
-    model, deltas = sum(elements) * case.dtype_bytes, sum(map(delta_bytes, elements))
+    model, deltas = case.model.elements * case.dtype_bytes, sum(map(delta_bytes, elements))
     largest = max(elements)
     schedule = case.schedule
     steps = sum(schedule[index].steps for index in range(len(schedule)))
     return {
         "start": model,
-        "blocks": model + deltas + largest * case.dtype_bytes + delta_bytes(largest),
+        "blocks": sum(elements) * case.dtype_bytes + deltas + largest * case.dtype_bytes + delta_bytes(largest),
         "checkpoints": CHECKPOINTS_KEPT * STATE_BYTES_PER_ELEMENT * largest,
         "incoming": deltas,
         "final": model,

@@ -50,3 +50,22 @@ def test_a_failure_carries_the_advice_and_ends_nothing(monkeypatch: pytest.Monke
         ("moon", Verdict.OK, ""),
     ]
     assert said == ["cheese", "crackers", "moon"], "the check that takes long runs only when it is asked for"
+
+
+def test_a_check_that_breaks_down_hides_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(_: Known) -> Iterator[Finding]:
+        yield passed("sea", "it is wet")
+        raise ZeroDivisionError("nobody foresaw this")
+
+    def passes(_: Known) -> Iterator[Finding]:
+        yield passed("moon", "it is made of rock")
+
+    monkeypatch.setattr(checkup, "CHECKS", (Check("sea", "", breaks), Check("moon", "", passes)))
+    found = list(checkup.checkup(no_settings, lambda _: None))
+    assert [(finding.check, finding.verdict) for finding in found] == [
+        ("sea", Verdict.OK),
+        ("sea", Verdict.FAILED),
+        ("moon", Verdict.OK),
+    ]
+    assert found[1].says == "this check broke down: ZeroDivisionError: nobody foresaw this"
+    assert "ZeroDivisionError" in found[1].facts["traceback"] and "report it" in found[1].do

@@ -4,12 +4,15 @@ import dataclasses
 import fcntl
 import json
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, Gemma3nTextConfig, Qwen3MoeConfig
 
 from deca_node.cli.checks.peers import PEER_DO
 from deca_node.daemon.diagnosis.probe import Obstacle, Probed, Stage
@@ -25,7 +28,7 @@ MODEL_HASH = "86cbdb61bc7c6bce89a3071fca5a9703b43b0f827855ef68f1c7124e86762a5b"
 CLASSIFIER_HASH = "31b3aa5290ff912ab0768e8d4dc3ec7475dd42ab8a61934946c5a6098ebe18f6"
 """The same with the head that every node draws for two labels under seed 0."""
 RUN = RunSettings(sequence_length=16)
-ALL = ["settings", "certificates", "peers file", "folder", "listen", "data", "model", "memory", "disk"]
+ALL = ["settings", "certificates", "peers file", "folder", "listen", "data", "model", "tokenizer", "memory", "disk"]
 
 
 @pytest.fixture
@@ -79,7 +82,7 @@ def test_all_is_well(deca: Deca, place: Path) -> None:
     assert found["memory"]["facts"]["peak_bytes"] == max(found["memory"]["facts"]["blocks_bytes"].values())
     assert found["disk"]["facts"]["needed_bytes"] == sum(found["disk"]["facts"]["parts_bytes"].values())
     assert found["clock"]["facts"]["offsets_seconds"] == {"b": 0.25}
-    assert json.loads(outcome.out)["counts"] == {"ok": 12, "warning": 0, "failed": 0, "skipped": 0}
+    assert json.loads(outcome.out)["counts"] == {"ok": 13, "warning": 0, "failed": 0, "skipped": 0}
     assert sorted(place.iterdir()) == before
 
 
@@ -119,7 +122,7 @@ def test_a_peer_of_another_run(deca: Deca, peer: list[Probed]) -> None:
     outcome = deca("doctor", *FLAGS)
     assert outcome.code == 13
     assert look(outcome)["peer b"]["says"] == ("127.0.0.1:7002: the run differs: rounds is 4 at this node and 9 at b")
-    assert outcome.err.endswith("error: 1 of 11 checks failed: peer b\n")
+    assert outcome.err.endswith("error: 1 of 12 checks failed: peer b\n")
 
 
 @pytest.mark.usefixtures("place")
@@ -302,3 +305,153 @@ def test_steps_to_copy_stand_below_the_table(deca: Deca) -> None:
     found = next(each for each in json.loads(deca("doctor", "--json").out)["findings"] if each["check"] == "settings")
     assert "\n" not in found["says"]
     assert any("deca-node start --insecure" in step for step in found["facts"]["steps"])
+
+
+SIZES = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
+
+
+def gemma3n() -> Gemma3nTextConfig:
+    small = {
+        "hidden_size_per_layer_input": 4,
+        "laurel_rank": 4,
+        "altup_num_inputs": 2,
+        "vocab_size_per_layer_input": 50,
+    }
+    kinds = ["sliding_attention", "full_attention"] * 2
+    return Gemma3nTextConfig(
+        **SIZES,
+        **small,
+        intermediate_size=[24] * 4,
+        activation_sparsity_pattern=[0.0] * 4,
+        num_kv_shared_layers=1,
+        layer_types=kinds,
+        sliding_window=8,
+    )
+
+
+def qwen3_moe() -> Qwen3MoeConfig:
+    return Qwen3MoeConfig(**SIZES, intermediate_size=24, moe_intermediate_size=8, num_experts=2)
+
+
+# --- what a start would refuse ----------------------------------------------------------------------
+
+CHAT = {"messages": [{"role": "user", "content": "the node"}, {"role": "assistant", "content": "was the node"}]}
+TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+
+
+@pytest.fixture
+def own_model(place: Path, tiny: Path) -> Path:
+    """A copy of the tiny model that a test may change."""
+    Path("model").unlink()
+    shutil.copytree(tiny, "model")
+    return place / "model"
+
+
+def write(*records: Any) -> None:
+    Path("a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+@pytest.mark.usefixtures("peer")
+def test_a_tokenizer_that_is_missing_or_larger_than_the_model(deca: Deca, own_model: Path) -> None:
+    config = json.loads((own_model / "config.json").read_text())
+    weights = load_file(own_model / "model.safetensors")
+    rows = {name: tensor[:10].clone() for name, tensor in weights.items() if len(tensor) == config["vocab_size"]}
+    save_file({**weights, **rows}, own_model / "model.safetensors", metadata={"format": "pt"})
+    (own_model / "config.json").write_text(json.dumps({**config, "vocab_size": 10}))
+    outcome = deca("doctor", *FLAGS)
+    assert (outcome.code, verdicts(outcome)["model"], verdicts(outcome)["tokenizer"]) == (13, "ok", "failed")
+    assert "tokens, the model only 10" in look(outcome)["tokenizer"]["says"]
+    for path in own_model.glob("tokenizer*"):
+        path.unlink()
+    found = look(deca("doctor", *FLAGS))["tokenizer"]
+    assert found["verdict"] == "failed" and "holds no tokenizer that can be read" in found["says"]
+
+
+@pytest.mark.usefixtures("peer")
+def test_chats_need_a_template_that_takes_them(deca: Deca, own_model: Path) -> None:
+    write(*[CHAT] * 30)
+    (own_model / "chat_template.jinja").unlink(missing_ok=True)
+    found = look(deca("doctor", *FLAGS))["tokenizer"]
+    assert found["verdict"] == "failed" and "the tokenizer has no chat template" in found["says"]
+    (own_model / "chat_template.jinja").write_text("{{ raise_exception('no chats today') }}")
+    found = look(deca("doctor", *FLAGS))["tokenizer"]
+    assert found["verdict"] == "failed" and "cannot render the chat (no chats today)" in found["says"]
+    (own_model / "chat_template.jinja").write_text(TEMPLATE)
+    assert look(deca("doctor", *FLAGS))["tokenizer"]["verdict"] == "ok"
+
+
+@pytest.mark.usefixtures("peer", "place")
+def test_too_little_data(deca: Deca) -> None:
+    write({"text": "the node"})
+    found = look(deca("doctor", *FLAGS))["tokenizer"]
+    assert found["verdict"] == "failed" and "are needed" in found["says"]
+
+
+@pytest.mark.usefixtures("peer", "place")
+def test_of_much_data_the_first_records_are_tried(deca: Deca) -> None:
+    write(*[{"text": f"the node was {n}"} for n in range(300)], CHAT)
+    found = look(deca("doctor", *FLAGS))["tokenizer"]
+    assert found["verdict"] == "ok" and "the first 200 records make" in found["says"]
+    write(*[CHAT] * 300)
+    assert "the tokenizer has no chat template" in look(deca("doctor", *FLAGS))["tokenizer"]["says"]
+    says = look(deca("doctor", *FLAGS, "--bad-records", "skip"))["tokenizer"]["says"]
+    assert "none of the first 200 records can be used; the first:" in says and "no chat template" in says
+
+
+@pytest.mark.usefixtures("peer", "place")
+def test_where_all_records_are_bad_the_first_reason_is_given(deca: Deca) -> None:
+    write(*[{"question": "a", "answer": "b"}] * 40)
+    outcome = deca("doctor", *FLAGS)
+    assert (outcome.code, verdicts(outcome)["tokenizer"]) == (13, "ok")
+    says = look(outcome)["data"]["says"]
+    assert "there are no usable records (40 are malformed; the first: " in says and "a.jsonl line 1: " in says
+
+
+@pytest.mark.usefixtures("peer", "place")
+def test_a_model_that_the_start_fetches_is_no_failure(deca: Deca, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: False)
+    outcome = deca("doctor", *FLAGS, "--model", "some/model")
+    found = look(outcome)
+    assert (outcome.code, found["model"]["verdict"]) == (0, "warning")
+    assert found["model"]["says"] == "not checked: 'some/model' is not on this machine"
+    assert (found["memory"]["verdict"], found["tokenizer"]["verdict"]) == ("skipped", "skipped")
+    monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: True)
+    outcome = deca("doctor", *FLAGS, "--model", "some/model")
+    assert (outcome.code, look(outcome)["model"]["verdict"]) == (13, "failed")
+
+
+@pytest.mark.usefixtures("peer")
+def test_tensors_that_the_model_does_not_take_are_told(deca: Deca, own_model: Path) -> None:
+    weights = load_file(own_model / "model.safetensors")
+    weights["mtp.norm.weight"] = weights["model.norm.weight"].clone()
+    save_file(weights, own_model / "model.safetensors", metadata={"format": "pt"})
+    found = look(deca("doctor", *FLAGS))["model"]
+    assert found["verdict"] == "warning" and "go into final/ unchanged: mtp.norm.weight" in found["says"]
+    del weights["model.norm.weight"]
+    save_file(weights, own_model / "model.safetensors", metadata={"format": "pt"})
+    found = look(deca("doctor", *FLAGS))["model"]
+    assert found["verdict"] == "failed" and "the weights lack model.norm.weight" in found["says"]
+
+
+@pytest.mark.usefixtures("peer", "place")
+def test_architectures_that_puzzled_doctor(deca: Deca, tmp_path: Path) -> None:
+    """A width for every layer (Gemma 3n), and experts that the files and the model hold in different tensors."""
+    for name, config in {"wide": gemma3n(), "experts": qwen3_moe()}.items():
+        folder = tmp_path / name
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        for path in Path("model").glob("tokenizer*"):
+            shutil.copy(path, folder)
+        outcome = deca("doctor", *FLAGS, "--model", name)
+        assert [verdicts(outcome)[check] for check in ("model", "tokenizer", "memory")] == ["ok"] * 3, outcome.out
+        assert deca("plan", "--model", name, "--nodes", "2", "--sequence-length", "16").code == 0

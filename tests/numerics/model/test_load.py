@@ -234,7 +234,30 @@ def test_quantized_weights_are_refused(folder: Path) -> None:
 def test_a_missing_tokenizer_is_named(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer_config.json").unlink()
-    assert "holds no tokenizer that can be read" in refusal(folder)
+    said = refusal(folder)
+    assert "holds no tokenizer that can be read: it has none of the files tokenizer.json, tokenizer.model" in said
+    assert said.endswith("; copy the tokenizer's files from where the model is from")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_are_no_numbers_are_named(number: float, dtype: torch.dtype, tmp_path: Path) -> None:
+    """One of them makes every loss NaN, and then the learning rate would be blamed."""
+    model = llama().to(dtype)
+    model.model.layers[1].mlp.up_proj.weight.data[3, 2] = number
+    said = refusal(folder_of(model, tmp_path / "m"))
+    assert "the weights hold NaN or infinity in model.layers.1.mlp.up_proj.weight; fetch the checkpoint again" in said
+
+
+def test_settings_for_generation_that_transformers_refuses_are_named(folder: Path) -> None:
+    """They are not called weights that do not fit."""
+    path = folder / "generation_config.json"
+    path.write_text('{"num_return_sequences": 4}')
+    said = refusal(folder)
+    assert said.startswith(f"{path} cannot be used: ") and "`num_return_sequences`" in said
+    assert said.endswith("; correct it, or remove the file")
+    path.write_text("{")
+    assert f"{path} is not readable JSON" in refusal(folder)
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(folder: Path) -> None:

@@ -1,0 +1,55 @@
+"""A look at the first records with the tokenizer, before the start: what a start would refuse is refused here.
+
+Few records are read and packed as the start does it, all of them. Of many the first are tokenized, chats rendered with
+the chat template."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from deca_node.numerics.data.formats.sources import BadRecords, Reading
+from deca_node.numerics.data.records import Record, RecordReader
+from deca_node.numerics.data.tokenizing import RecordTokenizer
+from deca_node.numerics.learning.tasks import load_data, told
+from deca_node.numerics.model.load import LoadedModel
+from deca_node.protocol.errors import DataError
+from deca_node.protocol.options import TrainerOptions
+
+RECORDS_MAX = 200
+CHARACTERS_MAX = 1_000_000
+BYTES_MAX = 1 << 20
+"""Labelled records in larger files are not tried: nothing but their length could be wrong."""
+
+
+def try_records(options: TrainerOptions, loaded: LoadedModel) -> str:
+    """Tokenize, and say what was found. Raises DataError as a start would."""
+    reader = RecordReader(Path(options.data), BadRecords(skip=True), Reading.of(options.data_format, options.columns))
+    if loaded.labels:
+        return _all(options, loaded) if reader.bytes_total <= BYTES_MAX else "labelled records are not tried"
+    first, more = _first(iter(reader))
+    if not more:
+        return _all(options, loaded)
+    bad = BadRecords(skip=options.bad_records == "skip")
+    encoded = RecordTokenizer(loaded.tokenizer, bad).encode(first)
+    if not encoded:
+        raise DataError(
+            f"{options.data}: none of the first {len(first)} records can be used; the first: {bad.sentences[0]}"
+        )
+    tokens = sum(map(len, encoded))
+    return f"the first {len(encoded)} records make {tokens:,} tokens"
+
+
+def _first(records: Iterator[Record]) -> tuple[list[Record], bool]:
+    """The first records, and whether there are more."""
+    found, characters = [], 0
+    for record in islice(records, RECORDS_MAX):
+        found.append(record)
+        characters += record.characters
+        if characters > CHARACTERS_MAX:
+            break
+    return found, next(records, None) is not None
+
+
+def _all(options: TrainerOptions, loaded: LoadedModel) -> str:
+    data = load_data(options, loaded)
+    return "; ".join(says for says in told(data, options.settings.sequence_length) if says not in data.summary.files)
