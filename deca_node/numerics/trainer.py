@@ -17,6 +17,7 @@ from deca_node.numerics import deca
 from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
 from deca_node.numerics.data.batches import Batches, make_batch
 from deca_node.numerics.data.dataset import PackedData
+from deca_node.numerics.data.store.tokens import TOKENS
 from deca_node.numerics.device import choose_device
 from deca_node.numerics.engine import BlockEngine, NewEdge, RefusedPeers
 from deca_node.numerics.exchange.flows import FlowBytes
@@ -104,7 +105,7 @@ class Trainer:
         for sentence in loaded.beside.told():
             note(sentence)
         note(f"reading and tokenizing {options.data}")
-        data = load_data(options, loaded, progress_notes(note, options.data))
+        data = load_data(options, loaded, progress_notes(note, options.data), Path(options.directory) / TOKENS)
         for sentence in told(data, settings.sequence_length):
             note(sentence)
         if isinstance(data, PackedData) and settings.packing == "isolated":

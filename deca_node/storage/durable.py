@@ -32,14 +32,15 @@ class Sum(NamedTuple):
 # --- files ------------------------------------------------------------------------------------------
 
 
-def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> Sum:
-    """Write chunks of bytes to ``path``, whole or not at all. After it returns, a power cut changes nothing.
+def write_file(path: Path, chunks: Iterable[bytes | memoryview], mode: int = 0o666) -> Sum:
+    """Write chunks of bytes to ``path``, whole or not at all. After it returns, a power cut changes nothing. A new file
+    has ``mode``, as far as the process's mask allows it.
 
     Raises OSError; then the earlier file is still at ``path``.
     """
     aside = path.with_name(path.name + PARTIAL)
     try:
-        written = _write(aside, chunks)
+        written = _write(aside, chunks, mode)
         aside.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -188,9 +189,9 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write(path: Path, chunks: Iterable[bytes | memoryview]) -> Sum:
+def _write(path: Path, chunks: Iterable[bytes | memoryview], mode: int) -> Sum:
     digest, total = hashlib.sha256(), 0
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         for chunk in chunks:
             digest.update(chunk)

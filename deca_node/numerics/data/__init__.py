@@ -1,5 +1,5 @@
 """The node's own data: from files to batches of tokens. No torch before the last step, and no model at all.
-The room ``formats`` below knows the formats of files.
+The room ``formats`` below knows the formats of files, and the room ``store`` keeps tokens on disk.
 
 ::
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from deca_node.numerics.data.dataset import PackedData
 from deca_node.numerics.data.labelled import Examples, LabelledData
 from deca_node.numerics.data.sequences import Sequences, permutation
+from deca_node.numerics.data.store.scratch import IN_MEMORY
 from deca_node.protocol.errors import DataError
 
 IGNORED = -100
@@ -132,7 +133,8 @@ class Batches:
         self._cursor = cursor
 
     def _order_of(self, epoch: int) -> NDArray[np.int64]:
-        return permutation(len(self._train), f"{self._seed}:epoch:{epoch}")
+        scratch = self._train.scratch if isinstance(self._train, Sequences) else IN_MEMORY
+        return permutation(len(self._train), f"{self._seed}:epoch:{epoch}", scratch)
 
 
 def make_batch(data: Rows, rows: NDArray[np.int64]) -> AnyBatch:

@@ -10,28 +10,23 @@ With private gradients every record is a sequence of its own, cut to ``sequence_
 told record by record.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from deca_node.numerics.data.formats.sources import BadRecords, Reading
-from deca_node.numerics.data.holdout import heldout_mask
-from deca_node.numerics.data.lengths import Lengths
+from deca_node.numerics.data.formats.sources import Reading
+from deca_node.numerics.data.holdout import split
+from deca_node.numerics.data.lengths import Lengths, as_they_are
 from deca_node.numerics.data.packing import firsts, pack
-from deca_node.numerics.data.records import RecordReader
-from deca_node.numerics.data.sequences import Ids, Mask, RecordTokens, Sequences, TokenLine
-from deca_node.numerics.data.tokenizing import RecordTokenizer, runs
+from deca_node.numerics.data.sequences import Sequences
+from deca_node.numerics.data.store.scratch import Scratch
+from deca_node.numerics.data.store.tokens import Progress, Tokenizing
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Progress = Callable[[int, int | None], None]
-"""Called with (done, total): bytes of the data on disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,106 +93,57 @@ def load_dataset(
     bad_records: str,
     reading: Reading | None = None,
     progress: Progress | None = None,
+    store: Path | None = None,
 ) -> PackedData:
     """Read, tokenize, split and pack a file or folder. The same arguments and data give the same sequences.
 
-    ``holdout`` is the share of tokens to hold out, below 1; 0 holds out nothing. Raises DataError where the data cannot
-    be used, and where a record is bad unless ``bad_records`` is "skip".
+    ``holdout`` is the share of tokens to hold out, below 1; 0 holds out nothing. ``store`` is the folder to keep the
+    tokens in; they are kept in memory where there is none. Raises DataError where the data cannot be used, and where a
+    record is bad unless ``bad_records`` is "skip".
     """
     assert 0 <= holdout < 1 and bad_records in ("stop", "skip"), "the node's configuration checks its settings"
     path = Path(path)
-    bad = BadRecords(skip=bad_records == "skip")
+    tokenizing = Tokenizing([path], tokenizer, bad_records=bad_records, reading=reading, progress=progress)
+    found = tokenizing.in_memory() if store is None else tokenizing.stored(store)
+    line, counted, scratch = found.line, found.counted, Scratch(store)
     lengths = Lengths(layout.length, layout.truncation, tokenizer.bos_token_id, divides=not layout.private)
-    encoder = RecordTokenizer(tokenizer, bad)
-    reader = RecordReader(path, bad, reading)
-    line = read_tokens(path, reader, encoder, bad, lengths if layout.whole else None, progress)
-    held = heldout_mask(path, line, layout.length, holdout, seed, whole=layout.whole)
+    records = lengths.fit(line, scratch) if layout.whole else as_they_are(line, scratch)
+    if not len(records.pieces):
+        raise DataError(f"{path}: {_nothing_fits(lengths)}")
+    parts = split(path, records, layout.length, holdout, seed, whole=layout.whole, scratch=scratch)
     pad = tokenizer.eos_token_id or 0
-    found = [
-        firsts(line, part, layout.length, pad=pad)
+    packed = [
+        firsts(line, part, layout.length, pad=pad, scratch=scratch)
         if layout.private and not held_out
-        else pack(line, part, layout.packing, layout.length, pad=pad, seed=seed)
-        for held_out, part in enumerate((~held, held))
+        else pack(line, part, layout.packing, layout.length, pad=pad, seed=seed, scratch=scratch)
+        for held_out, part in enumerate((parts.kept(line.trained), parts.held(line.trained)))
     ]
-    train, heldout = (sequences.useful() for sequences in found)
+    train, heldout = (sequences.useful() for sequences in packed)
     _check_learnable(path, train, "train on")
     if holdout:
         _check_learnable(path, heldout, "hold out")
     summary = DataSummary(
-        records=len(line.starts) - 1,
-        skipped=bad.count,
-        skipped_sentences=tuple(bad.sentences),
-        tokens=len(line),
+        records=len(records.pieces),
+        skipped=counted.skipped,
+        skipped_sentences=counted.sentences,
+        tokens=parts.tokens,
         trained_tokens=train.predicted,
         heldout_tokens=heldout.predicted,
         train_sequences=len(train),
         heldout_sequences=len(heldout),
         lengths=lengths if layout.whole else None,
-        empty_sequences=sum(map(len, found)) - len(train) - len(heldout),
-        notes=encoder.notes,
-        files=reader.told.told(),
+        empty_sequences=sum(map(len, packed)) - len(train) - len(heldout),
+        notes=counted.notes,
+        files=counted.told if found.fresh else (*counted.told, f"took the tokens of the data from {store}"),
     )
     return PackedData(train, heldout, summary)
 
 
-def read_tokens(
-    path: Path,
-    reader: RecordReader,
-    encoder: RecordTokenizer,
-    bad: BadRecords,
-    lengths: Lengths | None,
-    progress: Progress | None = None,
-) -> TokenLine:
-    """Every usable record of a file or folder as tokens; made to fit by ``lengths``, if given. Raises DataError where
-    there is none."""
-
-    def report(waiting: int = 0) -> None:
-        """Text that is read but waits to be tokenized is not done; a character counts as a byte."""
-        if progress:
-            progress(max(reader.bytes_done - waiting, 0), reader.bytes_total)
-
-    found = _Line()
-    for records in runs(reader, lambda record: record.characters):
-        encoded = encoder.encode(records, report)
-        found.add(encoded if lengths is None else [fit for fit in map(lengths.fit, encoded) if fit is not None])
-        report()
-    if not found.ids:
-        raise DataError(f"{path}: {_nothing_usable(bad, lengths)}")
-    return found.joined()
-
-
-class _Line:
-    """Collects records. One array for a run of them: a million small arrays would weigh more than their tokens."""
-
-    def __init__(self) -> None:
-        self.ids: list[Ids] = []
-        self._trained: list[Mask] = []
-        self._starts = [0]
-        self._texts: list[bool] = []
-
-    def add(self, records: list[RecordTokens]) -> None:
-        """These records, behind those that are there."""
-        if records:
-            self.ids.append(np.concatenate([record.ids for record in records]))
-            self._trained.append(np.concatenate([record.trained for record in records]))
-        for record in records:
-            self._starts.append(self._starts[-1] + len(record))
-            self._texts.append(record.text)
-
-    def joined(self) -> TokenLine:
-        """All of them in a line."""
-        starts, texts = np.array(self._starts, np.int64), np.array(self._texts, np.bool_)
-        return TokenLine(np.concatenate(self.ids), np.concatenate(self._trained), starts, texts)
-
-
-def _nothing_usable(bad: BadRecords, lengths: Lengths | None) -> str:
-    if lengths and lengths.dropped + lengths.unlearnt:
-        return (
-            f"no record is usable with sequence_length = {lengths.length}: {lengths.dropped:,} are longer, and in "
-            f"{lengths.unlearnt:,} nothing is left to learn; raise sequence_length on all nodes, or change truncation"
-        )
-    skipped = f" ({bad.count:,} bad ones were left out; the first: {bad.sentences[0]})" if bad.count else ""
-    return f"there are no usable records{skipped}; give at least one text that is not empty"
+def _nothing_fits(lengths: Lengths) -> str:
+    return (
+        f"no record is usable with sequence_length = {lengths.length}: {lengths.dropped:,} are longer, and in "
+        f"{lengths.unlearnt:,} nothing is left to learn; raise sequence_length on all nodes, or change truncation"
+    )
 
 
 def _check_learnable(path: Path, part: Sequences, purpose: str) -> None:

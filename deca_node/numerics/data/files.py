@@ -44,6 +44,11 @@ class Reader(abc.ABC, Generic[Kind]):
             self.bytes_total = sum(file.stat().st_size for file in self._files)
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are read, in order."""
+        return tuple(self._files)
+
+    @property
     def bytes_done(self) -> int:
         """Bytes read so far of ``bytes_total``, as they lie on disk."""
         return self._bytes_before + (self._open.tell() if self._open else 0)

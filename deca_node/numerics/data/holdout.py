@@ -11,91 +11,176 @@ Where one record is so large that training would lose half of its own share to i
 among chats and prompts that record is passed over.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from deca_node.numerics.data.sequences import Mask, Places, TokenLine, permutation
+from deca_node.numerics.data.lengths import Fitted
+from deca_node.numerics.data.sequences import PIECE, Mask, Pieces, Places, permutation, pieces_of, sizes
+from deca_node.numerics.data.store.scratch import IN_MEMORY, Scratch, spans
 from deca_node.protocol.errors import DataError
 
 RECORDS_TO_SPLIT = 20
 """From this many records on, the held-out part is made of whole records."""
 
 
-def heldout_mask(path: Path, line: TokenLine, length: int, holdout: float, seed: int, *, whole: bool) -> Mask:
-    """Which tokens are held out, bool [n]: the share ``holdout`` < 1 of them, for sequences of ``length`` tokens.
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Where each record is divided: before the place ``cuts[k]`` of the line it is kept, from there on held out.
+    All records have ``tokens`` tokens."""
+
+    records: Pieces
+    cuts: Places
+    tokens: int
+    scratch: Scratch = IN_MEMORY
+
+    def kept(self, trained: Mask) -> Pieces:
+        """The parts to train on; ``trained`` is the line's."""
+        return self._parts(trained, held=False)
+
+    def held(self, trained: Mask) -> Pieces:
+        """The parts that are held out; ``trained`` is the line's."""
+        return self._parts(trained, held=True)
+
+    def _parts(self, trained: Mask, held: bool) -> Pieces:
+        def parts() -> Iterator[Pieces]:
+            for part in spans(len(self.records)):
+                whole, cuts = self.records[part], self.cuts[part]
+                chosen = cuts < whole["stop"] if held else cuts > whole["start"]
+                found, cuts = whole[chosen], cuts[chosen]
+                divided = (cuts > found["start"]) & (cuts < found["stop"])
+                if divided.any():
+                    starts = cuts if held else found["start"]
+                    stops = found["stop"] if held else cuts
+                    found[divided] = pieces_of(trained, starts[divided], stops[divided])
+                yield found
+
+        return self.scratch.collect(PIECE, parts())
+
+
+def split(
+    path: Path, records: Fitted, length: int, holdout: float, seed: int, *, whole: bool, scratch: Scratch = IN_MEMORY
+) -> Split:
+    """Hold out the share ``holdout`` < 1 of all tokens, for sequences of ``length`` tokens.
 
     ``whole`` says that records are not concatenated. Raises DataError where there is too little data for two parts.
     """
+    splitter = _Splitter(path, records.pieces, seed, scratch)
     if not holdout:
-        return np.zeros(len(line), np.bool_)
-    return _isolated(path, line, length, holdout, seed) if whole else _concatenated(path, line, length, holdout, seed)
+        return splitter.of_records(np.zeros(len(records.pieces), np.bool_))
+    if whole:
+        return _isolated(splitter, records.texts, length, holdout)
+    return _concatenated(splitter, length, holdout)
 
 
-def _concatenated(path: Path, line: TokenLine, length: int, holdout: float, seed: int) -> Mask:
-    _check_enough(path, line, length)
-    target = min(max(round(len(line) * holdout), length), len(line) - length)
-    lengths = np.diff(line.starts)
-    if len(lengths) >= RECORDS_TO_SPLIT:
-        held = _until(lengths, target, seed)
-        kept = len(line) - lengths[held].sum()
-        if kept >= max(length, (len(line) - target) / 2):
-            return np.repeat(held, lengths)
-    return _ends(line, target)
+def _concatenated(splitter: "_Splitter", length: int, holdout: float) -> Split:
+    splitter.check_enough(length)
+    total = splitter.total
+    target = min(max(round(total * holdout), length), total - length)
+    if len(splitter.records) >= RECORDS_TO_SPLIT:
+        held = splitter.until(target)
+        if total - splitter.tokens_of(held) >= max(length, (total - target) / 2):
+            return splitter.of_records(held)
+    return splitter.of_ends(target)
 
 
-def _isolated(path: Path, line: TokenLine, length: int, holdout: float, seed: int) -> Mask:
-    total, lengths, texts = len(line), np.diff(line.starts), bool(line.texts.all())
-    few = len(lengths) == 1 or (len(lengths) < RECORDS_TO_SPLIT and total > len(lengths) * length)
+def _isolated(splitter: "_Splitter", texts: bool, length: int, holdout: float) -> Split:
+    count, total = len(splitter.records), splitter.total
+    few = count == 1 or (count < RECORDS_TO_SPLIT and total > count * length)
     if texts and few:
-        _check_enough(path, line, length)
-        return _ends(line, min(max(round(total * holdout), length), total - length))
-    if len(lengths) < 2:
-        raise DataError(f"{path}: there is one record, but 2 are needed: one to train on and one to hold out")
+        splitter.check_enough(length)
+        return splitter.of_ends(min(max(round(total * holdout), length), total - length))
+    if count < 2:
+        raise DataError(f"{splitter.path}: there is one record, but 2 are needed: one to train on and one to hold out")
     target = min(max(round(total * holdout), 1), total - 1)
-    held = _until(lengths, target, seed)
-    if total - lengths[held].sum() < (total - target) / 2:
+    held = splitter.until(target)
+    if total - splitter.tokens_of(held) < (total - target) / 2:
         if texts and total >= 2 * length:
-            return _ends(line, target)
-        held = _within(lengths, target, seed)
-    return np.repeat(held, lengths)
+            return splitter.of_ends(target)
+        held = splitter.within(target)
+    return splitter.of_records(held)
 
 
-def _until(lengths: Places, target: int, seed: int) -> Mask:
-    """Records in a random order, until they come to ``target`` tokens; bool [records]."""
-    order = permutation(len(lengths), f"{seed}:heldout")
-    count = np.searchsorted(np.cumsum(lengths[order]), target) + 1
-    held = np.zeros(len(lengths), np.bool_)
-    held[order[:count]] = True
-    return held
+class _Splitter:
+    """Chooses records, or ends of records."""
+
+    def __init__(self, path: Path, records: Pieces, seed: int, scratch: Scratch) -> None:
+        self.path = path
+        self.records = records
+        self._seed = seed
+        self._scratch = scratch
+        self.total = sum(int(sizes(records[part]).sum()) for part in spans(len(records)))
+
+    def until(self, target: int) -> Mask:
+        """Records in a random order, until they come to ``target`` tokens; bool [records]."""
+        held, before = np.zeros(len(self.records), np.bool_), 0
+        order = self._order()
+        for part in spans(len(order)):
+            reached = before + np.cumsum(sizes(self.records[order[part]]))
+            count = int(np.searchsorted(reached, target)) + 1
+            held[order[part][:count]] = True
+            if count <= len(reached):
+                break
+            before = int(reached[-1])
+        return held
+
+    def within(self, target: int) -> Mask:
+        """Records in the same order, without those that would go beyond ``target`` tokens; the shortest if all
+        would."""
+        held, room = np.zeros(len(self.records), np.bool_), target
+        lengths = self._scratch.collect(np.int64, (sizes(self.records[part]) for part in spans(len(self.records))))
+        for record in self._order():
+            if lengths[record] <= room:
+                held[record] = True
+                room -= lengths[record]
+        if not held.any():
+            held[lengths.argmin()] = True
+        return held
+
+    def tokens_of(self, held: Mask) -> int:
+        """How many tokens these records have."""
+        return sum(int(sizes(self.records[part])[held[part]].sum()) for part in spans(len(held)))
+
+    def of_records(self, held: Mask) -> Split:
+        """These records are held out whole."""
+
+        def cuts() -> Iterator[Places]:
+            for part in spans(len(held)):
+                yield np.where(held[part], self.records["start"][part], self.records["stop"][part])
+
+        return Split(self.records, self._scratch.collect(np.int64, cuts()), self.total, self._scratch)
+
+    def of_ends(self, target: int) -> Split:
+        """The last tokens of every record are held out, in proportion, ``target`` in all."""
+
+        def cuts() -> Iterator[Places]:
+            before = 0
+            for part in spans(len(self.records)):
+                ends = before + np.concatenate([[0], np.cumsum(sizes(self.records[part]))])
+                # Differences of rounded-down sums: each record's share is off by less than a token, and all come to the
+                # target.
+                yield self.records["stop"][part] - np.diff(_shares(ends, target, self.total))
+                before = int(ends[-1])
+
+        return Split(self.records, self._scratch.collect(np.int64, cuts()), self.total, self._scratch)
+
+    def check_enough(self, length: int) -> None:
+        """Raises DataError where there are fewer tokens than two sequences need."""
+        if self.total < 2 * length:
+            raise DataError(
+                f"{self.path}: the data come to {self.total:,} tokens, but {2 * length:,} are needed: one sequence to "
+                f"train on and one to hold out, of {length:,} tokens each; add data, or lower sequence_length on all "
+                "nodes"
+            )
+
+    def _order(self) -> Places:
+        return permutation(len(self.records), f"{self._seed}:heldout", self._scratch)
 
 
-def _within(lengths: Places, target: int, seed: int) -> Mask:
-    """Records in the same order, without those that would go beyond ``target`` tokens; the shortest if all would."""
-    held, room = np.zeros(len(lengths), np.bool_), target
-    for record in permutation(len(lengths), f"{seed}:heldout"):
-        if lengths[record] <= room:
-            held[record] = True
-            room -= lengths[record]
-    if not held.any():
-        held[lengths.argmin()] = True
-    return held
-
-
-def _ends(line: TokenLine, target: int) -> Mask:
-    """The last tokens of every record, in proportion, ``target`` in all."""
-    mask = np.zeros(len(line), np.bool_)
-    # Differences of rounded-down sums: each record's share is off by less than a token, and all come to the target.
-    shares = np.diff(line.starts * target // len(line))
-    for end, share in zip(line.starts[1:], shares, strict=True):
-        mask[end - share : end] = True
-    return mask
-
-
-def _check_enough(path: Path, line: TokenLine, length: int) -> None:
-    total, needed = len(line), 2 * length
-    if total < needed:
-        raise DataError(
-            f"{path}: the data come to {total:,} tokens, but {needed:,} are needed: one sequence to train on and one "
-            f"to hold out, of {length:,} tokens each; add data, or lower sequence_length on all nodes"
-        )
+def _shares(ends: Places, target: int, total: int) -> Places:
+    """``ends * target // total``. The product of two large numbers does not fit into 64 bits."""
+    if total * target < 1 << 63:
+        return ends * target // total
+    return np.array([int(end) * target // total for end in ends], np.int64)

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deca_node.numerics.data.dataset import Progress
 from deca_node.numerics.data.files import Reader
 from deca_node.numerics.data.formats.sources import BadRecords, Reading, Source
 from deca_node.numerics.data.formats.values import filled, json_type, some_keys
 from deca_node.numerics.data.sequences import Ids, permutation
+from deca_node.numerics.data.store.tokens import Progress
 from deca_node.numerics.data.tokenizing import runs
 from deca_node.protocol.agreed.settings import nearest
 from deca_node.protocol.errors import DataError

@@ -2,18 +2,21 @@
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 
 from deca_node.numerics.data.batches import LabelledBatch, heldout_batches
-from deca_node.numerics.data.dataset import DataSummary, Layout, PackedData, Progress, load_dataset
+from deca_node.numerics.data.dataset import DataSummary, Layout, PackedData, load_dataset
 from deca_node.numerics.data.formats.sources import Reading
 from deca_node.numerics.data.labelled import LabelledData, LabelledSummary, load_labelled
 from deca_node.numerics.data.lengths import Lengths
+from deca_node.numerics.data.store.tokens import Progress
 from deca_node.numerics.learning.loss import Scores, classify, evaluate
 from deca_node.numerics.model.load import LoadedModel
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.options import Note, TrainerOptions
+from deca_node.protocol.planning.units import seconds_text
 
 Data = PackedData | LabelledData
 LEFT_OUT = {
@@ -26,8 +29,13 @@ NOTE_SECONDS = 5.0
 """From one note of progress to the next."""
 
 
-def load_data(options: TrainerOptions, loaded: LoadedModel, progress: Progress | None = None) -> Data:
-    """Read the node's own data as the task needs it. Raises DataError."""
+def load_data(
+    options: TrainerOptions, loaded: LoadedModel, progress: Progress | None = None, store: Path | None = None
+) -> Data:
+    """Read the node's own data as the task needs it; ``store`` is the folder to keep their tokens in.
+
+    Raises DataError, or StorageError where the disk refuses.
+    """
     length, seed = options.settings.sequence_length, options.seed
     reading = Reading.of(options.data_format, options.columns)
     if loaded.labels:
@@ -52,18 +60,28 @@ def load_data(options: TrainerOptions, loaded: LoadedModel, progress: Progress |
         bad_records=options.bad_records,
         reading=reading,
         progress=progress,
+        store=store,
     )
 
 
 def progress_notes(note: Note, path: str, clock: Callable[[], float] = time.monotonic) -> Progress:
-    """A progress that is noted every few seconds while data are read and tokenized."""
-    last = clock()
+    """A progress that is noted every few seconds while data are read and tokenized: the share, the speed since the last
+    note, and the time that is left at this speed."""
+    last, before = clock(), 0
 
     def progress(done: int, total: int | None) -> None:
-        nonlocal last
-        if total and clock() - last >= NOTE_SECONDS:
-            last = clock()
-            note(f"reading and tokenizing {path}: {100 * done / total:.0f} % of {total / 1e6:,.1f} MB")
+        nonlocal last, before
+        seconds = clock() - last
+        if seconds < NOTE_SECONDS:
+            return
+        speed = (done - before) / seconds
+        pace = f"{speed / 1e6:,.1f} MB/s"
+        if not total:
+            note(f"reading and tokenizing {path}: {done / 1e6:,.1f} MB, {pace}")
+        else:
+            left = f", {seconds_text((total - done) / speed)} left" if speed > 0 else ""
+            note(f"reading and tokenizing {path}: {100 * done / total:.0f} % of {total / 1e6:,.1f} MB, {pace}{left}")
+        last, before = clock(), done
 
     return progress
 

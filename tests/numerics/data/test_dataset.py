@@ -11,7 +11,8 @@ import pytest
 from deca_node.numerics.data import tokenizing
 from deca_node.numerics.data.dataset import Layout, PackedData, load_dataset
 from deca_node.numerics.data.lengths import Lengths
-from deca_node.numerics.data.sequences import RecordTokens, Sequences
+from deca_node.numerics.data.packing import singles
+from deca_node.numerics.data.sequences import Sequences, TokenLine
 from deca_node.protocol.errors import DataError
 from tests.numerics.data.byte_tokens import BOS, EOS, PLAIN_TEMPLATE, byte_tokenizer, text_of
 
@@ -29,7 +30,7 @@ def labels_text(sequences: Sequences) -> str:
 def answers_of(sequences: Sequences) -> list[str]:
     """What is marked to be learnt, the first tokens of sequences included."""
     line = sequences.line
-    marked = [line.ids[start:stop][line.trained[start:stop]] for start, stop in sequences.pieces]
+    marked = [line.ids[start:stop][line.trained[start:stop]] for start, stop, _, _ in sequences.pieces.tolist()]
     return text_of(np.concatenate(marked)).split("</s>")
 
 
@@ -184,11 +185,12 @@ def test_texts_are_divided_and_counted(tmp_path: Path) -> None:
 
 def test_bos_stays_in_front_of_a_cut_record() -> None:
     ids = np.array([BOS, 1, 2, 3, 4, 5, EOS], np.int32)
-    record = RecordTokens(ids, np.arange(7) > 3)
+    line = TokenLine.of(ids, np.arange(7) > 3, np.array([0, 7]), np.array([False]))
     for bos, expected in ((BOS, [BOS, 4, 5, EOS]), (None, [3, 4, 5, EOS])):
-        fitted = Lengths(4, "keep-end", bos).fit(record)
-        assert fitted is not None and fitted.ids.tolist() == expected
-        assert fitted.trained.tolist() == [False, True, True, True]
+        fitted = Lengths(4, "keep-end", bos).fit(line)
+        row = singles(line, fitted.pieces, pad=0).gather(np.array([0]))
+        assert row.ids.tolist() == [expected] and row.positions.tolist() == [[0, 1, 2, 3]]
+        assert row.trained.tolist() == [[False, True, True, True]]
 
 
 def test_private_records_are_one_sequence_each(tmp_path: Path) -> None:

@@ -8,16 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deca_node.numerics.data.holdout import RECORDS_TO_SPLIT, heldout_mask
+from deca_node.numerics.data.holdout import RECORDS_TO_SPLIT, _shares, split
 from deca_node.numerics.data.sequences import Mask, TokenLine
 from deca_node.protocol.errors import DataError
-from tests.numerics.data.lines import holdouts, lengths_lists, line_of
+from tests.numerics.data.lines import holdouts, lengths_lists, line_of, mask_of, whole
 
 PATH = Path("notes.jsonl")
 
 
-def held_out(line: TokenLine, length: int, holdout: float, seed: int, whole: bool = False) -> Mask:
-    return heldout_mask(PATH, line, length, holdout, seed, whole=whole)
+def held_out(line: TokenLine, length: int, holdout: float, seed: int, apart: bool = False) -> Mask:
+    found = split(PATH, whole(line), length, holdout, seed, whole=apart)
+    held = mask_of(line, found.held(line.trained))
+    assert mask_of(line, found.kept(line.trained)).tolist() == (~held).tolist()
+    return held
 
 
 def per_record(line: TokenLine, mask: Any) -> list[list[bool]]:
@@ -67,9 +70,9 @@ def test_both_parts_get_at_least_one_sequence(lengths: list[int], length: int, h
         return
     mask = held_out(line, length, holdout, seed)
     assert length <= mask.sum() <= total - length
-    whole = all(len(set(part)) == 1 for part in per_record(line, mask))
+    all_whole = all(len(set(part)) == 1 for part in per_record(line, mask))
     ends = all(part == sorted(part) for part in per_record(line, mask))
-    assert ends if len(lengths) < RECORDS_TO_SPLIT else whole or ends
+    assert ends if len(lengths) < RECORDS_TO_SPLIT else all_whole or ends
 
 
 # --- where records are kept apart ---------------------------------------------------------------------
@@ -79,14 +82,14 @@ def test_records_are_held_out_whole_down_to_one_of_two() -> None:
     """No more of them than the share asks for, although they do not fill a sequence."""
     for count, expected in ((60, 6), (10, 1), (2, 1)):
         line = line_of([20] * count)
-        parts = per_record(line, held_out(line, 512, 0.1, seed=0, whole=True))
+        parts = per_record(line, held_out(line, 512, 0.1, seed=0, apart=True))
         assert sum(map(all, parts)) == expected
         assert all(len(set(part)) == 1 for part in parts)
 
 
 def test_the_ends_of_few_long_texts_are_held_out() -> None:
     line = line_of([100, 50, 200])
-    parts = per_record(line, held_out(line, 16, 0.1, seed=0, whole=True))
+    parts = per_record(line, held_out(line, 16, 0.1, seed=0, apart=True))
     assert [sum(part) for part in parts] == [10, 5, 20]
 
 
@@ -96,7 +99,7 @@ def test_both_parts_get_a_record_and_chats_are_never_divided(
 ) -> None:
     line = line_of(lengths, kinds[: len(lengths)])
     try:
-        mask = held_out(line, 16, holdout, seed, whole=True)
+        mask = held_out(line, 16, holdout, seed, apart=True)
     except DataError:
         assert len(lengths) == 1
         return
@@ -108,12 +111,19 @@ def test_both_parts_get_a_record_and_chats_are_never_divided(
 def test_a_large_chat_is_passed_over() -> None:
     line = line_of([10] * 30 + [5000], texts=False)
     for seed in range(40):
-        parts = per_record(line, held_out(line, 8000, 0.1, seed, whole=True))
+        parts = per_record(line, held_out(line, 8000, 0.1, seed, apart=True))
         assert not any(parts[-1]) and any(map(all, parts))
 
 
 def test_one_record_cannot_be_held_out_and_learnt() -> None:
     with pytest.raises(DataError, match=r"notes.jsonl: there is one record, but 2 are needed"):
-        held_out(line_of([900], texts=False), 16, 0.1, 0, whole=True)
+        held_out(line_of([900], texts=False), 16, 0.1, 0, apart=True)
     with pytest.raises(DataError, match="the data come to 31 tokens, but 32 are needed"):
-        held_out(line_of([31]), 16, 0.1, 0, whole=True)
+        held_out(line_of([31]), 16, 0.1, 0, apart=True)
+
+
+def test_shares_of_very_large_data_do_not_overflow() -> None:
+    """The product of both numbers has more than 64 bits."""
+    total = 20 * 10**9
+    ends = np.array([0, total // 2, total])
+    assert _shares(ends, total // 10, total).tolist() == [0, total // 20, total // 10]

@@ -8,10 +8,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deca_node.numerics.data.holdout import heldout_mask
+from deca_node.numerics.data.holdout import split
 from deca_node.numerics.data.packing import best_fit, concatenated, divided, pack
-from deca_node.numerics.data.sequences import Sequences, Tokens
-from tests.numerics.data.lines import holdouts, lengths_lists, line_of
+from deca_node.numerics.data.sequences import Mask, Sequences, TokenLine, pieces_of
+from tests.numerics.data.lines import holdouts, lengths_lists, line_of, mask_of, parts_of, whole
+
+
+def packed_as(line: TokenLine, kept: Mask, how: str, length: int, seed: int) -> Sequences:
+    return pack(line, parts_of(line, kept), how, length, pad=0, seed=seed)
+
 
 # --- end to end ---------------------------------------------------------------------------------------
 
@@ -21,6 +26,10 @@ def cut_by_hand(tokens: list[tuple[int, bool]], length: int) -> list[list[tuple[
     rows = [tokens[start : start + length] for start in range(0, len(tokens), length)]
     whole = [row for row in rows if len(row) == length] or rows
     return [row for row in whole if any(learnt for _, learnt in row[1:])]
+
+
+def marked(line: TokenLine, trained: list[bool]) -> TokenLine:
+    return TokenLine.of(line.ids, np.array(trained, np.bool_), line.starts, line.texts)
 
 
 def rows_of(sequences: Sequences) -> list[list[tuple[int, bool]]]:
@@ -34,8 +43,8 @@ def rows_of(sequences: Sequences) -> list[list[tuple[int, bool]]]:
 
 @given(st.lists(st.booleans(), max_size=80), st.integers(2, 12))
 def test_cutting_does_as_by_hand(trained: list[bool], length: int) -> None:
-    ids = np.arange(len(trained), dtype=np.int32)
-    packed = concatenated(Tokens(ids, np.array(trained, np.bool_)), length, pad=99).useful()
+    line = marked(line_of([len(trained)] if trained else []), trained)
+    packed = concatenated(line, whole(line).pieces, length, pad=99).useful()
     expected = cut_by_hand(list(enumerate(trained)), length)
     assert rows_of(packed) == [[(row[0][0], False), *row[1:]] for row in expected]
     assert packed.predicted == sum(learnt for row in expected for _, learnt in row[1:])
@@ -50,17 +59,17 @@ def test_every_trained_token_is_predicted_exactly_once(
     total = len(line.ids)
     if total < 2 * length:
         return
-    trained = np.array([rng.random() < 0.7 for _ in range(total)], np.bool_)
-    mask = heldout_mask(Path("x"), line, length, holdout, seed, whole=False)
+    line = marked(line, [rng.random() < 0.7 for _ in range(total)])
+    found = split(Path("x"), whole(line), length, holdout, seed, whole=False)
     predicted: list[int] = []
     passed_over: list[int] = []
-    for part in (~mask, mask):
-        ids = line.ids[part]
-        packed = concatenated(Tokens(ids, trained[part]), length, pad=0).useful()
+    for part in (found.kept(line.trained), found.held(line.trained)):
+        ids = line.ids[mask_of(line, part)]
+        packed = concatenated(line, part, length, pad=0).useful()
         predicted += [token for row in rows_of(packed) for token, learnt in row if learnt]
-        whole = len(ids) // length * length
-        passed_over += [*ids[:whole:length], *ids[whole:]]
-    wanted = set(np.flatnonzero(trained).tolist()) - set(passed_over)
+        cut = len(ids) // length * length
+        passed_over += [*ids[:cut:length], *ids[cut:]]
+    wanted = set(np.flatnonzero(line.trained).tolist()) - set(passed_over)
     assert sorted(predicted) == sorted(wanted)
 
 
@@ -71,9 +80,9 @@ def test_every_trained_token_is_predicted_exactly_once(
 def test_records_stay_whole_and_all_is_learnt_once(lengths: list[int], length: int, how: str, seed: int) -> None:
     """All but the first token of each record, longer than a sequence or not; no piece has tokens of two records."""
     line = line_of(lengths)
-    packed = pack(line, np.ones(len(line), np.bool_), how, length, pad=0, seed=seed)
+    packed = pack(line, whole(line).pieces, how, length, pad=0, seed=seed)
     of_record = np.repeat(np.arange(len(lengths)), lengths)
-    for start, stop in packed.pieces:
+    for start, stop, _, _ in packed.pieces.tolist():
         assert 0 < stop - start <= length and len(set(of_record[start:stop])) == 1
         assert stop - start in (length, lengths[of_record[start]]) or stop in line.starts
     learnt = sorted(token for row in rows_of(packed) for token, learnt in row if learnt)
@@ -96,13 +105,13 @@ def test_best_fit_fills_no_bin_too_far_and_needs_few(lengths: list[int], capacit
 def test_packs_of_usual_records_are_full() -> None:
     rng = np.random.default_rng(0)
     line = line_of(np.minimum(rng.lognormal(4.5, 0.8, 10_000).astype(int) + 2, 512).tolist())
-    packed = pack(line, np.ones(len(line), np.bool_), "isolated", 512, pad=0, seed=0)
+    packed = pack(line, whole(line).pieces, "isolated", 512, pad=0, seed=0)
     assert packed.tokens / (len(packed) * 512) > 0.99
 
 
 def test_packing_follows_from_the_seed() -> None:
     line = line_of([7, 3, 9, 4, 5] * 20)
-    everything = np.ones(len(line), np.bool_)
+    everything = whole(line).pieces
     first, again, other = (rows_of(pack(line, everything, "isolated", 16, pad=0, seed=s)) for s in (1, 1, 2))
     assert first == again != other
 
@@ -110,22 +119,23 @@ def test_packing_follows_from_the_seed() -> None:
 def test_a_sample_of_sequences_has_records_of_all_lengths() -> None:
     """An evaluation may stop after a few sequences, which must not be those of the longest records."""
     line = line_of([16] * 100 + [4] * 400)
-    packed = pack(line, np.ones(len(line), np.bool_), "isolated", 16, pad=0, seed=0)
+    packed = pack(line, whole(line).pieces, "isolated", 16, pad=0, seed=0)
     counts = np.diff(packed.rows)[:40]
     assert 8 < (counts == 1).sum() < 32
 
 
 @given(st.integers(1, 60), st.integers(2, 20))
 def test_pieces_of_a_text_overlap_by_one_token(count: int, length: int) -> None:
-    pieces = divided(np.array([100]), np.array([100 + count]), length).tolist()
+    line = line_of([100 + count])
+    pieces = divided(line, pieces_of(line.trained, np.array([100]), np.array([100 + count])), length).tolist()
     assert pieces[0][0] == 100 and pieces[-1][1] == 100 + count
     assert all(before[1] - 1 == after[0] for before, after in itertools.pairwise(pieces))
-    assert all(stop - start == length for start, stop in pieces[:-1])
-    assert count == 1 or all(stop - start >= 2 for start, stop in pieces)
+    assert all(stop - start == length for start, stop, _, _ in pieces[:-1])
+    assert count == 1 or all(stop - start >= 2 for start, stop, _, _ in pieces)
 
 
 def test_held_out_tokens_are_in_no_sequence() -> None:
     line = line_of([10, 10, 10])
     kept = np.arange(30) % 10 < 7
-    packed = pack(line, kept & (np.arange(30) < 20), "isolated", 16, pad=0, seed=0)
+    packed = packed_as(line, kept & (np.arange(30) < 20), "isolated", 16, seed=0)
     assert sorted(token for row in rows_of(packed) for token, _ in row) == [*range(7), *range(10, 17)]

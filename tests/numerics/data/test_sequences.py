@@ -4,11 +4,18 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deca_node.numerics.data.sequences import Sequences, Tokens, permutation
+from deca_node.numerics.data.sequences import Mask, Pieces, Sequences, Tokens, permutation, pieces_of
 
 LEARNT = np.array([letter == "1" for letter in "1101110111"])
 LINE = Tokens(np.arange(10, 20, dtype=np.int32), LEARNT)
-PIECES = np.array([[0, 3], [3, 5], [5, 10]])
+
+
+def pieces(*places: tuple[int, int], learnt: Mask = LEARNT) -> Pieces:
+    starts, stops = np.array(places, np.int64).T
+    return pieces_of(learnt, starts, stops)
+
+
+PIECES = pieces((0, 3), (3, 5), (5, 10))
 PACKED = Sequences(LINE, PIECES, np.array([0, 2, 3]), pad=99)
 
 
@@ -39,8 +46,9 @@ def test_sequences_are_taken_and_joined_in_order() -> None:
 
 def test_sequences_in_which_nothing_is_learnt_are_not_useful() -> None:
     line = Tokens(LINE.ids, np.arange(10) == 5)
-    assert len(Sequences(line, PIECES, np.arange(4)).useful()) == 0  # the first of its piece
-    assert len(Sequences(line, np.array([[0, 5], [5, 10], [4, 6]]), np.arange(4)).useful()) == 1
+    first_of_its_piece = pieces((0, 3), (3, 5), (5, 10), learnt=line.trained)
+    assert len(Sequences(line, first_of_its_piece, np.arange(4)).useful()) == 0
+    assert len(Sequences(line, pieces((0, 5), (5, 10), (4, 6), learnt=line.trained), np.arange(4)).useful()) == 1
 
 
 def test_ready_made_rows_are_sequences() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from deca_node.numerics.data.batches import IGNORED, Batch, make_batch
 from deca_node.numerics.data.packing import isolated
-from deca_node.numerics.data.sequences import Sequences, Tokens
+from deca_node.numerics.data.sequences import Sequences, Tokens, pieces_of
 from deca_node.numerics.learning.isolation import Way, apart, way_of
 from deca_node.numerics.learning.loss import backward, evaluate, nll_sum
 
@@ -76,7 +76,7 @@ def packed() -> Sequences:
     total = sum(LENGTHS)
     line = Tokens(rng.integers(3, VOCABULARY, total).astype(np.int32), rng.random(total) < 0.8)
     stops = np.cumsum(LENGTHS)
-    return isolated(line, np.stack([stops - LENGTHS, stops], axis=1), LENGTH, pad=0, seed=0)
+    return isolated(line, pieces_of(line.trained, stops - LENGTHS, stops), LENGTH, pad=0, seed=0)
 
 
 def whole_batch() -> Batch:
@@ -91,7 +91,7 @@ def alone() -> list[Batch]:
     """Every record as a batch of its own."""
     data = packed()
     found = []
-    for start, stop in data.pieces:
+    for start, stop, _, _ in data.pieces.tolist():
         ids = torch.from_numpy(data.line.ids[start:stop].astype(np.int64))[None]
         learnt = torch.from_numpy(data.line.trained[start:stop])[None]
         found.append(Batch(ids, torch.where(learnt, ids, IGNORED)))

@@ -21,6 +21,7 @@ from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import SettingsError, StorageError, TrainerError
+from tests.numerics.data.lines import parts_of
 from tests.numerics.saving.checkpoint_runs import SCHEDULE, SETTINGS, make, tiny_data
 
 CPU = torch.device("cpu")
@@ -230,8 +231,8 @@ def test_two_nodes_with_one_seed_draw_different_noise(tmp_path: Path) -> None:
 def test_a_private_node_takes_one_record_per_sequence() -> None:
     """Cut off at the length, padded to it; held-out tokens are not in it; what teaches nothing is left out."""
     learnt = np.array([False] * 3 + [True] * 8)
-    line = TokenLine(np.arange(1, 12, dtype=np.int32), learnt, np.array([0, 3, 5, 11]), np.zeros(3, np.bool_))
-    kept = np.arange(11) < 9
+    line = TokenLine.of(np.arange(1, 12, dtype=np.int32), learnt, np.array([0, 3, 5, 11]), np.zeros(3, np.bool_))
+    kept = parts_of(line, np.arange(11) < 9)
     assert [firsts(line, kept, length, pad=0).useful().gather(np.arange(2)).ids.tolist() for length in (3, 5)] == [
         [[4, 5, 0], [6, 7, 8]],
         [[4, 5, 0, 0], [6, 7, 8, 9]],

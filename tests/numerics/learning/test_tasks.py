@@ -129,4 +129,37 @@ def test_progress_is_noted_now_and_then() -> None:
     for done in range(0, 21_000_000, 1_000_000):
         now[0] += 1.0
         progress(done, 20_000_000)
-    assert notes == [f"reading and tokenizing d.jsonl: {share} % of 20.0 MB" for share in (20, 45, 70, 95)]
+    assert notes == [
+        "reading and tokenizing d.jsonl: 20 % of 20.0 MB, 0.8 MB/s, 20 s left",
+        "reading and tokenizing d.jsonl: 45 % of 20.0 MB, 1.0 MB/s, 11 s left",
+        "reading and tokenizing d.jsonl: 70 % of 20.0 MB, 1.0 MB/s, 6 s left",
+        "reading and tokenizing d.jsonl: 95 % of 20.0 MB, 1.0 MB/s, 1 s left",
+    ]
+
+
+def test_progress_of_data_of_unknown_size_is_noted() -> None:
+    notes: list[str] = []
+    now = [0.0]
+    progress = progress_notes(lambda sentence, level="info": notes.append(sentence), "hf://a/b", lambda: now[0])
+    for done in (0, 10_000_000):
+        now[0] += 5.0
+        progress(done, None)
+    assert notes == [
+        "reading and tokenizing hf://a/b: 0.0 MB, 0.0 MB/s",
+        "reading and tokenizing hf://a/b: 10.0 MB, 2.0 MB/s",
+    ]
+
+
+def test_a_trainer_keeps_its_tokens_in_its_own_folder(folder: Path) -> None:
+    """Only this user may read them, and a second start takes them as they are."""
+    notes: list[str] = []
+    note = lambda sentence, level="info": notes.append(sentence)  # noqa: E731
+    first = Trainer.load(options(folder), no_frames, note)
+    found = [path for path in (folder / "node" / "tokens").rglob("*") if path.is_file()]
+    assert {path.name for path in found} >= {"ids", "trained", "store.json"}
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in found)
+    assert all(path.stat().st_mode & 0o777 == 0o700 for path in (folder / "node" / "tokens", found[0].parent))
+    assert not any("took the tokens" in sentence for sentence in notes)
+    again = Trainer.load(options(folder), no_frames, note)
+    assert any(sentence.startswith("took the tokens of the data from ") for sentence in notes)
+    assert first._backward() == again._backward()

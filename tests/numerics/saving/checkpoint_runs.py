@@ -16,7 +16,7 @@ from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.parts import trainer_options
 from deca_node.numerics.data.dataset import DataSummary, PackedData
 from deca_node.numerics.data.packing import isolated
-from deca_node.numerics.data.sequences import Sequences, Tokens
+from deca_node.numerics.data.sequences import Sequences, Tokens, pieces_of
 from deca_node.numerics.model.load import LoadedModel
 from deca_node.numerics.trainer import Trainer
 from deca_node.protocol import commands as c
@@ -88,7 +88,7 @@ def packed_data() -> PackedData:
     stops = np.cumsum(lengths)
     total = int(stops[-1])
     line = Tokens(rng.integers(VOCABULARY, size=total).astype(np.int32), np.ones(total, np.bool_))
-    whole = isolated(line, np.stack([stops - lengths, stops], axis=1), LENGTH, 0, seed=0)
+    whole = isolated(line, pieces_of(line.trained, stops - lengths, stops), LENGTH, 0, seed=0)
     return PackedData(whole, whole, DataSummary(24, 0, (), total, total, total, len(whole), len(whole)))
 
 
