@@ -22,13 +22,14 @@ import torch
 from torch import Tensor
 
 from deca_node.numerics.data.batches import IGNORED, Batch, LabelledBatch, ordered_batches
-from deca_node.numerics.data.dataset import Layout, Progress, load_dataset
+from deca_node.numerics.data.dataset import Layout, load_dataset
 from deca_node.numerics.data.files import Reader
 from deca_node.numerics.data.formats.sources import BadRecords, Reading, Source
 from deca_node.numerics.data.formats.values import filled, json_type
 from deca_node.numerics.data.labelled import load_labelled
 from deca_node.numerics.data.records import CompletionRecord
 from deca_node.numerics.data.sequences import Tokens
+from deca_node.numerics.data.store.tokens import Progress
 from deca_node.numerics.data.tokenizing import RecordTokenizer
 from deca_node.numerics.device import choose_device
 from deca_node.numerics.learning.loss import classify, evaluate, judging, nll_per_row, shares
