@@ -85,6 +85,7 @@ class StatusBook:
         self._times: deque[tuple[float, Ordinal]] = deque(maxlen=PACE_STEPS_MAX + 1)
         self._step_seconds = Histogram(STEP_SECONDS_BOUNDS, (0,) * len(STEP_SECONDS_BOUNDS))
         self._figures: Mapping[str, float] = {}
+        self._loss: float | None = None
         self._heldout: e.Evaluated | None = None
         self._checkpoint = CheckpointRow()
         self._refused: dict[str, str] = {}
@@ -148,6 +149,8 @@ class StatusBook:
         while len(self._times) > PACE_STEPS_MIN + 1 and now - self._times[0][0] > PACE_SECONDS:
             self._times.popleft()
         self._figures = {**done.figures, "wait_seconds": done.wait_seconds}
+        # The last steps of a visit only mix, and have no loss.
+        self._loss = done.figures.get("loss", self._loss)
 
     def _checkpointed(self, event: e.Checkpointed | e.CheckpointFailed) -> None:
         failures = self._checkpoint.failures
@@ -198,7 +201,7 @@ class StatusBook:
             position=position,
             steps_per_second=rate,
             remaining_seconds=(position.total - position.done) / rate if position and rate else None,
-            train_loss=figures.get("loss"),
+            train_loss=self._loss,
             heldout_loss=self._heldout.loss if self._heldout else None,
             heldout_when=self._heldout.when if self._heldout else "",
             heldout_accuracy=self._heldout.scalars.get("accuracy") if self._heldout else None,

@@ -149,6 +149,7 @@ class Status:
     steps_per_second: float | None = None
     remaining_seconds: float | None = None
     train_loss: float | None = None
+    """Of the newest step with a gradient."""
     heldout_loss: float | None = None
     heldout_when: str = ""
     heldout_accuracy: float | None = None

@@ -1,6 +1,6 @@
 """How far the run is, as log lines that have every number a person asks for::
 
-    round 2/4  block 3/7 (layers.2)  step 17/50  38 %  loss 2.5012  held-out 2.7501  2.3 steps/s  12 min left
+    round 2/4  block 3/7 (layers.2)  step 17/50  38 %  loss 2.5012  held-out 2.7501  2.3 steps per second  12 min left
 
 There is a line after every visit, and one every 30 s at least. While something else takes long, the line names it.
 """
@@ -14,7 +14,6 @@ from deca_node.daemon.status.steps import StepDone
 from deca_node.protocol import events as e
 from deca_node.protocol.node.phases import Phase
 from deca_node.protocol.node.state import NodeState
-from deca_node.protocol.planning.units import seconds_text
 
 EVERY_SECONDS = 30.0
 LOOK_SECONDS = 1.0
@@ -32,6 +31,7 @@ class Progress:
         self._status = status
         self._clock = clock
         self._said = clock()
+        self._phase, self._since = "", self._said
         self._stepped = False
 
     def observe(self, event: e.Event, done: StepDone | None = None) -> None:
@@ -45,12 +45,14 @@ class Progress:
 
     def look(self) -> None:
         """Write a line if none was written for long."""
+        phase = self._status().phase
+        if phase != self._phase:
+            self._phase, self._since = phase, self._clock()
         if self._clock() - self._said < EVERY_SECONDS:
             return
-        phase = self._status().phase
         if phase == Phase.VISITING:
             self._say(progress_line)
-        elif phase in WORKING:
+        elif phase in WORKING and self._clock() - self._since >= EVERY_SECONDS:
             self._say(lambda status: f"still {status.doing}")
 
     def _say(self, words: Words) -> None:
@@ -103,9 +105,17 @@ def progress_facts(status: Status) -> Mapping[str, float]:
 def pace_words(status: Status) -> Iterator[str]:
     """Steps per second and the time left, as far as they are known."""
     if status.steps_per_second:
-        yield f"{status.steps_per_second:.3g} steps/s"
+        yield f"{status.steps_per_second:.3g} steps per second"
     if status.remaining_seconds is not None:
-        yield f"{seconds_text(status.remaining_seconds)} left"
+        yield f"{_span(status.remaining_seconds)} left"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
 def _parts(status: Status) -> Iterator[str]:

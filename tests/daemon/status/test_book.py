@@ -74,6 +74,17 @@ class Desk:
         return self.status.peers[0]
 
 
+def test_the_loss_stays_while_the_last_steps_of_a_visit_only_mix() -> None:
+    desk = Desk()
+    desk.begin()
+    desk.step(2)
+    assert desk.status.train_loss == 2.8
+    desk.half_step(3)
+    desk.tell(e.Mixed(Step(0, 3), {}))
+    assert desk.status.figures.keys() == {"wait_seconds"}
+    assert desk.status.train_loss == 2.8
+
+
 def test_before_the_model_is_there() -> None:
     status = Desk().status
     assert (status.name, status.run, status.phase, status.awaits) == (

@@ -30,7 +30,7 @@ def watched() -> tuple[Desk, Progress]:
 def test_a_line_has_every_number() -> None:
     assert progress_line(STATUS) == (
         "round 2/4  block 3/26 (layers.1)  step 17/50  27 %  loss 2.5000  held-out 2.7500  accuracy 0.812  "
-        "consensus distance 1.25e-04  2 steps/s  32.2 min left"
+        "consensus distance 1.25e-04  2 steps per second  32 min left"
     )
 
 
@@ -49,7 +49,7 @@ def test_a_visit_that_ends_has_a_line_at_once(lines: pytest.LogCaptureFixture) -
     progress.observe(e.Frozen(0))
     (line,) = lines.messages
     assert line.startswith("round 1/2  block 1/2 (embedding)  step 2/4  10 %  loss 2.9000  held-out 3.5000")
-    assert "0.5 steps/s" in line and line.endswith("left")
+    assert "0.5 steps per second" in line and line.endswith("left")
 
 
 def test_a_long_visit_has_a_line_every_thirty_seconds(lines: pytest.LogCaptureFixture) -> None:
@@ -73,6 +73,7 @@ def test_loading_that_takes_long_is_told_with_what_it_does(lines: pytest.LogCapt
     desk, progress = watched()
     assert desk.status.doing == "starting the trainer"
     desk.book.remark("reading and tokenizing wards.jsonl")
+    progress.look()
     desk.now += 31.0
     progress.look()
     assert lines.messages == ["still reading and tokenizing wards.jsonl"]
@@ -111,7 +112,7 @@ def test_the_bar_is_for_terminals_and_leaves_log_lines_whole(monkeypatch: pytest
     bar.close()
     assert log.handlers == [handler]
     assert long in screen.getvalue() and "27 %" in screen.getvalue()
-    assert "loss 2.500, held-out 2.750, 2 steps/s, 32.2 min left" in screen.getvalue()
+    assert "loss 2.500, held-out 2.750, 2 steps per second, 32 min left" in screen.getvalue()
 
 
 def test_before_there_is_a_pace_the_bar_says_what_is_done() -> None:

@@ -18,6 +18,7 @@ from deca_node.daemon.logs import EventLog
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.status.history import EVALUATIONS_MAX, POINTS_MAX
 from deca_node.daemon.status.lives import next_life
+from deca_node.daemon.status.progress import progress_line
 from deca_node.daemon.web import dashboard
 from deca_node.daemon.web.dashboard import add_dashboard, plotly_js, shown_event
 from deca_node.daemon.web.guard import guard, read_token
@@ -26,7 +27,7 @@ from deca_node.protocol import events as e
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import SettingsError
 from tests.daemon.status.test_book import RUN, Desk
-from tests.daemon.web.fake_admin import FakeAdmin
+from tests.daemon.web.fake_admin import STATUS, FakeAdmin
 
 TOKEN = "0123456789abcdef"
 Talk = Callable[[aiohttp.ClientSession], Awaitable[None]]
@@ -167,6 +168,7 @@ def test_events_are_told_without_paths_and_without_debug_lines() -> None:
         ("the tuned model is in ~/deca-data/north/final", "the tuned model is in (path)"),
         ("(in ./out/north)", "(in (path))"),
         ("round 1/4  block 2/26  step 50/50  loss 2.5000", "round 1/4  block 2/26  step 50/50  loss 2.5000"),
+        (progress_line(STATUS), progress_line(STATUS)),
     ],
 )
 def test_paths_are_left_out(message: str, shown: str) -> None:
