@@ -5,8 +5,7 @@ from pathlib import Path
 
 from deca_node.cli.checks.known import Known
 from deca_node.daemon.diagnosis.findings import Finding, failed, passed, warned
-from deca_node.daemon.settings.sources import Loaded
-from deca_node.protocol.errors import DataError, ModelError
+from deca_node.protocol.errors import DataError
 
 SENTENCES_MAX = 3
 """Malformed records that are named one by one."""
@@ -15,10 +14,10 @@ SENTENCES_MAX = 3
 def check_data(known: Known) -> Iterator[Finding]:
     """Read all records, without a tokenizer."""
     from deca_node.numerics.data.formats.sources import Reading
-    from deca_node.numerics.forecast.data_check import look_through
+    from deca_node.numerics.forecast.data_check import known_labels, look_through
 
     node = known.settings.node
-    labels = _labels(known.settings)
+    labels = known_labels(known.settings.run, node.model)
     if labels is None:
         says = "not checked: the labels are those of the model's config.json, which is not on this machine"
         yield warned("data", says, "name the labels with --labels")
@@ -47,17 +46,3 @@ def check_data(known: Known) -> Iterator[Finding]:
         yield warned("data", says, "nothing, if these records may be left out", **facts)
     else:
         yield failed("data", says, "correct these records, or use --bad-records skip", **facts)
-
-
-def _labels(loaded: Loaded) -> tuple[str, ...] | None:
-    """The labels of the run or of the model's config.json; none for another task, None where they are not known."""
-    run, folder = loaded.run, Path(loaded.node.model).expanduser()
-    if run.task != "classification" or run.label_names:
-        return run.label_names
-    from deca_node.storage.model_files import read_json
-
-    try:
-        found = read_json(folder / "config.json", "")["id2label"]
-        return tuple(str(found[number]) for number in sorted(found, key=int))
-    except (ModelError, KeyError, TypeError, ValueError):
-        return None

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.options import SettingsCommand, load, settings_options
 from deca_node.cli.views.advice import advise
-from deca_node.cli.views.plan import answer, print_tables
+from deca_node.cli.views.plan import answer, print_tables, sending
 from deca_node.daemon.settings.node_settings import expanded_path
 from deca_node.daemon.settings.parts import machine_of
 from deca_node.daemon.settings.peers_file import read_peers
@@ -115,6 +115,7 @@ def plan(ctx: click.Context, /, as_json: bool, **flags: Any) -> None:
     if as_json:
         click.echo(json.dumps(document, indent=2))
     else:
+        click.echo(sending(document))
         click.echo(_assumed_speed(loaded, flags))
         print_tables(document)
 
@@ -155,6 +156,15 @@ def _shapes(loaded: Loaded) -> tuple[ModelShape, ModelShape]:
     return model_shape(model, settings.block_layers, source), model_shape(model, 1, source)
 
 
+def _device(loaded: Loaded) -> str:
+    """The device that a node of these settings would use on this machine, where `deca-node doctor` counts memory."""
+    if loaded.node.device != "auto":
+        return loaded.node.device
+    from deca_node.numerics.device import choose_device
+
+    return choose_device("auto").type
+
+
 def _case(loaded: Loaded, members: tuple[str, ...], model: ModelShape, flags: Mapping[str, Any]) -> Case:
     machine = machine_of(
         loaded.node,
@@ -162,7 +172,7 @@ def _case(loaded: Loaded, members: tuple[str, ...], model: ModelShape, flags: Ma
         latency_seconds=flags["latency"],
         flops_per_second=1e12 * flags["tflops"],
         memory_bytes=flags["memory"],
-        one_memory=loaded.node.device == "cpu",
+        one_memory=_device(loaded) == "cpu",
     )
     case = Case.of(loaded.run, model, members, machine)
     if flags["step_seconds"] is None:

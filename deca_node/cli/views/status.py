@@ -16,6 +16,10 @@ from deca_node.daemon.status.facts import CheckpointRow, MemberRow, PeerRow, Pos
 STATE_STYLES = {"up": "green", "alive": "green", "suspect": "yellow", "refused": "red", "dead": "red"}
 STATE_STYLES |= {"quarantined": "red"}
 
+IN_GOOD_ORDER = frozenset({"loading", "duplicate"})
+"""Refusals that every start brings: of callers that came before the model was loaded, and of the second of two calls
+between the same nodes. They say nothing about the peer, and the metrics have them."""
+
 BOOT_DIGITS = 8
 """Enough digits to tell two starts of a node apart; ``--json`` has the whole number."""
 
@@ -74,8 +78,8 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
         yield "gone", f"{', '.join(gone)}: given up; training goes on among the others, and no node waits"
     if status.loop_lag:
         yield "network", f"event loop late by {_spread(status.loop_lag)} (p50 / p99)"
-    if status.refusals:
-        yield "refused", ", ".join(f"{count} for {reason}" for reason, count in sorted(status.refusals.items()))
+    if refused := {reason: n for reason, n in status.refusals.items() if reason not in IN_GOOD_ORDER}:
+        yield "refused", ", ".join(f"{count} for {reason}" for reason, count in sorted(refused.items()))
     if status.alone:
         yield "own model", f"the tuned model is not the others': {status.alone}"
     if status.warning:

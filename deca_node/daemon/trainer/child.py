@@ -75,6 +75,10 @@ def _serve(stream: RawIOBase, frames: ArenaFrames) -> None:
     # Have torch ask for huge pages for tensors of 2 MiB and more: encoding differences is bound by memory, and takes
     # about a sixth less time on huge pages.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    from deca_node.numerics.forecast.data_check import first_look
+
+    # Without torch, whose import takes many seconds on a busy machine.
+    first_look(options)
     from deca_node.numerics.trainer import Trainer
 
     def note(sentence: str, level: str = "info") -> None:

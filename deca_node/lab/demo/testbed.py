@@ -28,8 +28,7 @@ from deca_node.lab.rigs.processes import (
     TICK_SECONDS,
     LocalNodes,
     NodeProcess,
-    free_ports,
-    is_free,
+    usual_ports,
     write_peers,
 )
 from deca_node.protocol.agreed.run import RunSettings
@@ -37,6 +36,8 @@ from deca_node.protocol.agreed.run import RunSettings
 NAMES = ("north", "east", "south", "west")
 HTTP_PORT = 9641
 """The port of the first node's page. The other pages have the next free ports."""
+PEERS_PORT = 9651
+"""The same for the ports at which the nodes listen for each other."""
 STOP_SECONDS = 60.0
 
 RUN = dataclasses.replace(demo.RUN, run_name="testbed", rounds=20, inner_steps=20, sequence_length=64)
@@ -66,11 +67,10 @@ def prepare(folder: Path, run: RunSettings = RUN) -> Testbed:
     model = make_inputs(folder, NAMES, RECIPE).path
     peers, run_file = folder / "peers.txt", folder / "run.toml"
     if not peers.exists():
-        write_peers(peers, NAMES)
+        write_peers(peers, NAMES, usual_ports(PEERS_PORT, len(NAMES)))
     if not run_file.exists():
         run_file.write_text(changed_as_toml(run), encoding="utf-8")
-    usual = range(HTTP_PORT, HTTP_PORT + len(NAMES))
-    ports = list(usual) if all(map(is_free, usual)) else free_ports(len(NAMES))
+    ports = usual_ports(HTTP_PORT, len(NAMES))
     for name, port in zip(NAMES, ports, strict=True):
         settings = NodeSettings(
             name=name,

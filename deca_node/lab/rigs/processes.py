@@ -47,10 +47,19 @@ def is_free(port: int) -> bool:
     return True
 
 
-def write_peers(path: Path, names: Iterable[str]) -> Path:
-    """A peers file for nodes of these names, on free ports of this machine."""
+def usual_ports(first: int, count: int) -> list[int]:
+    """The ports from ``first`` on where all are free, and any free ones otherwise.
+
+    Systems give ports below 32768 to no outgoing connection. So the port of a node that is away stays free for it.
+    """
+    usual = list(range(first, first + count))
+    return usual if all(map(is_free, usual)) else free_ports(count)
+
+
+def write_peers(path: Path, names: Iterable[str], ports: Sequence[int] = ()) -> Path:
+    """A peers file for nodes of these names, on these ports of this machine, or on free ones."""
     named = list(names)
-    lines = [f"{name}@{LOOPBACK}:{port}\n" for name, port in zip(named, free_ports(len(named)), strict=True)]
+    lines = [f"{name}@{LOOPBACK}:{port}\n" for name, port in zip(named, ports or free_ports(len(named)), strict=True)]
     path.write_text("".join(lines), encoding="utf-8")
     return path
 

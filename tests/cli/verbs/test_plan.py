@@ -210,8 +210,28 @@ def test_help_has_examples_and_imports_nothing_heavy() -> None:
         (["--step-seconds", "2"], "All times follow from 2 s per gradient step.\n"),
     ],
 )
-def test_the_assumption_behind_all_times_stands_first(plan: Deca, flags: list[str], said: str) -> None:
-    assert plan("--nodes", "2", *flags).out.startswith(said)
+def test_the_assumption_behind_all_times_stands_above_the_tables(plan: Deca, flags: list[str], said: str) -> None:
+    _, _, rest = plan("--nodes", "2", *flags).out.partition("\n\n")
+    assert rest.startswith(said)
+
+
+def test_it_leads_with_what_a_run_sends_and_the_setting_that_halves_it(plan: Deca) -> None:
+    says = plan("--nodes", "2").out.split("\n")[0]
+    halved = read_json(plan, "--nodes", "2", "--mix-every", "2")["traffic"]["node-1"]["sent_bytes"]
+    sent = read_json(plan, "--nodes", "2")["traffic"]["node-1"]["sent_bytes"]
+    assert 0.45 <= halved / sent <= 0.55
+    assert says.startswith("Each node sends 8.93 MB in the whole run, and receives as much. --mix-every 2 halves it.")
+    assert plan("--nodes", "1").out.startswith("One node alone sends nothing.\n")
+
+
+def test_memory_is_counted_as_doctor_counts_it(plan: Deca, deca: Deca) -> None:
+    """Without a device in the settings both take this machine's."""
+    Path("peers.txt").write_text("a@127.0.0.1:9001\nb@127.0.0.1:9002\n")
+    Path("a.jsonl").write_text('{"text": "the node was here"}\n')
+    flags = ("--insecure", "--name", "a", "--data", "a.jsonl", "--model", "model", "--seconds", "0.1", "--json")
+    findings = json.loads(deca("doctor", *flags).out)["findings"]
+    (memory,) = (finding for finding in findings if finding["check"] == "memory")
+    assert read_json(plan)["memory"]["total_bytes"] == memory["facts"]["peak_bytes"]
 
 
 def test_numbers_agree_with_their_nouns(plan: Deca) -> None:

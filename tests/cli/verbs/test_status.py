@@ -95,3 +95,9 @@ def test_watching_ends_with_the_watcher(deca: Deca, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("deca_node.cli.verbs.status.time.sleep", interrupt)
     assert deca("status", "--watch", "--json").code == 0
+
+
+@pytest.mark.usefixtures("running")
+def test_callers_that_came_before_the_model_was_loaded_are_no_refusals(deca: Deca, door: FakeAdmin) -> None:
+    door.now = FakeAdmin(refusals={"loading": 149, "duplicate": 2}).now
+    assert "refused" not in deca("status").out.partition("peer ")[0]
