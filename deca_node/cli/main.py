@@ -23,8 +23,6 @@ from deca_node.protocol.errors import DecaError, SettingsError, StorageError
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 
-REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG})
-"""Errors of the system about a path or its permissions, which a person must correct."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """Errors of the system about a disk that accepts no data."""
 
@@ -110,6 +108,8 @@ def _end_by_bug(error: Exception, invocation: Invocation) -> int:
 
 def _end_by_path(error: OSError, invocation: Invocation) -> int:
     """End with a sentence where the system refuses a path. Any other error of the system is internal."""
+    from deca_node.storage.folder import REFUSED
+
     if error.filename is None or error.errno not in (REFUSED | FULL):
         return _end_by_bug(error, invocation)
     _show_traceback(invocation)

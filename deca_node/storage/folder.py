@@ -4,6 +4,7 @@ docs/ARCHITECTURE.md lists what lies in the folder.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from deca_node.protocol.agreed.agreement import Agreement, differing_settings
 from deca_node.protocol.agreed.run import RunSettings
-from deca_node.protocol.errors import StorageError
+from deca_node.protocol.errors import DecaError, SettingsError, StorageError
 from deca_node.storage.durable import repair_folder, write_file
 from deca_node.storage.jsons import UNFIT, parse
 
@@ -23,30 +24,43 @@ SETTINGS = "settings.json"
 ORIGIN = "deca.json"
 """A file in the folder of a tuned model that is not the others', beside its weights: why it is not."""
 
+REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG})
+"""Errors of the system about a path or its permissions, which a person must correct. A restart does not help."""
+
 
 @contextlib.contextmanager
 def node_directory(path: Path) -> Iterator[Path]:
     """Make the folder, lock it, and repair what a crash left of a model that was being saved.
 
-    Raises StorageError if the folder is in use or not writable.
+    Raises StorageError if the folder is in use or not writable, and SettingsError if the system refuses it to this
+    user.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
         # Not truncated: until the lock is held, the process number in it is that of the node that holds it.
         lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as problem:
-        raise _unusable(path, problem) from None
+        raise unusable(path, problem) from None
     try:
         _take(lock, path)
         try:
             repair_folder(path / FINAL)
         except OSError as problem:
-            raise _unusable(path, problem) from None
+            raise unusable(path, problem) from None
         if not (path / "checkpoints").exists():
             _set_aside(path / METRICS)
         yield path
     finally:
         os.close(lock)
+
+
+def unusable(path: Path, problem: OSError) -> DecaError:
+    """The error for a node's folder that cannot be used: SettingsError where a person must correct the path or its
+    rights, else StorageError."""
+    said = f"cannot use {path} as this node's folder: {problem.strerror}"
+    if problem.errno in REFUSED:
+        return SettingsError(f"{said}; give it to user {os.geteuid()} (chown), or choose another --dir")
+    return StorageError(f"{said}; choose another --dir")
 
 
 def finished(path: Path, settings: RunSettings) -> bool:
@@ -108,17 +122,13 @@ def write_run(path: Path, agreement: Agreement, start_model: str) -> None:
         ) from None
 
 
-def _unusable(path: Path, problem: OSError) -> StorageError:
-    return StorageError(f"cannot use {path} as this node's folder: {problem.strerror}; choose another --dir")
-
-
 def _take(lock: int, path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise StorageError(f"another node runs in {path}; choose another --dir") from None
     except OSError as problem:
-        raise _unusable(path, problem) from None
+        raise unusable(path, problem) from None
     # The lock counts. The number of its process is for people, so a full disk may keep it from being written.
     with contextlib.suppress(OSError):
         os.ftruncate(lock, 0)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from deca_node.daemon.status.append_file import AppendFile, write_whole
 from deca_node.protocol.errors import SettingsError, StorageError
+from deca_node.storage.folder import REFUSED
 
 NOT_INSTALLED = (
     "tensorboard is set, but the package tensorboard is not installed here: "
@@ -38,8 +39,8 @@ class Curves(Protocol):
 
 
 class TensorBoard:
-    """An event file in ``folder``. Raises SettingsError if the package is missing, StorageError if the folder cannot be
-    written."""
+    """An event file in ``folder``. Raises SettingsError if the package is missing or the system refuses the folder to
+    this user, StorageError if the folder cannot be written."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -54,7 +55,8 @@ class TensorBoard:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
             if problem.errno not in DISK_TROUBLES:
-                raise StorageError(
+                kind = SettingsError if problem.errno in REFUSED else StorageError
+                raise kind(
                     f"no curves can be written to {folder}: {problem.strerror or problem}; choose another tensorboard"
                 ) from None
         self._in_records = RecordWriter

@@ -25,6 +25,7 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import SettingsError, StorageError
 from deca_node.protocol.options import Note
 from deca_node.storage.durable import write_file
+from deca_node.storage.folder import unusable
 
 RUN_FILE = "run.toml"
 MODEL_FOLDER = "model"
@@ -43,7 +44,7 @@ def adopt_run(loaded: Loaded, own: OwnAddress, security: Security, note: Note) -
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
-        raise StorageError(f"cannot use {directory} as this node's folder: {problem.strerror}") from None
+        raise unusable(directory, problem) from None
     return asyncio.run(_Adoption(loaded, own, security, note, directory).adopt())
 
 
