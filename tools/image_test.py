@@ -103,7 +103,7 @@ class ImageTest:
         testbed.until(lambda: testbed.steps("north") > at_kill + 3, "steps of north without south")
         testbed.compose("start", "south")
         testbed.until(lambda: testbed.steps("south") > 0, "south to come back")
-        repeated_after_kill = self._repeated(testbed, "south", CHECKPOINT_EVERY)
+        _, repeated = _gradient_steps(testbed, "south", CHECKPOINT_EVERY)
         testbed.images = dict.fromkeys(testbed.images, CHANGED)
         testbed.up()
         testbed.until(testbed.complete, "the end of the run")
@@ -111,7 +111,7 @@ class ImageTest:
         return {
             "healthy_seconds": round(healthy, 1),
             "run_seconds": round(time.monotonic() - began, 1),
-            "steps_repeated_after_kill": repeated_after_kill,
+            "steps_repeated_after_kill": repeated,
             "members_seen": sum(name in members for name in NODES),
             "largest_difference_of_tuned_models": testbed.models_apart(),
             "exit_codes": testbed.stop(),
@@ -133,8 +133,7 @@ class ImageTest:
         for name in reversed(NODES):
             testbed.images[name], testbed.environment[name] = TAG, FOR_LATER
             away[name] = round(testbed.up("--no-deps", name), 1)
-            before = {each: testbed.steps(each) for each in NODES}
-            testbed.until(lambda: all(testbed.steps(each) > before[each] for each in NODES), "steps of both versions")  # noqa: B023
+            _wait_for_steps(testbed)
         upgraded_at = testbed.steps("north")
         testbed.until(testbed.complete, "the end of the upgraded run")
         return {
@@ -142,7 +141,7 @@ class ImageTest:
             "upgrade_seconds_until_healthy": away,
             "upgrade_done_at_step": upgraded_at,
             "upgrade_run_seconds": round(time.monotonic() - began, 1),
-            "upgrade_steps_repeated": {name: self._repeated(testbed, name, 0) for name in NODES},
+            "upgrade_steps_done_and_repeated": {name: _gradient_steps(testbed, name, 0) for name in NODES},
             "upgrade_largest_difference_of_tuned_models": testbed.models_apart(),
             "upgrade_exit_codes": testbed.stop(),
         }
@@ -233,11 +232,20 @@ class ImageTest:
                 self.engine.run("docker", "pull", "--quiet", image, check=False)
         return {image: bool(self.engine.run("docker", "images", "--quiet", image)) for image in images}
 
-    def _repeated(self, testbed: Testbed, name: str, most: int) -> int:
-        repeated = testbed.steps_repeated(name)
-        if repeated > most:
-            raise EngineError(f"{name} did {repeated} steps twice, and {most} is the most")
-        return repeated
+
+def _wait_for_steps(testbed: Testbed) -> None:
+    """Wait until every node has done a step more, or has done all."""
+    before = {name: testbed.steps(name) for name in NODES}
+    testbed.until(
+        lambda: all(testbed.steps(name) > before[name] for name in NODES) or testbed.complete(), "steps of all nodes"
+    )
+
+
+def _gradient_steps(testbed: Testbed, name: str, repeated_max: int) -> tuple[int, int]:
+    done, repeated = testbed.gradient_steps(name)
+    if repeated > repeated_max:
+        raise EngineError(f"{name} did {repeated} steps twice, and {repeated_max} is the most")
+    return done, repeated
 
 
 def _make_companions(engine: MadeEngine) -> None:

@@ -79,12 +79,12 @@ class Testbed:
         """Whether all nodes have a tuned model."""
         return all(self.status(name).get("phase") == "staying" for name in NODES)
 
-    def steps_repeated(self, name: str) -> int:
-        """How many gradient steps a node did twice, by its own record."""
+    def gradient_steps(self, name: str) -> tuple[int, int]:
+        """How many gradient steps a node did, by its own record, and how many of them it did twice."""
         lines = self.compose("exec", "-T", name, "cat", "/var/lib/deca/metrics.jsonl").splitlines()
         records = [json.loads(line) for line in lines]
         done = Counter(record["ordinal"] for record in records if record.get("kind") == "step" and "loss" in record)
-        return done.total() - len(done)
+        return len(done), done.total() - len(done)
 
     def ask(self, url: str) -> Any:
         """Ask a service from north's container, which is in its network and has Python; None where none answers."""

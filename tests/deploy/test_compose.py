@@ -4,6 +4,7 @@ No engine runs here. What the image would hold is proven by docker/check_install
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -155,13 +156,44 @@ def test_trouble_for_all_nodes() -> None:
     assert {tuple(each["cap_add"]) for each in companions.values()} == {("NET_ADMIN",)}
 
 
+TC = """#!/bin/sh
+echo "tc $*" >> "{log}"
+case "$*" in *{missing}*) exit 2 ;; esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "code", "says"),
+    [
+        ("nothing", 0, "what this node sends is late by 60ms (+-20ms), and 0.5% of it is lost"),
+        ("netem", 0, "this kernel has no sch_netem: what this node sends is limited to 20mbit instead"),
+        ("replace", 1, "this kernel has neither sch_netem nor sch_tbf: the links stay good"),
+    ],
+)
+def test_a_companion_says_what_it_does_to_the_link(tmp_path: Path, missing: str, code: int, says: str) -> None:
+    """Where it can do nothing, it fails, and `up --wait` with it. When it is stopped, the link is good again."""
+    companion = services(DOCKER / "compose.chaos.yaml")["chaos-north"]
+    log = tmp_path / "log"
+    (tmp_path / "tc").write_text(TC.format(log=log, missing=missing))
+    (tmp_path / "tc").chmod(0o755)
+    given = {name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for name, value in companion["environment"].items()}
+    environment = os.environ | given | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = [*companion["entrypoint"], companion["command"][0].replace("$$", "$")]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().decode().strip() == says
+        if not code:
+            process.terminate()
+        assert process.wait(PATIENCE_SECONDS) == code
+    assert code or log.read_text().splitlines()[-1] == "tc qdisc del dev eth0 root"
+
+
 # --- certificates ------------------------------------------------------------------------------------
 
 
 def test_certificates_are_made_once(tmp_path: Path) -> None:
     """The one-shot service's own script: from nothing to what a node accepts, and the second time nothing changes."""
     import datetime as dt
-    import os
 
     (tmp_path / "deca-node").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m deca_node "$@"\n')
     (tmp_path / "deca-node").chmod(0o755)

@@ -79,6 +79,25 @@ def test_the_documented_steps_make_the_namespace_first_and_start_last() -> None:
     assert "apply --kustomize" in commands[-1]
 
 
+def test_a_node_leaves_before_the_set_shrinks() -> None:
+    """In one line, because Kubernetes restarts the container that has left."""
+    fewer = documented("**Fewer nodes.**", DEPLOYMENT.read_text())
+    assert re.search(r"deca-node leave &&\n? *kubectl .* scale statefulset deca --replicas 5$", fewer.strip())
+
+
+def test_a_lost_machine_is_told_to_kubernetes() -> None:
+    """A claim of one machine (ReadWriteOnce) is freed only then, and the pod starts elsewhere."""
+    assert "node.kubernetes.io/out-of-service=" in documented("**A lost machine.**", DEPLOYMENT.read_text())
+
+
+@needs_kubectl
+def test_the_hint_about_gpus_is_valid_as_it_is_written(tmp_path: Path) -> None:
+    folder = copy_of_deploy(tmp_path)
+    patch = folder / "components" / "gpu" / "statefulset.yaml"
+    patch.write_text(patch.read_text().replace("# runtimeClassName:", "runtimeClassName:"))
+    assert find(get(render(folder / "overlays" / "gpu"), SET), f"{POD}/runtimeClassName") == "nvidia"
+
+
 @needs_kubectl
 def test_the_fetching_pod_mounts_the_claim_of_a_node() -> None:
     (pod,) = rendered(FETCH)

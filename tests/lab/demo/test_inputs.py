@@ -31,3 +31,25 @@ def test_equal_arguments_give_equal_records(tmp_path: Path, monkeypatch: pytest.
         inputs.make_inputs(tmp_path / folder, ["north", "east"], Recipe())
     one, two = ((tmp_path / folder / "data" / "east.jsonl").read_bytes() for folder in ("one", "two"))
     assert one == two
+
+
+def test_the_training_of_the_model_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes minutes on a slow machine, while `docker compose up` waits for it. One line in ten seconds is enough."""
+    said: list[str] = []
+    now = iter([0.0, *range(4, 24, 4)])
+    tell = inputs._told(said.append, clock=lambda: float(next(now)))
+    for step in range(1, 6):
+        tell(step, 50, 7.0)
+    assert said == ["step 3 of 50, loss 7.000, 188 s left"]
+
+
+def test_the_command_prints_the_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def training(folder: Path, recipe: Recipe | None, progress: Progress | None = None) -> ToyModel:
+        assert progress is not None
+        progress(1, 2, 7.0)
+        return no_training(folder, recipe)
+
+    monkeypatch.setattr(inputs, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(inputs, "make_toy_model", training)
+    done = CliRunner().invoke(inputs.main, [str(tmp_path), "north", "--steps", "2"])
+    assert "step 1 of 2, loss 7.000" in done.output
