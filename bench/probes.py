@@ -20,7 +20,7 @@ from rich.table import Table
 
 from bench.harness import Row, parser, write_results
 from bench.served import Served, start_pair
-from deca_node.cli.client import NodeClient, read
+from deca_node.api.client import NodeClient, read
 from deca_node.daemon.status.facts import Status, Verb
 from deca_node.lab.demo.toy_model import Recipe
 from deca_node.lab.rigs.processes import LocalNodes

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from bench.harness import MIB, Row, parser, write_results
 from bench.served import Served, start_pair
-from deca_node.cli.client import NodeClient
+from deca_node.api.client import NodeClient
 from deca_node.lab.demo.toy_model import Recipe
 from deca_node.lab.rigs.processes import LocalNodes
 

@@ -121,7 +121,8 @@ def test_what_is_pure_passes(source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "heavy"), [("deca_node.cli", HEAVY_FOR_CLI), ("deca_node.daemon", HEAVY_FOR_DAEMON)]
+    ("package", "heavy"),
+    [("deca_node.cli", HEAVY_FOR_CLI), ("deca_node.api", HEAVY_FOR_CLI), ("deca_node.daemon", HEAVY_FOR_DAEMON)],
 )
 def test_importing_is_light(package: str, heavy: set[str]) -> None:
     """``deca-node --help`` answers at once, and the daemon's process never holds torch."""

@@ -10,8 +10,8 @@ This takes a few minutes, and needs Chromium.
 """
 
 import asyncio
+import contextlib
 import dataclasses
-import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from deca_node.lab.demo import demo
 from deca_node.lab.rigs.browser import Page, Window, chromium, new_page
-from deca_node.lab.rigs.processes import LOOPBACK, LocalNodes, free_ports
+from deca_node.lab.rigs.processes import LOOPBACK, free_ports
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 RUN = dataclasses.replace(demo.RUN, rounds=6, inner_steps=20, sequence_length=64, final_flush_mixes=8)
@@ -38,15 +38,15 @@ def main() -> None:
     program = chromium()
     if program is None:
         sys.exit("there is no Chromium here")
-    with tempfile.TemporaryDirectory() as folder, LocalNodes() as nodes:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as started:
         plan = demo.DemoPlan(Path(folder), run=RUN, recipe=RECIPE)
         demo.prepare(plan, lambda *_: None)
         ports = free_ports(plan.nodes)
         for name, port in zip(plan.names, ports, strict=True):
-            flags = demo.flags(plan, name, together=True) | {"--http": f"{LOOPBACK}:{port}"}
-            nodes.start(name, demo.directory_of(plan, name, together=True), flags)
-        victim = nodes.nodes[-1].process
-        asyncio.run(_look(program, f"http://{LOOPBACK}:{ports[0]}/", lambda: victim.send_signal(signal.SIGKILL)))
+            folder_of = demo.directory_of(plan, name, together=True)
+            node = demo.party(plan, name, folder_of, together=True, http=f"{LOOPBACK}:{port}")
+            started.enter_context(node)
+        asyncio.run(_look(program, f"http://{LOOPBACK}:{ports[0]}/", node.kill))
 
 
 async def _look(program: str, url: str, kill: Callable[[], None]) -> None:

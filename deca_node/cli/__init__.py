@@ -9,7 +9,7 @@
     checks/      what ``deca-node doctor`` looks at
     hints        the right word where a person typed a wrong one
     missing      everything that a start lacks, named at once
-    client       asks the node that runs in a folder
+    client       which node is meant: the flag ``--dir``
     options      every setting as a flag
     variables    an environment variable for every flag
     reference    the settings as a commented file and as a table for the documentation

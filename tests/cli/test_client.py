@@ -65,6 +65,6 @@ def test_a_folder_deeper_than_sockets_may_be(deca: Deca, tmp_path: Path) -> None
 
 
 def test_a_node_of_another_version(deca: Deca, monkeypatch: pytest.MonkeyPatch, running: RunningAdmin) -> None:
-    monkeypatch.setattr("deca_node.cli.client.NodeClient.get", lambda *_: b'{"format": 9}')
+    monkeypatch.setattr("deca_node.api.client.NodeClient.get", lambda *_: b'{"format": 9}')
     outcome = deca("status")
     assert (outcome.code, "another version" in outcome.err) == (12, True)

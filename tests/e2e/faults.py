@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from deca_node.cli.client import NodeClient, read
+from deca_node.api.client import NodeClient, read
 from deca_node.daemon.status.facts import MemberRow
 from deca_node.lab.rigs.processes import LocalNodes, NodeProcess
 from deca_node.protocol.errors import NoAnswerError

@@ -23,7 +23,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from deca_node.cli.client import NodeClient, read
+from deca_node.api.client import NodeClient, read
 from deca_node.daemon.links.greeting import Identity
 from deca_node.daemon.links.pairing import NONE
 from deca_node.daemon.links.transport import METHOD, hello_message

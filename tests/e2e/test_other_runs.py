@@ -2,7 +2,7 @@
 
 import json
 
-from deca_node.cli.client import NodeClient
+from deca_node.api.client import NodeClient
 from tests.e2e.faults import steps_done
 from tests.e2e.testbed import Testbed, largest_difference, metrics, paused, until
 from tests.patience import PATIENCE_SECONDS

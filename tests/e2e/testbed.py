@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from deca_node.cli.client import NodeClient, read
+from deca_node.api.client import NodeClient, read
 from deca_node.cli.main import main
 from deca_node.daemon.status.facts import Status
 from deca_node.lab.rigs.processes import LOOPBACK, LocalNodes, NodeProcess, free_ports, write_peers

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from transformers import LlamaConfig
 
-from deca_node.cli.verbs.export import start_model
+from deca_node.api.loading import start_model_of
+from deca_node.api.records import Follower, read_records
 from deca_node.daemon.status.history import History
-from deca_node.lab.demo.live import last_step
 from deca_node.lab.report.metrics import read_metrics
 from deca_node.lab.report.run_report import read_node
 from deca_node.numerics.data.formats.sources import BadRecords
@@ -186,11 +186,12 @@ _RECORDS = (
 
 
 def _metrics(data: bytes) -> None:
-    """A node's folder, as the report, the live table and the page read it."""
+    """A node's folder, as the report, the Python interface and the page read it."""
     folder = fresh("metrics")
     path = folder / "metrics.jsonl"
     path.write_bytes(data)
-    last_step(path)
+    list(read_records(path))
+    list(Follower(path).rest())
     History(Node("north", ("north",), RunSettings(), default_policy()).state).recall(path)
     read_metrics(path)
     read_node(folder)
@@ -209,7 +210,7 @@ def _run_json(data: bytes) -> None:
     (folder / "metrics.jsonl").write_bytes(_metric_lines()[0])
     agreed_fields(folder)
     read_node(folder)
-    start_model(folder)
+    start_model_of(folder)
 
 
 def _run_files() -> list[bytes]:

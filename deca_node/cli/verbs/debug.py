@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from deca_node.cli.client import NodeClient, dir_option, find_directory, json_option
+from deca_node.api.client import NodeClient
+from deca_node.cli.client import dir_option, find_directory, json_option
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.verbs.version import versions
 from deca_node.protocol.errors import DecaError, NoAnswerError

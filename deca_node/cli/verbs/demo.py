@@ -94,16 +94,11 @@ def _prepare(console: Console, plan: DemoPlan) -> ToyModel:
 
 
 def _train(console: Console, plan: DemoPlan, *, together: bool, title: str) -> None:
-    from rich.live import Live
+    from deca_node.api.progress import LiveTable
+    from deca_node.api.waiting import wait
+    from deca_node.lab.demo.demo import RUN_SECONDS_MAX, parties
 
-    from deca_node.lab.demo.demo import start, steps_in_all, wait
-    from deca_node.lab.demo.live import LiveTable
-    from deca_node.lab.rigs.processes import LocalNodes
-
-    table = LiveTable(title, steps_in_all(plan, together=together))
-    with LocalNodes() as nodes, Live(console=console, auto_refresh=False) as live:
-        start(plan, nodes, together=together)
-        wait(nodes, lambda running: live.update(table.render(running), refresh=True))
+    wait(*parties(plan, together=together), timeout=RUN_SECONDS_MAX, progress=LiveTable(title, console))
 
 
 def _conclude(console: Console, plan: DemoPlan, model: ToyModel, seconds: float) -> None:

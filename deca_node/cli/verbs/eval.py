@@ -10,20 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from deca_node.api.loading import Held, checkpoint, model_of
 from deca_node.cli.client import dir_option, find_directory, json_option
 from deca_node.cli.invocation import debug_option
-from deca_node.cli.verbs.export import start_model
 from deca_node.cli.views.progress import Work, note, work
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.protocol.agreed.agreement import FORMER
 from deca_node.protocol.agreed.run import RunSettings
-from deca_node.protocol.errors import ModelError, StorageError
+from deca_node.protocol.errors import ModelError
 from deca_node.protocol.options import DATA_FORMATS
-from deca_node.storage.folder import FINAL, agreed_fields
 
 if TYPE_CHECKING:
     from deca_node.numerics.learning.result import Evaluation
-    from deca_node.numerics.model.load import LoadedModel
 
 LENGTH_DEFAULT = RunSettings.sequence_length
 """Tokens per sequence for a checkpoint of no run, unless the model takes fewer."""
@@ -105,8 +103,8 @@ def evaluation(data: Path, model: str | None, directory: Path | None, as_json: b
     folder = None if model else find_directory(directory)
     with work() as doing:
         doing.stage("loading the model")
-        loaded, what, fields = _load(folder, model, flags)
-        found = _evaluate(loaded, data, fields, flags, doing)
+        held = _load(folder, model, flags)
+        found, what = _evaluate(held, data, flags, doing), held.what
     if as_json:
         click.echo(json.dumps(_document(found, what, data)))
         return
@@ -114,36 +112,22 @@ def evaluation(data: Path, model: str | None, directory: Path | None, as_json: b
         click.echo(f"{name:<11} {text}")
 
 
-def _load(folder: Path | None, model: str | None, flags: dict[str, Any]) -> tuple[LoadedModel, str, dict[str, str]]:
-    """The model on its device, its description, and the fields that its run agreed on, if it has a run."""
-    from deca_node.numerics.learning.evaluation import device_and_threads, own_head
-    from deca_node.numerics.model.classifier import Head
-    from deca_node.numerics.model.load import load_model
-    from deca_node.numerics.saving.export import restore
+def _load(folder: Path | None, model: str | None, flags: dict[str, Any]) -> Held:
+    """The model on its device."""
+    from deca_node.numerics.learning.evaluation import device_and_threads
 
     device = device_and_threads(flags["device"], flags["threads"])
     if folder is None:
         assert model is not None
-        return load_model(model, device=device, head=own_head(model)), model, {}
-    if not folder.is_dir():
-        raise StorageError(f"there is no folder {folder}")
-    fields = agreed_fields(folder)
-    if (folder / FINAL).is_dir():
-        final = str(folder / FINAL)
-        head = Head((), 0) if fields.get("task") == "classification" else own_head(final)
-        return load_model(final, device=device, head=head), f"the tuned model in {final}", fields
-    loaded, manifest = restore(folder, flags["start"] or start_model(folder), note)
-    loaded.model.to(device)
-    at = manifest.position
-    return loaded, f"{folder} as of activation {at.activation} step {at.inner}", dict(manifest.agreement.fields)
+        return checkpoint(model, device)
+    return model_of(folder, flags["start"], device, note)
 
 
-def _evaluate(
-    loaded: LoadedModel, data: Path, fields: dict[str, str], flags: dict[str, Any], doing: Work
-) -> Evaluation:
+def _evaluate(held: Held, data: Path, flags: dict[str, Any], doing: Work) -> Evaluation:
     from deca_node.numerics.data.formats.sources import Reading
     from deca_node.numerics.learning.evaluation import Question, evaluate_model
 
+    loaded, fields = held.loaded, held.fields
     limit = loaded.positions_max
     usual = int(fields.get("sequence_length", 0)) or min(LENGTH_DEFAULT, limit or LENGTH_DEFAULT)
     length = flags["length"] or usual

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from deca_node.cli.client import NODE_ENDED, NodeClient, dir_option, find_directory, json_option
+from deca_node.api.client import NodeClient
+from deca_node.cli.client import NODE_ENDED, dir_option, find_directory, json_option
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.views.text import printable
 from deca_node.protocol.errors import NoAnswerError

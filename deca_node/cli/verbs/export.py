@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
+from deca_node.api.loading import start_model_of
 from deca_node.cli.client import dir_option, find_directory, json_option
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.views.progress import note, progress_bar
 from deca_node.protocol.agreed.agreement import Agreement, mismatch
-from deca_node.protocol.errors import MismatchError, SettingsError, StorageError
+from deca_node.protocol.errors import MismatchError, StorageError
 from deca_node.storage.durable import replace_folder
 from deca_node.storage.folder import FINAL, agreed_fields, alone_because
-from deca_node.storage.jsons import UNFIT, parse
 
 
 @click.command(
@@ -78,7 +78,7 @@ def _export(folder: Path, out: Path, model: str | None) -> dict[str, Any]:
         return facts
     from deca_node.numerics.saving.export import export as make
 
-    at = make(folder, model or start_model(folder), out, note).position
+    at = make(folder, model or start_model_of(folder), out, note).position
     return {
         "sentence": f"The model as of activation {at.activation} step {at.inner} is in {out}.",
         "path": str(out),
@@ -86,17 +86,6 @@ def _export(folder: Path, out: Path, model: str | None) -> dict[str, Any]:
         "activation": at.activation,
         "step": at.inner,
     }
-
-
-def start_model(folder: Path) -> str:
-    """The start model that is noted in the node's folder. Raises SettingsError where there is none."""
-    try:
-        model = parse((folder / "run.json").read_text(encoding="utf-8")).get("start_model")
-    except (OSError, *UNFIT):
-        model = None
-    if not model:
-        raise SettingsError(f"{folder} does not say which model its run started from; give it with --model")
-    return str(model)
 
 
 def _copy(final: Path, out: Path) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from deca_node.cli.client import NodeClient, dir_option, find_directory, json_option, read
+from deca_node.api.client import NodeClient, read
+from deca_node.cli.client import dir_option, find_directory, json_option
 from deca_node.cli.invocation import debug_option
 from deca_node.daemon.status.facts import MemberRow
 

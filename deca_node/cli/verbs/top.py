@@ -15,7 +15,8 @@ from pathlib import Path
 
 import click
 
-from deca_node.cli.client import NODE_ENDED, NodeClient, dir_option, find_directory, json_option, read
+from deca_node.api.client import NodeClient, read
+from deca_node.cli.client import NODE_ENDED, dir_option, find_directory, json_option
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.views.rates import ORDERS, TopRow, ordered, top_rows
 from deca_node.daemon.status.facts import MemberRow, Status

@@ -8,5 +8,4 @@ library.
     inputs       the model and the private records of a testbed
     toy_model    the small language model
     texts        the texts: packages of Python's standard library
-    live         one line per node while they train
 """

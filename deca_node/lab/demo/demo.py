@@ -1,36 +1,35 @@
 """The demo: a toy model, private texts, each node alone, then all nodes together, and a comparison.
 
-The demo trains with ``deca-node start`` in child processes. Each node first has a peers file with its own line only,
-and then one with all nodes. So a person can do the same by hand in as many terminals, and the folder that the demo
-leaves has everything for it.
+The demo uses the Python interface (:class:`deca_node.api.node.Node`), which starts ``deca-node start`` in child
+processes. Each node first has a peers file with its own line only, and then one with all nodes. So a person can do the
+same by hand in as many terminals, and the folder that the demo leaves has everything for it.
 """
 
 import os
 import platform
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from deca_node import __version__
+from deca_node.api.node import Node
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.sources import changed_as_toml
 from deca_node.lab.demo.texts import private_corpora, write_corpus
 from deca_node.lab.demo.toy_model import Progress, Recipe, ToyModel, make_toy_model
 from deca_node.lab.report.result import DemoReport, NodeResult
-from deca_node.lab.rigs.processes import LocalNodes, NodeProcess, write_peers
+from deca_node.lab.rigs.processes import write_peers
 from deca_node.numerics.data.batches import heldout_batches
 from deca_node.numerics.data.dataset import Layout, PackedData, load_dataset
 from deca_node.numerics.learning.loss import evaluate
 from deca_node.numerics.model.load import load_model
 from deca_node.protocol.agreed.run import RunSettings
-from deca_node.protocol.agreed.schedule import Schedule
-from deca_node.protocol.agreed.topology import graph
-from deca_node.protocol.agreed.weights import flush_mixes
 from deca_node.protocol.options import own_seed
 from deca_node.storage.folder import METRICS
 
@@ -81,53 +80,36 @@ def prepare(plan: DemoPlan, progress: Progress) -> ToyModel:
     return model
 
 
-def start(plan: DemoPlan, nodes: LocalNodes, *, together: bool) -> None:
-    """Start one process per node, with all others or alone."""
-    for name in plan.names:
-        nodes.start(name, directory_of(plan, name, together=together), flags(plan, name, together=together))
-
-
-def steps_in_all(plan: DemoPlan, *, together: bool) -> int:
-    """Steps of the whole run on one node, mixes included. A node alone skips the mixes."""
-    names = plan.names if together else plan.names[:1]
-    flush = flush_mixes(graph(names, plan.run), plan.run)
-    schedule = Schedule(plan.run, plan.recipe.layers + 1, flush)
-    return sum(schedule[i].steps for i in range(len(schedule)))
-
-
 def directory_of(plan: DemoPlan, name: str, *, together: bool) -> Path:
     """The folder of one node's run."""
     return plan.directory / ("together" if together else "alone") / name
 
 
-def flags(plan: DemoPlan, name: str, *, together: bool) -> dict[str, object]:
-    """The flags of ``deca-node start``, besides name and folder."""
-    peers = "peers.txt" if together else f"peers-{name}-alone.txt"
-    return {
-        "--insecure": True,
-        "--peers": plan.directory / peers,
-        "--run": plan.directory / "run.toml",
-        "--model": plan.directory / "model",
-        "--data": _data(plan, name),
-        "--threads": 1,
-        "--eval-sequences": EVAL_SEQUENCES,
-    }
+def parties(plan: DemoPlan, *, together: bool) -> list[Node]:
+    """One node per party, with all others or alone. None of them runs yet."""
+    return [party(plan, name, directory_of(plan, name, together=together), together=together) for name in plan.names]
+
+
+def party(plan: DemoPlan, who: str, directory: Path, *, together: bool, **settings: Any) -> Node:
+    """The node of one party, with its results in ``directory``. ``settings`` are further settings of the node."""
+    return Node(
+        plan.directory / "model",
+        _data(plan, who),
+        plan.directory / ("peers.txt" if together else f"peers-{who}-alone.txt"),
+        run=plan.directory / "run.toml",
+        name=who,
+        dir=directory,
+        insecure=True,
+        threads=1,
+        eval_sequences=EVAL_SEQUENCES,
+        **settings,
+    )
 
 
 def by_hand(plan: DemoPlan) -> list[str]:
     """The commands that repeat the run, one per terminal."""
-    commands = []
-    for name in plan.names:
-        words = ["deca-node", "start", "--name", name, "--dir", str(plan.directory / "by-hand" / name)]
-        for flag, value in flags(plan, name, together=True).items():
-            words += [flag] if value is True else [flag, str(value)]
-        commands.append(shlex.join(words))
-    return commands
-
-
-def wait(nodes: LocalNodes, tick: Callable[[Sequence[NodeProcess]], None]) -> None:
-    """Wait until all nodes have finished. Raises LocalRunError, with the node's log, if one fails."""
-    nodes.wait(RUN_SECONDS_MAX, lambda: tick(nodes.nodes))
+    folders = {name: plan.directory / "by-hand" / name for name in plan.names}
+    return [shlex.join(party(plan, name, folder, together=True).command) for name, folder in folders.items()]
 
 
 # --- what came of it ----------------------------------------------------------------------------------

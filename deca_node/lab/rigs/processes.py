@@ -13,27 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from deca_node.api.local import LOOPBACK, free_ports
 from deca_node.protocol.errors import DecaError
 
-LOOPBACK = "127.0.0.1"
 TICK_SECONDS = 0.2
 END_SECONDS = 10.0
+
+__all__ = ["LOOPBACK", "LocalNodes", "LocalRunError", "NodeProcess", "free_ports", "is_free", "usual_ports", "write_peers"]
 
 
 class LocalRunError(DecaError):
     """A node of a local run failed or did not finish in time. The message has the end of its log."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address at which no process listens now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def is_free(port: int) -> bool:
