@@ -11,6 +11,8 @@ class Settings(TypedDict, total=False):
     run_name: str
     seed: int
     rounds: int
+    epochs: float
+    epoch_sequences: int
     inner_steps: int
     block_layers: int
     block_order: Literal["forward", "backward", "shuffled"]
@@ -24,6 +26,12 @@ class Settings(TypedDict, total=False):
     learning_rate: float
     lr_schedule: Literal["constant", "linear", "cosine"]
     lr_warmup: float
+    lr_warmup_steps: int
+    embedding_lr_scale: float
+    head_lr_scale: float
+    weight_decay: float
+    max_grad_norm: float
+    neftune_alpha: float
     alpha1: float
     alpha2: float
     epsilon: float
@@ -62,6 +70,7 @@ class Settings(TypedDict, total=False):
     device: str
     threads: int
     trainer_priority: Literal["idle", "low", "normal"]
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"]
     micro_batch: int
     gradient_checkpointing: bool
     holdout: float

@@ -19,7 +19,16 @@ from deca_node.protocol.errors import DecaError
 TICK_SECONDS = 0.2
 END_SECONDS = 10.0
 
-__all__ = ["LOOPBACK", "LocalNodes", "LocalRunError", "NodeProcess", "free_ports", "is_free", "usual_ports", "write_peers"]
+__all__ = [
+    "LOOPBACK",
+    "LocalNodes",
+    "LocalRunError",
+    "NodeProcess",
+    "free_ports",
+    "is_free",
+    "usual_ports",
+    "write_peers",
+]
 
 
 class LocalRunError(DecaError):
