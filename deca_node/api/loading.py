@@ -25,6 +25,9 @@ def quietly(sentence: str, level: str = "info") -> None:
     """Take a note, and tell nobody."""
 
 
+CPU = "cpu"
+
+
 class Tuned(NamedTuple):
     """A model of transformers in evaluation mode, and its tokenizer."""
 
@@ -42,11 +45,11 @@ class Held:
     fields: Mapping[str, str]
 
 
-def load(directory: str | Path, device: str = "cpu", start_model: str | Path | None = None) -> Tuned:
+def load(directory: str | Path, device: str | None = None, start_model: str | Path | None = None) -> Tuned:
     """The model in ``directory``, a node's folder or an export, and its tokenizer.
 
-    The node may be running. ``start_model`` is needed only for an unfinished run whose start model has been moved.
-    Raises StorageError, ModelError or SettingsError with one sentence.
+    ``device`` is the CPU unless told otherwise. The node may be running. ``start_model`` is needed only for an
+    unfinished run whose start model has been moved. Raises StorageError, ModelError or SettingsError with one sentence.
     """
     folder = Path(directory).expanduser()
     if not folder.is_dir():
@@ -59,15 +62,15 @@ def load(directory: str | Path, device: str = "cpu", start_model: str | Path | N
     return Tuned(held.loaded.model, held.loaded.tokenizer)
 
 
-def checkpoint(source: str, device: Any = "cpu") -> Held:
+def checkpoint(source: str, device: Any = None) -> Held:
     """The model of an ordinary Hugging Face folder, or of a hub id."""
     from deca_node.numerics.learning.evaluation import own_head
     from deca_node.numerics.model.load import load_model
 
-    return Held(load_model(source, device=device, head=own_head(source)), source, {})
+    return Held(load_model(source, device=device or CPU, head=own_head(source)), source, {})
 
 
-def model_of(folder: Path, start: str | None = None, device: Any = "cpu", note: Note = quietly) -> Held:
+def model_of(folder: Path, start: str | None = None, device: Any = None, note: Note = quietly) -> Held:
     """The tuned model in a node's folder, or the model of its newest checkpoint. ``start`` is the start model; without
     it the one that is noted in the folder is used. ``note`` is told of damaged checkpoints."""
     from deca_node.numerics.learning.evaluation import own_head
@@ -81,9 +84,9 @@ def model_of(folder: Path, start: str | None = None, device: Any = "cpu", note: 
     if (folder / FINAL).is_dir():
         final = str(folder / FINAL)
         head = Head((), 0) if fields.get("task") == "classification" else own_head(final)
-        return Held(load_model(final, device=device, head=head), f"the tuned model in {final}", fields)
+        return Held(load_model(final, device=device or CPU, head=head), f"the tuned model in {final}", fields)
     loaded, manifest = restore(folder, start or start_model_of(folder), note)
-    loaded.model.to(device)
+    loaded.model.to(device or CPU)
     at = manifest.position
     return Held(loaded, f"{folder} as of activation {at.activation} step {at.inner}", dict(manifest.agreement.fields))
 

@@ -96,7 +96,7 @@ class Result:
         """Every measurement of the held-out loss, earlier starts included."""
         return [record for record in read_records(self.directory / METRICS) if isinstance(record, Evaluation)]
 
-    def load(self, device: str = "cpu") -> "Tuned":
+    def load(self, device: str | None = None) -> "Tuned":
         """See :func:`deca_node.load`."""
         from deca_node.api.loading import load
 
