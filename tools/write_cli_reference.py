@@ -20,6 +20,7 @@ from deca_node.cli.verb_table import COMMANDS, look_up  # noqa: E402  (the tool 
 from deca_node.cli.views.rates import TopRow  # noqa: E402
 from deca_node.daemon.diagnosis.findings import Finding  # noqa: E402
 from deca_node.daemon.status import facts  # noqa: E402
+from deca_node.numerics.forecast.surveyed import Packed, Shown, Survey  # noqa: E402
 from deca_node.numerics.learning.result import Evaluation  # noqa: E402
 
 PAGE = ROOT / "docs" / "CLI.md"
@@ -35,6 +36,9 @@ FACTS = (
     TopRow,
     Finding,
     Evaluation,
+    Survey,
+    Packed,
+    Shown,
 )
 """The objects in JSON documents, each described by its dataclass."""
 WORDS: Mapping[Any, str] = {

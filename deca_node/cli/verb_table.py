@@ -26,6 +26,7 @@ COMMANDS = {
     "eval": ("deca_node.cli.verbs.eval:evaluation", "Measure a model on a file: loss, perplexity, accuracy."),
     "report": ("deca_node.cli.verbs.report:report", "Write an HTML report of a run."),
     "demo": ("deca_node.cli.verbs.demo:demo", "Watch several nodes train together on this machine."),
+    "data": ("deca_node.cli.verbs.data:data", "Show what would be learnt of a file, token by token."),
     "doctor": ("deca_node.cli.verbs.doctor:doctor", "Check before a start whether it would work."),
     "plan": ("deca_node.cli.verbs.plan:plan", "Show what a run will cost before it starts."),
     "cert": ("deca_node.cli.verbs.cert:cert", "Make, exchange and check certificates."),

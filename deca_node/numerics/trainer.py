@@ -18,6 +18,7 @@ from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
 from deca_node.numerics.data.batches import Batches, make_batch
 from deca_node.numerics.data.dataset import PackedData
 from deca_node.numerics.data.store.tokens import TOKENS
+from deca_node.numerics.data.templates import use_template
 from deca_node.numerics.device import choose_device
 from deca_node.numerics.engine import BlockEngine, NewEdge, RefusedPeers
 from deca_node.numerics.exchange.flows import FlowBytes
@@ -104,6 +105,7 @@ class Trainer:
         check_sequence_length(settings.sequence_length, loaded.positions_max, loaded.folder)
         for sentence in loaded.beside.told():
             note(sentence)
+        use_template(loaded.tokenizer, options.chat_template)
         note(f"reading and tokenizing {options.data}")
         data = load_data(options, loaded, progress_notes(note, options.data), Path(options.directory) / TOKENS)
         for sentence in told(data, settings.sequence_length):

@@ -38,6 +38,7 @@ class TrainerOptions:
     bad_records: str
     data_format: str
     columns: str
+    chat_template: str
     norm_limit: float
     trace: bool
     dp_noise: float

@@ -15,6 +15,7 @@
     report      how a run went, as one HTML page
     demo        several nodes on this machine
     testbed     ``demo --testbed``: four nodes that stay until Ctrl-C
+    data        what is learnt of a file of records, before a start
     doctor      checks before a start
     plan        memory, bytes and time of a run, before it starts
     cert        certificates: its seven verbs are steps of one procedure

@@ -84,6 +84,11 @@ labelled record.
 )
 @click.option("--columns", default="", help="Names in DATA for the names of records, as in text=body,label=topic.")
 @click.option(
+    "--chat-template",
+    type=click.Path(path_type=Path),
+    help="File with the chat template to render chats with.  [default: the template of the model's tokenizer]",
+)
+@click.option(
     "--bad-records",
     type=click.Choice(["stop", "skip"]),
     default=NodeSettings.bad_records,
@@ -125,9 +130,11 @@ def _load(folder: Path | None, model: str | None, flags: dict[str, Any]) -> Held
 
 def _evaluate(held: Held, data: Path, flags: dict[str, Any], doing: Work) -> Evaluation:
     from deca_node.numerics.data.formats.sources import Reading
+    from deca_node.numerics.data.templates import use_template
     from deca_node.numerics.learning.evaluation import Question, evaluate_model
 
     loaded, fields = held.loaded, held.fields
+    use_template(loaded.tokenizer, str(flags["chat_template"] or ""))
     limit = loaded.positions_max
     usual = int(fields.get("sequence_length", 0)) or min(LENGTH_DEFAULT, limit or LENGTH_DEFAULT)
     length = flags["length"] or usual

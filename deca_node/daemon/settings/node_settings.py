@@ -126,6 +126,12 @@ class NodeSettings:
         "Names in the data for the names that records have, as in text=body,label=topic. Empty: the same names.",
         unit="NAME=COLUMN,...",
     )
+    chat_template: str = setting(
+        "",
+        "File with the chat template (Jinja) that chats are rendered with, and that is saved with the tuned model. All "
+        "parties should use the same one. Empty: the template of the model's tokenizer.",
+        unit="path",
+    )
     bad_records: str = setting(
         "stop",
         "What to do with a malformed record: stop the node, or skip the record and count it.",
@@ -344,6 +350,7 @@ def settle(node: NodeSettings, name: str, listen: Address) -> NodeSettings:
         listen=str(listen),
         dir=expanded_path(node.dir) if node.dir else str(Path("deca-data") / name),
         data=expanded_path(node.data),
+        chat_template=expanded_path(node.chat_template) if node.chat_template else "",
         model=model,
     )
 
@@ -363,6 +370,8 @@ def check_paths(node: NodeSettings) -> None:
         raise DataError(f"there is no data at {data}")
     if not os.access(data, os.R_OK):
         raise DataError(f"the data at {data} may not be read by this user")
+    if node.chat_template and not os.access(node.chat_template, os.R_OK):
+        raise DataError(f"there is no chat template at {node.chat_template} that this user may read")
     if Path(node.dir).exists() and not Path(node.dir).is_dir():
         raise StorageError(f"{node.dir} must be this node's folder, but it is a file; choose another --dir")
 

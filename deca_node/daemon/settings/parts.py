@@ -43,6 +43,7 @@ def trainer_options(run: RunSettings, node: NodeSettings) -> TrainerOptions:
         bad_records=node.bad_records,
         data_format=node.format,
         columns=node.columns,
+        chat_template=node.chat_template,
         norm_limit=node.norm_limit,
         trace=node.trace,
         dp_noise=node.dp_noise,

@@ -6,6 +6,7 @@ The room ``formats`` below knows the formats of files, and the room ``store`` ke
     files       a file or folder becomes records, by a reader that knows what an object means; what is told about files
     records     an object becomes a text, a prompt with its completion, or a chat
     chats       a chat becomes text, by the chat template, and where its learnt turns are
+    templates   a chat template of the node's own, in place of the tokenizer's
     tokenizing  a record becomes tokens that know whether they are learnt
     lengths     records that are longer than a sequence: divided, truncated or left out, and counted
     holdout     which tokens are held out

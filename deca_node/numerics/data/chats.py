@@ -164,7 +164,8 @@ class Chat:
         if span is None:
             raise DataError(
                 f"{self._record.source}: the assistant's turn (message {turn + 1}) cannot be told apart in the "
-                "rendering of the chat template; use a template with {% generation %}, or write prompt and completion"
+                "rendering of the chat template; name one with {% generation %} as chat_template, or write prompt and "
+                "completion"
             )
         return span
 

@@ -55,20 +55,27 @@ class RecordTokenizer:
 
     def encode(self, records: list[Record], report: Waiting = lambda waiting: None) -> list[RecordTokens]:
         """Tokens of each record that is not bad, in order; ``report`` is told how many characters still wait."""
+        return [tokens for _, tokens in self.pairs(records, report)]
+
+    def pairs(
+        self, records: list[Record], report: Waiting = lambda waiting: None
+    ) -> Iterator[tuple[Record, RecordTokens]]:
+        """The same, with each record beside its tokens."""
         bodies = self._of_texts([record.text for record in records if isinstance(record, TextRecord)], report)
         pairs = self._of_pairs([record for record in records if isinstance(record, CompletionRecord)], report)
-        encoded = []
         for record in records:
             try:
-                if isinstance(record, ChatRecord):
-                    encoded.append(self._chat(record))
-                elif isinstance(record, TextRecord):
-                    encoded.append(self._joined(record.source, np.empty(0, np.int32), next(bodies), text=True))
-                else:
-                    encoded.append(self._joined(record.source, *next(pairs)))
+                yield record, self._tokens(record, bodies, pairs)
             except DataError as error:
                 self._bad.add(error)
-        return encoded
+
+    def _tokens(self, record: Record, bodies: Iterator[Ids], pairs: Iterator[tuple[Ids, Ids]]) -> RecordTokens:
+        """Tokens of the next record; ``bodies`` and ``pairs`` hold those of texts and of prompts."""
+        if isinstance(record, ChatRecord):
+            return self._chat(record)
+        if isinstance(record, TextRecord):
+            return self._joined(record.source, np.empty(0, np.int32), next(bodies), text=True)
+        return self._joined(record.source, *next(pairs))
 
     # --- texts --------------------------------------------------------------------------------------
 
@@ -143,7 +150,7 @@ class RecordTokenizer:
         if not self._tokenizer.chat_template:
             raise DataError(
                 f"{record.source}: a chat, but the tokenizer has no chat template; "
-                "use the model's chat version, or write prompt and completion"
+                "name one with chat_template, use the model's chat version, or write prompt and completion"
             )
         try:
             chat = Chat(self._tokenizer, record)

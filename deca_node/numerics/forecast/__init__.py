@@ -6,4 +6,7 @@
     fitting       what the weight files hold, in words, and how much memory is free
     data_check    a look through the data: records by kind, and the bad ones
     record_check  the first records as the tokenizer reads them
+    survey        the data with the tokenizer: what is learnt of it, and what is lost on the way to sequences
+    surveyed      what that found
+    spelling      tokens as texts that a person can read
 """

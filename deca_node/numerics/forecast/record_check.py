@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deca_node.numerics.data.formats.sources import BadRecords, Reading
 from deca_node.numerics.data.records import Record, RecordReader
+from deca_node.numerics.data.templates import use_template
 from deca_node.numerics.data.tokenizing import RecordTokenizer
 from deca_node.numerics.learning.tasks import load_data, told
 from deca_node.numerics.model.load import LoadedModel
@@ -23,6 +24,7 @@ BYTES_MAX = 1 << 20
 
 def try_records(options: TrainerOptions, loaded: LoadedModel) -> str:
     """Tokenize, and say what was found. Raises DataError as a start would."""
+    use_template(loaded.tokenizer, options.chat_template)
     reader = RecordReader(Path(options.data), BadRecords(skip=True), Reading.of(options.data_format, options.columns))
     if loaded.labels:
         return _all(options, loaded) if reader.bytes_total <= BYTES_MAX else "labelled records are not tried"

@@ -6,7 +6,7 @@ possible, and is reported in one sentence.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from deca_node.numerics.model.attention import DEFAULT, attention_arguments, check_precision
 from deca_node.numerics.model.beside import Beside, only_the_model
 from deca_node.numerics.model.classifier import (
+    CLASSIFIER,
     Head,
     auto_class,
     can_classify,
@@ -37,7 +38,8 @@ from deca_node.protocol.errors import ModelError
 from deca_node.storage.model_files import ADAPTER, INDEX, brief, read_json, weight_files
 
 CPU = torch.device("cpu")
-HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+WEIGHTS = "*.safetensors"
+HUB_FILES = [WEIGHTS, "*.json", "*.model", "*.txt", "*.jinja"]
 """Files fetched from a hub repository: weights, configuration and tokenizer. None of them is executable."""
 HUB_IGNORED = ["*/*", "consolidated*"]
 """Files left out: everything in subfolders, and second copies of the weights."""
@@ -104,11 +106,23 @@ def load_model(
     return LoadedModel(model, tokenizer, folder, positions_max(config), labels, beside)
 
 
+def load_tokenizer(source: str) -> tuple[PreTrainedTokenizerBase, int | None]:
+    """The tokenizer of a local folder or of a hub id, and the longest sequence that its model can take; no weights are
+    read or fetched. Raises ModelError."""
+    folder = _locate(source, [pattern for pattern in HUB_FILES if pattern != WEIGHTS])
+    with quiet():
+        architectures = read_json(folder / "config.json", _no_config(folder)).get("architectures") or ()
+        classifies = any(str(name).endswith(CLASSIFIER) for name in architectures)
+        config = read_config(folder, Head((), 0) if classifies else None)
+        return _settled_tokenizer(folder, config, None), positions_max(config)
+
+
 # --- reading ----------------------------------------------------------------------------------------
 
 
-def _locate(source: str) -> Path:
-    """The folder that ``source`` names: a local folder, or the snapshot of a hub id in the local cache."""
+def _locate(source: str, files: Sequence[str] = HUB_FILES) -> Path:
+    """The folder that ``source`` names: a local folder, or the snapshot of a hub id in the local cache, with these
+    files in it."""
     path = Path(source).expanduser()
     if source and path.is_dir():
         return path
@@ -117,7 +131,7 @@ def _locate(source: str) -> Path:
     if source.startswith((".", "/", "~")) or source.count("/") > 1 or not source:  # no hub id looks like this
         raise ModelError(f"there is no folder {source!r} to read a model from")
     try:
-        return Path(snapshot_download(source, allow_patterns=HUB_FILES, ignore_patterns=HUB_IGNORED))
+        return Path(snapshot_download(source, allow_patterns=list(files), ignore_patterns=HUB_IGNORED))
     except (OSError, ValueError) as error:  # offline, not found, gated, or no valid id
         reason = "HF_HUB_OFFLINE is set and it is not in the cache" if is_offline_mode() else brief(error)
         raise ModelError(f"{source!r} is not a folder here, and the Hugging Face hub gave none: {reason}") from error

@@ -39,6 +39,7 @@ def options(folder: Path) -> TrainerOptions:
         bad_records="stop",
         data_format="auto",
         columns="",
+        chat_template="",
         norm_limit=0.0,
         trace=False,
         dp_noise=0.0,

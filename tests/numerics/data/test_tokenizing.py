@@ -105,7 +105,7 @@ EMPTY_MARK_TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% generation %}
 @pytest.mark.parametrize(
     ("template", "messages", "said"),
     [
-        (None, CHAT, "a chat, but the tokenizer has no chat template; use the model's chat version"),
+        (None, CHAT, "a chat, but the tokenizer has no chat template; name one with chat_template"),
         (STRICT_TEMPLATE, CHAT, "the chat template cannot render the chat (roles must alternate)"),
         (LOUD_TEMPLATE, CHAT, "the assistant's turn (message 3) cannot be told apart in the rendering"),
         (EMPTY_MARK_TEMPLATE, CHAT, "the chat template leaves no token in the assistant's turns"),
