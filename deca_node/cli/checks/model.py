@@ -8,7 +8,7 @@ from typing import Any
 
 from deca_node.cli.checks.known import Known
 from deca_node.daemon.diagnosis.findings import Finding, failed, passed, warned
-from deca_node.daemon.settings.node_settings import check_paths
+from deca_node.daemon.settings.before_start import check_paths
 from deca_node.daemon.settings.parts import machine_of, trainer_options
 from deca_node.protocol.errors import ModelError
 from deca_node.protocol.planning.case import Case, ModelShape

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from deca_node.cli.checks.known import Known
 from deca_node.cli.missing import check_complete
 from deca_node.daemon.diagnosis.findings import Finding, passed, warned
-from deca_node.daemon.settings.node_settings import check_plaintext, check_required, settle
+from deca_node.daemon.settings.before_start import check_plaintext, check_required, settle
 from deca_node.daemon.settings.own_address import find_own_address
 from deca_node.protocol.agreed.agreement import settings_fields
 from deca_node.protocol.agreed.topology import check_edges

@@ -11,7 +11,7 @@ import click
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.missing import check_complete
 from deca_node.cli.options import SettingsCommand, load, settings_options
-from deca_node.daemon.settings.node_settings import check_paths, check_plaintext, check_required, settle
+from deca_node.daemon.settings.before_start import check_paths, check_plaintext, check_required, settle
 from deca_node.daemon.settings.own_address import OwnAddress, find_own_address
 from deca_node.daemon.settings.sources import Loaded
 from deca_node.protocol.agreed.topology import check_edges

@@ -2,7 +2,8 @@
 
 ::
 
-    node_settings   node.toml: every setting with its default and help, and the checks before a start
+    node_settings   node.toml: every setting with its default and help
+    before_start    blanks that are filled in, and the checks of paths and of plaintext
     sources         where a value comes from: flag, environment variable, file or default
     parts           the trainer's options, the node's policy and the planner's machine, made from the settings
     after_run       how long a node stays when its run is complete

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from deca_node.daemon.settings.address import Address
-from deca_node.daemon.settings.node_settings import NodeSettings, check_paths, check_plaintext, check_required, settle
+from deca_node.daemon.settings.before_start import check_paths, check_plaintext, check_required, settle
+from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.parts import policy_of
 from deca_node.daemon.settings.sources import (
     FILES,
