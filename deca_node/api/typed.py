@@ -92,6 +92,7 @@ class Settings(TypedDict, total=False):
         "arrow",
     ]
     columns: str
+    chat_template: str | Path
     bad_records: Literal["stop", "skip"]
     dp_noise: float
     dp_clip: float
