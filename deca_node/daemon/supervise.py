@@ -30,7 +30,7 @@ def run_node(loaded: Loaded, own: OwnAddress, security: Security) -> int:
             log.info("the run is complete; the tuned model is in %s", directory / FINAL)
             _say_how_to_train_on(directory)
             return 0
-        _keep_settings(directory, loaded)
+        keep_settings(directory, loaded)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             exit_code = runner.run(_life(loaded, own, security, directory))
         if exit_code == 0 and (directory / FINAL).exists():
@@ -44,7 +44,7 @@ def _say_how_to_train_on(directory: Path) -> None:
     log.info("to train on, begin a new run from the tuned model with all parties: %s, and your other flags", further)
 
 
-def _keep_settings(directory: Path, loaded: Loaded) -> None:
+def keep_settings(directory: Path, loaded: Loaded) -> None:
     """Write the settings down for people and for `deca-node debug`. A full disk does not keep a node from starting."""
     try:
         write_file(directory / SETTINGS, [(json.dumps(as_document(loaded), indent=1) + "\n").encode()])

@@ -52,7 +52,7 @@ def write_file(path: Path, chunks: Iterable[bytes | memoryview], mode: int = 0o6
 
 def publish_file(aside: Path, path: Path) -> None:
     """Give a finished file its name: its bytes are made durable first, and its name afterwards. Raises OSError."""
-    _sync(aside)
+    sync_file(aside)
     aside.replace(path)
     sync_folder(path.parent)
 
@@ -123,10 +123,19 @@ def remove(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and its name durable. Raises OSError."""
-    if not path.is_dir():
-        path.mkdir(parents=True, exist_ok=True)
+    """Make a folder and those above it that are missing, and make their names durable. Raises OSError."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    # Names may be made in a folder that may not be read. Such a folder cannot be opened to be flushed.
+    with contextlib.suppress(PermissionError):
         sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file durable. Raises OSError."""
+    _sync(path)
 
 
 def sync_folder(path: Path) -> None:

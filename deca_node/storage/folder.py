@@ -15,7 +15,7 @@ from pathlib import Path
 from deca_node.protocol.agreed.agreement import Agreement, differing_settings
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import DecaError, SettingsError, StorageError
-from deca_node.storage.durable import repair_folder, write_file
+from deca_node.storage.durable import make_folder, repair_folder, write_file
 from deca_node.storage.jsons import UNFIT, parse
 
 FINAL = "final"
@@ -36,7 +36,7 @@ def node_directory(path: Path) -> Iterator[Path]:
     user.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         # Not truncated: until the lock is held, the process number in it is that of the node that holds it.
         lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as problem:

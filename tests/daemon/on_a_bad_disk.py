@@ -4,7 +4,7 @@ PLAN is JSON: ``{"folder": DIR, "name": NAME, "fault": FAULT, "from_loop": BOOL,
 
 ``name``       the file below DIR that cannot be written; a folder stands for all in it, "*" for every file
 ``fault``      "read-only": every change fails with EROFS; "full": the file can be made, but takes no byte (ENOSPC);
-               "none": nothing fails
+               "killed": the process is killed at change number ``at`` (from 0) of any file; "none": nothing fails
 ``from_loop``  the disk is sound until the node has started
 ``seen``       gets the names of all files that this process changed, one a line
 """
@@ -14,6 +14,7 @@ import errno
 import io
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,15 @@ def hit(path: Any, *faults: str) -> bool:
     name = below(path)
     if name:
         seen.add(name)
+        _count()
     return bool(name) and state["armed"] and PLAN["fault"] in faults and PLAN["name"] in {name, "*"}
+
+
+def _count() -> None:
+    if PLAN["fault"] == "killed":
+        if PLAN["at"] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        PLAN["at"] -= 1
 
 
 def audit(event: str, arguments: tuple[Any, ...]) -> None:
@@ -86,7 +95,7 @@ class BadFile(io.FileIO):
             raise FULL
 
 
-plain_open, plain_write = io.open, os.write
+plain_open, plain_write, plain_fsync = io.open, os.write, os.fsync
 
 
 def bad_open(file: Any, mode: str = "r", buffering: int = -1, *more: Any, **options: Any) -> Any:
@@ -109,6 +118,11 @@ def bad_write(descriptor: int, data: Any) -> int:
     return plain_write(descriptor, data)
 
 
+def counted_fsync(descriptor: int) -> None:
+    hit(descriptor)
+    plain_fsync(descriptor)
+
+
 def main() -> int:
     from deca_node.daemon.daemon import Daemon
     from deca_node.daemon.trainer import link
@@ -123,6 +137,7 @@ def main() -> int:
     Daemon._loop = loop  # type: ignore[method-assign]
     builtins.open = io.open = bad_open  # type: ignore[assignment]
     os.write = bad_write  # type: ignore[assignment]
+    os.fsync = counted_fsync  # type: ignore[assignment]
     sys.addaudithook(audit)
     from deca_node.__main__ import main as deca_node
 

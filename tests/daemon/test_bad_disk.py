@@ -7,6 +7,7 @@ listed in docs/OPERATIONS.md, under "What a node writes".
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from deca_node.lab.rigs.processes import free_ports
+from deca_node.storage.durable import OLD, PARTIAL
 from tests.patience import PATIENCE_SECONDS
 
 SCRIPT = Path(__file__).with_name("on_a_bad_disk.py")
@@ -46,9 +48,16 @@ class Machine:
         (folder / "peers.txt").write_text(f"north@127.0.0.1:{free_ports(1)[0]}\n")
         (folder / "run.toml").write_text("rounds = 1\ninner_steps = 2\nfinal_flush_mixes = 1\n")
 
-    def run(self, name: str = "*", fault: str = "none", from_loop: bool = False) -> tuple[int, str]:
+    def run(self, name: str = "*", fault: str = "none", from_loop: bool = False, at: int = 0) -> tuple[int, str]:
         """Run the node to its end; its exit code and its standard error."""
-        plan = {"folder": "node", "name": name, "fault": fault, "from_loop": from_loop, "seen": "seen.txt"}
+        plan = {
+            "folder": "node",
+            "name": name,
+            "fault": fault,
+            "from_loop": from_loop,
+            "at": at,
+            "seen": "seen.txt",
+        }
         flags = ["--insecure", "--peers", "peers.txt", "--name", "north", "--model", "model", "--data", "data.jsonl"]
         command = [sys.executable, "-P", str(SCRIPT), json.dumps(plan), "start", *flags, "--dir", "node"]
         done = subprocess.run(
@@ -131,3 +140,19 @@ def test_the_whole_disk_fails_under_a_node_that_goes_on(machine: Machine, begun:
     code, told = machine.run("*", fault, from_loop=when == "later")
     assert code == 0, told
     assert COMPLETE in told
+
+
+@pytest.mark.slow
+def test_a_node_that_is_killed_at_any_change_of_its_folder_starts_again(machine: Machine) -> None:
+    """Each start is killed one change later than the one before it, and is followed by an ordinary one."""
+    for at in range(1000):
+        code, told = machine.run(fault="killed", at=at)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, told
+        code, told = machine.run()
+        assert (code, COMPLETE in told) == (0, True), told
+        left = [path.name for path in (machine.folder / "node").iterdir() if path.suffix in {PARTIAL, OLD}]
+        assert left == [], f"killed at change {at}"
+        shutil.rmtree(machine.folder / "node")
+    assert at > 50, "changes of one run"

@@ -29,6 +29,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from deca_node.daemon.security import certificates as certs
 from deca_node.daemon.security.certificates import CertificateError, Facts, NodeId, TlsFiles
 from deca_node.protocol.errors import StorageError
+from deca_node.storage.durable import sync_folder, write_file
 from deca_node.storage.jsons import UNFIT, parse
 
 AUTHORITY_DAYS = 3650
@@ -194,15 +195,17 @@ def _note(folder: Path, node: NodeId, certificate: x509.Certificate, now: dt.dat
         "fingerprint": certs.fingerprint_of(certificate),
         "key": _key_digest(certificate.public_key()),
     }
-    with (folder / "issued.jsonl").open("a", encoding="utf-8") as book:
-        book.write(json.dumps(record) + "\n")
+    book = folder / "issued.jsonl"
+    # Written anew each time: half a line that a crash left would make the whole book unreadable.
+    earlier = book.read_bytes() if book.exists() else b""
+    write_file(book, [earlier, (json.dumps(record) + "\n").encode()])
 
 
 # --- parts -------------------------------------------------------------------------------------------
 
 
 def write(path: Path, content: bytes, mode: int, overwrite: bool = True) -> None:
-    """Write a file whole or not at all. No other user can read a private file, not even for a moment.
+    """Write a file whole or not at all, and durably. No other user can read a private file, not even for a moment.
 
     Raises FileExistsError where the file exists and ``overwrite`` is false.
     """
@@ -220,6 +223,7 @@ def write(path: Path, content: bytes, mode: int, overwrite: bool = True) -> None
             path.hardlink_to(aside)
     finally:
         aside.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 @contextlib.contextmanager

@@ -6,9 +6,9 @@
     NAME.journal    one line of JSON about the file, then one per piece: its index, its SHA-256 and that of its copy
     NAME            the whole file: every piece checked again on the disk, flushed, then renamed
 
-The journal is only a claim. Neither file is flushed while pieces come, so after a crash either may be ahead of the
-other. A start therefore reads the pieces that the journal names and keeps those whose SHA-256 matches. That costs one
-pass over the pieces, and none is fetched twice.
+The journal is only a claim. Neither file is flushed before all pieces are here, so after a crash either may be ahead
+of the other. A start therefore reads the pieces that the journal names and keeps those whose SHA-256 matches. That
+costs one pass over the pieces, and none is fetched twice.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from deca_node.daemon.transfer.pieces import PIECE_BYTES, Item, piece_count, piece_span
 from deca_node.protocol.errors import StorageError, WireError
-from deca_node.storage.durable import publish_file, write_file
+from deca_node.storage.durable import make_folder, publish_file, sync_file, write_file
 from deca_node.storage.jsons import UNFIT, parse
 
 FORMAT = 1
@@ -51,7 +51,7 @@ class PartialFile:
         self._journal = folder / f"{item.file}{JOURNAL}"
         self._head = {"format": FORMAT, "label": label, "bytes": item.nbytes, "piece_bytes": PIECE_BYTES}
         with self._storage():
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             self._resume()
 
     @property
@@ -101,6 +101,8 @@ class PartialFile:
         with self._storage():
             if not self.whole:
                 self._check_whole()
+                # Without its journal the whole file would not be believed after a power cut.
+                sync_file(self._journal)
                 publish_file(self._part, self.path)
             return self.path
 

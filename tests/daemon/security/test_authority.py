@@ -11,9 +11,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from deca_node.daemon.security import authority, enrolment
+from deca_node.daemon.security import certificates as certs
 from deca_node.daemon.security.certificates import CertificateError, NodeId
 from deca_node.protocol.errors import StorageError
 from tests.daemon.conftest import Federation
+from tests.storage.power_cuts import Recorder
 
 NOW = dt.datetime(2026, 6, 1, 12, tzinfo=dt.UTC)
 """The time in these tests: a fixed one, so that no outcome depends on how long a test waits for its turn."""
@@ -113,3 +115,28 @@ def test_a_damaged_book_is_said_to_be_so(federation: Federation) -> None:
     (federation.authority / "issued.jsonl").write_text('{"name": "south"}\n')
     with pytest.raises(CertificateError, match="line 1 is damaged"):
         federation.node("south", told)
+
+
+def test_a_crash_while_a_certificate_is_approved_and_installed_costs_a_repetition_at_most(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The book of certificates stays readable, and the same commands succeed; what was done is done for good."""
+    home = tmp_path / "home"
+    keeper, south = home / "authority", home / "south"
+    authority.init(keeper, federation.name, NOW)
+    told = f"sha256:{certs.fingerprint_of(certs.read_certificates(keeper / 'ca.crt')[0])}"
+    asked = enrolment.request(south, NodeId(federation.name, "south"))
+    recorder = Recorder(home)
+    with recorder.watching(monkeypatch):
+        authority.approve(keeper, asked, home / "south.crt", NOW)
+        recorder.say("approved")
+        enrolment.install(south, home / "south.crt", told, NOW)
+        recorder.say("installed")
+    for number, state in enumerate(recorder.states.values()):
+        left = state.write(tmp_path / str(number))
+        if "approved" not in state.said:
+            authority.approve(left / "authority", left / "south" / "south.csr", left / "south.crt", NOW)
+        if "installed" not in state.said:
+            enrolment.install(left / "south", left / "south.crt", told, NOW)
+        pair = enrolment.node_files(left / "south", "south")
+        certs.check_key(pair.key.read_bytes(), certs.read_certificates(pair.cert)[0], pair)

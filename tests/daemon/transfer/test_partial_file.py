@@ -16,6 +16,7 @@ from tests.daemon.transfer.town import (
     town,
     whole,
 )
+from tests.storage.power_cuts import Recorder
 
 
 def test_pieces_that_changed_on_the_disk_are_fetched_again(tmp_path: Path) -> None:
@@ -59,3 +60,34 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             assert read(await there.fetch(there.fetcher())) == whole()
 
     asyncio.run(scene())
+
+
+def test_no_piece_is_believed_or_fetched_twice_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is whole or it goes on from pieces that are right; a kill loses no piece that was stored."""
+    item = Item(5, "layers.0", 2 * PIECE_BYTES + 100)
+    data = bytes(index % 251 for index in range(item.nbytes))
+    pieces = [data[i : i + PIECE_BYTES] for i in range(0, len(data), PIECE_BYTES)]
+    copy = hashlib.sha256(data).digest()
+
+    def store(part: PartialFile, index: int) -> None:
+        part.store(index, pieces[index], hashlib.sha256(pieces[index]).digest(), copy)
+
+    home = tmp_path / "home"
+    home.mkdir()
+    recorder = Recorder(home)
+    with recorder.watching(monkeypatch):
+        part = PartialFile(home / "incoming", item, "run")
+        for index in (1, 0, 2):
+            store(part, index)
+            recorder.say(index)
+        part.finish()
+        recorder.say("whole")
+    monkeypatch.setattr("os.fsync", lambda _descriptor: None)
+    for number, state in enumerate(recorder.states.values()):
+        again = PartialFile(state.write(tmp_path / str(number)) / "incoming", item, "run")
+        if state.killed:
+            assert set(state.said) - {"whole"} <= set(again.held) | ({0, 1, 2} if again.whole else set())
+        assert again.whole or "whole" not in state.said
+        for index in again.missing:
+            store(again, index)
+        assert again.finish().read_bytes() == data
