@@ -106,6 +106,7 @@ class Settings(TypedDict, total=False):
     alone: bool
     max_upload: float
     transfer_upload: float
+    share_losses: bool
     share_model: bool
     http: str
     http_token: str | Path

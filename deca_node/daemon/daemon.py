@@ -80,11 +80,18 @@ class Daemon:
         self._whereabouts = Whereabouts(state)
         self._event_log = EventLog()
         self._starving = starving.StarvationMeter()
-        self._admin = Administration(state, self._network, tell, lambda: self._starving.sentence, life)
+        self._admin = Administration(
+            state,
+            self._network,
+            tell,
+            lambda: self._starving.sentence,
+            life,
+            tells_losses=settings.share_losses and not settings.dp_noise,
+        )
         self._progress = Progress(self._admin.status)
         self._bar = TerminalBar() if bar_wanted(settings.log_format) else None
         book = self._admin.book
-        self._last_page = LastPage(directory, self._admin.status, self._admin.members, book, self._event_log)
+        self._last_page = LastPage(directory, self._admin, book, self._event_log)
         self._background: list[asyncio.Task[None]] = []
         self._signals = 0
         self._end: _End | None = None

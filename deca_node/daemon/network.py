@@ -119,6 +119,11 @@ class Network:
         self.health = Health()
         self.endpoint.add(*self.donor.handlers(), self.health.handlers())
 
+    @property
+    def own_host(self) -> str:
+        """The host at which others reach this node."""
+        return self._own.advertise.host
+
     # --- life ---------------------------------------------------------------------------------------
 
     async def start(self) -> None:

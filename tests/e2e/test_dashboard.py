@@ -13,7 +13,7 @@ import pytest
 from deca_node.cli.main import main
 from deca_node.daemon.logs import EventLog
 from deca_node.daemon.settings.address import Address
-from deca_node.daemon.status.facts import MemberRow, PeerRow, Spread
+from deca_node.daemon.status.facts import MemberRow, PeerRow, RunRow, Spread
 from deca_node.daemon.status.history import POINTS_MAX, History
 from deca_node.daemon.status.steps import StepWatch
 from deca_node.daemon.web.dashboard import add_dashboard
@@ -73,14 +73,19 @@ def test_a_person_sees_the_run_move_and_a_node_die(testbed: Testbed) -> None:
 
     async def watch() -> None:
         async with page_at(f"http://{LOOPBACK}:{port}/") as page:
-            await page.until(SHOWN.format(7))
+            await page.until(SHOWN.format(6))
             seen = await page.evaluate("state.next")
             await page.until(f"state.next > {seen} && state.points.ordinal.length > {seen}")
             assert await page.evaluate("document.getElementById('peers').tBodies[0].rows.length") == 3
             assert await page.evaluate("document.getElementById('events').children.length") > 0
+            assert not await page.evaluate("document.getElementById('signal').checkVisibility()"), "this run has no h"
+            # South has no link to north in this ring, and is known by hearsay.
+            await page.until("state.run.length === 4 && state.run.every((row) => row.done > 0 && row.loss > 0)")
+            assert await page.evaluate("document.getElementById('run').tBodies[0].rows.length") == 4
             nodes["east"].process.send_signal(signal.SIGKILL)
             await page.until("state.members.find((member) => member.name === 'east').state === 'dead'")
             await page.until("document.querySelector('#peers tbody').textContent.includes('down')")
+            await page.until("document.querySelector('#run tbody').textContent.includes('dead')")
             seen = await page.evaluate("state.next")
             await page.until(f"state.next > {seen}")
             await page.look(Window(390, 844, dark=True, phone=True))
@@ -106,11 +111,33 @@ def test_a_node_that_ends_leaves_what_it_told_last_on_the_page() -> None:
     asyncio.run(watch())
 
 
+def test_facts_do_not_wait_for_the_drawing_code() -> None:
+    """On a busy machine it takes seconds to fetch and to read. Here it never comes."""
+
+    async def watch() -> None:
+        server, url = await serve(large(4, 40))
+        program = chromium()
+        assert program is not None
+        try:
+            async with new_page(program) as page:
+                await page.call("Network.setBlockedURLs", urls=["*plotly.js*"])
+                await page.look(Window(1280, 2600))
+                await page.open(url)
+                await page.until("document.getElementById('peers').tBodies[0].rows.length === 3")
+                assert not await page.evaluate("Boolean(window.Plotly)")
+                assert [line for line in page.complaints if "plotly.js" not in line] == []
+        finally:
+            await server.close()
+
+    asyncio.run(watch())
+
+
 def test_names_from_elsewhere_are_text_and_nothing_else() -> None:
     history, door = large(3, 10)
     hostile = "<img src=x onerror=alert(1)><b>"
     door.now = STATUS
     door.members = lambda: [MemberRow(name=hostile, address=hostile, state="alive")]  # type: ignore[method-assign]
+    door.run = lambda: [RunRow(name=hostile, state="alive", phase=hostile, page="127.0.0.1:1")]  # type: ignore[method-assign]
 
     async def watch() -> None:
         server, url = await serve((history, door))
@@ -119,6 +146,7 @@ def test_names_from_elsewhere_are_text_and_nothing_else() -> None:
                 await page.until(SHOWN.format(7))
                 await page.until(f"document.getElementById('graph').textContent.includes({json.dumps(hostile)})")
                 assert await page.evaluate("document.querySelectorAll('main img').length") == 0
+                assert await page.evaluate("document.querySelector('#run a').href") == "http://127.0.0.1:1/"
         finally:
             await server.close()
 
@@ -193,7 +221,7 @@ def test_the_report_of_a_run_is_the_same_page_without_a_node(testbed: Testbed) -
 
     async def watch() -> None:
         async with page_at((nodes[1].directory / "report.html").as_uri()) as page:
-            await page.until(SHOWN.format(7))
+            await page.until(SHOWN.format(6))
             assert await page.evaluate("document.getElementById('name').textContent") == "north"
             assert "as of" in await page.evaluate("document.getElementById('about').textContent")
             assert await page.evaluate("document.getElementById('progress').value") == 1

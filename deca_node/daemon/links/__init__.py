@@ -12,5 +12,6 @@
     control            control streams: small messages to any peer, over a connection of their own
     control_session    one live control stream
     membership         runs the membership state machine on packets and the clock
+    hearsay            news of the members' progress, which ride along with membership's packets
     conduct            refusals counted by reason, and peers in quarantine
 """

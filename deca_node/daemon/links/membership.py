@@ -6,9 +6,11 @@ caused them, so that none is late.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from deca_node.daemon.links.conduct import Refusals
+from deca_node.daemon.links.hearsay import Hearsay
 from deca_node.daemon.logs import say
 from deca_node.daemon.wire.packets import decode_packet, encode_packet
 from deca_node.protocol.commands import Report
@@ -42,6 +44,7 @@ class Swim:
         self.membership = membership
         self.lost: dict[str, str] = {}
         """Members that were given up, each with the reason as a sentence, until they are heard of again."""
+        self.hearsay = Hearsay(lambda name: name in membership.members)
         self._book = book
         self._send = send
         self._hears = hears
@@ -65,6 +68,8 @@ class Swim:
             return
         if self.membership.foreign(packet):
             self._book.count("mismatch")
+        else:
+            self.hearsay.take(packet.progress, self.membership.own.name)
         self.tell(messages.PacketReceived(packet))
 
     def failed(self, address: str) -> None:
@@ -82,10 +87,16 @@ class Swim:
         if deadline is not None and not self.membership.ended:
             self._alarm = loop.call_at(deadline, self.tell, DeadlinePassed())
 
+    def _with_news(self, packet: messages.Packet) -> messages.Packet:
+        """The packet with news of the members' progress, unless it is a list of members and so large already."""
+        if isinstance(packet.body, messages.PushPull | messages.Taken | messages.Claim):
+            return packet
+        return replace(packet, progress=self.hearsay.pick())
+
     def _perform(self, command: messages.MembershipCommand) -> None:
         match command:
             case messages.Send():
-                self._send(command.name, command.address, encode_packet(command.packet))
+                self._send(command.name, command.address, encode_packet(self._with_news(command.packet)))
             case messages.Changed():
                 self._hears.view_changed(command)
             case messages.MemberUp() | messages.MemberLeft():

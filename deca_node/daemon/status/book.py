@@ -17,6 +17,7 @@ from deca_node.daemon.status.last_refusals import LastRefusals
 from deca_node.daemon.status.lives import FIRST, Life
 from deca_node.daemon.status.progress import doing_words
 from deca_node.daemon.status.steps import StepDone, Traffic
+from deca_node.daemon.status.warnings import Warnings
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.schedule import Ordinal, Step
@@ -91,7 +92,7 @@ class StatusBook:
         self._refused: dict[str, str] = {}
         self._last_refusals = LastRefusals(wall)
         self._progress: dict[str, int] = {}
-        self._warning = ""
+        self._warnings = Warnings()
         self._remark = ""
         self._graph_key: tuple[int, tuple[str, ...], frozenset[str]] | None = None
         self._near: frozenset[str] = frozenset()
@@ -102,6 +103,7 @@ class StatusBook:
         """Take an event before the node does, and the step that it finishes, if any."""
         self.history.observe(event, done)
         self._last_refusals.observe(event)
+        self._warnings.observe(event)
         if done:
             self._step(done)
         match event:
@@ -126,8 +128,8 @@ class StatusBook:
                 self._fingerprint = command.agreement.fingerprint
             case c.RestartTrainer():
                 self._remark = ""
-            case c.Report(level="warning" | "error"):
-                self._warning = command.sentence
+            case c.Report():
+                self._warnings.perform(command)
 
     def _observe_peer(self, event: e.Event) -> None:
         match event:
@@ -222,7 +224,7 @@ class StatusBook:
             quarantines=self._sources.quarantines(),
             tls_handshakes=self._sources.tls_handshakes(),
             tls_callers=self._sources.tls_callers(),
-            warning=self._sources.warning() or self._warning,
+            warning=self._sources.warning() or self._warnings.newest,
             alone=node.alone,
         )
 

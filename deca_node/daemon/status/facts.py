@@ -114,6 +114,33 @@ class MemberRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunRow:
+    """One member's progress as it told it, for the view of the whole run from any node.
+
+    ``state`` is its state in the membership. The other fields are its own word, ``age_seconds`` old, that members have
+    passed on; they are None or empty where the member does not tell them.
+    """
+
+    name: str
+    state: str
+    own: bool = False
+    phase: str = ""
+    done: int | None = None
+    total: int | None = None
+    round: int | None = None
+    block: int | None = None
+    loss: float | None = None
+    heldout_loss: float | None = None
+    steps_per_second: float | None = None
+    sent_bytes: int | None = None
+    received_bytes: int | None = None
+    peers_up: int | None = None
+    page: str = ""
+    """The address of its page as host:port; empty if it has none for others."""
+    age_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointRow:
     """The newest checkpoint that this process wrote, and its failures to write one. ``activation`` and ``step`` are the
     first that a resumed node would do."""
@@ -192,6 +219,9 @@ class NodeAdmin(Protocol):
 
     def members(self) -> Sequence[MemberRow]:
         """All members that the membership knows, this node included."""
+
+    def run(self) -> Sequence[RunRow]:
+        """The progress of all members, as they have told it."""
 
     async def ask(self, verb: Verb) -> str:
         """Pass a request on; returns a sentence about its effect. Raises DecaError if it would have no effect now."""

@@ -15,7 +15,7 @@ const LABELS_MAX = 24; // with more members, names are shown under the pointer o
 const SMOOTHING_POINTS = 16;
 const MIB = 2 ** 20;
 
-const state = { status: null, members: [], map: null, points: null, evaluations: [], next: 0, events: [], silentSince: null };
+const state = { status: null, members: [], run: [], map: null, points: null, evaluations: [], next: 0, events: [], silentSince: null };
 const sorting = { column: 0, down: false };
 let colours = {};
 
@@ -30,14 +30,14 @@ async function ask(path) {
 }
 
 async function refresh() {
-  const [status, members, history, events] = await Promise.all([
-    ask("/v1/status"), ask("/v1/members"), ask(`/v1/history?since=${state.next}`), ask(`/v1/events?last=${EVENTS}`),
+  const [status, members, run, history, events] = await Promise.all([
+    ask("/v1/status"), ask("/v1/members"), ask("/v1/run"), ask(`/v1/history?since=${state.next}`), ask(`/v1/events?last=${EVENTS}`),
   ]);
   const began = Math.round(status.time - status.uptime_seconds);
   const restarted = state.status && Math.abs(began - state.began) > 2;
   const moved = mapKey(status, members) !== state.mapKey;
   if (moved || restarted) state.map = await ask("/v1/map");
-  Object.assign(state, { status, members, events, began, mapKey: mapKey(status, members) });
+  Object.assign(state, { status, members, run, events, began, mapKey: mapKey(status, members) });
   if (restarted && !history.whole) state.next = 0; // the page's points come from the process before: ask for all
   else takeIn(history);
 }
@@ -60,8 +60,8 @@ function takeIn(history) {
 
 // The page of a finished run, from the last data that the node wrote.
 function report(told) {
-  const { status, members, map, history, events } = told;
-  Object.assign(state, { status, members, map, events, began: Math.round(status.time - status.uptime_seconds) });
+  const { status, members, run, map, history, events } = told;
+  Object.assign(state, { status, members, run, map, events, began: Math.round(status.time - status.uptime_seconds) });
   takeIn(history);
   tell();
   const when = new Date(status.time * 1000).toLocaleString([], { hour12: false, dateStyle: "medium", timeStyle: "short" });
@@ -141,10 +141,11 @@ function tell() {
   put("awaits", s.doing ? s.doing[0].toUpperCase() + s.doing.slice(1) : "");
   const own = s.alone ? `The tuned model is not the others': ${s.alone}` : "";
   $("trouble").hidden = !s.warning && !own;
-  put("trouble", own || (s.warning ? `Last warning: ${s.warning}` : ""));
+  put("trouble", own || (s.warning ? `Warning: ${s.warning}` : ""));
   tellGone(s.peers.filter((peer) => peer.member === "dead"));
   tellPosition(s.position);
   tellTiles(s);
+  tellRun();
   tellPeers();
   tellEvents();
 }
@@ -243,6 +244,78 @@ function tellHeadings() {
     cell.append(button);
     line.append(cell);
   });
+}
+
+const share = (row) => (row.total ? row.done / row.total : null);
+const RUN = [
+  // heading, content, class
+  ["member", (row) => pageOf(row), "words"],
+  ["state", (row) => [element("i", "", { alive: "good", suspect: "late", dead: "bad" }[row.state] ?? "idle"), row.phase && row.state === "alive" ? row.phase : row.state], "words"],
+  ["done", (row) => (share(row) == null ? ["–"] : [bar(share(row)), `${(100 * share(row)).toFixed(0)} %`]), ""],
+  ["round", (row) => [row.round ? (row.round > state.status.position?.rounds ? "flush" : row.round) : "–"], ""],
+  ["block", (row) => [row.block || "–"], ""],
+  ["training loss", (row) => [number(row.loss, 4)], ""],
+  ["held-out loss", (row) => [number(row.heldout_loss, 4)], ""],
+  ["steps per second", (row) => [number(row.steps_per_second)], ""],
+  ["sent", (row) => [row.sent_bytes == null ? "–" : size(row.sent_bytes)], ""],
+  ["received", (row) => [row.received_bytes == null ? "–" : size(row.received_bytes)], ""],
+  ["links", (row) => [row.peers_up ?? "–"], ""],
+  ["told", (row) => [row.own ? "now" : row.age_seconds == null ? "–" : `${span(row.age_seconds)} ago`], ""],
+];
+
+function bar(value) {
+  const made = element("progress");
+  made.max = 1;
+  made.value = value;
+  return made;
+}
+
+// The name of a member, with a link to its page if there is one that this browser may reach. The address was checked by the node.
+function pageOf(row) {
+  const near = /^(127\.|\[::1\]|localhost)/;
+  const reachable = row.page && (!near.test(row.page) || near.test(location.host));
+  if (row.own || !reachable || $("told")) return [row.name];
+  const link = element("a", row.name);
+  link.href = `http:/${"/"}${row.page}/`;
+  link.rel = "noreferrer";
+  return [link];
+}
+
+// What every member tells of itself. The news of members without a link to this node came from others.
+function tellRun() {
+  if (!$("run").tHead.rows[0].cells.length) {
+    $("run").tHead.rows[0].append(...RUN.map(([heading, , kind]) => {
+      const cell = element("th", heading, kind);
+      cell.scope = "col";
+      return cell;
+    }));
+  }
+  $("whole").hidden = !state.run.length;
+  const key = JSON.stringify(state.run);
+  if (key === state.runShown) return;
+  state.runShown = key;
+  $("run").tBodies[0].replaceChildren(...state.run.map((row) => {
+    const line = element("tr", "", row.own ? "own" : "");
+    line.append(...RUN.map(([, content, kind], i) => {
+      const cell = element(i ? "td" : "th", "", kind);
+      if (!i) cell.scope = "row";
+      cell.append(...content(row));
+      return cell;
+    }));
+    return line;
+  }));
+  put("run-words", runWords());
+}
+
+function runWords() {
+  const known = state.run.filter((row) => row.state === "alive" && share(row) != null);
+  const gone = state.run.filter((row) => row.state === "dead").length;
+  const parts = [`${state.run.length} members`];
+  if (gone) parts.push(`${gone} given up`);
+  if (known.length) parts.push(`the last is at ${(100 * Math.min(...known.map(share))).toFixed(0)} %, the first at ${(100 * Math.max(...known.map(share))).toFixed(0)} %`);
+  const sent = state.run.reduce((sum, row) => sum + (row.sent_bytes ?? 0), 0);
+  if (sent) parts.push(`${size(sent)} sent by all`);
+  return `${parts.join(", ")}. Every figure is a member's own word, passed on from node to node.`;
 }
 
 function tellPeers() {
@@ -525,6 +598,8 @@ function chartKey(id) {
 
 function markAll() {
   readColours();
+  const has = state.points?.h_rms.some((value) => value != null) ?? false;
+  $("signal").closest("figure").hidden = !has; // most runs have no h
   for (const id of Object.keys(CHARTS)) if (drawn[id] !== chartKey(id)) dirty.add(id);
   if (!frame) frame = requestAnimationFrame(drawOne);
 }
@@ -532,7 +607,7 @@ function markAll() {
 function drawOne() {
   frame = 0;
   const id = Object.keys(CHARTS).find((each) => dirty.has(each) && seen.has(each));
-  if (!id || !state.points || !state.map) return;
+  if (!id || !state.points || !state.map || !window.Plotly) return;
   dirty.delete(id);
   drawn[id] = chartKey(id);
   Plotly.react(id, ...CHARTS[id](), CONFIG);
@@ -548,6 +623,10 @@ function watchCharts() {
   DARK.addEventListener("change", () => state.status && markAll());
 }
 
+// The drawing code is large. Facts and tables do not wait for it, and charts follow once it is there.
+addEventListener("load", () => {
+  if (state.status && !frame) frame = requestAnimationFrame(drawOne);
+});
 readColours();
 tellHeadings();
 watchCharts();

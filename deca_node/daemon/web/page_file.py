@@ -7,12 +7,11 @@ The file is written at intervals and at the end, aside and then renamed. Curves 
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from deca_node.daemon.logs import EventLog
 from deca_node.daemon.status.book import StatusBook
-from deca_node.daemon.status.facts import MemberRow, Status, to_json
+from deca_node.daemon.status.facts import NodeAdmin, to_json
 from deca_node.daemon.web.dashboard import EVENTS_MAX, shown_event
 from deca_node.storage.durable import write_file
 
@@ -21,19 +20,17 @@ EVERY_SECONDS = 10.0
 
 
 class LastPage:
-    """Writes status, members, map and events into ``DIR/page.json``, under these names."""
+    """Writes status, members, run, map and events into ``DIR/page.json``, under these names."""
 
     def __init__(
         self,
         directory: Path,
-        status: Callable[[], Status],
-        members: Callable[[], Sequence[MemberRow]],
+        node: NodeAdmin,
         book: StatusBook,
         events: EventLog,
     ) -> None:
         self._path = directory / PAGE
-        self._status = status
-        self._members = members
+        self._node = node
         self._book = book
         self._events = events
 
@@ -52,8 +49,9 @@ class LastPage:
     def _text(self) -> str:
         events = [event for line in self._events.last(EVENTS_MAX) if (event := shown_event(line))]
         parts = {
-            "status": to_json(self._status()),
-            "members": to_json(list(self._members())),
+            "status": to_json(self._node.status()),
+            "members": to_json(list(self._node.members())),
+            "run": to_json(list(self._node.run())),
             "map": to_json(self._book.history.map()),
             "events": json.dumps(events, separators=(",", ":")),
         }

@@ -71,6 +71,9 @@ def _reading(node: NodeAdmin) -> dict[str, Handler]:
     async def members(_: web.Request) -> web.Response:
         return json_response(to_json(list(node.members())))
 
+    async def run(_: web.Request) -> web.Response:
+        return json_response(to_json(list(node.run())))
+
     return {
         "/livez": live,
         "/startupz": started,
@@ -78,6 +81,7 @@ def _reading(node: NodeAdmin) -> dict[str, Handler]:
         "/metrics": make_aiohttp_handler(registry(node.status)),
         "/v1/status": status,
         "/v1/members": members,
+        "/v1/run": run,
     }
 
 

@@ -3,6 +3,9 @@
 Every incoming packet is checked here, once: names, addresses and numbers of a decoded packet are within their limits.
 """
 
+import dataclasses
+import math
+import re
 from collections.abc import Mapping
 
 from google.protobuf.message import DecodeError
@@ -13,7 +16,7 @@ from deca_node.daemon.wire_pb import membership_pb2 as pb
 from deca_node.protocol.agreed.identity import FINGERPRINT_DIGITS, WORDS_MAX, RunIdentity
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.membership import messages
-from deca_node.protocol.membership.facts import BOOT_MAX, MemberFacts, MemberState
+from deca_node.protocol.membership.facts import BOOT_MAX, MemberFacts, MemberProgress, MemberState
 from deca_node.protocol.membership.naming import FRESH
 from deca_node.protocol.membership.rumours import Rumour
 
@@ -24,6 +27,9 @@ RUMOURS_MAX = 256
 MEMBERS_MAX = 1024
 ADDRESS_LENGTH_MAX = 270
 SEQ_MAX = 2**63 - 1
+PROGRESS_MAX = 32
+"""The most members whose progress rides along with a packet."""
+PHASE = re.compile(r"[a-z-]{1,32}")
 
 
 def encode_packet(packet: messages.Packet) -> bytes:
@@ -32,6 +38,7 @@ def encode_packet(packet: messages.Packet) -> bytes:
         sender=_facts_out(packet.sender),
         rumours=[pb.MemberRumour(facts=_facts_out(rumour.facts), accuser=rumour.accuser) for rumour in packet.rumours],
     )
+    message.progress.extend(map(_progress_out, packet.progress))
     if packet.run is not None:
         message.run.CopyFrom(run_out(packet.run))
     match packet.body:
@@ -56,6 +63,41 @@ def encode_packet(packet: messages.Packet) -> bytes:
     return message.SerializeToString()
 
 
+def _progress_out(told: MemberProgress) -> pb.MemberProgress:
+    return pb.MemberProgress(**dataclasses.asdict(told))
+
+
+def _progress_in(message: pb.MemberProgress) -> MemberProgress:
+    name = _name(message.name)
+    if message.boot > BOOT_MAX or max(message.beat, message.done, message.total) > SEQ_MAX:
+        raise WireError("malformed", f"progress of {name} with a number that is out of bounds")
+    if not PHASE.fullmatch(message.phase):
+        raise WireError("malformed", f"progress of {name} with a malformed phase")
+    return MemberProgress(
+        name=name,
+        boot=message.boot,
+        beat=message.beat,
+        phase=message.phase,
+        done=message.done,
+        total=message.total,
+        round=message.round,
+        block=message.block,
+        loss=_number(message, "loss"),
+        heldout_loss=_number(message, "heldout_loss"),
+        steps_per_second=_number(message, "steps_per_second"),
+        sent_bytes=message.sent_bytes,
+        received_bytes=message.received_bytes,
+        peers_up=message.peers_up,
+        page=_address(message.page) if message.page else "",
+    )
+
+
+def _number(message: pb.MemberProgress, field: str) -> float | None:
+    """A number that may be absent. One that is not finite counts as absent, since a loss can become so."""
+    value = float(getattr(message, field)) if message.HasField(field) else math.nan
+    return value if math.isfinite(value) else None
+
+
 def decode_packet(data: bytes) -> messages.Packet:
     """One packet from a peer. Raises WireError("size" or "malformed") where it breaks the rules."""
     if len(data) > PACKET_BYTES_MAX:
@@ -68,7 +110,10 @@ def decode_packet(data: bytes) -> messages.Packet:
     if len(message.rumours) > RUMOURS_MAX:
         raise WireError("size", f"a membership packet with {len(message.rumours)} rumours")
     run = run_in(message.run) if message.HasField("run") else None
-    return messages.Packet(_facts_in(message.sender), _body_in(message), tuple(map(_rumour_in, message.rumours)), run)
+    if len(message.progress) > PROGRESS_MAX:
+        raise WireError("size", f"a membership packet with the progress of {len(message.progress)} members")
+    rumours, progress = map(_rumour_in, message.rumours), map(_progress_in, message.progress)
+    return messages.Packet(_facts_in(message.sender), _body_in(message), tuple(rumours), run, tuple(progress))
 
 
 def run_out(run: RunIdentity) -> pb.RunIdentity:

@@ -44,6 +44,40 @@ class RunIdentity(_message.Message):
     federation: str
     def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., federation: _Optional[str] = ...) -> None: ...
 
+class MemberProgress(_message.Message):
+    __slots__ = ("name", "boot", "beat", "phase", "done", "total", "round", "block", "loss", "heldout_loss", "steps_per_second", "sent_bytes", "received_bytes", "peers_up", "page")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BOOT_FIELD_NUMBER: _ClassVar[int]
+    BEAT_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    HELDOUT_LOSS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    SENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PEERS_UP_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    boot: int
+    beat: int
+    phase: str
+    done: int
+    total: int
+    round: int
+    block: int
+    loss: float
+    heldout_loss: float
+    steps_per_second: float
+    sent_bytes: int
+    received_bytes: int
+    peers_up: int
+    page: str
+    def __init__(self, name: _Optional[str] = ..., boot: _Optional[int] = ..., beat: _Optional[int] = ..., phase: _Optional[str] = ..., done: _Optional[int] = ..., total: _Optional[int] = ..., round: _Optional[int] = ..., block: _Optional[int] = ..., loss: _Optional[float] = ..., heldout_loss: _Optional[float] = ..., steps_per_second: _Optional[float] = ..., sent_bytes: _Optional[int] = ..., received_bytes: _Optional[int] = ..., peers_up: _Optional[int] = ..., page: _Optional[str] = ...) -> None: ...
+
 class MemberRumour(_message.Message):
     __slots__ = ("facts", "accuser")
     FACTS_FIELD_NUMBER: _ClassVar[int]
@@ -53,7 +87,7 @@ class MemberRumour(_message.Message):
     def __init__(self, facts: _Optional[_Union[MemberFacts, _Mapping]] = ..., accuser: _Optional[str] = ...) -> None: ...
 
 class MembershipPacket(_message.Message):
-    __slots__ = ("sender", "rumours", "ping", "ping_req", "ack", "nack", "push_pull", "gossip", "taken", "claim", "run")
+    __slots__ = ("sender", "rumours", "ping", "ping_req", "ack", "nack", "push_pull", "gossip", "taken", "claim", "run", "progress")
     class Ping(_message.Message):
         __slots__ = ("seq", "target")
         SEQ_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +149,7 @@ class MembershipPacket(_message.Message):
     TAKEN_FIELD_NUMBER: _ClassVar[int]
     CLAIM_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
     sender: MemberFacts
     rumours: _containers.RepeatedCompositeFieldContainer[MemberRumour]
     ping: MembershipPacket.Ping
@@ -126,4 +161,5 @@ class MembershipPacket(_message.Message):
     taken: MembershipPacket.Taken
     claim: MembershipPacket.Claim
     run: RunIdentity
-    def __init__(self, sender: _Optional[_Union[MemberFacts, _Mapping]] = ..., rumours: _Optional[_Iterable[_Union[MemberRumour, _Mapping]]] = ..., ping: _Optional[_Union[MembershipPacket.Ping, _Mapping]] = ..., ping_req: _Optional[_Union[MembershipPacket.PingReq, _Mapping]] = ..., ack: _Optional[_Union[MembershipPacket.Ack, _Mapping]] = ..., nack: _Optional[_Union[MembershipPacket.Nack, _Mapping]] = ..., push_pull: _Optional[_Union[MembershipPacket.PushPull, _Mapping]] = ..., gossip: _Optional[_Union[MembershipPacket.Gossip, _Mapping]] = ..., taken: _Optional[_Union[MembershipPacket.Taken, _Mapping]] = ..., claim: _Optional[_Union[MembershipPacket.Claim, _Mapping]] = ..., run: _Optional[_Union[RunIdentity, _Mapping]] = ...) -> None: ...
+    progress: _containers.RepeatedCompositeFieldContainer[MemberProgress]
+    def __init__(self, sender: _Optional[_Union[MemberFacts, _Mapping]] = ..., rumours: _Optional[_Iterable[_Union[MemberRumour, _Mapping]]] = ..., ping: _Optional[_Union[MembershipPacket.Ping, _Mapping]] = ..., ping_req: _Optional[_Union[MembershipPacket.PingReq, _Mapping]] = ..., ack: _Optional[_Union[MembershipPacket.Ack, _Mapping]] = ..., nack: _Optional[_Union[MembershipPacket.Nack, _Mapping]] = ..., push_pull: _Optional[_Union[MembershipPacket.PushPull, _Mapping]] = ..., gossip: _Optional[_Union[MembershipPacket.Gossip, _Mapping]] = ..., taken: _Optional[_Union[MembershipPacket.Taken, _Mapping]] = ..., claim: _Optional[_Union[MembershipPacket.Claim, _Mapping]] = ..., run: _Optional[_Union[RunIdentity, _Mapping]] = ..., progress: _Optional[_Iterable[_Union[MemberProgress, _Mapping]]] = ...) -> None: ...

@@ -33,7 +33,8 @@ def write_page_report(path: Path, directory: Path) -> None:
     if the report cannot be written."""
     try:
         kept = parse((directory / PAGE).read_text(encoding="utf-8"))
-        told = {name: kept[name] for name in KEPT}
+        # Pages of earlier versions have no view of the whole run.
+        told = {name: kept[name] for name in KEPT} | {"run": kept.get("run", [])}
     except (OSError, *UNFIT):
         raise DataError(f"{directory / PAGE} cannot be read; remove it for a report from the metrics alone") from None
     lines = Lines()
@@ -55,9 +56,10 @@ def page_with(told: dict[str, Any]) -> str:
         '<meta charset="utf-8">': '<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
         '<link rel="stylesheet" href="/dashboard.css">': f"<style>\n{style}</style>",
-        '<script src="/plotly.js" defer></script>': f"<script>{drawing}</script>",
+        '<script src="/plotly.js" async></script>': "",
         '<script src="/dashboard.js" defer></script>': "",
-        "</body>": f'<script id="told" type="application/json">{answers}</script>\n<script>{code}</script>\n</body>',
+        "</body>": f'<script id="told" type="application/json">{answers}</script>\n<script>{code}</script>\n'
+        f"<script>{drawing}</script>\n</body>",
     }
     for there, instead in parts.items():
         assert page.count(there) == 1, f"the page has one {there}"

@@ -54,6 +54,36 @@ class MemberFacts:
         return ours > (other.boot, other.incarnation, other.state)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberProgress:
+    """How far a member is in the run, by its own word. It is shown to people, and nothing follows from it.
+
+    ``beat`` grows with every telling of one start of the member. ``done`` and ``total`` count steps, ``round`` and
+    ``block`` count from 1; all are 0 before the model is loaded. None: not known, or not told.
+    """
+
+    name: str
+    boot: int
+    beat: int
+    phase: str
+    done: int = 0
+    total: int = 0
+    round: int = 0
+    block: int = 0
+    loss: float | None = None
+    heldout_loss: float | None = None
+    steps_per_second: float | None = None
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    peers_up: int = 0
+    page: str = ""
+    """The address of its page, host:port; empty if it has none for others."""
+
+    def newer_than(self, other: "MemberProgress | None") -> bool:
+        """Whether this was told after ``other``."""
+        return other is None or (self.boot, self.beat) > (other.boot, other.beat)
+
+
 def draw_boot(unix_seconds: float, rng: Random) -> int:
     """The boot of a process that starts now: milliseconds since 1970, then 20 bits of chance.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from deca_node.protocol.agreed.identity import RunIdentity
 from deca_node.protocol.commands import Report
 from deca_node.protocol.events import DeadlinePassed
-from deca_node.protocol.membership.facts import MemberFacts
+from deca_node.protocol.membership.facts import MemberFacts, MemberProgress
 from deca_node.protocol.membership.rumours import Rumour
 
 # --- bodies -----------------------------------------------------------------------------------------
@@ -83,12 +83,14 @@ Body = Ping | PingReq | Ack | Nack | PushPull | Gossip | Taken | Claim
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One packet as it travels. ``run`` is the sender's; None from a node that does not say."""
+    """One packet as it travels. ``run`` is the sender's; None from a node that does not say. ``progress`` rides along
+    for people: membership neither reads nor writes it."""
 
     sender: MemberFacts
     body: Body
     rumours: tuple[Rumour, ...] = ()
     run: RunIdentity | None = None
+    progress: tuple[MemberProgress, ...] = ()
 
 
 # --- events -----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 from deca_node.daemon.status.book import Sources, StatusBook
 from deca_node.daemon.status.facts import MemberRow, PeerRow, Spread, Status, to_json
 from deca_node.daemon.status.steps import StepWatch
+from deca_node.daemon.status.warnings import Warnings
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.agreement import ModelFacts
@@ -251,12 +252,35 @@ def test_checkpoints_and_those_that_failed() -> None:
     assert (desk.status.checkpoint.failures, desk.status.checkpoint.failure) == (1, "")
 
 
-def test_the_newest_warning_is_kept() -> None:
+def test_the_newest_warning_is_told() -> None:
     desk = Desk()
     desk.book.perform(c.Report("saved", "all is well"))
     assert desk.status.warning == ""
     desk.book.perform(c.Report("edge-lost", "edge to south is gone", "warning"))
     assert desk.status.warning == "edge to south is gone"
+
+
+@pytest.mark.parametrize(
+    ("kind", "ends"),
+    [
+        ("edge-lost", e.Activated(1)),
+        ("edge-dropped", e.Activated(1)),
+        ("edge-closed", e.PeerUp("south", 0)),
+        ("refused", e.PeerUp("south", 0)),
+        ("nobody", e.PeerUp("west", 0)),
+        ("fetch-failed", e.Adopted(Step(1, 0))),
+        ("checkpoint-failed", e.Checkpointed(Step(1, 0), "")),
+        ("trainer-died", READY),
+    ],
+)
+def test_a_warning_ends_when_its_cause_does(kind: str, ends: e.Event) -> None:
+    warnings = Warnings()
+    warnings.perform(c.Report("alone", "this stays", "warning"))
+    warnings.perform(c.Report(kind, "this ends", "warning", "south"))
+    warnings.observe(e.PeerDown("south", "it hung up"))
+    assert warnings.newest == "this ends"
+    warnings.observe(ends)
+    assert warnings.newest == "this stays"
 
 
 def test_a_member_that_was_given_up_says_so_and_why() -> None:

@@ -15,6 +15,7 @@ from deca_node.daemon.status.facts import (
     MemberRow,
     PeerRow,
     Position,
+    RunRow,
     Spread,
     Status,
     Verb,
@@ -91,6 +92,12 @@ MEMBERS = (
 )
 
 
+RUN = (
+    RunRow(name="north", state="alive", own=True, phase="visiting", done=1417, total=5278, round=2, block=3, loss=2.5),
+    RunRow(name="south", state="suspect", phase="loading", sent_bytes=5, page="127.0.0.1:9641", age_seconds=3.0),
+)
+
+
 class FakeAdmin:
     """A test may replace ``now`` between two requests. ``refusal`` is raised for every request if it is set."""
 
@@ -104,6 +111,9 @@ class FakeAdmin:
 
     def members(self) -> Sequence[MemberRow]:
         return MEMBERS
+
+    def run(self) -> Sequence[RunRow]:
+        return RUN
 
     async def ask(self, verb: Verb) -> str:
         self.asked.append(verb)

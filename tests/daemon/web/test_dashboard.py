@@ -178,7 +178,7 @@ def test_paths_are_left_out(message: str, shown: str) -> None:
 
 # --- to whom ----------------------------------------------------------------------------------------
 
-GUARDED = ("/", "/plotly.js", "/v1/status", "/v1/members", "/v1/history", "/v1/map", "/v1/events")
+GUARDED = ("/", "/plotly.js", "/v1/status", "/v1/members", "/v1/run", "/v1/history", "/v1/map", "/v1/events")
 OPEN = ("/livez", "/readyz", "/startupz", "/metrics")
 
 

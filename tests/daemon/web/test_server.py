@@ -89,6 +89,12 @@ def test_status_and_members() -> None:
             assert (await response.json())["name"] == "north"
         async with session.get("/v1/members") as response:
             assert [member["state"] for member in await response.json()] == ["alive", "suspect"]
+        async with session.get("/v1/run") as response:
+            rows = await response.json()
+        assert [(row["name"], row["own"], row["done"], row["page"]) for row in rows] == [
+            ("north", True, 1417, ""),
+            ("south", False, None, "127.0.0.1:9641"),
+        ]
 
     talk(FakeAdmin(), look)
 

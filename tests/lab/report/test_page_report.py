@@ -14,7 +14,7 @@ from deca_node.daemon.web.page_file import LastPage
 from deca_node.lab.report.page_report import has_page, write_page_report
 from deca_node.protocol.errors import DataError
 from tests.daemon.status.test_book import Desk
-from tests.daemon.web.fake_admin import MEMBERS, STATUS
+from tests.daemon.web.fake_admin import STATUS, FakeAdmin
 from tests.lab.report.test_report import metrics_file
 
 ODD = "</script><b>"
@@ -25,7 +25,9 @@ def folder_of_a_node(folder: Path) -> Path:
     desk = Desk()
     desk.begin()
     status = STATUS.__class__(**{**vars(STATUS), "warning": ODD})
-    asyncio.run(LastPage(folder, lambda: status, lambda: MEMBERS, desk.book, EventLog()).write())
+    admin = FakeAdmin()
+    admin.now = status
+    asyncio.run(LastPage(folder, admin, desk.book, EventLog()).write())
     metrics_file(folder / "metrics.jsonl")
     record = {"fingerprint": "f" * 64, "agreement": {"run_name": "wards", "rounds": "2"}}
     (folder / "run.json").write_text(json.dumps(record))
