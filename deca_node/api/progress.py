@@ -19,7 +19,21 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 30.0
 LOOK_SECONDS, DRAW_SECONDS = 1.0, 0.5
-HEADINGS = ("node", "stands at", "done", "loss", "held-out", "distance", "sent", "left")
+HEADINGS = ("node", "round", "block", "step", "done", "loss", "held-out", "distance", "MiB sent", "left")
+FORMS = (
+    "round {}",
+    "block {}",
+    "step {}",
+    "{}",
+    "loss {}",
+    "held-out loss {}",
+    "distance {}",
+    "{} MiB sent",
+    "{} left",
+)
+"""The words of a line, in the order of the columns after the name."""
+WIDE = {"distance": 90}
+"""Columns that a terminal of fewer characters has no room for."""
 
 
 class Progress(Protocol):
@@ -62,19 +76,20 @@ class Course:
         status, step = self._look(node), self.step
         at = status.position if status else None
         total, figures = (at.total if at else None), (step.figures if step else {})
-        if step is None:
-            where = status.phase if status else "starting" if node.state == "running" else node.state
-        else:
-            where = f"round {step.round}, block {step.block}, step {step.step}"
         left = status.remaining_seconds if status and node.state == "running" else None
+        place = ("", "", "") if step is None else (str(step.round), str(step.block), str(step.step))
+        if step is None:
+            done = status.phase if status else "starting" if node.state == "running" else node.state
+        else:
+            done = f"{100 * step.done / total:.0f} %" if total else ""
         return (
             node.name,
-            where,
-            "" if step is None or not total else f"{100 * step.done / total:.0f} %",
+            *place,
+            done,
             _number(step.loss if step else None, ".3f"),
             _number(self.evaluation.loss if self.evaluation else None, ".3f"),
             _number(figures.get("consensus_distance"), ".1e"),
-            "" if step is None else f"{figures.get('bytes_sent', 0.0) / 2**20:.1f} MiB",
+            "" if step is None else f"{figures.get('bytes_sent', 0.0) / 2**20:.1f}",
             "" if left is None else _duration(left),
         )
 
@@ -121,14 +136,11 @@ class Lines(Courses):
         self._print(nodes)
 
     def _print(self, nodes: Sequence["Node"]) -> None:
+        out = self._out or sys.stderr
         for node in nodes:
-            name, where, *rest = self.of(node).cells(node)
-            out = self._out or sys.stderr
-            words = zip(
-                ("{} done", "loss {}", "held-out loss {}", "distance {}", "{} sent", "{} left"), rest, strict=True
-            )
-            said = ", ".join(form.format(word) for form, word in words if word)
-            print(f"{name}: {where}{', ' if said else ''}{said}", file=out, flush=True)
+            name, *cells = self.of(node).cells(node)
+            said = [form.format(cell) for form, cell in zip(FORMS, cells, strict=True) if cell]
+            print(f"{name}: {', '.join(said)}", file=out, flush=True)
 
 
 class LiveTable(Courses):
@@ -162,11 +174,15 @@ class LiveTable(Courses):
         from rich import box
         from rich.table import Table
 
-        table = Table(box=box.SIMPLE_HEAD, title=self._title or None, title_justify="left")
-        for number, heading in enumerate(HEADINGS):
-            table.add_column(heading, no_wrap=True, justify="left" if number < 2 else "right")
+        width = self._live.console.width
+        shown = [number for number, heading in enumerate(HEADINGS) if width >= WIDE.get(heading, 0)]
+        title = self._title or None
+        table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
+        for number in shown:
+            table.add_column(HEADINGS[number], no_wrap=True, justify="right" if number else "left")
         for node in nodes:
-            table.add_row(*self.of(node).cells(node))
+            cells = self.of(node).cells(node)
+            table.add_row(*(cells[number] for number in shown))
         return table
 
 

@@ -34,7 +34,7 @@ def test_a_line_says_place_losses_and_bytes() -> None:
     lines.show([a_node()])
     text = out.getvalue()
     assert text.startswith("north: round 1, block 2, step 3, ")
-    for words in ("loss 2.500", "held-out loss 2.250", "distance 1.0e-03", "1.0 MiB sent", "% done", "left"):
+    for words in ("loss 2.500", "held-out loss 2.250", "distance 1.0e-03", "1.0 MiB sent", " %, ", "left"):
         assert words in text
 
 
@@ -54,7 +54,21 @@ def test_a_table_on_a_terminal() -> None:
     table.show([a_node()])
     table.end([a_node()])
     assert "Both together" in out.getvalue()
-    assert "round 1, block 2, step 3" in out.getvalue()
+    assert "1e-03" not in out.getvalue()
+    assert "1.0e-03" in out.getvalue()
+
+
+def test_a_narrow_terminal_leaves_a_column_out_and_cuts_no_number() -> None:
+    out = io.StringIO()
+    table = LiveTable("", Console(file=out, width=80, force_terminal=False))
+    node = a_node(name="hospital-north")
+    table.take(node, [a_step(4, 12.3456), EVALUATION])
+    table.end([node])
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in out.getvalue()
+    for word in ("hospital-north", "12.346", "2.250", "1.0"):
+        assert word in out.getvalue()
 
 
 def test_outside_of_a_notebook_and_a_terminal_there_are_lines(monkeypatch: pytest.MonkeyPatch) -> None:
