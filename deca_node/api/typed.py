@@ -26,6 +26,8 @@ class Settings(TypedDict, total=False):
     learning_rate: float
     lr_schedule: Literal["constant", "linear", "cosine"]
     lr_warmup: float
+    early_stop_rounds: int
+    early_stop_gain: float
     lr_warmup_steps: int
     embedding_lr_scale: float
     head_lr_scale: float

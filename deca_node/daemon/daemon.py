@@ -37,7 +37,7 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import PeersError
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.node.phases import Phase
-from deca_node.storage.folder import FINAL, METRICS, alone_because
+from deca_node.storage.folder import FINAL, METRICS, alone_because, read_heldout
 
 AWAITS_SECONDS = 10.0
 """A node that waits for the same peers this long logs their names, and again after each further interval."""
@@ -68,7 +68,8 @@ class Daemon:
         tell = self._events.put_nowait
         saved_before = (directory / FINAL).exists()
         alone = alone_because(directory / FINAL)
-        self._node = Node(own.name, own.expected, run, policy_of(settings), own.wait_for, saved_before, alone)
+        heldout, policy = read_heldout(directory, run), policy_of(settings)
+        self._node = Node(own.name, own.expected, run, policy, own.wait_for, saved_before, alone, heldout)
         state = self._node.state
         self._network = Network(run, settings, own, directory, security, tell, lambda: state.position, self._name_taken)
         self._trainer = TrainerLink(tell, self._remarked)

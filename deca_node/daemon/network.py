@@ -40,6 +40,7 @@ from deca_node.protocol import events as e
 from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.identity import identity_of
 from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.stopping import Heldout
 from deca_node.protocol.errors import DecaError, WireError
 from deca_node.protocol.membership import messages
 from deca_node.protocol.membership.facts import MemberFacts, draw_boot
@@ -47,6 +48,7 @@ from deca_node.protocol.membership.membership import Membership
 from deca_node.protocol.membership.profiles import PROFILES
 from deca_node.protocol.quarantine import QuarantineRules
 from deca_node.protocol.refusals import Problem
+from deca_node.storage.folder import read_heldout
 
 DAY_SECONDS = 86_400.0
 MEMORY_SECONDS = 15.0
@@ -91,7 +93,8 @@ class Network:
         throttle = Throttle(settings.max_upload * 1e6 / 8)
         self.transport = Transport(identity, self.endpoint, tell, self.refusals, throttle)
         self.refusals.on_quarantine = self.transport.drop
-        facts = MemberFacts(own.name, str(own.advertise), identity.boot, ready_from=0)
+        heldout = read_heldout(directory, run)
+        facts = MemberFacts(own.name, str(own.advertise), identity.boot, ready_from=0, heldout=heldout)
         membership = Membership(
             facts, PROFILES[settings.network], random.Random(rng.getrandbits(64)), own.allowed, known
         )
@@ -178,7 +181,8 @@ class Network:
         may_dial = self.security.may_dial
         self._addresses = {name: parse_address(address) for name, address in addresses.items() if may_dial(address)}
         self.transport.set_peers(self._addresses)
-        self._tell(e.MembersChanged(messages.Changed(known).ready_from))
+        seen = messages.Changed(known)
+        self._tell(e.MembersChanged(seen.ready_from, seen.heldout))
 
     def _met_foreign(self, met: Foreign) -> None:
         """A node of another run: one that this node expects disagrees with it, any other is a stranger. An address
@@ -210,6 +214,10 @@ class Network:
     def announce(self, activation: int) -> None:
         """Tell the members from which activation on this node counts in the graph."""
         self.swim.tell(messages.SetReady(activation))
+
+    def announce_heldout(self, heldout: Heldout) -> None:
+        """Tell the members about this node's held-out losses, and when the run stops early."""
+        self.swim.tell(messages.SetHeldout(heldout))
 
     def _drop(self, name: str, why: str) -> None:
         """A list was changed, and this member is no longer welcome."""

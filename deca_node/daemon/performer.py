@@ -22,10 +22,11 @@ from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
+from deca_node.protocol.agreed.stopping import Heldout
 from deca_node.protocol.errors import StorageError, WireError
 from deca_node.protocol.node.state import NodeState
 from deca_node.protocol.visit.edges import frames_held_max
-from deca_node.storage.folder import agreed_fields, write_run
+from deca_node.storage.folder import agreed_fields, write_heldout, write_run
 
 NEIGHBOURS_MAX = 64
 """The shared memory has room for the frames of this many neighbours. Pages that stay untouched take no memory."""
@@ -89,6 +90,8 @@ class Performer:
                 self._network.fetch(command.at_least, self._delta_bytes())
             case c.AnnounceReady():
                 self._network.announce(command.activation)
+            case c.AnnounceHeldout():
+                self._announce_heldout(command.heldout)
             case c.Offence():
                 self._network.refusals.blame(command.peer, WireError(command.reason, command.sentence))
             case c.RestartTrainer():
@@ -125,6 +128,13 @@ class Performer:
             if agreed_fields(self._directory) != dict(agreement.fields):
                 raise
             log.warning("%s", problem)
+
+    def _announce_heldout(self, heldout: Heldout) -> None:
+        try:
+            write_heldout(self._directory, self._run, heldout)
+        except OSError as problem:
+            log.warning("cannot write held-out losses to %s: %s", self._directory, problem.strerror)
+        self._network.announce_heldout(heldout)
 
     def _send_open(self, command: c.SendOpen) -> None:
         opening = pb.Open(

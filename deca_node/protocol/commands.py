@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.frames import Delta, FrameId
 from deca_node.protocol.agreed.schedule import Activation, Step
+from deca_node.protocol.agreed.stopping import Heldout
 
 # --- to the trainer ---------------------------------------------------------------------------------
 
@@ -182,6 +183,13 @@ class AnnounceReady:
 
 
 @dataclass(frozen=True)
+class AnnounceHeldout:
+    """Tell the members this about held-out losses, and keep it for the next start."""
+
+    heldout: Heldout
+
+
+@dataclass(frozen=True)
 class RestartTrainer:
     """Start another trainer after so many seconds, since the last one died. The answer is TrainerReady or
     TrainerFailed."""
@@ -226,5 +234,5 @@ class Finish:
 
 
 NetworkCommand = Meet | SendOpen | SendUpdate | SendClose | SendBye | Release
-_OwnCommand = Fetch | AnnounceReady | RestartTrainer | DismissTrainer | Offence
+_OwnCommand = Fetch | AnnounceReady | AnnounceHeldout | RestartTrainer | DismissTrainer | Offence
 Command = TrainerCommand | NetworkCommand | _OwnCommand | Report | Finish

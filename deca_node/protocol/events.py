@@ -7,6 +7,7 @@ from typing import NamedTuple
 from deca_node.protocol.agreed.agreement import ModelFacts
 from deca_node.protocol.agreed.frames import Delta, FrameId, FrameSizes
 from deca_node.protocol.agreed.schedule import Step
+from deca_node.protocol.agreed.stopping import Heldout
 
 START = Step(0, 0)
 """The first step of a run."""
@@ -211,9 +212,10 @@ class PeerProgress:
 @dataclass(frozen=True)
 class MembersChanged:
     """The members that this node knows, itself included and without those that died or left. Each has the activation
-    from which on it counts in the graph."""
+    from which on it counts in the graph; ``heldout`` is what it tells about held-out losses."""
 
     ready_from: Mapping[str, int]
+    heldout: Mapping[str, Heldout] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

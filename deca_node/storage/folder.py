@@ -4,6 +4,7 @@ docs/ARCHITECTURE.md lists what lies in the folder.
 """
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import json
@@ -12,8 +13,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from deca_node.protocol.agreed.agreement import Agreement, differing_settings
+from deca_node.protocol.agreed.agreement import Agreement, differing_settings, settings_fields
 from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.stopping import NOTHING_TOLD, Heldout
 from deca_node.protocol.errors import DecaError, SettingsError, StorageError
 from deca_node.storage.durable import make_folder, repair_folder, write_file
 from deca_node.storage.jsons import UNFIT, parse
@@ -21,6 +23,7 @@ from deca_node.storage.jsons import UNFIT, parse
 FINAL = "final"
 METRICS = "metrics.jsonl"
 SETTINGS = "settings.json"
+HELDOUT = "heldout.json"
 ORIGIN = "deca.json"
 """A file in the folder of a tuned model that is not the others', beside its weights: why it is not."""
 
@@ -49,6 +52,8 @@ def node_directory(path: Path) -> Iterator[Path]:
             raise unusable(path, problem) from None
         if not (path / "checkpoints").exists():
             _set_aside(path / METRICS)
+            with contextlib.suppress(OSError):
+                (path / HELDOUT).unlink(missing_ok=True)
         yield path
     finally:
         os.close(lock)
@@ -99,6 +104,27 @@ def alone_because(model: Path) -> str:
         return str(parse((model / ORIGIN).read_text(encoding="utf-8"))["alone"])
     except (OSError, *UNFIT):
         return ""
+
+
+def write_heldout(path: Path, settings: RunSettings, heldout: Heldout) -> None:
+    """Write heldout.json: what this node has told the members about its held-out losses. Raises OSError."""
+    record = {"run": _settings_sum(settings), **dataclasses.asdict(heldout)}
+    write_file(path / HELDOUT, [(json.dumps(record) + "\n").encode()])
+
+
+def read_heldout(path: Path, settings: RunSettings) -> Heldout:
+    """What an earlier start in this folder has told in this run; nothing if the file is missing or damaged."""
+    try:
+        record = parse((path / HELDOUT).read_text(encoding="utf-8"))
+        losses = tuple((int(number), None if loss is None else float(loss)) for number, loss in record["losses"])
+        heldout = Heldout(losses, None if record["stop_at"] is None else int(record["stop_at"]))
+        return heldout if heldout.sound and record["run"] == _settings_sum(settings) else NOTHING_TOLD
+    except (OSError, *UNFIT):
+        return NOTHING_TOLD
+
+
+def _settings_sum(settings: RunSettings) -> str:
+    return Agreement(settings_fields(settings)).fingerprint
 
 
 def write_run(path: Path, agreement: Agreement, start_model: str) -> None:

@@ -5,9 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.stopping import NOTHING_TOLD, Heldout
 from deca_node.protocol.errors import StorageError
 from deca_node.storage.durable import replace_folder
-from deca_node.storage.folder import FINAL, ORIGIN, alone_because, node_directory, write_origin
+from deca_node.storage.folder import (
+    FINAL,
+    HELDOUT,
+    ORIGIN,
+    alone_because,
+    node_directory,
+    read_heldout,
+    write_heldout,
+    write_origin,
+)
 from tests.storage.failing_disk import Kill, KilledError
 
 
@@ -64,3 +75,29 @@ def test_a_refused_start_leaves_the_process_number_of_the_node_that_runs(tmp_pat
         with pytest.raises(StorageError), node_directory(tmp_path):
             pass
         assert (tmp_path / "lock").read_text() == str(os.getpid())
+
+
+def test_what_was_told_of_held_out_losses_is_read_again_in_the_same_run(tmp_path: Path) -> None:
+    run = RunSettings(early_stop_rounds=2)
+    heldout = Heldout(((0, 3.25), (1, None)), 12)
+    write_heldout(tmp_path, run, heldout)
+    assert read_heldout(tmp_path, run) == heldout
+    assert read_heldout(tmp_path, RunSettings(early_stop_rounds=3)) == NOTHING_TOLD
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"run": 1, "losses": [[0]], "stop_at": null}', '{"losses": 1e999}'])
+def test_a_damaged_file_of_held_out_losses_is_none(content: str, tmp_path: Path) -> None:
+    """Nothing is lost that the others do not know."""
+    (tmp_path / HELDOUT).write_text(content)
+    assert read_heldout(tmp_path, RunSettings()) == NOTHING_TOLD
+
+
+def test_a_folder_without_checkpoints_begins_a_run_without_losses(tmp_path: Path) -> None:
+    run = RunSettings(early_stop_rounds=2)
+    write_heldout(tmp_path, run, Heldout(((0, 3.25),)))
+    with node_directory(tmp_path):
+        assert read_heldout(tmp_path, run) == NOTHING_TOLD
+    write_heldout(tmp_path, run, Heldout(((0, 3.25),)))
+    (tmp_path / "checkpoints").mkdir()
+    with node_directory(tmp_path):
+        assert read_heldout(tmp_path, run) != NOTHING_TOLD

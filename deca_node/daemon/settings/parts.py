@@ -5,9 +5,13 @@ from typing import Any
 from deca_node.daemon.settings.after_run import stay_seconds
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.membership.profiles import PROFILES
 from deca_node.protocol.options import TrainerOptions
 from deca_node.protocol.planning.case import Machine
 from deca_node.protocol.visit.policy import Policy
+
+SPREAD_INTERVALS = 20
+"""Intervals of gossip in which news reaches all members, with a margin: it takes about log n of them."""
 
 
 def policy_of(node: NodeSettings) -> Policy:
@@ -21,6 +25,9 @@ def policy_of(node: NodeSettings) -> Policy:
         stay_seconds=stay_seconds(node.after_run),
         alone=node.alone,
         eval_every=node.eval_every,
+        # Without noise the loss would tell about private records.
+        tells_loss=node.share_losses and not node.dp_noise,
+        spread=SPREAD_INTERVALS * PROFILES[node.network].gossip_interval,
         checkpoint_every=node.checkpoint_every,
     )
 

@@ -196,6 +196,8 @@ class History:
         """The row of one round. Blocks are in the order of the model, not of the visits."""
         schedule, letters = self._node.schedule, ["."] * len(self._blocks)
         for activation in range(number * len(letters), min(here, (number + 1) * len(letters))):
+            if activation in self._node.left_out:
+                continue
             done = "e" if activation < self._before else "f" if activation in self._fetched else "d"
             letters[schedule[activation].block] = done
         return "".join(letters)

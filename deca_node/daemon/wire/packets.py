@@ -14,6 +14,7 @@ from deca_node.daemon.settings.address import parse_address
 from deca_node.daemon.settings.peers_file import NAME
 from deca_node.daemon.wire_pb import membership_pb2 as pb
 from deca_node.protocol.agreed.identity import FINGERPRINT_DIGITS, WORDS_MAX, RunIdentity
+from deca_node.protocol.agreed.stopping import Heldout
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.membership import messages
 from deca_node.protocol.membership.facts import BOOT_MAX, MemberFacts, MemberProgress, MemberState
@@ -173,8 +174,16 @@ def _facts_in(message: pb.MemberFacts) -> MemberFacts:
     name = _name(message.name)
     if message.boot > BOOT_MAX or message.ready_from < -1 or message.state > MemberState.LEFT:
         raise WireError("malformed", f"facts of {name} with a number that is out of bounds")
-    state = MemberState(message.state)
-    return MemberFacts(name, _address(message.address), message.boot, message.incarnation, state, message.ready_from)
+    state, heldout = MemberState(message.state), _heldout_in(message)
+    if not heldout.sound:
+        raise WireError("malformed", f"facts of {name} with held-out losses that are out of bounds")
+    address = _address(message.address)
+    return MemberFacts(name, address, message.boot, message.incarnation, state, message.ready_from, heldout)
+
+
+def _heldout_in(message: pb.MemberFacts) -> Heldout:
+    losses = tuple((told.round, told.loss if told.HasField("loss") else None) for told in message.losses)
+    return Heldout(losses, message.stop_at if message.HasField("stop_at") else None)
 
 
 def _facts_out(facts: MemberFacts) -> pb.MemberFacts:
@@ -185,6 +194,8 @@ def _facts_out(facts: MemberFacts) -> pb.MemberFacts:
         incarnation=facts.incarnation,
         state=pb.MemberState.Name(facts.state),
         ready_from=facts.ready_from,
+        losses=[pb.HeldoutLoss(round=number, loss=loss) for number, loss in facts.heldout.losses],
+        stop_at=facts.heldout.stop_at,
     )
 
 

@@ -24,39 +24,41 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64\x65\x63\x61/v1/membership.proto\x12\x07\x64\x65\x63\x61.v1\"\x88\x01\n\x0bMemberFacts\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04\x62oot\x18\x03 \x01(\x06\x12\x13\n\x0bincarnation\x18\x04 \x01(\r\x12#\n\x05state\x18\x05 \x01(\x0e\x32\x14.deca.v1.MemberState\x12\x12\n\nready_from\x18\x06 \x01(\x12\"D\n\x0bRunIdentity\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x0c\x12\x12\n\nfederation\x18\x03 \x01(\t\"\xcc\x02\n\x0eMemberProgress\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x62oot\x18\x02 \x01(\x06\x12\x0c\n\x04\x62\x65\x61t\x18\x03 \x01(\x04\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x0c\n\x04\x64one\x18\x05 \x01(\x04\x12\r\n\x05total\x18\x06 \x01(\x04\x12\r\n\x05round\x18\x07 \x01(\r\x12\r\n\x05\x62lock\x18\x08 \x01(\r\x12\x11\n\x04loss\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cheldout_loss\x18\n \x01(\x01H\x01\x88\x01\x01\x12\x1d\n\x10steps_per_second\x18\x0b \x01(\x01H\x02\x88\x01\x01\x12\x12\n\nsent_bytes\x18\x0c \x01(\x04\x12\x16\n\x0ereceived_bytes\x18\r \x01(\x04\x12\x10\n\x08peers_up\x18\x0e \x01(\r\x12\x0c\n\x04page\x18\x0f \x01(\tB\x07\n\x05_lossB\x0f\n\r_heldout_lossB\x13\n\x11_steps_per_second\"D\n\x0cMemberRumour\x12#\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32\x14.deca.v1.MemberFacts\x12\x0f\n\x07\x61\x63\x63user\x18\x02 \x01(\t\"\x89\x07\n\x10MembershipPacket\x12$\n\x06sender\x18\x01 \x01(\x0b\x32\x14.deca.v1.MemberFacts\x12&\n\x07rumours\x18\x02 \x03(\x0b\x32\x15.deca.v1.MemberRumour\x12.\n\x04ping\x18\x03 \x01(\x0b\x32\x1e.deca.v1.MembershipPacket.PingH\x00\x12\x35\n\x08ping_req\x18\x04 \x01(\x0b\x32!.deca.v1.MembershipPacket.PingReqH\x00\x12,\n\x03\x61\x63k\x18\x05 \x01(\x0b\x32\x1d.deca.v1.MembershipPacket.AckH\x00\x12.\n\x04nack\x18\x06 \x01(\x0b\x32\x1e.deca.v1.MembershipPacket.NackH\x00\x12\x37\n\tpush_pull\x18\x07 \x01(\x0b\x32\".deca.v1.MembershipPacket.PushPullH\x00\x12\x32\n\x06gossip\x18\x08 \x01(\x0b\x32 .deca.v1.MembershipPacket.GossipH\x00\x12\x30\n\x05taken\x18\t \x01(\x0b\x32\x1f.deca.v1.MembershipPacket.TakenH\x00\x12\x30\n\x05\x63laim\x18\n \x01(\x0b\x32\x1f.deca.v1.MembershipPacket.ClaimH\x00\x12!\n\x03run\x18\x0b \x01(\x0b\x32\x14.deca.v1.RunIdentity\x12)\n\x08progress\x18\x0c \x03(\x0b\x32\x17.deca.v1.MemberProgress\x1a#\n\x04Ping\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0e\n\x06target\x18\x02 \x01(\t\x1a\x37\n\x07PingReq\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x1a\x12\n\x03\x41\x63k\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x1a\x13\n\x04Nack\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x1aS\n\x08PushPull\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12%\n\x07members\x18\x02 \x03(\x0b\x32\x14.deca.v1.MemberFacts\x12\x13\n\x0bwants_reply\x18\x03 \x01(\x08\x1a\x08\n\x06Gossip\x1a-\n\x05Taken\x12$\n\x06holder\x18\x01 \x01(\x0b\x32\x14.deca.v1.MemberFacts\x1a&\n\x05\x43laim\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x0f\n\x07started\x18\x02 \x01(\x06\x42\x06\n\x04\x62ody*m\n\x0bMemberState\x12\x16\n\x12MEMBER_STATE_ALIVE\x10\x00\x12\x18\n\x14MEMBER_STATE_SUSPECT\x10\x01\x12\x15\n\x11MEMBER_STATE_DEAD\x10\x02\x12\x15\n\x11MEMBER_STATE_LEFT\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64\x65\x63\x61/v1/membership.proto\x12\x07\x64\x65\x63\x61.v1\"\xd0\x01\n\x0bMemberFacts\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04\x62oot\x18\x03 \x01(\x06\x12\x13\n\x0bincarnation\x18\x04 \x01(\r\x12#\n\x05state\x18\x05 \x01(\x0e\x32\x14.deca.v1.MemberState\x12\x12\n\nready_from\x18\x06 \x01(\x12\x12$\n\x06losses\x18\x07 \x03(\x0b\x32\x14.deca.v1.HeldoutLoss\x12\x14\n\x07stop_at\x18\x08 \x01(\rH\x00\x88\x01\x01\x42\n\n\x08_stop_at\"8\n\x0bHeldoutLoss\x12\r\n\x05round\x18\x01 \x01(\r\x12\x11\n\x04loss\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_loss\"D\n\x0bRunIdentity\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x0c\x12\x12\n\nfederation\x18\x03 \x01(\t\"\xcc\x02\n\x0eMemberProgress\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x62oot\x18\x02 \x01(\x06\x12\x0c\n\x04\x62\x65\x61t\x18\x03 \x01(\x04\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x0c\n\x04\x64one\x18\x05 \x01(\x04\x12\r\n\x05total\x18\x06 \x01(\x04\x12\r\n\x05round\x18\x07 \x01(\r\x12\r\n\x05\x62lock\x18\x08 \x01(\r\x12\x11\n\x04loss\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cheldout_loss\x18\n \x01(\x01H\x01\x88\x01\x01\x12\x1d\n\x10steps_per_second\x18\x0b \x01(\x01H\x02\x88\x01\x01\x12\x12\n\nsent_bytes\x18\x0c \x01(\x04\x12\x16\n\x0ereceived_bytes\x18\r \x01(\x04\x12\x10\n\x08peers_up\x18\x0e \x01(\r\x12\x0c\n\x04page\x18\x0f \x01(\tB\x07\n\x05_lossB\x0f\n\r_heldout_lossB\x13\n\x11_steps_per_second\"D\n\x0cMemberRumour\x12#\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32\x14.deca.v1.MemberFacts\x12\x0f\n\x07\x61\x63\x63user\x18\x02 \x01(\t\"\x89\x07\n\x10MembershipPacket\x12$\n\x06sender\x18\x01 \x01(\x0b\x32\x14.deca.v1.MemberFacts\x12&\n\x07rumours\x18\x02 \x03(\x0b\x32\x15.deca.v1.MemberRumour\x12.\n\x04ping\x18\x03 \x01(\x0b\x32\x1e.deca.v1.MembershipPacket.PingH\x00\x12\x35\n\x08ping_req\x18\x04 \x01(\x0b\x32!.deca.v1.MembershipPacket.PingReqH\x00\x12,\n\x03\x61\x63k\x18\x05 \x01(\x0b\x32\x1d.deca.v1.MembershipPacket.AckH\x00\x12.\n\x04nack\x18\x06 \x01(\x0b\x32\x1e.deca.v1.MembershipPacket.NackH\x00\x12\x37\n\tpush_pull\x18\x07 \x01(\x0b\x32\".deca.v1.MembershipPacket.PushPullH\x00\x12\x32\n\x06gossip\x18\x08 \x01(\x0b\x32 .deca.v1.MembershipPacket.GossipH\x00\x12\x30\n\x05taken\x18\t \x01(\x0b\x32\x1f.deca.v1.MembershipPacket.TakenH\x00\x12\x30\n\x05\x63laim\x18\n \x01(\x0b\x32\x1f.deca.v1.MembershipPacket.ClaimH\x00\x12!\n\x03run\x18\x0b \x01(\x0b\x32\x14.deca.v1.RunIdentity\x12)\n\x08progress\x18\x0c \x03(\x0b\x32\x17.deca.v1.MemberProgress\x1a#\n\x04Ping\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0e\n\x06target\x18\x02 \x01(\t\x1a\x37\n\x07PingReq\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x1a\x12\n\x03\x41\x63k\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x1a\x13\n\x04Nack\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x1aS\n\x08PushPull\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12%\n\x07members\x18\x02 \x03(\x0b\x32\x14.deca.v1.MemberFacts\x12\x13\n\x0bwants_reply\x18\x03 \x01(\x08\x1a\x08\n\x06Gossip\x1a-\n\x05Taken\x12$\n\x06holder\x18\x01 \x01(\x0b\x32\x14.deca.v1.MemberFacts\x1a&\n\x05\x43laim\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x0f\n\x07started\x18\x02 \x01(\x06\x42\x06\n\x04\x62ody*m\n\x0bMemberState\x12\x16\n\x12MEMBER_STATE_ALIVE\x10\x00\x12\x18\n\x14MEMBER_STATE_SUSPECT\x10\x01\x12\x15\n\x11MEMBER_STATE_DEAD\x10\x02\x12\x15\n\x11MEMBER_STATE_LEFT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deca_node.daemon.wire_pb.membership_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MEMBERSTATE']._serialized_start=1559
-  _globals['_MEMBERSTATE']._serialized_end=1668
+  _globals['_MEMBERSTATE']._serialized_start=1689
+  _globals['_MEMBERSTATE']._serialized_end=1798
   _globals['_MEMBERFACTS']._serialized_start=38
-  _globals['_MEMBERFACTS']._serialized_end=174
-  _globals['_RUNIDENTITY']._serialized_start=176
-  _globals['_RUNIDENTITY']._serialized_end=244
-  _globals['_MEMBERPROGRESS']._serialized_start=247
-  _globals['_MEMBERPROGRESS']._serialized_end=579
-  _globals['_MEMBERRUMOUR']._serialized_start=581
-  _globals['_MEMBERRUMOUR']._serialized_end=649
-  _globals['_MEMBERSHIPPACKET']._serialized_start=652
-  _globals['_MEMBERSHIPPACKET']._serialized_end=1557
-  _globals['_MEMBERSHIPPACKET_PING']._serialized_start=1234
-  _globals['_MEMBERSHIPPACKET_PING']._serialized_end=1269
-  _globals['_MEMBERSHIPPACKET_PINGREQ']._serialized_start=1271
-  _globals['_MEMBERSHIPPACKET_PINGREQ']._serialized_end=1326
-  _globals['_MEMBERSHIPPACKET_ACK']._serialized_start=1328
-  _globals['_MEMBERSHIPPACKET_ACK']._serialized_end=1346
-  _globals['_MEMBERSHIPPACKET_NACK']._serialized_start=1348
-  _globals['_MEMBERSHIPPACKET_NACK']._serialized_end=1367
-  _globals['_MEMBERSHIPPACKET_PUSHPULL']._serialized_start=1369
-  _globals['_MEMBERSHIPPACKET_PUSHPULL']._serialized_end=1452
-  _globals['_MEMBERSHIPPACKET_GOSSIP']._serialized_start=1454
-  _globals['_MEMBERSHIPPACKET_GOSSIP']._serialized_end=1462
-  _globals['_MEMBERSHIPPACKET_TAKEN']._serialized_start=1464
-  _globals['_MEMBERSHIPPACKET_TAKEN']._serialized_end=1509
-  _globals['_MEMBERSHIPPACKET_CLAIM']._serialized_start=1511
-  _globals['_MEMBERSHIPPACKET_CLAIM']._serialized_end=1549
+  _globals['_MEMBERFACTS']._serialized_end=246
+  _globals['_HELDOUTLOSS']._serialized_start=248
+  _globals['_HELDOUTLOSS']._serialized_end=304
+  _globals['_RUNIDENTITY']._serialized_start=306
+  _globals['_RUNIDENTITY']._serialized_end=374
+  _globals['_MEMBERPROGRESS']._serialized_start=377
+  _globals['_MEMBERPROGRESS']._serialized_end=709
+  _globals['_MEMBERRUMOUR']._serialized_start=711
+  _globals['_MEMBERRUMOUR']._serialized_end=779
+  _globals['_MEMBERSHIPPACKET']._serialized_start=782
+  _globals['_MEMBERSHIPPACKET']._serialized_end=1687
+  _globals['_MEMBERSHIPPACKET_PING']._serialized_start=1364
+  _globals['_MEMBERSHIPPACKET_PING']._serialized_end=1399
+  _globals['_MEMBERSHIPPACKET_PINGREQ']._serialized_start=1401
+  _globals['_MEMBERSHIPPACKET_PINGREQ']._serialized_end=1456
+  _globals['_MEMBERSHIPPACKET_ACK']._serialized_start=1458
+  _globals['_MEMBERSHIPPACKET_ACK']._serialized_end=1476
+  _globals['_MEMBERSHIPPACKET_NACK']._serialized_start=1478
+  _globals['_MEMBERSHIPPACKET_NACK']._serialized_end=1497
+  _globals['_MEMBERSHIPPACKET_PUSHPULL']._serialized_start=1499
+  _globals['_MEMBERSHIPPACKET_PUSHPULL']._serialized_end=1582
+  _globals['_MEMBERSHIPPACKET_GOSSIP']._serialized_start=1584
+  _globals['_MEMBERSHIPPACKET_GOSSIP']._serialized_end=1592
+  _globals['_MEMBERSHIPPACKET_TAKEN']._serialized_start=1594
+  _globals['_MEMBERSHIPPACKET_TAKEN']._serialized_end=1639
+  _globals['_MEMBERSHIPPACKET_CLAIM']._serialized_start=1641
+  _globals['_MEMBERSHIPPACKET_CLAIM']._serialized_end=1679
 # @@protoc_insertion_point(module_scope)

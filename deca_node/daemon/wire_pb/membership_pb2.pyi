@@ -19,20 +19,32 @@ MEMBER_STATE_DEAD: MemberState
 MEMBER_STATE_LEFT: MemberState
 
 class MemberFacts(_message.Message):
-    __slots__ = ("name", "address", "boot", "incarnation", "state", "ready_from")
+    __slots__ = ("name", "address", "boot", "incarnation", "state", "ready_from", "losses", "stop_at")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     BOOT_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     READY_FROM_FIELD_NUMBER: _ClassVar[int]
+    LOSSES_FIELD_NUMBER: _ClassVar[int]
+    STOP_AT_FIELD_NUMBER: _ClassVar[int]
     name: str
     address: str
     boot: int
     incarnation: int
     state: MemberState
     ready_from: int
-    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., boot: _Optional[int] = ..., incarnation: _Optional[int] = ..., state: _Optional[_Union[MemberState, str]] = ..., ready_from: _Optional[int] = ...) -> None: ...
+    losses: _containers.RepeatedCompositeFieldContainer[HeldoutLoss]
+    stop_at: int
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., boot: _Optional[int] = ..., incarnation: _Optional[int] = ..., state: _Optional[_Union[MemberState, str]] = ..., ready_from: _Optional[int] = ..., losses: _Optional[_Iterable[_Union[HeldoutLoss, _Mapping]]] = ..., stop_at: _Optional[int] = ...) -> None: ...
+
+class HeldoutLoss(_message.Message):
+    __slots__ = ("round", "loss")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    loss: float
+    def __init__(self, round: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
 
 class RunIdentity(_message.Message):
     __slots__ = ("name", "fingerprint", "federation")

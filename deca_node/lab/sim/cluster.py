@@ -70,7 +70,7 @@ class Cluster:
         self._network = Network(
             names, self._weather, self._agenda, self._rng, self._deliver, lambda name: seats[name].node.state.position
         )
-        self._hearsay = Hearsay(names, self._weather.hearsay, self._agenda, self._rng, self._hear_news)
+        self.hearsay = Hearsay(names, self._weather.hearsay, self._agenda, self._rng, self._hear_news)
         self._members = {
             name: Member(seat, self._rng.uniform(*self._weather.node_slowness)) for name, seat in seats.items()
         }
@@ -157,7 +157,7 @@ class Cluster:
         self._note(member, "crash")
         self.past.append(member.seat.node)
         self._network.vanish(member.name)
-        self._hearsay.changed(member.name, None)
+        self.hearsay.changed(member.name, None)
         if crash.back is not None and self._revive is not None:
             self._awaited += 1
             self._agenda.at(self.now + crash.back, partial(self._return, member.name, crash.empty))
@@ -168,7 +168,7 @@ class Cluster:
         seat = self.seats[name] = self._revive(name, empty)
         member = self._members[name] = Member(seat, self._members[name].slowness)
         self._note(member, "back, with an empty disk" if empty else "back")
-        self._hearsay.returned(name)
+        self.hearsay.returned(name, seat.node.state.stopping.own)
         self._agenda.at(self.now + self._rng.uniform(*self._weather.load), partial(self._loaded, member, 0))
 
     def _note(self, member: Member, words: str) -> None:
@@ -238,7 +238,9 @@ class Cluster:
             case c.Fetch(at_least):
                 self._after(self._weather.fetch, partial(self._fetched, member, at_least))
             case c.AnnounceReady(activation):
-                self._hearsay.changed(name, activation)
+                self.hearsay.changed(name, activation)
+            case c.AnnounceHeldout(heldout):
+                self.hearsay.tells(name, heldout)
             case c.RestartTrainer(seconds):
                 self._agenda.at(self.now + seconds, partial(self._restart_trainer, member))
             case c.Report() | c.Offence() | c.DismissTrainer():
@@ -247,7 +249,7 @@ class Cluster:
                 member.gone = True
                 self.ends[name] = command
                 self._network.leave(name)
-                self._hearsay.changed(name, None)
+                self.hearsay.changed(name, None)
             case _:
                 self._order(member, command)
 

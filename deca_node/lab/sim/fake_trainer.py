@@ -6,6 +6,7 @@ how far each node has moved itself.
 """
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from deca_node.lab.sim.audit import BLOCKS, ELEMENTS, FRAME_BYTES, Audit, HalfFlow, Vector, plus
@@ -18,6 +19,7 @@ from deca_node.protocol.agreed.agreement import ModelFacts
 from deca_node.protocol.agreed.frames import BlockVersion, Delta, FrameId, FrameSizes
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
+from deca_node.protocol.agreed.stopping import NOTHING_TOLD, Heldout
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.visit.phases import EdgeState
 from deca_node.protocol.visit.policy import Policy
@@ -78,6 +80,8 @@ class FakeTrainer:
         self.x0 = [[0.0] * ELEMENTS for _ in range(BLOCKS)]
         self.x = [list(x) for x in self.x0]
         self.frames = frames
+        self.loss: Callable[[str], float] = lambda when: 1.0
+        """The held-out loss by the moment at which it is measured."""
         self.disk: list[_Kept] = []
         """At most two checkpoints, the newest last."""
         self._places = [[rng.gauss(0, 1) for _ in range(ELEMENTS)] for _ in range(BLOCKS)]
@@ -143,7 +147,7 @@ class FakeTrainer:
             case c.Freeze():
                 return self._freeze(command)
             case c.Evaluate(when):
-                return e.Evaluated(when, 1.0, 1)
+                return e.Evaluated(when, self.loss(when), 1)
             case c.Save(name=name):
                 assert self._visit is None
                 return e.Saved(name)
@@ -159,7 +163,11 @@ class FakeTrainer:
 
     def _activate(self, command: c.Activate) -> e.Activated:
         assert self._visit is None, "a block is activated before the last one was frozen"
-        assert command.activation.index == self._activation, "activations are visited in order, each once"
+        early = not command.activation.inner_steps and self._activation < command.activation.index
+        first_of_flush = command.activation.index == self._settings.rounds * BLOCKS
+        in_order = command.activation.index == self._activation or (early and first_of_flush)
+        assert in_order, "activations are visited in order, each once, though a run may stop early"
+        self._activation = command.activation.index
         self._visit = _Visit(command.activation.block)
         block = self._visit.block
         if command.keyframe:
@@ -284,15 +292,16 @@ def fake_cluster(
     audit = Audit()
     trainers: dict[str, FakeTrainer] = {}
 
-    def seat(name: str) -> Seat:
-        return Seat(Node(name, names, settings, policy), trainers[name], trainers[name].frames)
+    def seat(name: str, heldout: Heldout = NOTHING_TOLD) -> Seat:
+        node = Node(name, names, settings, policy, heldout=heldout)
+        return Seat(node, trainers[name], trainers[name].frames)
 
     def revive(name: str, empty: bool) -> Seat:
         trainer = trainers[name]
         trainer.frames = FrameBook()
         trainer.disk = [] if empty else trainer.disk
         trainer.restart()
-        return seat(name)
+        return seat(name, NOTHING_TOLD if empty else cluster.hearsay.told(name))
 
     def watch(node: Node) -> None:
         audit.check()
@@ -300,4 +309,5 @@ def fake_cluster(
 
     for name in names:
         trainers[name] = FakeTrainer(name, settings, FrameBook(), audit)
-    return Cluster({name: seat(name) for name in names}, weather, seed, watch, revive), audit
+    cluster = Cluster({name: seat(name) for name in names}, weather, seed, watch, revive)
+    return cluster, audit

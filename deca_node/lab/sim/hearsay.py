@@ -12,6 +12,11 @@ from functools import partial
 from deca_node.lab.sim.fake_network import Agenda
 from deca_node.lab.sim.weather import Range
 from deca_node.protocol import events as e
+from deca_node.protocol.agreed.stopping import NOTHING_TOLD, Heldout
+
+Fact = tuple[int, int | None, Heldout]
+"""The number of the news, the activation from which on the member counts (None: it is gone), and what it tells of its
+losses."""
 
 
 class Hearsay:
@@ -31,26 +36,42 @@ class Hearsay:
         self._rng = rng
         self._tell = tell
         self._news = itertools.count()
-        self._facts: dict[str, tuple[int, int | None]] = dict.fromkeys(names, (0, 0))
+        self._facts: dict[str, Fact] = dict.fromkeys(names, (0, 0, NOTHING_TOLD))
         self._views = {name: dict(self._facts) for name in self._facts}
 
     def changed(self, name: str, ready_from: int | None) -> None:
         """Announce that a member counts from this activation on, or (None) is gone."""
-        fact = self._facts[name] = (next(self._news) + 1, ready_from)
+        self._spread(name, (next(self._news) + 1, ready_from, self._facts[name][2]))
+
+    def tells(self, name: str, heldout: Heldout) -> None:
+        """Announce what a member tells about held-out losses."""
+        self._spread(name, (next(self._news) + 1, self._facts[name][1], heldout))
+
+    def _spread(self, name: str, fact: Fact) -> None:
+        self._facts[name] = fact
         for observer in self._facts:
             wait = 0.0 if observer == name else self._rng.uniform(*self._delay)
             self._agenda.at(self._agenda.now + wait, partial(self._hear, observer, name, fact))
 
-    def returned(self, name: str) -> None:
-        """Announce that a member has restarted. It knows all current facts at once, and the others hear of it."""
+    def returned(self, name: str, heldout: Heldout) -> None:
+        """Announce that a member has restarted, and what it still tells. It knows all current facts at once, and the
+        others hear of it."""
+        number, ready_from, _ = self._facts[name]
+        self._facts[name] = (number, ready_from, heldout)
         self._views[name] = dict(self._facts)
         self.changed(name, 0)
 
+    def told(self, name: str) -> Heldout:
+        """What a member has told last. It keeps that on its disk."""
+        return self._facts[name][2]
+
     def view(self, name: str) -> dict[str, int]:
         """The members that a node knows of, each with the activation from which on it counts."""
-        return {subject: ready for subject, (_, ready) in self._views[name].items() if ready is not None}
+        return {subject: ready for subject, (_, ready, _) in self._views[name].items() if ready is not None}
 
-    def _hear(self, observer: str, subject: str, fact: tuple[int, int | None]) -> None:
+    def _hear(self, observer: str, subject: str, fact: Fact) -> None:
         if self._views[observer][subject][0] < fact[0]:
             self._views[observer][subject] = fact
-            self._tell(observer, e.MembersChanged(self.view(observer)))
+            view = self.view(observer)
+            told = {name: self._views[observer][name][2] for name in view}
+            self._tell(observer, e.MembersChanged(view, {n: h for n, h in told.items() if h != NOTHING_TOLD}))

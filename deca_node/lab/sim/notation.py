@@ -6,6 +6,7 @@ A line has the kind of the fact, its subject, and then the other fields by name:
     peer-down b sentence="the stream broke"             mix 0.3 flows=b:0.2+a:0.2,b:0.3+a:0.3 fold=yes
 
 A step is ``activation.inner``, an update ``sender:activation.inner``, a keyframe ``sender:key-activation``.
+Held-out losses are ``round/loss+round/loss@activation``, the last where the run stops early.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from deca_node.protocol import events as e
 from deca_node.protocol.agreed.agreement import ModelFacts
 from deca_node.protocol.agreed.frames import BlockVersion, Delta, FrameId, FrameKind, FrameSizes
 from deca_node.protocol.agreed.schedule import Activation, Step
+from deca_node.protocol.agreed.stopping import Heldout
 
 START = Step(0, 0)
 
@@ -30,7 +32,7 @@ BARE = ("peer", "step", "update", "keyframe", "frame", "when", "name", "kind", "
 SILENT = ("scalars", "agreement", "level", "about")
 """Fields that are left out: they do not matter for the order of events, or differ between machines."""
 
-RARE = ("refused", "died", "for_good", "code", "orderly", "alone")
+RARE = ("refused", "died", "for_good", "code", "orderly", "alone", "heldout")
 """Fields that are written only if they are not empty."""
 
 EVENTS = {kind.__name__: kind for kind in typing.get_args(e.Event)}
@@ -102,6 +104,9 @@ def _spell(value: Any) -> str:
             return f"{_spell(value.theirs)}+{_spell(value.ours)}"
         case c.Neighbour():
             return f"{value.weight:.3g}*{_spell(value.keyframe)}"
+        case Heldout():
+            losses = "+".join(f"{number}/{_spell(loss)}" for number, loss in value.losses)
+            return losses if value.stop_at is None else f"{losses}@{value.stop_at}"
         case Delta():
             return f"{value.version.block}@{value.version.activation}"
         case Mapping():
@@ -123,6 +128,9 @@ def _read(text: str, kind: Any) -> Any:
         return tuple(map(_read_delta, text.split(","))) if text != "-" else ()
     if kind == Mapping[str, int]:
         return {name: int(at) for name, _, at in (pair.rpartition(":") for pair in text.split(","))}
+    if kind == Mapping[str, Heldout]:
+        told = (pair.rpartition(":") for pair in text.split(","))
+        return {name: _read_heldout(facts) for name, _, facts in told}
     if kind == tuple[e.Refused, ...]:
         return (e.Refused(*text.split(":", 2)),)
     if text == "-":
@@ -140,6 +148,13 @@ def _read_frame(text: str) -> FrameId:
         return FrameId(sender, FrameKind.KEYFRAME, int(place.removeprefix("key-")), 0)
     activation, inner = place.split(".")
     return FrameId(sender, FrameKind.UPDATE, int(activation), int(inner))
+
+
+def _read_heldout(text: str) -> Heldout:
+    losses, _, stop = text.partition("@")
+    pairs = (pair.split("/") for pair in losses.split("+") if pair)
+    told = tuple((int(number), None if loss == "-" else float(loss)) for number, loss in pairs)
+    return Heldout(told, int(stop) if stop else None)
 
 
 def _read_delta(text: str) -> Delta:

@@ -101,7 +101,16 @@ def storm(seed: int) -> Storm:
         checkpoint_every=rng.choice([0, 0, 1, 2]),
     )
     drawn = Storm(seed, names, settings, policy, weather(rng, names))
-    return calmed(drawn) if rng.random() < CALM else drawn
+    whole = calmed(drawn) if rng.random() < CALM else drawn
+    return stopping(whole) if seed % 3 == 2 else whole
+
+
+def stopping(storm: Storm) -> Storm:
+    """The same storm with a run that stops early: no round brings a lower loss."""
+    rng = random.Random(f"stopping:{storm.seed}")
+    settings = dataclasses.replace(storm.settings, rounds=8, early_stop_rounds=rng.choice([1, 2]))
+    policy = dataclasses.replace(storm.policy, spread=rng.choice([0.0, 0.5]))
+    return dataclasses.replace(storm, settings=settings, policy=policy)
 
 
 def calmed(storm: Storm) -> Storm:
@@ -209,8 +218,22 @@ def check_end(storm: Storm, cluster: Cluster, audit: Audit) -> None:
     assert all(": replay of" in broken for broken in cluster.broken_rules), cluster.broken_rules
     single = [flow for flow in audit.single.values() if not crashed.intersection(flow.ends)]
     assert len(single) <= counted(cluster)["flows_uneven_max"], f"{len(single)} flows are uneven"
+    check_stops(cluster)
     if flushed(storm, cluster):
         assert audit.spread(frozenset(cluster.ends)) < AGREED, f"copies are {audit.spread()} apart"
+
+
+def check_stops(cluster: Cluster) -> None:
+    """Assert that no node begins a visit with gradients after it has learned that the run stops before it."""
+    known: dict[str, int] = {}
+    for line in cluster.lines:
+        match line.fact:
+            case "crash":
+                known.pop(line.node, None)
+            case c.AnnounceHeldout(heldout) if heldout.stop_at is not None:
+                known[line.node] = heldout.stop_at
+            case c.Activate(activation) if activation.inner_steps and activation.index >= known.get(line.node, 1 << 30):
+                raise AssertionError(f"{line.node} trains {activation.index} and knows of a stop at {known[line.node]}")
 
 
 def _exits(storm: Storm, name: str, crashed: set[str]) -> set[int]:
@@ -232,6 +255,7 @@ def counted(cluster: Cluster) -> Counter[str]:
     total: Counter[str] = Counter()
     for node in [seat.node for seat in cluster.seats.values()] + cluster.past:
         total.update(node.state.counters)
+    total["stops"] = sum(seat.node.state.stopping.stop_at is not None for seat in cluster.seats.values())
     return total
 
 

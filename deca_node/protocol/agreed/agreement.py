@@ -18,6 +18,8 @@ FORMER: Mapping[str, str] = {
     "truncation": "keep-end",
     "epochs": "0.0",
     "epoch_sequences": "0",
+    "early_stop_rounds": "0",
+    "early_stop_gain": "0.0",
     "lr_warmup_steps": "0",
     "embedding_lr_scale": "1.0",
     "head_lr_scale": "1.0",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deca_node.protocol.agreed.settings import check_limits, setting
+from deca_node.protocol.agreed.stopping import ROUNDS_TOLD_MAX
 from deca_node.protocol.errors import SettingsError
 
 DISCREPANCIES = ("none", "paper", "descent", "precond", "rms", "trivial")
@@ -119,6 +120,17 @@ class RunSettings:
     )
     lr_warmup: float = setting(
         0.0, "Share of the run's steps in which the step size rises to its largest value.", low=0.0, high=0.9
+    )
+    early_stop_rounds: int = setting(
+        0,
+        "End the training early when so many rounds have brought no better held-out loss, in the mean over the nodes, "
+        "which then tell each other their losses. All nodes stop at the same visit. 0: train to the end.",
+        unit="rounds",
+        low=0,
+        high=ROUNDS_TOLD_MAX - 2,
+    )
+    early_stop_gain: float = setting(
+        0.0, "With early_stop_rounds: a round is better if its loss is lower by more than this.", unit="nats", low=0.0
     )
     lr_warmup_steps: int = setting(
         0,

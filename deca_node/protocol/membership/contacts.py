@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from deca_node.protocol.membership.facts import MemberFacts, MemberState
 from deca_node.protocol.membership.messages import Ping, PushPull
+from deca_node.protocol.membership.rumours import heldout_bytes
 from deca_node.protocol.membership.view import MemberView
 
 SEED_GROWTH = 1.6
@@ -151,7 +152,7 @@ class Contacts:
         pages: list[list[MemberFacts]] = [[]]
         room = self._view.profile.push_pull_bytes_max
         for facts in self._view.members.values():
-            nbytes = FACTS_OVERHEAD + len(facts.name) + len(facts.address)
+            nbytes = FACTS_OVERHEAD + len(facts.name) + len(facts.address) + heldout_bytes(facts.heldout)
             if nbytes > room:
                 pages.append([])
                 room = self._view.profile.push_pull_bytes_max

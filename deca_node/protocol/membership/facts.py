@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from random import Random
 
+from deca_node.protocol.agreed.stopping import NOTHING_TOLD, Heldout
+
 BOOT_MAX = 2**63 - 1
 INCARNATION_MAX = 2**32 - 1
 
@@ -34,7 +36,8 @@ class MemberState(IntEnum):
 @dataclass(frozen=True, slots=True)
 class MemberFacts:
     """One member at one moment. ``address`` is host:port. ``ready_from`` is the activation from which on the member
-    counts in the graph (-1: not yet). All of it travels together."""
+    counts in the graph (-1: not yet). ``heldout`` is what it tells about held-out losses. All of it travels
+    together."""
 
     name: str
     address: str
@@ -42,6 +45,7 @@ class MemberFacts:
     incarnation: int = 0
     state: MemberState = MemberState.ALIVE
     ready_from: int = -1
+    heldout: Heldout = NOTHING_TOLD
 
     @property
     def present(self) -> bool:

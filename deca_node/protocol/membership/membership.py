@@ -126,6 +126,9 @@ class Membership:
         if event.activation != self.own.ready_from:
             self._naming.renew(replace(self.own, ready_from=event.activation), now)
 
+    def _set_heldout(self, event: messages.SetHeldout, now: float) -> None:
+        self._naming.renew(replace(self.own, heldout=event.heldout), now)
+
     def _send_failed(self, event: messages.SendFailed, now: float) -> None:
         self._view.counters["sends_failed"] += 1
         self._prober.failed(event.address, now)
@@ -312,8 +315,8 @@ class Membership:
             self._view.say(told)
         self._view_changed |= change in COMES | GOES
         if before is not None and facts.present:
-            seen = (before.address, before.boot, before.ready_from)
-            self._view_changed |= seen != (facts.address, facts.boot, facts.ready_from)
+            seen = (before.address, before.boot, before.ready_from, before.heldout)
+            self._view_changed |= seen != (facts.address, facts.boot, facts.ready_from, facts.heldout)
 
     def _state(self, name: str) -> MemberState | None:
         held = self._view.members.get(name)
@@ -376,6 +379,7 @@ class Membership:
         messages.StrangerCalled: _stranger_called,
         messages.SeedsChanged: _seeds_changed,
         messages.SetReady: _set_ready,
+        messages.SetHeldout: _set_heldout,
         messages.Leave: _leave,
         DeadlinePassed: _deadline_passed,
     }

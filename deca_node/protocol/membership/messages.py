@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deca_node.protocol.agreed.identity import RunIdentity
+from deca_node.protocol.agreed.stopping import NOTHING_TOLD, Heldout
 from deca_node.protocol.commands import Report
 from deca_node.protocol.events import DeadlinePassed
 from deca_node.protocol.membership.facts import MemberFacts, MemberProgress
@@ -141,12 +142,19 @@ class SetReady:
 
 
 @dataclass(frozen=True)
+class SetHeldout:
+    """The node tells this about held-out losses."""
+
+    heldout: Heldout
+
+
+@dataclass(frozen=True)
 class Leave:
     """The user takes this node out of the run for good."""
 
 
 _NetworkEvent = PacketReceived | SendFailed | StrangerCalled
-MembershipEvent = Started | _NetworkEvent | SeedsChanged | SetReady | Leave | DeadlinePassed
+MembershipEvent = Started | _NetworkEvent | SeedsChanged | SetReady | SetHeldout | Leave | DeadlinePassed
 
 # --- commands ---------------------------------------------------------------------------------------
 
@@ -171,6 +179,11 @@ class Changed:
     def ready_from(self) -> dict[str, int]:
         """The activation from which on each member counts in the graph; -1: not yet."""
         return {name: facts.ready_from for name, facts in self.members.items()}
+
+    @property
+    def heldout(self) -> dict[str, Heldout]:
+        """What each member tells about held-out losses."""
+        return {name: facts.heldout for name, facts in self.members.items() if facts.heldout != NOTHING_TOLD}
 
     @property
     def addresses(self) -> dict[str, str]:

@@ -8,10 +8,18 @@ older, so there is at most one rumour per member. A packet's share of rumours ha
 from dataclasses import dataclass
 from operator import attrgetter
 
+from deca_node.protocol.agreed.stopping import Heldout
 from deca_node.protocol.membership.facts import MemberFacts
 
 FACTS_BYTES = 48
-"""The most bytes that facts take on the wire beside their texts: numbers, tags and lengths."""
+"""The most bytes that facts take on the wire beside their texts and held-out losses: numbers, tags and lengths."""
+LOSS_BYTES, STOP_BYTES = 17, 6
+"""The most bytes that the held-out loss of a round takes on the wire, and the activation at which the run stops."""
+
+
+def heldout_bytes(heldout: Heldout) -> int:
+    """The most bytes that these facts take on the wire; 0 if there are none."""
+    return LOSS_BYTES * len(heldout.losses) + (STOP_BYTES if heldout.stop_at is not None else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +33,7 @@ class Rumour:
     def nbytes(self) -> int:
         """The most bytes that the rumour takes on the wire."""
         texts = (self.facts.name, self.facts.address, self.accuser)
-        return FACTS_BYTES + sum(len(text.encode()) for text in texts)
+        return FACTS_BYTES + heldout_bytes(self.facts.heldout) + sum(len(text.encode()) for text in texts)
 
 
 @dataclass(slots=True)

@@ -9,5 +9,6 @@
     visits        which visit a message belongs to; offers that came early
     catching_up   how a node that was away takes over what the others did meanwhile
     gathering    which members a node waits for before it trains, and whose refusals end it
+    stopping      how the members stop a run early together: losses told, one announcement, one visit
     ending        how a node ends: stopped, failed, or with the run complete
 """

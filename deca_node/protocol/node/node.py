@@ -13,6 +13,7 @@ from deca_node.protocol import events as e
 from deca_node.protocol.agreed.agreement import agree
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
+from deca_node.protocol.agreed.stopping import NOTHING_TOLD, Heldout
 from deca_node.protocol.node.ending import COMPLETE, Ending
 from deca_node.protocol.node.gathering import Gathering
 from deca_node.protocol.node.phases import ENDED, Cause, Phase
@@ -44,7 +45,7 @@ class Node:
 
     ``members`` are the members known so far; MembersChanged replaces them. The run begins when ``wait_for`` nodes, this
     one included, have met (None: all of ``members``). ``saved_before`` says that an earlier process of this node has
-    written the tuned model, and ``alone`` how that model is this node's own.
+    written the tuned model, ``alone`` how that model is this node's own, and ``heldout`` what it told of its losses.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class Node:
         wait_for: int | None = None,
         saved_before: bool = False,
         alone: str = "",
+        heldout: Heldout = NOTHING_TOLD,
     ) -> None:
         self.name = name
-        self.state = NodeState(name, members, settings, policy, wait_for, saved_before, alone)
+        self.state = NodeState(name, members, settings, policy, wait_for, saved_before, alone, heldout)
         self._ending = Ending(self.state)
         self._gathering = Gathering(self.state, self._ending)
 
@@ -78,6 +80,7 @@ class Node:
 
     def _members_changed(self, event: e.MembersChanged, now: float) -> None:
         self.state.roster.know(event.ready_from)
+        self.state.heard_losses(event.heldout)
         self._look_round(now)
 
     def _peer_up(self, event: e.PeerUp, now: float) -> None:
@@ -151,6 +154,7 @@ class Node:
     def _go_on(self, now: float) -> None:
         """Do what comes next, between two visits or at a visit that a checkpoint had."""
         state = self.state
+        state.settle_next()
         if state.ending:
             self._ending.finish(Cause.STOP, state.ending_code, state.ending)
         elif state.pausing:
@@ -173,6 +177,7 @@ class Node:
         state = self.state
         state.catching_up.back(state.next)
         state.move(Cause.VISIT)
+        state.visit_began = now
         state.visits.begin(state.schedule, state.next, now)
 
     def _open_received(self, event: e.OpenReceived, now: float) -> None:
@@ -193,6 +198,7 @@ class Node:
     def _frozen(self, event: e.Frozen, now: float) -> None:
         state = self.state
         state.visits.frozen()
+        state.stopping.visited(now - state.visit_began)
         state.next = Step(event.activation + 1, 0)
         state.move(Cause.WRITTEN)
         state.say(c.Checkpoint(state.next))
@@ -223,7 +229,7 @@ class Node:
         done, every, blocks = state.next.activation, state.policy.eval_every, state.schedule.blocks
         if state.ending or done == len(state.schedule) or state.evaluated_at >= done:
             self._go_on(now)
-        elif every == "round" and done % blocks == 0:
+        elif (every == "round" or state.stopping.on) and done % blocks == 0:
             self._evaluate(f"round {done // blocks}")
         elif every == "activation":
             self._evaluate(f"activation {done}")
@@ -235,7 +241,7 @@ class Node:
         self.state.say(c.Evaluate(when))
 
     def _evaluated(self, event: e.Evaluated, now: float) -> None:
-        self.state.evaluated_at = self.state.next.activation
+        self.state.measured(event)
         self._go_on(now)
 
     # --- catching up --------------------------------------------------------------------------------
@@ -269,7 +275,9 @@ class Node:
     def _take_turn(self, now: float) -> None:
         """Begin together with the peers, not in the middle of what they do: when one of them offers an edge, or when no
         peer trains any more that will come by here."""
-        state, index = self.state, self.state.next.activation
+        state = self.state
+        state.settle_next()
+        index = state.next.activation
         if state.pausing or index == len(state.schedule):
             self._go_on(now)
         elif state.visits.offers.waiting(index):

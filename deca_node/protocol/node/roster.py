@@ -115,6 +115,21 @@ class Roster:
         """The peers that may still need something: those with a live stream, and members that are on their way back."""
         return sorted((self.up | set(self._ready_from)) - self._finished - self._refused - {self._name})
 
+    @property
+    def taking_part(self) -> dict[str, int]:
+        """The present members that count in the graph, each with the activation from which on it does."""
+        return {n: ready for n, ready in self._ready_from.items() if ready >= 0 and n not in self._refused}
+
+    @property
+    def ever(self) -> int:
+        """How many members this node has known, itself included; at least as many as the run was to begin with."""
+        return max(self._wait_for, len(self._met | set(self._ready_from) | {self._name}))
+
+    @property
+    def farthest(self) -> int:
+        """The newest activation on which a peer works, as last heard."""
+        return max(self._positions.values(), default=NOT_TRAINING)
+
     def behind(self, activation: int) -> bool:
         """Whether a node that is about to begin ``activation`` is left behind: at least half of the peers that train
         are past it."""

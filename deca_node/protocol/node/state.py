@@ -1,15 +1,18 @@
 """What a node remembers, and what it shows of that to others."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from deca_node.protocol import commands as c
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
+from deca_node.protocol.agreed.stopping import NOTHING_TOLD, Heldout
 from deca_node.protocol.agreed.topology import Graph
+from deca_node.protocol.events import Evaluated
 from deca_node.protocol.node.catching_up import CatchingUp
 from deca_node.protocol.node.phases import NODE_PHASES, Cause, Phase
 from deca_node.protocol.node.roster import NOT_TRAINING, Roster
+from deca_node.protocol.node.stopping import Stopping
 from deca_node.protocol.node.visits import Visits
 from deca_node.protocol.visit.policy import Policy
 from deca_node.protocol.visit.rules import Pace
@@ -30,6 +33,7 @@ class NodeState:
         wait_for: int | None = None,
         saved_before: bool = False,
         alone: str = "",
+        heldout: Heldout = NOTHING_TOLD,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -44,6 +48,10 @@ class NodeState:
         """The first step that is not done yet, as of the last visit's end."""
         self.evaluated_at = NOT_TRAINING
         """The activation before which the loss was last measured."""
+        self.visit_began = 0.0
+        """When the current visit began, or the last one."""
+        self.left_out = range(0)
+        """The activations that this process has left out since the run stopped early."""
         self.begun = False
         """Whether the members have gathered once; a trainer that restarts later need not wait for them."""
         self.ending = ""
@@ -56,6 +64,7 @@ class NodeState:
         self.roster = Roster(name, members, settings, wait_for)
         self.visits = Visits(name, self.roster, Pace(name, settings, policy), self.counters, self.say)
         self.catching_up = CatchingUp(self.say)
+        self.stopping = Stopping(name, settings, policy, self.roster, heldout, self.say)
         self.trainer_deaths = Attempts(1.0, 60.0)
         self._schedule: Schedule | None = None
         self._out: list[c.Command] = []
@@ -78,6 +87,31 @@ class NodeState:
     def plan(self, blocks: int) -> None:
         """Lay out the run's activations for a model of so many blocks."""
         self._schedule = Schedule(self.settings, blocks, self.roster.flush_mixes(0))
+
+    def measured(self, event: Evaluated) -> None:
+        """The held-out loss is measured, at the start, after a round or after a visit within one."""
+        self.evaluated_at = self.next.activation
+        number, within = divmod(self.next.activation, self.schedule.blocks)
+        if not within and number <= self.schedule.rounds:
+            self.stopping.measured(number, event.loss, event.tokens)
+            self._judge()
+
+    def heard_losses(self, told: Mapping[str, Heldout]) -> None:
+        """The present members tell this about held-out losses."""
+        self.stopping.heard(told)
+        self._judge()
+
+    def _judge(self) -> None:
+        """Does the run stop early? A node that is away does not know where the others are, and does not ask."""
+        if self.planned and not self.catching_up.away:
+            self.stopping.judge(self.next.activation, self.schedule)
+
+    def settle_next(self) -> None:
+        """Between two visits: go on with the final flush if the run has stopped early."""
+        settled = self.stopping.after(self.next, self.schedule)
+        if settled != self.next:
+            self.left_out = range(self.next.activation, settled.activation)
+            self.next = settled
 
     # --- what it shows ------------------------------------------------------------------------------
 

@@ -14,7 +14,9 @@ class Policy:
     others. ``stay`` keeps a node whose run is complete until it is told to stop, or for ``stay_seconds`` (0: no limit).
 
     ``eval_every`` is "round" or "activation"; with any other value the loss is measured at the start and at the end of
-    the run only. ``checkpoint_every`` counts steps within a visit; 0 writes checkpoints at the end of visits only.
+    the run only. A run that may stop early measures every round; with ``tells_loss`` the others learn the loss, and
+    ``spread`` is how long news takes to reach all members. ``checkpoint_every`` counts steps within a visit; 0 writes
+    checkpoints at the end of visits only.
     """
 
     gather: float
@@ -28,4 +30,6 @@ class Policy:
     stay_seconds: float = 0.0
     alone: bool
     eval_every: str
+    tells_loss: bool = True
+    spread: float = 5.0
     checkpoint_every: int

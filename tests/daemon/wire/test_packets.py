@@ -1,6 +1,7 @@
 """Membership packets as bytes: every packet decodes to itself, and malformed bytes are refused."""
 
 import contextlib
+import math
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from deca_node.daemon.wire.packets import PACKET_BYTES_MAX, decode_packet, encode_packet
 from deca_node.daemon.wire_pb import membership_pb2 as pb
 from deca_node.protocol.agreed.identity import RunIdentity
+from deca_node.protocol.agreed.stopping import ROUNDS_TOLD_MAX, Heldout
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.membership import messages
 from deca_node.protocol.membership.facts import BOOT_MAX, INCARNATION_MAX, MemberFacts, MemberState
@@ -17,6 +19,13 @@ from deca_node.protocol.membership.rumours import Rumour
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,20}", fullmatch=True)
 ADDRESSES = st.sampled_from(["10.0.0.5:7001", "[2001:db8::7]:7001", "north.example:65535"])
 BOOTS = st.integers(0, BOOT_MAX)
+ROUNDS = st.integers(0, 2**32 - 1)
+LOSSES = st.dictionaries(
+    ROUNDS, st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False)), max_size=ROUNDS_TOLD_MAX
+)
+HELDOUT = st.builds(
+    lambda losses, stop: Heldout(tuple(sorted(losses.items())), stop), LOSSES, st.one_of(st.none(), ROUNDS)
+)
 FACTS = st.builds(
     MemberFacts,
     NAMES,
@@ -25,6 +34,7 @@ FACTS = st.builds(
     st.integers(0, INCARNATION_MAX),
     st.sampled_from(MemberState),
     st.integers(-1, 2**40),
+    HELDOUT,
 )
 SEQS = st.integers(0, 2**63 - 1)
 BODIES = st.one_of(
@@ -74,6 +84,10 @@ def test_a_damaged_packet_is_refused_or_is_another_valid_one(packet: messages.Pa
         assert decode_packet(encode_packet(decoded)) == decoded
 
 
+def told(*losses: tuple[int, float]) -> list[pb.HeldoutLoss]:
+    return [pb.HeldoutLoss(round=number, loss=loss) for number, loss in losses]
+
+
 def facts(**changes: object) -> pb.MemberFacts:
     return pb.MemberFacts(**({"name": "b", "address": "b:1", "boot": 1} | changes))
 
@@ -89,6 +103,12 @@ def facts(**changes: object) -> pb.MemberFacts:
         pb.MembershipPacket(sender=facts(address="b" * 300 + ":1"), gossip=pb.MembershipPacket.Gossip()),
         pb.MembershipPacket(sender=facts(boot=2**63), gossip=pb.MembershipPacket.Gossip()),
         pb.MembershipPacket(sender=facts(ready_from=-2), gossip=pb.MembershipPacket.Gossip()),
+        pb.MembershipPacket(sender=facts(losses=told((3, 1.0), (2, 1.0))), gossip=pb.MembershipPacket.Gossip()),
+        pb.MembershipPacket(sender=facts(losses=told((3, math.inf))), gossip=pb.MembershipPacket.Gossip()),
+        pb.MembershipPacket(sender=facts(losses=told((3, math.nan))), gossip=pb.MembershipPacket.Gossip()),
+        pb.MembershipPacket(
+            sender=facts(losses=told(*((number, 1.0) for number in range(17)))), gossip=pb.MembershipPacket.Gossip()
+        ),
         pb.MembershipPacket(sender=facts(), claim=pb.MembershipPacket.Claim(rank=3)),
         pb.MembershipPacket(sender=facts(), ack=pb.MembershipPacket.Ack(seq=2**63)),
         pb.MembershipPacket(sender=facts(), ping=pb.MembershipPacket.Ping(seq=1)),

@@ -26,6 +26,7 @@ from deca_node.lab.sim.notation import read_event, ready, write
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import BlockVersion, Delta, FrameId, FrameKind
 from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.stopping import Heldout
 from deca_node.protocol.agreed.topology import graph
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.visit.policy import Policy
@@ -126,6 +127,7 @@ def test_the_notation_reads_what_it_writes() -> None:
         e.Mixed(e.Step(3, 7), refused=(e.Refused("b", "not-finite", "not finite"),)),
         e.MembersChanged({"a": 0, "[::1]:7001": -1}),
         e.Fetched(7, (Delta(BlockVersion("layers.0", 5), "incoming/layers.0@5"),)),
+        e.MembersChanged({"a": 0, "b": 4}, {"a": Heldout(((0, 3.25), (1, None)), 12), "b": Heldout(stop_at=12)}),
         e.Fetched(1, ()),
     ]
     assert [read_event(write(event)) for event in events] == events

@@ -1,0 +1,244 @@
+"""Whole clusters that stop early: no node alone, all before the same visit, whatever befalls them."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from deca_node.lab.sim.audit import BLOCKS
+from deca_node.lab.sim.cluster import Cluster
+from deca_node.lab.sim.fake_trainer import FakeTrainer, fake_cluster
+from deca_node.lab.sim.weather import Crash, Death, Pause, Weather
+from deca_node.protocol import commands as c
+from deca_node.protocol import events as e
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.schedule import Schedule, Step
+from deca_node.protocol.agreed.stopping import Heldout
+from deca_node.protocol.node.roster import Roster
+from deca_node.protocol.node.stopping import Stopping
+from tests.defaults import default_policy
+
+ROUNDS = 30
+SETTINGS = RunSettings(rounds=ROUNDS, inner_steps=3, flush_mixes=1, topology="ring", early_stop_rounds=2)
+NAMES = ("a", "b", "c", "d", "e")
+LATEST = 5
+"""The round after which the loss does not fall any more."""
+
+
+def falling_until(best: int, shift: float = 0.0) -> Callable[[str], float]:
+    """A loss that falls by a tenth per round up to round ``best``, by the name of the moment."""
+
+    def loss(when: str) -> float:
+        number = {"start": 0, "end": ROUNDS}.get(when) if " " not in when else int(when.split()[1])
+        assert number is not None
+        return shift + 3.0 - 0.1 * min(number, best)
+
+    return loss
+
+
+def cluster_of(
+    seed: int, weather: Weather | None = None, names: tuple[str, ...] = NAMES, **changes: Any
+) -> tuple[Cluster, Any]:
+    settings = dataclasses.replace(SETTINGS, **{name: changes.pop(name) for name in list(changes) if name in RUN})
+    policy = default_policy(**{"spread": 0.6, "open": 10.0, "step": 10.0, **changes})
+    cluster, audit = fake_cluster(seed, names, settings, policy, weather or Weather())
+    for number, name in enumerate(names):
+        trainer = cluster.seats[name].trainer
+        assert isinstance(trainer, FakeTrainer)
+        trainer.loss = falling_until(LATEST, shift=float(number))
+    return cluster, audit
+
+
+RUN = {field.name for field in dataclasses.fields(RunSettings)}
+
+
+def trained(cluster: Cluster, name: str) -> list[int]:
+    """The activations with gradients that a node has begun, in order."""
+    return [
+        line.fact.activation.index
+        for line in cluster.lines
+        if line.node == name and isinstance(line.fact, c.Activate) and line.fact.activation.inner_steps
+    ]
+
+
+def stops(cluster: Cluster) -> dict[str, int | None]:
+    return {name: seat.node.state.stopping.stop_at for name, seat in cluster.seats.items()}
+
+
+def well(cluster: Cluster) -> Iterator[str]:
+    assert {end.exit_code for end in cluster.ends.values()} == {0}
+    assert all(": replay of" in broken for broken in cluster.broken_rules)
+    yield from cluster.ends
+
+
+@pytest.mark.parametrize("exchange", ["lockstep", "overlap"])
+@pytest.mark.parametrize("seed", range(10))
+def test_all_stop_before_the_same_visit(seed: int, exchange: str) -> None:
+    cluster, audit = cluster_of(seed, exchange=exchange)
+    cluster.run()
+    (stop,) = set(stops(cluster).values())
+    assert stop is not None and (LATEST + 2) * BLOCKS <= stop < (LATEST + 4) * BLOCKS + 10
+    for name in well(cluster):
+        assert trained(cluster, name) == list(range(stop))
+        flush = [line for line in cluster.lines if line.node == name and isinstance(line.fact, e.Frozen)][-BLOCKS:]
+        assert [line.fact.activation for line in flush] == list(range(ROUNDS * BLOCKS, (ROUNDS + 1) * BLOCKS))  # type: ignore[union-attr]
+    assert audit.spread() < 1e-3, "the flush makes the copies agree"
+
+
+@pytest.mark.parametrize("names", [("a",), ("a", "b")])
+def test_small_runs_stop_as_well(names: tuple[str, ...]) -> None:
+    cluster, _ = cluster_of(0, names=names)
+    cluster.run()
+    (stop,) = set(stops(cluster).values())
+    assert all(trained(cluster, name) == list(range(stop or 0)) for name in names)
+
+
+@pytest.mark.parametrize("changes", [{"early_stop_rounds": 0}, {"tells_loss": False}, {"early_stop_rounds": 14}])
+def test_a_run_goes_on_to_its_end(changes: dict[str, Any]) -> None:
+    """Without the setting; if no member tells its loss; and as long as the loss falls."""
+    cluster, _ = cluster_of(1, rounds=12, **changes)
+    cluster.run()
+    assert set(stops(cluster).values()) == {None}
+    assert all(trained(cluster, name) == list(range(12 * BLOCKS)) for name in well(cluster))
+
+
+def test_a_loss_is_measured_after_every_round_whatever_the_node_chose() -> None:
+    cluster, _ = cluster_of(2, eval_every="never")
+    cluster.run()
+    assert len(set(stops(cluster).values())) == 1 and None not in stops(cluster).values()
+
+
+@pytest.mark.parametrize("gain", [0.05, 0.25])
+def test_a_gain_that_is_too_small_is_none(gain: float) -> None:
+    """Every round up to the fifth gains 0.1, and two of them 0.2."""
+    cluster, _ = cluster_of(3, early_stop_gain=gain)
+    cluster.run()
+    found = next(iter(stops(cluster).values())) or 0
+    assert (found >= (LATEST + 2) * BLOCKS) == (gain < 0.1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nodes_that_crash_pause_and_come_back_stop_with_the_others(seed: int) -> None:
+    """A node may hear of the stop while it catches up, or after it has restarted from before it."""
+    weather = Weather(
+        crashes=(
+            Crash("a", at=2.0 + seed / 2, back=1.0),
+            Crash("b", at=4.0 + seed % 10 / 3, back=1.5, empty=seed % 2 == 0),
+        ),
+        deaths=(Death("c", at=3.0 + seed / 2),),
+        pauses=(Pause("d", at=4.0 + seed / 4, seconds=2.0),),
+    )
+    cluster, _ = cluster_of(seed, weather, regather=5.0, alone=True)
+    cluster.run()
+    found = {stop for name, stop in stops(cluster).items() if name in cluster.ends}
+    assert len(found) == 1, stops(cluster)
+    (stop,) = found
+    for name in well(cluster):
+        past = [index for index in trained(cluster, name) if stop is not None and index >= stop]
+        assert not past, f"{name} trained {past}, and the run stopped at {stop}"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_member_that_is_gone_is_not_waited_for(seed: int) -> None:
+    cluster, _ = cluster_of(seed, Weather(crashes=(Crash("a", at=3.0), Crash("b", at=4.0))))
+    cluster.run()
+    found = {stops(cluster)[name] for name in "cde"}
+    assert len(found) == 1 and None not in found
+
+
+def test_most_members_are_gone_and_the_rest_trains_on() -> None:
+    """Two of five might be a small part of a broken network: they may not end the run for all."""
+    weather = Weather(crashes=tuple(Crash(name, at=3.0) for name in "abc"))
+    cluster, _ = cluster_of(0, weather)
+    cluster.run()
+    assert {stops(cluster)[name] for name in "de"} == {None}
+    assert all(trained(cluster, name) == list(range(ROUNDS * BLOCKS)) for name in "de")
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_news_that_come_late_stop_every_node_all_the_same(seed: int) -> None:
+    """News take longer than the announcement leaves: nodes stop at their next visit, or catch up with the others."""
+    cluster, _ = cluster_of(seed, Weather(hearsay=(0.0, 4.0)), spread=0.1, alone=True, step=1.0, open=1.0)
+    cluster.run()
+    assert len(set(stops(cluster).values())) == 1
+    stop = next(iter(stops(cluster).values()))
+    assert stop is not None
+    for name in well(cluster):
+        assert len(trained(cluster, name)) < ROUNDS * BLOCKS / 2
+
+
+# --- one node ---------------------------------------------------------------------------------------
+
+
+def stopping(said: list[c.Command], own: Heldout | None = None, **policy: Any) -> Stopping:
+    roster = Roster("a", ("a", "b", "c"), SETTINGS, None)
+    return Stopping("a", SETTINGS, default_policy(**policy), roster, own or Heldout(), said.append)
+
+
+def test_the_earliest_announcement_counts_and_is_told_on() -> None:
+    said: list[c.Command] = []
+    one = stopping(said)
+    for announced in (40, 50, 30):
+        one.heard({"b": Heldout(stop_at=announced)})
+    assert one.stop_at == 30
+    assert [command.heldout.stop_at for command in said if isinstance(command, c.AnnounceHeldout)] == [40, 30]
+    schedule = Schedule(SETTINGS, BLOCKS, 2)
+    first = Step(ROUNDS * BLOCKS, 0)
+    assert one.after(Step(29, 0), schedule) == Step(29, 0)
+    assert one.after(Step(30, 0), schedule) == one.after(Step(33, 0), schedule) == first
+    assert one.after(Step(30, 2), schedule) == Step(30, 2), "a visit that was begun is ended first"
+    assert one.after(Step(first.activation + 1, 0), schedule) == Step(first.activation + 1, 0)
+
+
+def test_half_of_a_broken_network_does_not_stop_the_run() -> None:
+    """Of four members two see each other only. With a third they are most of them."""
+    said: list[c.Command] = []
+    roster = Roster("a", ("a", "b", "c", "d"), SETTINGS, None)
+    one = Stopping("a", SETTINGS, default_policy(spread=0.0), roster, Heldout(), said.append)
+    one.visited(1.0)
+    for number in range(4):
+        one.measured(number, 2.0, tokens=10)
+    told = Heldout(tuple((number, 2.0) for number in range(4)))
+    schedule = Schedule(SETTINGS, BLOCKS, 2)
+    roster.know({"a": 0, "b": 0})
+    one.heard({"b": told})
+    one.judge(7, schedule)
+    assert one.stop_at is None
+    roster.know({"a": 0, "b": 0, "c": 0})
+    one.heard({"b": told, "c": told})
+    roster.heard("c", 9)
+    one.judge(7, schedule)
+    assert one.stop_at == 10, "one visit past the member that is farthest"
+
+
+def test_the_first_loss_of_a_round_stands() -> None:
+    """Others may have judged by it. A node that is started again measures some rounds twice."""
+    said: list[c.Command] = []
+    one = stopping(said, Heldout(((0, 3.0), (1, 2.5))))
+    one.measured(1, 9.0, tokens=10)
+    assert one.own.losses == ((0, 3.0), (1, 2.5)) and not said
+    one.measured(2, float("nan"), tokens=10)
+    one.measured(3, 2.0, tokens=0)
+    assert one.own.losses == ((0, 3.0), (1, 2.5), (2, None), (3, None))
+
+
+def test_a_private_node_tells_no_loss() -> None:
+    one = stopping([], tells_loss=False)
+    one.measured(0, 2.0, tokens=10)
+    assert one.own.losses == ((0, None),)
+
+
+def test_a_run_that_may_not_stop_early_listens_to_no_announcement() -> None:
+    said: list[c.Command] = []
+    off = Stopping(
+        "a",
+        dataclasses.replace(SETTINGS, early_stop_rounds=0),
+        default_policy(),
+        Roster("a", (), SETTINGS, None),
+        Heldout(),
+        said.append,
+    )
+    off.heard({"b": Heldout(stop_at=3)})
+    off.measured(0, 1.0, tokens=1)
+    assert off.stop_at is None and not said
