@@ -47,6 +47,7 @@ class Cluster(Pods):
         self.pods: dict[str, NodeProcess] = {}
         self.stale: set[str] = set()
         self._run_files: dict[str, Path] = {}
+        self._versions: dict[str, Path] = {}
         self._addresses = iter(addresses())
         self._ports = free_ports(2)
 
@@ -65,7 +66,15 @@ class Cluster(Pods):
         self.peers[name], self.http[name] = (f"{address}:{port}" for port in self._ports)
         self.publish()
         hosts = self._hosts(name)
-        self.within = (*private_mounts(), "sh", "-c", WITH_HOSTS, str(hosts))
+        version = self._versions.get(name)
+        self.within = (
+            *private_mounts(),
+            "sh",
+            "-c",
+            WITH_HOSTS,
+            str(hosts),
+            *(("env", "-C", str(version)) if version else ()),
+        )
         self.pods[name] = self.start(name)
         return self.pods[name]
 
@@ -117,6 +126,14 @@ class Cluster(Pods):
         self._run_files.pop(name, None)
         if run is not None:
             self._run_files[name] = run
+
+    def image_of(self, name: str, version: Path | None, variables: dict[str, str]) -> None:
+        """From its next start on, this pod has the version in a folder, None for this one, and further variables."""
+        self._versions.pop(name, None)
+        self.variables[name] = variables
+        if version is not None:
+            self._versions[name] = version
+            self.variables[name] = {"PYTHONPATH": str(version), **variables}
 
     # --- what tests look at -------------------------------------------------------------------------------
 

@@ -40,6 +40,8 @@ class Pods:
     http: dict[str, str] = field(default_factory=dict)
     identities: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     within: Sequence[str] = ()
+    variables: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Further variables of a pod's node, by the pod's name."""
 
     def meanings(self, name: str) -> dict[str, str]:
         """The manifest's words that stand for other words on this machine."""
@@ -74,7 +76,7 @@ class Pods:
         verb, *flags = (self.here(word, name) for word in NODE["args"])
         assert verb == "start"
         given = dict(flag.split("=", 1) for flag in flags if not flag.startswith("--name="))
-        environment = {"DECA_THREADS": "1", "DECA_WAIT_FOR": str(self.wait_for)}
+        environment = {"DECA_THREADS": "1", "DECA_WAIT_FOR": str(self.wait_for), **self.variables.get(name, {})}
         return self.nodes.start(name, self.directory(name), given, environment=environment, within=self.within)
 
     def directory(self, name: str) -> Path:

@@ -12,6 +12,7 @@ from tests.deploy.pods import make_volumes
 from tests.e2e.faults import figure, one_view, states, steps_done, wait_for_steps
 from tests.e2e.testbed import ask, metrics, until
 from tests.patience import PATIENCE_SECONDS
+from tools.earlier_version import EARLIER, unpack
 
 NAMES = [f"deca-{ordinal}" for ordinal in range(5)]
 RUN = 'rounds = 1000\ninner_steps = 24\nsequence_length = 16\nbatch_size = 2\ntopology = "full"\n'
@@ -135,3 +136,31 @@ def test_a_stale_answer_and_a_changed_run_stop_nobody(cluster: Cluster, tmp_path
     cluster.wait_ready("deca-2")
     goes_on(cluster)
     figure("a stale answer of the DNS", ready_seconds=stale)
+
+
+@pytest.mark.slow
+def test_another_image_rolls_into_a_running_set(cluster: Cluster, tmp_path: Path) -> None:
+    """A variable gives the setting that the new version adds its earlier behaviour, as DEPLOYMENT says."""
+    earlier = tmp_path / "earlier"
+    if not unpack(earlier):
+        pytest.skip(f"the history does not reach back to {EARLIER[:12]}")
+    names = NAMES[:3]
+    for name in names:
+        cluster.image_of(name, earlier, {})
+    cluster.scale(3)
+    cluster.wait_ready()
+    goes_on(cluster)
+    for name in names:
+        cluster.image_of(name, None, {"DECA_PACKING": "concatenated"})
+    away = []
+    for name in reversed(names):
+        away.append(cluster.replace(name, during=lambda name: goes_on(cluster, name)))
+        until(lambda: one_view(list(cluster.pods.values())), "one view of both versions")
+        wait_for_steps(list(cluster.pods.values()), 5, "both versions to train")
+        assert metrics(cluster.pods[name], "step")[-1]["flows_applied"] > 0, "the versions exchange updates"
+    assert [repeated(cluster, name) for name in names] == [0] * 3, "no step was lost"
+    figure(
+        "another image in a StatefulSet",
+        rolled_seconds=away,
+        steps=max(steps_done(node) for node in cluster.pods.values()),
+    )
