@@ -6,7 +6,8 @@ otherwise than those before, and shows thinking there only (gpt-oss). ``ASKED`` 
 stands once for several turns, and takes arguments of calls as text (DeepSeek V3.1). ``OPENED`` opens a thinking where
 it asks, and shows none (DeepSeek R1). ``INSTRUCTED`` puts the system's message and the tools into the last question
 (Mistral). ``DATED`` tells today's date and trims contents (Llama 3). ``STRICT`` knows no system (Gemma). ``SILENT``
-never asks for an answer, and has no tools. ``TAGGED`` says itself what is generated.
+never asks for an answer, and has no tools. ``CHATML`` has a system of its own where the chat has none (SmolLM).
+``TAGGED`` says itself what is generated; so do the twins of the families, which :func:`with_tags` makes.
 """
 
 THINKING = """
@@ -145,3 +146,59 @@ TAGGED = """
 {% endgeneration %}{% else %}{{ m.content }}<|im_end|>
 {% endif %}{% endfor -%}
 """
+
+CHATML = """
+{%- if messages[0].role != 'system' %}<|im_start|>system
+Be kind.<|im_end|>
+{% endif -%}
+{%- for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif -%}
+"""
+
+GENERATED = {
+    "CHATML": ("{{ m.content }}<|im_end|>\n",),
+    "DATED": ("{{ m.content | trim }}<|eot_id|>",),
+    "STRICT": ("{{ m.content | trim }}<end_of_turn>\n",),
+    "INSTRUCTED": (" {{ m.content }}{{ eos_token }}",),
+    "ENDED": ("{{ m.content }}<|end|>\n{% if loop.last and not add_generation_prompt %}{{ eos_token }}{% endif %}",),
+    "THINKING": (
+        """{% if loop.index0 > ns.question and (loop.last or thought) %}<think>
+{{ thought }}
+</think>
+
+{% endif %}{{ answer }}
+{%- for c in m.tool_calls or [] -%}
+<call>{{ c.function.name }} {{ c.function.arguments | tojson }}</call>
+{%- endfor %}<|im_end|>
+""",
+    ),
+    "RETURNED": (
+        "<|channel|>final<|message|>{{ m.content }}<|return|>",
+        # No model generates the end of an earlier turn.
+        "<|channel|>final<|message|>{{ m.content }}<|end|>",
+    ),
+}
+"""What the assistant generates in a turn, as it stands in the templates of the families."""
+OF_ALL_ROLES = ("CHATML", "DATED", "STRICT", "ENDED")
+"""Families in whose templates that is what stands in any turn."""
+
+
+def with_tags(name: str) -> str:
+    """The template, with tags around what the assistant generates."""
+    template: str = globals()[name]
+    if name == "ENDED":
+        # There the last end stands behind all turns; here it belongs to the last one.
+        (ended,) = GENERATED[name]
+        template = template.replace("{% else %}{{ eos_token }}{% endif -%}", "{% endif -%}")
+        template = template.replace(ended.partition("{% if")[0], ended)
+    for inner in GENERATED[name]:
+        assert template.count(inner) == 1, f"the assistant's turn of {name} is not found"
+        kept = "<|end|>" if name == "RETURNED" and inner.endswith("<|end|>") else ""
+        tagged = f"{{% generation %}}{inner.removesuffix(kept)}{{% endgeneration %}}{kept}"
+        if name in OF_ALL_ROLES:
+            tagged = f"{{% if m.role == 'assistant' %}}{tagged}{{% else %}}{inner}{{% endif %}}"
+        template = template.replace(inner, tagged)
+    return template

@@ -110,6 +110,8 @@ EMPTY = "<think>\n\n</think>\n\n"
         ("DATED", SYSTEM, ["First.<|eot_id|>", "Second.<|eot_id|>"]),
         ("STRICT", TWO, ["First.<end_of_turn>\n", "Second.<end_of_turn>\n"]),
         ("SILENT", TWO, ["First.<|im_end|>\n", "Second.<|im_end|>\n"]),
+        ("CHATML", ONE, ["First.<|im_end|>\n"]),
+        ("CHATML", SYSTEM, ["First.<|im_end|>\n", "Second.<|im_end|>\n"]),
         ("TAGGED", TWO, ["First.<|im_end|>\n", "Second.<|im_end|>\n"]),
     ],
 )
@@ -119,6 +121,15 @@ def test_what_is_learnt_of_a_chat(template: str, messages: list[dict[str, Any]],
         assert len(found) == 2 and "look" in found[0] and found[1].endswith("It is 42.</s>")
     else:
         assert found == expected
+
+
+@pytest.mark.parametrize("chat", [ONE, TWO], ids=["one turn", "two turns"])
+@pytest.mark.parametrize("family", templates.GENERATED)
+def test_tags_make_no_difference(family: str, chat: list[dict[str, Any]]) -> None:
+    """What is found without tags is what the template itself would name, up to and with the end of each turn."""
+    plain, tagged = getattr(templates, family), templates.with_tags(family)
+    assert "generation %}" in tagged and "{% generation %}" not in plain
+    assert learnt(tagged, chat) == learnt(plain, chat)
 
 
 FAMILIES = ["THINKING", "ENDED", "RETURNED", "ASKED", "OPENED", "INSTRUCTED", "DATED", "SILENT"]

@@ -9,10 +9,13 @@ import pytest
 
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.parts import trainer_options
+from deca_node.numerics.forecast.record_check import try_records
 from deca_node.numerics.learning.tasks import load_data, progress_notes, told
 from deca_node.numerics.model.load import load_model
 from deca_node.numerics.trainer import Trainer
+from deca_node.protocol import commands as c
 from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.errors import DataError
 from deca_node.protocol.options import TrainerOptions
 from tests.numerics.learning.labelled_runs import WORDS, llama, write_model
 
@@ -116,6 +119,28 @@ def test_a_trainer_learns_from_any_packing(folder: Path, packing: str) -> None:
     trainer = Trainer.load(options(folder, packing=packing), no_frames, note)
     assert any("kept apart by position ids" in sentence for sentence in notes) == (packing == "isolated")
     assert trainer._backward() > 0.0
+
+
+def test_a_chat_template_of_the_nodes_own_is_learnt_and_saved(folder: Path) -> None:
+    """The tokenizer has none. The store of tokens knows the template: with another one nothing is taken from it."""
+    chats = [
+        {"messages": [{"role": "user", "content": f"w{n}"}, {"role": "assistant", "content": "w2"}]} for n in (1, 3)
+    ]
+    (folder / "data.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats))
+    with pytest.raises(DataError, match="name one with chat_template"):
+        Trainer.load(options(folder), no_frames, lambda sentence, level="info": None)
+    learnt = []
+    for extra in ("", " w5"):
+        (folder / "own.jinja").write_text("{% for m in messages %}{{ m.content }} {% endfor %}" + extra)
+        given = dataclasses.replace(options(folder), chat_template=str(folder / "own.jinja"))
+        notes: list[str] = []
+        trainer = Trainer.load(given, no_frames, lambda sentence, level="info", to=notes: to.append(sentence))
+        learnt.append([note for note in notes if "records with" in note])
+        trainer.obey(c.Save("final"))
+        again = load_model(str(folder / "node" / "final")).tokenizer
+        assert again.chat_template == (folder / "own.jinja").read_text()
+        assert try_records(given, load_model(given.model)).startswith("2 records with")
+    assert learnt[0] != learnt[1]
 
 
 def no_frames(frame: object) -> memoryview:
