@@ -35,7 +35,7 @@ class Reader(abc.ABC, Generic[Kind]):
     def __init__(self, path: Path, bad: BadRecords, reading: Reading | None = None) -> None:
         self._bad = bad
         self._reading = reading or Reading()
-        self.told = FilesRead(path)
+        self.told = FilesRead(path, self._reading)
         self._files = find_files(path, self._reading, self.told)
         self._is_folder = path.is_dir()
         self._bytes_before = 0
@@ -91,6 +91,8 @@ class Reader(abc.ABC, Generic[Kind]):
             raise value
         if isinstance(value, str):
             return self.whole(source, value)
+        for column in self.told.unseen.keys() & value.keys():
+            del self.told.unseen[column]
         value, shape = renamed(value, source, self._reading), ""
         if self.takes_shapes:
             value, shape = shaped(value, source, self._reading)

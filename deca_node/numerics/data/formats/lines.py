@@ -31,7 +31,7 @@ def parse_object(line: bytes, source: Source, formats: str) -> dict[str, Any]:
     try:
         value = json.loads(decoded(line, source))
     except json.JSONDecodeError as error:
-        raise DataError(f"{source}: not valid JSON ({error.msg} at character {error.pos + 1})") from None
+        raise DataError(f"{source}: not valid JSON ({_why(error)} at character {error.pos + 1})") from None
     except (ValueError, RecursionError):
         raise DataError(f"{source}: not valid JSON (nested too deeply, or a number too long)") from None
     if not isinstance(value, dict):
@@ -56,7 +56,9 @@ def json_objects(path: Path, content: Any, formats: str) -> Iterator[Entry]:
         try:
             value, end = decoder.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
-            why = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply, or a number too long"
+            why = "nested too deeply, or a number too long"
+            if isinstance(error, json.JSONDecodeError):
+                why = f"{_why(error)} at line {error.lineno}"
             bad = DataError(f"{source}: not valid JSON ({why})")
             if is_array:
                 raise bad from None
@@ -73,3 +75,8 @@ def json_objects(path: Path, content: Any, formats: str) -> Iterator[Entry]:
         yield source, value if isinstance(value, dict) else wrong
     if is_array and not text.startswith("]", place):
         raise DataError(f"{path}: not valid JSON (the end of the array is missing)")
+
+
+def _why(error: json.JSONDecodeError) -> str:
+    """What is wrong, without the place; some of these sentences end in "at"."""
+    return error.msg.removesuffix(" at")

@@ -34,17 +34,21 @@ ROLES = {
     "system": "system",
 }
 _CALL = "function_call"
+OPTIONAL = frozenset({"input", "history", "system", "tools", "text_pair", "chat_template_kwargs"})
+"""Names that a record can do without: in a table the field is empty then, or null, and no column at all."""
 
 
 def renamed(value: Mapping[str, Any], source: Source, reading: Reading) -> Mapping[str, Any]:
-    """The object with its columns under the names that records have. Raises DataError where a column is missing."""
+    """The object with its columns under the names that records have. Raises DataError where a column is missing that
+    the record cannot do without."""
     if not reading.columns:
         return value
     found = dict(value)
     for name, column in reading.columns.items():
-        if column not in value:
+        if column in value:
+            found[name] = value[column]
+        elif name not in OPTIONAL:
             raise DataError(f'{source}: there is no "{column}", which columns names for "{name}"')
-        found[name] = value[column]
     return found
 
 

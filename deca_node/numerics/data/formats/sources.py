@@ -71,14 +71,17 @@ class BadRecords:
 class FilesRead:
     """What the node tells about its files: in which formats they were read, and which of them were left out."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, reading: "Reading | None" = None) -> None:
         self._root = root
+        self.unseen = {column: name for name, column in reading.columns.items()} if reading else {}
+        """Columns that the settings name and no record has so far, with what they are named for."""
         self.left_out: dict[Path, str] = {}
         self.read_as: Counter[str] = Counter()
 
     def told(self) -> tuple[str, ...]:
         """One sentence for each foreign format, and one that lists what was left out."""
         found = [f"read {count:,} records as {name}" for name, count in self.read_as.items()]
+        found += [f'no record has "{col}", which columns names for "{name}"' for col, name in self.unseen.items()]
         named = [f"{self._name(path)} ({why})" for path, why in sorted(self.left_out.items())[:FILES_TOLD_MAX]]
         more = len(self.left_out) - len(named)
         if named:

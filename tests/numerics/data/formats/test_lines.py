@@ -67,12 +67,12 @@ def test_zstandard(tmp_path: Path, name: str) -> None:
 
 
 BAD = [
-    ('[{"text": "a"},\n {"text": "secret}', "line 2 record 2: not valid JSON (Unterminated string starting at)"),
+    ('[{"text": "a"},\n {"text": "secret}', "line 2 record 2: not valid JSON (Unterminated string starting at line 2)"),
     ('[{"text": "a"}\n {"text": "secret"}]', "line 1 record 1: not valid JSON (a comma is missing behind the record)"),
     ('[{"text": "a"},\n "secret"]', "line 2 record 2: the array holds a string instead of an object; a record needs"),
     ('[{"text": "a"},\n {"text": 5}]', 'line 2 record 2: "text" must be a string, not a number'),
     ('[{"text": "a"}', ": not valid JSON (the end of the array is missing)"),
-    ('{"text": "a"}\n{"text"}\n{"text": "b"}', "line 2: not valid JSON (Expecting ':' delimiter)"),
+    ('{"text": "a"}\n{"text"}\n{"text": "b"}', "line 2: not valid JSON (Expecting ':' delimiter at line 2)"),
     ("[" * 200_000, "line 1 record 1: not valid JSON (nested too deeply, or a number too long)"),
     ('{"data": [{"text": "secret"}]}', 'but the keys are "data"'),
 ]

@@ -109,3 +109,19 @@ def test_a_bad_record_is_named_but_not_quoted(tmp_path: Path, row: dict[str, Any
     with pytest.raises(DataError, match=re.escape(f"{path} line 4: ") + ".*" + re.escape(said)) as caught:
         records(path)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "jsonl"])
+def test_a_column_may_be_empty_where_a_record_can_do_without(tmp_path: Path, suffix: str) -> None:
+    """As in Dolly, where most questions have no context. A column that no record has is told."""
+    rows = [{"instruction": "Greet.", "context": "", "response": "Good day"}, {"instruction": "a", "response": "b"}]
+    path = tmp_path / f"dolly.{suffix}"
+    if suffix == "tsv":
+        path.write_text("instruction\tcontext\tresponse\nGreet.\t\tGood day\na\t\tb\n")
+    else:
+        write_lines(path, rows)
+    same = [{"instruction": "Greet.", "output": "Good day"}, {"instruction": "a", "output": "b"}]
+    assert records(path, Reading.of("alpaca", "input=context,output=response")) == twin(tmp_path, same)
+    reader = reader_of(path, Reading.of("alpaca", "input=contxt,output=response"))
+    assert len(list(reader)) == 2
+    assert 'no record has "contxt", which columns names for "input"' in reader.told.told()
