@@ -35,6 +35,7 @@ from deca_node.numerics.model.facts import check_sequence_length, parameter_hash
 from deca_node.numerics.model.load import LoadedModel, load_model
 from deca_node.numerics.model.save import save_model
 from deca_node.numerics.saving.checkpoints import Checkpoints, Moving, place_of, restore_place, restore_rng, rng_states
+from deca_node.numerics.saving.choices import KeptChoice
 from deca_node.numerics.saving.deltas import apply_delta, check_delta
 from deca_node.numerics.saving.start_values import StartValues, nothing
 from deca_node.numerics.saving.tensor_files import read_tensors
@@ -55,7 +56,14 @@ Frames = Callable[[FrameId], memoryview]
 class Trainer:
     """One node's model and data, and the block that is trained now."""
 
-    def __init__(self, options: TrainerOptions, loaded: LoadedModel, data: Data, frames: Frames) -> None:
+    def __init__(
+        self,
+        options: TrainerOptions,
+        loaded: LoadedModel,
+        data: Data,
+        frames: Frames,
+        choice: KeptChoice | None = None,
+    ) -> None:
         self.model = loaded.model
         self._options = options
         self._settings = options.settings
@@ -67,7 +75,9 @@ class Trainer:
         self._blocks = partition(loaded.model, self._settings.block_layers)
         # The length of the final flush depends on the graph; nothing that is asked of the schedule here does.
         self._schedule = Schedule(self._settings, len(self._blocks), final_flush_mixes=0)
-        self._batches = Batches(data.train, self._settings.batch_size, options.seed)
+        seed = options.seed if choice is None else choice.held_out.own_seed
+        self._batches = Batches(data.train, self._settings.batch_size, seed)
+        self._changed = choice.changed if choice else ""
         self._directory = Path(options.directory)
         self._start = StartValues(self._directory / START)
         self._trace = Trace(self._directory / "trace") if options.trace else None
@@ -107,15 +117,17 @@ class Trainer:
             note(sentence)
         use_template(loaded.tokenizer, options.chat_template)
         note(f"reading and tokenizing {options.data}")
-        data = load_data(options, loaded, progress_notes(note, options.data), Path(options.directory) / TOKENS)
+        choice, store = KeptChoice(options, note), Path(options.directory) / TOKENS
+        data = load_data(options, loaded, progress_notes(note, options.data), store, choice.held_out)
         for sentence in told(data, settings.sequence_length):
             note(sentence)
         if isinstance(data, PackedData) and settings.packing == "isolated":
             note(f"records in one sequence are kept apart by {way_of(loaded.model).value}")
         note("hashing the start model's parameters")
-        trainer = cls(options, loaded, data, frames)
+        trainer = cls(options, loaded, data, frames, choice)
         note(length_told(settings, len(trainer._blocks), len(data.train)))
         trainer.resume(note)
+        choice.keep()
         trainer._announce_privacy(note)
         return trainer
 
@@ -130,7 +142,7 @@ class Trainer:
         self._checkpoints.restore(manifest)
         if manifest.active:
             self._restore_active(manifest.position, manifest.active)
-        restore_place(self._batches, manifest.cursor, note)
+        restore_place(self._batches, manifest.cursor, note, self._changed)
         restore_rng(manifest.rng, self._device)
         self._position = manifest.position
         note(f"going on from the checkpoint of activation {self._position.activation}, step {self._position.inner}")

@@ -4,6 +4,7 @@ The process has a trainer without torch (quick_trainer.py), so a whole run takes
 listed in docs/OPERATIONS.md, under "What a node writes".
 """
 
+import itertools
 import json
 import re
 import shutil
@@ -22,6 +23,8 @@ SCRIPT = Path(__file__).with_name("on_a_bad_disk.py")
 PAGE = Path(__file__).parents[2] / "docs" / "OPERATIONS.md"
 FAULTS = ("read-only", "full")
 COMPLETE = "the run is complete"
+KILLED_IN_PARTS = 4
+"""Each part takes every fourth change, so that no test takes too long on a slow machine."""
 UNWRITTEN = r"nothing can be written to \S*{}\S*: .*; training goes on"
 
 # Name of the file, and what a node says if it cannot be written: from the start, and on a node that runs.
@@ -143,9 +146,10 @@ def test_the_whole_disk_fails_under_a_node_that_goes_on(machine: Machine, begun:
 
 
 @pytest.mark.slow
-def test_a_node_that_is_killed_at_any_change_of_its_folder_starts_again(machine: Machine) -> None:
-    """Each start is killed one change later than the one before it, and is followed by an ordinary one."""
-    for at in range(1000):
+@pytest.mark.parametrize("part", range(KILLED_IN_PARTS))
+def test_a_node_that_is_killed_at_any_change_of_its_folder_starts_again(part: int, machine: Machine) -> None:
+    """Each start is killed some changes later than the one before it, and is followed by an ordinary one."""
+    for at in itertools.count(part, KILLED_IN_PARTS):
         code, told = machine.run(fault="killed", at=at)
         if code == 0:
             break

@@ -99,7 +99,10 @@ class NodeSettings:
     )
 
     holdout: float = setting(
-        0.1, "Share of this node's records that is held out to measure the loss.", low=0.0, high=0.9
+        0.1,
+        "Share of this node's records that is held out to measure the loss; the first start decides for good.",
+        low=0.0,
+        high=0.9,
     )
     eval_every: str = setting("round", "When to measure the held-out loss.", choices=("round", "activation", "never"))
     eval_sequences: int = setting(64, "Largest number of held-out sequences per measurement.", unit="sequences", low=1)

@@ -9,7 +9,8 @@ The room ``formats`` below knows the formats of files, and the room ``store`` ke
     templates   a chat template of the node's own, in place of the tokenizer's
     tokenizing  a record becomes tokens that know whether they are learnt
     lengths     records that are longer than a sequence: divided, truncated or left out, and counted
-    holdout     which tokens are held out
+    choice      which records are held out, by their content; the first start of a node chooses
+    holdout     which tokens are held out, by the places of records: the rule of earlier releases
     packing     how records are laid into sequences
     sequences   sequences as lists of pieces of one line of tokens
     dataset     all of this, from a path to two sets of sequences

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deca_node.numerics.data.choice import HeldOut
 from deca_node.numerics.data.formats.sources import Reading
 from deca_node.numerics.data.holdout import split
 from deca_node.numerics.data.lengths import Lengths, as_they_are
@@ -94,12 +95,13 @@ def load_dataset(
     reading: Reading | None = None,
     progress: Progress | None = None,
     store: Path | None = None,
+    held_out: HeldOut | None = None,
 ) -> PackedData:
     """Read, tokenize, split and pack a file or folder. The same arguments and data give the same sequences.
 
     ``holdout`` is the share of tokens to hold out, below 1; 0 holds out nothing. ``store`` is the folder to keep the
-    tokens in; they are kept in memory where there is none. Raises DataError where the data cannot be used, and where a
-    record is bad unless ``bad_records`` is "skip".
+    tokens in; they are kept in memory where there is none. ``held_out`` takes the place of ``holdout`` and ``seed``.
+    Raises DataError where the data cannot be used, and where a record is bad unless ``bad_records`` is "skip".
     """
     assert 0 <= holdout < 1 and bad_records in ("stop", "skip"), "the node's configuration checks its settings"
     path = Path(path)
@@ -110,7 +112,11 @@ def load_dataset(
     records = lengths.fit(line, scratch) if layout.whole else as_they_are(line, scratch)
     if not len(records.pieces):
         raise DataError(f"{path}: {_nothing_fits(lengths)}")
-    parts = split(path, records, layout.length, holdout, seed, whole=layout.whole, scratch=scratch)
+    if held_out:
+        holdout, seed = held_out.holdout, held_out.own_seed
+        parts = held_out.divide(path, line, records, layout.length, layout.whole, scratch)
+    else:
+        parts = split(path, records, layout.length, holdout, seed, whole=layout.whole, scratch=scratch)
     pad = tokenizer.eos_token_id or 0
     packed = [
         firsts(line, part, layout.length, pad=pad, scratch=scratch)

@@ -2,7 +2,8 @@
 
 There are two ways. Whole records are held out, in a random order by the seed, until the share is reached. Or the end of
 every record is held out, in proportion; that is for texts, since the end of a completion is worth little without its
-prompt::
+prompt. The rule here goes by the places of the records in the data. Runs choose by their content
+(:mod:`deca_node.numerics.data.choice`), in the same two ways::
 
     concatenated      whole records if there are 20 or more, else the ends. Each part gets L tokens at least
     isolated, none    whole records, one at least; the ends where fewer than 20 texts are longer than L on average
@@ -76,7 +77,7 @@ def split(
 
 
 def _concatenated(splitter: "_Splitter", length: int, holdout: float) -> Split:
-    splitter.check_enough(length)
+    check_enough(splitter.path, splitter.total, length)
     total = splitter.total
     target = min(max(round(total * holdout), length), total - length)
     if len(splitter.records) >= RECORDS_TO_SPLIT:
@@ -90,10 +91,9 @@ def _isolated(splitter: "_Splitter", texts: bool, length: int, holdout: float) -
     count, total = len(splitter.records), splitter.total
     few = count == 1 or (count < RECORDS_TO_SPLIT and total > count * length)
     if texts and few:
-        splitter.check_enough(length)
+        check_enough(splitter.path, total, length)
         return splitter.of_ends(min(max(round(total * holdout), length), total - length))
-    if count < 2:
-        raise DataError(f"{splitter.path}: there is one record, but 2 are needed: one to train on and one to hold out")
+    check_two(splitter.path, count)
     target = min(max(round(total * holdout), 1), total - 1)
     held = splitter.until(target)
     if total - splitter.tokens_of(held) < (total - target) / 2:
@@ -101,6 +101,21 @@ def _isolated(splitter: "_Splitter", texts: bool, length: int, holdout: float) -
             return splitter.of_ends(target)
         held = splitter.within(target)
     return splitter.of_records(held)
+
+
+def check_enough(path: Path, total: int, length: int) -> None:
+    """Raises DataError where there are fewer tokens than two sequences need."""
+    if total < 2 * length:
+        raise DataError(
+            f"{path}: the data come to {total:,} tokens, but {2 * length:,} are needed: one sequence to train on and "
+            f"one to hold out, of {length:,} tokens each; add data, or lower sequence_length on all nodes"
+        )
+
+
+def check_two(path: Path, records: int) -> None:
+    """Raises DataError where there are not two records to divide."""
+    if records < 2:
+        raise DataError(f"{path}: there is one record, but 2 are needed: one to train on and one to hold out")
 
 
 class _Splitter:
@@ -165,15 +180,6 @@ class _Splitter:
                 before = int(ends[-1])
 
         return Split(self.records, self._scratch.collect(np.int64, cuts()), self.total, self._scratch)
-
-    def check_enough(self, length: int) -> None:
-        """Raises DataError where there are fewer tokens than two sequences need."""
-        if self.total < 2 * length:
-            raise DataError(
-                f"{self.path}: the data come to {self.total:,} tokens, but {2 * length:,} are needed: one sequence to "
-                f"train on and one to hold out, of {length:,} tokens each; add data, or lower sequence_length on all "
-                "nodes"
-            )
 
     def _order(self) -> Places:
         return permutation(len(self.records), f"{self._seed}:heldout", self._scratch)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deca_node.numerics.data.choice import HeldOut
 from deca_node.numerics.data.files import Reader
 from deca_node.numerics.data.formats.sources import BadRecords, Reading, Source
 from deca_node.numerics.data.formats.values import filled, json_type, some_keys
@@ -161,12 +162,13 @@ def load_labelled(
     bad_records: str,
     reading: Reading | None = None,
     progress: Progress | None = None,
+    held_out: HeldOut | None = None,
 ) -> LabelledData:
     """Read, tokenize and split a file or folder. The same arguments and data give the same records.
 
     ``holdout`` is the share of records to hold out, below 1; ``pad`` the token that the model takes for padding, if
-    it is not the tokenizer's own. Raises DataError where the data cannot be used, and where a record is bad unless
-    ``bad_records`` is "skip".
+    it is not the tokenizer's own. ``held_out`` takes the place of ``holdout`` and ``seed``. Raises DataError where the
+    data cannot be used, and where a record is bad unless ``bad_records`` is "skip".
     """
     assert 0 <= holdout < 1 and bad_records in ("stop", "skip"), "the node's configuration checks its settings"
     path = Path(path)
@@ -182,7 +184,11 @@ def load_labelled(
         skipped = f" ({bad.count:,} bad ones were left out; the first: {bad.sentences[0]})" if bad.count else ""
         raise DataError(f"{path}: there are no usable records{skipped}; give at least one text with its label")
     examples = rows.examples(pad)
-    held = _held_out(path, len(examples), holdout, seed)
+    held = held_out.rows(path, examples.ids, examples.starts) if held_out else None
+    if held is None:
+        if held_out:
+            holdout, seed = held_out.holdout, held_out.own_seed
+        held = _held_out(path, len(examples), holdout, seed)
     summary = LabelledSummary(
         records=len(examples),
         skipped=bad.count,

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from deca_node.numerics.data.batches import LabelledBatch, heldout_batches
+from deca_node.numerics.data.choice import HeldOut
 from deca_node.numerics.data.dataset import DataSummary, Layout, PackedData, load_dataset
 from deca_node.numerics.data.formats.sources import Reading
 from deca_node.numerics.data.labelled import LabelledData, LabelledSummary, load_labelled
@@ -30,13 +31,19 @@ NOTE_SECONDS = 5.0
 
 
 def load_data(
-    options: TrainerOptions, loaded: LoadedModel, progress: Progress | None = None, store: Path | None = None
+    options: TrainerOptions,
+    loaded: LoadedModel,
+    progress: Progress | None = None,
+    store: Path | None = None,
+    held_out: HeldOut | None = None,
 ) -> Data:
-    """Read the node's own data as the task needs it; ``store`` is the folder to keep their tokens in.
+    """Read the node's own data as the task needs it; ``store`` is the folder to keep their tokens in, and
+    ``held_out`` decides which records are held out, as at a first start if it is None.
 
     Raises DataError, or StorageError where the disk refuses.
     """
     length, seed = options.settings.sequence_length, options.seed
+    held_out = held_out or HeldOut(options.settings.seed, seed, options.holdout)
     reading = Reading.of(options.data_format, options.columns)
     if loaded.labels:
         return load_labelled(
@@ -50,6 +57,7 @@ def load_data(
             bad_records=options.bad_records,
             reading=reading,
             progress=progress,
+            held_out=held_out,
         )
     return load_dataset(
         options.data,
@@ -61,6 +69,7 @@ def load_data(
         reading=reading,
         progress=progress,
         store=store,
+        held_out=held_out,
     )
 
 

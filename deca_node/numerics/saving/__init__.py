@@ -3,6 +3,7 @@
 ::
 
     checkpoints   a node's state written down and restored
+    choices       how a node chose at its first start which records are held out
     start_values  x0: a block's values in the run's starting model
     deltas        a frozen block as Q8(x - x0), as donors give it to late nodes
     tensor_files  safetensors files, written one tensor at a time

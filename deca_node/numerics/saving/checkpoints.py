@@ -162,15 +162,18 @@ def place_of(batches: Batches) -> DataPlace:
     return DataPlace(cursor.epoch, cursor.position, batches.sequences)
 
 
-def restore_place(batches: Batches, place: DataPlace, note: Note) -> None:
-    """Go to a place in the data. If the data has changed since, a fresh epoch begins, with a warning."""
-    if batches.sequences == place.sequences:
+def restore_place(batches: Batches, place: DataPlace, note: Note, changed: str = "") -> None:
+    """Go to a place in the data. If the data has changed since, a fresh epoch begins, with a warning.
+
+    ``changed`` says what has changed; it is empty if nothing is known of it.
+    """
+    if batches.sequences == place.sequences and not changed:
         batches.restore(Cursor(place.epoch, place.position))
         return
     batches.restore(Cursor(place.epoch + 1, 0))
     note(
-        f"the data has changed: {batches.sequences:,} sequences to train on, and {place.sequences:,} when the "
-        "checkpoint was written; going on with a fresh epoch of it",
+        f"{changed or 'the data has changed'}: {batches.sequences:,} sequences to train on, and {place.sequences:,} "
+        "when the checkpoint was written; going on with a fresh epoch of it",
         "warning",
     )
 

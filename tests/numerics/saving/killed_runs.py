@@ -1,7 +1,8 @@
-"""Kill a real process at every call that changes the disk: ``python killed_runs.py FOLDER``.
+"""Kill a real process at every call that changes the disk: ``python killed_runs.py FOLDER FIRST EACH``.
 
 For each call a child does the run of crash_runs.py and kills itself there. A second child starts in the folder that is
-left, checks where it goes on, and goes to the end. Prints the number of calls.
+left, checks where it goes on, and goes to the end. The calls are those from FIRST on, each EACH-th of them. Prints the
+number of the last.
 """
 
 import itertools
@@ -82,13 +83,15 @@ def run_and_start(folder: Path, right: Right, call: int) -> bool:
     return ended == 0
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, first: int, each: int) -> None:
     torch.set_num_threads(1)
+    # A killed process loses nothing that the system has. Flushing would take most of the time.
+    os.fsync = lambda _descriptor: None
     agreement = agree(SETTINGS, make(folder / "model").ready().model)
     right = whole_run(folder / "right", agreement, lambda _said: None)
-    calls = next(call for call in itertools.count() if run_and_start(folder, right, call))
+    calls = next(call for call in itertools.count(first, each) if run_and_start(folder, right, call))
     sys.stdout.write(f"{calls} calls\n")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -20,6 +20,10 @@ from tests.patience import PATIENCE_SECONDS
 from tests.storage.power_cuts import Recorder, State
 
 
+KILLED_IN_PARTS = 4
+"""Each part takes every fourth call, so that no test takes too long on a slow machine."""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -73,13 +77,14 @@ def test_a_start_that_crashes_itself_loses_nothing(recorded: tuple[Recorder, Rig
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_at_any_call_is_followed_by_one_that_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", range(KILLED_IN_PARTS))
+def test_a_process_that_is_killed_at_any_call_is_followed_by_one_that_goes_on(part: int, tmp_path: Path) -> None:
     script = Path(__file__).with_name("killed_runs.py")
     root = Path(__file__).parents[3]
-    command = [sys.executable, "-P", "-W", "ignore", str(script), str(tmp_path)]
+    command = [sys.executable, "-P", "-W", "ignore", str(script), str(tmp_path), str(part), str(KILLED_IN_PARTS)]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=4 * PATIENCE_SECONDS, check=False
+        command, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(done.stdout.split()[0]) > 300, done.stdout
