@@ -129,8 +129,8 @@ def _chosen(path: Path, chooser: "_Chooser", texts: bool, length: int, holdout: 
     target = min(max(round(total * holdout), length), total - length)
     if not whole:
         check_enough(path, total, length)
-        if count >= RECORDS_TO_SPLIT:
-            choice = chooser.until(target)
+        for numbered in (False, True) if count >= RECORDS_TO_SPLIT else ():
+            choice = chooser.until(target, numbered)
             if total - chooser.tokens(choice) >= max(length, (total - target) / 2):
                 return choice
         return chooser.of_ends(target)

@@ -19,7 +19,6 @@ from tests.numerics.saving.crash_runs import NODE, WRITTEN, Right, Starts, begin
 from tests.patience import PATIENCE_SECONDS
 from tests.storage.power_cuts import Recorder, State
 
-
 KILLED_IN_PARTS = 4
 """Each part takes every fourth call, so that no test takes too long on a slow machine."""
 
