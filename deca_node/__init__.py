@@ -17,7 +17,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PLACES = {
-    "tune": "tuning",
+    "tune": "waiting",
     "wait": "waiting",
     "load": "loading",
     "Tuned": "loading",

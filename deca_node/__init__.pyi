@@ -11,8 +11,8 @@ from deca_node.api.progress import Progress as Progress
 from deca_node.api.records import Evaluation as Evaluation
 from deca_node.api.records import Step as Step
 from deca_node.api.records import Visit as Visit
-from deca_node.api.tuning import tune as tune
 from deca_node.api.typed import Settings as Settings
+from deca_node.api.waiting import tune as tune
 from deca_node.api.waiting import wait as wait
 
 __version__: str

@@ -2,9 +2,9 @@
 
 ::
 
-    tuning       `tune`: one node from its start to its tuned model
     node         `Node`: start, wait, status, events, stop
-    waiting      `wait`: several nodes, callbacks, and an interrupt as an orderly stop
+    waiting      `tune` and `wait`: callbacks meanwhile, and an interrupt as an orderly stop
+    child        a node's process that ends with the program that started it
     given        keyword arguments as settings, and as the flags of `deca-node start`
     typed        every setting's name and type, for editors and type checkers; generated
     local        names and free ports for several nodes on this machine

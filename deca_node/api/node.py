@@ -12,11 +12,11 @@
 import atexit
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +134,7 @@ class Node:
         self._process: subprocess.Popen[bytes] | None = None
         self._follower: Follower | None = None
         self._asked = 0
+        self._line: int | None = None
         self._client = NodeClient(self.directory)
 
     def __repr__(self) -> str:
@@ -175,6 +176,7 @@ class Node:
         code = self._process.poll()
         if code is None:
             return "running"
+        self._let_go()
         return "ended" if code == 0 or (self._asked and code in STOPPED) else "failed"
 
     @property
@@ -188,19 +190,34 @@ class Node:
         """Start the process in the background; a node that was stopped goes on from its checkpoint.
 
         The process has a group of its own, so an interrupt of a terminal or of a notebook reaches this program only,
-        which then stops its nodes in order.
+        which then stops its nodes in order. When this program ends, the node stops (:mod:`deca_node.api.child`).
         """
         if self.state == "running":
             raise NodeError(f"{self.name} runs already", DecaError.exit_code)
         self._given.write_files()
         self._follower, self._asked = Follower(self.directory / METRICS), 0
-        command = [sys.executable, "-P", "-m", "deca_node", "start", *self._given.flags]
-        with (self.directory / OUTPUT).open("wb") as out:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, process_group=0
-            )
+        command = [sys.executable, "-P", "-m", "deca_node.api.child", "start", *self._given.flags]
+        theirs, ours = os.pipe()
+        try:
+            with (self.directory / OUTPUT).open("wb") as out:
+                self._process = subprocess.Popen(
+                    command, stdin=theirs, stdout=out, stderr=subprocess.STDOUT, process_group=0
+                )
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        self._line = ours
         _STARTED.add(self)
         return self
+
+    def _let_go(self) -> None:
+        """The process has ended: close this end of its standard input."""
+        line, self._line = self._line, None
+        if line is not None:
+            os.close(line)
+            _STARTED.discard(self)
 
     def wait(self, timeout: float | None = None, progress: "Progress | bool | None" = None) -> Result:
         """Wait until the run is complete, or the node was stopped; see :func:`deca_node.wait`."""
@@ -218,6 +235,7 @@ class Node:
                 self._process.wait(timeout)
             except subprocess.TimeoutExpired:
                 self.kill()
+            self._let_go()
 
     def ask_to_stop(self) -> None:
         """The same without waiting. A second time, the node ends at once, without a checkpoint."""
@@ -231,6 +249,7 @@ class Node:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            self._let_go()
 
     def pause(self) -> str:
         """Stop training after the current step, until :meth:`resume`. Returns the node's sentence."""
@@ -324,7 +343,8 @@ class Node:
                 time.sleep(LOOK_SECONDS)
 
 
-_STARTED: "weakref.WeakSet[Node]" = weakref.WeakSet()
+_STARTED: set[Node] = set()
+"""Nodes that run, so that none is forgotten while it does."""
 
 
 @atexit.register

@@ -1,4 +1,4 @@
-"""Waiting for nodes: callbacks and progress meanwhile, and no node left behind.
+"""Waiting for nodes: callbacks and progress meanwhile, and no node left behind. ``tune`` is one node and its wait.
 
 Where the wait ends early, the nodes are stopped in order first: each finishes its step and writes a checkpoint. That
 holds for an interrupt (Ctrl-C, or a notebook's stop button), for a callback that raises, and for a node that fails.
@@ -6,11 +6,18 @@ holds for an interrupt (Ctrl-C, or a notebook's stop button), for a callback tha
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
 
+from deca_node.api.given import Peers, Records
 from deca_node.api.node import Node, NodeError, Result
 from deca_node.api.progress import Progress, usual_progress
+from deca_node.api.records import Evaluation, Step, Visit
 from deca_node.protocol.errors import DecaError
+
+if TYPE_CHECKING:
+    from deca_node.api.typed import Settings
 
 TICK_SECONDS = 0.2
 
@@ -39,6 +46,39 @@ def wait(*nodes: Node, timeout: float | None = None, progress: Progress | bool |
         if shown:
             shown.end(nodes)
     return [node.result() for node in nodes]
+
+
+def tune(
+    model: str | Path | None = None,
+    data: Records | None = None,
+    peers: Peers = None,
+    *,
+    run: str | Path | None = None,
+    config: str | Path | None = None,
+    progress: Progress | bool | None = None,
+    on_step: Callable[[Step], object] | None = None,
+    on_visit: Callable[[Visit], object] | None = None,
+    on_evaluation: Callable[[Evaluation], object] | None = None,
+    **settings: Unpack["Settings"],
+) -> Result:
+    """Tune ``model`` on ``data`` together with ``peers``, and wait for the end.
+
+    The arguments are those of :class:`~deca_node.api.node.Node`. Called again with the same folder, it goes on where
+    the node stopped, or returns at once if the run is complete. An interrupt stops the node in order: it writes a
+    checkpoint, and KeyboardInterrupt goes through. Raises DecaError if a setting is wrong, NodeError if the node fails.
+    """
+    node = Node(
+        model,
+        data,
+        peers,
+        run=run,
+        config=config,
+        on_step=on_step,
+        on_visit=on_visit,
+        on_evaluation=on_evaluation,
+        **settings,
+    )
+    return node.wait(progress=progress)
 
 
 def stop(nodes: Sequence[Node]) -> None:

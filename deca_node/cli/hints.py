@@ -20,6 +20,8 @@ VERBS = {
     **dict.fromkeys(("kill", "end", "quit", "down"), "stop"),
     **dict.fromkeys(("save", "merge"), "export"),
     **dict.fromkeys(("evaluate", "score"), "eval"),
+    **dict.fromkeys(("infer", "inference", "predict", "sample", "complete", "prompt", "try"), "generate"),
+    **dict.fromkeys(("talk", "ask", "repl"), "chat"),
     **dict.fromkeys(("estimate", "cost", "dry-run"), "plan"),
     **dict.fromkeys(("setup", "new", "create", "begin"), "init"),
     **dict.fromkeys(("settings", "configure"), "config"),

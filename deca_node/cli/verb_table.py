@@ -24,6 +24,8 @@ COMMANDS = {
     "leave": ("deca_node.cli.verbs.requests:leave", "Leave the run for good."),
     "export": ("deca_node.cli.verbs.export:export", "Write the model so far as a Hugging Face checkpoint."),
     "eval": ("deca_node.cli.verbs.eval:evaluation", "Measure a model on a file: loss, perplexity, accuracy."),
+    "generate": ("deca_node.cli.verbs.generate:generate", "Show what the tuned model writes after a prompt."),
+    "chat": ("deca_node.cli.verbs.chat:chat", "Talk with the tuned model, beside the start model."),
     "report": ("deca_node.cli.verbs.report:report", "Write an HTML report of a run."),
     "demo": ("deca_node.cli.verbs.demo:demo", "Watch several nodes train together on this machine."),
     "data": ("deca_node.cli.verbs.data:data", "Show what would be learnt of a file, token by token."),

@@ -1,5 +1,9 @@
 """The Python interface with real nodes: two parties in one program, an interrupt, a failure, and what load gives."""
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +12,7 @@ import torch
 
 import deca_node
 from deca_node.protocol.errors import NoAnswerError
-from tests.e2e.testbed import Testbed, make_tiny_model, until
+from tests.e2e.testbed import ROOT, Testbed, make_tiny_model, until
 from tests.patience import PATIENCE_SECONDS
 
 SETTINGS: dict[str, Any] = {
@@ -89,7 +93,7 @@ def test_an_interrupt_stops_in_order_and_the_next_call_goes_on(tmp_path: Path, m
         until(lambda: (at := node.status().position) and at.done > before, "a further step")
         messages = [event.message for event in node.events(last=100)]
         assert any("activation" in message or "checkpoint" in message for message in messages), messages
-        assert node.checkpoint()
+        assert node.pause() == "node pauses after the current step"
     assert node.state == "ended"
     assert not node.result().complete
     assert node.result().steps[-1].done > before
@@ -112,3 +116,23 @@ def test_a_node_that_stays_is_done(tmp_path: Path, model: Path) -> None:
         assert result.complete
         assert node.state == "running"
     assert node.state == "ended"
+
+
+KILLED = """
+import os, signal
+import deca_node
+def end(step):
+    os.kill(os.getpid(), signal.SIGKILL)
+deca_node.tune({model!r}, {data!r}, [], dir="out", on_step=end, **{settings!r})
+"""
+
+
+def test_a_node_stops_in_order_when_its_program_is_killed(tmp_path: Path, model: Path) -> None:
+    code = KILLED.format(model=str(model), data=str(data(tmp_path, "north")), settings=LONG)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, env=environment)
+    assert done.returncode == -signal.SIGKILL
+    output = tmp_path / "out" / "output.log"
+    until(lambda: "stopped" in output.read_text().splitlines()[-1], "the node's last line")
+    assert "stopping after the current step" in output.read_text()
+    assert any((tmp_path / "out" / "checkpoints").iterdir())

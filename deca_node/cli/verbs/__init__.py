@@ -12,6 +12,9 @@
     requests    pause, resume, checkpoint, stop and leave: requests that the node answers with a sentence
     export      a node's model as a Hugging Face checkpoint, or the mean of several members' copies
     eval        loss, perplexity and accuracy of a model on a file of records
+    generate    what the tuned model writes after a prompt, beside the start model
+    chat        a conversation with both
+    writing     `generate` and `chat`: the models that are asked, and the flags they share
     report      how a run went, as one HTML page
     demo        several nodes on this machine
     testbed     ``demo --testbed``: four nodes that stay until Ctrl-C

@@ -7,6 +7,7 @@
     tasks       what differs between the tasks: which data is read, and how a model is judged on it
     noise       noise on the embeddings of a batch while it is learnt
     privacy     differentially private gradients, and the books of what they have cost
+    writing     the text that a model writes: a continuation, or an answer in a chat
     evaluation  any checkpoint measured on any file of records
     result      what an evaluation found (no torch)
 """
