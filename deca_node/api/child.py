@@ -6,19 +6,18 @@ step and writes a checkpoint. Everything else is ``deca-node``, with the same wo
 """
 
 import os
+import runpy
 import signal
-import sys
 import threading
 
 STANDARD_INPUT = 0
 
 
-def main() -> int:
-    """Run ``deca-node`` with this process's arguments, and return its exit code."""
+def main() -> None:
+    """Run ``python -m deca_node`` with this process's arguments."""
     threading.Thread(target=stop_with_the_program, daemon=True).start()
-    from deca_node.__main__ import main as deca_node
-
-    return deca_node()
+    # By name, since nothing here may import the command line.
+    runpy.run_module("deca_node", run_name="__main__", alter_sys=True)
 
 
 def stop_with_the_program() -> None:
@@ -29,4 +28,4 @@ def stop_with_the_program() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
