@@ -26,6 +26,7 @@ from deca_node.protocol.agreed.stopping import Heldout
 from deca_node.protocol.errors import StorageError, WireError
 from deca_node.protocol.node.state import NodeState
 from deca_node.protocol.visit.edges import frames_held_max
+from deca_node.storage.best import BEST, keep_best
 from deca_node.storage.folder import agreed_fields, write_heldout, write_run
 
 NEIGHBOURS_MAX = 64
@@ -92,6 +93,8 @@ class Performer:
                 self._network.announce(command.activation)
             case c.AnnounceHeldout():
                 self._announce_heldout(command.heldout)
+            case c.KeepBest():
+                self._keep_best(command)
             case c.Offence():
                 self._network.refusals.blame(command.peer, WireError(command.reason, command.sentence))
             case c.RestartTrainer():
@@ -135,6 +138,14 @@ class Performer:
         except OSError as problem:
             log.warning("cannot write held-out losses to %s: %s", self._directory, problem.strerror)
         self._network.announce_heldout(heldout)
+
+    def _keep_best(self, command: c.KeepBest) -> None:
+        try:
+            if keep_best(self._directory, command.number, command.loss, command.until):
+                best = f"round {command.number} has the lowest held-out loss so far, {command.loss:.4f} over all nodes"
+                log.info("%s: this node's model of then is in %s", best, self._directory / BEST)
+        except OSError as problem:
+            log.error("the best model is not kept in %s: %s", self._directory, problem.strerror)
 
     def _send_open(self, command: c.SendOpen) -> None:
         opening = pb.Open(

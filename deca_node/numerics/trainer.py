@@ -312,7 +312,16 @@ class Trainer:
     def _evaluate(self, command: c.Evaluate) -> e.Evaluated:
         size = self._options.micro_batch or self._settings.batch_size
         scores = judge(self.model, self._data, size, self._options.eval_sequences, self._device)
-        return e.Evaluated(command.when, scores.loss, scores.count, scores.scalars)
+        problem = self._keep(command.keep) if command.keep else ""
+        return e.Evaluated(command.when, scores.loss, scores.count, scores.scalars, problem)
+
+    def _keep(self, name: str) -> str:
+        """Write the model as it is between two visits; returns what kept it from being written."""
+        try:
+            save_model(self.model, self._tokenizer, self._directory / name, "", self._beside)
+        except StorageError as problem:
+            return str(problem)
+        return ""
 
     def _save(self, command: c.Save) -> e.Saved:
         if self._engine is not None:

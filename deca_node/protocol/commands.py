@@ -77,9 +77,11 @@ class Freeze:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Compute the mean loss over the node's own held-out sequences. ``when`` names the moment in reports."""
+    """Compute the mean loss over the node's own held-out sequences. ``when`` names the moment in reports. With ``keep``
+    also write the model into the folder of that name in the node's directory."""
 
     when: str
+    keep: str = ""
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,16 @@ class AnnounceHeldout:
 
 
 @dataclass(frozen=True)
+class KeepBest:
+    """Keep the model after this round as the best, if it was written, with the members' mean held-out loss. Drop all
+    others that were written after rounds up to ``until``."""
+
+    number: int
+    loss: float
+    until: int
+
+
+@dataclass(frozen=True)
 class RestartTrainer:
     """Start another trainer after so many seconds, since the last one died. The answer is TrainerReady or
     TrainerFailed."""
@@ -234,5 +246,5 @@ class Finish:
 
 
 NetworkCommand = Meet | SendOpen | SendUpdate | SendClose | SendBye | Release
-_OwnCommand = Fetch | AnnounceReady | AnnounceHeldout | RestartTrainer | DismissTrainer | Offence
+_OwnCommand = Fetch | AnnounceReady | AnnounceHeldout | KeepBest | RestartTrainer | DismissTrainer | Offence
 Command = TrainerCommand | NetworkCommand | _OwnCommand | Report | Finish

@@ -83,12 +83,14 @@ class Frozen:
 @dataclass(frozen=True)
 class Evaluated:
     """Answer to Evaluate: the mean held-out loss in nats per token, and the number of tokens. A classifier's loss is
-    per record, and its ``scalars`` hold ``accuracy`` and ``macro_f1``, both between 0 and 1."""
+    per record, and its ``scalars`` hold ``accuracy`` and ``macro_f1``, both between 0 and 1. ``problem`` says why the
+    model could not be kept; empty if it was, or was not to be."""
 
     when: str
     loss: float
     tokens: int
     scalars: Scalars = field(default_factory=dict)
+    problem: str = ""
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
         aside.mkdir()
         yield aside
         sync_tree(aside)
-        _swap(aside, folder)
+        swap_folder(aside, folder)
     finally:
         # After a success nothing is left to remove.
         shutil.rmtree(aside, ignore_errors=True)
@@ -161,7 +161,7 @@ def _old(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}{OLD}")
 
 
-def _swap(aside: Path, folder: Path) -> None:
+def swap_folder(aside: Path, folder: Path) -> None:
     """Rename a durable folder into place. Raises OSError; then all names are as they were, if the disk allows it."""
     old = _old(folder)
     if folder.exists():

@@ -17,6 +17,7 @@ from deca_node.protocol.agreed.agreement import Agreement, differing_settings, s
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.stopping import NOTHING_TOLD, Heldout
 from deca_node.protocol.errors import DecaError, SettingsError, StorageError
+from deca_node.storage.best import repair_best
 from deca_node.storage.durable import make_folder, repair_folder, write_file
 from deca_node.storage.jsons import UNFIT, parse
 
@@ -48,9 +49,11 @@ def node_directory(path: Path) -> Iterator[Path]:
         _take(lock, path)
         try:
             repair_folder(path / FINAL)
+            fresh = not (path / "checkpoints").exists()
+            repair_best(path, fresh=fresh)
         except OSError as problem:
             raise unusable(path, problem) from None
-        if not (path / "checkpoints").exists():
+        if fresh:
             _set_aside(path / METRICS)
             with contextlib.suppress(OSError):
                 (path / HELDOUT).unlink(missing_ok=True)

@@ -201,8 +201,8 @@ class NodeSettings:
     )
     share_losses: bool = setting(
         True,
-        "Tell the other members this node's losses and pace, for the view of the whole run on their pages. With "
-        "dp_noise a node never tells them.",
+        "Tell the other members this node's losses and pace, for the view of the whole run on their pages, and for "
+        "early_stop_rounds. With dp_noise a node never tells them.",
     )
     share_model: bool = setting(
         True, "Give the start model's files to newcomers that ask for them (deca-node join). Only members can ask."

@@ -243,7 +243,7 @@ class Cluster:
                 self.hearsay.tells(name, heldout)
             case c.RestartTrainer(seconds):
                 self._agenda.at(self.now + seconds, partial(self._restart_trainer, member))
-            case c.Report() | c.Offence() | c.DismissTrainer():
+            case c.Report() | c.Offence() | c.DismissTrainer() | c.KeepBest():
                 pass
             case c.Finish():
                 member.gone = True

@@ -124,7 +124,8 @@ class RunSettings:
     early_stop_rounds: int = setting(
         0,
         "End the training early when so many rounds have brought no better held-out loss, in the mean over the nodes, "
-        "which then tell each other their losses. All nodes stop at the same visit. 0: train to the end.",
+        "which then tell each other their losses. All nodes stop at the same visit, and DIR/best has the model after "
+        "the best round. 0: train to the end.",
         unit="rounds",
         low=0,
         high=ROUNDS_TOLD_MAX - 2,

@@ -18,6 +18,9 @@ from dataclasses import dataclass
 ROUNDS_TOLD_MAX = 16
 """The most rounds whose losses a member tells: the newest."""
 
+CANDIDATE = "candidate-"
+"""The name of a folder with the model after a round, before the round's number."""
+
 Losses = Mapping[str, Mapping[int, float | None]]
 """Held-out losses by member and round. None: the member measured none that it tells."""
 
@@ -54,6 +57,11 @@ def best_round(losses: Losses, until: int, gain: float) -> int | None:
         if best is None or not gains or math.fsum(gains) / len(gains) > gain:
             best = number
     return best
+
+
+def candidate(number: int) -> str:
+    """The name of the folder that holds the model after a round until the round is judged."""
+    return f"{CANDIDATE}{number}"
 
 
 def mean_loss(losses: Losses, number: int) -> float:

@@ -238,7 +238,7 @@ class Node:
 
     def _evaluate(self, when: str) -> None:
         self.state.move(Cause.MEASURE)
-        self.state.say(c.Evaluate(when))
+        self.state.say(c.Evaluate(when, self.state.to_keep))
 
     def _evaluated(self, event: e.Evaluated, now: float) -> None:
         self.state.measured(event)
@@ -290,6 +290,7 @@ class Node:
     # --- the end ------------------------------------------------------------------------------------
 
     def _saved(self, event: e.Saved, now: float) -> None:
+        self.state.stopping.judge_last()
         self.state.say(c.Report("saved", f"the tuned model is in {event.path}"))
         if self.state.alone:
             self.state.say(c.Report("alone", f"this model is not the others': {self.state.alone}", "warning"))

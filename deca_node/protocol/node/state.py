@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from deca_node.protocol import commands as c
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
-from deca_node.protocol.agreed.stopping import NOTHING_TOLD, Heldout
+from deca_node.protocol.agreed.stopping import NOTHING_TOLD, Heldout, candidate
 from deca_node.protocol.agreed.topology import Graph
 from deca_node.protocol.events import Evaluated
 from deca_node.protocol.node.catching_up import CatchingUp
@@ -91,10 +91,22 @@ class NodeState:
     def measured(self, event: Evaluated) -> None:
         """The held-out loss is measured, at the start, after a round or after a visit within one."""
         self.evaluated_at = self.next.activation
-        number, within = divmod(self.next.activation, self.schedule.blocks)
-        if not within and number <= self.schedule.rounds:
+        if event.problem:
+            self.say(c.Report("not-kept", f"the model of {event.when} is not kept: {event.problem}", "error"))
+        if (number := self._round_done) is not None:
             self.stopping.measured(number, event.loss, event.tokens)
             self._judge()
+
+    @property
+    def _round_done(self) -> int | None:
+        """The round that has just ended, 0 before the first; None within a round, and in the flush."""
+        number, within = divmod(self.next.activation, self.schedule.blocks)
+        return number if not within and number <= self.schedule.rounds else None
+
+    @property
+    def to_keep(self) -> str:
+        """The folder for the model that is measured now, as a candidate for the best; empty if it is none."""
+        return candidate(self._round_done) if self.stopping.on and self._round_done else ""
 
     def heard_losses(self, told: Mapping[str, Heldout]) -> None:
         """The present members tell this about held-out losses."""

@@ -39,6 +39,8 @@ class Stopping:
         self._say = say
         self._losses: dict[str, dict[int, float | None]] = {name: dict(own.losses)}
         self._visit_seconds = 0.0
+        self._judged = -1
+        """The newest round that was judged."""
 
     @property
     def on(self) -> bool:
@@ -88,21 +90,35 @@ class Stopping:
     # --- what follows from it -----------------------------------------------------------------------
 
     def judge(self, next_activation: int, schedule: Schedule) -> None:
-        """Announce the end of the run if the rule says so. To be called with every news, between and within visits."""
+        """Keep the best model, and announce the end of the run if the rule says so. To be called with every news."""
         own = self._losses[self._name]
-        if not self.on or self.stop_at is not None or not own:
+        if not self.on or not own:
             return
         newest = max(own)
         until = newest if self._complete(newest, schedule.blocks) else newest - 1
-        if not self._enough(until):
+        if until <= self._judged or not self._enough(until):
             return
-        best = best_round(self._losses, until, self._gain)
-        if best is None or until - best < self._patience:
+        best = self._keep_best(until)
+        if best is None or until - best < self._patience or self.stop_at is not None:
             return
         ahead = max(next_activation, self._roster.farthest) + self._lead()
         if ahead < schedule.rounds * schedule.blocks:
             loss = mean_loss(self._losses, best)
             self._stop(ahead, f"since no round after round {best} has a lower held-out loss than {loss:.4f}")
+
+    def judge_last(self) -> None:
+        """The run is over for this node: judge its last rounds by what is known."""
+        until = max(self._losses[self._name], default=-1)
+        if self.on and until > self._judged:
+            self._keep_best(until)
+
+    def _keep_best(self, until: int) -> int | None:
+        """Judge the rounds up to ``until``; returns the best."""
+        self._judged = until
+        best = best_round(self._losses, until, self._gain)
+        if best is not None:
+            self._say(c.KeepBest(best, mean_loss(self._losses, best), until))
+        return best
 
     def _complete(self, number: int, blocks: int) -> bool:
         """Whether every member that takes part has told about this round, or about one after it. A member that came

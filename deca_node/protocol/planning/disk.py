@@ -10,12 +10,16 @@ M is the bytes of the model in the dtype of training, and P the number of its pa
                                middle of a visit has them, as after a stop; two are kept
     incoming/      P           deltas that arrive while the node catches up
     final/         M           the tuned model
+    best/          M           with early_stop_rounds: the best model by held-out loss, and those of rounds that are
+    candidate-T/   2 M         not judged yet
 """
 
 from deca_node.protocol.agreed.frames import KEYFRAME_GROUP, KEYFRAME_GROUP_BYTES
 from deca_node.protocol.planning.case import Case
 
 CHECKPOINTS_KEPT = 2
+CANDIDATES = 2
+"""Models of rounds that are not judged yet: the last one, and the one before until it is."""
 STATE_BYTES_PER_ELEMENT = 12
 """Master, m and v of the active block in float32."""
 METRICS_BYTES_PER_STEP = 1024
@@ -39,5 +43,6 @@ def folder_bytes(case: Case) -> dict[str, int]:
         "checkpoints": CHECKPOINTS_KEPT * STATE_BYTES_PER_ELEMENT * largest,
         "incoming": deltas,
         "final": model,
+        **({"best": model, "candidate": CANDIDATES * model} if case.settings.early_stop_rounds else {}),
         "metrics.jsonl": METRICS_BYTES_PER_STEP * steps,
     }

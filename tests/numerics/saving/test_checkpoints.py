@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 from deca_node.numerics.codecs.formats import KEYFRAME_CODEC
 from deca_node.numerics.data.batches import make_batch
@@ -118,6 +119,23 @@ def test_a_checkpoint_disturbs_nothing(expected: dict[torch.dtype, Expected], tm
         do(trainer, step)
         checkpoint(trainer, position)
     assert torch.equal(parameters(trainer), expected[torch.float32][END])
+
+
+def test_a_model_that_is_kept_disturbs_nothing(expected: dict[torch.dtype, Expected], tmp_path: Path) -> None:
+    """Nor does one that cannot be: a file is in its way."""
+    trainer, start = make(tmp_path), parameters(make(tmp_path / "start"))
+    for step, position in zip(STEPS, POSITIONS[1:], strict=True):
+        do(trainer, step)
+        if position.inner == 0:
+            event = trainer.obey(c.Evaluate("round", "candidate-1"))
+            assert isinstance(event, e.Evaluated) and event.problem == ""
+    assert torch.equal(parameters(trainer), expected[torch.float32][END])
+    kept = LlamaForCausalLM.from_pretrained(tmp_path / "candidate-1")
+    assert all(torch.equal(p, q) for p, q in zip(kept.parameters(), trainer.model.parameters(), strict=True))
+    assert not torch.equal(parameters(trainer), start)
+    (tmp_path / "candidate-2").touch()
+    event = trainer.obey(c.Evaluate("round", "candidate-2"))
+    assert isinstance(event, e.Evaluated) and "a file of that name is in the way" in event.problem
 
 
 def test_a_run_on_packed_records_goes_on_bit_for_bit(tmp_path: Path) -> None:

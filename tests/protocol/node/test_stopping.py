@@ -84,6 +84,32 @@ def test_all_stop_before_the_same_visit(seed: int, exchange: str) -> None:
         flush = [line for line in cluster.lines if line.node == name and isinstance(line.fact, e.Frozen)][-BLOCKS:]
         assert [line.fact.activation for line in flush] == list(range(ROUNDS * BLOCKS, (ROUNDS + 1) * BLOCKS))  # type: ignore[union-attr]
     assert audit.spread() < 1e-3, "the flush makes the copies agree"
+    kept = [[command for command in kept_by(cluster, name) if command.number == command.until] for name in NAMES]
+    assert kept == [kept[0]] * len(NAMES), "all keep the models of the same rounds"
+    assert [command.number for command in kept[0]] == list(range(LATEST + 1))
+    assert kept[0][-1].loss == pytest.approx(3.0 - 0.1 * LATEST + 2.0), "the mean over the nodes"
+
+
+def kept_by(cluster: Cluster, name: str) -> list[c.KeepBest]:
+    return [line.fact for line in cluster.lines if line.node == name and isinstance(line.fact, c.KeepBest)]
+
+
+def test_every_round_but_the_start_is_a_candidate_until_it_is_judged() -> None:
+    cluster, _ = cluster_of(4, rounds=6, early_stop_rounds=6)
+    cluster.run()
+    kept = [line.fact.keep for line in cluster.lines if line.node == "a" and isinstance(line.fact, c.Evaluate)]
+    assert kept == ["", *(f"candidate-{number}" for number in range(1, 7)), ""]
+    assert kept_by(cluster, "a")[-1].until == 6, "the last rounds are judged when the run is over"
+    assert {kept_by(cluster, name)[-1].number for name in NAMES} == {LATEST}
+
+
+def test_a_model_that_cannot_be_kept_is_told_and_the_run_goes_on() -> None:
+    state = cluster_of(5)[0].seats["a"].node.state
+    state.plan(BLOCKS)
+    state.take_commands()
+    state.measured(e.Evaluated("round 1", 1.0, 1, problem="the disk is full"))
+    said = [command.sentence for command in state.take_commands() if isinstance(command, c.Report)]
+    assert said == ["the model of round 1 is not kept: the disk is full"]
 
 
 @pytest.mark.parametrize("names", [("a",), ("a", "b")])
