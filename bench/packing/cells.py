@@ -29,19 +29,20 @@ from deca_node.protocol.node.node import Node
 from deca_node.protocol.options import own_seed
 
 CHATS = 240
-RUN = RunSettings(
-    rounds=1,
-    inner_steps=4,
-    block_layers=6,
-    block_order="forward",
-    sequence_length=256,
-    batch_size=4,
-    dtype="bfloat16",
-    lr_schedule="linear",
-    discrepancy="none",
-    signal="none",
-    truncation="keep-end",
-)
+CHOSEN: dict[str, Any] = {
+    "rounds": 1,
+    "inner_steps": 4,
+    "block_layers": 6,
+    "block_order": "forward",
+    "sequence_length": 256,
+    "batch_size": 4,
+    "dtype": "bfloat16",
+    "lr_schedule": "linear",
+    "discrepancy": "none",
+    "signal": "none",
+    "truncation": "keep-end",
+}
+RUN = RunSettings(**CHOSEN)
 NAME = "only"
 ALONE_LENGTH = 512
 """Tokens of the longest held-out chat at most; none is cut."""

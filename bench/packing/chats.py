@@ -9,6 +9,7 @@ import importlib
 import inspect
 import json
 import random
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -73,11 +74,12 @@ Chat = dict[str, Any]
 def pool() -> list[Chat]:
     """All chats, in an order of no meaning that is the same every time; no answer occurs twice."""
     found: dict[str, Chat] = {}
-    for name in MODULES:
-        for said, thing in _callables(importlib.import_module(name), name):
-            chat = _chat(said, thing)
-            if chat is not None:
-                found.setdefault(chat["messages"][1]["content"], chat)
+    with warnings.catch_warnings(action="ignore"):  # Of names that are deprecated.
+        for name in MODULES:
+            for said, thing in _callables(importlib.import_module(name), name):
+                chat = _chat(said, thing)
+                if chat is not None:
+                    found.setdefault(chat["messages"][1]["content"], chat)
     return sorted(found.values(), key=lambda chat: hashlib.sha256(_line(chat).encode()).digest())
 
 
