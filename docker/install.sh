@@ -33,6 +33,12 @@ torch_version() {
     sed -n 's/^torch==//p' constraints.txt
 }
 
+# The folder of packages within FOLDER, which need not exist yet.
+purelib() {
+    python3 -c "import sys, sysconfig
+print(sysconfig.get_path('purelib', 'venv', {'base': sys.argv[1]}))" "$folder"
+}
+
 # Removes headers, test programs and test suites: a fifth of torch's CPU build, and not needed at run time.
 trim() {
     packages=$("$folder/bin/python" -c "import sysconfig; print(sysconfig.get_path('purelib'))")
@@ -49,10 +55,8 @@ tools)
         $(named build-system requires)
     ;;
 codec)
-    packages=$(python3 -c "import sys, sysconfig
-print(sysconfig.get_path('purelib', 'venv', {'base': sys.argv[1]}))" "$folder")
     # Without debug information, which is two thirds of the library. Without a compiler this fails.
-    CFLAGS=-g0 "$folder-pip/bin/python" tools/build_native.py --into "${root%/}$packages"
+    CFLAGS=-g0 "$folder-pip/bin/python" tools/build_native.py --into "${root%/}$(purelib)"
     ;;
 torch-cpu)
     python3 -m venv --without-pip "$folder"
@@ -76,8 +80,11 @@ project)
     wheels=$(mktemp -d)
     CC=false "$folder-pip/bin/python" -m pip --disable-pip-version-check --no-input \
         wheel --no-deps --no-build-isolation --wheel-dir "$wheels" .
-    pip --no-deps --no-warn-script-location --root "$root" "$wheels"/*.whl
+    pip --no-deps --no-compile --no-warn-script-location --root "$root" "$wheels"/*.whl
     rm -r "$wheels"
+    # Byte code for what every command and every health check imports. What is imported beside torch, which takes far
+    # longer, has none: it would be a quarter of the layer that every changed line makes anew.
+    "$folder/bin/python" -m compileall -q -x '/deca_node/(numerics|lab)/' -s "$root" -p / "${root%/}$(purelib)/deca_node"
     ;;
 *)
     echo "unknown step: $step" >&2
