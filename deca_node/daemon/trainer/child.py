@@ -69,9 +69,11 @@ def _serve(stream: RawIOBase, frames: ArenaFrames) -> None:
     options = messages.decode(next(lines)).body
     if options.threads:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
+        os.environ["RAYON_NUM_THREADS"] = str(options.threads)
     # Several nodes may share one machine's cores, and spinning threads would starve each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # The tokenizer's threads work only while data are read, and sleep afterwards.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # Have torch ask for huge pages for tensors of 2 MiB and more: encoding differences is bound by memory, and takes
     # about a sixth less time on huge pages.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

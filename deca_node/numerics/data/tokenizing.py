@@ -17,7 +17,7 @@ the space that some tokenizers (Llama 2's) put in front of every text.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -49,6 +49,7 @@ class RecordTokenizer:
         self._bad = bad
         self._bos = np.array(_beginning(tokenizer), np.int32)
         self._eos = np.array([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id], np.int32)
+        self._backend = _backend(tokenizer)
         self._before = {text: self._call([text])[0] for text in _BEFORE}
         self._leads = self._puts_something_in_front()
         self.notes: Counter[str] = Counter()
@@ -125,6 +126,11 @@ class RecordTokenizer:
     def _call(self, texts: list[str]) -> list[Ids]:
         if not texts:
             return []
+        if self._backend is not None:
+            return [
+                np.array(found.ids, np.int32)
+                for found in self._backend.encode_batch_fast(texts, add_special_tokens=False)
+            ]
         out = self._tokenizer(texts, add_special_tokens=False, verbose=False)
         return [np.array(ids, np.int32) for ids in out["input_ids"]]
 
@@ -163,6 +169,22 @@ class RecordTokenizer:
         if not tokens.trained.any():
             raise DataError(f"{record.source}: the chat template leaves no token in the assistant's turns")
         return tokens
+
+
+def _backend(tokenizer: "PreTrainedTokenizerBase") -> Any:
+    """The library below the tokenizer, which makes its tokens on all cores; None where the tokenizer has its own way.
+
+    Called directly, it makes neither masks nor places of characters, which take longer than the tokens.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        return None
+    if type(tokenizer)._encode_plus is not PreTrainedTokenizerFast._encode_plus:
+        return None
+    # A call leaves it as calls are made here: nothing is cut or padded, and special tokens are found.
+    tokenizer("a")
+    return tokenizer.backend_tokenizer
 
 
 def runs(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:

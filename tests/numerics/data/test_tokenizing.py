@@ -1,5 +1,7 @@
 """Tokens of records, and which of them are learnt."""
 
+from typing import Any
+
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
@@ -93,6 +95,28 @@ def test_a_long_text_is_tokenized_in_pieces(monkeypatch: pytest.MonkeyPatch) -> 
     assert pieces[:4] == ["one two\n", "three", " four", " five six"]
     assert max(map(len, pieces)) <= 10
     assert encode(TextRecord(SOURCE, text), byte_tokenizer()).ids.tolist() == whole.ids.tolist()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_the_library_below_is_called_as_the_tokenizer_would_call_it(cut: bool) -> None:
+    """Special tokens are found and nothing is cut, although the file may ask for it."""
+    tokenizer = byte_tokenizer(specials=["<tool>"])
+    if cut:
+        tokenizer.backend_tokenizer.enable_truncation(3)
+        tokenizer.backend_tokenizer.enable_padding(length=50)
+    texts = ["a long text<tool> with a token</s> in it", "x", "Fine 😀."]
+    bodies = list(RecordTokenizer(tokenizer, BadRecords(skip=False))._of_texts(texts))
+    assert [body.tolist() for body in bodies] == tokenizer(texts, add_special_tokens=False)["input_ids"]
+    assert tokenizing._backend(tokenizer) is not None
+
+
+def test_a_tokenizer_with_a_way_of_its_own_keeps_it() -> None:
+    class Own(PreTrainedTokenizerFast):  # type: ignore[misc]
+        def _encode_plus(self, text: Any, **more: Any) -> Any:
+            return {"input_ids": [[7] * len(one) for one in text] if isinstance(text, list) else [7] * len(text)}
+
+    tokens = encode(TextRecord(SOURCE, "abc"), Own(tokenizer_object=byte_tokenizer().backend_tokenizer))
+    assert tokens.ids.tolist() == [7, 7, 7]
 
 
 STRICT_TEMPLATE = "{{ raise_exception('roles must alternate') }}"
