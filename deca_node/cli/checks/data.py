@@ -1,11 +1,11 @@
 """The check of the records: how many there are of which kind, and which are malformed."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from deca_node.cli.checks.known import Known
 from deca_node.daemon.diagnosis.findings import Finding, failed, passed, warned
 from deca_node.protocol.errors import DataError
+from deca_node.storage.data_sources import data_sources
 
 SENTENCES_MAX = 3
 """Malformed records that are named one by one."""
@@ -24,7 +24,7 @@ def check_data(known: Known) -> Iterator[Finding]:
         return
     progress = lambda done, total: known.say(f"data, {done / max(total, 1):.0%}")  # noqa: E731
     reading = Reading.of(node.format, node.columns)
-    check = look_through(Path(node.data), progress, labels, reading)
+    check = look_through(node.data, progress, labels, reading)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in check.kinds.items()) or "no records"
     files = "".join(f"; {sentence}" for sentence in check.files)
     facts = {
@@ -33,6 +33,9 @@ def check_data(known: Known) -> Iterator[Finding]:
         "characters": check.characters,
         "files": list(check.files),
     }
+    if not check.records and all(source.is_hub for source in data_sources(node.data)):
+        yield passed("data", "; ".join(check.files), **facts)
+        return
     if not check.records:
         first = f"; the first: {check.sentences[0]}" if check.sentences else ""
         raise DataError(f"{node.data}: there are no usable records ({check.bad:,} are malformed{first})")

@@ -11,6 +11,7 @@ from deca_node.daemon.diagnosis import preflight
 from deca_node.daemon.diagnosis.findings import Finding, Verdict
 from deca_node.daemon.settings.address import Address
 from deca_node.protocol.planning.disk import folder_bytes
+from deca_node.storage.data_sources import data_sources
 
 
 def check_folder(known: Known) -> Iterator[Finding]:
@@ -55,6 +56,7 @@ def check_disk(known: Known) -> Iterator[Finding]:
 def check_clock(known: Known) -> Iterator[Finding]:
     """Compare this clock with the dates of files and with the peers' clocks."""
     node = known.loaded.node if known.loaded else None
-    named = [node.peers, node.data, f"{node.model}/config.json"] if node else []
+    named = [node.peers, f"{node.model}/config.json"] if node else []
+    named += [source.place for source in data_sources(node.data)] if node else []
     files = [Path(__file__), *(Path(name).expanduser() for name in named)]
     yield preflight.check_clock(time.time(), files, known.clock_offsets)

@@ -12,6 +12,7 @@ from pathlib import Path
 from deca_node.daemon.settings.address import Address, is_loopback
 from deca_node.daemon.settings.node_settings import NodeSettings, expanded_path
 from deca_node.protocol.errors import DataError, ModelError, SettingsError, StorageError
+from deca_node.storage.data_sources import data_sources, expanded
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 
@@ -24,7 +25,7 @@ def settle(node: NodeSettings, name: str, listen: Address) -> NodeSettings:
         name=name,
         listen=str(listen),
         dir=expanded_path(node.dir) if node.dir else str(Path("deca-data") / name),
-        data=expanded_path(node.data),
+        data=expanded(node.data),
         chat_template=expanded_path(node.chat_template) if node.chat_template else "",
         model=model,
     )
@@ -40,11 +41,13 @@ def check_required(node: NodeSettings, *names: str) -> None:
 def check_paths(node: NodeSettings) -> None:
     """Check that the model, the data and the node's folder are usable. Raises ModelError, DataError or StorageError."""
     _check_model(node.model)
-    data = Path(node.data)
-    if not data.exists():
-        raise DataError(f"there is no data at {data}")
-    if not os.access(data, os.R_OK):
-        raise DataError(f"the data at {data} may not be read by this user")
+    for source in data_sources(node.data):
+        if source.is_hub:
+            continue
+        if not Path(source.place).exists():
+            raise DataError(f"there is no data at {source.place}")
+        if not os.access(source.place, os.R_OK):
+            raise DataError(f"the data at {source.place} may not be read by this user")
     if node.chat_template and not os.access(node.chat_template, os.R_OK):
         raise DataError(f"there is no chat template at {node.chat_template} that this user may read")
     if Path(node.dir).exists() and not Path(node.dir).is_dir():

@@ -72,7 +72,11 @@ class NodeSettings:
         "", "Folder of a Hugging Face checkpoint, or the id of a model on the Hugging Face hub.", unit="path or hub id"
     )
     data: str = setting(
-        "", "This node's private records, a file or a folder. They never leave this machine.", unit="path"
+        "",
+        "This node's private records: a file or a folder, or several with commas between. NAME*2 counts the records of "
+        "NAME twice. hf://OWNER/NAME[/SUBSET][:SPLIT][@REVISION] is a data set of the Hugging Face hub. Records never "
+        "leave this machine.",
+        unit="path",
     )
     dir: str = setting(
         "", "The node's folder, for checkpoints, metrics and the tuned model. Empty: ./deca-data/NAME.", unit="path"

@@ -27,6 +27,8 @@ from deca_node.numerics.data.store.scratch import IN_MEMORY, Scratch, spans
 
 Keys = NDArray[np.uint64]
 KEY_BITS, SHARE_BITS = 64, 32
+HASHED_TOGETHER = 1 << 20
+"""Tokens of a record that are hashed at a time."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class HeldOut:
         self.holdout = holdout
         self._key = f"{run_seed}:heldout".encode()
 
-    def divide(self, path: Path, line: TokenLine, records: Fitted, length: int, whole: bool, scratch: Scratch) -> Split:
+    def divide(self, path: str | Path, line: TokenLine, records: Fitted, length: int, whole: bool, scratch: Scratch) -> Split:
         """Divide the records of a line for sequences of ``length`` tokens; ``whole``: they are not concatenated.
 
         Raises DataError where there is too little data for two parts.
@@ -90,7 +92,7 @@ class HeldOut:
             return split(path, records, length, self.holdout, self.own_seed, whole=whole, scratch=scratch)
         return Split(pieces, chooser.cuts(self.choice), chooser.total, scratch)
 
-    def rows(self, path: Path, ids: Ids, starts: Places) -> Mask | None:
+    def rows(self, path: str | Path, ids: Ids, starts: Places) -> Mask | None:
         """Which of the records from ``starts[k]`` to ``starts[k + 1]`` are held out, bool [records]; None where the
         rule is that by places."""
         keys = self._keys(ids, starts[:-1], starts[1:], IN_MEMORY)
@@ -108,8 +110,11 @@ class HeldOut:
 
     def _keys(self, ids: Ids, starts: Places, stops: Places, scratch: Scratch) -> Keys:
         def keyed(start: int, stop: int) -> int:
-            content = np.asarray(ids[start:stop], "<i4").tobytes()
-            return int.from_bytes(hashlib.blake2b(content, digest_size=8, key=self._key).digest(), "little")
+            digest = hashlib.blake2b(digest_size=8, key=self._key)
+            # A text may be larger than memory.
+            for low in range(start, stop, HASHED_TOGETHER):
+                digest.update(np.asarray(ids[low : min(low + HASHED_TOGETHER, stop)], "<i4").tobytes())
+            return int.from_bytes(digest.digest(), "little")
 
         def parts() -> Iterator[Keys]:
             for part in spans(len(starts)):
@@ -121,7 +126,7 @@ class HeldOut:
         return keys
 
 
-def _chosen(path: Path, chooser: "_Chooser", texts: bool, length: int, holdout: float, whole: bool) -> Choice:
+def _chosen(path: str | Path, chooser: "_Chooser", texts: bool, length: int, holdout: float, whole: bool) -> Choice:
     """As :mod:`deca_node.numerics.data.holdout` chooses between whole records and ends."""
     if not holdout:
         return Choice("none")

@@ -21,10 +21,12 @@ from deca_node.numerics.data.holdout import split
 from deca_node.numerics.data.lengths import Lengths, as_they_are
 from deca_node.numerics.data.packing import firsts, pack
 from deca_node.numerics.data.sequences import Sequences
+from deca_node.numerics.data.store.mixture import Part, check_weights, mixed, told
 from deca_node.numerics.data.store.scratch import Scratch
 from deca_node.numerics.data.store.tokens import Progress, Tokenizing
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import DataError
+from deca_node.storage.data_sources import data_sources
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -97,15 +99,18 @@ def load_dataset(
     store: Path | None = None,
     held_out: HeldOut | None = None,
 ) -> PackedData:
-    """Read, tokenize, split and pack a file or folder. The same arguments and data give the same sequences.
+    """Read, tokenize, split and pack a file or a folder, or all sources that a text names.
 
+    The same arguments and data give the same sequences.
     ``holdout`` is the share of tokens to hold out, below 1; 0 holds out nothing. ``store`` is the folder to keep the
     tokens in; they are kept in memory where there is none. ``held_out`` takes the place of ``holdout`` and ``seed``.
     Raises DataError where the data cannot be used, and where a record is bad unless ``bad_records`` is "skip".
     """
     assert 0 <= holdout < 1 and bad_records in ("stop", "skip"), "the node's configuration checks its settings"
-    path = Path(path)
-    tokenizing = Tokenizing([path], tokenizer, bad_records=bad_records, reading=reading, progress=progress)
+    sources = data_sources(str(path))
+    check_weights(sources, private=layout.private)
+    places = [source.place for source in sources]
+    tokenizing = Tokenizing(places, tokenizer, bad_records=bad_records, reading=reading, progress=progress)
     found = tokenizing.in_memory() if store is None else tokenizing.stored(store)
     line, counted, scratch = found.line, found.counted, Scratch(store)
     lengths = Lengths(layout.length, layout.truncation, tokenizer.bos_token_id, divides=not layout.private)
@@ -117,12 +122,17 @@ def load_dataset(
         parts = held_out.divide(path, line, records, layout.length, layout.whole, scratch)
     else:
         parts = split(path, records, layout.length, holdout, seed, whole=layout.whole, scratch=scratch)
+    kept = parts.kept(line.trained)
+    mixture: list[Part] = []
+    if any(source.weight != 1 for source in sources) or len(sources) > 1:
+        weights = [(source.place, source.weight) for source in sources]
+        kept, mixture = mixed(kept, [tokens for _, tokens in counted.ends], weights, seed, scratch)
     pad = tokenizer.eos_token_id or 0
     packed = [
         firsts(line, part, layout.length, pad=pad, scratch=scratch)
         if layout.private and not held_out
         else pack(line, part, layout.packing, layout.length, pad=pad, seed=seed, scratch=scratch)
-        for held_out, part in enumerate((parts.kept(line.trained), parts.held(line.trained)))
+        for held_out, part in enumerate((kept, parts.held(line.trained)))
     ]
     train, heldout = (sequences.useful() for sequences in packed)
     _check_learnable(path, train, "train on")
@@ -140,7 +150,7 @@ def load_dataset(
         lengths=lengths if layout.whole else None,
         empty_sequences=sum(map(len, packed)) - len(train) - len(heldout),
         notes=counted.notes,
-        files=counted.told if found.fresh else (*counted.told, f"took the tokens of the data from {store}"),
+        files=(*counted.told, *told(mixture), *([] if found.fresh else [f"took the tokens of the data from {store}"])),
     )
     return PackedData(train, heldout, summary)
 
@@ -152,7 +162,7 @@ def _nothing_fits(lengths: Lengths) -> str:
     )
 
 
-def _check_learnable(path: Path, part: Sequences, purpose: str) -> None:
+def _check_learnable(path: str | Path, part: Sequences, purpose: str) -> None:
     if not len(part):
         raise DataError(
             f"{path}: nothing can be learnt from the part to {purpose}: all its tokens are prompts, which are only "

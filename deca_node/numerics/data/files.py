@@ -7,22 +7,25 @@ never quotes the data: they may be private.
 
 import abc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Generic, TypeVar
 
 from deca_node.numerics.data.formats.entries import NAMES, BinaryFileError, entries, found_kind
 from deca_node.numerics.data.formats.folders import find_files
+from deca_node.numerics.data.formats.hub import NAMED, HubRows
 from deca_node.numerics.data.formats.opening import readable, uncompressed
 from deca_node.numerics.data.formats.shapes import renamed, shaped
-from deca_node.numerics.data.formats.sources import BadRecords, FilesRead, Reading, Source, Value
+from deca_node.numerics.data.formats.sources import BadRecords, Entry, FilesRead, Reading, Source, Value
 from deca_node.protocol.errors import DataError
+from deca_node.storage.data_sources import HUB
 
 Kind = TypeVar("Kind")
 
 
 class Reader(abc.ABC, Generic[Kind]):
-    """Iterates over the records of a file or folder, and knows how far it has come (in bytes, for progress).
+    """Iterates over the records of a file, a folder or a data set of the hub, and knows how far it has come (in bytes,
+    for progress).
 
     ``told`` says, once all records are read, in which formats they were and which files were left out.
     """
@@ -32,16 +35,18 @@ class Reader(abc.ABC, Generic[Kind]):
     takes_shapes: ClassVar[bool] = False
     """Whether Alpaca and ShareGPT are read as chats."""
 
-    def __init__(self, path: Path, bad: BadRecords, reading: Reading | None = None) -> None:
+    def __init__(self, place: Path | str, bad: BadRecords, reading: Reading | None = None) -> None:
         self._bad = bad
         self._reading = reading or Reading()
+        self._hub = HubRows(place) if isinstance(place, str) and place.startswith(HUB) else None
+        path = Path(place).expanduser()
         self.told = FilesRead(path, self._reading)
-        self._files = find_files(path, self._reading, self.told)
+        self._files = {} if self._hub else find_files(path, self._reading, self.told)
         self._is_folder = path.is_dir()
         self._bytes_before = 0
         self._open: BinaryIO | None = None
         with readable(path):
-            self.bytes_total = sum(file.stat().st_size for file in self._files)
+            self._bytes_total = sum(file.stat().st_size for file in self._files)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -49,8 +54,15 @@ class Reader(abc.ABC, Generic[Kind]):
         return tuple(self._files)
 
     @property
+    def bytes_total(self) -> int:
+        """Bytes in all, as they lie on disk; 0 where that is not known."""
+        return self._hub.bytes_total if self._hub else self._bytes_total
+
+    @property
     def bytes_done(self) -> int:
-        """Bytes read so far of ``bytes_total``, as they lie on disk."""
+        """Bytes read so far of ``bytes_total``."""
+        if self._hub:
+            return self._hub.bytes_done
         return self._bytes_before + (self._open.tell() if self._open else 0)
 
     @abc.abstractmethod
@@ -62,6 +74,9 @@ class Reader(abc.ABC, Generic[Kind]):
         """A text file as a record. Raises DataError where there is no such record."""
 
     def __iter__(self) -> Iterator[Kind]:
+        if self._hub:
+            yield from self._good(self._hub, NAMED)
+            self.told.more += self._hub.told
         for path, kind in self._files.items():
             with readable(path), path.open("rb") as file:
                 size, self._open = os.fstat(file.fileno()).st_size, file
@@ -73,18 +88,22 @@ class Reader(abc.ABC, Generic[Kind]):
         found = found_kind(kind, content)
         name = NAMES.get(found, "" if found == kind else "JSON Lines")
         try:
-            for source, value in entries(path, found, content, self._reading, self.formats):
-                try:
-                    record = self._record(value, source, name)
-                except DataError as error:
-                    self._bad.add(error)
-                else:
-                    yield record
+            yield from self._good(entries(path, found, content, self._reading, self.formats), name)
         except BinaryFileError:
             if not self._is_folder:
                 says = f"{path}: the file is binary (it holds a NUL byte); give UTF-8 text or JSON lines"
                 raise DataError(says) from None
             self.told.left_out[path] = "binary"
+
+    def _good(self, found: Iterable[Entry], name: str) -> Iterator[Kind]:
+        """The records that are not bad, of a format that is told by ``name``."""
+        for source, value in found:
+            try:
+                record = self._record(value, source, name)
+            except DataError as error:
+                self._bad.add(error)
+            else:
+                yield record
 
     def _record(self, value: Value, source: Source, name: str) -> Kind:
         if isinstance(value, DataError):

@@ -62,7 +62,14 @@ class Split:
 
 
 def split(
-    path: Path, records: Fitted, length: int, holdout: float, seed: int, *, whole: bool, scratch: Scratch = IN_MEMORY
+    path: str | Path,
+    records: Fitted,
+    length: int,
+    holdout: float,
+    seed: int,
+    *,
+    whole: bool,
+    scratch: Scratch = IN_MEMORY,
 ) -> Split:
     """Hold out the share ``holdout`` < 1 of all tokens, for sequences of ``length`` tokens.
 
@@ -103,7 +110,7 @@ def _isolated(splitter: "_Splitter", texts: bool, length: int, holdout: float) -
     return splitter.of_records(held)
 
 
-def check_enough(path: Path, total: int, length: int) -> None:
+def check_enough(path: str | Path, total: int, length: int) -> None:
     """Raises DataError where there are fewer tokens than two sequences need."""
     if total < 2 * length:
         raise DataError(
@@ -112,7 +119,7 @@ def check_enough(path: Path, total: int, length: int) -> None:
         )
 
 
-def check_two(path: Path, records: int) -> None:
+def check_two(path: str | Path, records: int) -> None:
     """Raises DataError where there are not two records to divide."""
     if records < 2:
         raise DataError(f"{path}: there is one record, but 2 are needed: one to train on and one to hold out")
@@ -121,7 +128,7 @@ def check_two(path: Path, records: int) -> None:
 class _Splitter:
     """Chooses records, or ends of records."""
 
-    def __init__(self, path: Path, records: Pieces, seed: int, scratch: Scratch) -> None:
+    def __init__(self, path: str | Path, records: Pieces, seed: int, scratch: Scratch) -> None:
         self.path = path
         self.records = records
         self._seed = seed

@@ -13,6 +13,7 @@ tokens is cut (of a pair, the longer text first) and counted. A share of the rec
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,12 @@ from deca_node.numerics.data.files import Reader
 from deca_node.numerics.data.formats.sources import BadRecords, Reading, Source
 from deca_node.numerics.data.formats.values import filled, json_type, some_keys
 from deca_node.numerics.data.sequences import Ids, permutation
+from deca_node.numerics.data.store.mixture import often
 from deca_node.numerics.data.store.tokens import Progress
 from deca_node.numerics.data.tokenizing import runs
 from deca_node.protocol.agreed.settings import nearest
 from deca_node.protocol.errors import DataError
+from deca_node.storage.data_sources import data_sources
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,8 +60,10 @@ class LabelledReader(Reader[LabelledRecord]):
 
     formats = _FORMATS
 
-    def __init__(self, path: Path, bad: BadRecords, labels: Sequence[str], reading: Reading | None = None) -> None:
-        super().__init__(path, bad, reading)
+    def __init__(
+        self, place: Path | str, bad: BadRecords, labels: Sequence[str], reading: Reading | None = None
+    ) -> None:
+        super().__init__(place, bad, reading)
         self._labels = labels
 
     def record(self, value: Mapping[str, Any], source: Source) -> LabelledRecord:
@@ -171,15 +176,18 @@ def load_labelled(
     data cannot be used, and where a record is bad unless ``bad_records`` is "skip".
     """
     assert 0 <= holdout < 1 and bad_records in ("stop", "skip"), "the node's configuration checks its settings"
-    path = Path(path)
+    sources = data_sources(str(path))
     bad = BadRecords(skip=bad_records == "skip")
-    reader = LabelledReader(path, bad, labels, reading)
+    readers = [LabelledReader(source.place, bad, labels, reading) for source in sources]
     pad = (tokenizer.pad_token_id if pad is None else pad) or 0
     rows = _RowTokenizer(tokenizer, sequence_length, bad)
-    for records in runs(reader, lambda record: record.characters):
-        rows.add(records)
-        if progress:
-            progress(reader.bytes_done, reader.bytes_total)
+    ends = [0]
+    for reader in readers:
+        for records in runs(reader, lambda record: record.characters):
+            rows.add(records)
+            if progress:
+                progress(*(sum(part) for part in zip(*((r.bytes_done, r.bytes_total) for r in readers), strict=True)))
+        ends.append(len(rows.labels))
     if not rows.labels:
         skipped = f" ({bad.count:,} bad ones were left out; the first: {bad.sentences[0]})" if bad.count else ""
         raise DataError(f"{path}: there are no usable records{skipped}; give at least one text with its label")
@@ -195,14 +203,17 @@ def load_labelled(
         skipped_sentences=tuple(bad.sentences),
         tokens=len(examples.ids),
         cut=rows.cut,
-        files=reader.told.told(),
+        files=tuple(sentence for reader in readers for sentence in reader.told.told()),
         counts=tuple(int(n) for n in np.bincount(examples.labels, minlength=len(labels))),
     )
-    train, heldout = (examples.take(np.flatnonzero(mask)) for mask in (~held, held))
+    kept = [low + np.flatnonzero(~held[low:high]) for low, high in pairwise(ends)]
+    weighted = zip(kept, sources, strict=True)
+    numbers = [often(part, source.weight, f"{seed}:mixture:{k}") for k, (part, source) in enumerate(weighted)]
+    train, heldout = examples.take(np.concatenate(numbers)), examples.take(np.flatnonzero(held))
     return LabelledData(train, heldout, tuple(labels), summary)
 
 
-def _held_out(path: Path, records: int, holdout: float, seed: int) -> NDArray[np.bool_]:
+def _held_out(path: str | Path, records: int, holdout: float, seed: int) -> NDArray[np.bool_]:
     """Which records are held out, bool [records]."""
     held = np.zeros(records, np.bool_)
     if not holdout:

@@ -6,7 +6,7 @@ it imports torch, so that a wrong file or a wrong label is told at once."""
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from deca_node.numerics.data.formats.sources import BadRecords, Reading
@@ -15,6 +15,7 @@ from deca_node.numerics.data.records import ChatRecord, CompletionRecord, Record
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import ModelError
 from deca_node.protocol.options import TrainerOptions
+from deca_node.storage.data_sources import data_sources
 from deca_node.storage.model_files import read_json
 
 KINDS = {TextRecord: "texts", CompletionRecord: "completions", ChatRecord: "chats", LabelledRecord: "labelled records"}
@@ -44,11 +45,17 @@ def first_look(options: TrainerOptions) -> None:
     labels = known_labels(options.settings, options.model)
     if labels is None:
         return
-    path, bad = Path(options.data).expanduser(), BadRecords(skip=options.bad_records == "skip")
-    reading = Reading.of(options.data_format, options.columns)
-    reader = LabelledReader(path, bad, labels, reading) if labels else RecordReader(path, bad, reading)
-    for _ in islice(reader, FIRST_RECORDS):
-        pass
+    bad, reading = BadRecords(skip=options.bad_records == "skip"), Reading.of(options.data_format, options.columns)
+    for source in data_sources(options.data):
+        if not source.is_hub:
+            for _ in islice(_reader(source.place, bad, labels, reading), FIRST_RECORDS):
+                pass
+
+
+def _reader(
+    place: str, bad: BadRecords, labels: Sequence[str], reading: Reading | None
+) -> LabelledReader | RecordReader:
+    return LabelledReader(place, bad, labels, reading) if labels else RecordReader(place, bad, reading)
 
 
 def known_labels(run: RunSettings, model: str) -> tuple[str, ...] | None:
@@ -63,20 +70,23 @@ def known_labels(run: RunSettings, model: str) -> tuple[str, ...] | None:
 
 
 def look_through(
-    path: Path,
+    data: str | Path,
     report: Callable[[int, int], None] = lambda done, total: None,
     labels: Sequence[str] = (),
     reading: Reading | None = None,
 ) -> DataCheck:
-    """Read all records, as labelled ones where ``labels`` are given. ``report`` is called now and then with the bytes
-    read and the bytes in all. Raises DataError where a file cannot be read."""
+    """Read all records on this machine, as labelled ones where ``labels`` are given. ``report`` is called now and then
+    with the bytes read and the bytes in all. Raises DataError where a file cannot be read."""
     bad = BadRecords(skip=True)
-    reader = LabelledReader(path, bad, labels, reading) if labels else RecordReader(path, bad, reading)
+    sources = data_sources(str(data))
+    readers = [_reader(source.place, bad, labels, reading) for source in sources if not source.is_hub]
     kinds: Counter[str] = Counter()
-    characters = 0
-    for number, record in enumerate(reader):
+    characters, total = 0, sum(reader.bytes_total for reader in readers)
+    for number, record in enumerate(chain.from_iterable(readers)):
         kinds[KINDS.get(type(record), "records")] += 1
         characters += record.characters
         if number % RECORDS_BETWEEN_REPORTS == 0:
-            report(reader.bytes_done, reader.bytes_total)
-    return DataCheck(dict(kinds), characters, bad.count, tuple(bad.sentences), reader.told.told())
+            report(sum(reader.bytes_done for reader in readers), total)
+    files = [sentence for reader in readers for sentence in reader.told.told()]
+    files += [f"{source.place} is not read before the start" for source in sources if source.is_hub]
+    return DataCheck(dict(kinds), characters, bad.count, tuple(bad.sentences), tuple(files))

@@ -4,8 +4,7 @@ Few records are read and packed as the start does it, all of them. Of many the f
 the chat template."""
 
 from collections.abc import Iterator
-from itertools import islice
-from pathlib import Path
+from itertools import chain, islice
 
 from deca_node.numerics.data.formats.sources import BadRecords, Reading
 from deca_node.numerics.data.records import Record, RecordReader
@@ -15,6 +14,7 @@ from deca_node.numerics.learning.tasks import load_data, told
 from deca_node.numerics.model.load import LoadedModel
 from deca_node.protocol.errors import DataError
 from deca_node.protocol.options import TrainerOptions
+from deca_node.storage.data_sources import data_sources
 
 RECORDS_MAX = 200
 CHARACTERS_MAX = 1_000_000
@@ -25,11 +25,16 @@ BYTES_MAX = 1 << 20
 def try_records(options: TrainerOptions, loaded: LoadedModel) -> str:
     """Tokenize, and say what was found. Raises DataError as a start would."""
     use_template(loaded.tokenizer, options.chat_template)
-    reader = RecordReader(Path(options.data), BadRecords(skip=True), Reading.of(options.data_format, options.columns))
+    sources, reading = data_sources(options.data), Reading.of(options.data_format, options.columns)
+    bad = BadRecords(skip=True)
+    readers = [RecordReader(source.place, bad, reading) for source in sources if not source.is_hub]
     if loaded.labels:
-        return _all(options, loaded) if reader.bytes_total <= BYTES_MAX else "labelled records are not tried"
-    first, more = _first(iter(reader))
-    if not more:
+        small = len(readers) == len(sources) and sum(reader.bytes_total for reader in readers) <= BYTES_MAX
+        return _all(options, loaded) if small else "labelled records are not tried"
+    if not readers:
+        return "data sets of the hub are not tried"
+    first, more = _first(chain.from_iterable(readers))
+    if not more and len(readers) == len(sources):
         return _all(options, loaded)
     bad = BadRecords(skip=options.bad_records == "skip")
     encoded = RecordTokenizer(loaded.tokenizer, bad).encode(first)

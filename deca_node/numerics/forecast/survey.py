@@ -98,7 +98,7 @@ class _Found:
 
     def __init__(self) -> None:
         self._writer = LineWriter(None, np.int32)
-        self._paths: dict[Path, int] = {}
+        self._paths: dict[Path | str, int] = {}
         self._places = array("q")
         """Of each record its file's number, its line and its number there, or -1."""
         self._waiting: list[RecordTokens] = []

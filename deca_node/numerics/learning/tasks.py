@@ -12,12 +12,14 @@ from deca_node.numerics.data.dataset import DataSummary, Layout, PackedData, loa
 from deca_node.numerics.data.formats.sources import Reading
 from deca_node.numerics.data.labelled import LabelledData, LabelledSummary, load_labelled
 from deca_node.numerics.data.lengths import Lengths
+from deca_node.numerics.data.store.mixture import check_weights
 from deca_node.numerics.data.store.tokens import Progress
 from deca_node.numerics.learning.loss import Scores, classify, evaluate
 from deca_node.numerics.model.load import LoadedModel
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.options import Note, TrainerOptions
 from deca_node.protocol.planning.units import seconds_text
+from deca_node.storage.data_sources import data_sources
 
 Data = PackedData | LabelledData
 LEFT_OUT = {
@@ -46,6 +48,7 @@ def load_data(
     held_out = held_out or HeldOut(options.settings.seed, seed, options.holdout)
     reading = Reading.of(options.data_format, options.columns)
     if loaded.labels:
+        check_weights(data_sources(options.data), private=options.dp_noise > 0)
         return load_labelled(
             options.data,
             loaded.tokenizer,

@@ -45,11 +45,11 @@ def _rows(path: Path, batches: Any) -> Iterator[Entry]:
     for batch in batches:
         for row in batch.to_pylist():
             number += 1
-            yield Source(path, record=number), _without_nulls(row)
+            yield Source(path, record=number), without_nulls(row)
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
     """The value without keys that are null: every row of a table has every column, and every struct every key."""
     if isinstance(value, dict):
-        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
-    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
+        return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value

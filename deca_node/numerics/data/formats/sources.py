@@ -17,10 +17,11 @@ FILES_TOLD_MAX = 20
 
 @dataclass(frozen=True)
 class Source:
-    """Where a record stands. ``line`` counts from 1, and is None where the whole file is the record or a format has no
-    lines. ``record`` counts from 1 in formats where a line does not name the record."""
+    """Where a record stands: a file, or the address of a data set. ``line`` counts from 1, and is None where the whole
+    file is the record or a format has no lines. ``record`` counts from 1 in formats where a line does not name the
+    record."""
 
-    path: Path
+    path: Path | str
     line: int | None = None
     record: int | None = None
 
@@ -75,6 +76,7 @@ class FilesRead:
         self._root = root
         self.unseen = {column: name for name, column in reading.columns.items()} if reading else {}
         """Columns that the settings name and no record has so far, with what they are named for."""
+        self.more: list[str] = []
         self.left_out: dict[Path, str] = {}
         self.read_as: Counter[str] = Counter()
 
@@ -86,7 +88,7 @@ class FilesRead:
         more = len(self.left_out) - len(named)
         if named:
             found.append(f"left out of {self._root}: {', '.join(named)}" + (f", and {more:,} more" if more else ""))
-        return tuple(found)
+        return (*self.more, *found)
 
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self._root)) if path.is_relative_to(self._root) else str(path)

@@ -13,6 +13,7 @@
     key         what the tokens depend on, as one hash
     columns     arrays that grow, in memory or in files
     writing     records become columns; an interrupted writing goes on from its journal
-    stores      find the store of some data, or write it; what is stale is removed
+    tokens      the data as a line of tokens: from their store, or read, tokenized and written to it
+    mixture     several sources with weights
     scratch     arrays that may be larger than memory, and random orders
 """

@@ -48,20 +48,21 @@ class Tokenizing:
 
     def __init__(
         self,
-        sources: Sequence[Path],
+        places: Sequence[Path | str],
         tokenizer: "PreTrainedTokenizerBase",
         *,
         bad_records: str,
         reading: Reading | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self._name = ", ".join(map(str, sources))
+        self._name = ", ".join(map(str, places))
+        self._places = places
         self._tokenizer = tokenizer
         self._bad_records = bad_records
         self._reading = reading or Reading()
         self._progress = progress
         self._bad = BadRecords(skip=bad_records == "skip")
-        self._readers = [RecordReader(source, self._bad, self._reading) for source in sources]
+        self._readers = [RecordReader(place, self._bad, self._reading) for place in places]
         self._ids = np.uint16 if max(tokenizer.get_vocab().values(), default=0) < 1 << 16 else np.int32
 
     def in_memory(self) -> Tokenized:
@@ -77,7 +78,10 @@ class Tokenizing:
         """
         try:
             sums = self._sums(_known(folder))
-            data = [[file.sha256 for file in files] for files in sums]
+            # What the hub has is known when it has been read, and may change; so its address stands for it.
+            data = [
+                [file.sha256 for file in files] or [str(place)] for files, place in zip(sums, self._places, strict=True)
+            ]
             store = folder / key_of(data, self._tokenizer, self._reading, self._bad_records)
             fresh = not store.exists()
             if fresh:
