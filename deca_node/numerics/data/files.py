@@ -54,6 +54,16 @@ class Reader(abc.ABC, Generic[Kind]):
         return tuple(self._files)
 
     @property
+    def revision(self) -> str:
+        """The commit of a data set of the hub, as far as it is known; empty for others."""
+        return self._hub.revision if self._hub else ""
+
+    def pin(self, revision: str) -> None:
+        """Read this commit of the data set, if it is one of the hub."""
+        if self._hub:
+            self._hub.revision = revision
+
+    @property
     def bytes_total(self) -> int:
         """Bytes in all, as they lie on disk; 0 where that is not known."""
         return self._hub.bytes_total if self._hub else self._bytes_total

@@ -21,6 +21,7 @@ NAMED = "rows of a data set"
 class HubRows:
     """Iterates over the rows of the data set at ``place``. Raises DataError where it cannot be had.
 
+    ``revision`` is the commit that is read; one that is given is read again, whatever the hub has by now.
     ``bytes_done`` and ``bytes_total`` are for progress; the total is 0 where the hub does not tell it. ``told`` says,
     once rows are read, at which revision the data set is.
     """
@@ -29,6 +30,7 @@ class HubRows:
     bytes_done: int = 0
     bytes_total: int = 0
     told: list[str] = field(default_factory=list)
+    revision: str = ""
 
     def __iter__(self) -> Iterator[Entry]:
         found = self._loaded(hub_set(self.place))
@@ -49,10 +51,10 @@ class HubRows:
         datasets = _library(self.place)
         offline = bool(datasets.config.HF_HUB_OFFLINE)
         try:
-            revision = wanted.revision or None
             if not offline:
-                revision = _commit(wanted)
-                self.told.append(f"{self.place} is at revision {revision}")
+                self.revision = self.revision or _commit(wanted)
+                self.told.append(f"{self.place} is at revision {self.revision}")
+            revision = self.revision or wanted.revision or None
             found = datasets.load_dataset(
                 wanted.name, wanted.subset or None, split=wanted.split or None, revision=revision, streaming=not offline
             )

@@ -137,14 +137,16 @@ class Tokenizing:
             reader = self._readers[number]
             records = iter(reader)
             if number == begun.source:
+                reader.pin(begun.revision)
                 self._pass_over(number, records, begun)
             for run in runs(records, lambda record: record.characters):
                 writer.add(encoder.encode(run, partial(self._report, number)))
-                writer.note(consumed=writer.at.consumed + len(run), notes=dict(encoder.notes), **self._skipped())
+                consumed = writer.at.consumed + len(run)
+                writer.note(consumed=consumed, revision=reader.revision, notes=dict(encoder.notes), **self._skipped())
                 self._report(number)
             ends = (*writer.at.ends, (writer.at.records, writer.at.tokens))
             told = (*writer.at.told, *reader.told.told())
-            writer.note(source=number + 1, consumed=0, ends=ends, told=told, **self._skipped())
+            writer.note(source=number + 1, consumed=0, revision="", ends=ends, told=told, **self._skipped())
         if not writer.at.records:
             raise DataError(f"{self._name}: {_nothing_usable(self._bad)}")
 

@@ -36,7 +36,8 @@ TYPES = {"trained": np.bool_, "starts": np.int64, "texts": np.bool_, "learnt": n
 @dataclass(frozen=True)
 class Progressed:
     """How far a writing has come: ``consumed`` records of source number ``source`` are read, ``tokens`` of ``records``
-    are written. Of a record that has begun and not ended, ``learnt`` tokens are learnt.
+    are written. Of a record that has begun and not ended, ``learnt`` tokens are learnt. ``revision`` is the commit of
+    a data set of the hub that is read.
 
     ``ends`` has, for each source that is done, the numbers of records and of tokens that stand before its end.
     ``skipped``, ``sentences`` and ``notes`` are what was counted on the way, and ``told`` what was said of files.
@@ -48,6 +49,7 @@ class Progressed:
     records: int = 0
     learnt: int = 0
     inside: bool = False
+    revision: str = ""
     ends: tuple[tuple[int, int], ...] = ()
     skipped: int = 0
     sentences: tuple[str, ...] = ()

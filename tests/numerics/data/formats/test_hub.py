@@ -1,5 +1,6 @@
 """Data sets of the hub, through ``datasets`` and without a network."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -76,6 +77,27 @@ def test_online_it_streams_one_commit(datasets: Any, monkeypatch: pytest.MonkeyP
     assert len(records) == 5
     assert asked == [(("owner/name", "sub"), {"split": None, "revision": "owner/name@v2!", "streaming": True})]
     assert reader.told.told()[0] == "hf://owner/name/sub@v2 is at revision owner/name@v2!"
+
+
+def test_an_interrupted_stream_goes_on_with_the_commit_that_it_began_with(
+    datasets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    commits = iter(["first", "second", "third"])
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(
+        "huggingface_hub.HfApi.dataset_info", lambda self, name, revision: SimpleNamespace(sha=next(commits))
+    )
+    monkeypatch.setattr("deca_node.numerics.data.tokenizing._CALL_CHARACTERS", 1)
+    monkeypatch.setattr("deca_node.numerics.data.store.writing.TOKENS_BETWEEN", 1)
+    for rows in (Broken(ROWS), Stream(ROWS)):
+        monkeypatch.setattr(
+            datasets, "load_dataset", lambda *given, rows=rows, revision, **named: asked.append(revision) or rows
+        )
+        with contextlib.suppress(DataError):
+            found = Tokenizing(["hf://owner/name"], byte_tokenizer(), bad_records="stop").stored(tmp_path / "tokens")
+    assert asked == ["first", "first"] and found.counted.records == 5
+    assert found.counted.told[0] == "hf://owner/name is at revision first"
 
 
 class Stream(list[Any]):
