@@ -78,7 +78,9 @@ class HeldOut:
         self.holdout = holdout
         self._key = f"{run_seed}:heldout".encode()
 
-    def divide(self, path: str | Path, line: TokenLine, records: Fitted, length: int, whole: bool, scratch: Scratch) -> Split:
+    def divide(
+        self, path: str | Path, line: TokenLine, records: Fitted, length: int, whole: bool, scratch: Scratch
+    ) -> Split:
         """Divide the records of a line for sequences of ``length`` tokens; ``whole``: they are not concatenated.
 
         Raises DataError where there is too little data for two parts.
