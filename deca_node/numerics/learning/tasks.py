@@ -131,10 +131,14 @@ def length_told(settings: RunSettings, blocks: int, sequences: int) -> str:
     epochs = f"{settings.epochs:g} epochs of {settings.epoch_sequences:,} sequences make {length}"
     made = epochs if settings.epochs else f"the run has {length}"
     passes = rounds * per_round / max(sequences, 1)
-    return (
+    says = (
         f"{made}, each of {blocks} blocks x {settings.inner_steps} steps x {settings.batch_size} sequences: "
         f"{passes:.3g} passes over the {sequences:,} here"
     )
+    steps = rounds * blocks * settings.inner_steps
+    if settings.lr_warmup_steps > steps:
+        says += f"; with lr_warmup_steps = {settings.lr_warmup_steps}, {steps} steps do not reach learning_rate"
+    return says
 
 
 def _told_of_lengths(found: Lengths) -> Iterator[str]:

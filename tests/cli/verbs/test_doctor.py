@@ -266,6 +266,9 @@ def test_the_length_of_the_run_is_told_in_passes_over_this_node_s_data(deca: Dec
         for more in (("--rounds", "1"), ("--epochs", "5", "--epoch-sequences", "20"))
     )
     assert "the run has 1 round, each of 4 blocks x 3 steps x 3 sequences: 4 passes over the 9 here" in rounds
+    assert "learning_rate" not in rounds
+    long = look(deca("doctor", "--load", *FLAGS, *flags, "--rounds", "1", "--lr-warmup-steps", "13"))["load"]["says"]
+    assert "with lr_warmup_steps = 13, 12 steps do not reach learning_rate" in long
     assert (
         "5 epochs of 20 sequences make 3 rounds, each of 4 blocks x 3 steps x 3 sequences: 12 passes over the 9"
         in epochs
