@@ -25,7 +25,9 @@ def check_model(known: Known) -> Iterator[Finding]:
     loaded = known.settings
     check_paths(dataclasses.replace(loaded.node, dir=""))
     known.say("model (importing torch)")
+    from deca_node.numerics.forecast.fitting import device_kind
     from deca_node.numerics.forecast.shapes import NotHereError, local_folder, model_shape, planned_model
+    from deca_node.numerics.forecast.tracing import trace, with_activations
 
     try:
         model = planned_model(loaded.node.model, loaded.run)
@@ -33,6 +35,9 @@ def check_model(known: Known) -> Iterator[Finding]:
         yield _fetched_later(loaded.node.model)
         return
     shape = model_shape(model, loaded.run.block_layers, loaded.node.model)
+    known.say("model (tracing a step)")
+    kind = device_kind(loaded.node.device)
+    shape = with_activations(shape, trace(model, loaded.run, attention=loaded.node.attention, device=kind))
     known.model = model
     _note_model(known, shape)
     yield from _check_files(known, local_folder(loaded.node.model), shape)

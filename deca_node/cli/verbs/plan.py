@@ -65,7 +65,7 @@ Examples:
     deca-node plan --model ./Qwen2.5-3B --nodes 8 --json | jq .traffic.nodes
 
 Only the model's config.json is read, and nothing is fetched. All run settings count, from flags, variables and
-files. Of the node settings only model, peers, micro_batch, gradient_checkpointing and device count.
+files. Of the node settings only model, peers, micro_batch, gradient_checkpointing, attention and device count.
 """,
 )
 @click.option("--nodes", type=click.IntRange(1, NODES_MAX), help="Number of nodes.  [default: the lines of --peers]")
@@ -151,9 +151,13 @@ def _shapes(loaded: Loaded) -> tuple[ModelShape, ModelShape]:
     if not source:
         raise SettingsError("model is not set; give --model, DECA_MODEL, or model in node.toml")
     from deca_node.numerics.forecast.shapes import model_shape, planned_model
+    from deca_node.numerics.forecast.tracing import trace, with_activations
 
     model = planned_model(source, settings)
-    return model_shape(model, settings.block_layers, source), model_shape(model, 1, source)
+    node = loaded.node
+    traced = trace(model, settings, attention=node.attention, device=_device(loaded).partition(":")[0])
+    whole, one_layer = (model_shape(model, layers, source) for layers in (settings.block_layers, 1))
+    return with_activations(whole, traced), with_activations(one_layer, traced)
 
 
 def _device(loaded: Loaded) -> str:

@@ -29,6 +29,11 @@ def named(items: list[str]) -> str:
     return "; ".join(items[:NAMED_MAX]) + more
 
 
+def device_kind(wanted: str) -> str:
+    """``cpu`` or ``cuda`` for a setting, which need not be the device of this machine; ``auto`` is this machine's."""
+    return choose_device(wanted).type if wanted == "auto" else wanted.partition(":")[0]
+
+
 def free_memory(wanted: str) -> tuple[str, int | None]:
     """The device that a node with ``device = wanted`` takes, and its free bytes (None: unknown).
 

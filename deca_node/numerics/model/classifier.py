@@ -133,7 +133,8 @@ def settle_padding(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase,
     """
     text = config.get_text_config()
     found = (getattr(text, "pad_token_id", None), tokenizer.pad_token_id, tokenizer.eos_token_id)
-    usable = [token for token in found if token is not None and 0 <= token < text.vocab_size]
+    tokens = getattr(text, "vocab_size", math.inf)  # where any number is a token, as in CANINE
+    usable = [token for token in found if token is not None and 0 <= token < tokens]
     if not usable:
         raise ModelError(
             f"{folder}: the tokenizer has neither a padding token nor one that ends a text; add one of them"

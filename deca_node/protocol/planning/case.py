@@ -4,7 +4,7 @@ The other modules of this room take a :class:`Case` and answer one question each
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,46 @@ DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
+class Curve:
+    """Bytes for each sequence of L tokens: fixed + linear L + square L^2."""
+
+    fixed: float = 0.0
+    linear: float = 0.0
+    square: float = 0.0
+
+    def at(self, sequences: int, length: int) -> int:
+        """Bytes for so many sequences of this length."""
+        return max(0, round(sequences * (self.fixed + length * (self.linear + length * self.square))))
+
+    @classmethod
+    def sum(cls, curves: Sequence["Curve"]) -> "Curve":
+        """The sum of curves."""
+        return cls(*(sum(getattr(c, name) for c in curves) for name in ("fixed", "linear", "square")))
+
+    @classmethod
+    def mean(cls, curves: Sequence["Curve"]) -> "Curve":
+        """The mean of curves, of which there is one at least."""
+        total = cls.sum(curves)
+        return cls(*(value / len(curves) for value in (total.fixed, total.linear, total.square)))
+
+    @classmethod
+    def through(cls, lengths: Sequence[int], values: Sequence[float]) -> "Curve":
+        """The curve through three points."""
+        (a, b, c), (x, y, z) = lengths, values
+        first, second = (y - x) / (b - a), (z - y) / (c - b)
+        square = (second - first) / (c - a)
+        linear = first - square * (a + b)
+        return cls(x - a * (linear + a * square), linear, square)
+
+
+@dataclass(frozen=True)
 class BlockShape:
     """One block. ``multiplied`` counts the elements of matrices that every token is multiplied with. The fields
     ``..._from`` are sums over all layers that a backward pass to this block crosses, the block included.
 
     ``frame_bytes`` is the size of the whole block by codec, ``signal_bytes`` that of its moment signal by setting.
+    ``activations`` are the bytes that a step of this block keeps and needs beside parameters, ``checkpointed`` the same
+    with gradient checkpointing; None where the model could not be traced.
     """
 
     name: str
@@ -33,6 +68,8 @@ class BlockShape:
     multiplied_from: int
     frame_bytes: Mapping[str, int]
     signal_bytes: Mapping[str, int]
+    activations: Curve | None = None
+    checkpointed: Curve | None = None
 
 
 @dataclass(frozen=True)

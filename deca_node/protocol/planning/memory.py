@@ -51,16 +51,18 @@ def state_bytes_per_element(dtype_bytes: int, degree: int) -> int:
 
 
 def activation_bytes(case: Case, block: BlockShape) -> int:
-    """Activations that the backward pass to ``block`` needs: an estimate for layers like Llama's with fused attention.
+    """Activations that the backward pass to ``block`` needs. They were counted where the model could be traced
+    (``BlockShape.activations``); otherwise they are an estimate for layers like Llama's with fused attention.
 
-    Every token has these elements. Each layer from the block upward keeps 6 hidden (8 below float32, since norms keep
-    copies in float32) + 3 intermediate. The block's own layers keep 3 hidden + 1 intermediate more, their inputs. Each
-    entry of the vocabulary has its logit, and in float32 its log-softmax and the gradient of that. With gradient
-    checkpointing every layer keeps only its input, and one layer at a time is computed again. BERT needs a quarter more
-    because of its dropout. GPT-2 needs twice as much, because of its dropout and its activation function of many
-    operations. GPT-NeoX needs less, since its norms copy nothing.
+    Of the estimate: every token has these elements. Each layer from the block upward keeps 6 hidden (8 below float32,
+    since norms keep copies in float32) + 3 intermediate. The block's own layers keep 3 hidden + 1 intermediate more,
+    their inputs. Each entry of the vocabulary has its logit, and in float32 its log-softmax and the gradient of that.
+    With gradient checkpointing every layer keeps only its input, and one layer at a time is computed again.
     """
     size, shape = case.dtype_bytes, case.model
+    curve = block.checkpointed if case.machine.gradient_checkpointing else block.activations
+    if curve is not None:
+        return curve.at(case.micro_batch, case.settings.sequence_length)
     kept = (6 if size == 4 else 8) * shape.hidden + 3 * shape.intermediate
     inputs = 3 * shape.hidden + shape.intermediate
     if case.machine.gradient_checkpointing:

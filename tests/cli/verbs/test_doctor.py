@@ -458,3 +458,14 @@ def test_architectures_that_puzzled_doctor(deca: Deca, tmp_path: Path) -> None:
         outcome = deca("doctor", *FLAGS, "--model", name)
         assert [verdicts(outcome)[check] for check in ("model", "tokenizer", "memory")] == ["ok"] * 3, outcome.out
         assert deca("plan", "--model", name, "--nodes", "2", "--sequence-length", "16").code == 0
+
+
+@pytest.mark.usefixtures("peer", "place")
+@pytest.mark.parametrize("more", [(), ("--device", "cpu"), ("--gradient-checkpointing",), ("--dtype", "bfloat16")])
+def test_doctor_and_plan_give_the_same_figure(deca: Deca, more: tuple[str, ...]) -> None:
+    """For the same settings and the same peers, on the same machine."""
+    flags = ("--model", "model", "--sequence-length", "16", "--json", *more)
+    planned = json.loads(deca("plan", "--peers", "peers.txt", *flags).out)
+    memory = look(deca("doctor", *FLAGS, *more))["memory"]["facts"]
+    assert planned["memory"]["total_bytes"] == memory["peak_bytes"]
+    assert {block["block"]: block["total_bytes"] for block in planned["blocks"]} == memory["blocks_bytes"]

@@ -1,0 +1,161 @@
+"""The traced memory of a step against what autograd really keeps, for layers that no formula of ours describes."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertForSequenceClassification,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    Mamba2Config,
+    MambaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen3MoeConfig,
+)
+
+from deca_node.numerics.data.batches import Batch
+from deca_node.numerics.forecast.shapes import model_shape
+from deca_node.numerics.forecast.tracing import trace, with_activations
+from deca_node.numerics.learning.loss import nll_sum
+from deca_node.numerics.model.blocks import FlatBlock, partition
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.planning.case import Case, Curve, Machine
+from deca_node.protocol.planning.memory import activation_bytes
+
+LENGTH, SEQUENCES, VOCABULARY = 192, 2, 64
+RUN = RunSettings(sequence_length=LENGTH, batch_size=SEQUENCES, dtype="float32")
+SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+SIZES = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 3, **SPECIAL}
+HEADS = {"num_attention_heads": 4, "intermediate_size": 48, "max_position_embeddings": 256}
+MAMBA = {"state_size": 8, "expand": 2}
+
+CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
+    "llama": lambda: LlamaConfig(**SIZES, **HEADS),
+    "eager attention": lambda: Gemma2Config(**SIZES, **HEADS, head_dim=8, num_key_value_heads=4, sliding_window=64),
+    "dropout in attention": lambda: GPT2Config(
+        vocab_size=VOCABULARY, n_embd=32, n_layer=3, n_head=4, n_positions=256, **SPECIAL
+    ),
+    "experts": lambda: Qwen3MoeConfig(
+        **SIZES, **HEADS, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, head_dim=8
+    ),
+    "state space": lambda: MambaConfig(**{**SIZES, "num_hidden_layers": 2}, **MAMBA, time_step_rank=4),
+    "state space in chunks": lambda: Mamba2Config(**SIZES, **MAMBA, num_heads=8, head_dim=8, n_groups=1, chunk_size=64),
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def on_meta(config: PreTrainedConfig) -> PreTrainedModel:
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def planned(config: PreTrainedConfig, *, checkpointing: bool = False) -> list[int]:
+    """The plan's activations, block by block."""
+    model = on_meta(config)
+    traced = trace(model, RUN)
+    assert traced is not None
+    shape = with_activations(model_shape(model, 1), traced)
+    machine = Machine(micro_batch=0, gradient_checkpointing=checkpointing)
+    case = Case.of(RUN, shape, ["alone"], machine)
+    return [activation_bytes(case, block) for block in shape.blocks]
+
+
+def kept(model: PreTrainedModel, flat: FlatBlock) -> int:
+    """What autograd keeps of a forward pass beside the parameters, each storage once."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    held: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            held[storage.data_ptr()] = tensor
+        return tensor
+
+    tokens = torch.randint(3, VOCABULARY, (SEQUENCES, LENGTH), generator=torch.Generator().manual_seed(1))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = nll_sum(model, Batch(tokens, tokens), torch.device("cpu"))
+    flat.collect(loss.backward)
+    return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_plan_is_near_what_autograd_keeps(kind: str) -> None:
+    """For the block that crosses all layers, and for one in the middle. The plan also has what is there for a moment
+    only, and the mask that keeps records apart."""
+    config = CONFIGS[kind]()
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).train()
+    found = planned(config)
+    for number in (1, 2):
+        flat = FlatBlock(model, partition(model, 1)[number])
+        real = kept(model, flat)
+        assert 0.8 * real < found[number] < 1.7 * real
+        flat.freeze()
+
+
+def test_eager_attention_grows_with_the_square_of_the_length() -> None:
+    traced, fused = (trace(on_meta(CONFIGS["llama"]()), RUN, attention=how) for how in ("eager", "sdpa"))
+    assert traced is not None and fused is not None
+    # Weights in float32 for each of four heads, at the very least.
+    assert all(curve.square >= 4 * 4 for curve in traced.kept)
+    assert all(curve.square <= 4 + 1e-6 for curve in fused.kept), "a mask"
+
+
+def test_dropout_keeps_attention_from_being_fused_on_a_cpu_only() -> None:
+    on_cpu, on_gpu = (trace(on_meta(CONFIGS["dropout in attention"]()), RUN, device=kind) for kind in ("cpu", "cuda"))
+    assert on_cpu is not None and on_gpu is not None
+    assert on_cpu.kept[0].square > 4 * 4 > on_gpu.kept[0].square
+
+
+def test_a_classifier_is_traced() -> None:
+    with torch.device("meta"):
+        model = BertForSequenceClassification(BertConfig(**SIZES, **HEADS))
+    assert trace(model, RUN) is not None
+
+
+def test_the_model_is_as_before() -> None:
+    model = on_meta(LlamaConfig(**{**SIZES, "num_hidden_layers": 6}, **HEADS, dtype="bfloat16"))
+    names, ids = [name for name, _ in model.named_parameters()], [id(p) for p in model.parameters()]
+    traced = trace(model, RUN)
+    assert traced is not None and len(traced.kept) == 6
+    assert [name for name, _ in model.named_parameters()] == names
+    assert [id(parameter) for parameter in model.parameters()] == ids
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_gradient_checkpointing_keeps_inputs_and_one_layer() -> None:
+    config = LlamaConfig(**{**SIZES, "num_hidden_layers": 12}, **HEADS)
+    whole, checkpointed = planned(config)[0], planned(config, checkpointing=True)[0]
+    inputs = 12 * 4 * 32 * LENGTH * SEQUENCES
+    assert inputs < checkpointed < whole / 2
+
+
+def test_what_cannot_be_traced_is_estimated() -> None:
+    class Peeking(nn.Module):
+        def forward(self, states: Tensor, *_: object, **__: object) -> Tensor:
+            return states * float(states.sum().item())
+
+    model = on_meta(CONFIGS["llama"]())
+    model.model.layers[0].mlp = Peeking()
+    assert trace(model, RUN) is None
+    shape = model_shape(model, 1)
+    assert with_activations(shape, None) == shape
+    assert len(model.model.layers) == 3
+
+
+def test_a_curve_goes_through_its_points() -> None:
+    curve = Curve.through((64, 128, 256), [5 + 3 * n + 2 * n * n for n in (64, 128, 256)])
+    assert (curve.fixed, curve.linear, curve.square) == pytest.approx((5, 3, 2))
+    assert curve.at(3, 10) == 3 * (5 + 30 + 200)
+    assert Curve.mean([Curve(1, 2, 3), Curve(3, 4, 5)]) == Curve(2, 3, 4)
