@@ -72,7 +72,7 @@ class Trace:
         )
 
 
-def trace(model: PreTrainedModel, run: RunSettings, *, attention: str = "auto", device: str = "cpu") -> Trace | None:
+def trace(model: PreTrainedModel, run: RunSettings, *, attention: str, device: str) -> Trace | None:
     """Trace a model on the meta device; it is as before afterwards. None if one of its operations needs numbers.
 
     ``attention`` is the node's setting, ``device`` the kind of device: on a CPU attention with dropout is not fused.

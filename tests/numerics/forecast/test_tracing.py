@@ -20,8 +20,9 @@ from transformers import (
 )
 
 from deca_node.numerics.data.batches import Batch
+from deca_node.numerics.forecast import tracing
 from deca_node.numerics.forecast.shapes import model_shape
-from deca_node.numerics.forecast.tracing import trace, with_activations
+from deca_node.numerics.forecast.tracing import Trace, with_activations
 from deca_node.numerics.learning.loss import nll_sum
 from deca_node.numerics.model.blocks import FlatBlock, partition
 from deca_node.protocol.agreed.run import RunSettings
@@ -57,6 +58,10 @@ def _one_thread() -> None:
 def on_meta(config: PreTrainedConfig) -> PreTrainedModel:
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
+
+
+def trace(model: PreTrainedModel, run: RunSettings, attention: str = "auto", device: str = "cpu") -> Trace | None:
+    return tracing.trace(model, run, attention=attention, device=device)
 
 
 def planned(config: PreTrainedConfig, *, checkpointing: bool = False) -> list[int]:
