@@ -94,6 +94,7 @@ def examples() -> Iterator[str]:
 def printed_by(folder: Path, command: Sequence[str]) -> str:
     """What the command prints in the folder. A command that fails is an error."""
     out, here = io.StringIO(), Path.cwd()
+    os.environ["NO_COLOR"] = "1"
     os.chdir(folder)
     try:
         with contextlib.redirect_stdout(out):

@@ -24,6 +24,7 @@ def deca(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("DECA_")]:
         monkeypatch.delenv(name)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
 
     def call(*arguments: str) -> Outcome:
         code = main(arguments)

@@ -12,7 +12,8 @@ TEMPLATE = "{% for m in messages %}{{ m.role }} {{ m.content }} {{ eos_token }}\
 
 
 @pytest.fixture
-def place(deca: Deca, tiny: Path) -> Path:
+def place(deca: Deca, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NO_COLOR", "1")
     Path("model").symlink_to(tiny)
     rows: list[dict[str, Any]] = [{"text": f"the node was {n}"} for n in ("data", "loss", "data")]
     rows += [{"prompt": "the node", "completion": "was data"}, {"text": 5}]

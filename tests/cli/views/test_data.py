@@ -12,7 +12,8 @@ from deca_node.numerics.forecast.surveyed import Shown
 RECORD = Shown("a.jsonl line 1", "chat", 5, ("user", "\n", "Hi", "\x1b[2J", "!\n"), (False, False, False, True, True))
 
 
-def test_learnt_tokens_stand_in_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+def test_learnt_tokens_stand_in_brackets(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
     print_shown([RECORD])
     assert capsys.readouterr().out.splitlines() == [
         "record 1: a.jsonl line 1 (chat), 5 tokens, 2 learnt",
@@ -24,6 +25,7 @@ def test_learnt_tokens_stand_in_brackets(capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize("colour", [True, False])
 def test_a_terminal_has_colours_instead(monkeypatch: pytest.MonkeyPatch, colour: bool) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, no_color=not colour, color_system="standard", highlight=False)
     monkeypatch.setattr(view, "facts_console", lambda: console)
