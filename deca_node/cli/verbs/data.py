@@ -39,7 +39,7 @@ stands between two tokens. Bad records are listed; with --bad-records stop the e
 is then that of bad data, since a start would stop there.
 """,
 )
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data")
 @click.option("--model", required=True, help="The checkpoint with the tokenizer: a folder, or an id on the hub.")
 @click.option(
     "--show", type=click.IntRange(0, SHOW_MAX), default=0, show_default=True, help="Records to show token by token."
@@ -89,8 +89,8 @@ is then that of bad data, since a start would stop there.
 )
 @json_option
 @debug_option
-def data(data: Path, show: int, as_json: bool, bad_records: str, **flags: Any) -> None:
-    """Show what would be learnt of DATA, a file or a folder, by a model's tokenizer and chat template.
+def data(data: str, show: int, as_json: bool, bad_records: str, **flags: Any) -> None:
+    """Show what would be learnt of DATA, as the setting data has it, by a model's tokenizer and chat template.
 
     Prints how many tokens there are and how many are learnt, the lengths of records, what is cut or left out and why,
     records that repeat an earlier one, and how full the sequences are.
@@ -99,7 +99,7 @@ def data(data: Path, show: int, as_json: bool, bad_records: str, **flags: Any) -
 
     found, length = _survey(data, show, flags)
     if as_json:
-        click.echo(json.dumps(document(found, str(data), length)))
+        click.echo(json.dumps(document(found, data, length)))
     else:
         print_shown(found.shown)
         print_survey(found, length)
@@ -110,7 +110,7 @@ def data(data: Path, show: int, as_json: bool, bad_records: str, **flags: Any) -
         )
 
 
-def _survey(data: Path, show: int, flags: dict[str, Any]) -> tuple[Survey, int]:
+def _survey(data: str, show: int, flags: dict[str, Any]) -> tuple[Survey, int]:
     """The survey, and the length of its sequences."""
     from deca_node.cli.views.progress import work
     from deca_node.numerics.data.dataset import Layout

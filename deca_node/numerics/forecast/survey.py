@@ -14,6 +14,7 @@ import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ from deca_node.numerics.data.tokenizing import RecordTokenizer, runs
 from deca_node.numerics.forecast.spelling import spelled
 from deca_node.numerics.forecast.surveyed import Packed, Shown, Survey
 from deca_node.protocol.errors import DataError
+from deca_node.storage.data_sources import data_sources
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,7 +48,7 @@ NAMED_MAX = 5
 
 
 def survey(
-    path: Path,
+    data: str,
     tokenizer: "PreTrainedTokenizerBase",
     layout: Layout,
     *,
@@ -54,31 +56,35 @@ def survey(
     reading: Reading | None = None,
     progress: Progress | None = None,
 ) -> Survey:
-    """Read and tokenize a file or folder, and lay its records into sequences with the seed 0. ``show`` says how many
-    records to keep; ``layout`` is one without private gradients. Raises DataError where there is no usable record."""
+    """Read and tokenize all sources, and lay their records into sequences with the seed 0. Weights are left aside.
+
+    ``show`` says how many records to keep; ``layout`` is one without private gradients. Raises DataError where there is
+    no usable record.
+    """
     bad = BadRecords(skip=True)
-    reader = RecordReader(path, bad, reading)
+    readers = [RecordReader(source.place, bad, reading) for source in data_sources(data)]
     encoder = RecordTokenizer(tokenizer, bad)
     found = _Found()
 
     def report(waiting: int = 0) -> None:
         if progress:
-            progress(max(reader.bytes_done - waiting, 0), reader.bytes_total)
+            done = sum(reader.bytes_done for reader in readers)
+            progress(max(done - waiting, 0), sum(reader.bytes_total for reader in readers))
 
-    for records in runs(reader, lambda record: record.characters):
+    for records in runs(chain.from_iterable(readers), lambda record: record.characters):
         for record, tokens in encoder.pairs(records, report):
             found.add(record, tokens)
         report()
     if not found.kinds:
         first = f" ({bad.count:,} are bad; the first: {bad.sentences[0]})" if bad.count else ""
-        raise DataError(f"{path}: there are no usable records{first}; give at least one text that is not empty")
+        raise DataError(f"{data}: there are no usable records{first}; give at least one text that is not empty")
     line = found.line()
     lengths = Lengths(layout.length, layout.truncation, tokenizer.bos_token_id)
     fitted = lengths.fit(line) if layout.whole else as_they_are(line)
     fates = _Fates(line, fitted.pieces, layout, show)
     return Survey(
         kinds=dict(found.kinds),
-        files=reader.told.told(),
+        files=tuple(sentence for reader in readers for sentence in reader.told.told()),
         tokens=len(line),
         learnt_tokens=int(line.learnt.sum()),
         lengths=tuple(np.diff(line.starts).tolist()),
@@ -243,7 +249,7 @@ def shown(
 
 
 def survey_labelled(
-    path: Path,
+    data: str,
     tokenizer: "PreTrainedTokenizerBase",
     labels: Sequence[str],
     length: int,
@@ -253,8 +259,8 @@ def survey_labelled(
     progress: Progress | None = None,
 ) -> Survey:
     """The same for labelled records, each of which is a row of its own. Raises DataError."""
-    data = load_labelled(
-        path,
+    loaded = load_labelled(
+        data,
         tokenizer,
         labels,
         sequence_length=length,
@@ -263,8 +269,8 @@ def survey_labelled(
         reading=reading,
         progress=progress,
     )
-    examples, found = data.train, data.summary
-    sources = _sources(path, labels, reading, len(examples))
+    examples, found = loaded.train, loaded.summary
+    sources = _sources(data, labels, reading, len(examples))
     repeats = Repeats()
     kept: list[Shown] = []
     for number, (start, stop) in enumerate(zip(examples.starts[:-1], examples.starts[1:], strict=True)):
@@ -289,9 +295,11 @@ def survey_labelled(
     )
 
 
-def _sources(path: Path, labels: Sequence[str], reading: Reading | None, count: int) -> list[str]:
+def _sources(data: str, labels: Sequence[str], reading: Reading | None, count: int) -> list[str]:
     """Where each of the ``count`` good records stands, in order."""
-    records: list[LabelledRecord] = list(LabelledReader(path, BadRecords(skip=True), labels, reading))
+    bad = BadRecords(skip=True)
+    readers = [LabelledReader(source.place, bad, labels, reading) for source in data_sources(data)]
+    records: list[LabelledRecord] = list(chain.from_iterable(readers))
     if len(records) == count:
         return [str(record.source) for record in records]
     # The tokenizer made nothing of some of them, and it is not known which.

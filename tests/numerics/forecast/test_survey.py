@@ -28,7 +28,7 @@ ROWS: list[dict[str, Any]] = [
 def look(path: Path, length: int = 32, show: int = 0, **changes: Any) -> Survey:
     usual: dict[str, Any] = {"packing": "isolated", "truncation": "keep-end", "private": False}
     layout = Layout(**{"length": length, **usual, **changes})
-    return survey(path, byte_tokenizer(PLAIN_TEMPLATE), layout, show=show)
+    return survey(str(path), byte_tokenizer(PLAIN_TEMPLATE), layout, show=show)
 
 
 @pytest.mark.parametrize("packing", ["isolated", "none", "concatenated"])
@@ -115,7 +115,7 @@ def test_nothing_fits(tmp_path: Path) -> None:
 def test_labelled_records(tmp_path: Path) -> None:
     rows = [{"text": "long stay", "label": "bad"}, {"text": "fine", "label": "good"}, {"text": "fine", "label": "good"}]
     path = write_lines(tmp_path / "set.jsonl", [*rows, {"text": "fine", "label": "odd"}])
-    found = survey_labelled(path, byte_tokenizer(), ["good", "bad"], 8, show=1)
+    found = survey_labelled(str(path), byte_tokenizer(), ["good", "bad"], 8, show=1)
     assert found.kinds == {"good": 2, "bad": 1} and found.packed is None and found.bad == 1
     assert found.causes == {"cut: longer than 8 tokens": 1}
     assert found.repeated_named == (f"{path} line 3 repeats {path} line 2",)
@@ -132,7 +132,7 @@ def test_reading_is_as_the_settings_say(tmp_path: Path) -> None:
     layout = Layout(length=32, packing="isolated", truncation="keep-end", private=False)
     calls: list[tuple[int, int | None]] = []
     found = survey(
-        path,
+        str(path),
         byte_tokenizer(),
         layout,
         reading=Reading.of("csv", "text=body"),
@@ -140,3 +140,11 @@ def test_reading_is_as_the_settings_say(tmp_path: Path) -> None:
     )
     assert found.files == ("read 1 records as CSV",) and calls[-1] == (path.stat().st_size, path.stat().st_size)
     assert json.dumps(found.kinds) == '{"text": 1}'
+
+
+def test_several_sources_are_one_set(tmp_path: Path) -> None:
+    one = write_lines(tmp_path / "one.jsonl", ROWS[1:3])
+    two = write_lines(tmp_path / "two.jsonl", ROWS[5:])
+    layout = Layout(length=32, packing="isolated", truncation="keep-end", private=False)
+    found = survey(f"{one}, {two}*2", byte_tokenizer(PLAIN_TEMPLATE), layout)
+    assert (found.records, found.repeated_named) == (4, (f"{two} line 2 repeats {one} line 1",))
