@@ -146,9 +146,10 @@ def _chosen(path: str | Path, chooser: "_Chooser", texts: bool, length: int, hol
         return chooser.of_ends(target)
     check_two(path, count)
     target = min(max(round(total * holdout), 1), total - 1)
-    choice = chooser.until(target)
-    if total - chooser.tokens(choice) >= (total - target) / 2:
-        return choice
+    for numbered in (False, True) if count >= RECORDS_TO_SPLIT else (False,):
+        choice = chooser.until(target, numbered)
+        if total - chooser.tokens(choice) >= (total - target) / 2:
+            return choice
     if texts and total >= 2 * length:
         return chooser.of_ends(target)
     return chooser.of_records(target)

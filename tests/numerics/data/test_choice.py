@@ -105,6 +105,13 @@ def test_equal_records_are_on_one_side_unless_too_many_are_equal(
     assert Counter(held(mixed, later(first), texts=texts)) == Counter(before)
 
 
+def test_many_equal_texts_are_divided_as_wholes() -> None:
+    """The end of a short text may be a single token, of which nothing can be learnt."""
+    first = fresh(0.1)
+    assert Counter(count for _, count in held([(1, 2, 3, 4, 5)] * 30, first, length=16)) == {0: 27, 5: 3}
+    assert first.choice is not None and first.choice.kind == "records"
+
+
 def test_the_run_has_its_own_choice() -> None:
     records = [(k, k + 1) for k in range(50)]
     assert held(records, fresh(0.2, seed=1)) != held(records, fresh(0.2, seed=2))
