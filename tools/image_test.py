@@ -13,16 +13,12 @@ build on top of its layers, and one short run of four nodes.
 """
 
 import argparse
-import http.server
 import json
-import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +26,7 @@ from typing import Any
 from container_engine import Engine, EngineError, MadeEngine, find_engine, installed_engine
 from earlier_version import EARLIER, unpack
 from image_testbed import NODES, Testbed
+from torch_index import index_of_last_build, torch_index
 
 ROOT = Path(__file__).resolve().parent.parent
 TAG = "deca-node:image-test"
@@ -40,7 +37,6 @@ NETSHOOT, PROMETHEUS, GRAFANA = "nicolaka/netshoot:v0.13", "prom/prometheus:v3.5
 NEW_LAYERS_MEGABYTES_MAX = 5.0
 ROUNDS, ROUNDS_SHORT, ROUNDS_LONG = 6, 1, 400
 ALERTS_PROVOKED = ("DecaNodeDown", "DecaPeerUnreachable")
-INDEX_PORT = 47113
 CHECKPOINT_EVERY = 12
 """As in docker/compose.yaml: the most steps that a killed node may repeat."""
 
@@ -147,24 +143,28 @@ class ImageTest:
         }
 
     def run_observed_on_bad_links(self) -> Figures:
-        """Chaos and observability together: every rule is evaluated, and two alerts are provoked."""
+        """Chaos and observability together: promtool runs the alerts' unit tests, every alert is evaluated, and two are
+        provoked."""
         testbed = self.testbed(TAG, "compose.chaos.yaml", "compose.observability.yaml", rounds=ROUNDS_LONG)
         testbed.remove()
         there = self._pull(NETSHOOT, PROMETHEUS, GRAFANA)
         if not there[NETSHOOT] or not there[PROMETHEUS]:
             raise EngineError(f"the images of the overlays are neither here nor in a registry: {there}")
+        rules = f"{self.engine.repository}/docker/observability:/rules:ro"
+        promtool = ["docker", "run", "--rm", "--network", "none", "--entrypoint", "promtool", "--volume", rules]
+        self.engine.run(*promtool, PROMETHEUS, "test", "rules", "/rules/alerts_test.yaml")
         left_out = [] if there[GRAFANA] else ["--scale", "grafana=0"]
         testbed.compose("up", "--detach", "--pull", "never", "--no-build", *left_out)
         testbed.until(lambda: testbed.steps("north") > 3, "steps on bad links")
         said = testbed.compose("logs", "--no-log-prefix", "--no-color", "chaos-north").strip()
-        rules = testbed.until(lambda: _evaluated(testbed), "Prometheus to evaluate every rule")
+        evaluated = testbed.until(lambda: _evaluated(testbed), "Prometheus to evaluate every rule")
         targets = testbed.until(lambda: _targets_up(testbed), "Prometheus to scrape every node")
         fired = _provoke_alerts(testbed)
         testbed.remove()
         return {
             "chaos": said.splitlines()[-1].removeprefix("\033[2K"),
             "targets_up": targets,
-            "rules_evaluated": len(rules),
+            "rules_evaluated": len(evaluated),
             "alerts_provoked_seconds": fired,
             "grafana": "started" if there[GRAFANA] else "left out: its image is not here and cannot be pulled",
         }
@@ -287,46 +287,6 @@ def _targets_up(testbed: Testbed) -> int | None:
     return up if up == len(NODES) else None
 
 
-@contextmanager
-def torch_index(work: Path) -> Iterator[str]:
-    """The index for the build: ``TORCH_INDEX``, or the folder ``TORCH_WHEELS`` served on loopback.
-
-    The engine knows a layer by the index, too, so the port stays the same from build to build if it is free.
-    """
-    wheels = os.environ.get("TORCH_WHEELS", "")
-    if not wheels:
-        yield os.environ.get("TORCH_INDEX", "")
-        return
-    simple = work / "index" / "simple"
-    simple.mkdir(parents=True, exist_ok=True)
-    link = simple / "torch"
-    link.unlink(missing_ok=True)
-    link.symlink_to(Path(wheels).resolve())
-    handler = partial(QuietHandler, directory=str(work / "index"))
-    try:
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", INDEX_PORT), handler)
-    except OSError:
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/simple"
-    finally:
-        server.shutdown()
-
-
-def index_of_last_build(work: Path) -> str:
-    """The index of the build whose layers are there, which a short test does not ask again."""
-    known = work / "torch-index"
-    return known.read_text() if known.exists() else os.environ.get("TORCH_INDEX", "")
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder without a log line per request."""
-
-    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002  (the base class names it so)
-        """Log nothing."""
-
-
 def copy_sources(target: Path) -> Path:
     """A copy of all files that git knows, as they are in the working tree, which the test may change."""
     shutil.rmtree(target, ignore_errors=True)
@@ -350,7 +310,7 @@ def run(test: ImageTest, given: argparse.Namespace) -> Figures:
     """Run the parts, and say what each saw."""
     figures: Figures = {"engine": "made from Debian's packages" if test.made else "the machine's"}
     for part in parts(test, given):
-        print(f"-- {(part.__doc__ or '').strip()}", flush=True)
+        print(f"-- {' '.join((part.__doc__ or '').split())}", flush=True)
         began = time.monotonic()
         found = part()
         figures |= found
