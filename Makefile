@@ -6,7 +6,7 @@ MINUTES ?= 10
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo testbed test simulate fuzz test-slow check check-image image-test format bench bench-convergence-quick proto docs clean
+.PHONY: help setup setup-to-run docs-site release check-release demo testbed test simulate fuzz test-slow check check-image image-test format bench bench-convergence-quick proto docs clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,10 +17,13 @@ help: ## This list
 setup: ## Create .venv with everything that the other targets need
 	@$(PYTHON) tools/setup_env.py --torch $(TORCH)
 
-demo: setup ## Train a toy model on several nodes on this machine and show what came out
+setup-to-run:
+	@$(PYTHON) tools/setup_env.py --torch $(TORCH) --for running
+
+demo: setup-to-run ## Train a toy model on several nodes on this machine and show what came out
 	$(BIN)/deca-node demo
 
-testbed: setup ## Four nodes on this machine with a page each, until Ctrl-C: to look, kill one, bring it back
+testbed: setup-to-run ## Four nodes on this machine with a page each, until Ctrl-C: to look, kill one, bring it back
 	$(BIN)/deca-node demo --testbed
 
 test: setup ## All quick checks and all tests but the slow ones
@@ -60,6 +63,15 @@ proto: setup ## Generate the message classes from proto/
 
 docs: setup ## Generate what docs and monitoring take from the code: every tools/write_*.py
 	@for tool in tools/write_*.py; do $(BIN)/python $$tool || exit 1; done
+
+docs-site: setup ## Build the documentation as a site into build/docs
+	$(BIN)/python tools/docs_site.py
+
+release: setup ## Build a wheel and a source distribution into dist
+	$(BIN)/python tools/build_release.py
+
+check-release: ## Install both into empty environments and run the demo there; PYTHONS="python3.12 /path/to/python3.13"
+	$(BIN)/python tools/check_release.py $(PYTHONS)
 
 clean: ## Remove .venv, build products and caches
 	rm -rf .venv build dist *.egg-info deca_node/numerics/codecs/_codec*.so

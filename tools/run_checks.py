@@ -2,7 +2,7 @@
 
 ::
 
-    make check  =  format  lint  types  dockerfile  house
+    make check  =  format  lint  types  dockerfile  docs  house
     make test   =  the same, then  unit,  e2e  and, where an engine has the image,  image
 
 A part is a command, and its output goes to the terminal unchanged. The exit code is 1 if any part failed.
@@ -30,6 +30,8 @@ CHECKS = {
     "lint": "ruff check .",
     "types": "mypy",
     "dockerfile": "hadolint docker/Dockerfile",
+    # Every link and anchor of the documentation, also those into pages beside docs/.
+    "docs": "python -m mkdocs build --strict --quiet",
     # The import contracts, fresh generated files, pinned dependencies, links in documents; the files for Kubernetes.
     "house": f'pytest -q -m "not slow" tests/test_house.py tests/deploy {PARALLEL}',
 }
@@ -91,7 +93,9 @@ def no_image() -> str:
 def run_all(parts: Mapping[str, str]) -> list[Outcome]:
     """Run the commands one after the other in the project's folder. Programs of this environment come first."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return [run(part, command, os.environ | {"PATH": path}) for part, command in parts.items()]
+    return [
+        run(part, command, os.environ | {"PATH": path, "NO_MKDOCS_2_WARNING": "1"}) for part, command in parts.items()
+    ]
 
 
 def run(part: str, command: str, environment: Mapping[str, str]) -> Outcome:

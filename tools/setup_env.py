@@ -1,7 +1,9 @@
 """Prepares ``.venv``: a virtual environment with the pinned packages and this project, editable.
 
-Every make target runs it with the system's Python. A stamp in ``.venv`` records what it was made from, so that a second
-call ends at once. A change of pyproject.toml, constraints.txt, a C file or this file installs again.
+Every make target runs it with the system's Python. ``make demo`` and ``make testbed`` need no more than the program
+itself (``--for running``); all other targets need the tools for development, too. A stamp in ``.venv`` records what it
+was made from and for, so that a second call ends at once. A change of pyproject.toml, constraints.txt, a C file or this
+file installs again.
 
 torch is installed first and alone. On Linux a plain ``pip install torch`` takes the CUDA build with several GB of
 libraries, so this script requests the CPU build by name. If pip finds none, it says how large torch's default build is
@@ -22,6 +24,8 @@ STAMP = VENV / "set-up-stamp"
 CONSTRAINTS = ROOT / "constraints.txt"
 COMPILED = tuple(sorted((ROOT / "deca_node").rglob("*.[ch]")))
 PYTHON_MIN = (3, 11)
+EXTRAS = {"running": "", "development": "[dev]"}
+"""The extras of this project that are installed for each purpose."""
 
 NO_CPU_BUILD = """pip found no torch {version}+cpu, which is the CPU build of torch."""
 
@@ -46,15 +50,32 @@ def main() -> None:
         default="auto",
         help="build of torch; auto takes the CPU build if pip finds one, else torch's default build",
     )
-    build = parser.parse_args().torch
+    parser.add_argument(
+        "--for",
+        dest="purpose",
+        choices=tuple(EXTRAS),
+        default="development",
+        help="running: the program alone; development: its tools, too",
+    )
+    given = parser.parse_args()
     check_python()
-    stamp = f"{ROOT}\n{digest()}\n"
-    if VENV_PYTHON.exists() and STAMP.exists() and STAMP.read_text() == stamp:
+    if VENV_PYTHON.exists() and is_ready(given.purpose):
         return
     create_venv()
-    install_torch(build)
-    install("--editable", f"{ROOT}[dev]")
-    STAMP.write_text(stamp)
+    install_torch(given.torch)
+    install("--editable", f"{ROOT}{EXTRAS[given.purpose]}")
+    STAMP.write_text(stamp(given.purpose))
+
+
+def is_ready(purpose: str) -> bool:
+    """Whether the environment was made for this. One for development serves for running as well."""
+    serving = {stamp(purpose), stamp("development")}
+    return STAMP.exists() and STAMP.read_text() in serving
+
+
+def stamp(purpose: str) -> str:
+    """What the stamp says of an environment that is made now."""
+    return f"{ROOT}\n{digest()}\n{purpose}\n"
 
 
 def check_python() -> None:

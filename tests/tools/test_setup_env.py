@@ -1,5 +1,6 @@
 """The torch that set-up installs, with a pip that knows some builds only."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,3 +87,37 @@ def test_another_version_of_torch_is_replaced(install: Install) -> None:
 def test_every_c_file_decides_whether_set_up_is_fresh() -> None:
     names = {file.name for file in setup_env.COMPILED}
     assert {"codec.c", "mixing.c", "groups.h", "versions.h", "checked_copy.c"} <= names
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What set-up installs beside torch, in an environment of its own."""
+    done: list[str] = []
+    for name, path in (("VENV", tmp_path), ("VENV_PYTHON", tmp_path / "python"), ("STAMP", tmp_path / "stamp")):
+        monkeypatch.setattr(setup_env, name, path)
+    monkeypatch.setattr(setup_env, "create_venv", (tmp_path / "python").touch)
+    monkeypatch.setattr(setup_env, "install_torch", lambda build: None)
+    monkeypatch.setattr(setup_env, "install", lambda *arguments: done.append(arguments[-1]))
+    return done
+
+
+def set_up(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["setup_env.py", *arguments])
+    setup_env.main()
+
+
+def test_the_demo_needs_no_tools_for_development(installed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up(monkeypatch, "--for", "running")
+    set_up(monkeypatch, "--for", "running")
+    assert installed == [str(setup_env.ROOT)]
+    set_up(monkeypatch)
+    assert installed[1:] == [f"{setup_env.ROOT}[dev]"]
+    set_up(monkeypatch, "--for", "running")
+    assert len(installed) == 2, "an environment for development serves for running, too"
+
+
+@pytest.mark.parametrize("target", ["demo", "testbed"])
+def test_make_asks_for_no_more_than_that(target: str) -> None:
+    makefile = (setup_env.ROOT / "Makefile").read_text()
+    assert f"\n{target}: setup-to-run ##" in makefile
+    assert "\nsetup-to-run:\n\t@$(PYTHON) tools/setup_env.py --torch $(TORCH) --for running\n" in makefile

@@ -68,6 +68,7 @@ function report(told) {
   put("about", `${$("about").textContent} · report of ${when}`);
   // A node that was killed, or still runs, has told its phase at a moment and not its end.
   if (!["done", "staying", "stopped", "failed"].includes(status.phase)) put("phase", `${status.phase} when last heard of`);
+  if (["done", "staying"].includes(status.phase)) $("phase").className = "badge ready";
   $("awaits").hidden = true;
   const facts = Object.entries(told.agreed).map(([name, value]) => {
     const row = element("tr");
@@ -154,7 +155,7 @@ function tell() {
 function tellGone(peers) {
   const why = peers.map((peer) => peer.why || `${peer.name} is given up`).join("; ");
   $("gone").hidden = !peers.length;
-  put("gone", peers.length ? `${why}. The others do not wait for it; they train on.` : "");
+  put("gone", peers.length ? `${why}.${$("told") ? "" : " The others do not wait for it; they train on."}` : "");
 }
 
 function tellTrouble(problem) {
