@@ -78,6 +78,8 @@ def _findings(check: Check, known: Known) -> Iterator[Finding]:
     except DecaError as problem:
         says, _, steps = str(problem).partition("\n")
         yield failed(check.name, says, check.do, **({"steps": steps.splitlines()} if steps else {}))
+    except PermissionError:
+        raise  # the command ends with a sentence that names the folder which this user may not enter
     except Exception as problem:  # noqa: BLE001  (a fault in one check must not hide the findings of the others)
         says = f"this check broke down: {type(problem).__name__}: {problem}"
         yield failed(check.name, says, BROKEN_DO, traceback=traceback.format_exc())
