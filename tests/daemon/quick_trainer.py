@@ -3,6 +3,7 @@
 It takes the place of ``deca_node/daemon/trainer/boot.py``. It writes no file but the one that marks the run as saved.
 """
 
+import contextlib
 import socket
 import sys
 from pathlib import Path
@@ -55,4 +56,6 @@ def answer(command: c.TrainerCommand, directory: Path) -> e.TrainerEvent:
 
 
 if __name__ == "__main__":
-    main()
+    # The daemon is gone.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        main()

@@ -48,8 +48,11 @@ def check_paths(node: NodeSettings) -> None:
             raise DataError(f"there is no data at {source.place}")
         if not os.access(source.place, os.R_OK):
             raise DataError(f"the data at {source.place} may not be read by this user")
-    if node.chat_template and not os.access(node.chat_template, os.R_OK):
-        raise DataError(f"there is no chat template at {node.chat_template} that this user may read")
+    if node.chat_template:
+        try:
+            Path(node.chat_template).open("rb").close()
+        except OSError as error:
+            raise DataError(f"the chat template at {node.chat_template} cannot be read: {error.strerror}") from error
     if Path(node.dir).exists() and not Path(node.dir).is_dir():
         raise StorageError(f"{node.dir} must be this node's folder, but it is a file; choose another --dir")
 

@@ -27,7 +27,9 @@ def fields(message: Descriptor) -> Iterator[str]:
         named = each.message_type or each.enum_type
         kind = named.full_name if named else TYPES[each.type]
         repeated = "repeated " if each.is_repeated else ""
-        choice = f" in {each.containing_oneof.name}" if each.containing_oneof else ""
+        # protobuf makes a choice of one, named after the field, of every field that is `optional`.
+        chosen = each.containing_oneof and each.containing_oneof.name != f"_{each.name}"
+        choice = f" in {each.containing_oneof.name}" if chosen else ""
         yield f"{message.full_name} {each.number} {repeated}{kind} {each.name}{choice}"
     for inner in message.nested_types:
         yield from fields(inner)
