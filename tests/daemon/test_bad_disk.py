@@ -33,6 +33,7 @@ GOES_ON = {
     "curves": (UNWRITTEN.format("events"), UNWRITTEN.format("events")),
     "settings.json": ("the settings are not written down", COMPLETE),
     "page.json": (COMPLETE, COMPLETE),
+    "heldout.json": ("cannot write held-out losses to node: ", "cannot write held-out losses to node: "),
     "admin.sock": ("there is no socket at", COMPLETE),
 }
 ENDS = {"run.json": "cannot write .*run.json: .*; make room, or repair the disk, and start again"}
@@ -49,7 +50,7 @@ class Machine:
         (folder / "model").mkdir()
         (folder / "data.jsonl").write_text("")
         (folder / "peers.txt").write_text(f"north@127.0.0.1:{free_ports(1)[0]}\n")
-        (folder / "run.toml").write_text("rounds = 1\ninner_steps = 2\nfinal_flush_mixes = 1\n")
+        (folder / "run.toml").write_text("rounds = 1\ninner_steps = 2\nfinal_flush_mixes = 1\nearly_stop_rounds = 1\n")
 
     def run(self, name: str = "*", fault: str = "none", from_loop: bool = False, at: int = 0) -> tuple[int, str]:
         """Run the node to its end; its exit code and its standard error."""
