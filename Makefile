@@ -6,7 +6,7 @@ MINUTES ?= 10
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-to-run docs-site release check-release demo testbed test simulate fuzz test-slow check check-image image-test format bench bench-convergence-quick proto docs clean
+.PHONY: help setup setup-to-run docs-site release check-release demo testbed test simulate fuzz test-slow check check-image image-test format bench models bench-convergence-quick proto docs clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,10 @@ format: setup ## Rewrite the code in the house format
 
 bench: setup ## Measure; results go to bench/results
 	$(BIN)/python -m bench
+
+models: setup ## Every family of models that transformers knows, tiny: what is not measured yet, then docs/MODELS.md
+	$(BIN)/python -m bench.families
+	$(BIN)/python tools/write_models_reference.py
 
 bench-convergence-quick: setup ## Few methods, two seeds, two tasks: do they come out in the order of docs/RESULTS.md?
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.convergence --quick

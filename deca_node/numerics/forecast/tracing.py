@@ -77,7 +77,7 @@ def trace(model: PreTrainedModel, run: RunSettings, *, attention: str, device: s
 
     ``attention`` is the node's setting, ``device`` the kind of device: on a CPU attention with dropout is not fused.
     """
-    for mask in (_mask, _no_mask):
+    for mask in (_mask, _flat_mask, _no_mask):
         # An architecture may ask for a value, which there is none of, and each in its own way.
         with contextlib.suppress(Exception):
             return _trace(model, run, attention, mask, fused=device != "cpu")
@@ -162,6 +162,11 @@ def _mask(model: PreTrainedModel, length: int) -> Mapping[str, Tensor]:
     return {"attention_mask": torch.ones(1, 1, length, length, dtype=dtype, device=META)}
 
 
+def _flat_mask(_model: PreTrainedModel, length: int) -> Mapping[str, Tensor]:
+    """A mask of padding, for architectures that take no other."""
+    return {"attention_mask": torch.ones(1, length, dtype=torch.long, device=META)}
+
+
 def _no_mask(_model: PreTrainedModel, _length: int) -> Mapping[str, Tensor]:
     return {}
 
@@ -225,13 +230,18 @@ class _Kernels(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in (torch._grouped_mm, getattr(nn.functional, "grouped_mm", None)):
             return _Grouped.apply(*args[:2])
-        if func is not scaled_dot_product_attention or (kwargs.get("dropout_p", 0.0) > 0 and not self._fused):
+        if func is not scaled_dot_product_attention or not self._takes(args[0], args[1], args[2], kwargs):
             return func(*args, **kwargs)
         query, key, value = args[:3]
         mask = kwargs.get("attn_mask")
         if mask is not None and mask.dtype == torch.bool:
             mask = torch.empty(mask.shape, dtype=query.dtype, device=META)
         return _Kernel.apply(query, key, value, mask)
+
+    def _takes(self, query: Tensor, key: Tensor, value: Tensor, kwargs: Mapping[str, Any]) -> bool:
+        """Whether a fused kernel computes this. That of a CPU has no dropout, and needs heads of one kind."""
+        alike = query.shape[-1] == value.shape[-1] and (kwargs.get("enable_gqa") or query.shape[1] == key.shape[1])
+        return self._fused or (not kwargs.get("dropout_p") and alike)
 
 
 class _Grouped(torch.autograd.Function):

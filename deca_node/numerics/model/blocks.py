@@ -90,6 +90,8 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
     # Towers for pictures may have as many layers, and larger ones.
     stacks = [found for found in _outermost_lists(model) if any(id(p) not in frozen for p in found.parameters())]
     lists = [found for found in stacks if depth is None or len(found) == depth]
+    # LongCat Flash counts every layer twice, since it attends twice, and has the number of layers beside.
+    lists = lists or [found for found in stacks if len(found) == getattr(config, "num_layers", None)]
     if not lists:
         raise ModelError(f"{type(model).__name__} {_why_not(config, stacks, depth)}")
     stack: nn.ModuleList = max(lists, key=_elements)
@@ -101,7 +103,7 @@ def _why_not(config: object, stacks: Sequence[nn.ModuleList], depth: int | None)
     if depth and groups:
         shared = f"the weights of {groups} layer(s) are those of all {depth} layers"
         return f"has no layers that could be trained in blocks: {shared}"
-    looked = "" if depth is None else f" (looked for a list of {depth} layers, and there are {_lengths(stacks)})"
+    looked = "" if depth is None else f" (looked for a list of {depth} layers, and found {_lengths(stacks)})"
     return f"has no layers that could be trained in blocks{looked}"
 
 
@@ -256,7 +258,10 @@ def _embedding_parameters(model: nn.Module, layer_ids: set[int]) -> list[nn.Para
 def _part(model: nn.Module, getter: str) -> nn.Module | None:
     """The result of a model's ``get_input_embeddings`` or the like; None if it has no such method or module."""
     method = getattr(model, getter, None)
-    return method() if method is not None else None
+    try:
+        return method() if method is not None else None
+    except NotImplementedError:  # as of architectures without a table of tokens
+        return None
 
 
 def _own_parameters(module: nn.Module | None) -> list[nn.Parameter]:

@@ -19,6 +19,8 @@ from deca_node.numerics.model.classifier import CLASSIFIER
 
 CROSS_LAYER = "CrossAttentionDecoderLayer"
 """The end of the class name of layers that do nothing without a picture."""
+WAITING = ("encoder_attn", "encoder_attn_layer_norm", "crossattention", "visual_projection")
+"""Names of modules that attend to the output of an encoder, or bring it into the text model."""
 
 
 def unreached(model: nn.Module) -> set[int]:
@@ -36,11 +38,12 @@ def unreached(model: nn.Module) -> set[int]:
 
 
 def _other_parts(model: PreTrainedModel, config: PreTrainedConfig) -> Iterator[nn.Module]:
-    """Models within the model that have a config of another kind, and layers that wait for pictures."""
+    """Models within the model that take something else than tokens, and parts that wait for their output."""
     kinds = (type(config), type(config.get_text_config()))
-    for module in model.modules():
+    for name, module in model.named_modules():
         other = isinstance(module, PreTrainedModel) and not isinstance(module.config, kinds)
-        if other or type(module).__name__.endswith(CROSS_LAYER):
+        waits = type(module).__name__.endswith(CROSS_LAYER) or name.rpartition(".")[2] in WAITING
+        if waits or (other and module.main_input_name != "input_ids"):
             yield module
 
 

@@ -9,6 +9,7 @@ from transformers import (
     AutoModelForCausalLM,
     BertConfig,
     BertForSequenceClassification,
+    FalconConfig,
     Gemma2Config,
     GPT2Config,
     LlamaConfig,
@@ -44,6 +45,9 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     ),
     "experts": lambda: Qwen3MoeConfig(
         **SIZES, **HEADS, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, head_dim=8
+    ),
+    "one key for all heads": lambda: FalconConfig(
+        **SIZES, num_attention_heads=4, multi_query=True, new_decoder_architecture=False, bias=False
     ),
     "state space": lambda: MambaConfig(**{**SIZES, "num_hidden_layers": 2}, **MAMBA, time_step_rank=4),
     "state space in chunks": lambda: Mamba2Config(**SIZES, **MAMBA, num_heads=8, head_dim=8, n_groups=1, chunk_size=64),

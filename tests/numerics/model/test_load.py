@@ -9,8 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
     BertConfig,
     BertLMHeadModel,
+    CanineConfig,
+    CanineForSequenceClassification,
+    LongcatFlashConfig,
+    LongcatFlashForCausalLM,
     PreTrainedModel,
     T5Config,
     T5ForConditionalGeneration,
@@ -18,6 +24,8 @@ from transformers import (
     ViTModel,
 )
 
+from deca_node.numerics.model.blocks import partition
+from deca_node.numerics.model.classifier import Head
 from deca_node.numerics.model.facts import parameter_hash
 from deca_node.numerics.model.load import load_model
 from deca_node.protocol.errors import ModelError
@@ -263,3 +271,47 @@ def test_settings_for_generation_that_transformers_refuses_are_named(folder: Pat
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(folder: Path) -> None:
     small_tokenizer(VOCABULARY + 1).save_pretrained(folder)
     assert "the tokenizer knows 49 tokens, the model only 48" in refusal(folder)
+
+
+# --- rare architectures -----------------------------------------------------------------------------
+
+
+def test_a_model_without_a_table_of_tokens_is_loaded(tmp_path: Path) -> None:
+    """CANINE computes its embeddings from any number."""
+    sizes = {"hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    special = {"num_hash_buckets": 16, "num_hash_functions": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    model = CanineForSequenceClassification(CanineConfig(**sizes, **special, max_position_embeddings=64))
+    loaded = load_model(str(folder_of(model, tmp_path / "m")), head=Head(("no", "yes"), 0))
+    assert [block.name for block in partition(loaded.model, 1)][:2] == ["embedding", "layers.0"]
+
+
+def test_layers_that_attend_twice_are_one_layer_each(tmp_path: Path) -> None:
+    """LongCat Flash counts them twice in num_hidden_layers, and once in num_layers."""
+    config = LongcatFlashConfig(
+        **{name: SIZES[name] for name in ("vocab_size", "hidden_size", "max_position_embeddings")},
+        num_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        ffn_hidden_size=24,
+        q_lora_rank=8,
+        kv_lora_rank=8,
+        qk_nope_head_dim=8,
+        qk_rope_head_dim=8,
+        head_dim=8,
+        v_head_dim=8,
+        moe_topk=2,
+        n_routed_experts=4,
+        zero_expert_num=2,
+        expert_ffn_hidden_size=8,
+    )
+    loaded = load_model(str(folder_of(LongcatFlashForCausalLM(config), tmp_path / "m")))
+    assert [block.name for block in partition(loaded.model, 1)] == ["embedding", "layers.0", "layers.1", "head"]
+
+
+def test_layers_that_share_their_weights_are_refused_in_words(tmp_path: Path) -> None:
+    config = AlbertConfig(vocab_size=VOCABULARY, embedding_size=8, hidden_size=16, intermediate_size=16)
+    config.num_hidden_layers, config.num_attention_heads = 3, 2
+    folder = folder_of(AlbertForSequenceClassification(config), tmp_path / "m")
+    model = load_model(str(folder), head=Head(("no", "yes"), 0)).model
+    with pytest.raises(ModelError, match=r"the weights of 1 layer\(s\) are those of all 3 layers"):
+        partition(model, 1)
