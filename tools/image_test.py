@@ -26,10 +26,11 @@ from typing import Any
 from container_engine import Engine, EngineError, MadeEngine, find_engine, installed_engine
 from earlier_version import EARLIER, unpack
 from image_testbed import NODES, Testbed
+from run_checks import IMAGE_TAG, LAYERS_LABEL, sum_of_layers
 from torch_index import index_of_last_build, torch_index
 
 ROOT = Path(__file__).resolve().parent.parent
-TAG = "deca-node:image-test"
+TAG = IMAGE_TAG
 CHANGED, OLD = f"{TAG}-changed", f"{TAG}-earlier"
 """The image after a changed line, and the image with the earlier version."""
 
@@ -193,6 +194,7 @@ class ImageTest:
         folder = self.engine.repository
         command = ["docker", "build", "--progress", "plain", "--build-arg", f"TORCH_INDEX={self.index}"]
         command += [*self._build_flags(), "--file", str(folder / "docker" / "Dockerfile")]
+        command += ["--label", f"{LAYERS_LABEL}={sum_of_layers()}"]
         self.engine.run(*command, "--target", "cpu", "--tag", tag, str(folder), log=self.work / "build.log")
         return time.monotonic() - began
 

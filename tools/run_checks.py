@@ -9,6 +9,7 @@ A part is a command, and its output goes to the terminal unchanged. The exit cod
 """
 
 import argparse
+import hashlib
 import os
 import shlex
 import shutil
@@ -46,6 +47,11 @@ IMAGE = {"image": "python tools/image_test.py --short"}
 """The part that needs a container engine, with the layers of an earlier `make image-test`."""
 
 IMAGE_TAG = "deca-node:image-test"
+LAYERS = ("constraints.txt", "pyproject.toml", "docker/Dockerfile", "docker/install.sh")
+"""The files from which the layers below the project are made. Where they have changed, a build downloads torch."""
+
+LAYERS_LABEL = "deca-node.layers"
+"""The image's label with the sum of these files."""
 ENGINE_SECONDS = 20
 
 
@@ -77,17 +83,27 @@ def no_image() -> str:
     """Why the part with containers cannot run on this machine; empty where it can."""
     if shutil.which("docker") is None:
         return "no container engine is installed"
+    label = f'{{{{index .Config.Labels "{LAYERS_LABEL}"}}}}'
     try:
-        for asked, reason in (
-            (["version"], "no container engine answers"),
-            (["image", "inspect", IMAGE_TAG], "`make image-test` has not built the image on this machine"),
-        ):
-            done = subprocess.run(["docker", *asked], capture_output=True, check=False, timeout=ENGINE_SECONDS)
-            if done.returncode:
-                return reason
+        if _docker("version").returncode:
+            return "no container engine answers"
+        found = _docker("image", "inspect", "--format", label, IMAGE_TAG)
     except subprocess.TimeoutExpired:
         return f"the container engine does not answer within {ENGINE_SECONDS} s"
+    if found.returncode:
+        return "`make image-test` has not built the image on this machine"
+    if found.stdout.strip() != sum_of_layers():
+        return "the image has other dependencies; `make image-test` builds it again"
     return ""
+
+
+def sum_of_layers() -> str:
+    """A sum of the files from which the layers below the project are made."""
+    return hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in LAYERS)).hexdigest()
+
+
+def _docker(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=ENGINE_SECONDS)
 
 
 def run_all(parts: Mapping[str, str]) -> list[Outcome]:
