@@ -80,7 +80,7 @@ project)
     wheels=$(mktemp -d)
     CC=false "$folder-pip/bin/python" -m pip --disable-pip-version-check --no-input \
         wheel --no-deps --no-build-isolation --wheel-dir "$wheels" .
-    pip --no-deps --no-compile --no-warn-script-location --root "$root" "$wheels"/*.whl
+    pip --no-deps --no-compile --force-reinstall --no-warn-script-location --root "$root" "$wheels"/*.whl
     rm -r "$wheels"
     # Byte code for what every command and every health check imports. What is imported beside torch, which takes far
     # longer, has none: it would be a quarter of the layer that every changed line makes anew.
