@@ -49,7 +49,7 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "one key for all heads": lambda: FalconConfig(
         **SIZES, num_attention_heads=4, multi_query=True, new_decoder_architecture=False, bias=False
     ),
-    "state space": lambda: MambaConfig(**{**SIZES, "num_hidden_layers": 2}, **MAMBA, time_step_rank=4),
+    "state space": lambda: MambaConfig(**SIZES, **MAMBA, time_step_rank=4),
     "state space in chunks": lambda: Mamba2Config(**SIZES, **MAMBA, num_heads=8, head_dim=8, n_groups=1, chunk_size=64),
 }
 
