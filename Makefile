@@ -6,7 +6,7 @@ MINUTES ?= 10
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-to-run docs-site release check-release demo testbed test simulate fuzz test-slow check check-image image-test format bench models bench-convergence-quick proto docs clean
+.PHONY: help setup setup-to-run docs-site release check-release demo testbed test simulate fuzz soak test-slow check check-image image-test format bench models bench-convergence-quick proto docs clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test: setup ## All quick checks and all tests but the slow ones
 
 simulate: setup ## Ten thousand storms: small clusters in which everything goes wrong that can
 	$(BIN)/python -m deca_node.lab.sim.storms --seeds 10000 --processes 2
+
+soak: setup ## Four nodes for MINUTES=60 under kills, pauses, partitions, full disks, renewals, joins and leaves
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 test-slow: setup ## The slow tests
 	$(BIN)/python -m pytest -m slow
