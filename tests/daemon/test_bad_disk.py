@@ -23,8 +23,8 @@ SCRIPT = Path(__file__).with_name("on_a_bad_disk.py")
 PAGE = Path(__file__).parents[2] / "docs" / "OPERATIONS.md"
 FAULTS = ("read-only", "full")
 COMPLETE = "the run is complete"
-KILLED_IN_PARTS = 4
-"""Each part takes every fourth change, so that no test takes too long on a slow machine."""
+KILLED_IN_PARTS = 12
+"""Each part takes every twelfth change, so that no test takes too long on a slow machine."""
 UNWRITTEN = r"nothing can be written to \S*{}\S*: .*; training goes on"
 
 # Name of the file, and what a node says if it cannot be written: from the start, and on a node that runs.

@@ -19,8 +19,8 @@ from tests.numerics.saving.crash_runs import NODE, WRITTEN, Right, Starts, begin
 from tests.patience import PATIENCE_SECONDS
 from tests.storage.power_cuts import Recorder, State
 
-KILLED_IN_PARTS = 4
-"""Each part takes every fourth call, so that no test takes too long on a slow machine."""
+KILLED_IN_PARTS = 12
+"""Each part takes every twelfth call, so that no test takes too long on a slow machine."""
 
 
 @pytest.fixture(scope="module", autouse=True)
