@@ -14,8 +14,8 @@ DISTANCE = 1e-3
 """Largest difference between two copies of a parameter at the end."""
 MIB_PER_HOUR, MIB = 32.0, 16.0
 """Memory is flat if it grows no faster, or in the whole soak by no more."""
-SETTLING_SECONDS = 60.0
-"""The first seconds of a process do not count: it is still taking the memory that it needs."""
+SETTLING_SECONDS = 120.0
+"""So long from its first step a process does not count: it is still taking the memory that it needs."""
 
 
 class Sample(NamedTuple):

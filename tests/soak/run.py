@@ -81,6 +81,7 @@ def disturb(world: World, seconds: float, steps: int, seed: int, say: Say) -> Co
         if world.happen(fault):
             happened[fault.kind] += 1
     world.calm()
+    world.gather()
     return happened
 
 
@@ -110,7 +111,8 @@ def course(world: World, seconds: float) -> Course:
     world.troubles += [f"an internal error stands in {path}" for path in logs]
     return Course(
         losses={name: float(record["loss"]) for name, record in last.items() if record["when"] == "end"},
-        steps=frozenset(int(record["ordinal"]) for lines in steps.values() for record in lines),
+        # How many mixes the final flush has depends on the graph of those who are there.
+        steps=frozenset(int(r["ordinal"]) for lines in steps.values() for r in lines if r["round"] < world.rounds),
         redone=sum(map(redone, steps.values())),
         distance=largest_difference(nodes) if len(nodes) > 1 else math.inf,
         seconds=seconds,

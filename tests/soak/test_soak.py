@@ -55,10 +55,10 @@ def test_a_broken_promise_is_told(changed: dict[str, object], says: str) -> None
 
 def life(pid: int, start: float, mib: float, per_hour: float) -> list[Sample]:
     """A process that takes memory at first, and then grows."""
-    young = [Sample("north", "the daemon", pid, start + second, round(second * 2**20)) for second in range(0, 60, 2)]
+    young = [Sample("north", "the daemon", pid, start + second, round(second * 2**20)) for second in range(0, 120, 2)]
     return young + [
         Sample("north", "the daemon", pid, start + second, round((mib + per_hour * second / 3600) * 2**20))
-        for second in range(60, 1200, 2)
+        for second in range(120, 1200, 2)
     ]
 
 

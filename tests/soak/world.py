@@ -23,10 +23,11 @@ from typing import Any
 import psutil
 
 from deca_node.lab.rigs.processes import NodeProcess
+from deca_node.protocol.node.phases import Phase
 from tests.daemon.conftest import Federation
 from tests.e2e.faults import kill, processes_of, stopped
 from tests.e2e.networks import Switchboard
-from tests.e2e.testbed import ROOT, SHIMS, WORDS, Testbed, ask, metrics
+from tests.e2e.testbed import ROOT, SHIMS, WORDS, Testbed, ask, look, metrics
 from tests.patience import PATIENCE_SECONDS
 from tests.soak.figures import Sample
 from tests.soak.schedule import GUESTS, NAMES, Fault
@@ -75,7 +76,8 @@ class World(Testbed):
         self.running: dict[str, NodeProcess] = {}
         self.starts = 0
         self._done_before: dict[str, int] = {}
-        self._rounds = rounds
+        self.rounds = rounds
+        self._settled: set[tuple[str, int]] = set()
         self._federation = Federation(folder / "certificates")
         self._fingerprint = self._federation.begin()
         self.network = SlowSwitchboard(self, NAMES, GUESTS)
@@ -130,7 +132,7 @@ class World(Testbed):
         listen = {"listen": self.network.address(name)} if name in GUESTS else {}
         self.starts += 1
         self._clock(name).write_text("0")
-        node = self.start(name, environment, **RUN, **tls, **listen, rounds=self._rounds)
+        node = self.start(name, environment, **RUN, **tls, **listen, rounds=self.rounds)
         self._done_before[name] = len(metrics(node, "step"))
         self.running[name] = node
         return node
@@ -236,6 +238,21 @@ class World(Testbed):
         if any(name in GUESTS for name in self.running):
             self._guest()
 
+    def gather(self) -> None:
+        """Hold the run until every node has loaded its model: on a slow machine that takes longer than what is left."""
+        holding = [node for name, node in self.running.items() if name in NAMES and self._trains(node)]
+        for node in holding:
+            with contextlib.suppress(AssertionError):
+                ask(node, "pause")
+        try:
+            for name in NAMES:
+                look(self.running[name], lambda status: status.phase != Phase.LOADING, f"{name} to load its model")
+        except AssertionError as problem:
+            self.troubles.append(str(problem))
+        for node in holding:
+            with contextlib.suppress(AssertionError):
+                ask(node, "resume")
+
     def _clock(self, name: str) -> Path:
         return self.folder / f"{name}.clock"
 
@@ -244,6 +261,9 @@ class World(Testbed):
     def _sample(self) -> None:
         while not self._ended.wait(SAMPLE_SECONDS):
             for name, node in list(self.running.items()):
+                if (name, node.process.pid) not in self._settled and not self._trains(node):
+                    continue
+                self._settled.add((name, node.process.pid))
                 with contextlib.suppress(psutil.Error):
                     for role, process in zip(("the daemon", "the trainer"), processes_of(node), strict=False):
                         rss = process.memory_info().rss
