@@ -60,6 +60,10 @@ def beside(folder: Path, turns: int, threads: int) -> Row:
         "tokens_per_second": {way: statistics.median(found) for way, found in speeds.items()},
         "ratio": statistics.median(ratios),
         "ratios": ratios,
+        "tokens_per_cpu_second": {
+            way: statistics.median(row["tokens"] / row["cpu_seconds"] for row in rows if row["way"] == way)
+            for way in WAYS
+        },
         "bytes": (folder / "text.jsonl").stat().st_size,
     }
 
@@ -87,10 +91,11 @@ def trial(way: str, folder: Path, threads: int) -> Row:
 
 def said(content: Row) -> str:
     """The result as a sentence."""
-    speeds = content["tokens_per_second"]
+    speeds, cpu = content["tokens_per_second"], content["tokens_per_cpu_second"]
     return (
         f"store {speeds['store']:,.0f} tokens/s, datasets.map {speeds['datasets']:,.0f} tokens/s: ratio "
-        f"{content['ratio']:.2f} ({min(content['ratios']):.2f} to {max(content['ratios']):.2f})"
+        f"{content['ratio']:.2f} ({min(content['ratios']):.2f} to {max(content['ratios']):.2f}); "
+        f"per second of CPU {cpu['store']:,.0f} and {cpu['datasets']:,.0f}: {cpu['store'] / cpu['datasets']:.2f}"
     )
 
 

@@ -1,6 +1,6 @@
 """One way to read a corpus, in a process of its own: ``python -m bench.reading.trial WAY CORPUS MODEL FOLDER``.
 
-It prints a line of JSON: tokens, seconds, and the largest memory that was this process's own.
+It prints a line of JSON: tokens, seconds, seconds of CPU, and the memory at the end that is this process's own.
 """
 
 import json
@@ -23,11 +23,21 @@ def main(way: str, corpus: Path, model: Path, folder: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer(["warm", "up"])
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     tokens = (stored if way == "store" else mapped)(corpus, tokenizer, folder)
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     own = psutil.Process().memory_info()
-    print(json.dumps({"way": way, "tokens": tokens, "seconds": seconds, "own_mib": (own.rss - own.shared) / MIB}))
+    print(
+        json.dumps(
+            {
+                "way": way,
+                "tokens": tokens,
+                "seconds": seconds,
+                "cpu_seconds": cpu,
+                "own_mib": (own.rss - own.shared) / MIB,
+            }
+        )
+    )
 
 
 def stored(corpus: Path, tokenizer: object, folder: Path) -> int:
