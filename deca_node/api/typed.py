@@ -123,5 +123,7 @@ class Settings(TypedDict, total=False):
     trace: bool
     metrics_every: float
     tensorboard: str | Path
+    track: str
+    track_project: str
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["text", "json"]

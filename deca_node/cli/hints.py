@@ -56,7 +56,10 @@ FLAGS = {
 
 DRY_RUN = "`deca-node doctor` checks whether this start would work, and `deca-node plan` says what the run costs."
 LORA = "deca-node trains all parameters of the model, one block at a time, and no adapters: leave the flag out."
-TRACKER = "--tensorboard writes curves for TensorBoard, and `deca-node report` makes a page with curves."
+TRACKER = (
+    "--track wandb, --track mlflow and --track tensorboard send curves there, and `deca-node report` makes a page with "
+    "curves."
+)
 RESUME = "A start with the same --dir goes on where the node stopped, so no flag is needed."
 SENTENCES = {
     **dict.fromkeys(("--dry-run", "--dryrun", "--check"), DRY_RUN),

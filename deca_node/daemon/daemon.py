@@ -24,8 +24,8 @@ from deca_node.daemon.status.journal import Journal
 from deca_node.daemon.status.lives import next_life
 from deca_node.daemon.status.progress import LOOK_SECONDS, Progress
 from deca_node.daemon.status.steps import StepWatch
-from deca_node.daemon.status.tensorboard import TensorBoard
 from deca_node.daemon.terminal import TerminalBar, bar_wanted
+from deca_node.daemon.tracking.choice import trackers
 from deca_node.daemon.trainer.link import TrainerLink
 from deca_node.daemon.trainer.messages import Remark
 from deca_node.daemon.web.page_file import LastPage
@@ -57,7 +57,7 @@ class _End:
 
 class Daemon:
     """One node from its start to its exit code. The constructor opens the node's files; nothing runs before
-    :meth:`life`. Raises SettingsError or StorageError if there can be no TensorBoard files."""
+    :meth:`life`. Raises SettingsError or StorageError if a tracker cannot begin."""
 
     def __init__(
         self, run: RunSettings, settings: NodeSettings, own: OwnAddress, security: Security, directory: Path
@@ -76,8 +76,8 @@ class Daemon:
         self._performer = Performer(state, run, settings, directory, self._network, self._trainer)
         life = next_life(directory / METRICS)
         self._steps = StepWatch(state, self._network.transport.traffic, life=life)
-        curves = TensorBoard(Path(settings.tensorboard) / own.name) if settings.tensorboard else None
-        self._journal = Journal(state, directory, curves, life)
+        self._trackers = trackers(settings, own.name, run, directory)
+        self._journal = Journal(state, directory, self._trackers, life)
         self._whereabouts = Whereabouts(state)
         self._event_log = EventLog()
         self._starving = starving.StarvationMeter()
@@ -229,12 +229,12 @@ class Daemon:
         await self._last_page.write()
 
     async def _shut_down(self) -> None:
-        """Answer nobody any more, then say goodbye to the peers, then end the trainer."""
+        """Answer nobody any more, then say goodbye to the peers, then end the trainer, then wait for the trackers."""
         for task in self._background:
             task.cancel()
         self._performer.close()
         self._journal.close()
-        for part in (self._admin.close, self._close_network, self._trainer.close):
+        for part in (self._admin.close, self._close_network, self._trainer.close, self._finish_trackers):
             try:
                 await part()
             except Exception as problem:  # noqa: BLE001  (a part that fails must not keep the others from ending)
@@ -243,6 +243,9 @@ class Daemon:
             self._bar.close()
         log.removeHandler(self._event_log)
         SIGNALS.detach()
+
+    async def _finish_trackers(self) -> None:
+        await asyncio.to_thread(self._trackers.finish)
 
     async def _close_network(self) -> None:
         await self._network.close(leaving=self._end is not None and self._end.for_good)

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from deca_node.daemon.settings.address import Address, parse_address
 from deca_node.daemon.settings.after_run import stay_seconds
-from deca_node.protocol.agreed.settings import check_limits, setting
+from deca_node.protocol.agreed.settings import check_choices, check_limits, setting
 from deca_node.protocol.errors import SettingsError
 from deca_node.protocol.options import ATTENTIONS, DATA_FORMATS, columns_of
 
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+TRACKERS = ("tensorboard", "wandb", "mlflow")
 TRAINER_PRIORITIES = ("idle", "low", "normal")
 
 
@@ -275,6 +276,16 @@ class NodeSettings:
         "deca-node[tensorboard].",
         unit="path",
     )
+    track: str = setting(
+        "",
+        "Trackers that get the run's curves: tensorboard, wandb, mlflow. Each needs the extra of its name. The "
+        "services' own variables (WANDB_*, MLFLOW_*) say where they are; offline their files lie in DIR/track. They "
+        "get numbers, the run's settings and this node's name.",
+        unit="NAME,...",
+    )
+    track_project: str = setting(
+        "", "With track: the project of Weights & Biases, or the experiment of MLflow. Empty: deca-node."
+    )
     log_level: str = setting(
         "info", "Lowest level of log lines to print.", choices=("debug", "info", "warning", "error")
     )
@@ -295,6 +306,7 @@ class NodeSettings:
         for seed in _listed(self.join):
             _checked_address("join", seed)
         columns_of(self.columns)
+        check_choices("track", _listed(self.track), TRACKERS)
         tls = [name for name in ("tls_cert", "tls_key", "tls_ca") if getattr(self, name)]
         if tls and len(tls) < 3:
             raise SettingsError(f"{' and '.join(tls)} alone is not enough: set tls_cert, tls_key and tls_ca together")
@@ -320,6 +332,12 @@ class NodeSettings:
     def http_address(self) -> Address | None:
         """``http`` as an address; None where the node answers no HTTP on a port."""
         return parse_address(self.http) if self.http else None
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names in ``track``, and TensorBoard where it has a folder of its own."""
+        named = ["tensorboard"] if self.tensorboard else []
+        return tuple(dict.fromkeys([*named, *_listed(self.track)]))
 
     @property
     def seeds(self) -> tuple[Address, ...]:

@@ -13,5 +13,4 @@
     journal         metrics.jsonl, and log lines about peers and held-out losses
     progress        log lines about how far the run is
     append_file     files that grow by whole records, and survive trouble with the disk
-    tensorboard     the same curves as TensorBoard event files
 """

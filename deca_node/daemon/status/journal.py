@@ -6,7 +6,7 @@
     {"kind": "eval", ...}      after every measurement of the held-out loss
     {"kind": "metrics", ...}   every ``metrics_every`` seconds and at the end: every metric that /metrics has
 
-The same numbers go to TensorBoard if the setting ``tensorboard`` names a folder.
+The same numbers go to the trackers that the settings name (:mod:`deca_node.daemon.tracking`).
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from deca_node.daemon.logs import log, say
 from deca_node.daemon.status.append_file import AppendFile
@@ -24,7 +24,6 @@ from deca_node.daemon.status.facts import Status
 from deca_node.daemon.status.lives import FIRST, Life
 from deca_node.daemon.status.metrics import flat
 from deca_node.daemon.status.steps import StepDone, measured_at
-from deca_node.daemon.status.tensorboard import Curves
 from deca_node.protocol import events as e
 from deca_node.protocol.node.state import NodeState
 from deca_node.storage.folder import METRICS
@@ -33,8 +32,18 @@ LINE_BYTES_MAX = 1 << 20
 """No line of metrics.jsonl is longer."""
 
 
+class Curves(Protocol):
+    """A receiver of named numbers over steps."""
+
+    def add(self, group: str, figures: Mapping[str, Any], step: int) -> None:
+        """Add numbers at one step. Values of other types are skipped."""
+
+    def close(self) -> None:
+        """Close the receiver."""
+
+
 class Journal:
-    """Writes down the events of one node. ``curves`` takes the same numbers for TensorBoard."""
+    """Writes down the events of one node. ``curves`` takes the same numbers."""
 
     def __init__(self, node: NodeState, directory: Path, curves: Curves | None = None, life: Life = FIRST) -> None:
         self._node = node

@@ -38,9 +38,8 @@ def check_limits(settings: Any) -> None:
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         facts = field.metadata
-        if facts.get("choices") and value not in facts["choices"]:
-            near = nearest(str(value), facts["choices"])
-            raise SettingsError(f"{field.name} = {value!r} is not one of {', '.join(facts['choices'])}{near}")
+        if facts.get("choices"):
+            check_choices(field.name, [value], facts["choices"])
         _check_range(field.name, value, facts.get("low"), facts.get("high"))
 
 
@@ -63,6 +62,13 @@ def check_names(given: Iterable[str], known: Iterable[str], where: str) -> None:
     for name in given:
         if name not in known:
             raise SettingsError(f"{where}: there is no setting {name!r}{nearest(name, known)}")
+
+
+def check_choices(name: str, values: Iterable[str], choices: tuple[str, ...]) -> None:
+    """Check every value of a setting that is a list. Raises SettingsError for a value that is no choice."""
+    for value in values:
+        if value not in choices:
+            raise SettingsError(f"{name} = {value!r} is not one of {', '.join(choices)}{nearest(value, choices)}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

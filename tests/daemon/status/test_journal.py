@@ -19,7 +19,7 @@ from deca_node.daemon.status.append_file import AppendFile
 from deca_node.daemon.status.journal import Journal, cut_torn_line
 from deca_node.daemon.status.lives import Life, next_life
 from deca_node.daemon.status.metrics import flat
-from deca_node.daemon.status.tensorboard import TensorBoard
+from deca_node.daemon.tracking.tensorboard import TensorBoard
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
 from deca_node.protocol.agreed.schedule import Step

@@ -1,4 +1,4 @@
-"""Curves for TensorBoard: an optional extra, loaded only if the setting ``tensorboard`` is given.
+"""Curves for TensorBoard: an optional extra, loaded only where the settings ask for it.
 
 TensorBoard's own package writes the records, without TensorFlow and torch. Every start makes a new file, as TensorBoard
 expects. Steps are ordinals of the run, so steps that are trained again are drawn over the lost ones. As with
@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from io import BytesIO, FileIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from deca_node.daemon.status.append_file import AppendFile, write_whole
 from deca_node.protocol.errors import SettingsError, StorageError
@@ -26,16 +26,6 @@ NOT_INSTALLED = (
 
 DISK_TROUBLES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 """Errors of a disk that may be over later. Others, such as a file in the way, are mistakes of the setting."""
-
-
-class Curves(Protocol):
-    """A receiver of named numbers over steps."""
-
-    def add(self, group: str, figures: Mapping[str, Any], step: int) -> None:
-        """Add numbers at one step. Values of other types are skipped."""
-
-    def close(self) -> None:
-        """Close the receiver."""
 
 
 class TensorBoard:
