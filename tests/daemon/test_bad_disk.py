@@ -38,8 +38,8 @@ GOES_ON = {
 }
 ENDS = {"run.json": "cannot write .*run.json: .*; make room, or repair the disk, and start again"}
 FOLDER = (".", "lock")
-WITH_PEERS = {"incoming", "run.toml", "model", "metrics-DATE.jsonl", "standard error"}
-"""Rows of the table that are tested elsewhere: a node alone does not write them."""
+WITH_PEERS = {"incoming", "track", "run.toml", "model", "metrics-DATE.jsonl", "standard error"}
+"""Rows of the table that are tested elsewhere: a node alone, without a service that draws curves, writes none of them."""
 
 
 class Machine:
