@@ -39,7 +39,7 @@ GOES_ON = {
 ENDS = {"run.json": "cannot write .*run.json: .*; make room, or repair the disk, and start again"}
 FOLDER = (".", "lock")
 WITH_PEERS = {"incoming", "track", "run.toml", "model", "metrics-DATE.jsonl", "standard error"}
-"""Rows of the table that are tested elsewhere: a node alone, without a service that draws curves, writes none of them."""
+"""Rows of the table that are tested elsewhere: a node alone and without trackers does not write them."""
 
 
 class Machine:
