@@ -21,6 +21,7 @@ VERBS = {
     **dict.fromkeys(("save", "merge"), "export"),
     **dict.fromkeys(("evaluate", "score"), "eval"),
     **dict.fromkeys(("infer", "inference", "predict", "sample", "complete", "prompt", "try"), "generate"),
+    **dict.fromkeys(("upload", "publish", "share", "push-to-hub"), "push"),
     **dict.fromkeys(("talk", "ask", "repl"), "chat"),
     **dict.fromkeys(("estimate", "cost", "dry-run"), "plan"),
     **dict.fromkeys(("setup", "new", "create", "begin"), "init"),

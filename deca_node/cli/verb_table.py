@@ -23,6 +23,7 @@ COMMANDS = {
     "stop": ("deca_node.cli.verbs.requests:stop", "Stop the node; a later start continues."),
     "leave": ("deca_node.cli.verbs.requests:leave", "Leave the run for good."),
     "export": ("deca_node.cli.verbs.export:export", "Write the model so far as a Hugging Face checkpoint."),
+    "push": ("deca_node.cli.verbs.push:push", "Send the tuned model to the Hugging Face hub, with a model card."),
     "eval": ("deca_node.cli.verbs.eval:evaluation", "Measure a model on a file: loss, perplexity, accuracy."),
     "generate": ("deca_node.cli.verbs.generate:generate", "Show what the tuned model writes after a prompt."),
     "chat": ("deca_node.cli.verbs.chat:chat", "Talk with the tuned model, beside the start model."),

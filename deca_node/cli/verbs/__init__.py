@@ -11,6 +11,7 @@
     events      the newest log lines
     requests    pause, resume, checkpoint, stop and leave: requests that the node answers with a sentence
     export      a node's model as a Hugging Face checkpoint, or the mean of several members' copies
+    push        the tuned model to the Hugging Face hub, with a model card
     eval        loss, perplexity and accuracy of a model on a file of records
     generate    what the tuned model writes after a prompt, beside the start model
     chat        a conversation with both
