@@ -33,7 +33,9 @@ model learns.
 - **notes**: parameters within blocks that two steps did not move: most are computed without a gradient by design,
   such as the correction biases of routers.
 
-{counts}. Everything that was trained came out of the files again as it was in memory, and no tensor of the start
+{counts}.
+
+Everything that was trained came out of the files again as it was in memory, and no tensor of the start
 model's files was missing, unless a note says otherwise.
 """
 COLUMNS = ("family", "class", "task", "blocks", "records", "frozen", "memory", "notes")
@@ -57,6 +59,9 @@ def page(results: dict[str, Any]) -> str:
     by_outcome = {outcome: [row for row in rows if row["outcome"] == outcome] for outcome in WORDS}
     counts = Counter(row["outcome"] for row in rows)
     said = ", ".join(f"{counts[outcome]} {words}" for outcome, words in WORDS.items() if counts[outcome])
+    missing = sorted(set(results.get("known", ())) - {row["family"] for row in rows})
+    if missing:
+        said += f"; {len(missing)} more are not measured yet"
     head = HEAD.format(transformers=results["versions"]["transformers"], counts=f"Of {len(rows)} families {said}")
     parts = [head, "## Trained\n", table(COLUMNS, [cells(row) for row in by_outcome["trained"]])]
     for outcome, title in (("refused", "Refused"), ("unmade", "Not tried"), ("broken", "Broken")):
@@ -66,6 +71,8 @@ def page(results: dict[str, Any]) -> str:
                 for row in by_outcome[outcome]
             ]
             parts += [f"## {title}\n", EXPLAINED[outcome], table(("family", "words"), listed)]
+    if missing:
+        parts += ["## Not measured yet\n", ", ".join(f"`{family}`" for family in missing) + "\n"]
     return "\n".join(parts)
 
 

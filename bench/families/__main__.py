@@ -61,7 +61,7 @@ def run_all(arguments: argparse.Namespace) -> int:
         broken += row.get("outcome") == "broken"
         known[family] = row
         print(f"{family}: {row.get('outcome')} ({time.monotonic() - began:.0f} s) {row.get('says', '')}", flush=True)
-        write(path, versions, known)
+        write(path, versions, known, families())
     print(", ".join(f"{count} {outcome}" for outcome, count in Counter(r["outcome"] for r in known.values()).items()))
     return int(broken > 0)
 
@@ -74,10 +74,10 @@ def read_known(path: Path, versions: Row) -> dict[str, Row]:
     return {row["family"]: row for row in found["families"]} if found["versions"] == versions else {}
 
 
-def write(path: Path, versions: Row, known: dict[str, Row]) -> None:
-    """The file, in the order of names."""
+def write(path: Path, versions: Row, known: dict[str, Row], all_known: list[str]) -> None:
+    """The file, in the order of names; ``all_known`` are the names of all families, measured or not."""
     rows = [known[family] for family in sorted(known)]
-    content = {"versions": versions, "machine": machine_facts(), "families": rows}
+    content = {"versions": versions, "machine": machine_facts(), "known": all_known, "families": rows}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

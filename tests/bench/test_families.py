@@ -51,6 +51,6 @@ def test_a_fault_or_an_end_without_an_answer_is_seen() -> None:
 
 def test_what_is_known_is_kept_for_the_same_versions(tmp_path: Path) -> None:
     path, rows = tmp_path / "families.json", {"b": {"family": "b"}, "a": {"family": "a"}}
-    write(path, {"torch": "2"}, rows)
+    write(path, {"torch": "2"}, rows, ["a", "b", "c"])
     assert read_known(path, {"torch": "2"}) == rows
     assert read_known(path, {"torch": "3"}) == read_known(tmp_path / "none.json", {}) == {}
