@@ -16,18 +16,21 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import psutil
 
+from deca_node.api.client import NodeClient
 from deca_node.lab.rigs.processes import NodeProcess
+from deca_node.protocol.errors import NoAnswerError
 from deca_node.protocol.node.phases import Phase
 from tests.daemon.conftest import Federation
 from tests.e2e.faults import kill, processes_of, stopped
 from tests.e2e.networks import Switchboard
-from tests.e2e.testbed import ROOT, SHIMS, WORDS, Testbed, ask, look, metrics
+from tests.e2e.testbed import ROOT, SHIMS, WORDS, Testbed, ask, metrics, until
 from tests.patience import PATIENCE_SECONDS
 from tests.soak.figures import Sample
 from tests.soak.schedule import GUESTS, NAMES, Fault
@@ -246,7 +249,7 @@ class World(Testbed):
                 ask(node, "pause")
         try:
             for name in NAMES:
-                look(self.running[name], lambda status: status.phase != Phase.LOADING, f"{name} to load its model")
+                until(partial(_loaded, self.running[name]), f"{name} to load its model")
         except AssertionError as problem:
             self.troubles.append(str(problem))
         for node in holding:
@@ -268,6 +271,16 @@ class World(Testbed):
                     for role, process in zip(("the daemon", "the trainer"), processes_of(node), strict=False):
                         rss = process.memory_info().rss
                         self.samples.append(Sample(name, role, process.pid, time.monotonic(), rss))
+
+
+def _loaded(node: NodeProcess) -> bool:
+    """Whether the node is past loading, or over."""
+    if node.process.poll() is not None:
+        return True
+    try:
+        return bool(NodeClient(node.directory).get("/v1/status")["phase"] != Phase.LOADING)
+    except NoAnswerError:
+        return False
 
 
 @contextlib.contextmanager
