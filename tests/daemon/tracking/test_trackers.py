@@ -162,6 +162,7 @@ def test_mlflow_without_an_address_writes_into_the_nodes_folder(
 
 
 @pytest.mark.parametrize("service", sorted(SERVICES))
+@pytest.mark.slow
 def test_the_real_services_offline(service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the extra is installed, the real package writes its offline files."""
     pytest.importorskip(service, reason=f"the extra {service} is not installed")
