@@ -38,6 +38,25 @@ class Hearsay:
         self._news = itertools.count()
         self._facts: dict[str, Fact] = dict.fromkeys(names, (0, 0, NOTHING_TOLD))
         self._views = {name: dict(self._facts) for name in self._facts}
+        self._parted: set[frozenset[str]] = set()
+        """Pairs between which no news pass; each has given the other up."""
+
+    def part(self, one: Iterable[str], other: Iterable[str], at: float, seconds: float) -> None:
+        """Let no news pass between two groups for a time, in which each gives the other up."""
+        pairs = {frozenset(pair) for pair in itertools.product(one, other)}
+        self._agenda.at(at, partial(self._cut, pairs))
+        self._agenda.at(at + seconds, partial(self._heal, pairs))
+
+    def _cut(self, pairs: set[frozenset[str]]) -> None:
+        self._parted |= pairs
+        for name in sorted(set().union(*pairs)):
+            self._tell_view(name)
+
+    def _heal(self, pairs: set[frozenset[str]]) -> None:
+        self._parted -= pairs
+        for name in sorted(set().union(*pairs)):
+            self._views[name] = dict(self._facts)
+            self._tell_view(name)
 
     def changed(self, name: str, ready_from: int | None) -> None:
         """Announce that a member counts from this activation on, or (None) is gone."""
@@ -67,11 +86,17 @@ class Hearsay:
 
     def view(self, name: str) -> dict[str, int]:
         """The members that a node knows of, each with the activation from which on it counts."""
-        return {subject: ready for subject, (_, ready, _) in self._views[name].items() if ready is not None}
+        known = self._views[name].items()
+        near = {subject: ready for subject, (_, ready, _) in known if frozenset((name, subject)) not in self._parted}
+        return {subject: ready for subject, ready in near.items() if ready is not None}
 
     def _hear(self, observer: str, subject: str, fact: Fact) -> None:
-        if self._views[observer][subject][0] < fact[0]:
+        apart = frozenset((observer, subject)) in self._parted
+        if not apart and self._views[observer][subject][0] < fact[0]:
             self._views[observer][subject] = fact
-            view = self.view(observer)
-            told = {name: self._views[observer][name][2] for name in view}
-            self._tell(observer, e.MembersChanged(view, {n: h for n, h in told.items() if h != NOTHING_TOLD}))
+            self._tell_view(observer)
+
+    def _tell_view(self, observer: str) -> None:
+        view = self.view(observer)
+        told = {name: self._views[observer][name][2] for name in view}
+        self._tell(observer, e.MembersChanged(view, {n: h for n, h in told.items() if h != NOTHING_TOLD}))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from deca_node.protocol.agreed.identity import RunIdentity, identity_of
 from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.stopping import Heldout
 from deca_node.protocol.commands import Report
 from deca_node.protocol.events import DeadlinePassed
 from deca_node.protocol.membership import messages
@@ -312,6 +313,19 @@ def test_readiness_is_told_and_seen() -> None:
     assert changed.ready_from == {"a": 12, "b": -1}
     said = member.receive(replace(B, incarnation=1, ready_from=13), messages.Gossip())
     assert [c.ready_from for c in said if isinstance(c, messages.Changed)] == [{"a": 12, "b": 13}]
+
+
+def test_held_out_losses_are_told_and_seen() -> None:
+    """They are news of their member, spread like its readiness, and stay while it is suspected."""
+    member, own, theirs = Member(B), Heldout(((0, 3.0),)), Heldout(((0, 2.5), (1, None)), 12)
+    member.hear(messages.SetHeldout(own))
+    assert member.machine.own.heldout == own
+    told = member.receive(replace(B, incarnation=1, heldout=theirs), messages.Ping(7, "a"))
+    (changed,) = [c for c in told if isinstance(c, messages.Changed)]
+    assert changed.heldout == {"a": own, "b": theirs}
+    (ack,) = [c for c in told if isinstance(c, messages.Send) and isinstance(c.packet.body, messages.Ack)]
+    assert ack.packet.sender.heldout == own
+    assert member.machine.members["b"].heldout == theirs
 
 
 def test_leaving_is_said_by_the_member_itself_and_final() -> None:

@@ -9,7 +9,8 @@ import pytest
 from deca_node.lab.sim.audit import BLOCKS
 from deca_node.lab.sim.cluster import Cluster
 from deca_node.lab.sim.fake_trainer import FakeTrainer, fake_cluster
-from deca_node.lab.sim.weather import Crash, Death, Pause, Weather
+from deca_node.lab.sim.storms import check_stops
+from deca_node.lab.sim.weather import Crash, Death, Pause, Weather, partition
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.run import RunSettings
@@ -192,6 +193,31 @@ def test_news_that_come_late_stop_every_node_all_the_same(seed: int) -> None:
     assert stop is not None
     for name in well(cluster):
         assert len(trained(cluster, name)) < ROUNDS * BLOCKS / 2
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_only_the_larger_part_of_a_broken_network_stops_the_run_and_the_other_follows(seed: int) -> None:
+    large, small, at, seconds = NAMES[:3], NAMES[3:], 2.0, 5.0 + seed / 4
+    weather = Weather(cuts=partition(large, small, at, seconds))
+    cluster, _ = cluster_of(seed, weather, topology="full", alone=True)
+    cluster.hearsay.part(large, small, at, seconds)
+    cluster.run()
+    assert set(well(cluster)) == set(NAMES)
+    check_stops(cluster)
+    (stop,) = set(stops(cluster).values())
+    assert stop is not None
+    judged = {line.node for line in cluster.lines if "since no round" in str(line) and line.when < at + seconds}
+    assert judged <= set(large)
+
+
+def test_equal_parts_of_a_broken_network_train_on_until_they_meet() -> None:
+    one, other = NAMES[:2], NAMES[2:4]
+    cluster, _ = cluster_of(1, Weather(cuts=partition(one, other, 1.0, 9.0)), NAMES[:4], topology="full", alone=True)
+    cluster.hearsay.part(one, other, 1.0, 9.0)
+    cluster.run()
+    announced = [line.when for line in cluster.lines if "stops-early" in str(line)]
+    assert announced and min(announced) >= 10.0
+    assert len(set(stops(cluster).values())) == 1 and set(well(cluster)) == set(NAMES[:4])
 
 
 # --- one node ---------------------------------------------------------------------------------------
