@@ -36,7 +36,7 @@ CHANGED, OLD = f"{TAG}-changed", f"{TAG}-earlier"
 
 NETSHOOT, PROMETHEUS, GRAFANA = "nicolaka/netshoot:v0.13", "prom/prometheus:v3.5.0", "grafana/grafana:12.1.0"
 NEW_LAYERS_MEGABYTES_MAX = 5.0
-ROUNDS, ROUNDS_SHORT, ROUNDS_LONG = 6, 1, 400
+ROUNDS, ROUNDS_SHORT, ROUNDS_UPGRADED, ROUNDS_LONG = 6, 1, 12, 400
 ALERTS_PROVOKED = ("DecaNodeDown", "DecaPeerUnreachable")
 CHECKPOINT_EVERY = 12
 """As in docker/compose.yaml: the most steps that a killed node may repeat."""
@@ -119,7 +119,7 @@ class ImageTest:
         self.engine.for_running()
         if not self.engine.run("docker", "images", "--quiet", OLD):
             return {"upgrade": "not run: the history does not reach back to the earlier version"}
-        testbed = self.testbed(OLD, rounds=ROUNDS)
+        testbed = self.testbed(OLD, rounds=ROUNDS_UPGRADED)
         testbed.remove()
         testbed.images |= {"certificates": TAG, "inputs": TAG}
         testbed.environment = dict.fromkeys(NODES, FOR_EARLIER)
