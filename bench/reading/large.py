@@ -19,12 +19,13 @@ from deca_node.lab.rigs.processes import LocalNodes, NodeProcess, write_peers
 GROUPS = Path("/sys/fs/cgroup/memory")
 STEPS_PER_START = 16
 TICK_SECONDS = 1.0
-KILLED_AT = 0.3
+KILLED_AT = 0.1
 """Share of the text after which the node is killed."""
 FLAGS: dict[str, object] = {
     "--insecure": True,
     "--device": "cpu",
     "--threads": 2,
+    "--trainer-priority": "normal",
     "--sequence-length": 256,
     "--batch-size": 2,
     "--rounds": 1000,
