@@ -18,7 +18,7 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.stopping import NOTHING_TOLD, Heldout
 from deca_node.protocol.errors import DecaError, SettingsError, StorageError
 from deca_node.storage.best import repair_best
-from deca_node.storage.durable import make_folder, repair_folder, write_file
+from deca_node.storage.durable import PARTIAL, make_folder, remove, repair_folder, write_file
 from deca_node.storage.jsons import UNFIT, parse
 
 FINAL = "final"
@@ -34,7 +34,7 @@ REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
 
 @contextlib.contextmanager
 def node_directory(path: Path) -> Iterator[Path]:
-    """Make the folder, lock it, and repair what a crash left of a model that was being saved.
+    """Make the folder, lock it, and repair what a crash left of a file or a model that was being written.
 
     Raises StorageError if the folder is in use or not writable, and SettingsError if the system refuses it to this
     user.
@@ -48,6 +48,8 @@ def node_directory(path: Path) -> Iterator[Path]:
     try:
         _take(lock, path)
         try:
+            for half in path.glob(f"*.json{PARTIAL}"):
+                remove(half)
             repair_folder(path / FINAL)
             fresh = not (path / "checkpoints").exists()
             repair_best(path, fresh=fresh)

@@ -48,6 +48,15 @@ def test_a_start_repairs_a_model_whose_saving_was_killed(tmp_path: Path, monkeyp
     assert (tmp_path / FINAL / "config.json").read_text() == f"new {call}"
 
 
+def test_a_start_removes_a_file_that_was_half_written(tmp_path: Path) -> None:
+    for name in ("page.json.partial", "heldout.json", "notes.partial"):
+        (tmp_path / name).write_text("{")
+    (tmp_path / "checkpoints").mkdir()
+    with node_directory(tmp_path) as directory:
+        left = {path.name for path in directory.iterdir()}
+    assert left == {"heldout.json", "notes.partial", "checkpoints", "lock"}
+
+
 def test_a_second_node_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     with node_directory(tmp_path), pytest.raises(StorageError, match="another node runs in"), node_directory(tmp_path):
         pass
