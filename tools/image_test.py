@@ -99,7 +99,7 @@ class ImageTest:
         at_kill = testbed.steps("north")
         testbed.until(lambda: testbed.steps("north") > at_kill + 3, "steps of north without south")
         testbed.compose("start", "south")
-        testbed.until(lambda: testbed.steps("south") > 0, "south to come back")
+        testbed.until(lambda: testbed.gradient_steps("south")[0] > 0, "south to train again")
         _, repeated = _gradient_steps(testbed, "south", CHECKPOINT_EVERY)
         testbed.images = dict.fromkeys(testbed.images, CHANGED)
         testbed.up()

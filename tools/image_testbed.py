@@ -33,6 +33,10 @@ print(max(float(abs(first[k].astype("f8") - other[k].astype("f8")).max()) for ot
 """
 
 
+RECORDS = "cd /var/lib/deca && { [ ! -e metrics.jsonl ] || cat metrics.jsonl; }"
+"""Prints a node's record, which is missing until the first step that the node does itself."""
+
+
 class Testbed:
     """The services of one run. ``images`` and ``environment`` say what the next ``up`` starts, by service."""
 
@@ -81,7 +85,7 @@ class Testbed:
 
     def gradient_steps(self, name: str) -> tuple[int, int]:
         """How many gradient steps a node did, by its own record, and how many of them it did twice."""
-        lines = self.compose("exec", "-T", name, "cat", "/var/lib/deca/metrics.jsonl").splitlines()
+        lines = self.compose("exec", "-T", name, "sh", "-c", RECORDS).splitlines()
         records = [json.loads(line) for line in lines]
         done = Counter(record["ordinal"] for record in records if record.get("kind") == "step" and "loss" in record)
         return len(done), done.total() - len(done)

@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import json
+import subprocess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,6 +79,14 @@ def test_steps_that_were_done_twice_are_counted(tools: ModuleType, tmp_path: Pat
     lines += [{"kind": "step", "ordinal": 3}, {"kind": "evaluation", "loss": 1.0}]
     engine = FakeEngine(tmp_path, "\n".join(map(json.dumps, lines)))
     assert tools.Testbed(engine, ROOT, tmp_path, "i", rounds=1).gradient_steps("north") == (4, 1)
+
+
+def test_a_node_that_has_no_record_yet_has_done_no_step(tools: ModuleType, tmp_path: Path) -> None:
+    assert tools.Testbed(FakeEngine(tmp_path, ""), ROOT, tmp_path, "i", rounds=1).gradient_steps("north") == (0, 0)
+    said = subprocess.run(
+        ["sh", "-c", tools.RECORDS.replace("/var/lib/deca", str(tmp_path))], capture_output=True, check=False
+    )
+    assert (said.returncode, said.stdout) == (0, b"")
 
 
 def test_an_exit_code_that_is_not_0_fails(tools: ModuleType, tmp_path: Path) -> None:
