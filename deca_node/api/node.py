@@ -108,8 +108,9 @@ class Node:
 
     ``model`` is a folder or a hub id. ``data`` is a file, a folder, or the records themselves. ``peers`` is a peers
     file, a list with NAME@HOST:PORT of every node, or an empty list for a node without peers. ``run`` and ``config``
-    are settings files. All other keyword arguments are the settings of ``deca-node start`` under their own names:
-    ``inner_steps=24`` is ``--inner-steps 24``.
+    are settings files. With ``join="HOST:PORT"`` and without a model, the node takes the run's settings and the start
+    model from the member there, as ``deca-node join`` does. All other keyword arguments are the settings of
+    ``deca-node start`` under their own names: ``inner_steps=24`` is ``--inner-steps 24``.
 
     ``on_step``, ``on_visit`` and ``on_evaluation`` are called in :meth:`wait`, in the caller's thread, with a
     :class:`Step`, a :class:`Visit` or an :class:`Evaluation`. Raises DecaError if a setting is wrong.
@@ -160,13 +161,14 @@ class Node:
 
     @property
     def settings(self) -> Loaded:
-        """Every setting, those of the run and those of the node, and where each value comes from."""
-        return self._given.loaded
+        """Every setting, those of the run and those of the node, and where each value comes from. A node that joins
+        knows the run's settings when it has them from a member."""
+        return self._given.with_the_run()
 
     @property
     def command(self) -> list[str]:
         """The command that starts the same node in a terminal."""
-        return ["deca-node", "start", *self._given.flags]
+        return ["deca-node", *self._given.words]
 
     @property
     def state(self) -> str:
@@ -196,7 +198,7 @@ class Node:
             raise NodeError(f"{self.name} runs already", DecaError.exit_code)
         self._given.write_files()
         self._follower, self._asked = Follower(self.directory / METRICS), 0
-        command = [sys.executable, "-P", "-m", "deca_node.api.child", "start", *self._given.flags]
+        command = [sys.executable, "-P", "-m", "deca_node.api.child", *self._given.words]
         theirs, ours = os.pipe()
         try:
             with (self.directory / OUTPUT).open("wb") as out:
@@ -327,7 +329,7 @@ class Node:
             return None
 
     def _stays(self) -> bool:
-        if not self.settings.node.after_run.startswith("stay") or not (self.directory / FINAL).is_dir():
+        if not self._given.loaded.node.after_run.startswith("stay") or not (self.directory / FINAL).is_dir():
             return False
         status = self.look()
         return status is not None and status.phase == STAYING

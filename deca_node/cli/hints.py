@@ -14,7 +14,7 @@ from deca_node.cli.verb_table import COMMANDS
 VERBS = {
     **dict.fromkeys(("train", "run", "finetune", "fine-tune", "tune", "fit", "launch", "up"), "start"),
     **dict.fromkeys(("test", "check", "verify", "diagnose", "preflight"), "doctor"),
-    **dict.fromkeys(("log", "logs", "tail"), "events"),
+    **dict.fromkeys(("log", "tail", "journal"), "logs"),
     **dict.fromkeys(("peers", "nodes", "ls", "list"), "members"),
     **dict.fromkeys(("ps", "info", "show"), "status"),
     **dict.fromkeys(("kill", "end", "quit", "down"), "stop"),

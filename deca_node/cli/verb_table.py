@@ -17,6 +17,7 @@ COMMANDS = {
     "top": ("deca_node.cli.verbs.top:top", "Show the peers live, in the order you choose."),
     "members": ("deca_node.cli.verbs.members:members", "Show who takes part in the run."),
     "events": ("deca_node.cli.verbs.events:events", "Show the node's newest log lines."),
+    "logs": ("deca_node.cli.verbs.logs:logs", "Show the log, also of a node that has ended."),
     "pause": ("deca_node.cli.verbs.requests:pause", "Stop training until resume; stay a member."),
     "resume": ("deca_node.cli.verbs.requests:resume", "Resume training after a pause."),
     "checkpoint": ("deca_node.cli.verbs.requests:checkpoint", "Write a checkpoint now."),

@@ -11,6 +11,7 @@ from deca_node.daemon.logs import log, set_up_logging
 from deca_node.daemon.security.security import Security
 from deca_node.daemon.settings.own_address import OwnAddress
 from deca_node.daemon.settings.sources import Loaded, as_document
+from deca_node.daemon.status.log_file import log_kept
 from deca_node.process.memory import settle_memory
 from deca_node.process.priority import answer_promptly
 from deca_node.storage.durable import write_file
@@ -25,7 +26,7 @@ def run_node(loaded: Loaded, own: OwnAddress, security: Security) -> int:
     settle_memory()
     answer_promptly()
     set_up_logging(loaded.node.log_level, loaded.node.log_format, own.name)
-    with node_directory(Path(loaded.node.dir)) as directory:
+    with node_directory(Path(loaded.node.dir)) as directory, log_kept(directory, loaded.node.log_file):
         if finished(directory, loaded.run) and loaded.node.after_run == "exit":
             log.info("the run is complete; the tuned model is in %s", directory / FINAL)
             _say_how_to_train_on(directory)

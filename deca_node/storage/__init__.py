@@ -6,6 +6,7 @@
     folder        the node's own folder: its lock, run.json, and what is in it
     best          the best model of a run that may stop early, and its candidates
     manifest      checkpoints: which files each one names, and which checkpoint a start may use
+    log_parts     the node's log file in parts: moving them along, and reading them in order
     compiled      the shared library of compiled C code: finding it, and loading it
     model_files   the headers of a Hugging Face folder's weight files
     data_sources  the sources that the setting `data` names, with weights

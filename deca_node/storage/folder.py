@@ -23,7 +23,10 @@ from deca_node.storage.jsons import UNFIT, parse
 
 FINAL = "final"
 METRICS = "metrics.jsonl"
+LOG = "node.log"
 SETTINGS = "settings.json"
+JOINED_RUN = "run.toml"
+"""The run's settings, as a member gave them to a node that joined."""
 HELDOUT = "heldout.json"
 ORIGIN = "deca.json"
 """A file in the folder of a tuned model that is not the others', beside its weights: why it is not."""

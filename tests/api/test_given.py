@@ -49,6 +49,23 @@ def test_the_command_line_reads_the_same_settings() -> None:
     assert (loaded.run.inner_steps, loaded.node.share_model, loaded.run.labels) == (24, False, "-x, y")
 
 
+def test_a_node_that_joins_takes_the_run_from_a_member(tmp_path: Path) -> None:
+    joining = {"model": None, "peers": None, "name": "east", "join": "127.0.0.1:7001, 127.0.0.1:7002", "dir": tmp_path}
+    made = node(**joining, listen="127.0.0.1:7003", threads=2)
+    assert made.command[:4] == ["deca-node", "join", "127.0.0.1:7001", "127.0.0.1:7002"]
+    assert "--join" not in made.command
+    loaded = read_back(made.command[4:])
+    assert (loaded.node.listen, loaded.node.threads, loaded.node.data) == ("127.0.0.1:7003", 2, "d.jsonl")
+    (tmp_path / "run.toml").write_text("rounds = 9\n")
+    assert made.settings.run.rounds == 9, "as the member gave it"
+
+
+def test_with_a_model_join_names_members_to_call_first() -> None:
+    made = node(join="127.0.0.1:7001")
+    assert made.command[:2] == ["deca-node", "start"]
+    assert "--join" in made.command
+
+
 @pytest.mark.parametrize(("value", "count"), [(True, 1), (1, 1), (2, 2), (False, 0)])
 def test_insecure_once_and_twice(value: Any, count: int) -> None:
     made = node(insecure=value)

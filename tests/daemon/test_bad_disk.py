@@ -30,6 +30,7 @@ UNWRITTEN = r"nothing can be written to \S*{}\S*: .*; training goes on"
 # Name of the file, and what a node says if it cannot be written: from the start, and on a node that runs.
 GOES_ON = {
     "metrics.jsonl": (UNWRITTEN.format("metrics.jsonl"), UNWRITTEN.format("metrics.jsonl")),
+    "node.log": (UNWRITTEN.format("node.log"), UNWRITTEN.format("node.log")),
     "curves": (UNWRITTEN.format("events"), UNWRITTEN.format("events")),
     "settings.json": ("the settings are not written down", COMPLETE),
     "page.json": (COMPLETE, COMPLETE),

@@ -77,6 +77,32 @@ def test_two_parties_in_one_program(tmp_path: Path, model: Path) -> None:
     assert again.complete
 
 
+def test_a_party_joins_with_an_address_and_its_data(tmp_path: Path, model: Path) -> None:
+    """No model, no run settings, no peers file: the member at the address gives them."""
+    peers = deca_node.local_peers("north", "late")
+    north = deca_node.Node(
+        model, data(tmp_path, "north"), peers, name="north", dir=tmp_path / "north", wait_for=2, **SETTINGS
+    )
+    with north:
+        until(lambda: north.look() is not None, "the first member to answer")
+        addresses = [peer.partition("@")[2] for peer in peers]
+        late = deca_node.Node(
+            data=data(tmp_path, "late"),
+            join=addresses[0],
+            name="late",
+            listen=addresses[1],
+            dir=tmp_path / "late",
+            insecure=True,
+            threads=1,
+        )
+        results = deca_node.wait(north, late, timeout=PATIENCE_SECONDS, progress=False)
+    assert all(result.complete and not result.alone for result in results)
+    assert late.settings.run == north.settings.run
+    (one, _), (other, _) = (result.load() for result in results)
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
 def test_an_interrupt_stops_in_order_and_the_next_call_goes_on(tmp_path: Path, model: Path) -> None:
     def interrupt(step: deca_node.Step) -> None:
         if step.done > 5:

@@ -8,7 +8,8 @@
     status      where the node stands
     top         the peers, live
     members     who takes part in the run
-    events      the newest log lines
+    events      the newest log lines of a running node
+    logs        the log file, of a running or an ended node
     requests    pause, resume, checkpoint, stop and leave: requests that the node answers with a sentence
     export      a node's model as a Hugging Face checkpoint, or the mean of several members' copies
     push        the tuned model to the Hugging Face hub, with a model card

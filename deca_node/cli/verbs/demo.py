@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import time
@@ -33,6 +34,11 @@ Examples:
 )
 @click.option("--nodes", default=4, show_default=True, type=click.IntRange(1, 12), help="Number of nodes.")
 @click.option(
+    "--rounds",
+    type=click.IntRange(1, 100),
+    help="Rounds of training. One is quicker and shows less.  [default: as many as show an effect]",
+)
+@click.option(
     "--dir",
     "directory",
     type=click.Path(path_type=Path, file_okay=False),
@@ -44,7 +50,7 @@ Examples:
     help="Run four nodes with a page each until Ctrl-C instead, to kill one and bring it back.",
 )
 @debug_option
-def demo(nodes: int, directory: Path | None, testbed: bool) -> None:
+def demo(nodes: int, rounds: int | None, directory: Path | None, testbed: bool) -> None:
     """Watch several nodes tune one model together on this machine.
 
     The demo makes a small language model from text that every Python installation carries. Each node gets
@@ -57,17 +63,17 @@ def demo(nodes: int, directory: Path | None, testbed: bool) -> None:
     if testbed:
         run_testbed(directory or Path(TESTBED))
     else:
-        _demonstrate(nodes, directory or Path(DEMO))
+        _demonstrate(nodes, rounds, directory or Path(DEMO))
 
 
-def _demonstrate(nodes: int, directory: Path) -> None:
+def _demonstrate(nodes: int, rounds: int | None, directory: Path) -> None:
     from rich.console import Console
 
-    from deca_node.lab.demo.demo import DemoPlan, by_hand
+    from deca_node.lab.demo.demo import RUN, DemoPlan, by_hand
 
     console = Console(highlight=False)
     console.print(f"{nodes} nodes tune one model, and each keeps its own text. All files stay in {directory}.")
-    plan = DemoPlan(directory.absolute(), nodes)
+    plan = DemoPlan(directory.absolute(), nodes, dataclasses.replace(RUN, rounds=rounds or RUN.rounds))
     began = time.monotonic()
     model = _prepare(console, plan)
     _train(console, plan, together=False, title="Each node alone, with the same number of gradient steps")

@@ -17,7 +17,7 @@ from typing import Any
 
 from deca_node.daemon.diagnosis.scrub import Scrubber
 from deca_node.protocol.errors import DecaError, StorageError
-from deca_node.storage.folder import METRICS, SETTINGS
+from deca_node.storage.folder import LOG, METRICS, SETTINGS
 from deca_node.storage.jsons import UNFIT, parse
 from deca_node.storage.manifest import DamagedError, checkpoints, read_manifest
 
@@ -54,6 +54,7 @@ def collect(
     texts["checkpoints.json"] = _json(list(_checkpoints(directory)))
     texts["certificates.json"] = _json(_certificates(settings))
     texts["metrics-tail.jsonl"] = _tail(directory / METRICS)
+    texts["log-tail.jsonl"] = _tail(directory / LOG)
     for name in (SETTINGS, *KEPT_AS_IT_IS):
         if (directory / name).is_file():
             texts[name] = _tail(directory / name)

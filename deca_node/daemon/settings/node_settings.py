@@ -295,6 +295,11 @@ class NodeSettings:
         "programs (json).",
         choices=("text", "json"),
     )
+    log_file: bool = setting(
+        True,
+        "Write the log lines to DIR/node.log, too, for deca-node logs: the newest 15 MB, in three parts. Trouble with "
+        "this file never stops the node.",
+    )
 
     def __post_init__(self) -> None:
         check_limits(self)

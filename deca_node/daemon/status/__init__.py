@@ -12,5 +12,6 @@
     metrics         every metric, as a table over the status
     journal         metrics.jsonl, and log lines about peers and held-out losses
     progress        log lines about how far the run is
+    log_file        the log lines in the node's folder
     append_file     files that grow by whole records, and survive trouble with the disk
 """

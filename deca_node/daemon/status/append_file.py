@@ -9,6 +9,9 @@ from pathlib import Path
 
 from deca_node.daemon.logs import log
 
+LINE_BYTES_MAX = 1 << 20
+"""No line of the files that hold lines is longer."""
+
 
 def keep_all(_file: FileIO) -> None:
     """Take a file as it is."""
@@ -82,3 +85,34 @@ class AppendFile:
         if self._lost:
             log.warning("%s is written again; records lost meanwhile: %d", self._path, self._lost)
         self._lost = 0
+
+
+class PartedFile(AppendFile):
+    """The same in parts: when the newest part is full, ``move_along`` makes room for a new one."""
+
+    def __init__(
+        self,
+        path: Path,
+        bytes_max: int,
+        move_along: Callable[[Path], None],
+        repair: Callable[[FileIO], None] = keep_all,
+    ) -> None:
+        super().__init__(path, repair)
+        self._bytes_max, self._move_along = bytes_max, move_along
+
+    def _open(self) -> FileIO:
+        file = super()._open()
+        if file.seek(0, os.SEEK_END) < self._bytes_max:
+            return file
+        self.close()
+        self._move_along(self._path)
+        return super()._open()
+
+
+def cut_torn_line(file: FileIO) -> None:
+    """Cut the end of a last line that a crash left without its newline. For ``repair``."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - LINE_BYTES_MAX))
+    torn = len(file.read().rpartition(b"\n")[2])
+    if torn:
+        file.truncate(size - torn)

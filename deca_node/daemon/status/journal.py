@@ -11,15 +11,13 @@ The same numbers go to the trackers that the settings name (:mod:`deca_node.daem
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
-from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol
 
 from deca_node.daemon.logs import log, say
-from deca_node.daemon.status.append_file import AppendFile
+from deca_node.daemon.status.append_file import AppendFile, cut_torn_line
 from deca_node.daemon.status.facts import Status
 from deca_node.daemon.status.lives import FIRST, Life
 from deca_node.daemon.status.metrics import flat
@@ -27,9 +25,6 @@ from deca_node.daemon.status.steps import StepDone, measured_at
 from deca_node.protocol import events as e
 from deca_node.protocol.node.state import NodeState
 from deca_node.storage.folder import METRICS
-
-LINE_BYTES_MAX = 1 << 20
-"""No line of metrics.jsonl is longer."""
 
 
 class Curves(Protocol):
@@ -115,12 +110,3 @@ class Journal:
         self._lines.write(json.dumps(line).encode() + b"\n")
         if self._curves:
             self._curves.add(group, figures, facts["ordinal"])
-
-
-def cut_torn_line(file: FileIO) -> None:
-    """Cut the end of a last line that a crash left without its newline."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - LINE_BYTES_MAX))
-    torn = len(file.read().rpartition(b"\n")[2])
-    if torn:
-        file.truncate(size - torn)

@@ -25,9 +25,8 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import SettingsError, StorageError
 from deca_node.protocol.options import Note
 from deca_node.storage.durable import write_file
-from deca_node.storage.folder import unusable
+from deca_node.storage.folder import JOINED_RUN, unusable
 
-RUN_FILE = "run.toml"
 MODEL_FOLDER = "model"
 ATTEMPTS = 10
 PAUSE_SECONDS = 3.0
@@ -63,7 +62,7 @@ class _Adoption:
 
     async def adopt(self) -> Loaded:
         """Get the settings first: the request for the model needs the agreement."""
-        run_file, model = self._directory / RUN_FILE, self._directory / MODEL_FOLDER
+        run_file, model = self._directory / JOINED_RUN, self._directory / MODEL_FOLDER
         offer = None if run_file.exists() else await self._offer()
         run = self._settings(run_file, offer)
         if self._loaded.node.model:

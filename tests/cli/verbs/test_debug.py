@@ -40,6 +40,8 @@ def folder(files: TlsFiles) -> Path:
     (FOLDER / "settings.json").write_text(json.dumps({"run": {}, "node": node}))
     (FOLDER / "run.json").write_text(json.dumps({"agreement": {"rounds": "4"}, "note": f"token={TOKEN}"}))
     (FOLDER / "metrics.jsonl").write_text(json.dumps({"kind": "step", "loss": 2.5, "oops": key}) + "\n")
+    line = {"time": 1.0, "level": "error", "message": f"the answer was Bearer {TOKEN}; out of memory"}
+    (FOLDER / "node.log").write_text(json.dumps(line) + "\n")
     (FOLDER / "start" / "embedding.safetensors").write_bytes(b"weights of the embedding")
     (FOLDER / "north.key").write_text(key)
     return FOLDER
@@ -88,6 +90,7 @@ def test_the_facts_are_in_it(deca: Deca, files: TlsFiles) -> None:
     }
     assert json.loads(found["versions.json"])["deca-node"]
     assert json.loads(found["metrics-tail.jsonl"])["loss"] == 2.5
+    assert json.loads(found["log-tail.jsonl"])["message"].endswith("out of memory")
     certificate = json.loads(found["certificates.json"])["certificate"]["chain"][0]
     assert certificate["fingerprint"].startswith("sha256:") and certificate["valid_until"].endswith("UTC")
     listing = {entry["path"]: entry for entry in json.loads(found["listing.json"])}
