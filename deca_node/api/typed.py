@@ -127,3 +127,4 @@ class Settings(TypedDict, total=False):
     track_project: str
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["text", "json"]
+    log_file: bool
