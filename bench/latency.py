@@ -38,7 +38,7 @@ from deca_node.daemon.links.transport import Transport
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.trainer.arena import Arena, FrameStore, shared_file
 from deca_node.daemon.wire.endpoint import Endpoint
-from deca_node.daemon.wire.meters import LagMeter, Samples
+from deca_node.daemon.wire.meters import LagMeter, RecentSamples
 from deca_node.daemon.wire.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.process.memory import settle_memory
@@ -131,7 +131,7 @@ def arm(name: str, seconds: float) -> list[Row]:
     rate = sum(report["received_bytes"] for report in reports) / seconds / 1e9
     kinds = ("control ping", "exchange ping", "event-loop lag")
     figures = {kind: worse(*(report[kind] for report in reports)) for kind in kinds}
-    scheduler = Samples(len(late))
+    scheduler = RecentSamples(len(late))
     for each in late:
         scheduler.add(each)
     figures["a sleeper's lag"] = asdict(scheduler.figures())
@@ -172,7 +172,7 @@ class Party:
         own, peer = (Address("127.0.0.1", job["ports"][index]) for index in (job["index"], 1 - job["index"]))
         self._own, self._there = own, peer
         self._rate = LOADS[job["load"]].bytes_per_second
-        self._round_trips = Samples(100_000)
+        self._round_trips = RecentSamples(100_000)
         self._asked: dict[int, float] = {}
         self._received = 0
         self._up = asyncio.Event()
@@ -212,7 +212,7 @@ class Party:
     async def _measure(self) -> Row:
         lag = LagMeter()
         lag.start()
-        before, self._round_trips = self._received, Samples(100_000)
+        before, self._round_trips = self._received, RecentSamples(100_000)
         await asyncio.sleep(self._job["seconds"])
         lag.close()
         return {

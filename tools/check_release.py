@@ -7,9 +7,11 @@ For each Python: the wheel, with its compiled codecs; then the source distributi
 codecs as torch code. Both must work. Pythons that are missing are named, and make the check fail.
 
 torch comes in its CPU build where pip finds one for that Python, and otherwise in its default build, which is large.
+With --environments FOLDER the environments stay there, so that a second check downloads nothing large.
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import subprocess
@@ -56,11 +58,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Check a release in empty environments.")
     parser.add_argument("pythons", nargs="*", default=PYTHONS, help="interpreters: names or paths")
     parser.add_argument("--nodes", type=int, default=2, help="nodes in each demo")
+    parser.add_argument("--environments", type=Path, help="keep the environments in this folder, and use those in it")
     parser.add_argument("--rounds", type=int, default=1, help="rounds in each demo")
     given = parser.parse_args()
     size = ["--nodes", str(given.nodes), "--rounds", str(given.rounds)]
     wheel, sdist = newest("*.whl"), newest("*.tar.gz")
-    outcomes = {name: check(name, wheel, sdist, size) for name in given.pythons}
+    outcomes = {name: check(name, wheel, sdist, size, given.environments) for name in given.pythons}
     print("\n" + "\n".join(f"{name:<30} {outcome}" for name, outcome in outcomes.items()))
     sys.exit(any(outcome != "ok" for outcome in outcomes.values()))
 
@@ -71,27 +74,35 @@ def newest(pattern: str) -> Path:
     return found[-1] if found else sys.exit(f"there is no {pattern} in {DIST}; run make release first")
 
 
-def check(name: str, wheel: Path, sdist: Path, size: list[str]) -> str:
+def check(name: str, wheel: Path, sdist: Path, size: list[str], kept: Path | None) -> str:
     """How one Python did: "ok", or the first thing that went wrong."""
     python = shutil.which(name)
     if python is None:
         return "missing: this machine has no such Python"
-    with tempfile.TemporaryDirectory(prefix="deca-release-") as folder:
-        place = Environment(Path(folder))
-        if subprocess.run([python, "-m", "venv", folder], check=False).returncode:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="deca-release-")) if kept is None else None
+        place = Environment(Path(folder) if folder else (kept or Path()) / Path(name).name)
+        made = (place.folder / "bin" / "python").exists()
+        if not made and subprocess.run([python, "-m", "venv", str(place.folder)], check=False).returncode:
             return "no virtual environment could be created"
-        install_torch(place)
-        if not place.pip(str(wheel)):
-            return f"{wheel.name} could not be installed"
-        if not place.compiled():
-            return "the wheel's compiled codecs are not used"
-        if not place.demo("with", size):
-            return "deca-node demo failed with compiled codecs"
-        if not place.pip("--force-reinstall", "--no-deps", str(sdist), **NO_COMPILER):
-            return f"{sdist.name} could not be installed without a compiler"
-        if place.compiled():
-            return "the source distribution has compiled codecs, though there was no compiler"
-        return "ok" if place.demo("without", size) else "deca-node demo failed without compiled codecs"
+        if not made:
+            install_torch(place)
+        return try_out(place, wheel, sdist, size)
+
+
+def try_out(place: Environment, wheel: Path, sdist: Path, size: list[str]) -> str:
+    """The wheel, then the source distribution where there is no compiler."""
+    if not (place.pip(str(wheel)) and place.pip("--force-reinstall", "--no-deps", str(wheel))):
+        return f"{wheel.name} could not be installed"
+    if not place.compiled():
+        return "the wheel's compiled codecs are not used"
+    if not place.demo("with", size):
+        return "deca-node demo failed with compiled codecs"
+    if not place.pip("--force-reinstall", "--no-deps", str(sdist), **NO_COMPILER):
+        return f"{sdist.name} could not be installed without a compiler"
+    if place.compiled():
+        return "the source distribution has compiled codecs, though there was no compiler"
+    return "ok" if place.demo("without", size) else "deca-node demo failed without compiled codecs"
 
 
 def install_torch(place: Environment) -> None:

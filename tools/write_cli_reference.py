@@ -21,7 +21,7 @@ from deca_node.cli.views.rates import TopRow  # noqa: E402
 from deca_node.daemon.diagnosis.findings import Finding  # noqa: E402
 from deca_node.daemon.status import facts  # noqa: E402
 from deca_node.numerics.forecast.surveyed import Packed, Shown, Survey  # noqa: E402
-from deca_node.numerics.learning.result import Evaluation  # noqa: E402
+from deca_node.numerics.learning.result import EvaluationResult  # noqa: E402
 
 PAGE = ROOT / "docs" / "CLI.md"
 INTRODUCTION = ROOT / "tools" / "cli_reference_head.md"
@@ -35,7 +35,7 @@ FACTS = (
     facts.MemberRow,
     TopRow,
     Finding,
-    Evaluation,
+    EvaluationResult,
     Survey,
     Packed,
     Shown,

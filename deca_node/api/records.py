@@ -18,38 +18,37 @@ LINE_BYTES_MAX = 1 << 20
 PLACE = frozenset({"time", "kind", "node", "round", "block", "inner", "ordinal"})
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of one node. ``done`` is the number of steps that the run has done with it.
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """Training of one node in one block. ``done`` is the number of steps that the run has done with it.
 
-    ``figures`` are all numbers of the step by name, such as ``grad_norm``, ``learning_rate``, ``consensus_distance``,
-    ``bytes_sent`` and ``step_seconds``; docs/ARCHITECTURE.md lists them. ``loss`` is that of the step's batch in nats
-    per token; it is None in a mix without a gradient.
+    ``figures`` are all numbers of the last step by name, such as ``grad_norm``, ``learning_rate``,
+    ``consensus_distance``, ``bytes_sent`` and ``step_seconds``; docs/ARCHITECTURE.md lists them. ``loss`` is in nats
+    per token.
     """
 
     node: str
-    time: float
     round: int
     block: int
-    step: int
     done: int
     loss: float | None
     figures: Mapping[str, float] = field(repr=False)
 
 
-@dataclass(frozen=True)
-class Visit:
+@dataclass(frozen=True, kw_only=True)
+class Step(Trained):
+    """One step. ``loss`` is that of the step's batch; it is None in a mix without a gradient."""
+
+    time: float
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit(Trained):
     """One visit of a block: the number of its ``steps``, their seconds together, and the mean of their losses."""
 
-    node: str
-    round: int
-    block: int
     steps: int
-    done: int
     seconds: float
-    loss: float | None
-    figures: Mapping[str, float] = field(repr=False)
-    """The figures of the last step."""
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,11 @@
 """Which node a verb asks: the flag ``--dir``, and the folder that it means."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
+from deca_node.cli.invocation import Decorated
 from deca_node.protocol.errors import SettingsError
-
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 NODES = Path("deca-data")
 """The folder of all nodes' folders, unless ``--dir`` says otherwise."""

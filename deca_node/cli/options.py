@@ -8,18 +8,17 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from deca_node.cli.invocation import Decorated
 from deca_node.cli.variables import without_verbs_own
 from deca_node.cli.verb_table import COMMANDS, look_up
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.sources import Loaded, SettingsKind, flag_of, load_settings, variable_of
 from deca_node.protocol.agreed.run import RunSettings
-
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 RUN_SECTION = "Run settings (equal on all nodes; run.toml)"
 NODE_SECTION = "Node settings (this machine's own; node.toml)"

@@ -22,7 +22,7 @@ from deca_node.daemon.web.admin_socket import AdminSocket
 from deca_node.daemon.web.dashboard import add_dashboard
 from deca_node.daemon.web.guard import guard
 from deca_node.daemon.web.server import Server, application
-from deca_node.daemon.wire.meters import Figures, LagMeter
+from deca_node.daemon.wire.meters import LagMeter, Quantiles
 from deca_node.protocol import events as e
 from deca_node.protocol.errors import SettingsError
 from deca_node.protocol.membership.facts import MemberProgress
@@ -214,7 +214,7 @@ def _told(progress: MemberProgress | None) -> dict[str, Any]:
     return {name: value for name, value in told.items() if name not in unknown}
 
 
-def _spread(figures: Figures) -> Spread | None:
+def _spread(figures: Quantiles) -> Spread | None:
     return Spread(figures.p50, figures.p99, figures.max) if figures.count else None
 
 

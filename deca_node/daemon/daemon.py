@@ -22,7 +22,7 @@ from deca_node.daemon.settings.own_address import OwnAddress
 from deca_node.daemon.settings.parts import policy_of
 from deca_node.daemon.status.journal import Journal
 from deca_node.daemon.status.lives import next_life
-from deca_node.daemon.status.progress import LOOK_SECONDS, Progress
+from deca_node.daemon.status.progress import LOOK_SECONDS, ProgressLog
 from deca_node.daemon.status.steps import StepWatch
 from deca_node.daemon.terminal import TerminalBar, bar_wanted
 from deca_node.daemon.tracking.choice import trackers
@@ -89,7 +89,7 @@ class Daemon:
             life,
             tells_losses=settings.share_losses and not settings.dp_noise,
         )
-        self._progress = Progress(self._admin.status)
+        self._progress = ProgressLog(self._admin.status)
         self._bar = TerminalBar() if bar_wanted(settings.log_format) else None
         book = self._admin.book
         self._last_page = LastPage(directory, self._admin, book, self._event_log)

@@ -21,7 +21,8 @@ def a_node(state: str = "running", name: str = "north") -> Any:
 
 
 def a_step(done: int, loss: float = 2.5) -> Step:
-    return Step("north", 1.0, 1, 2, 3, done, loss, {"bytes_sent": 2.0**20, "consensus_distance": 1e-3})
+    figures = {"bytes_sent": 2.0**20, "consensus_distance": 1e-3}
+    return Step(node="north", time=1.0, round=1, block=2, step=3, done=done, loss=loss, figures=figures)
 
 
 EVALUATION = Evaluation("north", 1.0, "round 1", 4, 2.25)

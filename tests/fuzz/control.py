@@ -7,7 +7,7 @@ from deca_node.daemon.links.control import VERSION, ControlLinks
 from deca_node.daemon.links.control_session import ControlSession, read_control
 from deca_node.daemon.links.greeting import Identity
 from deca_node.daemon.settings.address import parse_address
-from deca_node.daemon.wire.meters import Samples
+from deca_node.daemon.wire.meters import RecentSamples
 from deca_node.daemon.wire.packets import decode_packet, encode_packet
 from deca_node.daemon.wire_pb import control_pb2 as pb
 from deca_node.daemon.wire_pb import exchange_pb2
@@ -73,7 +73,7 @@ def _script(data: bytes) -> Script:
 
 
 def _session(data: bytes) -> None:
-    script, heard, rtt = _script(data), list[object](), Samples(100)
+    script, heard, rtt = _script(data), list[object](), RecentSamples(100)
 
     async def life() -> None:
         one = ControlSession(

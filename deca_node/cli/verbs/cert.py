@@ -5,18 +5,15 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from deca_node.cli.invocation import debug_option
+from deca_node.cli.invocation import Decorated, debug_option
 
 if TYPE_CHECKING:
     from deca_node.daemon.security.certificates import TlsFiles
-
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 AUTHORITY_FOLDER = Path("deca-authority")
 NODE_FOLDER = Path("deca-certs")

@@ -21,7 +21,7 @@ from deca_node.protocol.errors import ModelError
 from deca_node.protocol.options import DATA_FORMATS
 
 if TYPE_CHECKING:
-    from deca_node.numerics.learning.result import Evaluation
+    from deca_node.numerics.learning.result import EvaluationResult
 
 LENGTH_DEFAULT = RunSettings.sequence_length
 """Tokens per sequence for a checkpoint of no run, unless the model takes fewer."""
@@ -128,7 +128,7 @@ def _load(folder: Path | None, model: str | None, flags: dict[str, Any]) -> Held
     return model_of(folder, flags["start"], device, note)
 
 
-def _evaluate(held: Held, data: Path, flags: dict[str, Any], doing: Work) -> Evaluation:
+def _evaluate(held: Held, data: Path, flags: dict[str, Any], doing: Work) -> EvaluationResult:
     from deca_node.numerics.data.formats.sources import Reading
     from deca_node.numerics.data.templates import use_template
     from deca_node.numerics.learning.evaluation import Question, evaluate_model
@@ -165,13 +165,13 @@ def _evaluate(held: Held, data: Path, flags: dict[str, Any], doing: Work) -> Eva
     return evaluate_model(loaded, question, judged, doing.report)
 
 
-def _document(found: Evaluation, what: str, data: Path) -> dict[str, Any]:
+def _document(found: EvaluationResult, what: str, data: Path) -> dict[str, Any]:
     """The document of ``--json``; numbers that are not finite are null."""
     facts = {"model": what, "data": str(data), **dataclasses.asdict(found)}
     return {n: None if isinstance(value, float) and not math.isfinite(value) else value for n, value in facts.items()}
 
 
-def _in_words(found: Evaluation, what: str) -> list[tuple[str, str]]:
+def _in_words(found: EvaluationResult, what: str) -> list[tuple[str, str]]:
     per = "token" if found.kind == "language-model" else "record"
     lines = [("model", what), ("loss", f"{found.loss:.4f} nats per {per}, over {found.counted:,} {per}s")]
     if found.perplexity is not None:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from deca_node.api.loading import Held, checkpoint, model_of, start_model_of
 from deca_node.cli.client import dir_option, find_directory
+from deca_node.cli.invocation import Decorated
 from deca_node.cli.views.progress import note, work
 from deca_node.cli.views.text import printable
 from deca_node.daemon.settings.node_settings import NodeSettings
 
 if TYPE_CHECKING:
     from deca_node.numerics.learning.writing import Choice
-
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 START, TUNED, BOTH = "start", "tuned", "both"
 

@@ -25,7 +25,7 @@ from deca_node.daemon.settings.address import parse_address
 from deca_node.daemon.settings.peers_file import NAME
 from deca_node.daemon.wire.broken import StreamBrokenError
 from deca_node.daemon.wire.endpoint import Endpoint, Stream, surface
-from deca_node.daemon.wire.meters import Figures, Samples
+from deca_node.daemon.wire.meters import Quantiles, RecentSamples
 from deca_node.daemon.wire.packets import run_in, run_out
 from deca_node.daemon.wire_pb import control_pb2 as pb
 from deca_node.daemon.wire_pb import exchange_pb2
@@ -71,7 +71,7 @@ class _ControlLink:
     pair: Pair
     traffic: Counter[str]
     queue: deque[bytes] = field(default_factory=deque)
-    rtt: Samples = field(default_factory=lambda: Samples(ROUND_TRIPS_KEPT))
+    rtt: RecentSamples = field(default_factory=lambda: RecentSamples(ROUND_TRIPS_KEPT))
     session: ControlSession | None = None
     dialling: "asyncio.Task[None] | None" = None
     up: asyncio.Event = field(default_factory=asyncio.Event)
@@ -145,7 +145,7 @@ class ControlLinks:
             if link.session:
                 link.session.end(why)
 
-    def rtt(self) -> dict[str, Figures]:
+    def rtt(self) -> dict[str, Quantiles]:
         """Round trips of the last ten minutes, in seconds, to every peer with a live stream."""
         return {peer.name: link.rtt.figures() for peer, link in self._links.items() if link.session}
 

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from deca_node.daemon.links.greeting import sentence_of
 from deca_node.daemon.links.lifetime import Lifetime
 from deca_node.daemon.wire.endpoint import Stream
-from deca_node.daemon.wire.meters import Samples
+from deca_node.daemon.wire.meters import RecentSamples
 from deca_node.daemon.wire_pb import control_pb2 as pb
 from deca_node.protocol.errors import WireError
 
@@ -38,7 +38,7 @@ class ControlSession:
         heard: Callable[[bytes], None],
         progress: Callable[[int], None],
         traffic: Counter[str],
-        rtt: Samples,
+        rtt: RecentSamples,
         clock: Callable[[], float],
     ) -> None:
         self._stream = stream

@@ -24,7 +24,7 @@ WORKING = frozenset({Phase.LOADING, Phase.EVALUATING, Phase.KEEPING, Phase.SAVIN
 Words = Callable[[Status], str]
 
 
-class Progress:
+class ProgressLog:
     """Writes the lines of one node. ``clock`` is monotonic."""
 
     def __init__(self, status: Callable[[], Status], clock: Callable[[], float] = time.monotonic) -> None:

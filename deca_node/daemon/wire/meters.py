@@ -13,7 +13,7 @@ TICKS_KEPT = 3000
 
 
 @dataclass(frozen=True)
-class Figures:
+class Quantiles:
     """Quantiles in seconds over ``count`` samples. Without samples all are NaN."""
 
     count: int
@@ -22,7 +22,7 @@ class Figures:
     max: float
 
 
-class Samples:
+class RecentSamples:
     """Holds the newest ``kept`` samples, in seconds."""
 
     def __init__(self, kept: int) -> None:
@@ -32,12 +32,12 @@ class Samples:
         """Add a sample. Beyond ``kept`` the oldest goes."""
         self._samples.append(seconds)
 
-    def figures(self) -> Figures:
+    def figures(self) -> Quantiles:
         """The quantiles of the samples."""
         ordered = sorted(self._samples)
         if not ordered:
-            return Figures(0, math.nan, math.nan, math.nan)
-        return Figures(len(ordered), _quantile(ordered, 0.5), _quantile(ordered, 0.99), ordered[-1])
+            return Quantiles(0, math.nan, math.nan, math.nan)
+        return Quantiles(len(ordered), _quantile(ordered, 0.5), _quantile(ordered, 0.99), ordered[-1])
 
 
 def _quantile(ordered: list[float], share: float) -> float:
@@ -49,7 +49,7 @@ class LagMeter:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, kept: int = TICKS_KEPT) -> None:
         self._clock = clock
-        self._samples = Samples(kept)
+        self._samples = RecentSamples(kept)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -61,7 +61,7 @@ class LagMeter:
         if self._task:
             self._task.cancel()
 
-    def figures(self) -> Figures:
+    def figures(self) -> Quantiles:
         """Lateness in seconds over the last minute."""
         return self._samples.figures()
 

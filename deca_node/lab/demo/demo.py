@@ -22,7 +22,7 @@ from deca_node.api.node import Node
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.sources import changed_as_toml
 from deca_node.lab.demo.texts import private_corpora, write_corpus
-from deca_node.lab.demo.toy_model import Progress, Recipe, ToyModel, make_toy_model
+from deca_node.lab.demo.toy_model import EachStep, Recipe, ToyModel, make_toy_model
 from deca_node.lab.report.result import DemoReport, NodeResult
 from deca_node.lab.rigs.processes import write_peers
 from deca_node.numerics.data.batches import heldout_batches
@@ -66,7 +66,7 @@ class DemoPlan:
         return tuple(corpus.name for corpus in private_corpora(self.nodes))
 
 
-def prepare(plan: DemoPlan, progress: Progress) -> ToyModel:
+def prepare(plan: DemoPlan, progress: EachStep) -> ToyModel:
     """Make the model, the private texts, the run's settings and both kinds of peers files."""
     plan.directory.mkdir(parents=True, exist_ok=True)
     model = make_toy_model(plan.directory / "model", plan.recipe, progress)

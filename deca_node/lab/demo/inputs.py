@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from deca_node.lab.demo.texts import private_corpora, write_corpus
-from deca_node.lab.demo.toy_model import Progress, Recipe, ToyModel, make_toy_model
+from deca_node.lab.demo.toy_model import EachStep, Recipe, ToyModel, make_toy_model
 
 CORPUS_BYTES = 200_000
 PROGRESS_SECONDS = 10.0
@@ -25,7 +25,7 @@ PROGRESS_SECONDS = 10.0
 
 
 def make_inputs(
-    folder: Path, names: Sequence[str], recipe: Recipe | None = None, seed: int = 0, progress: Progress | None = None
+    folder: Path, names: Sequence[str], recipe: Recipe | None = None, seed: int = 0, progress: EachStep | None = None
 ) -> ToyModel:
     """Make the model and the records of the nodes ``names``. Equal arguments give equal files on equal machines.
 
@@ -50,7 +50,7 @@ def main(folder: Path, names: tuple[str, ...], steps: int) -> None:
     click.echo(f"{model.path}: {model.parameters:,} parameters; {folder / 'data'}: records of {', '.join(names)}")
 
 
-def _told(say: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> Progress:
+def _told(say: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> EachStep:
     """Prints the step, its loss and the remaining time at intervals."""
     began = last = clock()
 

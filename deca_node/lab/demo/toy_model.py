@@ -32,7 +32,7 @@ RECIPE_FILE = "toy_model.json"
 TOKENIZER_RECORDS = 1000
 """About 2 MB of text. More text changes the merges little."""
 
-Progress = Callable[[int, int, float], None]
+EachStep = Callable[[int, int, float], None]
 """Called after every step with the number of the step, the number of all steps, and the loss in nats per token."""
 
 
@@ -64,7 +64,7 @@ class ToyModel:
     cached: bool
 
 
-def make_toy_model(directory: Path, recipe: Recipe | None = None, progress: Progress | None = None) -> ToyModel:
+def make_toy_model(directory: Path, recipe: Recipe | None = None, progress: EachStep | None = None) -> ToyModel:
     """Make the model and its tokenizer as an ordinary Hugging Face checkpoint in ``directory``.
 
     A complete folder of the same recipe and library versions is left as it is; another checkpoint is replaced. The
@@ -131,7 +131,7 @@ def _batches(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Iterator[Ten
             tokens = tokens[wanted:]
 
 
-def _train(model: LlamaForCausalLM, batches: Iterator[Tensor], recipe: Recipe, progress: Progress | None) -> float:
+def _train(model: LlamaForCausalLM, batches: Iterator[Tensor], recipe: Recipe, progress: EachStep | None) -> float:
     """Train with AdamW, linear warm-up and decay. Returns the mean loss of the last tenth of the steps, in nats per
     token."""
     optimizer = torch.optim.AdamW(

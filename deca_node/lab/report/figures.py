@@ -12,7 +12,7 @@ from itertools import accumulate
 import plotly.graph_objects as go
 
 from deca_node.lab.report.metrics import Metrics, StepFigures
-from deca_node.lab.report.result import Row
+from deca_node.lab.report.result import LossRow
 
 # Okabe and Ito's palette, which people with most kinds of colour blindness can tell apart. Black and yellow are left
 # out, because each is invisible on one of the two backgrounds.
@@ -51,7 +51,7 @@ def curves(named: Iterable[tuple[str, Metrics]]) -> list[Curve]:
     ]
 
 
-def mean_losses(table: Sequence[Row]) -> go.Figure:
+def mean_losses(table: Sequence[LossRow]) -> go.Figure:
     """Bars: the mean loss of every single model over the texts of all nodes, with a line at that of the starting
     model."""
     shown = [row for row in table if not row.average]

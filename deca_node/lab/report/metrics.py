@@ -40,7 +40,7 @@ class StepFigures:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class HeldoutFigures:
     """The mean loss over a node's own held-out text, in nats per token, before step ``ordinal``. The loss of a
     classifier is per record, and it has shares, from 0 to 1."""
 
@@ -58,7 +58,7 @@ class Metrics:
     starts of the node until the last line, and ``lives`` is the number of its starts."""
 
     steps: tuple[StepFigures, ...] = ()
-    evaluations: tuple[Evaluation, ...] = ()
+    evaluations: tuple[HeldoutFigures, ...] = ()
     unreadable: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
@@ -81,11 +81,11 @@ class Metrics:
         if group:
             yield tuple(group)
 
-    def measured(self) -> Iterator[tuple[Evaluation, ...]]:
+    def measured(self) -> Iterator[tuple[HeldoutFigures, ...]]:
         """The evaluations in groups between which the node was away, or went back to a checkpoint."""
         ends = [(span[0].ordinal, span[-1].ordinal) for span in self.spans()]
         holes = [(last, first) for (_, last), (first, _) in pairwise(ends) if first > last + 1]
-        group: list[Evaluation] = []
+        group: list[HeldoutFigures] = []
         for each in self.evaluations:
             before = group[-1].ordinal if group else each.ordinal
             if each.ordinal < before or any(last + 1 < each.ordinal and first > before for last, first in holes):
@@ -103,7 +103,7 @@ def read_metrics(path: Path) -> Metrics:
     except OSError as error:
         raise DataError(f"the metrics in {path} cannot be read: {error.strerror or error}") from error
     steps: list[StepFigures] = []
-    evaluations: list[Evaluation] = []
+    evaluations: list[HeldoutFigures] = []
     unreadable, lives = 0, Lives()
     for line in lines:
         try:
@@ -137,8 +137,8 @@ def _step(facts: Mapping[str, Any], lives: Lives) -> StepFigures:
     )
 
 
-def _evaluation(facts: Mapping[str, Any]) -> Evaluation:
-    return Evaluation(
+def _evaluation(facts: Mapping[str, Any]) -> HeldoutFigures:
+    return HeldoutFigures(
         time=float(facts["time"]),
         when=str(facts["when"]),
         ordinal=int(facts["ordinal"]),

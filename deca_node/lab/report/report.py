@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from deca_node.lab.report import figures
 from deca_node.lab.report.metrics import Metrics, read_metrics
-from deca_node.lab.report.result import DemoReport, Row, best_mean, best_on, rows, verdict
+from deca_node.lab.report.result import DemoReport, LossRow, best_mean, best_on, rows, verdict
 from deca_node.protocol.errors import StorageError
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -130,7 +130,7 @@ def _drawing(figure: go.Figure, name: str) -> str:
     return str(figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, default_height="", config=config))
 
 
-def _loss_table(report: DemoReport, table: Sequence[Row]) -> str:
+def _loss_table(report: DemoReport, table: Sequence[LossRow]) -> str:
     columns = range(len(report.nodes))
     start = [*report.start, report.start_mean]
     best = [*(best_on(table, column) for column in columns), best_mean(table)]

@@ -76,7 +76,7 @@ class DemoReport:
 
 
 @dataclass(frozen=True)
-class Row:
+class LossRow:
     """One model, or the mean of several, in the table of losses. ``kind``: start, alone or together."""
 
     label: str
@@ -90,23 +90,23 @@ class Row:
         return fmean(self.losses)
 
 
-def rows(report: DemoReport) -> list[Row]:
+def rows(report: DemoReport) -> list[LossRow]:
     """The table of losses: the starting model, every node alone and their mean, every node together and their mean."""
-    alone = [Row(f"{node.name} alone", "alone", node.alone) for node in report.nodes if node.alone is not None]
-    together = [Row(f"{node.name} together", "together", node.together) for node in report.nodes]
-    table = [Row("starting model", "start", report.start)]
+    alone = [LossRow(f"{node.name} alone", "alone", node.alone) for node in report.nodes if node.alone is not None]
+    together = [LossRow(f"{node.name} together", "together", node.together) for node in report.nodes]
+    table = [LossRow("starting model", "start", report.start)]
     for group, label in ((alone, "mean alone"), (together, "mean together")):
         if group:
-            table += [*group, Row(label, group[0].kind, _column_means(group), average=True)]
+            table += [*group, LossRow(label, group[0].kind, _column_means(group), average=True)]
     return table
 
 
-def best_on(table: Sequence[Row], column: int) -> float:
+def best_on(table: Sequence[LossRow], column: int) -> float:
     """The lowest loss of a single model on one node's text."""
     return min(row.losses[column] for row in table if not row.average)
 
 
-def best_mean(table: Sequence[Row]) -> float:
+def best_mean(table: Sequence[LossRow]) -> float:
     """The lowest loss of a single model over the texts of all nodes."""
     return min(row.mean for row in table if not row.average)
 
@@ -141,7 +141,7 @@ def _cell(loss: float, best: float) -> Text:
     return Text(f"{loss:.3f}", style="bold green" if loss == best else "")
 
 
-def _column_means(group: Sequence[Row]) -> Losses:
+def _column_means(group: Sequence[LossRow]) -> Losses:
     return tuple(fmean(column) for column in zip(*(row.losses for row in group), strict=True))
 
 

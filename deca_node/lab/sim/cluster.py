@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable
 from functools import partial
 
-from deca_node.lab.sim.fake_network import Agenda, Network
+from deca_node.lab.sim.fake_network import Agenda, FakeNetwork
 from deca_node.lab.sim.hearsay import Hearsay
 from deca_node.lab.sim.notation import Line
 from deca_node.lab.sim.seats import Endures, Member, Seat
@@ -67,7 +67,7 @@ class Cluster:
         self._rng = random.Random(seed)
         self._agenda = Agenda()
         names = tuple(seats)
-        self._network = Network(
+        self._network = FakeNetwork(
             names, self._weather, self._agenda, self._rng, self._deliver, lambda name: seats[name].node.state.position
         )
         self.hearsay = Hearsay(names, self._weather.hearsay, self._agenda, self._rng, self._hear_news)

@@ -67,7 +67,7 @@ Deliver = Callable[[str, e.NetworkEvent, bytes], None]
 """Takes the name of the receiver, the event, and the bytes of the frame that the event names, if any."""
 
 
-class Network:
+class FakeNetwork:
     """All streams among ``names``. ``position`` returns a node's activation, for its greeting."""
 
     def __init__(

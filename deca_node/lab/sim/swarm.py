@@ -45,7 +45,7 @@ class SwarmWeather:
 
 
 @dataclass
-class Seat:
+class SwarmSeat:
     """One process: a membership at an address, and its state."""
 
     name: str
@@ -75,14 +75,14 @@ class Swarm:
         self.profile = profile
         self.agenda = Agenda()
         self.rng = random.Random(seed)
-        self.seats: dict[str, Seat] = {}
+        self.seats: dict[str, SwarmSeat] = {}
         """By address, since several processes may have one name."""
         self.said: list[tuple[float, str, messages.MembershipCommand]] = []
         self.packets: Counter[str] = Counter()
         self._cuts: set[tuple[str, str]] = set()
         self._silent: set[str] = set()
-        self._odd: Seat | None = None
-        self._lines: deque[tuple[float, Seat, messages.MembershipCommand]] = deque(maxlen=TAIL_LINES)
+        self._odd: SwarmSeat | None = None
+        self._lines: deque[tuple[float, SwarmSeat, messages.MembershipCommand]] = deque(maxlen=TAIL_LINES)
 
     # --- what a test does ---------------------------------------------------------------------------
 
@@ -99,11 +99,11 @@ class Swarm:
         boot: int = 0,
         allowed: frozenset[str] | None = None,
         run: RunIdentity | None = None,
-    ) -> Seat:
+    ) -> SwarmSeat:
         """Start a process. Without ``boot`` it draws a boot epoch by the clock."""
         own = MemberFacts(name, address, boot or draw_boot(UNIX_START + self.now, self.rng))
         rng = random.Random(self.rng.getrandbits(64))
-        seat = Seat(name, address, Membership(own, self.profile, rng, allowed, run))
+        seat = SwarmSeat(name, address, Membership(own, self.profile, rng, allowed, run))
         self.seats[address] = seat
         self._silent.discard(address)
         self._hear(seat, messages.Started(tuple(seeds)))
@@ -176,7 +176,7 @@ class Swarm:
 
     # --- what is to be seen -------------------------------------------------------------------------
 
-    def running(self) -> Iterator[Seat]:
+    def running(self) -> Iterator[SwarmSeat]:
         """The processes that take part."""
         return (seat for seat in self.seats.values() if seat.running and not seat.membership.ended)
 
@@ -200,7 +200,7 @@ class Swarm:
 
     # --- one member ---------------------------------------------------------------------------------
 
-    def _hear(self, seat: Seat, event: messages.MembershipEvent) -> None:
+    def _hear(self, seat: SwarmSeat, event: messages.MembershipEvent) -> None:
         if seat.gone:
             return
         if seat.paused:
@@ -215,13 +215,13 @@ class Swarm:
             seat.alarm_at = deadline
             self.agenda.at(deadline, partial(self._wake, seat, deadline))
 
-    def _wake(self, seat: Seat, deadline: float) -> None:
+    def _wake(self, seat: SwarmSeat, deadline: float) -> None:
         # An alarm that was moved meanwhile has no effect.
         if seat.alarm_at == deadline and seat.running:
             seat.alarm_at = None
             self._hear(seat, DeadlinePassed())
 
-    def _resume(self, seat: Seat) -> None:
+    def _resume(self, seat: SwarmSeat) -> None:
         """Wake a process. It finds its packets and its overdue deadline, in either order."""
         seat.paused, seat.alarm_at = False, None
         if self.rng.random() < 0.5:
@@ -230,7 +230,7 @@ class Swarm:
             self._hear(seat, seat.inbox.popleft())
         self._hear(seat, DeadlinePassed())
 
-    def _perform(self, seat: Seat, command: messages.MembershipCommand) -> None:
+    def _perform(self, seat: SwarmSeat, command: messages.MembershipCommand) -> None:
         self._lines.append((self.now, seat, command))
         if isinstance(command, messages.Send):
             self._send(seat, command)
@@ -239,7 +239,7 @@ class Swarm:
         if isinstance(command, messages.NameTaken):
             seat.taken = command.sentence
 
-    def _check(self, seat: Seat, commands: list[messages.MembershipCommand]) -> None:
+    def _check(self, seat: SwarmSeat, commands: list[messages.MembershipCommand]) -> None:
         """Check the rules of one member. In a large swarm only the cheap ones are checked."""
         membership = seat.membership
         assert membership.backlog <= BACKLOG_PER_MEMBER * (len(self.seats) + 1), f"{seat.name} piles up work"
@@ -255,7 +255,7 @@ class Swarm:
 
     # --- the network --------------------------------------------------------------------------------
 
-    def _send(self, seat: Seat, command: messages.Send) -> None:
+    def _send(self, seat: SwarmSeat, command: messages.Send) -> None:
         weather, rng = self.weather, self.rng
         self.packets[type(command.packet.body).__name__] += 1
         target = self.seats.get(command.address)
@@ -285,10 +285,10 @@ def _told(command: messages.MembershipCommand) -> str:
 
 # --- figures ----------------------------------------------------------------------------------------
 
-Figures = dict[str, dict[str, float]]
+SwarmFigures = dict[str, dict[str, float]]
 
 
-def figures(seeds: Iterable[int], size: int = 8, profile: Profile = LAN) -> Figures:
+def figures(seeds: Iterable[int], size: int = 8, profile: Profile = LAN) -> SwarmFigures:
     """Seconds on the fake clock over many seeds: from the last start to one view; from a kill (the machine vanishes)
     until all have given the member up; and from the end of a partition in halves of 60 s to one view."""
     found: dict[str, list[float]] = {"cold start": [], "detection": [], "heal": []}

@@ -23,7 +23,7 @@ from deca_node.numerics.data.packing import firsts, pack
 from deca_node.numerics.data.sequences import Sequences
 from deca_node.numerics.data.store.mixture import Part, check_weights, mixed, told
 from deca_node.numerics.data.store.scratch import Scratch
-from deca_node.numerics.data.store.tokens import Progress, Tokenizing
+from deca_node.numerics.data.store.tokens import BytesDone, Tokenizing
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import DataError
 from deca_node.storage.data_sources import data_sources
@@ -95,7 +95,7 @@ def load_dataset(
     seed: int = 0,
     bad_records: str,
     reading: Reading | None = None,
-    progress: Progress | None = None,
+    progress: BytesDone | None = None,
     store: Path | None = None,
     held_out: HeldOut | None = None,
 ) -> PackedData:

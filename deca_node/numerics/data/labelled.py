@@ -26,7 +26,7 @@ from deca_node.numerics.data.formats.sources import BadRecords, Reading, Source
 from deca_node.numerics.data.formats.values import filled, json_type, some_keys
 from deca_node.numerics.data.sequences import Ids, permutation
 from deca_node.numerics.data.store.mixture import often
-from deca_node.numerics.data.store.tokens import Progress
+from deca_node.numerics.data.store.tokens import BytesDone
 from deca_node.numerics.data.tokenizing import runs
 from deca_node.protocol.agreed.settings import nearest
 from deca_node.protocol.errors import DataError
@@ -166,7 +166,7 @@ def load_labelled(
     seed: int = 0,
     bad_records: str,
     reading: Reading | None = None,
-    progress: Progress | None = None,
+    progress: BytesDone | None = None,
     held_out: HeldOut | None = None,
 ) -> LabelledData:
     """Read, tokenize and split a file or folder. The same arguments and data give the same records.
@@ -225,7 +225,7 @@ def _held_out(path: str | Path, records: int, holdout: float, seed: int) -> NDAr
     return held
 
 
-Row = tuple[Ids, NDArray[np.int8]]
+PairTokens = tuple[Ids, NDArray[np.int8]]
 """A record's tokens, and for each token 0 or 1: the text of the pair that it belongs to."""
 
 
@@ -238,13 +238,13 @@ class _RowTokenizer:
         self._length_max = length_max
         self._bad = bad
         self._joint = "" if tokenizer.sep_token_id is not None else "\n"
-        self._rows: list[Row] = []
+        self._rows: list[PairTokens] = []
         self.labels: list[int] = []
         self.cut = 0
 
     def add(self, records: Sequence[LabelledRecord]) -> None:
         """Tokenize the records that are not bad, in order. A tokenizer takes either texts or pairs in one call."""
-        rows: dict[int, Row] = {}
+        rows: dict[int, PairTokens] = {}
         for paired in (False, True):
             places = [k for k, record in enumerate(records) if (record.pair is not None) == paired]
             rows |= zip(places, self._fitting([records[k] for k in places]), strict=True)
@@ -261,7 +261,7 @@ class _RowTokenizer:
         ids, types = (np.concatenate(column) for column in zip(*self._rows, strict=True))
         return Examples(ids, types, starts, np.array(self.labels, np.int64), pad)
 
-    def _fitting(self, records: Sequence[LabelledRecord]) -> list[Row]:
+    def _fitting(self, records: Sequence[LabelledRecord]) -> list[PairTokens]:
         """Rows of texts, or of pairs. Rows that turn out too long are tokenized again, cut."""
         rows = self._tokenized(records, cut=False)
         long = [k for k, (ids, _) in enumerate(rows) if len(ids) > self._length_max]
@@ -270,7 +270,7 @@ class _RowTokenizer:
         self.cut += len(long)
         return rows
 
-    def _tokenized(self, records: Sequence[LabelledRecord], cut: bool) -> list[Row]:
+    def _tokenized(self, records: Sequence[LabelledRecord], cut: bool) -> list[PairTokens]:
         if not records:
             return []
         pairs = [record.pair for record in records if record.pair is not None]

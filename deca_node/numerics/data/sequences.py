@@ -19,7 +19,18 @@ from numpy.typing import NDArray
 
 from deca_node.numerics.data.store.scratch import IN_MEMORY, Scratch, permutation, spans
 
-__all__ = ["Ids", "Mask", "Pieces", "Places", "RecordTokens", "Rows", "Sequences", "TokenLine", "Tokens", "permutation"]
+__all__ = [
+    "Ids",
+    "Mask",
+    "PaddedRows",
+    "Pieces",
+    "Places",
+    "RecordTokens",
+    "Sequences",
+    "TokenLine",
+    "Tokens",
+    "permutation",
+]
 
 Ids = NDArray[Any]
 """int32, or uint16 on disk where the vocabulary is small enough."""
@@ -88,7 +99,7 @@ class TokenLine(Tokens):
         return pieces
 
 
-class Rows(NamedTuple):
+class PaddedRows(NamedTuple):
     """Sequences as arrays [b, width], the width that of the longest: ``ids`` int32; ``trained`` bool; ``positions``
     int32, counted from 0 within each piece, and on through the padding behind the last."""
 
@@ -170,7 +181,7 @@ class Sequences:
         before = np.cumsum(counts) - counts
         return np.arange(counts.sum()) + np.repeat(self.rows[numbers] - before, counts)
 
-    def gather(self, numbers: Places) -> Rows:
+    def gather(self, numbers: Places) -> PaddedRows:
         """The tokens of these sequences, b > 0 of them."""
         chosen = [self.pieces[slice(*self.rows[number : number + 2])] for number in numbers]
         width = max(int(sizes(pieces).sum()) for pieces in chosen)
@@ -191,7 +202,7 @@ class Sequences:
                 trained[row, origin] = False
                 positions[row, origin:end] = np.arange(end - origin)
             positions[row, end:] = np.arange(end - begin, width - begin)
-        return Rows(ids, trained, positions)
+        return PaddedRows(ids, trained, positions)
 
 
 # --- pieces -----------------------------------------------------------------------------------------------

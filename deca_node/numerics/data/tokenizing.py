@@ -37,7 +37,7 @@ _PIECE_CHARACTERS = 1 << 17
 _BEFORE = ("\n", ":", "a")
 """What a text is put behind, where it goes on from another: the first of these that shares no token with it."""
 
-Item = TypeVar("Item")
+Each = TypeVar("Each")
 Waiting = Callable[[int], None]
 
 
@@ -187,9 +187,9 @@ def _backend(tokenizer: "PreTrainedTokenizerBase") -> Any:
     return tokenizer.backend_tokenizer
 
 
-def runs(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:
+def runs(items: Iterable[Each], characters: Callable[[Each], int]) -> Iterator[list[Each]]:
     """Items in runs of about ``_CALL_CHARACTERS``."""
-    run: list[Item] = []
+    run: list[Each] = []
     size = 0
     for item in items:
         run.append(item)

@@ -27,7 +27,7 @@ from deca_node.numerics.data.lengths import Lengths, as_they_are
 from deca_node.numerics.data.packing import pack
 from deca_node.numerics.data.records import ChatRecord, CompletionRecord, Record, RecordReader, TextRecord
 from deca_node.numerics.data.sequences import NO_HEAD, Pieces, Places, RecordTokens, TokenLine, learnt_between
-from deca_node.numerics.data.store.tokens import Progress
+from deca_node.numerics.data.store.tokens import BytesDone
 from deca_node.numerics.data.store.writing import LineWriter
 from deca_node.numerics.data.tokenizing import RecordTokenizer, runs
 from deca_node.numerics.forecast.spelling import spelled
@@ -54,7 +54,7 @@ def survey(
     *,
     show: int = 0,
     reading: Reading | None = None,
-    progress: Progress | None = None,
+    progress: BytesDone | None = None,
 ) -> Survey:
     """Read and tokenize all sources, and lay their records into sequences with the seed 0. Weights are left aside.
 
@@ -256,7 +256,7 @@ def survey_labelled(
     *,
     show: int = 0,
     reading: Reading | None = None,
-    progress: Progress | None = None,
+    progress: BytesDone | None = None,
 ) -> Survey:
     """The same for labelled records, each of which is a row of its own. Raises DataError."""
     loaded = load_labelled(

@@ -29,11 +29,11 @@ from deca_node.numerics.data.formats.values import filled, json_type
 from deca_node.numerics.data.labelled import load_labelled
 from deca_node.numerics.data.records import CompletionRecord
 from deca_node.numerics.data.sequences import Tokens
-from deca_node.numerics.data.store.tokens import Progress
+from deca_node.numerics.data.store.tokens import BytesDone
 from deca_node.numerics.data.tokenizing import RecordTokenizer
 from deca_node.numerics.device import choose_device
 from deca_node.numerics.learning.loss import classify, evaluate, judging, nll_per_row, shares
-from deca_node.numerics.learning.result import Evaluation
+from deca_node.numerics.learning.result import EvaluationResult
 from deca_node.numerics.model.classifier import CLASSIFIER, Head
 from deca_node.numerics.model.load import LoadedModel
 from deca_node.protocol.errors import DataError
@@ -46,7 +46,7 @@ PROMPT = f"{TEXT}\n"
 LABELS_MAX = 100
 """How many labels there may be: a language model is asked once per record and label."""
 
-Item = TypeVar("Item")
+Taken = TypeVar("Taken")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +81,8 @@ def evaluate_model(
     loaded: LoadedModel,
     question: Question,
     report: ProgressReport = lambda done, total: None,
-    reading: Progress | None = None,
-) -> Evaluation:
+    reading: BytesDone | None = None,
+) -> EvaluationResult:
     """Judge a model that lies on ``question.device``. ``reading`` hears how far the data are read, then ``report`` how
     many of them are judged. Raises DataError where the data cannot be used."""
     if loaded.labels:
@@ -93,8 +93,8 @@ def evaluate_model(
 
 
 def _language_model(
-    loaded: LoadedModel, question: Question, report: ProgressReport, reading: Progress | None
-) -> Evaluation:
+    loaded: LoadedModel, question: Question, report: ProgressReport, reading: BytesDone | None
+) -> EvaluationResult:
     packed = load_dataset(
         question.data,
         loaded.tokenizer,
@@ -107,7 +107,7 @@ def _language_model(
     batches = reporting(ordered_batches(packed.train, question.batch_size), len(packed.train), report)
     loss, counted = evaluate(loaded.model, batches, question.device)
     lengths = packed.summary.lengths
-    return Evaluation(
+    return EvaluationResult(
         kind="language-model",
         loss=loss,
         counted=counted,
@@ -120,8 +120,8 @@ def _language_model(
 
 
 def _classifier(
-    loaded: LoadedModel, question: Question, report: ProgressReport, reading: Progress | None
-) -> Evaluation:
+    loaded: LoadedModel, question: Question, report: ProgressReport, reading: BytesDone | None
+) -> EvaluationResult:
     data = load_labelled(
         question.data,
         loaded.tokenizer,
@@ -136,7 +136,7 @@ def _classifier(
     batches = reporting(ordered_batches(data.train, question.batch_size), len(data.train), report)
     labelled = (batch for batch in batches if isinstance(batch, LabelledBatch))
     scores = classify(loaded.model, labelled, question.device, len(loaded.labels))
-    return Evaluation(
+    return EvaluationResult(
         kind="classifier",
         loss=scores.loss,
         counted=scores.count,
@@ -149,7 +149,7 @@ def _classifier(
     )
 
 
-def reporting(batches: Iterable[Item], total: int, report: ProgressReport) -> Iterator[Item]:
+def reporting(batches: Iterable[Taken], total: int, report: ProgressReport) -> Iterator[Taken]:
     """The same batches; ``report`` is called after each."""
     done = 0
     for batch in batches:
@@ -212,7 +212,7 @@ def _has_labels(data: Path, reading: Reading) -> bool:
     return next(iter(_LabelSeeker(data, BadRecords(skip=True), reading)), False)
 
 
-def _labels(loaded: LoadedModel, question: Question, report: ProgressReport) -> Evaluation:
+def _labels(loaded: LoadedModel, question: Question, report: ProgressReport) -> EvaluationResult:
     bad = BadRecords(skip=question.bad_records == "skip")
     records = list(_NamedReader(question.data, bad, question.reading))
     labels = question.labels or tuple(sorted({record.label for record in records}))
@@ -227,7 +227,7 @@ def _labels(loaded: LoadedModel, question: Question, report: ProgressReport) -> 
         table[right, int(losses.argmin())] += 1
         report(number, len(records))
     found = shares(table)
-    return Evaluation(
+    return EvaluationResult(
         kind="labels",
         loss=total / len(records),
         counted=len(records),

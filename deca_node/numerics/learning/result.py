@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class EvaluationResult:
     """``kind`` is ``language-model``, ``classifier`` or ``labels``. ``loss`` is in nats, per token for a language model
     and per record otherwise, over ``counted`` of them. ``cut`` counts records that were longer than allowed,
     ``left_out`` those of which nothing was left to judge."""

@@ -13,7 +13,7 @@ from deca_node.numerics.data.formats.sources import Reading
 from deca_node.numerics.data.labelled import LabelledData, LabelledSummary, load_labelled
 from deca_node.numerics.data.lengths import Lengths
 from deca_node.numerics.data.store.mixture import check_weights
-from deca_node.numerics.data.store.tokens import Progress
+from deca_node.numerics.data.store.tokens import BytesDone
 from deca_node.numerics.learning.loss import Scores, classify, evaluate
 from deca_node.numerics.model.load import LoadedModel
 from deca_node.protocol.agreed.run import RunSettings
@@ -35,7 +35,7 @@ NOTE_SECONDS = 5.0
 def load_data(
     options: TrainerOptions,
     loaded: LoadedModel,
-    progress: Progress | None = None,
+    progress: BytesDone | None = None,
     store: Path | None = None,
     held_out: HeldOut | None = None,
 ) -> Data:
@@ -76,7 +76,7 @@ def load_data(
     )
 
 
-def progress_notes(note: Note, path: str, clock: Callable[[], float] = time.monotonic) -> Progress:
+def progress_notes(note: Note, path: str, clock: Callable[[], float] = time.monotonic) -> BytesDone:
     """A progress that is noted every few seconds while data are read and tokenized: the share, the speed since the last
     note, and the time that is left at this speed."""
     last, before = clock(), 0

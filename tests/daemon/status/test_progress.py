@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from deca_node.daemon.logs import log
-from deca_node.daemon.status.progress import Progress, progress_line
+from deca_node.daemon.status.progress import ProgressLog, progress_line
 from deca_node.daemon.terminal import TerminalBar, bar_wanted, bar_words
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
@@ -22,9 +22,9 @@ def lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> 
     return caplog
 
 
-def watched() -> tuple[Desk, Progress]:
+def watched() -> tuple[Desk, ProgressLog]:
     desk = Desk()
-    return desk, Progress(lambda: desk.status, lambda: desk.now)
+    return desk, ProgressLog(lambda: desk.status, lambda: desk.now)
 
 
 def test_a_line_has_every_number() -> None:

@@ -2,20 +2,20 @@
 
 import asyncio
 
-from deca_node.daemon.wire.meters import Figures, LagMeter, Samples
+from deca_node.daemon.wire.meters import LagMeter, Quantiles, RecentSamples
 from tests.daemon.links.fake_net import run
 
 
 def test_the_quantiles_are_those_of_the_newest_samples() -> None:
-    samples = Samples(kept=100)
+    samples = RecentSamples(kept=100)
     assert samples.figures().count == 0
     for number in range(1, 201):
         samples.add(float(number))
-    assert samples.figures() == Figures(100, 150.0, 199.0, 200.0)
+    assert samples.figures() == Quantiles(100, 150.0, 199.0, 200.0)
 
 
 def test_the_lag_of_a_loop_is_what_its_timers_wait() -> None:
-    async def measure() -> Figures:
+    async def measure() -> Quantiles:
         loop = asyncio.get_running_loop()
         meter = LagMeter(loop.time)
         meter.start()

@@ -7,10 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from deca_node.lab.demo import inputs
-from deca_node.lab.demo.toy_model import Progress, Recipe, ToyModel
+from deca_node.lab.demo.toy_model import EachStep, Recipe, ToyModel
 
 
-def no_training(folder: Path, recipe: Recipe | None, _progress: Progress | None = None) -> ToyModel:
+def no_training(folder: Path, recipe: Recipe | None, _progress: EachStep | None = None) -> ToyModel:
     assert recipe is not None
     return ToyModel(folder, parameters=recipe.steps, loss=0.0, cached=False)
 
@@ -44,7 +44,7 @@ def test_the_training_of_the_model_is_not_silent(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_command_prints_the_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def training(folder: Path, recipe: Recipe | None, progress: Progress | None = None) -> ToyModel:
+    def training(folder: Path, recipe: Recipe | None, progress: EachStep | None = None) -> ToyModel:
         assert progress is not None
         progress(1, 2, 7.0)
         return no_training(folder, recipe)

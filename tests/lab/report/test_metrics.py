@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deca_node.lab.report.metrics import Evaluation, Metrics, read_metrics
+from deca_node.lab.report.metrics import HeldoutFigures, Metrics, read_metrics
 from deca_node.protocol.errors import DataError
 
 PLACE = {"time": 10.5, "kind": "step", "node": "a", "round": 0, "block": 2, "inner": 3, "ordinal": 29}
@@ -26,7 +26,7 @@ def test_steps_and_evaluations_are_read(tmp_path: Path) -> None:
     [step] = metrics.steps
     assert (step.round, step.block, step.inner, step.ordinal, step.loss) == (0, 2, 3, 29, 4.25)
     assert (step.consensus_distance, step.disagreement, step.bytes_sent) == (1e-4, 2e-4, 100)
-    assert metrics.evaluations == (Evaluation(time=11.0, when="round 1", ordinal=30, loss=4.0),)
+    assert metrics.evaluations == (HeldoutFigures(time=11.0, when="round 1", ordinal=30, loss=4.0),)
 
 
 def test_a_mix_without_gradient_or_exchange_has_no_such_figures(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from deca_node.lab.sim.audit import Audit
 from deca_node.lab.sim.cluster import Cluster
-from deca_node.lab.sim.fake_network import Agenda, Network
+from deca_node.lab.sim.fake_network import Agenda, FakeNetwork
 from deca_node.lab.sim.fake_trainer import FakeTrainer, fake_cluster
 from deca_node.lab.sim.seats import FrameBook, seats
 from deca_node.lab.sim.storms import ARMS, NAMES, counted, storm, weathered
@@ -355,7 +355,7 @@ def test_streams_keep_their_order_and_lose_what_is_under_way_when_cut(seed: int)
     heard: dict[str, list[e.NetworkEvent]] = {"a": [], "b": []}
     agenda, rng = Agenda(), random.Random(seed)
     weather = Weather(delay=(0.0, 1.0), cuts=(Cut("a", "b", 5.0, 1.0), Cut("a", "b", 9.0, 0.0)))
-    network = Network("ab", weather, agenda, rng, lambda name, event, _: heard[name].append(event), lambda _: -1)
+    network = FakeNetwork("ab", weather, agenda, rng, lambda name, event, _: heard[name].append(event), lambda _: -1)
     network.join("a")
     network.join("b")
     for i in range(100):

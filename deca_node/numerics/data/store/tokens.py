@@ -30,7 +30,7 @@ TOKENS = "tokens"
 """The folder of stores, in the node's own."""
 FACTS = "store.json"
 
-Progress = Callable[[int, int | None], None]
+BytesDone = Callable[[int, int | None], None]
 """Called with (done, total): bytes of the data on disk."""
 
 
@@ -53,7 +53,7 @@ class Tokenizing:
         *,
         bad_records: str,
         reading: Reading | None = None,
-        progress: Progress | None = None,
+        progress: BytesDone | None = None,
     ) -> None:
         self._name = ", ".join(map(str, places))
         self._places = places
