@@ -197,6 +197,13 @@ def _data(path: Path) -> str:
     return f"{len(files)} file{'s' * (len(files) > 1)}, {bytes_text(sum(each.stat().st_size for each in files))}"
 
 
+def _on_the_same_files(answers: Mapping[str, Any]) -> Iterator[str]:
+    """The start of each other node of this machine: the same files, another name and other data."""
+    for peer in parse_peers("\n".join(_peers(answers)), "--peer"):
+        if peer.name and peer.name != _name(answers):
+            yield f"deca-node start --name {peer.name} --data {peer.name}.jsonl"
+
+
 def _next_steps(answers: Mapping[str, Any], into: Path) -> str:
     """The commands that come next, one a line."""
     lines = []
@@ -205,6 +212,8 @@ def _next_steps(answers: Mapping[str, Any], into: Path) -> str:
     lines.append("deca-node doctor           # checks whether a start would work")
     join = f"join {answers['join']}" if answers["join"] else "start"
     lines.append(f"deca-node {join}")
+    if not answers["join"] and _on_this_machine(answers):
+        lines += [f"{second}   # in a terminal of its own" for second in _on_the_same_files(answers)]
     if into != Path():
         lines.insert(0, f"cd {into}")
     others = "\nEvery other party needs the same run.toml and peers.txt, and a node.toml of its own."

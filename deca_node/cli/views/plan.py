@@ -145,8 +145,9 @@ def _notes(plan: Mapping[str, Any]) -> tuple[str, str, str]:
         f"{machine['bits_per_second'] / 1e6:,g} Mbit/s each way, {seconds_text(machine['latency_seconds'])} one way, "
         f"{machine['flops_per_second'] / 1e12:,.3g} TFLOP/s. "
         f"The final flush takes {seconds_text(flush['seconds'])} of it.\n"
-        f"Graph: {mixing['edges']} edges, spectral gap {mixing['spectral_gap']:.3f}. A mix leaves "
-        f"{mixing['left_per_mix']:.1%} of a disagreement; after {mixing['mixes_to_agree']} mixes 0.01% is left.",
+        f"Graph: {mixing['edges']} edge{'s' * (mixing['edges'] != 1)}, spectral gap {mixing['spectral_gap']:.3f}. "
+        f"A mix leaves {mixing['left_per_mix']:.1%} of a disagreement; "
+        f"after {mixing['mixes_to_agree']} mixes 0.01% is left.",
     )
 
 

@@ -31,6 +31,7 @@ def test_the_files_are_what_a_start_reads(deca: Deca) -> None:
     assert "warning: there is no data at notes.jsonl yet" in outcome.out
     assert "warning: there is no folder ./model yet" in outcome.out
     assert outcome.out.endswith("and a node.toml of its own.\n")
+    assert "\n  deca-node start --name south --data south.jsonl   # in a terminal of its own\n" in outcome.out
     assert "# Number of rounds" in Path("run.toml").read_text(), "comments explain each setting"
 
 

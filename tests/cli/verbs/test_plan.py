@@ -235,5 +235,6 @@ def test_memory_is_counted_as_doctor_counts_it(plan: Deca, deca: Deca) -> None:
 
 
 def test_numbers_agree_with_their_nouns(plan: Deca) -> None:
+    assert "Graph: 1 edge, spectral" in plan("--nodes", "2").out
     assert "a node with 1 neighbour sends " in " ".join(plan("--nodes", "2").out.split())
     assert "a node with 2 neighbours sends " in " ".join(plan("--nodes", "5", "--topology", "ring").out.split())
