@@ -37,6 +37,7 @@ from deca_node.numerics.model.blocks import Block, partition
 from deca_node.numerics.model.facts import count_parameters, model_bytes
 from deca_node.numerics.saving.start_values import StartValues, nothing
 from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.schedule import PARAMETERS
 
 SIZES: dict[str, dict[str, int]] = {
     "full": {"vocab_size": 32_000, "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12},
@@ -163,7 +164,7 @@ def run_deca(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job)
     peers = [f"peer{i}" for i in range(job["neighbours"])]
     with tempfile.TemporaryDirectory() as folder:
         engine = activate(model, block, settings, peers, Path(folder))
-    nbytes = engine.layout.nbytes(with_signal=False) if peers else 0
+    nbytes = engine.layout.nbytes(PARAMETERS) if peers else 0
     ours, *theirs = (torch.empty(nbytes, dtype=torch.uint8) for _ in range(1 + len(peers)))
     flows = [FlowBytes(peer, codes, ours) for peer, codes in zip(peers, theirs, strict=True)]
 

@@ -12,6 +12,7 @@ from deca_node.numerics.codecs.formats import KEYFRAME_CODEC
 from deca_node.numerics.engine import BlockEngine, NewEdge
 from deca_node.numerics.exchange.flows import FlowBytes
 from deca_node.numerics.model.blocks import Block
+from deca_node.protocol.agreed.schedule import PARAMETERS, Content
 from deca_node.protocol.agreed.topology import Graph
 from deca_node.protocol.agreed.weights import metropolis
 
@@ -50,12 +51,13 @@ class Edges:
             assert not refused, refused
             self.bytes_sent += degree * keyframes[name].numel()
 
-    def mix(self, *, fold: bool, exchange: bool = True, signal: bool = False) -> None:
-        """One mix on every node. Without ``exchange`` nothing flows, but h is folded."""
-        frames = {name: self._frame(name, signal) for name in self._engines} if exchange else {}
+    def mix(self, *, fold: bool, content: Content | None = PARAMETERS) -> None:
+        """One mix on every node. ``content`` is what updates carry; without one nothing flows, but h is folded."""
+        exchange = content is not None
+        frames = {name: self._frame(name, content) for name in self._engines} if content is not None else {}
         for name, engine in self._engines.items():
             near = self._near[name] if exchange else []
-            engine.mix([FlowBytes(j, frames[j], frames[name]) for j in near], fold=fold)
+            engine.mix([FlowBytes(j, frames[j], frames[name], content) for j in near], fold=fold)
             self.bytes_sent += sum(frames[name].numel() for _ in near)
 
     def _keyframe(self, name: str) -> Tensor:
@@ -66,18 +68,19 @@ class Edges:
         engine.keyframe(out)
         return out
 
-    def _frame(self, name: str, signal: bool) -> Tensor:
+    def _frame(self, name: str, content: Content) -> Tensor:
         engine = self._engines[name]
         if not self._near[name]:
             return torch.empty(0, dtype=torch.uint8)
-        out = torch.empty(engine.layout.nbytes(signal), dtype=torch.uint8)
-        engine.encode_update(out, signal=signal)
+        out = torch.empty(engine.layout.nbytes(content), dtype=torch.uint8)
+        engine.encode_update(out, content=content)
         return out
 
 
 def state_bytes(engine: BlockEngine) -> int:
-    """Bytes that the engine keeps beside the parameters: gradient, moments, x^ and a difference per neighbour."""
-    kept = [engine.flat.grad, *(engine.moments or ())]
+    """Bytes that the engine keeps beside the parameters: gradient, moments, what signals left over, x^ and a difference
+    per neighbour."""
+    kept = [engine.flat.grad, *(engine.moments or ()), engine.feedback]
     if engine.public is not None:
         kept += [engine.public.x_hat, *(edge.e for edge in engine.public.edges.values())]
     return sum(t.numel() * t.element_size() for t in kept if t is not None)

@@ -36,8 +36,8 @@ from deca_node.numerics.engine import BlockEngine
 from deca_node.numerics.learning.loss import shares
 from deca_node.numerics.model.blocks import Block, Span, partition, spans
 from deca_node.numerics.model.facts import model_bytes
-from deca_node.protocol.agreed.run import RunSettings
-from deca_node.protocol.agreed.schedule import Schedule, Step
+from deca_node.protocol.agreed.run import MATCHINGS, RunSettings
+from deca_node.protocol.agreed.schedule import PARAMETERS, Schedule, Step
 from deca_node.protocol.agreed.topology import Graph, graph
 from deca_node.protocol.agreed.weights import matrix
 from deca_node.protocol.errors import TrainerError
@@ -127,6 +127,11 @@ class Run:
         made.watched = task.validation.take(chosen)
         return made
 
+    def graph_of(self, activation: int, blocks: int) -> Graph:
+        """The graph of one activation. It is one for the whole run, unless it is a matching."""
+        matched = self.settings.topology in MATCHINGS and not self.alone
+        return graph(self.names, self.settings, activation, blocks) if matched else self.graph
+
     def batch(self) -> Batch:
         """The batches of one step, [n, b, L]. With one centralized node, the batches of all nodes together, [1, n b,
         L]."""
@@ -196,7 +201,7 @@ def outcome(run: Run, task: Task, weights: Weights, elements: float) -> Outcome:
         bytes_sent=run.bytes_sent,
         bytes_per_step=run.bytes_of_steps / directed / max(run.steps, 1),
         state_mib=(model_bytes(run.start) + run.state_bytes) / 2**20,
-        extra={"frame_elements": elements},
+        extra={"frame_elements": elements, "degree": directed / len(run.names)},
     )
 
 
@@ -240,14 +245,14 @@ def run_blocks(run: Run) -> tuple[Weights, float]:
             continue
         block = blocks[activation.block]
         nodes, engines = activated(run, block, weights)
-        edges = Edges(run.names, engines, run.graph)
+        edges = Edges(run.names, engines, run.graph_of(activation.index, len(blocks)))
         weigh = partial(with_block, weights, spans(run.start, block))
         for inner in range(activation.steps):
             step, gradient = Step(activation.index, inner), inner < activation.inner_steps
             if gradient:
                 gamma = deca.learning_rate(settings, schedule.gradient_ordinal(step), schedule.gradient_steps)
                 run.step(engines, weigh, gamma)
-            edges.mix(fold=gradient, exchange=schedule.mixes(step), signal=schedule.signals(step))
+            edges.mix(fold=gradient, content=schedule.content(step) if schedule.mixes(step) else None)
             if inner == activation.inner_steps - 1:
                 run.note(engines)
         for engine in engines:
@@ -275,7 +280,14 @@ def activated(run: Run, block: Block, weights: Weights) -> tuple[list[Vectors], 
     codec, share = CODECS[settings.codec], settings.flow_share
     return nodes, [
         BlockEngine(
-            node, node.block, lambda a, b: x0[a:b], hyper=hyper, codec=codec, gamma_c=share, signal=settings.signal
+            node,
+            node.block,
+            lambda a, b: x0[a:b],
+            hyper=hyper,
+            codec=codec,
+            gamma_c=share,
+            signal=settings.signal,
+            bits=settings.moment_bits,
         )
         for node in nodes
     ]
@@ -312,7 +324,7 @@ def run_adapters(run: Run) -> tuple[Weights, float]:
         if gradient:
             run.step(engines, weigh, deca.learning_rate(settings, step, total))
         due = not gradient or (step + 1) % (run.own.get("consensus_every") or settings.mix_every) == 0
-        edges.mix(fold=gradient, exchange=due and not factored)
+        edges.mix(fold=gradient, content=PARAMETERS if due and not factored else None)
         if factored and due:
             _decaf(run, engines, mix_products(parts, masters(), W))
         if step + 1 == total:

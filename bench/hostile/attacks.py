@@ -49,8 +49,8 @@ class HostileTrainer(Trainer):
             layout = self.engine.layout
             write = layout.write_signals
 
-            def inflated(moments: Moments, parts: Any) -> None:
-                write(Moments(moments.m, moments.v * INFLATION), parts)
+            def inflated(moments: Moments, parts: Any, feedback: Any = None) -> None:
+                write(Moments(moments.m, moments.v * INFLATION), parts, feedback)
 
             object.__setattr__(layout, "write_signals", inflated)
         return connected

@@ -19,6 +19,7 @@ from deca_node.numerics.engine import BlockEngine, NewEdge
 from deca_node.numerics.exchange.flows import FlowBytes
 from deca_node.numerics.model.blocks import Block
 from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.schedule import PARAMETERS
 
 ROWS = 1024
 CODECS = ("fp32", "int8", "int4")
@@ -82,7 +83,7 @@ def mixing(settings: RunSettings, arguments: argparse.Namespace) -> tuple[BlockE
     peers = [f"peer{i}" for i in range(arguments.neighbours)]
     weight = 1 / (1 + len(peers))
     engine.connect([NewEdge(peer, weight, keyframe) for peer in peers], keyframe)
-    ours = torch.empty(engine.layout.nbytes(False), dtype=torch.uint8)
+    ours = torch.empty(engine.layout.nbytes(PARAMETERS), dtype=torch.uint8)
     engine.encode_update(ours)
     return engine, [FlowBytes(peer, ours.clone(), ours) for peer in peers]
 

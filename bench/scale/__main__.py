@@ -25,7 +25,7 @@ from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.parts import machine_of
 from deca_node.numerics.forecast.shapes import meta_model, model_shape
 from deca_node.protocol.agreed.run import RunSettings
-from deca_node.protocol.agreed.topology import graph
+from deca_node.protocol.agreed.topology import final_graph, graph
 from deca_node.protocol.agreed.weights import FLUSH_TOLERANCE
 from deca_node.protocol.planning.case import Case, GraphFacts, ModelShape
 from deca_node.protocol.planning.duration import final_flush_seconds, run_seconds
@@ -159,13 +159,15 @@ def simulated(name: str, size: int, seed: int, mixing: GraphFacts, **changes: An
 
 def case_of(members: tuple[str, ...], settings: RunSettings, shape: ModelShape) -> Case:
     """As :meth:`Case.of`, whose power iteration is made for some hundred nodes, but with all eigenvalues."""
-    found = graph(members, settings)
-    degrees = [len(near) for near in found.values()]
-    w = weights(found)
+    degrees = [len(near) for near in graph(members, settings).values()]
+    final = final_graph(members, settings)
+    w = weights(final)
     left = left_per_mix(w, settings.flow_share)
     mixes = max(3, math.ceil(math.log(FLUSH_TOLERANCE) / math.log(left))) if left > FLUSH_TOLERANCE else 3
     gap = 1.0 - left_per_mix(w, 1.0)
-    mixing = GraphFacts(len(members), sum(degrees) // 2, min(degrees), max(degrees), gap, left, mixes)
+    mixing = GraphFacts(
+        len(members), sum(degrees) // 2, min(degrees), max(degrees), gap, left, mixes, max(map(len, final.values()))
+    )
     return Case(settings, shape, members, mixing, machine_of(NodeSettings()))
 
 
@@ -183,7 +185,7 @@ def by_codec(seed: int) -> Iterator[Row]:
         w = weights(graph(named(size), settings))
         left = left_per_mix(w, settings.flow_share)
         mixes = max(3, math.ceil(math.log(FLUSH_TOLERANCE) / math.log(left)))
-        mixing = GraphFacts(size, 0, 4, 4, 1.0 - left, left, mixes)
+        mixing = GraphFacts(size, 0, 4, 4, 1.0 - left, left, mixes, 4)
         yield {"codec": codec, "nodes": size, "graph": name, **simulated(name, size, seed, mixing, codec=codec)}
 
 

@@ -89,7 +89,7 @@ class _Run:
 
     def _visit(self, index: int) -> float:
         """One activation. Returns the block's consensus distance after its last step with a gradient."""
-        activation, near = self._schedule[index], graph(self._names, self._settings, index)
+        activation, near = self._schedule[index], graph(self._names, self._settings, index, self._schedule.blocks)
         w = weights(near).float()
         x = self._x[activation.block]
         public = _coded(KEYFRAME, x)

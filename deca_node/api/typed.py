@@ -45,7 +45,21 @@ class Settings(TypedDict, total=False):
     beta2: float
     signal: Literal["none", "v", "mv"]
     signal_every: int
-    topology: Literal["ring", "exponential", "torus", "hypercube", "full", "erdos-renyi", "random-regular", "edges"]
+    moments_every: int
+    moment_bits: int
+    v_every: int
+    topology: Literal[
+        "ring",
+        "exponential",
+        "torus",
+        "hypercube",
+        "full",
+        "erdos-renyi",
+        "random-regular",
+        "edges",
+        "pairs",
+        "one-peer-exponential",
+    ]
     edge_probability: float
     degree: int
     redraw_every: int

@@ -6,9 +6,10 @@ r"""One activation of one block, from thaw to freeze: one method for each thing 
                                           \____ R times, then flush mixes ____/
 
 The engine owns the block's vectors and works on them in slices that fit the cache and never straddle two parameters.
-Between commands it keeps float32 vectors of the block's size: gradient, m, v, x^, one e_ij per neighbour, and the
-master if the model is not float32. The temporary memory of a step has the size of a slice. A block that is only mixed
-has no gradient and no moments, and a node without neighbours has no x^.
+Between commands it keeps float32 vectors of the block's size: gradient, m, v, x^, one e_ij per neighbour, the master if
+the model is not float32, and what m-signals left over if they have fewer than 8 bits. The temporary memory of a step
+has the size of a slice. A block that is only mixed has no gradient and no moments, and a node without neighbours has no
+x^.
 """
 
 import math
@@ -26,11 +27,12 @@ from deca_node.numerics.exchange.flows import FlowBytes, PublicCopies, write_key
 from deca_node.numerics.exchange.frames import Exchanged, FrameLayout, SenderState
 from deca_node.numerics.exchange.mix import BlockMix
 from deca_node.numerics.exchange.norms import Norms
-from deca_node.numerics.exchange.signals import Correction, Moved
+from deca_node.numerics.exchange.signals import Correction, Moved, counting
 from deca_node.numerics.exchange.squares import Squares, square
 from deca_node.numerics.model.blocks import Block, FlatBlock, Origin, Span
 from deca_node.numerics.model.decay import decays
 from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.schedule import PARAMETERS, Content
 from deca_node.protocol.errors import TrainerError, WireError
 
 EngineFigures = dict[str, float]
@@ -78,21 +80,25 @@ class BlockEngine:
         codec: Codec,
         gamma_c: float,
         signal: str,
+        bits: int = 8,
         clip: clipping.Clip | None = None,
     ) -> None:
         """Thaw ``block``. ``origin`` reads x0, the run's common starting point: for the keyframe, once more when edges
-        open, and never afterwards. ``signal`` is the run's setting: none, v or mv. Without ``clip`` flows count in
-        full."""
+        open, and never afterwards. ``signal`` (none, v or mv) and ``bits`` (``moment_bits``) are the run's settings.
+        Without ``clip`` flows count in full."""
         self.flat = FlatBlock(model, block)
         self.hyper = hyper
         self._decays = decays(model, self.flat.spans, hyper.weight_decay)
         self.codec = codec
-        self.layout = FrameLayout(codec, block.elements, signal)
+        self.layout = FrameLayout(codec, block.elements, signal, bits)
         self.gamma_c = gamma_c
         self.clip = clip
         self.counts = deca.Counts()
         self.moments: deca.Moments | None = None
         self.public: PublicCopies | None = None
+        self.feedback: Tensor | None = None
+        """What the m-signals of this visit have left over so far (float32 [elements]); None before the first, and with
+        8 bits."""
         self.norms: Norms | None = None
         """The bounds on the sizes of neighbours' frames; None if any size is accepted."""
         self._origin: Origin | None = origin
@@ -108,8 +114,9 @@ class BlockEngine:
         """An engine with the values of a run's settings."""
         settings = deca.of_block(settings, block.name)
         hyper, codec = deca.Hyper.of(settings), CODECS[settings.codec]
-        signal, share, clip = settings.signal, settings.flow_share, clipping.Clip.of(settings)
-        return cls(model, block, origin, hyper=hyper, codec=codec, gamma_c=share, signal=signal, clip=clip)
+        share, clip = settings.flow_share, clipping.Clip.of(settings)
+        signal, bits = settings.signal, settings.moment_bits
+        return cls(model, block, origin, hyper=hyper, codec=codec, gamma_c=share, signal=signal, bits=bits, clip=clip)
 
     @property
     def elements(self) -> int:
@@ -193,20 +200,23 @@ class BlockEngine:
         return {"loss": loss, "grad_norm": grad_norm, **figures}
 
     @torch.no_grad()
-    def encode_update(self, out: Tensor, *, signal: bool = False, step_seconds: float = 0.0) -> int:
-        """Write an update frame to the front of ``out`` (uint8) and add its q = Q(x_half - x^) to x^.
+    def encode_update(self, out: Tensor, *, content: Content = PARAMETERS, step_seconds: float = 0.0) -> int:
+        """Write an update frame to the front of ``out`` (uint8). If it carries the parameters, add its
+        q = Q(x_half - x^) to x^.
 
-        With ``signal`` the frame ends with a moment signal. ``step_seconds`` is reported to the neighbours. Returns the
-        number of bytes.
+        ``content`` says what it carries. ``step_seconds`` is reported to the neighbours. Returns the number of bytes.
         """
         assert self.public is not None, "a node without neighbours sends no updates"
-        nbytes = self.layout.nbytes(signal)
-        parts = self.layout.split(out[:nbytes], "this node")
-        self.public.difference(self.flat.master, parts.codes)
+        nbytes = self.layout.nbytes(content)
+        parts = self.layout.split(out[:nbytes], "this node", content)
+        if parts.codes is not None:
+            self.public.difference(self.flat.master, parts.codes)
         SenderState.of({**self._figures, "step_seconds": step_seconds}).write(parts.state)
-        if signal:
+        if content.signal:
             assert self.moments is not None, "a flush has no moments to signal"
-            self.layout.write_signals(self.moments, parts)
+            if self.feedback is None and content.m and self.layout.bits < 8:
+                self.feedback = torch.zeros_like(self.moments.m)
+            self.layout.write_signals(self.moments, parts, self.feedback)
         if self.norms is not None:
             self.norms.ours(**self.layout.sizes(parts, "this node"))
         return nbytes
@@ -223,12 +233,12 @@ class BlockEngine:
         exchanged = self.check(flows)
         if self.norms is not None:
             self.norms.take_checked()
-        codes = [one.flow for one in exchanged]
+        codes = [one.flow for one in exchanged if one.flow is not None]
         correction = self._correction(exchanged if fold else ())
         sums = Squares(self.flat.master.device)
         left = self._left(codes)
         mixing = BlockMix(self.public, codes, self.gamma_c) if self.public is not None and codes else None
-        folds = fold and (self.hyper.moves_moments or correction.factors is not None)
+        folds = fold and (self.hyper.moves_moments or correction.moves_moments)
         for piece in self._slices:
             E = self._flow(piece, mixing, left)
             if folds:
@@ -270,7 +280,7 @@ class BlockEngine:
         too large."""
         exchanged = self.layout.open(flows)
         if self.public is not None:
-            self.public.check([one.flow for one in exchanged])
+            self.public.check([one.flow for one in exchanged if one.flow is not None])
         if self.norms is not None:
             self.norms.check_all((one.peer, self.layout.sizes(one.theirs, one.peer)) for one in exchanged)
         return exchanged
@@ -279,7 +289,8 @@ class BlockEngine:
         """The vectors that a restart needs to continue the visit, beside ``counts``: the master, and m and v if there
         are any. Not to be called between a half step and its mix.
 
-        Edges are not saved: after a restart the visit continues without them.
+        Edges are not saved: after a restart the visit continues without them. So it sends no more signals, and what
+        they left over is not saved either.
         """
         assert not self._unfolded, "between a half step and its mix a visit cannot be saved"
         moments = self.moments._asdict() if self.moments is not None else {}
@@ -302,6 +313,7 @@ class BlockEngine:
         """Write the block back in the model's dtype, and free all state."""
         self.flat.freeze()
         self.moments, self.public, self._origin, self._slices = None, None, None, ()
+        self.feedback = None
 
     # --- slice by slice -----------------------------------------------------------------------------
 
@@ -348,15 +360,17 @@ class BlockEngine:
         return self.clip.radii(known, sizes).shares(distances)
 
     def _correction(self, exchanged: Sequence[Exchanged]) -> Correction:
-        """The correction from the newest signal of every edge; flows come in the order of their steps."""
-        newest: dict[str, Moved] = {}
+        """The correction from the signals that count of every edge; flows come in the order of their steps."""
+        heard: dict[str, list[Moved]] = {}
         for one in exchanged:
             assert self.public is not None, "flows need open edges"
             moved = one.moved(self.public.edges[one.peer].weight)
             if moved is not None:
-                newest[one.peer] = moved
-        device = self.flat.master.device
-        return Correction(tuple(newest.values()), self.gamma_c, self.counts, device, self.hyper.epsilon, self.clip)
+                heard.setdefault(one.peer, []).append(moved)
+        bits, device = self.layout.bits, self.flat.master.device
+        moved_all = [one for of_peer in heard.values() for one in counting(of_peer, every_m=bits < 8)]
+        epsilon, clip = self.hyper.epsilon, self.clip
+        return Correction(moved_all, self.gamma_c, self.counts, device, epsilon, clip, bits=bits, heard=len(heard))
 
     def _fold(self, piece: Slice, E: Tensor | None, correction: Correction, sums: Squares) -> None:
         assert self.moments is not None and self.flat.grad is not None

@@ -44,7 +44,7 @@ from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.agreement import ModelFacts, agree
 from deca_node.protocol.agreed.frames import FrameId, FrameSizes
-from deca_node.protocol.agreed.schedule import Schedule, Step
+from deca_node.protocol.agreed.schedule import Content, Schedule, Step
 from deca_node.protocol.errors import ModelError, StorageError, WireError
 from deca_node.protocol.options import Note, TrainerOptions
 from deca_node.storage.manifest import START, StoredActive, newest_sound
@@ -181,11 +181,13 @@ class Trainer:
         """The facts that must be equal on all nodes (hash and blocks of the start model, sizes of frames), and the
         position to go on from."""
         elements = self._facts.block_elements
-        layouts = [FrameLayout(CODECS[self._settings.codec], n, self._settings.signal) for n in elements]
+        run = self._settings
+        layouts = [FrameLayout(CODECS[run.codec], n, run.signal, run.moment_bits) for n in elements]
         sizes = FrameSizes(
             keyframe_bytes=tuple(KEYFRAME_CODEC.nbytes(n) for n in elements),
             update_bytes=tuple(layout.update_nbytes for layout in layouts),
             signal_bytes=tuple(layout.signal_nbytes for layout in layouts),
+            v_bytes=tuple(layout.v_nbytes for layout in layouts),
         )
         return e.TrainerReady(self._facts, sizes, self._position)
 
@@ -252,10 +254,10 @@ class Trainer:
         if self._trace:
             self._trace.half_step(self.engine.flat.master, self.engine.flat.grad if command.gradient else None)
         if command.update:
-            signal = self._schedule.signals(command.step)
+            content = self._schedule.content(command.step)
             # Under privacy the duration stays secret: it tells how many records were drawn.
             step_seconds = 0.0 if self._privacy else step_seconds
-            self.engine.encode_update(self._tensor(command.update), signal=signal, step_seconds=step_seconds)
+            self.engine.encode_update(self._tensor(command.update), content=content, step_seconds=step_seconds)
         if self._privacy:
             figures |= self._privacy.figures()
         figures["compute_seconds"] = computed - began
@@ -266,12 +268,18 @@ class Trainer:
         began = time.perf_counter()
         # One tensor per buffer of ours, so that one decoding of our codes serves every edge.
         ours = {flow.ours: self._tensor(flow.ours) for flow in command.flows}
-        flows = [FlowBytes(flow.peer, self._tensor(flow.theirs), ours[flow.ours]) for flow in command.flows]
+        flows = [
+            FlowBytes(flow.peer, self._tensor(flow.theirs), ours[flow.ours], self._content(flow.ours))
+            for flow in command.flows
+        ]
         figures, refused = self.engine.mix_sound(flows, command.fold)
         if self._trace:
             self._trace.mixed(command.step, self.engine.flat.master)
         figures = {**figures, "mix_seconds": time.perf_counter() - began}
         return e.Mixed(command.step, figures, _reasons(refused))
+
+    def _content(self, update: FrameId) -> Content:
+        return self._schedule.content(Step(update.activation, update.inner))
 
     def _freeze(self, command: c.Freeze) -> e.Frozen:
         self._end_visit()

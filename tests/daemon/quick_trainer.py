@@ -17,7 +17,7 @@ from deca_node.protocol.options import TrainerOptions
 
 READY = e.TrainerReady(
     ModelFacts("ab", ("embedding", "head"), (4, 4)),
-    FrameSizes(keyframe_bytes=(8, 8), update_bytes=(8, 8), signal_bytes=(0, 0)),
+    FrameSizes(keyframe_bytes=(8, 8), update_bytes=(8, 8), signal_bytes=(0, 0), v_bytes=(0, 0)),
 )
 
 

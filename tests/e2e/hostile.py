@@ -128,7 +128,7 @@ class Member:
 def sizes_of(blocks: list[int]) -> FrameSizes:
     """Of int8 without signals."""
     codes = tuple(4 * -(-n // 256) + n for n in blocks)
-    return FrameSizes(codes, tuple(n + 20 for n in codes), (0,) * len(blocks))
+    return FrameSizes(codes, tuple(n + 20 for n in codes), *((0,) * len(blocks),) * 2)
 
 
 @asynccontextmanager

@@ -252,7 +252,7 @@ def large(members: int, steps: int) -> tuple[History, FakeAdmin]:
     run = RunSettings(run_name="large", rounds=12, inner_steps=max(steps // 100, 4), topology="full")
     node = Node("north", names, run, default_policy())
     blocks = tuple(f"layers.{number}" for number in range(24))
-    sizes = FrameSizes(keyframe_bytes=(8,) * 24, update_bytes=(8,) * 24, signal_bytes=(0,) * 24)
+    sizes = FrameSizes(keyframe_bytes=(8,) * 24, update_bytes=(8,) * 24, signal_bytes=(0,) * 24, v_bytes=(0,) * 24)
     ready = e.TrainerReady(ModelFacts("ab", blocks, (4,) * 24), sizes)
     history, watch = History(node.state), StepWatch(node.state)
     history.observe(ready)

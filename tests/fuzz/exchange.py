@@ -26,7 +26,7 @@ FRAME_BYTES = 40
 HELD_MAX = 3
 SETTINGS = RunSettings(rounds=2, inner_steps=3)
 SCHEDULE = Schedule(SETTINGS, 2, 1)
-SIZES = FrameSizes((FRAME_BYTES, FRAME_BYTES), (FRAME_BYTES, FRAME_BYTES), (0, 0))
+SIZES = FrameSizes((FRAME_BYTES, FRAME_BYTES), (FRAME_BYTES, FRAME_BYTES), (0, 0), (0, 0))
 AGREEMENT = agree(SETTINGS, ModelFacts("0" * 64, ("layers.0", "layers.1"), (10, 10)))
 KEYFRAME, UPDATE = (FrameId("south", kind, 0, 0) for kind in (FrameKind.KEYFRAME, FrameKind.UPDATE))
 

@@ -23,7 +23,7 @@ from tests.fuzz.decoders import Choices, Finding
 NBYTES = 4
 PEERS = ("b", "c")
 SETTINGS = RunSettings(rounds=2, inner_steps=3, topology="full")
-SIZES = FrameSizes((NBYTES,) * 2, (NBYTES,) * 2, (0,) * 2)
+SIZES = FrameSizes((NBYTES,) * 2, (NBYTES,) * 2, (0,) * 2, (0,) * 2)
 READY = e.TrainerReady(ModelFacts("0" * 64, ("layers.0", "layers.1"), (1, 1)), SIZES)
 ODD = (-1, 2**31, 2**32 - 1, -(2**63), 2**63 - 1)
 """Numbers that the wire can say and that no node means."""

@@ -93,7 +93,7 @@ def _update(data: bytes) -> None:
     codec, n = CODECS[NAMES[choices.number() % len(NAMES)]], LENGTHS[choices.number() % len(LENGTHS)]
     signal = choices.number()
     layout = FrameLayout(codec, n, SIGNALS[signal % 3])
-    lie, length = choices.number(), layout.nbytes(with_signal=bool(signal & 4))
+    lie, length = choices.number(), layout.nbytes(layout.content(bool(signal & 4)))
     theirs = _fitted(choices.rest(), length, lie)
     ours = _tensor(_frame(layout, with_signal=bool(signal & 4)))
     (exchanged,) = layout.open([FlowBytes("south", theirs, ours)])
@@ -101,8 +101,10 @@ def _update(data: bytes) -> None:
         raise Finding("a state that is not finite")
     copies = PublicCopies(codec, n, nothing, _tensor(_encoded(KEYFRAME_CODEC, n)), CPU)
     copies.open("south", 0.5, *(_tensor(_encoded(KEYFRAME_CODEC, n)) for _ in range(2)))
-    copies.check([exchanged.flow])
-    for _, e in copies.advance([exchanged.flow], 0, n):
+    flow = exchanged.flow
+    assert flow is not None
+    copies.check([flow])
+    for _, e in copies.advance([flow], 0, n):
         if not e.isfinite().all():
             raise Finding("a flow that is not finite")
     _correct(exchanged.moved(0.5), n)
@@ -121,8 +123,9 @@ def _correct(moved: signals.Moved | None, n: int) -> None:
 
 
 def _frame(layout: FrameLayout, with_signal: bool) -> bytes:
-    out = torch.zeros(layout.nbytes(with_signal), dtype=torch.uint8)
+    out = torch.zeros(layout.nbytes(layout.content(with_signal)), dtype=torch.uint8)
     parts = layout.split(out, "this node")
+    assert parts.codes is not None
     layout.codec.encode(torch.linspace(-1e-3, 2e-3, layout.elements), parts.codes)
     SenderState(1.0, 1.0, 1.0, 1.0, 0.1).write(parts.state)
     moments = Moments(torch.linspace(-1.0, 1.0, layout.elements), torch.linspace(0.0, 1.0, layout.elements))

@@ -22,7 +22,7 @@ from deca_node.numerics.engine import BlockEngine, EngineFigures, NewEdge, cut
 from deca_node.numerics.exchange.flows import FlowBytes
 from deca_node.numerics.model.blocks import Block, partition
 from deca_node.protocol.agreed.run import RunSettings
-from deca_node.protocol.agreed.schedule import Schedule, Step
+from deca_node.protocol.agreed.schedule import Content, Schedule, Step
 from deca_node.protocol.errors import TrainerError, WireError
 from tests.numerics import reference
 from tests.numerics.reference import Array, Method
@@ -82,11 +82,12 @@ class Cluster:
         codec: str = "fp32",
         dtype: torch.dtype = torch.float32,
         signal: str = "none",
+        bits: int = 8,
     ) -> None:
         self.W, self.nodes = W, range(len(x))
         self.models = [Toy(row, dtype) for row in x]
         self.engines = [
-            BlockEngine(model, BLOCK, zeros, hyper=hyper, codec=CODECS[codec], gamma_c=1.0, signal=signal)
+            BlockEngine(model, BLOCK, zeros, hyper=hyper, codec=CODECS[codec], gamma_c=1.0, signal=signal, bits=bits)
             for model in self.models
         ]
         keyframes = [frame(e.keyframe, KEYFRAME_CODEC.nbytes(ELEMENTS)) for e in self.engines]
@@ -104,19 +105,20 @@ class Cluster:
         for one, gradient in zip(self.engines, gradients, strict=True):
             one.half_step(gamma, gradient)
 
-    def mix(self, fold: bool = False, signal: bool = False) -> list[EngineFigures]:
-        updates = self.updates(signal)
-        return [one.mix(self.flows(i, updates), fold) for i, one in enumerate(self.engines)]
+    def mix(self, fold: bool = False, signal: bool = False, content: Content | None = None) -> list[EngineFigures]:
+        updates = self.updates(signal, content)
+        return [one.mix(self.flows(i, updates, content), fold) for i, one in enumerate(self.engines)]
 
-    def updates(self, signal: bool = False) -> list[Tensor]:
+    def updates(self, signal: bool = False, content: Content | None = None) -> list[Tensor]:
         """Every node's update frame; an empty one where there are no neighbours."""
+        contents = [content or e.layout.content(signal) for e in self.engines]
         return [
-            frame(partial(e.encode_update, signal=signal), e.layout.nbytes(signal)) if e.public else torch.empty(0)
-            for e in self.engines
+            frame(partial(e.encode_update, content=c), e.layout.nbytes(c)) if e.public else torch.empty(0)
+            for e, c in zip(self.engines, contents, strict=True)
         ]
 
-    def flows(self, i: int, updates: Sequence[Tensor]) -> list[FlowBytes]:
-        return [FlowBytes(str(j), updates[j], updates[i]) for j in self.others(i)]
+    def flows(self, i: int, updates: Sequence[Tensor], content: Content | None = None) -> list[FlowBytes]:
+        return [FlowBytes(str(j), updates[j], updates[i], content) for j in self.others(i)]
 
     def moments(self, name: str) -> Array:
         """m or v of all nodes."""
@@ -125,6 +127,27 @@ class Cluster:
     @property
     def x(self) -> Array:
         return np.stack([model.vector().detach().double().numpy() for model in self.models])
+
+
+def test_a_restart_needs_nothing_of_what_signals_left_over() -> None:
+    """After a restart a visit has no edges, so it sends no more signals: from the same tensors it goes on bit for bit,
+    with or without the feedback that the engine had."""
+    hyper, W = hyper_of(Method(discrepancy="none")), reference.metropolis(reference.full(2))
+    (centre, curve), content = bowls(2), Content(False, True, True)
+    first, again = (Cluster(hyper, W, start(2), signal="mv", bits=1) for _ in range(2))
+    for gamma in GAMMAS:
+        first.half_step(gamma, backward_of(first, centre, curve))
+        first.mix(fold=True, content=content)
+    for old, new in zip(first.engines, again.engines, strict=True):
+        assert old.feedback is not None and old.feedback.abs().max() > 0 and new.feedback is None
+        new.restore(((name, t.clone()) for name, t in old.tensors().items()), old.counts)
+    for cluster in (first, again):
+        cluster.half_step(GAMMAS[0], backward_of(cluster, centre, curve))
+        for each in cluster.engines:
+            each.mix([], fold=True)
+    assert np.array_equal(first.x, again.x)
+    first.engines[0].freeze()
+    assert first.engines[0].feedback is None, "the next visit begins with none"
 
 
 def zeros(start: int, stop: int) -> Tensor:

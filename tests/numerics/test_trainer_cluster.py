@@ -226,6 +226,47 @@ def test_a_run_with_moment_signals_follows_the_dense_reference(
         compare(recorders, Method(discrepancy="precond", h_into="m"), activation, (signal, "none", signal))
 
 
+@pytest.mark.parametrize("bits", [1, 2])
+def test_a_run_whose_moments_have_a_cadence_of_their_own_follows_the_dense_reference(bits: int, tmp_path: Path) -> None:
+    """Moments in few bits at every step, parameters at the second and at the close: x, m and v after every step."""
+    settings = replace(SETTINGS, signal="mv", moments_every=1, moment_bits=bits, mix_every=2, v_every=2)
+    recorders = run_cluster(settings, tmp_path)
+    method, mixed = Method(discrepancy="precond", h_into="m"), (False, True, False, True)
+    for activation in recorders[0].activations:
+        compare(recorders, method, activation, ("mv", "m", "mv"), bits=bits, mixed=mixed)
+
+
+@pytest.mark.parametrize("exchange", ["lockstep", "overlap"])
+def test_moments_first_in_bad_weather(exchange: str, tmp_path: Path) -> None:
+    """With slow links, impatient nodes and a lost edge: every frame has the right length, and moments stay as large as
+    without signals."""
+    settings = replace(SETTINGS, rounds=1, inner_steps=6, codec="int4", exchange=exchange, mix_every=6)
+    first = replace(settings, signal="mv", moments_every=1, moment_bits=1)
+    policy = default_policy(step=0.5, open=2.0, eval_every="end")
+    plain, signalled = (
+        run_cluster(each, tmp_path / name, STORM, policy) for name, each in (("plain", settings), ("first", first))
+    )
+    assert counted(signalled, "flows_late") > 10
+    assert counted(signalled, "flows_applied") > 1.5 * counted(plain, "flows_applied")
+    for name in ("m", "v"):
+        usual, found = (
+            max(np.abs(a).max() for r in run for a in getattr(r, name).values()) for run in (plain, signalled)
+        )
+        assert 0.2 * usual < found < 3.0 * usual
+    assert all(np.isfinite(parameters(r.trainer.model)).all() for r in signalled)
+
+
+def test_moments_of_their_own_cadence_leave_the_mean_of_the_parameters(tmp_path: Path) -> None:
+    """Where moments travel alone no node's x moves, and where parameters travel their mean stays."""
+    settings = replace(SETTINGS, codec="int4", signal="mv", moments_every=1, moment_bits=1, mix_every=3)
+    recorders = run_cluster(settings, tmp_path)
+    for step in recorders[0].x:
+        before, after = stacked(r.x_half[step] for r in recorders), stacked(r.x[step] for r in recorders)
+        close(after.mean(axis=0), before.mean(axis=0), atol=1e-7)
+        if step.activation < 6 and step.inner in (0, 1):
+            assert np.array_equal(after, before)
+
+
 def compare(
     recorders: list[Recorder],
     method: Method,
@@ -234,10 +275,13 @@ def compare(
     exact: float = 1e-5,
     gammas: Sequence[float] = (),
     matrices: Sequence[bool] = (),
+    bits: int = 8,
+    mixed: Sequence[bool] = (),
 ) -> None:
     """Compare one activation, from the nodes' state at its beginning. ``carried`` are the signals of its steps,
     ``exact`` is the allowed error of moments, as a share of the largest. ``gammas`` are
-    the step sizes, if they are not the run's learning rate, and ``matrices`` says what decays."""
+    the step sizes, if they are not the run's learning rate, and ``matrices`` says what decays. m travels in ``bits``,
+    and the parameters at the steps that ``mixed`` names."""
     steps = [Step(activation.index, inner) for inner in range(activation.steps)]
     x = stacked(r.start[activation.index] for r in recorders)
     if activation.inner_steps:
@@ -250,6 +294,8 @@ def compare(
             tensors=recorders[0].tensors[activation.index],
             signals=carried,
             matrices=matrices,
+            bits=bits,
+            parameters=mixed,
         )
         for step, state in zip(steps, states, strict=False):
             close(stacked(r.x[step] for r in recorders), state.x, atol=1e-6)

@@ -10,7 +10,14 @@ from deca_node.protocol.agreed.frames import KEYFRAME_CODEC_NAME
 from deca_node.protocol.planning.case import Case
 from deca_node.protocol.planning.duration import Seconds, final_flush_seconds, gradient_seconds, run_seconds
 from deca_node.protocol.planning.memory import block_memory, peak_memory
-from deca_node.protocol.planning.traffic import PlannedTraffic, edge_traffic, planned_bytes, update_bytes
+from deca_node.protocol.planning.traffic import (
+    PlannedTraffic,
+    edge_traffic,
+    largest_content,
+    planned_bytes,
+    signal_bytes,
+    update_bytes,
+)
 from deca_node.protocol.planning.units import bytes_text, seconds_text
 
 
@@ -62,7 +69,7 @@ def _blocks(case: Case, modes: Mapping[str, Case]) -> list[dict[str, Any]]:
             "parameters": block.elements,
             "keyframe_bytes": block.frame_bytes[KEYFRAME_CODEC_NAME],
             "update_bytes": update_bytes(case, block),
-            "signal_bytes": block.signal_bytes[case.settings.signal],
+            "signal_bytes": signal_bytes(case, block, largest_content(case)),
             "visit_bytes": edge_traffic(case, [first_visit[number]]).total_bytes,
             "compute_seconds_per_step": gradient_seconds(case, block).compute / steps,
             "transfer_seconds_per_exchange": gradient_seconds(case, block).transfer / case.exchanges,

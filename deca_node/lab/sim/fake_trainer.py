@@ -87,6 +87,8 @@ class FakeTrainer:
         self._places = [[rng.gauss(0, 1) for _ in range(ELEMENTS)] for _ in range(BLOCKS)]
         self._settings = settings
         self._schedule = Schedule(settings, BLOCKS, final_flush_mixes=1)
+        # Moments are some more bytes, which nothing is done with.
+        self._signals = (FRAME_BYTES if settings.moments_every else 0,) * BLOCKS
         self._audit = audit
         self._visit: _Visit | None = None
         self._activation = 0
@@ -102,7 +104,7 @@ class FakeTrainer:
         facts = ModelFacts("0" * 64, BLOCK_NAMES, (ELEMENTS,) * BLOCKS)
         sizes = (FRAME_BYTES,) * BLOCKS
         position = self.disk[-1].position if self.disk else Step(0, 0)
-        return e.TrainerReady(facts, FrameSizes(sizes, sizes, (0,) * BLOCKS), position)
+        return e.TrainerReady(facts, FrameSizes(sizes, sizes, self._signals, (0,) * BLOCKS), position)
 
     def restart(self) -> None:
         """Lose everything that is not on the disk."""
@@ -199,7 +201,9 @@ class FakeTrainer:
             visit.gradients += 1
             visit.unfolded = True
         if command.update:
-            q = quantized(plus(x, visit.x_hat, -1.0))
+            # A frame of moments alone leaves x and x^ as they are.
+            parameters = self._schedule.parameters(command.step)
+            q = quantized(plus(x, visit.x_hat, -1.0)) if parameters else [0.0] * ELEMENTS
             visit.x_hat = plus(visit.x_hat, q)
             self._write(command.update, q)
             visit.encoded.append(command.update.inner)
@@ -224,6 +228,8 @@ class FakeTrainer:
         edge.applied += 1
         assert flow.theirs.inner == flow.ours.inner == visit.encoded[edge.applied], "flows are applied once, in order"
         (theirs, q_theirs), (ours, q_ours) = self._sound(flow.theirs), self._sound(flow.ours)
+        if not self._schedule.parameters(Step(flow.ours.activation, flow.ours.inner)):
+            return
         edge.e = plus(edge.e, plus(q_theirs, q_ours, -1.0))
         amount = [self._settings.flow_share * edge.weight * value for value in edge.e]
         self.x[visit.block] = plus(self.x[visit.block], amount)
@@ -263,10 +269,12 @@ class FakeTrainer:
         return e.Adopted(command.position)
 
     def _write(self, frame: FrameId, x: Vector) -> None:
-        self.frames.view(frame)[:] = self._audit.frame(x)
+        view = self.frames.view(frame)
+        view[:] = self._audit.frame(x).ljust(len(view), b"\0")
 
     def _read(self, frame: FrameId) -> tuple[int, Vector] | None:
-        return self._audit.read(bytes(self.frames.view(frame)))
+        data = bytes(self.frames.view(frame))
+        return None if any(data[FRAME_BYTES:]) else self._audit.read(data[:FRAME_BYTES])
 
     def _sound(self, frame: FrameId) -> tuple[int, Vector]:
         found = self._read(frame)

@@ -83,7 +83,7 @@ def read_event(line: str) -> e.Event:
 def ready(blocks: int, position: Step = START) -> e.TrainerReady:
     """The event of a trainer that is ready with a model of so many blocks with one element each."""
     facts = ModelFacts("0" * 64, tuple(f"layers.{i}" for i in range(blocks)), (1,) * blocks)
-    return e.TrainerReady(facts, FrameSizes((1,) * blocks, (1,) * blocks, (0,) * blocks), position)
+    return e.TrainerReady(facts, FrameSizes((1,) * blocks, (1,) * blocks, (0,) * blocks, (0,) * blocks), position)
 
 
 def _spell(value: Any) -> str:

@@ -21,6 +21,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from deca_node.lab.sim.audit import BLOCKS, Audit
 from deca_node.lab.sim.cluster import Cluster
@@ -28,8 +29,8 @@ from deca_node.lab.sim.fake_trainer import fake_cluster
 from deca_node.lab.sim.weather import Ask, Crash, Cut, Deaf, Death, Pause, Weather, partition
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
-from deca_node.protocol.agreed.run import RunSettings
-from deca_node.protocol.agreed.topology import graph
+from deca_node.protocol.agreed.run import MATCHINGS, RunSettings
+from deca_node.protocol.agreed.topology import final_graph
 from deca_node.protocol.errors import PeersMissingError, TrainerError
 from deca_node.protocol.visit.policy import Policy
 
@@ -48,6 +49,12 @@ ASKED: tuple[e.Event, ...] = (
 
 CALM = 0.15
 """The share of the storms whose faults end before the run does."""
+
+MATCHED = 0.2
+"""The share of the storms in which a node has one neighbour per visit."""
+
+MOMENTS_FIRST = 0.3
+"""The share of the storms in which moments travel by themselves between exchanges of parameters."""
 
 AGREED = 0.01
 """The largest distance between copies after a whole final flush. They begin about 1 apart."""
@@ -74,11 +81,10 @@ class Storm:
 def storm(seed: int) -> Storm:
     """A random storm: anything from no faults to so many that little works."""
     rng = random.Random(f"storm:{seed}")
-    topology, exchange = ARMS[seed % len(ARMS)]
+    exchange = ARMS[seed % len(ARMS)][1]
     names = tuple(NAMES[: rng.choice([2, 3, 3, 4, 4, 5, 6, 8])])
     settings = RunSettings(
         seed=seed,
-        topology=topology,
         exchange=exchange,
         rounds=rng.choice([1, 2, 2]),
         inner_steps=rng.choice([1, 2, 3, 4]),
@@ -86,6 +92,7 @@ def storm(seed: int) -> Storm:
         final_flush_mixes=rng.choice([0, 2, 5]),
         mix_every=rng.choice([1, 1, 2, 3]),
         late_steps=rng.choice([1, 2, 4]),
+        **_exchange(seed),
     )
     policy = Policy(
         gather=30.0,
@@ -103,6 +110,17 @@ def storm(seed: int) -> Storm:
     drawn = Storm(seed, names, settings, policy, weather(rng, names))
     whole = calmed(drawn) if rng.random() < CALM else drawn
     return stopping(whole) if seed % 3 == 2 else whole
+
+
+def _exchange(seed: int) -> dict[str, Any]:
+    """The graph, and what travels over it when: in some storms a neighbour at a time, in some moments of their own."""
+    rng = random.Random(f"exchange:{seed}")
+    chosen: dict[str, Any] = {"topology": ARMS[seed % len(ARMS)][0]}
+    if rng.random() < MATCHED:
+        chosen["topology"] = rng.choice(MATCHINGS)
+    if rng.random() < MOMENTS_FIRST:
+        chosen |= {"moments_every": rng.choice([1, 1, 2]), "moment_bits": 1}
+    return chosen
 
 
 def stopping(storm: Storm) -> Storm:
@@ -274,7 +292,7 @@ def flushed(storm: Storm, cluster: Cluster) -> bool:
                 edges.pop(step.activation, None)
             case c.Report(kind="edge-lost" | "edge-dropped" | "edge-closed") if edges:
                 return False
-    whole = graph(storm.names, storm.settings)
+    whole = final_graph(storm.names, storm.settings)
     return len(edges) == BLOCKS and all(near == whole for near in edges.values())
 
 

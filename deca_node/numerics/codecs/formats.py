@@ -89,7 +89,7 @@ class BFloat16(Codec):
         return SliceMeasure(_absmax(x), _squares(x))
 
 
-class _Absmax(Codec):
+class Absmax(Codec):
     """Groups of codes -q..q, scaled by the group's largest magnitude over q.
 
     Rounding to nearest has an error of at most half a scale. The worst group has one element at the top and all others
@@ -182,7 +182,7 @@ class _Absmax(Codec):
         """Bytes [groups, ...] into a new float32 tensor of codes [groups, width]."""
 
 
-class Int8(_Absmax):
+class Int8(Absmax):
     """Absmax, group 256: a byte per element and 1.6 % for the scales."""
 
     name, group, q = "int8", 256, 127
@@ -197,7 +197,7 @@ class Int8(_Absmax):
         return packed.view(torch.int8).float()
 
 
-class Int4(_Absmax):
+class Int4(Absmax):
     """Absmax, group 64, two codes per byte: 4.5 bits per element."""
 
     name, group, q, code_bits = "int4", 64, 7, 4

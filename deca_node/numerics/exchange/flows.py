@@ -25,15 +25,17 @@ from torch import Tensor
 from deca_node.numerics.codecs.base import Codec, slice_elements
 from deca_node.numerics.codecs.formats import KEYFRAME_CODEC
 from deca_node.numerics.model.blocks import Origin
+from deca_node.protocol.agreed.schedule import Content
 
 
 class FlowBytes(NamedTuple):
     """One edge's exchange of one step: the neighbour's bytes and ours (uint8), either whole update frames or their
-    codes."""
+    codes. ``content`` says what whole frames carry; None where their length tells."""
 
     peer: str
     theirs: Tensor
     ours: Tensor
+    content: Content | None = None
 
 
 @dataclass

@@ -2,10 +2,10 @@
 
 ::
 
-    codes (codec.nbytes(n)) | state (20) [ | v-signal (4 + groups) [ | m codes (int8) ] ]
+    [ codes (codec.nbytes(n)) | ] state (20) [ | v-signal (4 + groups) ] [ | m codes ]
 
 A signal has no frame of its own: it is the tail of an update. So it takes the same edges, in the same order and as late
-as the update, and is applied once. Whether a frame has that tail follows from its step, and shows in its length.
+as the update, and is applied once. Which parts a frame has follows from its step (:meth:`Schedule.content`).
 """
 
 import math
@@ -22,6 +22,7 @@ from deca_node.numerics.deca import Moments
 from deca_node.numerics.exchange import signals
 from deca_node.numerics.exchange.flows import FlowBytes
 from deca_node.protocol.agreed.frames import STATE_BYTES
+from deca_node.protocol.agreed.schedule import Content
 from deca_node.protocol.errors import WireError
 
 _STATE = struct.Struct("<5f")
@@ -61,9 +62,9 @@ class SenderState(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The parts of one update frame, as uint8 views of it; v and m are None if there is no such signal."""
+    """The parts of one update frame, as uint8 views of it; None for what the frame does not carry."""
 
-    codes: Tensor
+    codes: Tensor | None
     state: Tensor
     v: Tensor | None
     m: Tensor | None
@@ -77,8 +78,10 @@ class Exchanged(NamedTuple):
     ours: Parts
 
     @property
-    def flow(self) -> FlowBytes:
-        """The codes of both frames."""
+    def flow(self) -> FlowBytes | None:
+        """The codes of both frames; None if this exchange carries moments alone."""
+        if self.theirs.codes is None or self.ours.codes is None:
+            return None
         return FlowBytes(self.peer, self.theirs.codes, self.ours.codes)
 
     @property
@@ -90,25 +93,20 @@ class Exchanged(NamedTuple):
     def moved(self, weight: float) -> signals.Moved | None:
         """The moment signals of both ends; None if this exchange carries none."""
         theirs, ours = self.theirs, self.ours
-        if theirs.v is None or ours.v is None:
+        if ours.v is None and ours.m is None:
             return None
         return signals.Moved(weight, theirs.v, ours.v, theirs.m, ours.m)
 
 
-def signal_nbytes(elements: int, signal: str) -> int:
-    """Bytes of a moment signal. ``signal`` is the run's setting: none, v or mv."""
-    if signal == "none":
-        return 0
-    return signals.v_nbytes(elements) + (signals.M_CODEC.nbytes(elements) if signal == "mv" else 0)
-
-
 @dataclass(frozen=True)
 class FrameLayout:
-    """The layout of one block's update frames. ``signal`` is the run's setting: none, v or mv."""
+    """The layout of one block's update frames. ``signal`` (none, v or mv) and ``bits`` (``moment_bits``) are the run's
+    settings."""
 
     codec: Codec
     elements: int
     signal: str
+    bits: int = 8
 
     @property
     def update_nbytes(self) -> int:
@@ -117,26 +115,45 @@ class FrameLayout:
 
     @property
     def signal_nbytes(self) -> int:
-        """Bytes that a signal adds."""
-        return signal_nbytes(self.elements, self.signal)
+        """Bytes that a whole signal adds."""
+        return self.nbytes(self.content(True)) - self.update_nbytes
 
-    def nbytes(self, with_signal: bool) -> int:
+    @property
+    def v_nbytes(self) -> int:
+        """Bytes of the part of v in a signal."""
+        return signals.v_nbytes(self.elements) if self.signal != "none" else 0
+
+    @property
+    def m_codec(self) -> Codec:
+        """The codec of the part of m in a signal."""
+        return signals.m_codec(self.bits)
+
+    def content(self, with_signal: bool) -> Content:
+        """The content of a frame with the parameters, without a signal or with a whole one."""
+        return Content(True, with_signal and self.signal != "none", with_signal and self.signal == "mv")
+
+    def nbytes(self, content: Content) -> int:
         """Bytes of a whole frame."""
-        return self.update_nbytes + (self.signal_nbytes if with_signal else 0)
+        return sum(self._part_bytes(content))
 
-    def split(self, frame: Tensor, sender: str) -> Parts:
-        """The parts of a frame (uint8). Raises WireError if no frame of this block has its length."""
+    def _part_bytes(self, content: Content) -> tuple[int, int, int, int]:
+        """Bytes of the codes, the state, v and m."""
+        codes = self.codec.nbytes(self.elements) if content.parameters else 0
+        m = self.m_codec.nbytes(self.elements) if content.m else 0
+        return codes, STATE_BYTES, self.v_nbytes if content.v else 0, m
+
+    def split(self, frame: Tensor, sender: str, content: Content | None = None) -> Parts:
+        """The parts of a frame (uint8) with this content. Without ``content`` the frame has the parameters, and its
+        length tells whether a whole signal follows. Raises WireError if it has another length."""
         whole = frame.numel()
-        if whole not in (self.nbytes(False), self.nbytes(True)):
+        allowed = [content] if content is not None else [self.content(False), self.content(True)]
+        found = next((one for one in allowed if self.nbytes(one) == whole), None)
+        if found is None:
             words = f"{sender} sent an update of {whole} bytes for {self.elements} elements"
-            raise WireError(
-                "bad-length", f"{words}, which take {self.nbytes(False)}, or {self.nbytes(True)} at signals"
-            )
-        codes, state = frame[: self.update_nbytes - STATE_BYTES], frame[: self.update_nbytes][-STATE_BYTES:]
-        if whole == self.update_nbytes:
-            return Parts(codes, state, None, None)
-        tail, v_nbytes = frame[self.update_nbytes :], signals.v_nbytes(self.elements)
-        return Parts(codes, state, tail[:v_nbytes], tail[v_nbytes:] if self.signal == "mv" else None)
+            sizes = f"{self.nbytes(allowed[0])}" + "".join(f", or {self.nbytes(one)} at signals" for one in allowed[1:])
+            raise WireError("bad-length", f"{words}, which take {sizes}")
+        codes, state, v, m = frame.split(self._part_bytes(found))
+        return Parts(codes if found.parameters else None, state, v if found.v else None, m if found.m else None)
 
     def open(self, flows: Sequence[FlowBytes]) -> list[Exchanged]:
         """Split the frames of some flows into parts. Raises WireError if a neighbour's state or signal is malformed.
@@ -144,8 +161,11 @@ class FrameLayout:
         The codes are not checked here, but by :meth:`PublicCopies.check`.
         """
         # A frame of ours is split once, so that one decoding of its codes serves every edge.
-        ours = {id(flow.ours): self.split(flow.ours, "this node") for flow in flows}
-        exchanged = [Exchanged(flow.peer, self.split(flow.theirs, flow.peer), ours[id(flow.ours)]) for flow in flows]
+        ours = {id(flow.ours): self.split(flow.ours, "this node", flow.content) for flow in flows}
+        exchanged = [
+            Exchanged(flow.peer, self.split(flow.theirs, flow.peer, flow.content), ours[id(flow.ours)])
+            for flow in flows
+        ]
         for peer, theirs, own in exchanged:
             SenderState.read(theirs.state, peer)
             if (theirs.v is None) != (own.v is None):
@@ -155,21 +175,27 @@ class FrameLayout:
             if theirs.v is not None:
                 signals.check_v(theirs.v, self.elements, peer)
             if theirs.m is not None:
-                signals.M_CODEC.largest(theirs.m, self.elements, peer)
+                self.m_codec.largest(theirs.m, self.elements, peer)
         return exchanged
 
     def sizes(self, parts: Parts, sender: str) -> dict[str, float]:
         """The norms of a frame's parts: ``x`` of the codes, ``v`` the root of the mean second moment, ``m`` of m."""
-        sizes = {"x": self.codec.measure(parts.codes, self.elements, sender).rms}
+        sizes = {}
+        if parts.codes is not None:
+            sizes["x"] = self.codec.measure(parts.codes, self.elements, sender).rms
         if parts.v is not None:
             sizes["v"] = signals.rms_v(parts.v)
         if parts.m is not None:
-            sizes["m"] = signals.M_CODEC.measure(parts.m, self.elements, sender).rms
+            sizes["m"] = self.m_codec.measure(parts.m, self.elements, sender).rms
         return sizes
 
-    def write_signals(self, moments: Moments, parts: Parts) -> None:
-        """Encode the moments into the signal's parts. Raises NotFiniteError."""
+    def write_signals(self, moments: Moments, parts: Parts, feedback: Tensor | None = None) -> None:
+        """Encode the moments into the signal's parts; ``feedback`` is what earlier m-signals left over, which is
+        renewed. Raises NotFiniteError."""
         if parts.v is not None:
             signals.encode_v(moments.v, parts.v)
         if parts.m is not None:
-            signals.M_CODEC.encode(moments.m, parts.m)
+            if feedback is None:
+                self.m_codec.encode(moments.m, parts.m)
+            else:
+                signals.encode_m(moments.m, feedback, self.m_codec, parts.m)

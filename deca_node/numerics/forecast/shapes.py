@@ -11,7 +11,7 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from deca_node.numerics.codecs.formats import CODECS
-from deca_node.numerics.exchange.frames import signal_nbytes
+from deca_node.numerics.exchange.signals import m_codec, v_nbytes
 from deca_node.numerics.model.blocks import Block, decoder_layers, partition
 from deca_node.numerics.model.classifier import CLASSIFIER, Head
 from deca_node.numerics.model.facts import check_sequence_length, positions_max
@@ -20,7 +20,7 @@ from deca_node.numerics.model.load import read_config
 from deca_node.numerics.model.quiet import quiet
 from deca_node.numerics.model.reach import unreached
 from deca_node.numerics.model.stored import untie_stored_apart
-from deca_node.protocol.agreed.run import SIGNALS, RunSettings
+from deca_node.protocol.agreed.run import MOMENT_BITS, RunSettings
 from deca_node.protocol.errors import ModelError
 from deca_node.protocol.planning.case import BlockShape, ModelShape
 from deca_node.storage.model_files import brief, holds_weights, read_headers
@@ -113,7 +113,8 @@ def _block_shapes(model: PreTrainedModel, blocks: tuple[Block, ...]) -> tuple[Bl
             multiplied=multiplied + sum(sizes[name] for name in head & set(block.parameters)),
             multiplied_from=multiplied + (shapes[-1].multiplied_from if shapes else head_elements),
             frame_bytes={name: codec.nbytes(block.elements) for name, codec in CODECS.items()},
-            signal_bytes={signal: signal_nbytes(block.elements, signal) for signal in SIGNALS},
+            v_bytes=v_nbytes(block.elements),
+            m_bytes={bits: m_codec(bits).nbytes(block.elements) for bits in MOMENT_BITS},
         )
         shapes.append(shape)
     return tuple(reversed(shapes))

@@ -26,6 +26,9 @@ FORMER: Mapping[str, str] = {
     "weight_decay": "0.0",
     "max_grad_norm": "0.0",
     "neftune_alpha": "0.0",
+    "moments_every": "0",
+    "moment_bits": "8",
+    "v_every": "1",
 }
 """The value of a field that an agreement does not have: the behaviour of runs before the setting existed."""
 

@@ -4,11 +4,13 @@ The control plane handles names; only the data plane sees bytes. Every node comp
 beforehand, so that no node has to trust a size that a peer declares.
 
 An update is the codec's bytes and the sender's state in five numbers. At the exchanges that carry a moment signal
-(:meth:`Schedule.signals`) the signal follows::
+(:meth:`Schedule.signals`) the signal follows. If moments have a cadence of their own (``moments_every``), some updates
+carry no codes::
 
     keyframe    codes
     update      codes | state                      20 bytes of state
                 codes | state | v | m              with a signal; m only under signal = mv
+                        state | v | m              moments alone; v not at every signal (v_every)
 
 A model is a list of block versions, since blocks change one at a time. A node that was away, or that joins late,
 fetches from its donors the versions that it lacks. A version travels as its difference to the common start, in the
@@ -61,11 +63,13 @@ class FrameId:
 
 @dataclass(frozen=True)
 class FrameSizes:
-    """Sizes in bytes, by block: of a keyframe, of an update without a signal, and of a signal alone."""
+    """Sizes in bytes, by block: of a keyframe, of an update without a signal, of a whole signal alone, and of v's part
+    of that signal."""
 
     keyframe_bytes: tuple[int, ...]
     update_bytes: tuple[int, ...]
     signal_bytes: tuple[int, ...]
+    v_bytes: tuple[int, ...]
 
     def nbytes(self, schedule: Schedule, kind: FrameKind, step: Step) -> int | None:
         """The size of the frame of this kind and step, or None if the run has no such frame."""
@@ -78,8 +82,10 @@ class FrameSizes:
         steps = activation.steps if activation.inner_steps else FINAL_MIXES_MAX
         if not (0 <= step.inner < steps and schedule.mixes(step)):
             return None
-        signal = self.signal_bytes[activation.block] if schedule.signals(step) else 0
-        return self.update_bytes[activation.block] + signal
+        block, content = activation.block, schedule.content(step)
+        update = self.update_bytes[block] if content.parameters else STATE_BYTES
+        m = self.signal_bytes[block] - self.v_bytes[block]
+        return update + content.v * self.v_bytes[block] + content.m * m
 
     @property
     def largest(self) -> int:

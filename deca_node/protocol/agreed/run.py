@@ -13,8 +13,23 @@ from deca_node.protocol.errors import SettingsError
 
 DISCREPANCIES = ("none", "paper", "descent", "precond", "rms", "trivial")
 SIGNALS = ("none", "v", "mv")
+MOMENT_BITS = (1, 2, 4, 8)
 ROBUST = ("none", "clip")
-TOPOLOGIES = ("ring", "exponential", "torus", "hypercube", "full", "erdos-renyi", "random-regular", "edges")
+MATCHINGS = ("pairs", "one-peer-exponential")
+"""Topologies in which a node has one neighbour per visit, another one each time. They are connected over time, and not
+at any one visit."""
+
+TOPOLOGIES = (
+    "ring",
+    "exponential",
+    "torus",
+    "hypercube",
+    "full",
+    "erdos-renyi",
+    "random-regular",
+    "edges",
+    *MATCHINGS,
+)
 
 TASKS = ("causal-lm", "classification")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -204,14 +219,48 @@ class RunSettings:
         low=1,
     )
 
-    topology: str = setting("erdos-renyi", "The graph of neighbours.", choices=TOPOLOGIES)
+    moments_every: int = setting(
+        0,
+        "Inner steps between moment signals, which then travel at a cadence of their own, by themselves at the steps "
+        "whose parameters stay at home (mix_every). 0: they travel with the parameters, as signal_every says.",
+        unit="steps",
+        low=0,
+    )
+    moment_bits: int = setting(
+        8,
+        "With signal = mv: bits per element of the first moment on the wire: 1, 2, 4 or 8. Below 8 the error of each "
+        "signal is kept and added to the next (error feedback), for which the active block needs one more vector.",
+        unit="bits",
+        low=1,
+        high=8,
+    )
+    v_every: int = setting(
+        1,
+        "With signal = mv: moment signals from one with the second moment to the next. 0: only the first of a visit "
+        "has it.",
+        unit="signals",
+        low=0,
+    )
+
+    topology: str = setting(
+        "erdos-renyi",
+        "The graph of neighbours. With pairs and one-peer-exponential each node has one neighbour per activation, "
+        "another one each time, and the final flush has a random-regular graph.",
+        choices=TOPOLOGIES,
+    )
     edge_probability: float = setting(
         0.5,
         "With topology = erdos-renyi: probability of each edge. The graph is drawn again until it is connected.",
         low=0.01,
         high=1.0,
     )
-    degree: int = setting(4, "With topology = random-regular: neighbours of each node.", unit="neighbours", low=2)
+    degree: int = setting(
+        4,
+        "With topology = random-regular: neighbours of each node. With pairs and one-peer-exponential: the same in the "
+        "final flush.",
+        unit="neighbours",
+        low=2,
+    )
     redraw_every: int = setting(
         1,
         "Activations between drawings of a random graph. 0: keep the first drawing.",
@@ -299,6 +348,7 @@ class RunSettings:
                 f"codec = 'topk' needs gamma_c <= {TOPK_FLOW_SHARE_MAX}, got {self.gamma_c}: elements that were "
                 "not sent yet are missing from the public copies, and above that bound gossip on the copies diverges"
             )
+        self._check_moments()
         if self.robust == "clip":
             self._check_clip()
         if self.topology == "edges" and not self.edges.strip():
@@ -314,6 +364,20 @@ class RunSettings:
                 "epochs * epoch_sequences sequences long on every node; set both, or set both to 0"
             )
         self._check_labels()
+
+    def _check_moments(self) -> None:
+        if self.moment_bits not in MOMENT_BITS:
+            raise SettingsError(f"moment_bits = {self.moment_bits} is not one of {', '.join(map(str, MOMENT_BITS))}")
+        if self.moments_every and self.signal == "none":
+            raise SettingsError(
+                f"moments_every = {self.moments_every} says how often moment signals travel, but signal = 'none' sends "
+                "none; use signal = 'mv', or moments_every = 0"
+            )
+        if self.signal != "mv" and (self.moment_bits, self.v_every) != (8, 1):
+            raise SettingsError(
+                f"moment_bits = {self.moment_bits} and v_every = {self.v_every} are about signals of both moments; use "
+                f"signal = 'mv', or moment_bits = 8 and v_every = 1"
+            )
 
     def _check_labels(self) -> None:
         names = self.label_names
@@ -341,7 +405,8 @@ class RunSettings:
             raise SettingsError(
                 "robust = 'clip' needs a learning_rate above 0: its radius is measured in steps of that size"
             )
-        degree, f = {"ring": 2, "torus": 4, "random-regular": self.degree}.get(self.topology), self.robust_neighbours
+        known = {"ring": 2, "torus": 4, "random-regular": self.degree, **dict.fromkeys(MATCHINGS, 1)}
+        degree, f = known.get(self.topology), self.robust_neighbours
         if degree is not None and degree < 2 * f + 1:
             raise SettingsError(
                 f"robust_neighbours = {f} needs {2 * f + 1} neighbours, so that honest ones are in the majority, but "

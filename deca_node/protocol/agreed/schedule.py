@@ -10,7 +10,7 @@ order. A last round, the flush, mixes every block without gradients until all co
 
 import random
 from dataclasses import dataclass
-from typing import NewType
+from typing import NamedTuple, NewType
 
 from deca_node.protocol.agreed.run import RunSettings
 
@@ -26,6 +26,24 @@ class Step:
 
     activation: int
     inner: int
+
+
+class Content(NamedTuple):
+    """What the update of a step carries beside its sender's state: the codes of the parameters, and a signal of each
+    moment."""
+
+    parameters: bool
+    v: bool = False
+    m: bool = False
+
+    @property
+    def signal(self) -> bool:
+        """Whether any moment is carried."""
+        return self.v or self.m
+
+
+PARAMETERS = Content(parameters=True)
+"""The content of an update without a signal."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +103,11 @@ class Schedule:
         return Ordinal(trained * per_activation + (step.activation - trained) * self._final_flush_mixes + step.inner)
 
     def mixes(self, step: Step) -> bool:
-        """Whether ``step`` exchanges updates: every tau-th step, the last with a gradient and flush mixes do."""
+        """Whether ``step`` exchanges updates: with parameters, with a moment signal, or with both."""
+        return self.parameters(step) or self.signals(step)
+
+    def parameters(self, step: Step) -> bool:
+        """Whether the parameters travel at ``step``: at every tau-th step, the last with a gradient and flush mixes."""
         activation = self[step.activation]
         if step.inner >= activation.inner_steps - 1:
             return True
@@ -93,13 +115,23 @@ class Schedule:
 
     def signals(self, step: Step) -> bool:
         """Whether the update of ``step`` carries a moment signal: at the first exchange of a visit and every N-th
-        after it. The last exchange with a gradient carries none, since the moments end after it, and flush mixes carry
-        none."""
-        if self._settings.signal == "none" or not self.mixes(step):
+        after it; or at every step of ``moments_every``, from the first on. The last exchange with a gradient carries
+        none, since the moments end after it, and flush mixes carry none."""
+        settings = self._settings
+        if settings.signal == "none" or step.inner >= self[step.activation].inner_steps - 1:
             return False
-        exchange = step.inner // self._settings.mix_every
-        last = self[step.activation].inner_steps - 1
-        return step.inner < last and exchange % self._settings.signal_every == 0
+        if settings.moments_every:
+            return step.inner % settings.moments_every == 0
+        return self.parameters(step) and step.inner // settings.mix_every % settings.signal_every == 0
+
+    def content(self, step: Step) -> Content:
+        """What the update of ``step`` carries. The step is one that exchanges."""
+        if not self.signals(step):
+            return PARAMETERS
+        settings = self._settings
+        number = step.inner // (settings.moments_every or settings.mix_every * settings.signal_every)
+        v = number % settings.v_every == 0 if settings.v_every else number == 0
+        return Content(self.parameters(step), v, settings.signal == "mv")
 
     def _order(self, round_: int) -> list[int]:
         order = list(range(self.blocks))

@@ -12,7 +12,13 @@ for any number of members. Where the textbook graph is not, the nearest one that
     edges           the pairs in the run's settings                 as listed
     erdos-renyi     every pair with the same chance, redrawn until connected
     random-regular  ``degree`` each, wired at random, connected
+    pairs           a random perfect matching, another one at each activation
+    one-peer-exponential
+                    i - j where bit k of the number differs, k the next bit at each visit of a block; numbers that have
+                    no such partner are paired in their order
 
+In the last two a node has one neighbour at a time; where their number is odd, one node is alone. They are connected
+over time, so the final flush, after which all copies agree, has a random-regular graph instead.
 An incomplete hypercube is connected, since clearing a bit of a corner's number gives a smaller number, which exists.
 """
 
@@ -22,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import combinations
 
-from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.run import MATCHINGS, RunSettings
 from deca_node.protocol.errors import SettingsError
 
 Graph = dict[str, frozenset[str]]
@@ -40,15 +46,32 @@ SWAPS_PER_EDGE = 10
 """Exchanges of ends per edge. After so many the graph shows no trace of the lattice that it began as."""
 
 
-def graph(members: Iterable[str], settings: RunSettings, activation: int = 0) -> Graph:
+def graph(members: Iterable[str], settings: RunSettings, activation: int = 0, blocks: int | None = None) -> Graph:
     """The neighbours of every member during one activation; random graphs change every ``redraw_every``
     activations. The result is cached, so the caller must not change it.
+
+    With ``blocks``, the number of the model's blocks, the activations after the last round are those of the final
+    flush. Without, each is one of a round.
 
     Listed edges whose members are absent are ignored; :func:`check_edges` is stricter. Raises SettingsError if no
     erdos-renyi graph of this size and probability is connected.
     """
+    names = tuple(sorted(members))
+    if settings.topology in MATCHINGS:
+        round_, position = divmod(activation, blocks or 1)
+        if blocks is not None and round_ >= settings.rounds_of(blocks):
+            return final_graph(names, settings)
+        # Each block meets every bit in turn, whatever the numbers of blocks and of members have in common.
+        return _matching(names, settings, activation if settings.topology == "pairs" else round_ + position)
     draw = activation // settings.redraw_every if settings.redraw_every else 0
-    return _graph(tuple(sorted(members)), settings, draw if settings.topology in _DRAWN else 0)
+    return _graph(names, settings, draw if settings.topology in _DRAWN else 0)
+
+
+def final_graph(members: Iterable[str], settings: RunSettings, activation: int = 0) -> Graph:
+    """The neighbours of every member in the final flush, which is connected."""
+    if settings.topology not in MATCHINGS:
+        return graph(members, settings, activation)
+    return _random_regular(tuple(sorted(members)), settings, 0)
 
 
 @lru_cache(maxsize=64)
@@ -206,6 +229,33 @@ def _rewire(edges: list[tuple[int, int]], swaps: int, rng: random.Random) -> Non
             there -= {frozenset((a, b)), frozenset((c, d))}
             there |= {frozenset((a, d)), frozenset((c, b))}
             edges[first], edges[second] = (a, d), (c, b)
+
+
+# --- one neighbour at a time ------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=64)
+def _matching(names: Sequence[str], settings: RunSettings, draw: int) -> Graph:
+    if settings.topology == "pairs":
+        return _joined(names, _pairs(names, f"{settings.seed}:pairs:{draw}"))
+    return _joined(names, _one_peer(len(names), draw))
+
+
+def _pairs(names: Sequence[str], dice: str) -> Pairs:
+    """Of all pairs by their dice the lowest, then the lowest of those left, and so on. A pair's dice depend on its two
+    names alone, so nodes that disagree about a third member still agree on most pairs."""
+    free = set(range(len(names)))
+    for i, j in sorted(_full(len(names)), key=lambda pair: _chance(dice, names[pair[0]], names[pair[1]])):
+        if i in free and j in free:
+            free -= {i, j}
+            yield i, j
+
+
+def _one_peer(count: int, turn: int) -> Pairs:
+    bit = 1 << turn % max(1, (count - 1).bit_length())
+    yield from ((i, i | bit) for i in range(count) if not i & bit and i | bit < count)
+    alone = [i for i in range(count) if i ^ bit >= count]
+    yield from zip(alone[::2], alone[1::2], strict=False)
 
 
 # --- listed -----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ that train must be ahead of it.
 from collections.abc import Iterable, Mapping
 
 from deca_node.protocol.agreed.run import RunSettings
-from deca_node.protocol.agreed.topology import Graph, graph
+from deca_node.protocol.agreed.topology import Graph, final_graph, graph
 from deca_node.protocol.agreed.weights import flush_mixes
 
 NOT_TRAINING = -1
@@ -22,6 +22,8 @@ class Roster:
     def __init__(self, name: str, members: Iterable[str], settings: RunSettings, wait_for: int | None) -> None:
         self.up: set[str] = set()
         """Peers with a live stream."""
+        self.blocks: int | None = None
+        """The number of the model's blocks; None until the model is loaded."""
         self._name = name
         self._expected = frozenset(members)
         self._settings = settings
@@ -141,10 +143,17 @@ class Roster:
         """Whether any peer works on ``activation``, or is past it."""
         return any(position >= activation for position in self._positions.values())
 
+    def final_graph(self, activation: int) -> Graph:
+        """The neighbours in the final flush of the members that count in this activation."""
+        return final_graph(self._counting(activation), self._settings, activation)
+
+    def _counting(self, activation: int) -> set[str]:
+        names = {name for name, ready in self._ready_from.items() if 0 <= ready <= activation} - self._refused
+        return names | {self._name}
+
     def graph(self, activation: int) -> Graph:
         """The neighbours of every member that counts in this activation. Members of another run do not count."""
-        names = {name for name, ready in self._ready_from.items() if 0 <= ready <= activation} - self._refused
-        return graph(names | {self._name}, self._settings, activation)
+        return graph(self._counting(activation), self._settings, activation, self.blocks)
 
     def near(self, activation: int) -> frozenset[str]:
         """This node's own neighbours in an activation."""
@@ -152,4 +161,4 @@ class Roster:
 
     def flush_mixes(self, activation: int) -> int:
         """The number of mixes after which the copies agree in the final flush, among the members of this activation."""
-        return self._settings.final_flush_mixes or flush_mixes(self.graph(activation), self._settings)
+        return self._settings.final_flush_mixes or flush_mixes(self.final_graph(activation), self._settings)

@@ -86,6 +86,7 @@ class NodeState:
 
     def plan(self, blocks: int) -> None:
         """Lay out the run's activations for a model of so many blocks."""
+        self.roster.blocks = blocks
         self._schedule = Schedule(self.settings, blocks, self.roster.flush_mixes(0))
 
     def measured(self, event: Evaluated) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
-from deca_node.protocol.agreed.topology import Graph, check_edges, graph
+from deca_node.protocol.agreed.topology import Graph, check_edges, final_graph, graph
 from deca_node.protocol.agreed.weights import contraction, flush_mixes
 
 DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -54,7 +54,8 @@ class BlockShape:
     """One block. ``multiplied`` counts the elements of matrices that every token is multiplied with. The fields
     ``..._from`` are sums over all layers that a backward pass to this block crosses, the block included.
 
-    ``frame_bytes`` is the size of the whole block by codec, ``signal_bytes`` that of its moment signal by setting.
+    ``frame_bytes`` is the size of the whole block by codec, ``v_bytes`` that of its v-signal, and ``m_bytes`` that of
+    its m-signal by ``moment_bits``.
     ``activations`` are the bytes that a step of this block keeps and needs beside parameters, ``checkpointed`` the same
     with gradient checkpointing; None where the model could not be traced.
     """
@@ -67,7 +68,8 @@ class BlockShape:
     multiplied: int
     multiplied_from: int
     frame_bytes: Mapping[str, int]
-    signal_bytes: Mapping[str, int]
+    v_bytes: int
+    m_bytes: Mapping[int, int]
     activations: Curve | None = None
     checkpointed: Curve | None = None
 
@@ -110,7 +112,8 @@ class Machine:
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """The graph, and how fast it agrees. A mix with gamma_c leaves the share ``left_per_mix`` of a disagreement."""
+    """The graph, and how fast it agrees. A mix with gamma_c leaves the share ``left_per_mix`` of a disagreement.
+    ``mixes_to_agree`` and ``final_degree_max`` are about the graph of the final flush."""
 
     nodes: int
     edges: int
@@ -119,11 +122,13 @@ class GraphFacts:
     spectral_gap: float
     left_per_mix: float
     mixes_to_agree: int
+    final_degree_max: int
 
     @classmethod
-    def of(cls, graph: Graph, settings: RunSettings) -> "GraphFacts":
-        """The facts of one graph."""
+    def of(cls, graph: Graph, settings: RunSettings, final: Graph | None = None) -> "GraphFacts":
+        """The facts of one graph. ``final`` is that of the final flush; None if it is the same."""
         degrees = [len(near) for near in graph.values()]
+        final = graph if final is None else final
         left, flow_share = contraction(graph), settings.flow_share
         return cls(
             nodes=len(graph),
@@ -132,7 +137,8 @@ class GraphFacts:
             degree_max=max(degrees),
             spectral_gap=1.0 - left,
             left_per_mix=left if flow_share == 1.0 else contraction(graph, flow_share),
-            mixes_to_agree=flush_mixes(graph, settings),
+            mixes_to_agree=flush_mixes(final, settings),
+            final_degree_max=max(map(len, final.values())),
         )
 
 
@@ -152,7 +158,7 @@ class Case:
         """The case of a run with these members. Raises SettingsError if the topology does not fit them."""
         names = tuple(sorted(members))
         check_edges(names, settings)
-        mixing = GraphFacts.of(graph(names, settings), settings)
+        mixing = GraphFacts.of(graph(names, settings), settings, final_graph(names, settings))
         return cls(settings, model, names, mixing, machine)
 
     def under(self, **changes: Any) -> "Case":
@@ -198,5 +204,7 @@ class Case:
     @property
     def left_per_step(self) -> float:
         """The share of a disagreement that a gradient step leaves on average: ``left_per_mix`` to the power of the
-        exchanges per step."""
-        return float(self.mixing.left_per_mix ** (self.exchanges / self.settings.inner_steps))
+        exchanges of parameters per step."""
+        steps = range(self.settings.inner_steps)
+        mixes = sum(self.schedule.parameters(Step(0, inner)) for inner in steps)
+        return float(self.mixing.left_per_mix ** (mixes / len(steps)))

@@ -50,11 +50,12 @@ def flops_per_second(case: Case, step_seconds: float) -> float:
     return sum(step_flops(case, block) for block in case.model.blocks) / len(case.model.blocks) / step_seconds
 
 
-def transfer_seconds(case: Case, nbytes: int) -> float:
-    """The time in which a frame of the busiest node reaches all of its neighbours."""
-    if not case.mixing.degree_max:
+def transfer_seconds(case: Case, nbytes: int, *, final: bool = False) -> float:
+    """The time in which a frame of the busiest node reaches all of its neighbours, in a round or in the final flush."""
+    degree = case.mixing.final_degree_max if final else case.mixing.degree_max
+    if not degree:
         return 0.0
-    bits = 8 * case.mixing.degree_max * (nbytes + frame_framing_bytes(1, 1, nbytes))
+    bits = 8 * degree * (nbytes + frame_framing_bytes(1, 1, nbytes))
     return bits / case.machine.bits_per_second + case.machine.latency_seconds
 
 
@@ -67,7 +68,7 @@ def gradient_seconds(case: Case, block: BlockShape) -> Seconds:
     settings, schedule = case.settings, case.schedule
     compute = step_flops(case, block) / case.machine.flops_per_second
     steps = [step for inner in range(settings.inner_steps) if schedule.mixes(step := Step(0, inner))]
-    transfers = [transfer_seconds(case, update_bytes(case, block, schedule.signals(step))) for step in steps]
+    transfers = [transfer_seconds(case, update_bytes(case, block, schedule.content(step))) for step in steps]
     alone = Seconds(settings.inner_steps * compute, sum(transfers), 0.0)
     if settings.exchange == "lockstep":
         return dataclasses.replace(alone, total=alone.compute + alone.transfer)
@@ -76,15 +77,15 @@ def gradient_seconds(case: Case, block: BlockShape) -> Seconds:
     return dataclasses.replace(alone, total=(steps[0].inner + 1) * compute + hidden + transfers[-1])
 
 
-def mixing_seconds(case: Case, block: BlockShape, mixes: int) -> float:
+def mixing_seconds(case: Case, block: BlockShape, mixes: int, *, final: bool = False) -> float:
     """The time that no gradient hides: the keyframe that opens a visit, and the mixes without gradients."""
     keyframe, update = block.frame_bytes[KEYFRAME_CODEC_NAME], update_bytes(case, block)
-    return transfer_seconds(case, keyframe) + mixes * transfer_seconds(case, update)
+    return transfer_seconds(case, keyframe, final=final) + mixes * transfer_seconds(case, update, final=final)
 
 
 def final_flush_seconds(case: Case) -> float:
     """The time of the final flush."""
-    return sum(mixing_seconds(case, block, case.final_flush_mixes) for block in case.model.blocks)
+    return sum(mixing_seconds(case, block, case.final_flush_mixes, final=True) for block in case.model.blocks)
 
 
 def run_seconds(case: Case) -> Seconds:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from deca_node.protocol.agreed.frames import KEYFRAME_CODEC_NAME
 from deca_node.protocol.planning.case import BlockShape, Case
-from deca_node.protocol.planning.traffic import update_bytes
+from deca_node.protocol.planning.traffic import largest_content, update_bytes
 
 PAGE_BYTES = 4096
 
@@ -34,19 +34,23 @@ def block_memory(case: Case, block: BlockShape) -> Memory:
     size = case.dtype_bytes
     model = case.model.elements * size
     # The gradient of one parameter at a time exists beside the block's own, in the model's precision.
-    state = block.elements * state_bytes_per_element(size, case.mixing.degree_max) + block.largest_tensor * size
+    per_element = state_bytes_per_element(size, case.mixing.degree_max, feedback=case.settings.moment_bits < 8)
+    state = block.elements * per_element + block.largest_tensor * size
     activations = activation_bytes(case, block)
-    largest = max(max(b.frame_bytes[KEYFRAME_CODEC_NAME], update_bytes(case, b, True)) for b in case.model.blocks)
-    senders = case.mixing.degree_max + 1 if case.mixing.degree_max else 0
+    content = largest_content(case)
+    largest = max(max(b.frame_bytes[KEYFRAME_CODEC_NAME], update_bytes(case, b, content)) for b in case.model.blocks)
+    degree = max(case.mixing.degree_max, case.mixing.final_degree_max)
+    senders = degree + 1 if degree else 0
     frames = senders * FRAMES_IN_USE[case.settings.exchange] * -(-largest // PAGE_BYTES) * PAGE_BYTES
     total = model + state + activations + (frames if case.machine.one_memory else 0)
     return Memory(block.name, model, state, activations, frames, total)
 
 
-def state_bytes_per_element(dtype_bytes: int, degree: int) -> int:
+def state_bytes_per_element(dtype_bytes: int, degree: int, *, feedback: bool = False) -> int:
     """State of the active block, in bytes per element. All vectors are float32: gradient, m and v; with neighbours
-    also x^ and one e_ij per neighbour; and a master, unless the parameters are float32 and so are views of it."""
-    vectors = 3 + (1 + degree if degree else 0) + (dtype_bytes != 4)
+    also x^, one e_ij per neighbour, and with ``feedback`` what m-signals of few bits left over; and a master, unless
+    the parameters are float32 and so are views of it."""
+    vectors = 3 + (1 + degree + feedback if degree else 0) + (dtype_bytes != 4)
     return 4 * vectors
 
 

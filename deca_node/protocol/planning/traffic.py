@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from deca_node.protocol.agreed.frames import KEYFRAME_CODEC_NAME, STATE_BYTES, frame_framing_bytes
-from deca_node.protocol.agreed.schedule import Schedule, Step
+from deca_node.protocol.agreed.run import MATCHINGS
+from deca_node.protocol.agreed.schedule import PARAMETERS, Content, Schedule, Step
 from deca_node.protocol.agreed.topology import graph
 from deca_node.protocol.planning.case import BlockShape, Case
 
@@ -45,10 +46,10 @@ def planned_bytes(case: Case) -> dict[str, PlannedTraffic]:
     frames of a block have the same size at all nodes."""
     sent = dict.fromkeys(case.members, PlannedTraffic())
     activations = range(len(case.schedule))
-    stretch = case.settings.redraw_every or len(activations)
+    stretch = 1 if case.settings.topology in MATCHINGS else case.settings.redraw_every or len(activations)
     for first in activations[::stretch]:
         edge = edge_traffic(case, activations[first : first + stretch])
-        for name, near in graph(case.members, case.settings, first).items():
+        for name, near in graph(case.members, case.settings, first, len(case.model.blocks)).items():
             sent[name] += edge.times(len(near))
     return sent
 
@@ -66,13 +67,23 @@ def _visit_traffic(case: Case, schedule: Schedule, index: int) -> PlannedTraffic
     block = case.model.blocks[activation.block]
     keyframe = block.frame_bytes[KEYFRAME_CODEC_NAME]
     steps = [step for inner in range(activation.steps) if schedule.mixes(step := Step(index, inner))]
-    updates = [update_bytes(case, block, schedule.signals(step)) for step in steps]
+    updates = [update_bytes(case, block, schedule.content(step)) for step in steps]
     framing = frame_framing_bytes(index, 0, keyframe)
     framing += sum(frame_framing_bytes(index, s.inner, nbytes) for s, nbytes in zip(steps, updates, strict=True))
     return PlannedTraffic(keyframe, sum(updates), framing)
 
 
-def update_bytes(case: Case, block: BlockShape, with_signal: bool = False) -> int:
-    """Bytes of one update, with or without a moment signal."""
-    signal = block.signal_bytes[case.settings.signal] if with_signal else 0
-    return block.frame_bytes[case.settings.codec] + STATE_BYTES + signal
+def update_bytes(case: Case, block: BlockShape, content: Content = PARAMETERS) -> int:
+    """Bytes of one update with this content."""
+    codes = block.frame_bytes[case.settings.codec] if content.parameters else 0
+    return codes + STATE_BYTES + signal_bytes(case, block, content)
+
+
+def signal_bytes(case: Case, block: BlockShape, content: Content) -> int:
+    """Bytes of the moment signal in an update with this content."""
+    return content.v * block.v_bytes + content.m * block.m_bytes[case.settings.moment_bits]
+
+
+def largest_content(case: Case) -> Content:
+    """The content of an update with all parts that the run's updates may have."""
+    return Content(True, case.settings.signal != "none", case.settings.signal == "mv")

@@ -25,7 +25,8 @@ def block(name: str, layers: int, layers_from: int) -> BlockShape:
         multiplied=10_000_000,
         multiplied_from=10_000_000 * (layers_from + 1),
         frame_bytes={"fp32": 40_000_000, "bf16": 20_000_000, "int8": 10_156_252, "int4": 5_625_000},
-        signal_bytes={"none": 0, "v": 39_067, "mv": 10_195_319},
+        v_bytes=39_067,
+        m_bytes={8: 10_156_252},
     )
 
 

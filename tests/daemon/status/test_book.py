@@ -22,7 +22,7 @@ from tests.defaults import default_policy
 RUN = RunSettings(run_name="wards", rounds=2, inner_steps=3, flush_mixes=1, final_flush_mixes=2, topology="full")
 READY = e.TrainerReady(
     ModelFacts("ab", ("embedding", "head"), (4, 4)),
-    FrameSizes(keyframe_bytes=(8, 8), update_bytes=(8, 8), signal_bytes=(0, 0)),
+    FrameSizes(keyframe_bytes=(8, 8), update_bytes=(8, 8), signal_bytes=(0, 0), v_bytes=(0, 0)),
 )
 STEPS = 2 * 2 * 4 + 2 * 2
 RTT = Spread(0.001, 0.002, 0.003)

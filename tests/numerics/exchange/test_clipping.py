@@ -68,8 +68,9 @@ def lies(cluster: Cluster, seed: int, scale: float) -> Tensor:
     """An update frame with arbitrary finite numbers."""
     layout, rng = cluster.engines[3].layout, np.random.default_rng(seed)
     numbers = torch.tensor(rng.normal(size=ELEMENTS) * 10.0 ** rng.uniform(-8, 8, size=ELEMENTS), dtype=torch.float64)
-    frame = torch.zeros(layout.nbytes(False), dtype=torch.uint8)
+    frame = torch.zeros(layout.nbytes(layout.content(False)), dtype=torch.uint8)
     parts = layout.split(frame, "a test")
+    assert parts.codes is not None
     layout.codec.encode((numbers * scale).clamp(-3e38, 3e38).float(), parts.codes)
     SenderState().write(parts.state)
     return frame
@@ -149,8 +150,10 @@ def test_numbers_beyond_float32_leave_nothing_but_their_own_flow_out() -> None:
     cluster = clipped_cluster(FULL, start(4), CLIP)
     layout, signs = cluster.engines[3].layout, (1.0, 1.0, -1.0, -1.0, -1.0)
     for sign in signs:
-        frame = torch.zeros(layout.nbytes(False), dtype=torch.uint8)
-        layout.codec.encode(torch.full((ELEMENTS,), sign * 3e38), layout.split(frame, "a test").codes)
+        frame = torch.zeros(layout.nbytes(layout.content(False)), dtype=torch.uint8)
+        codes = layout.split(frame, "a test").codes
+        assert codes is not None
+        layout.codec.encode(torch.full((ELEMENTS,), sign * 3e38), codes)
         figures = cluster.engines[0].mix(cluster.flows(0, [*cluster.updates()[:3], frame]), fold=False)
         assert cluster.engines[0].flat.master.abs().max() < 10
         assert figures["peer.3.clipped_share"] == 1.0

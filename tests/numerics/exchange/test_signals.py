@@ -33,6 +33,7 @@ from deca_node.numerics.exchange.signals import (
     group_means,
     v_nbytes,
 )
+from deca_node.protocol.agreed.schedule import Content
 from deca_node.protocol.errors import WireError
 from tests.numerics import reference
 from tests.numerics.reference import Array, Method
@@ -206,6 +207,101 @@ def test_engines_follow_the_dense_simulation(method: Method, signal: str, graph:
             np.testing.assert_allclose(cluster.moments(name), wanted, rtol=0, atol=2e-4 * np.abs(wanted).max())
 
 
+STEPS = ((True, True, True), (False, False, True), (False, True, True), (True, False, True), (True, False, False))
+"""What five steps carry: the parameters, v and m."""
+
+
+@pytest.mark.usefixtures("small_slices", "small_groups")
+@pytest.mark.parametrize("graph", ["ring", "erdos-renyi"])
+@pytest.mark.parametrize("bits", [1, 2])
+def test_moments_of_their_own_cadence_follow_the_dense_simulation(bits: int, graph: str) -> None:
+    """Steps with parameters, with moments and with both; m in few bits with error feedback; a signal without v."""
+    W, method = reference.metropolis(GRAPHS[graph]), Method(discrepancy="precond", h_into="m")
+    x, (centre, curve) = start(len(W)), different_data(len(W))
+    gammas = [*GAMMAS, *GAMMAS][: len(STEPS)]
+    carried = ["v" * v + "m" * m or "none" for _, v, m in STEPS]
+    expected = reference.simulate(
+        method,
+        W,
+        x,
+        lambda _, at: curve * (at - centre),
+        gammas=gammas,
+        tensors=TENSORS,
+        signals=carried,
+        group=GROUP,
+        bits=bits,
+        parameters=[x for x, _, _ in STEPS],
+    )
+    cluster = Cluster(hyper_of(method), W, x, signal="mv", bits=bits)
+    for gamma, theirs, step in zip(gammas, expected, STEPS, strict=True):
+        cluster.half_step(gamma, backward_of(cluster, centre, curve))
+        before = cluster.x
+        cluster.mix(fold=True, content=Content(*step))
+        assert step[0] != np.array_equal(cluster.x, before), "x moves where the parameters travel, and only there"
+        np.testing.assert_allclose(cluster.x, theirs.x, rtol=0, atol=2e-4 * max(GAMMAS))
+        for name in ("m", "v"):
+            wanted = getattr(theirs, name)
+            np.testing.assert_allclose(cluster.moments(name), wanted, rtol=0, atol=2e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_however_few_bits_the_mean_of_m_stays(bits: int) -> None:
+    """One end of an edge gains what the other loses, whatever the codes stand for."""
+    W, content = reference.metropolis(GRAPHS["ring"]), Content(False, True, True)
+    one, other = (Cluster(hyper_of(Method(discrepancy="none")), W, start(5), signal="mv", bits=bits) for _ in range(2))
+    for cluster, mixed in ((one, True), (other, False)):
+        for gamma in GAMMAS:
+            cluster.half_step(gamma, [slope(cluster, i, centre) for i, centre in enumerate(bowls(5)[0])])
+            if mixed:
+                cluster.mix(fold=True, content=content)
+            else:
+                for each in cluster.engines:
+                    each.mix([], fold=True)
+    mixed, plain = one.moments("m"), other.moments("m")
+    np.testing.assert_allclose(mixed.mean(axis=0), plain.mean(axis=0), rtol=0, atol=1e-5 * np.abs(plain).max())
+    assert np.abs(mixed - plain).max() > 0.1 * np.abs(plain).max()
+    assert np.array_equal(one.moments("v").shape, other.moments("v").shape)
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_with_error_feedback_each_late_signal_counts_once() -> None:
+    """Node 0 receives two exchanges at once: with 1 bit m takes both differences, and v the newer ratio."""
+    hyper, W, codes = hyper_of(Method(discrepancy="none")), reference.metropolis(reference.full(2)), []
+    cluster = Cluster(hyper, W, start(2), signal="mv", bits=1)
+    content = Content(False, True, True)
+    for gamma in GAMMAS[:2]:
+        cluster.half_step(gamma, backward_of(cluster, *bowls(2)))
+        codes.append(cluster.updates(content=content))
+        if len(codes) == 1:
+            for each in cluster.engines:
+                each.mix([], fold=True)
+    before = cluster.moments("m")
+    flows = [flow for sent in codes for flow in cluster.flows(0, sent, content)]
+    cluster.engines[0].mix(flows, fold=True)
+    told = [[signals.FEW_BITS[1].decode(frame[-nbytes_of_m() :], 0, ELEMENTS).numpy() for frame in s] for s in codes]
+    expected = before[0] + sum(0.5 * (theirs - ours) for ours, theirs in told)
+    np.testing.assert_allclose(cluster.moments("m")[0], expected, rtol=0, atol=1e-6 * np.abs(before).max())
+
+
+def nbytes_of_m() -> int:
+    return signals.FEW_BITS[1].nbytes(ELEMENTS)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=6), st.booleans())
+def test_what_counts_of_an_edges_signals(carried: list[tuple[bool, bool]], every_m: bool) -> None:
+    """The newest v; and the newest m, or each one."""
+    marks = [torch.tensor([number]) for number in range(len(carried))]
+    heard = [
+        Moved(0.5, *(t if has_v else None for t in (mark, mark)), *(t if has_m else None for t in (mark, mark)))
+        for mark, (has_v, has_m) in zip(marks, carried, strict=True)
+    ]
+    kept = signals.counting(heard, every_m=every_m)
+    of_v = [int(one.v_ours) for one in kept if one.v_ours is not None]
+    of_m = [int(one.m_ours) for one in kept if one.m_ours is not None]
+    assert of_v == [number for number, (has_v, _) in enumerate(carried) if has_v][-1:]
+    assert of_m == [number for number, (_, has_m) in enumerate(carried) if has_m][0 if every_m else -1 :]
+
+
 def run(
     cluster: Cluster, centre: Array, curve: Array, gammas: Sequence[float] = GAMMAS, *, signal: bool = True
 ) -> None:
@@ -338,8 +434,8 @@ def test_a_late_ratio_meets_a_group_that_woke_up(monkeypatch: pytest.MonkeyPatch
 class Unlifted(Correction):
     """A correction without the last equation, the floor of v."""
 
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
+    def __init__(self, *parts: Any, **more: Any) -> None:
+        super().__init__(*parts, **more)
         self._unit = 0.0
 
 
@@ -421,12 +517,12 @@ def test_gamma_c_keeps_late_moments_from_swinging_up(share: float) -> None:
 def test_parts_fill_a_frame_without_a_gap(codec: str, signal: str) -> None:
     layout = FrameLayout(CODECS[codec], 1000, signal)
     for with_signal in (False, True):
-        frame = torch.arange(layout.nbytes(with_signal)).to(torch.uint8)
+        frame = torch.arange(layout.nbytes(layout.content(with_signal))).to(torch.uint8)
         parts = layout.split(frame, "b")
         present = [part for part in parts if part is not None]
         assert torch.equal(torch.cat(present), frame)
         assert len(present) == 2 + (("none", "v", "mv").index(signal) if with_signal else 0)
-    assert layout.nbytes(False) == CODECS[codec].nbytes(1000) + 20
+    assert layout.nbytes(layout.content(False)) == CODECS[codec].nbytes(1000) + 20
     with pytest.raises(WireError, match="b sent an update of 7 bytes for 1000 elements"):
         layout.split(frame[:7], "b")
 
@@ -441,7 +537,7 @@ def test_states_arrive_as_figures() -> None:
         for name in SenderState._fields[:-1]:
             assert first[i][f"peer.{j}.{name}"] == 0.0
             assert second[i][f"peer.{j}.{name}"] == pytest.approx(first[j][name], rel=1e-6) and first[j][name] > 0
-    out = torch.zeros(cluster.engines[0].layout.nbytes(False), dtype=torch.uint8)
+    out = torch.zeros(cluster.engines[0].layout.nbytes(cluster.engines[0].layout.content(False)), dtype=torch.uint8)
     cluster.half_step(GAMMAS[2], backward_of(cluster, centre, curve))
     cluster.engines[0].encode_update(out, step_seconds=0.25)
     assert cluster.engines[1].mix([FlowBytes("0", out, out)], fold=True)["peer.0.step_seconds"] == 0.25
@@ -490,9 +586,9 @@ def test_both_ends_must_have_signalled() -> None:
         hyper_of(Method(discrepancy="none")), reference.metropolis(reference.full(2)), start(2), signal="v"
     )
     cluster.half_step(GAMMAS[0], backward_of(cluster, *bowls(2)))
-    ours = torch.zeros(cluster.engines[0].layout.nbytes(False), dtype=torch.uint8)
+    ours = torch.zeros(cluster.engines[0].layout.nbytes(cluster.engines[0].layout.content(False)), dtype=torch.uint8)
     cluster.engines[0].encode_update(ours)
-    theirs = torch.zeros(cluster.engines[1].layout.nbytes(True), dtype=torch.uint8)
-    cluster.engines[1].encode_update(theirs, signal=True)
+    theirs = torch.zeros(cluster.engines[1].layout.nbytes(cluster.engines[1].layout.content(True)), dtype=torch.uint8)
+    cluster.engines[1].encode_update(theirs, content=cluster.engines[1].layout.content(True))
     with pytest.raises(WireError, match="1 sent an update with a moment signal"):
         cluster.engines[0].mix([FlowBytes("1", theirs, ours)], fold=True)

@@ -54,7 +54,7 @@ def other_value(field: "dataclasses.Field[Any]") -> object:
     if isinstance(field.default, str):
         return field.default + "-2"
     if isinstance(field.default, int):
-        return field.default + 1
+        return field.default // 2 if field.default == facts["high"] else field.default + 1
     return (field.default or 0.5) * 0.9
 
 

@@ -9,7 +9,7 @@ from deca_node.protocol.agreed.run import FINAL_MIXES_MAX, RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
 
 SETTINGS = RunSettings(rounds=1, inner_steps=6, flush_mixes=2, signal="v", signal_every=1)
-SIZES = FrameSizes(keyframe_bytes=(100, 10), update_bytes=(200, 20), signal_bytes=(7, 3))
+SIZES = FrameSizes(keyframe_bytes=(100, 10), update_bytes=(200, 20), signal_bytes=(7, 3), v_bytes=(7, 3))
 
 
 def schedule(**changes: object) -> Schedule:
@@ -36,6 +36,39 @@ def test_which_exchanges_carry_a_signal(changes: dict[str, object], inners: list
     for activation in (0, 1):
         assert [i for i in range(made[activation].steps) if made.signals(Step(activation, i))] == inners
     assert not any(made.signals(Step(activation, i)) for activation in (2, 3) for i in range(3)), "the final flush"
+
+
+FIRST = {"signal": "mv", "moments_every": 1, "mix_every": 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "carried"),
+    [
+        (FIRST, "vm vm vm xvm vm x x x"),
+        (FIRST | {"mix_every": 9}, "vm vm vm vm vm x x x"),
+        (FIRST | {"moments_every": 2}, "vm - vm x vm x x x"),
+        (FIRST | {"v_every": 2}, "vm m vm xm vm x x x"),
+        (FIRST | {"v_every": 0}, "vm m m xm m x x x"),
+        (FIRST | {"signal": "v"}, "v v v xv v x x x"),
+        ({"signal": "mv", "mix_every": 2}, "- xvm - xvm - x x x"),
+        ({"signal": "mv", "mix_every": 2, "v_every": 2}, "- xvm - xm - x x x"),
+        ({"signal": "none"}, "x x x x x x x x"),
+    ],
+)
+def test_what_the_updates_of_a_visit_carry(changes: dict[str, object], carried: str) -> None:
+    """Moments at their own cadence, parameters at theirs; v at every N-th signal; sizes follow."""
+    made, sizes = schedule(**changes), FrameSizes((100, 10), (200, 20), (57, 13), (7, 3))
+    for activation in (0, 1):
+        words = []
+        for step in (Step(activation, i) for i in range(8)):
+            content = made.content(step)
+            words.append("x" * content.parameters + "v" * content.v + "m" * content.m if made.mixes(step) else "-")
+        assert " ".join(words) == carried
+    for inner, word in enumerate(carried.split()):
+        wanted = (200 if "x" in word else 20) + 7 * ("v" in word) + 50 * ("m" in word)
+        found = sizes.nbytes(made, FrameKind.UPDATE, Step(0, inner))
+        assert found == (None if word == "-" else wanted)
+    assert all(made.content(Step(2, i)) == (True, False, False) for i in range(3)), "the final flush"
 
 
 @pytest.mark.parametrize(
@@ -67,4 +100,4 @@ def test_sizes_follow_from_kind_and_step(kind: FrameKind, step: Step, nbytes: in
 
 def test_the_largest_frame() -> None:
     assert SIZES.largest == 207
-    assert FrameSizes((300,), (200,), (0,)).largest == 300
+    assert FrameSizes((300,), (200,), (0,), (0,)).largest == 300

@@ -31,6 +31,10 @@ def test_labels_are_names_by_their_numbers() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
+        ({"moment_bits": 3}, "moment_bits = 3 is not one of 1, 2, 4, 8"),
+        ({"signal": "none", "moments_every": 1}, "signal = 'none' sends none; use signal = 'mv', or moments_every = 0"),
+        ({"signal": "v", "moment_bits": 1}, "moment_bits = 1 and v_every = 1 are about signals of both moments"),
+        ({"signal": "none", "v_every": 2}, "use signal = 'mv', or moment_bits = 8 and v_every = 1"),
         ({"discrepancy": "rms", "h_into": "m"}, "discrepancy = 'rms' with h_into = 'm' diverges"),
         ({"exchange": "overlap", "gamma_c": 0.6}, "exchange = 'overlap' needs gamma_c <= 0.5, got 0.6"),
         ({"codec": "topk", "gamma_c": 0.5}, "codec = 'topk' needs gamma_c <= 0.125, got 0.5"),

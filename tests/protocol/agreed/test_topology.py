@@ -2,14 +2,15 @@
 
 import math
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deca_node.protocol.agreed.run import TOPOLOGIES, RunSettings
-from deca_node.protocol.agreed.topology import Graph, check_edges, connected, graph
+from deca_node.protocol.agreed.run import MATCHINGS, TOPOLOGIES, RunSettings
+from deca_node.protocol.agreed.topology import Graph, check_edges, connected, final_graph, graph
 from deca_node.protocol.agreed.weights import contraction, matrix
 from deca_node.protocol.errors import SettingsError
 
@@ -48,7 +49,7 @@ def test_graphs_are_symmetric_connected_and_without_loops(
     """Every topology exists for any number of members, since nodes come and go."""
     found = of(topology, count, activation, seed=seed, degree=degree, redraw_every=3)
     assert sorted(found) == members(count)
-    assert connected(found)
+    assert connected(found) or topology in MATCHINGS
     for name, near in found.items():
         assert name not in near
         assert all(name in found[peer] for peer in near)
@@ -66,6 +67,60 @@ def test_the_order_of_names_does_not_matter(topology: str, count: int, rng: rand
 def test_one_node_has_no_neighbour_and_two_have_each_other(topology: str) -> None:
     assert of(topology, 1) == {"node-00": frozenset()}
     assert of(topology, 2) == {"node-00": frozenset({"node-01"}), "node-01": frozenset({"node-00"})}
+
+
+# --- one neighbour at a time ------------------------------------------------------------------------
+
+
+@given(st.sampled_from(MATCHINGS), st.integers(1, 40), st.integers(0, 1000), st.integers(0, 50))
+def test_all_are_paired_but_one_where_their_number_is_odd(topology: str, count: int, seed: int, visit: int) -> None:
+    found = of(topology, count, visit, seed=seed)
+    assert degrees(found) == [0] * (count % 2) + [1] * (count - count % 2)
+
+
+def test_pairs_are_drawn_anew_at_each_visit_and_all_alike() -> None:
+    """Over many visits each pair comes up as often as another."""
+    met: Counter[tuple[str, str]] = Counter()
+    for visit in range(1400):
+        met.update((a, b) for a, near in of("pairs", 8, visit).items() for b in near if a < b)
+    assert len(met) == 28 and sum(met.values()) == 4 * 1400
+    assert max(met.values()) < 1.4 * 200 and min(met.values()) > 0.6 * 200
+
+
+def test_without_one_member_most_pairs_are_the_same() -> None:
+    """Two nodes may disagree for a while about a third."""
+    settings, names = RunSettings(topology="pairs"), members(20)
+    kept = 0
+    for visit in range(50):
+        whole, less = graph(names, settings, visit), graph(names[:-1], settings, visit)
+        kept += sum(whole[name] == less[name] for name in names[:-1])
+    assert kept > 0.6 * 50 * 19
+
+
+@pytest.mark.parametrize(("count", "blocks"), [(8, 3), (8, 4), (16, 4), (16, 24)])
+def test_one_peer_after_another_is_the_mean_of_all(count: int, blocks: int) -> None:
+    """log2 n visits of a block leave no disagreement where n is a power of two (arXiv 2110.13363), whatever the number
+    of blocks."""
+    settings = RunSettings(topology="one-peer-exponential", rounds=8)
+    for block in range(blocks):
+        product = np.eye(count)
+        for round_ in range(count.bit_length() - 1):
+            product = np.array(matrix(graph(members(count), settings, round_ * blocks + block, blocks))) @ product
+        np.testing.assert_allclose(product, 1 / count, atol=1e-12)
+
+
+@pytest.mark.parametrize("topology", MATCHINGS)
+@given(st.integers(1, 20), st.integers(0, 100))
+def test_matchings_are_connected_over_time_and_in_the_final_flush(topology: str, count: int, seed: int) -> None:
+    settings, blocks = RunSettings(topology=topology, seed=seed, rounds=30), 3
+    union: dict[str, set[str]] = {name: set() for name in members(count)}
+    for round_ in range(settings.rounds):
+        for name, near in graph(members(count), settings, round_ * blocks + 1, blocks).items():
+            union[name] |= near
+    assert connected({name: frozenset(near) for name, near in union.items()}), "each block by itself"
+    last = graph(members(count), settings, settings.rounds * blocks, blocks)
+    assert last == final_graph(members(count), settings) and connected(last)
+    assert max(degrees(last), default=0) <= 4
 
 
 # --- regular shapes, against what is known of them --------------------------------------------------
@@ -153,7 +208,7 @@ def test_random_graphs_are_drawn_again_where_the_run_asks_for_it(topology: str) 
     assert of(topology, 12, 5, redraw_every=0) == of(topology, 12, 0, redraw_every=0) == drawn[0]
 
 
-@pytest.mark.parametrize("topology", [name for name in SHAPES if name not in DRAWN])
+@pytest.mark.parametrize("topology", [name for name in SHAPES if name not in (*DRAWN, *MATCHINGS)])
 def test_other_graphs_stay(topology: str) -> None:
     assert of(topology, 12, 5, redraw_every=1) == of(topology, 12)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from deca_node.protocol.agreed.run import TOPOLOGIES, RunSettings
+from deca_node.protocol.agreed.run import MATCHINGS, TOPOLOGIES, RunSettings
 from deca_node.protocol.agreed.topology import Graph, graph
 from deca_node.protocol.agreed.weights import FLUSH_TOLERANCE, contraction, matrix, metropolis, mixes_to_agree
 
@@ -14,7 +14,7 @@ graphs = st.builds(
     lambda topology, count, seed: graph(
         [f"node-{i:02d}" for i in range(count)], RunSettings(topology=topology, edge_probability=0.4, seed=seed)
     ),
-    st.sampled_from([name for name in TOPOLOGIES if name != "edges"]),
+    st.sampled_from([name for name in TOPOLOGIES if name not in ("edges", *MATCHINGS)]),
     st.integers(1, 16),
     st.integers(0, 1000),
 )

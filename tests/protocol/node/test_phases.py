@@ -68,7 +68,7 @@ class Walk:
     def ready(self, position: Step = e.START) -> "Walk":
         """The trainer has loaded the model, or another trainer has."""
         self.orders.clear()
-        sizes = FrameSizes(keyframe_bytes=(8, 8), update_bytes=(8, 8), signal_bytes=(0, 0))
+        sizes = FrameSizes(keyframe_bytes=(8, 8), update_bytes=(8, 8), signal_bytes=(0, 0), v_bytes=(0, 0))
         return self.hear(e.TrainerReady(ModelFacts("ab", ("body", "head"), (4, 4)), sizes, position))
 
     def obey(self) -> "Walk":

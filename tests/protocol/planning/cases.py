@@ -22,7 +22,8 @@ def block(name: str, elements: int, layers: int = 0, layers_from: int = 0, multi
         multiplied=elements if name != "embedding" else 0,
         multiplied_from=multiplied_from,
         frame_bytes=frame_bytes,
-        signal_bytes={"none": 0, "v": 4 + elements // 100, "mv": elements + 8},
+        v_bytes=4 + elements // 100,
+        m_bytes={bits: bits * elements // 8 + 4 for bits in (1, 2, 4, 8)},
     )
 
 

@@ -49,7 +49,7 @@ def test_overlap_is_what_a_simulated_link_takes(
     exchanges = [i for i in range(steps) if i == steps - 1 or (i + 1) % mix_every == 0]
     sent = dict.fromkeys(exchanges, layer.frame_bytes["int8"] + 20)
     for inner in exchanges[:-1][::signal_every]:
-        sent[inner] += layer.signal_bytes["mv"]
+        sent[inner] += layer.v_bytes + layer.m_bytes[8]
     transfers = {inner: transfer_seconds(planned, nbytes) for inner, nbytes in sent.items()}
     assert found.total == pytest.approx(simulated_overlap(found.compute / steps, transfers, steps))
     lockstep = gradient_seconds(planned.with_exchange("lockstep"), layer)

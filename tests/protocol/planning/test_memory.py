@@ -11,6 +11,8 @@ from tests.protocol.planning.cases import HIDDEN, INTERMEDIATE, MODEL, case
 )
 def test_state_per_element(dtype_bytes: int, degree: int, expected: int) -> None:
     assert state_bytes_per_element(dtype_bytes, degree) == expected
+    fed_back = state_bytes_per_element(dtype_bytes, degree, feedback=True)
+    assert fed_back == expected + (4 if degree else 0), "what m-signals of few bits leave over is one more vector"
 
 
 def test_memory_adds_up() -> None:

@@ -57,7 +57,7 @@ class Town:
 
     def live(self) -> None:
         facts = ModelFacts("hash", tuple(b.name for b in MODEL.blocks), tuple(b.elements for b in MODEL.blocks))
-        ready = e.TrainerReady(facts, FrameSizes((0,), (0,), (0,)))
+        ready = e.TrainerReady(facts, FrameSizes((0,), (0,), (0,), (0,)))
         todo: deque[tuple[str, e.Event]] = deque((name, ready) for name in self.nodes)
         while todo:
             name, event = todo.popleft()
@@ -101,7 +101,11 @@ def frame_sizes(settings: RunSettings) -> FrameSizes:
     return FrameSizes(
         tuple(b.frame_bytes["int8"] for b in MODEL.blocks),
         tuple(b.frame_bytes[settings.codec] + 20 for b in MODEL.blocks),
-        tuple(b.signal_bytes[settings.signal] for b in MODEL.blocks),
+        tuple(
+            (settings.signal != "none") * b.v_bytes + (settings.signal == "mv") * b.m_bytes[settings.moment_bits]
+            for b in MODEL.blocks
+        ),
+        tuple(b.v_bytes for b in MODEL.blocks),
     )
 
 
