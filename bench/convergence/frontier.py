@@ -1,4 +1,4 @@
-"""``python -m bench.convergence.frontier``: bytes against loss. Runs the missing cells, then writes tables and pictures.
+"""``python -m bench.convergence.frontier``: bytes against loss. Runs the missing cells, then writes tables and figures.
 
 Every arm takes the step size that the large sweep found for the arm that it is like, on the machine of that sweep: the
 question is what an exchange costs and gives, not how it is tuned. The text is that of this machine, so the arms compare
@@ -11,7 +11,9 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, partial
 from html import escape
+from itertools import product
 from statistics import mean, stdev
 from typing import Any
 
@@ -82,14 +84,13 @@ def run(seeds: int, deadline: float) -> None:
     """Run the missing cells: two seeds of all arms before the third of any."""
     from bench.convergence.sweep import OutOfTimeError
 
-    sweeps = {task: _sweep(task, deadline) for task in TASKS}
+    sweep_of = cache(partial(_sweep, deadline=deadline))
     try:
         for most in (min(2, seeds), seeds):
             for arms in (ARMS[:EARLY], ARMS[EARLY:]):
-                for task, sweep in sweeps.items():
-                    for arm in arms:
-                        for seed in range(min(most, arm.seeds)):
-                            sweep.outcome(arm, seed, _rate(task, arm))
+                for task, arm in product(TASKS, arms):
+                    for seed in range(min(most, arm.seeds)):
+                        sweep_of(task).outcome(arm, seed, _rate(task, arm))
     except OutOfTimeError:
         say("the time is up; the same command continues from here")
 
