@@ -137,7 +137,31 @@ def write() -> None:
     page = PAGE.read_text(encoding="utf-8")
     head, rest = page.split(BEGIN)
     PAGE.write_text(f"{head}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    write_measured()
     say("\n".join(lines))
+
+
+MEASURED = ROOT / "deca_node" / "protocol" / "planning" / "measured.py"
+
+
+def write_measured() -> None:
+    """Renew the table of losses from which ``deca-node plan`` reads."""
+    found: dict[str, dict[str, tuple[float, int]]] = {}
+    for task in TASKS:
+        by_arm = outcomes(task)
+        before = by_arm.get(DEFAULT, {})
+        for name, seeds in by_arm.items():
+            both = [(seeds[seed].test, before[seed].test) for seed in seeds if seed in before]
+            if both and name != DEFAULT:
+                change = mean(one - other for one, other in both) / mean(other for _, other in both)
+                found.setdefault(name, {})[task] = (round(100 * change, 2), len(both))
+    head = MEASURED.read_text(encoding="utf-8").partition("LOSS_PERCENT")[0]
+    rows = "".join(
+        f"    {json.dumps(name)}: {{" + ", ".join(f"{json.dumps(t)}: {row}" for t, row in tasks.items()) + "},\n"
+        for name, tasks in found.items()
+    )
+    table = f"LOSS_PERCENT: Mapping[str, Mapping[str, tuple[float, int]]] = {{\n{rows}}}\n"
+    MEASURED.write_text(head + table, encoding="utf-8")
 
 
 def section(task: str, found: Mapping[str, Mapping[int, Outcome]]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.peers_file import parse_peers
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import SettingsError
+from deca_node.protocol.planning.presets import PRESETS
 
 PEERS_HEAD = """\
 # peers.txt for deca-node: one line per node, name@host:port. All parties use the same file.
@@ -59,6 +60,11 @@ variable of `deca-node start` overrides them.
     default=Path(),
     show_default="the working directory",
     help="Folder of the files.",
+)
+@click.option(
+    "--preset",
+    type=click.Choice(tuple(PRESETS)),
+    help="How the run exchanges, by the line between the parties. `deca-node plan --preset` says what each costs.",
 )
 @click.option("--force", is_flag=True, help="Overwrite files that exist.")
 @debug_option
@@ -150,7 +156,8 @@ def _files(answers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         peers = parse_peers("\n".join(lines), "--peer")
         if _name(answers) not in peers.names:
             raise SettingsError(f"--peer names {', '.join(peers.names)}, but not this node, {_name(answers)}")
-        yield "run.toml", template(RunSettings)
+        chosen = PRESETS[answers["preset"]].changes(RunSettings()) if answers["preset"] else {}
+        yield "run.toml", template(RunSettings, chosen)
         yield "peers.txt", PEERS_HEAD + "".join(f"{line}\n" for line in lines)
     if answers["insecure"]:
         node["insecure"] = 1 if _on_this_machine(answers) else 2

@@ -4,6 +4,7 @@ This module makes a planning case from flags and files. The modules of :mod:`dec
 :mod:`deca_node.cli.views.advice` finds the change that helps most, :mod:`deca_node.cli.views.plan` prints all of it.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping
@@ -15,15 +16,20 @@ from click.core import ParameterSource
 
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.options import SettingsCommand, load, settings_options
+from deca_node.cli.reference import template
 from deca_node.cli.views.advice import advise
-from deca_node.cli.views.plan import answer, print_tables, sending
+from deca_node.cli.views.choice import choice_document
+from deca_node.cli.views.plan import answer, print_choice, print_tables, sending
 from deca_node.daemon.settings.node_settings import expanded_path
 from deca_node.daemon.settings.parts import machine_of
 from deca_node.daemon.settings.peers_file import read_peers
 from deca_node.daemon.settings.sources import Loaded
+from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import SettingsError
 from deca_node.protocol.planning.case import Case, Machine, ModelShape
 from deca_node.protocol.planning.duration import flops_per_second
+from deca_node.protocol.planning.presets import PRESETS, SHARE, choose, weigh
+from deca_node.storage.durable import write_file
 
 NODES_MAX = 128
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)(?:/s)?")
@@ -61,6 +67,8 @@ Examples:
     deca-node plan --run run.toml --peers peers.txt --model ./Qwen2.5-3B --step-seconds 1.4
   The same with int4 and a ring:
     deca-node plan --model ./Qwen2.5-3B --nodes 8 --codec int4 --topology ring
+  For a home line, and the run.toml that suits it:
+    deca-node plan --model ./Qwen2.5-3B --nodes 8 --bandwidth 20Mbit --rtt 30ms --memory 24GB --write run.toml
   Exact bytes, for programs:
     deca-node plan --model ./Qwen2.5-3B --nodes 8 --json | jq .traffic.nodes
 
@@ -97,6 +105,23 @@ files. Of the node settings only model, peers, micro_batch, gradient_checkpointi
     help="Sustained speed of a node in 10^12 operations per second. --step-seconds is more exact.",
 )
 @click.option("--memory", type=MEMORY, help="Memory of one node, such as 24GB. CUDA itself takes about 1 GB more.")
+@click.option(
+    "--rtt", type=LATENCY, help="There and back, as `ping` shows it; in place of --latency, which is half of it."
+)
+@click.option("--preset", type=click.Choice(tuple(PRESETS)), help="Plan with the settings of a kind of line.")
+@click.option("--choose", is_flag=True, help="Choose how to exchange by the line and the memory, and plan with that.")
+@click.option(
+    "--share",
+    type=click.FloatRange(min=0, min_open=True),
+    default=SHARE,
+    show_default=True,
+    help="With --choose: what communication may add to the computing, as a share of it.",
+)
+@click.option(
+    "--write",
+    type=click.Path(path_type=Path),
+    help="Write a run.toml with these settings. Without --preset it implies --choose.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with exact numbers instead of tables.")
 @settings_options
 @debug_option
@@ -110,14 +135,19 @@ def plan(ctx: click.Context, /, as_json: bool, **flags: Any) -> None:
     loaded = load(ctx)
     members = _members(loaded, flags["nodes"])
     model, one_layer = _shapes(loaded)
-    case = _case(loaded, members, model, flags)
-    document = answer(case, advise(case, one_layer))
+    case, choice = _chosen(_case(loaded, members, model, flags), loaded, flags)
+    document = answer(case, advise(case, one_layer)) | ({"choice": choice} if choice else {})
     if as_json:
         click.echo(json.dumps(document, indent=2))
     else:
         click.echo(sending(document))
         click.echo(_assumed_speed(loaded, flags))
         print_tables(document)
+        if choice:
+            print_choice(choice)
+    if flags["write"]:
+        _write(flags["write"], case.settings, loaded)
+        click.echo(f"wrote {flags['write']}", err=as_json)
 
 
 def _assumed_speed(loaded: Loaded, flags: Mapping[str, Any]) -> str:
@@ -169,11 +199,39 @@ def _device(loaded: Loaded) -> str:
     return choose_device("auto").type
 
 
+def _chosen(case: Case, loaded: Loaded, flags: Mapping[str, Any]) -> tuple[Case, dict[str, Any] | None]:
+    """The case with the settings of a preset, or with those that suit the line and the memory. What flags, variables
+    and files set stays as it is."""
+    kept = [name for name, value in loaded.sources.items() if value.where != "default"]
+    if flags["preset"]:
+        if flags["choose"]:
+            raise SettingsError("--preset and --choose both say how to exchange; give one of them")
+        wanted = PRESETS[flags["preset"]].changes(case.settings)
+        return case.under(**{name: value for name, value in wanted.items() if name not in kept}), None
+    if not (flags["choose"] or flags["write"]):
+        return case, None
+    weighed = tuple(weigh(case, kept))
+    best = choose(weighed, flags["share"])
+    return case.under(**best.changes), choice_document(weighed, best, flags["share"])
+
+
+def _write(path: Path, settings: RunSettings, loaded: Loaded) -> None:
+    """Write a run.toml with the settings that were given or chosen. An existing file is not overwritten."""
+    if path.exists():
+        raise SettingsError(f"--write overwrites nothing, and {path} exists: give another name, or move it away")
+    given = {
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if getattr(settings, field.name) != field.default or loaded.sources[field.name].where != "default"
+    }
+    write_file(path, [template(RunSettings, given).encode()])
+
+
 def _case(loaded: Loaded, members: tuple[str, ...], model: ModelShape, flags: Mapping[str, Any]) -> Case:
     machine = machine_of(
         loaded.node,
         bits_per_second=flags["bandwidth"],
-        latency_seconds=flags["latency"],
+        latency_seconds=flags["latency"] if flags["rtt"] is None else flags["rtt"] / 2,
         flops_per_second=1e12 * flags["tflops"],
         memory_bytes=flags["memory"],
         one_memory=_device(loaded) == "cpu",

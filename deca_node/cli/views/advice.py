@@ -86,7 +86,7 @@ def _faster(case: Case) -> Iterator[tuple[str, Case]]:
     for codec in ("int8", "int4"):
         if frame_bytes[codec] < frame_bytes[settings.codec]:
             yield f"--codec {codec}", case.under(codec=codec)
-    if settings.signal == "mv":
+    if settings.signal == "mv" and (settings.moment_bits, settings.v_every) == (8, 1):
         yield "--signal v", case.under(signal="v")
     seldom = 2 * settings.mix_every
     if seldom <= settings.inner_steps:

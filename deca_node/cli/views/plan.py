@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from deca_node.cli.views.advice import Advice, in_words, saving
+from deca_node.cli.views.choice import HEADINGS, sentence, table_rows
 from deca_node.protocol.agreed.frames import KEYFRAME_CODEC_NAME
 from deca_node.protocol.planning.case import Case
 from deca_node.protocol.planning.duration import Seconds, final_flush_seconds, gradient_seconds, run_seconds
@@ -131,6 +132,12 @@ def print_tables(plan: Mapping[str, Any]) -> None:
     ]
     sentence = f"[bold]{plan['advice']['sentence']}[/bold]"
     _print_table("After one change", ("change", "run", "memory", "disagreement left by a step"), changes, sentence)
+
+
+def print_choice(document: Mapping[str, Any]) -> None:
+    """Print the ladder of exchanges, and the one that was chosen."""
+    note = f"[bold]{sentence(document)}[/bold]"
+    _print_table("Ways to exchange, from many bytes to few", HEADINGS, table_rows(document), note)
 
 
 def _notes(plan: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -164,7 +164,7 @@ class Case:
     def under(self, **changes: Any) -> "Case":
         """The same case with other run settings. Raises SettingsError if they contradict each other."""
         settings = dataclasses.replace(self.settings, **changes)
-        if "topology" in changes or settings.flow_share != self.settings.flow_share:
+        if {"topology", "degree"} & set(changes) or settings.flow_share != self.settings.flow_share:
             return Case.of(settings, self.model, self.members, self.machine)
         return dataclasses.replace(self, settings=settings)
 

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from deca_node.cli.verbs.plan import BANDWIDTH, LATENCY, MEMORY, Quantity
+from deca_node.protocol.agreed.run import RunSettings
 
 Deca = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[3]
@@ -85,6 +87,50 @@ def test_signals_are_in_the_plan(plan: Deca) -> None:
     assert sent["v"] - sent["plain"] == 2 * sum(v), "exchanges 0 and 2"
     assert with_mv["traffic"]["node-1"]["update_bytes"] - sent["v"] == 2 * sum(m)
     assert {"--signal v"} == {a["change"] for a in with_mv["advice"]["alternatives"] if "signal" in a["change"]}
+
+
+def test_the_run_is_chosen_by_the_line_and_written(plan: Deca, deca: Deca) -> None:
+    """A fast line gets the first rung, a slow one the last; the file holds the choice and what was given."""
+    question = (
+        "--nodes",
+        "4",
+        "--rounds",
+        "40",
+        "--inner-steps",
+        "6",
+        "--step-seconds",
+        "1",
+        "--final-flush-mixes",
+        "3",
+    )
+    fast, slow = (
+        read_json(plan, *question, "--bandwidth", line, "--rtt", "2ms", "--write", f"{line}.toml")["choice"]
+        for line in ("10Gbit", "1kbit")
+    )
+    assert (fast["chosen"], fast["reached"], slow["chosen"], slow["reached"]) == ("lan", True, "home", False)
+    assert len(slow["ladder"]) == 12 and slow["share"] == 0.25
+    written = tomllib.loads(Path("1kbit.toml").read_text())
+    assert (written["topology"], written["moments_every"], written["moment_bits"]) == ("pairs", 1, 1)
+    assert (written["mix_every"], written["inner_steps"], written["rounds"]) == (6, 6, 40)
+    assert RunSettings(**written).codec == "int4"
+    again = plan(*question, "--write", "1kbit.toml")
+    assert again.code == 3 and "--write overwrites nothing, and 1kbit.toml exists" in again.err
+
+
+def test_a_preset_is_planned_and_what_is_set_stays(plan: Deca) -> None:
+    found = read_json(plan, "--nodes", "4", "--preset", "wan", "--codec", "bf16")
+    settings = found["settings"]
+    assert (settings["mix_every"], settings["moment_bits"], settings["codec"]) == (10, 1, "bf16")
+    assert "choice" not in found
+    both = plan("--nodes", "4", "--preset", "wan", "--choose")
+    assert both.code == 3 and "--preset and --choose both say how to exchange" in both.err
+
+
+def test_the_choice_in_words(plan: Deca) -> None:
+    outcome = plan("--nodes", "4", "--choose", "--bandwidth", "1kbit", "--step-seconds", "1")
+    assert outcome.code == 0
+    assert "> home" in outcome.out and "Chosen: home" in outcome.out
+    assert "more than the given share, and no rung adds less" in " ".join(outcome.out.split())
 
 
 def test_tables_for_people(plan: Deca) -> None:
