@@ -29,6 +29,7 @@ FACTS = (
     facts.Status,
     facts.Position,
     facts.PeerRow,
+    facts.RelayRow,
     facts.CheckpointRow,
     facts.Spread,
     facts.Histogram,

@@ -122,6 +122,9 @@ class Settings(TypedDict, total=False):
     alone: bool
     max_upload: float
     transfer_upload: float
+    relay: bool
+    relay_upload: float
+    relay_pairs: int
     share_losses: bool
     share_model: bool
     http: str

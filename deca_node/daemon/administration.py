@@ -16,7 +16,7 @@ from deca_node.daemon.logs import EventLog
 from deca_node.daemon.network import Network
 from deca_node.daemon.settings.address import Address, is_loopback
 from deca_node.daemon.status.book import Sources, StatusBook
-from deca_node.daemon.status.facts import MemberRow, RunRow, Spread, Status, Verb
+from deca_node.daemon.status.facts import MemberRow, RelayRow, RunRow, Spread, Status, Verb
 from deca_node.daemon.status.lives import FIRST, Life
 from deca_node.daemon.web.admin_socket import AdminSocket
 from deca_node.daemon.web.dashboard import add_dashboard
@@ -73,6 +73,13 @@ class Administration:
             tls_callers=lambda: network.security.callers,
             rtt=lambda: {peer: spread for peer, f in network.control.rtt().items() if (spread := _spread(f))},
             members=self.members,
+            relay_of=network.detours.via,
+            relayed_with=lambda: network.detours.nbytes,
+            relays=lambda: [
+                RelayRow(pair=found.pair, streams=found.streams, bytes=found.nbytes)
+                for found in network.carrier.relayed()
+            ],
+            relayed_bytes=lambda: network.carrier.nbytes,
             lag=lambda: _spread(self._lag.figures()),
             certificate_expires=self._expires,
             warning=warning,

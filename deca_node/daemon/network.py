@@ -6,6 +6,8 @@
     control     small messages: membership's packets, positions, round trips
     swim        the membership: who takes part
     transport   one stream per member, for keyframes and updates
+    carrier     relays the connections of other members that cannot dial each other
+    detours     leads to members that cannot be dialled, through one that relays
     donor       gives block versions to late nodes
     fetcher     fetches block versions from donors when this node is late
 """
@@ -23,8 +25,12 @@ from deca_node.daemon.links.greeting import Identity
 from deca_node.daemon.links.membership import Swim
 from deca_node.daemon.links.transport import Transport
 from deca_node.daemon.logs import log, log_failure, say
+from deca_node.daemon.relay.carrier import CALLS_MAX, Carrier
+from deca_node.daemon.relay.detours import Detours
+from deca_node.daemon.relay.messages import SERVICE as RELAY_SERVICE
+from deca_node.daemon.relay.survey import Surveyor
 from deca_node.daemon.security.security import Security
-from deca_node.daemon.settings.address import Address, parse_address
+from deca_node.daemon.settings.address import Address, local_address, parse_address
 from deca_node.daemon.settings.lookup import SeedLookup
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.own_address import OwnAddress, read_seeds
@@ -32,7 +38,7 @@ from deca_node.daemon.settings.sources import run_as_toml
 from deca_node.daemon.transfer.donor import Donor
 from deca_node.daemon.transfer.fetcher import Fetcher
 from deca_node.daemon.transfer.stock import held_versions
-from deca_node.daemon.wire.endpoint import Context, Endpoint
+from deca_node.daemon.wire.endpoint import Context, Endpoint, Stream
 from deca_node.daemon.wire.health import Health
 from deca_node.daemon.wire.throttle import Throttle
 from deca_node.process.memory import return_memory
@@ -53,6 +59,8 @@ from deca_node.storage.folder import read_heldout
 DAY_SECONDS = 86_400.0
 MEMORY_SECONDS = 15.0
 """The time between two returns of free memory to the system."""
+RELAY_STAY_SECONDS = 10.0
+"""A node that has finished the run relays for others for so long at most."""
 FAREWELL_SECONDS = 0.5
 """The time that the other members have to hear that this node leaves for good."""
 
@@ -91,7 +99,26 @@ class Network:
         identity = Identity(own.name, draw_boot(time.time(), rng), position, str(own.advertise), known)
         self.endpoint = Endpoint(own.listen, security.credentials, security.verify, self.refusals.count)
         throttle = Throttle(settings.max_upload * 1e6 / 8)
-        self.transport = Transport(identity, self.endpoint, tell, self.refusals, throttle)
+        self.detours = Detours(
+            own.name,
+            self.endpoint.dial,
+            self._relays,
+            lambda: local_address(self.endpoint.address),
+            time.monotonic,
+            lambda peer, sentence: say(sentence, peer=peer),
+        )
+        relayed = Throttle(settings.relay_upload * 1e6 / 8)
+        self.carrier = Carrier(
+            own.name,
+            settings.relay_pairs if settings.relay else 0,
+            (relayed, throttle),
+            self._verify_relayed,
+            lambda name: name in self._addresses,
+            self.refusals.count,
+            say,
+        )
+        self.endpoint.add_streams(RELAY_SERVICE, {"Carry": self.carrier.answer}, CALLS_MAX)
+        self.transport = Transport(identity, self.endpoint, tell, self.refusals, throttle, self.detours)
         self.refusals.on_quarantine = self.transport.drop
         heldout = read_heldout(directory, run)
         facts = MemberFacts(own.name, str(own.advertise), identity.boot, ready_from=0, heldout=heldout)
@@ -107,6 +134,8 @@ class Network:
             admits=security.welcome,
             on_foreign=self._met_foreign,
             book=self.refusals,
+            relays=settings.relay,
+            detours=self.detours,
         )
         self.swim = Swim(membership, self._send, self, self.refusals)
         self.donor = Donor(
@@ -120,7 +149,8 @@ class Network:
         )
         self.fetcher = Fetcher(directory, self.endpoint.channel, say, name=own.name, blame=self.refusals.blame)
         self.health = Health()
-        self.endpoint.add(*self.donor.handlers(), self.health.handlers())
+        surveyor = Surveyor(self._verify_asker, security.may_dial, self.control.linked, relays=settings.relay)
+        self.endpoint.add(*self.donor.handlers(), self.health.handlers(), surveyor.handlers())
 
     @property
     def own_host(self) -> str:
@@ -143,6 +173,10 @@ class Network:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if leaving and self.carrier.relayed():
+            # Two others may be at their last exchange, which is shorter than what it takes them to find another way.
+            await self.transport.close()
+            await self.carrier.idle(RELAY_STAY_SECONDS)
         if leaving:
             self.swim.tell(messages.Leave())
             await asyncio.sleep(FAREWELL_SECONDS)
@@ -150,7 +184,9 @@ class Network:
         self.donor.close()
         await self.transport.close()
         await self.control.close()
+        self.carrier.close()
         await self.endpoint.stop()
+        await self.detours.close()
 
     def reload(self) -> None:
         """Read the allow-list, the deny-list and the peers file again. A malformed file changes nothing."""
@@ -180,6 +216,8 @@ class Network:
         addresses = {name: facts.address for name, facts in known.items() if name != self._own.name}
         may_dial = self.security.may_dial
         self._addresses = {name: parse_address(address) for name, address in addresses.items() if may_dial(address)}
+        self.detours.keep(self._addresses)
+        self.carrier.keep({*self._addresses})
         self.transport.set_peers(self._addresses)
         seen = messages.Changed(known)
         self._tell(e.MembersChanged(seen.ready_from, seen.heldout))
@@ -195,13 +233,22 @@ class Network:
             self.swim.tell(messages.StrangerCalled(met.name, met.address, met.sentence))
 
     def _verify_asker(self, context: Context | None, name: str) -> None:
-        """Check that a caller that wants block versions may use its name and is welcome. Raises WireError."""
+        """Check that a caller of one question may use its name and is welcome. Raises WireError."""
         try:
             self.security.verify(context, name)
             self.refusals.check(name)
         except WireError as problem:
             self.refusals.count(problem.reason)
             raise
+
+    def _verify_relayed(self, stream: Stream, name: str) -> None:
+        """Check that a caller that asks for a relay may use its name and is welcome. Raises WireError."""
+        stream.verify(name)
+        self.refusals.check(name)
+
+    def _relays(self) -> Mapping[str, Address]:
+        """The members that relay and to which a control stream is up."""
+        return {name: self._addresses[name] for name in self.control.relays() if name in self._addresses}
 
     def name_taken(self, sentence: str) -> None:
         """Another process holds this node's name."""

@@ -68,9 +68,11 @@ REASONS: Mapping[str, Reason] = {
     "slow": Reason("a greeting that did not end in time"),
     "loading": Reason("a caller that came before this node's model was loaded"),
     "self": Reason("a call of this node to itself"),
+    "no-relay": Reason("a member that asks a node to relay which does not"),
     # Normal events: one of two streams is enough, and a caller names itself before it proves the name.
     "duplicate": Reason("a second stream between the same two nodes"),
     "again": Reason("a caller that must call again under the name that it has just learned"),
+    "absent": Reason("a relayed call to a member that does not wait for it at this relay"),
     "refused": Reason("a refusal by the peer, which says why"),
 }
 """The reasons by code. Other codes are counted as :data:`OTHER`, so the metric never has more labels than rows."""
@@ -84,7 +86,7 @@ OTHER = "other"
 DISAGREEMENTS = frozenset({"version", "mismatch", "identity", "expired", "denied", "not-allowed"})
 """Reasons for which a peer does not train with this node until one of the two is changed. Other refusals pass."""
 
-SILENT = frozenset({"duplicate", "again"})
+SILENT = frozenset({"duplicate", "again", "absent"})
 """Refusals that are normal between healthy nodes. They are not counted."""
 
 

@@ -1,4 +1,5 @@
-"""The large streams: one message, a whole session, a greeting. The small streams are in ``control``."""
+"""The large streams: one message, a whole session, a greeting. The small streams are in ``control``, relayed
+ones in ``relay``."""
 
 import os
 from collections import Counter
@@ -18,7 +19,7 @@ from deca_node.protocol.agreed.agreement import ModelFacts, agree
 from deca_node.protocol.agreed.frames import FrameId, FrameKind, FrameSizes
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule
-from tests.fuzz import control
+from tests.fuzz import control, relay
 from tests.fuzz.decoders import Choices, Decoder, Finding, Target, piece
 from tests.fuzz.streams import NoEndpoint, Script, in_loop, live
 
@@ -178,5 +179,6 @@ TARGET = Target(
         Decoder("greeting", greeting, _greetings),
         Decoder("agreement", _mismatch, lambda: [b"\6rounds\1" + b"9" + b"\1x\1y"]),
         *control.DECODERS,
+        *relay.DECODERS,
     ),
 )

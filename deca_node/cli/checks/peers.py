@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from deca_node.protocol.agreed.agreement import Agreement, mismatch
 
 if TYPE_CHECKING:
     from deca_node.daemon.diagnosis.probe import Probed
+    from deca_node.daemon.diagnosis.reach import Surveyed
 
 PEER_DO: dict[str, tuple[Verdict, str]] = {
     "name": (Verdict.FAILED, "correct the host name, or the name server's entry"),
@@ -29,6 +30,9 @@ PEER_DO: dict[str, tuple[Verdict, str]] = {
     "loading": (Verdict.WARNING, "run doctor again later: that node does not know its run yet"),
 }
 """The verdict and the advice for each way in which a peer does not answer as it should."""
+
+OUT_OF_REACH = frozenset({"nobody", "silent"})
+"""The ways in which a peer does not answer where NAT or a firewall is in the way."""
 
 FROM_THE_MODEL = ("model", "blocks", "classes")
 """Fields of an agreement that follow from the model. They are compared only where an earlier check found them."""
@@ -51,8 +55,38 @@ def check_peers(known: Known) -> Iterator[Finding]:
         known.say(f"peers, {done} of {len(targets)}")
 
     work = probe_all(targets, known.own.name, known.security, known.seconds_max, heard)
-    for probed in asyncio.run(work):
-        yield _finding(known, probed)
+    answers = asyncio.run(work)
+    surveyed = _survey(known, answers)
+    for probed in answers:
+        yield _unreached(probed, surveyed) or _finding(known, probed)
+
+
+def _survey(known: Known, answers: Sequence[Probed]) -> list[Surveyed]:
+    """Where a peer is out of reach: what those that answer say about connections."""
+    from deca_node.daemon.diagnosis.reach import survey_all
+
+    assert known.own is not None and known.security is not None
+    answering = [(probed.name, probed.address) for probed in answers if probed.offer is not None and probed.name]
+    if not answering or not any(probed.kind.value in OUT_OF_REACH for probed in answers):
+        return []
+    known.say("peers, which of them reach each other")
+    return asyncio.run(survey_all(answering, known.own, known.security, known.seconds_max))
+
+
+def _unreached(probed: Probed, surveyed: Sequence[Surveyed]) -> Finding | None:
+    """The finding for a peer that cannot be dialled and with which other members are connected; None for others."""
+    from deca_node.daemon.diagnosis.reach import reach_of, sentences
+
+    if probed.kind.value not in OUT_OF_REACH or not probed.name:
+        return None
+    reach = reach_of(probed.name, surveyed)
+    if not reach.linked:
+        return None
+    told = sentences(probed.name, reach)
+    facts = {"address": probed.address, "linked": list(reach.linked), "relays": list(reach.relays)}
+    facts |= {"reached_by": list(reach.reached_by), "tried_by": list(reach.tried_by)}
+    verdict = Verdict.WARNING if told["do"] else Verdict.OK
+    return Finding(f"peer {probed.name}", verdict, f"{probed.address}: {told['says']}", told["do"], facts)
 
 
 def _targets(node: NodeSettings, own_name: str) -> list[tuple[str, Address]]:

@@ -78,6 +78,9 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
         yield "gone", f"{', '.join(gone)}: given up; training goes on among the others, and no node waits"
     if status.loop_lag:
         yield "network", f"event loop late by {_spread(status.loop_lag)} (p50 / p99)"
+    if status.relays:
+        said = (f"{' and '.join(row.pair)} ({size_text(row.bytes)})" for row in status.relays)
+        yield "relays for", ", ".join(said)
     if refused := {reason: n for reason, n in status.refusals.items() if reason not in IN_GOOD_ORDER}:
         yield "refused", ", ".join(f"{count} for {reason}" for reason, count in sorted(refused.items()))
     if status.alone:
@@ -128,6 +131,8 @@ def _peers(peers: Iterable[PeerRow]) -> Table:
 
 def _troubles(peers: Iterable[PeerRow], now: float) -> Iterator[Text]:
     for peer in peers:
+        if peer.relay:
+            yield plain(f"  {peer.name} is reached through {peer.relay}: {size_text(peer.relayed_bytes)} so far")
         if peer.why and peer.state != "up":
             yield plain(f"  {peer.name} at {peer.address}: {peer.why.removeprefix(f'{peer.name} is ')}")
         if peer.refusal and peer.refused is not None:

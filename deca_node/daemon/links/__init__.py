@@ -4,7 +4,6 @@
 
     greeting           how two nodes begin a stream: who they are, and whether they are welcome
     pairing            which of several streams between two nodes both of them keep
-    lifetime           the loops of one live stream: all end when one ends
     transport          exchange streams: dials every peer and answers every caller
     session            one live exchange stream
     outbox             the queue of one exchange stream

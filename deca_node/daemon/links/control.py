@@ -21,6 +21,7 @@ from deca_node.daemon.links.conduct import Refusals
 from deca_node.daemon.links.control_session import ControlSession, read_control
 from deca_node.daemon.links.greeting import Greeted, Greeter, Identity, Messages, RefusedError, check_addressee
 from deca_node.daemon.links.pairing import Pair
+from deca_node.daemon.relay.detours import Detours, NoWayError
 from deca_node.daemon.settings.address import parse_address
 from deca_node.daemon.settings.peers_file import NAME
 from deca_node.daemon.wire.broken import StreamBrokenError
@@ -73,6 +74,8 @@ class _ControlLink:
     queue: deque[bytes] = field(default_factory=deque)
     rtt: RecentSamples = field(default_factory=lambda: RecentSamples(ROUND_TRIPS_KEPT))
     session: ControlSession | None = None
+    relays: bool = False
+    """Whether the peer relays connections, as it said at the newest greeting."""
     dialling: "asyncio.Task[None] | None" = None
     up: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -84,7 +87,8 @@ class ControlLinks:
     ``on_fail(name, address)`` is called where a peer cannot be reached; the name is empty where it is not known.
     ``admits(name)`` tells whether a peer may call. ``on_foreign`` is called for each refusal between this node and a
     node of another run. ``book`` counts refusals. A peer in quarantine may speak here, since every member must know
-    whether it is alive.
+    whether it is alive. ``relays``: this node tells its peers that it relays connections.
+    ``detours`` leads to peers that cannot be dialled.
     """
 
     def __init__(
@@ -98,8 +102,12 @@ class ControlLinks:
         admits: Callable[[str], bool] = lambda _: True,
         clock: Callable[[], float] = time.perf_counter,
         on_foreign: Callable[["Foreign"], None] = lambda _: None,
+        relays: bool = False,
+        detours: Detours | None = None,
     ) -> None:
         self._identity = identity
+        self._offers_relay = relays
+        self._detours = detours
         self._endpoint = endpoint
         self._on_packet = on_packet
         self._on_progress = on_progress
@@ -144,6 +152,14 @@ class ControlLinks:
             link.queue.clear()
             if link.session:
                 link.session.end(why)
+
+    def relays(self) -> set[str]:
+        """The peers that relay connections, and to which a stream is up."""
+        return {peer.name for peer, link in self._links.items() if link.relays and link.session}
+
+    def linked(self) -> set[str]:
+        """The peers to which a stream is up."""
+        return {peer.name for peer, link in self._links.items() if link.session}
 
     def rtt(self) -> dict[str, Quantiles]:
         """Round trips of the last ten minutes, in seconds, to every peer with a live stream."""
@@ -211,22 +227,47 @@ class ControlLinks:
         link.dialling.add_done_callback(lambda _: self._dial_over(link))
 
     async def _dialled(self, link: _ControlLink) -> None:
-        """Try once, and hold the session to its end."""
+        """Try once, and hold the session to its end. A peer that cannot be dialled is called through a relay, and first
+        of all where that was so lately."""
+        name, detours = link.peer.name, self._detours
+        preferred = bool(detours and detours.prefers(name))
+        reached = await self._dialled_through_a_relay(link) if preferred else None
+        if reached is None:
+            reached = await self._dialled_at(link, link.peer.address)
+            if reached is None and detours:
+                detours.failed(name)
+                if detours.calls(name) and not preferred:
+                    reached = await self._dialled_through_a_relay(link)
+        if not reached:
+            link.queue.clear()
+            if not self._closing:
+                self._on_fail(name, link.peer.address)
+
+    async def _dialled_through_a_relay(self, link: _ControlLink) -> bool | None:
+        assert self._detours is not None
+        with contextlib.suppress(NoWayError):
+            async with self._detours.way(link.peer.name) as way:
+                return await self._dialled_at(link, str(way.address))
+        return None
+
+    async def _dialled_at(self, link: _ControlLink, address: str) -> bool | None:
+        """Try once at this address. Returns whether there was a session, here or on a stream of the peer; None where no
+        connection came about."""
         try:
-            async with self._endpoint.dial(link.peer.name, link.peer.address, METHOD) as stream:
+            async with self._endpoint.dial(link.peer.name, address, METHOD) as stream:
                 await self._hold(await self._greeter.call(link, stream))
-            return
+            return True
         except (WireError, RefusedError) as problem:
             if problem.reason in ONE_TOO_MANY and await self._comes_up(self._known(link.peer)):
-                return
+                return True
             if isinstance(problem, RefusedError) and problem.reason == "mismatch":
                 name = problem.name if NAME.fullmatch(problem.name) else link.peer.name
                 self._on_foreign(Foreign(name, link.peer.address, str(problem), called=True))
-        except (TimeoutError, StreamBrokenError, DecaError):
+        except (TimeoutError, StreamBrokenError):
+            return None
+        except DecaError:
             pass
-        link.queue.clear()
-        if not self._closing:
-            self._on_fail(link.peer.name, link.peer.address)
+        return False
 
     async def _comes_up(self, peer: PeerAddress) -> bool:
         """Whether the stream that both ends keep instead is there, or is there soon."""
@@ -265,6 +306,7 @@ class ControlLinks:
             ended=exchange_pb2.Ended(boot=ended.boot, number=ended.number),
             run=run_out(own.run) if own.run else None,
             settings=own.run.settings if own.run else None,
+            relays=self._offers_relay,
         )
         return pb.ControlFrame(greeting=greeting).SerializeToString()
 
@@ -316,6 +358,7 @@ class ControlLinks:
         if link.session:
             link.session.end("another stream took its place")
         name, address = link.peer
+        link.relays = greeted.hello.relays
         # The link may have been forgotten as idle during the greeting.
         self._links[link.peer] = link
         session = link.session = ControlSession(

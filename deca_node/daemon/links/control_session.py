@@ -12,8 +12,8 @@ from collections.abc import Callable
 from google.protobuf.message import DecodeError
 
 from deca_node.daemon.links.greeting import sentence_of
-from deca_node.daemon.links.lifetime import Lifetime
 from deca_node.daemon.wire.endpoint import Stream
+from deca_node.daemon.wire.lifetime import Lifetime
 from deca_node.daemon.wire.meters import RecentSamples
 from deca_node.daemon.wire_pb import control_pb2 as pb
 from deca_node.protocol.errors import WireError

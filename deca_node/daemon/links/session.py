@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from deca_node.daemon.links.greeting import sentence_of
-from deca_node.daemon.links.lifetime import Lifetime
 from deca_node.daemon.links.outbox import Outbox, Shared
 from deca_node.daemon.links.turns import LARGE_BYTES
 from deca_node.daemon.wire import framing
 from deca_node.daemon.wire.endpoint import Stream
+from deca_node.daemon.wire.lifetime import Lifetime
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId, FrameKind

@@ -17,6 +17,7 @@ from deca_node.daemon.links.greeting import Greeted, Greeter, Identity, Messages
 from deca_node.daemon.links.outbox import Shared
 from deca_node.daemon.links.pairing import Pair, StreamNumber
 from deca_node.daemon.links.session import FrameRules, Session
+from deca_node.daemon.relay.detours import Detours, NoWayError
 from deca_node.daemon.settings.address import Address
 from deca_node.daemon.trainer.arena import FrameStore
 from deca_node.daemon.wire import framing
@@ -56,6 +57,8 @@ class _ExchangeLink:
     traffic: Counter[str]
     session: Session | None = None
     problem: Problem = NOT_DIALLED
+    unreached: bool = False
+    """Whether no connection came about at the last dial of its address."""
     dialling: "asyncio.Task[None] | None" = None
 
     @property
@@ -69,7 +72,7 @@ class Transport:
 
     The transport registers its method at ``endpoint``, which must be started later. ``throttle`` limits what all
     sessions send together. ``book`` counts refusals, and knows the peers in quarantine: they are neither dialled nor
-    greeted.
+    greeted. ``detours`` leads to peers that cannot be dialled.
     """
 
     def __init__(
@@ -79,9 +82,11 @@ class Transport:
         tell: Callable[[e.NetworkEvent], None],
         book: Refusals,
         throttle: Throttle | None = None,
+        detours: Detours | None = None,
     ) -> None:
         self._identity = identity
         self._endpoint = endpoint
+        self._detours = detours
         self._tell = tell
         self._throttle = throttle or Throttle(0.0)
         self._links: dict[str, _ExchangeLink] = {}
@@ -110,7 +115,8 @@ class Transport:
 
     def set_peers(self, peers: Mapping[str, Address]) -> None:
         """Set the peers: new ones are dialled, missing ones are dropped. A new address of a known peer is used at the
-        next dial. May be called at any time."""
+        next dial. May be called at any time; once the transport closes, there are no peers."""
+        peers = {} if self._closing else peers
         for name in [name for name in self._links if name not in peers]:
             self._remove(self._links.pop(name))
         for name, address in peers.items():
@@ -239,15 +245,42 @@ class Transport:
         return False
 
     async def _dial(self, link: _ExchangeLink) -> bool:
-        """Try once, and hold the session to its end. Returns whether there was a session."""
+        """Try once, and hold the session to its end. Returns whether there was a session. A peer that cannot be dialled
+        is called through a relay, and first of all where that was so lately."""
+        detours = self._detours
+        preferred = bool(detours and detours.prefers(link.name))
+        if preferred:
+            held = await self._dial_through_a_relay(link)
+            if held or not link.unreached:
+                return held
+        held = await self._dial_at(link, link.address, str(link.address))
+        if detours and link.unreached:
+            detours.failed(link.name)
+            return not preferred and detours.calls(link.name) and await self._dial_through_a_relay(link)
+        return held
+
+    async def _dial_through_a_relay(self, link: _ExchangeLink) -> bool:
+        assert self._detours is not None
         try:
-            async with self._endpoint.dial(link.name, link.address, METHOD) as stream:
+            async with self._detours.way(link.name) as way:
+                return await self._dial_at(link, way.address, f"{link.address} through {way.relay}")
+        except NoWayError as problem:
+            link.unreached = True
+            if str(problem):
+                link.problem = Problem("", f"{link.address} does not answer, and no relay leads there: {problem}")
+            return False
+
+    async def _dial_at(self, link: _ExchangeLink, address: Address, where: str) -> bool:
+        """Try once at this address, which is called ``where``."""
+        link.unreached = False
+        try:
+            async with self._endpoint.dial(link.name, address, METHOD) as stream:
                 await self._hold(await self._greeter.call(link, stream))
                 return True
         except TimeoutError:
-            link.problem = Problem("", f"{link.address} does not answer")
+            link.unreached, link.problem = True, Problem("", f"{where} does not answer")
         except StreamBrokenError as problem:
-            link.problem = Problem("", f"{link.address} does not answer yet: {problem}")
+            link.unreached, link.problem = True, Problem("", f"{where} does not answer yet: {problem}")
         except RefusedError as refusal:
             self._refused(link, refusal)
         except WireError as problem:

@@ -33,6 +33,11 @@ def parse_address(text: str) -> Address:
     return Address(_parse_ipv6(host[1:-1]) if bracketed else _parse_host(host, text), int(port))
 
 
+def local_address(listen: Address) -> Address:
+    """The address at which a server that listens there is dialled from its own machine."""
+    return listen._replace(host={"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host))
+
+
 def is_loopback(host: str) -> bool:
     """Whether ``host`` certainly is this machine. Of names only localhost is: other names may resolve to anything."""
     try:

@@ -204,6 +204,21 @@ class NodeSettings:
         unit="Mbit/s",
         low=0.0,
     )
+    relay: bool = setting(
+        False,
+        "Relay the connections of two other members of which neither can dial the other, as where both are behind NAT."
+        " Without --insecure the relay cannot read them: it sees who talks with whom, when, and how much.",
+    )
+    relay_upload: float = setting(
+        100.0,
+        "With relay: largest rate at which this node passes bytes on, for all pairs and both directions together,"
+        " within max_upload. 0: no limit.",
+        unit="Mbit/s",
+        low=0.0,
+    )
+    relay_pairs: int = setting(
+        8, "With relay: largest number of pairs of members that are relayed at one time.", unit="pairs", low=1
+    )
     share_losses: bool = setting(
         True,
         "Tell the other members this node's losses and pace, for the view of the whole run on their pages, and for "

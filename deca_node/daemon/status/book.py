@@ -11,7 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from deca_node import __version__
-from deca_node.daemon.status.facts import CheckpointRow, Histogram, MemberRow, PeerRow, Position, Spread, Status
+from deca_node.daemon.status.facts import (
+    CheckpointRow,
+    Histogram,
+    MemberRow,
+    PeerRow,
+    Position,
+    RelayRow,
+    Spread,
+    Status,
+)
 from deca_node.daemon.status.history import History
 from deca_node.daemon.status.last_refusals import LastRefusals
 from deca_node.daemon.status.lives import FIRST, Life
@@ -55,6 +64,12 @@ class Sources:
     tls_callers: Callable[[], int | None] = lambda: None
     rtt: Callable[[], Mapping[str, Spread]] = dict
     members: Callable[[], Sequence[MemberRow]] = tuple
+    relay_of: Callable[[], Mapping[str, str]] = dict
+    """By peer: the member that relays the connections with it."""
+    relayed_with: Callable[[], Mapping[str, int]] = dict
+    """By peer: bytes that went through relays."""
+    relays: Callable[[], Sequence[RelayRow]] = tuple
+    relayed_bytes: Callable[[], int] = lambda: 0
     lag: Callable[[], Spread | None] = lambda: None
     """How late the event loop runs due work."""
     certificate_expires: Callable[[], float | None] = lambda: None
@@ -224,6 +239,8 @@ class StatusBook:
             quarantines=self._sources.quarantines(),
             tls_handshakes=self._sources.tls_handshakes(),
             tls_callers=self._sources.tls_callers(),
+            relays=tuple(self._sources.relays()),
+            relayed_bytes_total=self._sources.relayed_bytes(),
             warning=self._sources.warning() or self._warnings.newest,
             alone=node.alone,
         )
@@ -270,6 +287,7 @@ class StatusBook:
         problems, rtt = self._sources.problems(), self._sources.rtt()
         self._last_refusals.look(problems)
         neighbours, quarantined = self._neighbours(), self._sources.quarantined()
+        relay_of, relayed_with = self._sources.relay_of(), self._sources.relayed_with()
         said = {member.name: member.state for member in self._sources.members()}
         names = {*addresses, *traffic, *self._node.up, *self._node.members, *self._refused} - {self._node.name}
         return tuple(
@@ -289,6 +307,8 @@ class StatusBook:
                 received_bytes=_kinds(traffic.get(name, {}), "received."),
                 why=self._why(name, quarantined, problems),
                 quarantined_until=quarantined[name].until if name in quarantined else None,
+                relay=relay_of.get(name, ""),
+                relayed_bytes=relayed_with.get(name, 0),
             )
             for name in sorted(names)
         )

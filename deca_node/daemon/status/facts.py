@@ -93,6 +93,19 @@ class PeerRow:
     received_bytes: Mapping[str, int] = field(default_factory=dict)
     why: str = ""
     quarantined_until: float | None = None
+    relay: str = ""
+    """The member that relays the connections with the peer; empty if there is none, as for most peers."""
+    relayed_bytes: int = 0
+    """Bytes that went to the peer and came from it through relays, since the start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelayRow:
+    """A pair of members whose connections this node relays now. ``bytes`` counts both directions since the start."""
+
+    pair: tuple[str, str]
+    streams: int
+    bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +219,10 @@ class Status:
     """The number of TLS handshakes that callers began; None in plaintext."""
     tls_callers: int | None = None
     """The number of connections that finished the handshake and named their caller; None in plaintext."""
+    relays: tuple[RelayRow, ...] = ()
+    """The pairs of members whose connections this node relays now."""
+    relayed_bytes_total: int = 0
+    """Bytes that this node has relayed for others since the start."""
     warning: str = ""
     alone: str = ""
     """Why the tuned model is this node's own and not the others', as a sentence; empty otherwise."""

@@ -314,6 +314,32 @@ METRICS: tuple[Metric, ...] = (
         ("peer", "kind"),
     ),
     Metric(
+        "deca_peer_relayed",
+        "gauge",
+        "Whether the connections with the peer go through a member that relays (1) or not (0).",
+        _peers(lambda p: bool(p.relay)),
+        ("peer",),
+    ),
+    Metric(
+        "deca_peer_relayed_bytes_total",
+        "counter",
+        "Bytes that went to the peer and came from it through members that relay.",
+        _peers(lambda p: p.relayed_bytes),
+        ("peer",),
+    ),
+    Metric(
+        "deca_relayed_pairs",
+        "gauge",
+        "Pairs of other members whose connections this node relays now.",
+        lambda s: [((), len(s.relays))],
+    ),
+    Metric(
+        "deca_relayed_bytes_total",
+        "counter",
+        "Bytes that this node has relayed for others, in both directions together.",
+        lambda s: [((), s.relayed_bytes_total)],
+    ),
+    Metric(
         "deca_sent_bytes_total",
         "counter",
         "Bytes sent to all peers over all starts of the node in its folder.",

@@ -189,6 +189,8 @@ function tellTiles(s) {
     ["time left", span(s.remaining_seconds)],
     ["peers here", `${up} of ${s.peers.length}`],
     ["sent", size(s.sent_bytes_total)],
+    // Nodes that relay only.
+    ["relayed for others", s.relayed_bytes_total ? size(s.relayed_bytes_total) : null],
     ["last checkpoint", kept.failure && !kept.written ? "failed" : kept.age_seconds == null ? "–" : `${span(kept.age_seconds)} ago`],
   ];
   const list = $("tiles");
@@ -219,7 +221,7 @@ const dot = (peer) => (peer.state === "up" ? "good" : peer.neighbour || ["refuse
 const COLUMNS = [
   // heading, sort key, text, class
   ["peer", (p) => p.name, (p) => p.name, "words"],
-  ["state", (p) => p.state, (p) => p.state, "words"],
+  ["state", (p) => p.state, (p) => (p.relay ? `${p.state} through ${p.relay}` : p.state), "words"],
   ["edge", (p) => p.edge + p.neighbour, (p) => p.edge || (p.neighbour ? "neighbour" : ""), "words"],
   ["behind", (p) => p.behind ?? -1, (p) => p.behind ?? "", ""],
   ["activation", (p) => p.activation ?? -1, (p) => p.activation ?? "", ""],
@@ -528,7 +530,7 @@ function edgesLike(seen, kind, weight) {
 }
 
 function edgeWords(peer, weight) {
-  const parts = [peer.name, peer.state, peer.edge && `edge ${peer.edge}`, `weight ${weight.toFixed(2)}`];
+  const parts = [peer.name, peer.state, peer.relay && `through ${peer.relay}`, peer.edge && `edge ${peer.edge}`, `weight ${weight.toFixed(2)}`];
   if (peer.behind) parts.push(`${peer.behind} behind`);
   if (peer.rtt) parts.push(`${(1000 * peer.rtt.p50).toFixed(1)} ms`);
   return parts.filter(Boolean).join(", ");

@@ -4,6 +4,7 @@
 
     endpoint        the server that every peer calls, and connections to other nodes
     broken          how gRPC says that a call or a stream is over
+    lifetime        the loops of one live stream: all end when one ends
     framing         messages of the exchange stream as bytes
     packets         membership packets as bytes
     chunks          the chunks of a frame on their way out, made once for all neighbours

@@ -145,25 +145,29 @@ class Endpoint:
         assert self._server is None, "services are added before the server starts"
         self._handlers.extend(handlers)
 
-    def add_streams(self, service: str, methods: Mapping[str, Answer]) -> None:
-        """Offer bidirectional methods whose messages are bytes. A call ends when its answer returns."""
-        handlers = {method: self._stream_handler(answer) for method, answer in methods.items()}
+    def add_streams(self, service: str, methods: Mapping[str, Answer], calls_max: int = 0) -> None:
+        """Offer bidirectional methods whose messages are bytes. A call ends when its answer returns. With
+        ``calls_max``, so many calls of one certificate may be open in this service, and they do not count elsewhere."""
+        calls, calls_max = (Counter(), calls_max) if calls_max else (self._calls, CALLS_PER_MEMBER)
+        handlers = {method: self._stream_handler(answer, calls, calls_max) for method, answer in methods.items()}
         self.add(grpc.method_handlers_generic_handler(service, handlers))
 
-    def _stream_handler(self, answer: Answer) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    def _stream_handler(
+        self, answer: Answer, calls: Counter[bytes], calls_max: int
+    ) -> "grpc.RpcMethodHandler[bytes, bytes]":
         async def call(_: Any, context: Context) -> None:
             bearer = _bearer(context)
-            if self._calls[bearer] >= CALLS_PER_MEMBER and bearer:
+            if calls[bearer] >= calls_max and bearer:
                 self._refused("busy")
-                many = f"busy: {CALLS_PER_MEMBER} calls of this member are open already"
+                many = f"busy: {calls_max} calls of this member are open already"
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, many)
-            self._calls[bearer] += 1
+            calls[bearer] += 1
             try:
                 await answer(_Answered(context, self._verify))
             finally:
-                self._calls[bearer] -= 1
-                if not self._calls[bearer]:
-                    del self._calls[bearer]
+                calls[bearer] -= 1
+                if not calls[bearer]:
+                    del calls[bearer]
 
         handler: Any = call
         return grpc.stream_stream_rpc_method_handler(handler)

@@ -26,7 +26,7 @@ from deca_node.daemon.wire_pb import exchange_pb2 as deca_dot_v1_dot_exchange__p
 from deca_node.daemon.wire_pb import membership_pb2 as deca_dot_v1_dot_membership__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64\x65\x63\x61/v1/control.proto\x12\x07\x64\x65\x63\x61.v1\x1a\x16\x64\x65\x63\x61/v1/exchange.proto\x1a\x18\x64\x65\x63\x61/v1/membership.proto\"\x82\x05\n\x0c\x43ontrolFrame\x12\x32\n\x08greeting\x18\x01 \x01(\x0b\x32\x1e.deca.v1.ControlFrame.GreetingH\x00\x12#\n\x07refusal\x18\x02 \x01(\x0b\x32\x10.deca.v1.RefusalH\x00\x12\x1f\n\x05taken\x18\x03 \x01(\x0b\x32\x0e.deca.v1.TakenH\x00\x12.\n\x06packet\x18\x04 \x01(\x0b\x32\x1c.deca.v1.ControlFrame.PacketH\x00\x12*\n\x04ping\x18\x05 \x01(\x0b\x32\x1a.deca.v1.ControlFrame.PingH\x00\x12*\n\x04pong\x18\x06 \x01(\x0b\x32\x1a.deca.v1.ControlFrame.PongH\x00\x12\x12\n\nactivation\x18\x0f \x01(\x12\x1a\x88\x02\n\x08Greeting\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\n\n\x02to\x18\x03 \x01(\t\x12\x0c\n\x04\x62oot\x18\x04 \x01(\x06\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x1d\n\x05\x65nded\x18\x06 \x01(\x0b\x32\x0e.deca.v1.Ended\x12!\n\x03run\x18\x07 \x01(\x0b\x32\x14.deca.v1.RunIdentity\x12>\n\x08settings\x18\x08 \x03(\x0b\x32,.deca.v1.ControlFrame.Greeting.SettingsEntry\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x19\n\x06Packet\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x1a\x16\n\x04Ping\x12\x0e\n\x06number\x18\x01 \x01(\x04\x1a\x16\n\x04Pong\x12\x0e\n\x06number\x18\x01 \x01(\x04\x42\x06\n\x04\x62ody2E\n\x07\x43ontrol\x12:\n\x06Stream\x12\x15.deca.v1.ControlFrame\x1a\x15.deca.v1.ControlFrame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64\x65\x63\x61/v1/control.proto\x12\x07\x64\x65\x63\x61.v1\x1a\x16\x64\x65\x63\x61/v1/exchange.proto\x1a\x18\x64\x65\x63\x61/v1/membership.proto\"\x92\x05\n\x0c\x43ontrolFrame\x12\x32\n\x08greeting\x18\x01 \x01(\x0b\x32\x1e.deca.v1.ControlFrame.GreetingH\x00\x12#\n\x07refusal\x18\x02 \x01(\x0b\x32\x10.deca.v1.RefusalH\x00\x12\x1f\n\x05taken\x18\x03 \x01(\x0b\x32\x0e.deca.v1.TakenH\x00\x12.\n\x06packet\x18\x04 \x01(\x0b\x32\x1c.deca.v1.ControlFrame.PacketH\x00\x12*\n\x04ping\x18\x05 \x01(\x0b\x32\x1a.deca.v1.ControlFrame.PingH\x00\x12*\n\x04pong\x18\x06 \x01(\x0b\x32\x1a.deca.v1.ControlFrame.PongH\x00\x12\x12\n\nactivation\x18\x0f \x01(\x12\x1a\x98\x02\n\x08Greeting\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\n\n\x02to\x18\x03 \x01(\t\x12\x0c\n\x04\x62oot\x18\x04 \x01(\x06\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x1d\n\x05\x65nded\x18\x06 \x01(\x0b\x32\x0e.deca.v1.Ended\x12!\n\x03run\x18\x07 \x01(\x0b\x32\x14.deca.v1.RunIdentity\x12>\n\x08settings\x18\x08 \x03(\x0b\x32,.deca.v1.ControlFrame.Greeting.SettingsEntry\x12\x0e\n\x06relays\x18\t \x01(\x08\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x19\n\x06Packet\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x1a\x16\n\x04Ping\x12\x0e\n\x06number\x18\x01 \x01(\x04\x1a\x16\n\x04Pong\x12\x0e\n\x06number\x18\x01 \x01(\x04\x42\x06\n\x04\x62ody2E\n\x07\x43ontrol\x12:\n\x06Stream\x12\x15.deca.v1.ControlFrame\x1a\x15.deca.v1.ControlFrame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,17 +36,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONTROLFRAME_GREETING_SETTINGSENTRY']._loaded_options = None
   _globals['_CONTROLFRAME_GREETING_SETTINGSENTRY']._serialized_options = b'8\001'
   _globals['_CONTROLFRAME']._serialized_start=85
-  _globals['_CONTROLFRAME']._serialized_end=727
+  _globals['_CONTROLFRAME']._serialized_end=743
   _globals['_CONTROLFRAME_GREETING']._serialized_start=380
-  _globals['_CONTROLFRAME_GREETING']._serialized_end=644
-  _globals['_CONTROLFRAME_GREETING_SETTINGSENTRY']._serialized_start=597
-  _globals['_CONTROLFRAME_GREETING_SETTINGSENTRY']._serialized_end=644
-  _globals['_CONTROLFRAME_PACKET']._serialized_start=646
-  _globals['_CONTROLFRAME_PACKET']._serialized_end=671
-  _globals['_CONTROLFRAME_PING']._serialized_start=673
-  _globals['_CONTROLFRAME_PING']._serialized_end=695
-  _globals['_CONTROLFRAME_PONG']._serialized_start=697
-  _globals['_CONTROLFRAME_PONG']._serialized_end=719
-  _globals['_CONTROL']._serialized_start=729
-  _globals['_CONTROL']._serialized_end=798
+  _globals['_CONTROLFRAME_GREETING']._serialized_end=660
+  _globals['_CONTROLFRAME_GREETING_SETTINGSENTRY']._serialized_start=613
+  _globals['_CONTROLFRAME_GREETING_SETTINGSENTRY']._serialized_end=660
+  _globals['_CONTROLFRAME_PACKET']._serialized_start=662
+  _globals['_CONTROLFRAME_PACKET']._serialized_end=687
+  _globals['_CONTROLFRAME_PING']._serialized_start=689
+  _globals['_CONTROLFRAME_PING']._serialized_end=711
+  _globals['_CONTROLFRAME_PONG']._serialized_start=713
+  _globals['_CONTROLFRAME_PONG']._serialized_end=735
+  _globals['_CONTROL']._serialized_start=745
+  _globals['_CONTROL']._serialized_end=814
 # @@protoc_insertion_point(module_scope)

@@ -11,7 +11,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class ControlFrame(_message.Message):
     __slots__ = ("greeting", "refusal", "taken", "packet", "ping", "pong", "activation")
     class Greeting(_message.Message):
-        __slots__ = ("protocol", "name", "to", "boot", "address", "ended", "run", "settings")
+        __slots__ = ("protocol", "name", "to", "boot", "address", "ended", "run", "settings", "relays")
         class SettingsEntry(_message.Message):
             __slots__ = ("key", "value")
             KEY_FIELD_NUMBER: _ClassVar[int]
@@ -27,6 +27,7 @@ class ControlFrame(_message.Message):
         ENDED_FIELD_NUMBER: _ClassVar[int]
         RUN_FIELD_NUMBER: _ClassVar[int]
         SETTINGS_FIELD_NUMBER: _ClassVar[int]
+        RELAYS_FIELD_NUMBER: _ClassVar[int]
         protocol: int
         name: str
         to: str
@@ -35,7 +36,8 @@ class ControlFrame(_message.Message):
         ended: _exchange_pb2.Ended
         run: _membership_pb2.RunIdentity
         settings: _containers.ScalarMap[str, str]
-        def __init__(self, protocol: _Optional[int] = ..., name: _Optional[str] = ..., to: _Optional[str] = ..., boot: _Optional[int] = ..., address: _Optional[str] = ..., ended: _Optional[_Union[_exchange_pb2.Ended, _Mapping]] = ..., run: _Optional[_Union[_membership_pb2.RunIdentity, _Mapping]] = ..., settings: _Optional[_Mapping[str, str]] = ...) -> None: ...
+        relays: bool
+        def __init__(self, protocol: _Optional[int] = ..., name: _Optional[str] = ..., to: _Optional[str] = ..., boot: _Optional[int] = ..., address: _Optional[str] = ..., ended: _Optional[_Union[_exchange_pb2.Ended, _Mapping]] = ..., run: _Optional[_Union[_membership_pb2.RunIdentity, _Mapping]] = ..., settings: _Optional[_Mapping[str, str]] = ..., relays: _Optional[bool] = ...) -> None: ...
     class Packet(_message.Message):
         __slots__ = ("payload",)
         PAYLOAD_FIELD_NUMBER: _ClassVar[int]

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, Gemma3nTextConfig, Qwen3MoeConfig
 
 from deca_node.cli.checks.peers import PEER_DO
 from deca_node.daemon.diagnosis.probe import Obstacle, Probed, Stage
+from deca_node.daemon.diagnosis.reach import Surveyed
 from deca_node.daemon.transfer.offers import Offer
 from deca_node.lab.rigs.processes import free_ports
 from deca_node.protocol.agreed.agreement import Agreement, settings_fields
@@ -111,6 +112,44 @@ def test_every_way_in_which_a_peer_is_not_there(deca: Deca, peer: list[Probed], 
     found = look(outcome)["peer b"]
     assert (found["verdict"], found["do"], found["says"]) == (verdict.value, do, "127.0.0.1:7002: so it is")
     assert outcome.code == (13 if verdict == "failed" else 0)
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("relays", "reached", "verdict", "words"),
+    [
+        (False, False, "warning", "c cannot dial this node either, so this pair needs a relay, and none relays"),
+        (True, False, "ok", "so this pair needs a relay, and c relays"),
+        (False, True, "ok", "c can dial this node, so b can do so too"),
+        (True, None, "ok", "if b cannot dial this node either, this pair needs a relay, and c relays"),
+    ],
+)
+def test_a_pair_that_will_need_a_relay(
+    deca: Deca,
+    peer: list[Probed],
+    monkeypatch: pytest.MonkeyPatch,
+    relays: bool,
+    reached: bool | None,
+    verdict: str,
+    words: str,
+) -> None:
+    """b does not answer, and c, which does, is connected with it."""
+    answering = dataclasses.replace(peer[0], name="c")
+
+    async def answer(*_: Any) -> list[Probed]:
+        return [probed(stage=Stage.CONNECT, kind=Obstacle.SILENT, problem="no answer"), answering]
+
+    async def survey(peers: Any, *_: Any) -> list[Surveyed]:
+        assert peers == [("c", answering.address)]
+        return [Surveyed("c", relays, reached, frozenset({"b"}))]
+
+    monkeypatch.setattr("deca_node.daemon.diagnosis.probe.probe_all", answer)
+    monkeypatch.setattr("deca_node.daemon.diagnosis.reach.survey_all", survey)
+    outcome = deca("doctor", *FLAGS)
+    found = look(outcome)["peer b"]
+    assert found["verdict"] == verdict and words in found["says"]
+    assert ("relay = true at c" in found["do"]) == (verdict == "warning")
+    assert outcome.code == 0
 
 
 @pytest.mark.usefixtures("place")

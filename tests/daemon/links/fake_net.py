@@ -133,7 +133,7 @@ class FakeEndpoint:
         self._net = net
         self._address = address
 
-    def add_streams(self, service: str, methods: Mapping[str, Answer]) -> None:
+    def add_streams(self, service: str, methods: Mapping[str, Answer], calls_max: int = 0) -> None:
         for method, answer in methods.items():
             self._net.answers[self._address, f"/{service}/{method}"] = answer
 

@@ -133,6 +133,7 @@ FACTS_OF_THE_PAGE = {
     "checkpoint": "deca_checkpoint_timestamp_seconds",
     "peers": "deca_peer_up",
     "sent_bytes_total": "deca_sent_bytes_total",
+    "relayed_bytes_total": "deca_relayed_bytes_total",
 }
 """The field of the status that a tile of the page reads, and the metric with the same value."""
 PEERS_OF_THE_PAGE = {
@@ -140,6 +141,7 @@ PEERS_OF_THE_PAGE = {
     "edge": "deca_peer_edge_open",
     "behind": "deca_peer_behind_exchanges",
     "activation": "deca_peer_activation",
+    "relay": "deca_peer_relayed",
     "rtt": "deca_peer_rtt_p50_seconds",
     "sent_bytes": "deca_peer_sent_bytes_total",
     "received_bytes": "deca_peer_received_bytes_total",

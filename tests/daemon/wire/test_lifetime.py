@@ -5,8 +5,8 @@ from collections.abc import Coroutine
 
 import pytest
 
-from deca_node.daemon.links.lifetime import Lifetime
 from deca_node.daemon.wire.broken import StreamBrokenError
+from deca_node.daemon.wire.lifetime import Lifetime
 from deca_node.protocol.errors import WireError
 
 
