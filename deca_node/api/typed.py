@@ -84,6 +84,7 @@ class Settings(TypedDict, total=False):
     wait_for: int
     dir: str | Path
     device: str
+    devices: str
     threads: int
     trainer_priority: Literal["idle", "low", "normal"]
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"]

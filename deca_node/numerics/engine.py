@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from deca_node.numerics import deca
 from deca_node.numerics.codecs.base import Codec, slice_elements
 from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
+from deca_node.numerics.device import wide
 from deca_node.numerics.exchange import clipping
 from deca_node.numerics.exchange.flows import FlowBytes, PublicCopies, write_keyframe
 from deca_node.numerics.exchange.frames import Exchanged, FrameLayout, SenderState
@@ -323,7 +324,7 @@ class BlockEngine:
         if self.moments is None:
             self.moments = deca.Moments(torch.zeros_like(x), torch.zeros_like(x))
         sums, halves = Squares(x.device), Squares(x.device)
-        squares = torch.zeros(len(self.flat.spans), dtype=torch.float64, device=x.device)
+        squares = torch.zeros(len(self.flat.spans), dtype=wide(x.device), device=x.device)
         for piece in self._slices:
             here = slice(piece.start, piece.stop)
             moments = deca.Moments(*(t[here] for t in self.moments))
@@ -403,4 +404,4 @@ class BlockEngine:
 
 def _measure(moments: deca.Moments, sums: Squares) -> None:
     sums.add("m_rms", moments.m)
-    sums.add_sum("sqrt_v_rms", moments.v.sum().double(), moments.v.numel())
+    sums.add_sum("sqrt_v_rms", moments.v.sum().to(wide(moments.v.device)), moments.v.numel())

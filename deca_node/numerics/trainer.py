@@ -15,25 +15,23 @@ from torch import Tensor
 
 from deca_node.numerics import deca
 from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
-from deca_node.numerics.data.batches import Batches, make_batch
 from deca_node.numerics.data.dataset import PackedData
 from deca_node.numerics.data.store.tokens import TOKENS
 from deca_node.numerics.data.templates import use_template
-from deca_node.numerics.device import choose_device
+from deca_node.numerics.device import choose_devices, share_threads
 from deca_node.numerics.engine import BlockEngine, NewEdge, RefusedPeers
 from deca_node.numerics.exchange.flows import FlowBytes
 from deca_node.numerics.exchange.frames import FrameLayout
 from deca_node.numerics.exchange.norms import Norms
+from deca_node.numerics.gradient import Gradients
 from deca_node.numerics.learning.isolation import way_of
-from deca_node.numerics.learning.loss import backward
-from deca_node.numerics.learning.noise import add_noise
-from deca_node.numerics.learning.privacy import Privacy
+from deca_node.numerics.learning.prepared import load_for, prepare
 from deca_node.numerics.learning.tasks import Data, judge, length_told, load_data, progress_notes, told
 from deca_node.numerics.model.blocks import Block, partition
-from deca_node.numerics.model.classifier import Head
 from deca_node.numerics.model.facts import check_sequence_length, parameter_hash
-from deca_node.numerics.model.load import LoadedModel, load_model
+from deca_node.numerics.model.load import LoadedModel
 from deca_node.numerics.model.save import save_model
+from deca_node.numerics.ranks.leader import Leader
 from deca_node.numerics.saving.checkpoints import Checkpoints, Moving, place_of, restore_place, restore_rng, rng_states
 from deca_node.numerics.saving.choices import KeptChoice
 from deca_node.numerics.saving.deltas import apply_delta, check_delta
@@ -45,7 +43,7 @@ from deca_node.protocol import events as e
 from deca_node.protocol.agreed.agreement import ModelFacts, agree
 from deca_node.protocol.agreed.frames import FrameId, FrameSizes
 from deca_node.protocol.agreed.schedule import Content, Schedule, Step
-from deca_node.protocol.errors import ModelError, StorageError, WireError
+from deca_node.protocol.errors import StorageError, WireError
 from deca_node.protocol.options import Note, TrainerOptions
 from deca_node.storage.manifest import START, StoredActive, newest_sound
 
@@ -63,6 +61,7 @@ class Trainer:
         data: Data,
         frames: Frames,
         choice: KeptChoice | None = None,
+        leader: Leader | None = None,
     ) -> None:
         self.model = loaded.model
         self._options = options
@@ -76,7 +75,8 @@ class Trainer:
         # The length of the final flush depends on the graph; nothing that is asked of the schedule here does.
         self._schedule = Schedule(self._settings, len(self._blocks), final_flush_mixes=0)
         seed = options.seed if choice is None else choice.held_out.own_seed
-        self._batches = Batches(data.train, self._settings.batch_size, seed)
+        self._leader = leader
+        self._gradients = Gradients(options, loaded, data, seed, leader)
         self._changed = choice.changed if choice else ""
         self._directory = Path(options.directory)
         self._start = StartValues(self._directory / START)
@@ -93,25 +93,20 @@ class Trainer:
         self._engine: BlockEngine | None = None
         self._activation = -1
         self._step_began = 0.0
-        self._privacy = self._private(options, len(data.train)) if options.dp_noise else None
         torch.manual_seed(options.seed)
-        add_noise(loaded.model, self._settings.neftune_alpha)
-        if options.gradient_checkpointing:
-            _turn_on_checkpointing(loaded)
+        prepare(loaded, options)
 
     @classmethod
-    def load(cls, options: TrainerOptions, frames: Frames, note: Note) -> "Trainer":
+    def load(cls, options: TrainerOptions, frames: Frames, note: Note, leader: Leader | None = None) -> "Trainer":
         """Load model and data as the options say, and go on from the newest sound checkpoint in the node's folder.
 
-        Raises ModelError, DataError or StorageError.
+        With a ``leader`` this is rank 0 of several. Raises ModelError, DataError, StorageError or RankLostError.
         """
-        if options.threads:
-            torch.set_num_threads(options.threads)
-        device = choose_device(options.device)
+        device = leader.device if leader else choose_devices(options.device, options.devices)[0]
+        share_threads(options.threads, leader.ranks if leader and device.type == "cpu" else 1)
         note(f"loading {options.model} on {device}")
         settings = options.settings
-        head, attention = Head.of(settings), options.attention
-        loaded = load_model(options.model, dtype=settings.dtype, device=device, head=head, attention=attention)
+        loaded = load_for(options, device)
         check_sequence_length(settings.sequence_length, loaded.positions_max, loaded.folder)
         for sentence in loaded.beside.told():
             note(sentence)
@@ -128,7 +123,9 @@ class Trainer:
         note(length_told(settings, len(trainer._blocks), len(data.train)))
         trainer.resume(note)
         choice.keep()
-        trainer._announce_privacy(note)
+        left = trainer._schedule.gradient_steps - trainer._schedule.gradient_ordinal(trainer._position)
+        trainer._gradients.announce(left, note)
+        trainer._gradients.join(trainer._blocks)
         return trainer
 
     def resume(self, note: Note) -> None:
@@ -142,33 +139,10 @@ class Trainer:
         self._checkpoints.restore(manifest)
         if manifest.active:
             self._restore_active(manifest.position, manifest.active)
-        restore_place(self._batches, manifest.cursor, note, self._changed)
+        restore_place(self._gradients.batches, manifest.cursor, note, self._changed)
         restore_rng(manifest.rng, self._device)
         self._position = manifest.position
         note(f"going on from the checkpoint of activation {self._position.activation}, step {self._position.inner}")
-
-    def _private(self, options: TrainerOptions, examples: int) -> Privacy:
-        return Privacy(
-            self._directory,
-            examples,
-            self._settings.batch_size,
-            sigma=options.dp_noise,
-            clip=options.dp_clip,
-            delta=options.dp_delta,
-            epsilon_max=options.dp_epsilon,
-            chunk=self._settings.inner_steps,
-            device=self._device,
-        )
-
-    def _announce_privacy(self, note: Note) -> None:
-        """Report the privacy budget that the rest of the run will spend. Raises SettingsError if it is over the
-        limit."""
-        if self._privacy is None:
-            return
-        left = self._schedule.gradient_steps - self._schedule.gradient_ordinal(self._position)
-        planned = self._privacy.check(max(0, left))
-        spent, delta = self._privacy.epsilon, self._options.dp_delta
-        note(f"private gradients: epsilon = {spent:.3g} spent so far, {planned:.3g} at the end, at delta = {delta:g}")
 
     def _restore_active(self, position: Step, active: StoredActive) -> None:
         self._activation = position.activation
@@ -189,7 +163,8 @@ class Trainer:
             signal_bytes=tuple(layout.signal_nbytes for layout in layouts),
             v_bytes=tuple(layout.v_nbytes for layout in layouts),
         )
-        return e.TrainerReady(self._facts, sizes, self._position)
+        devices = self._leader.names if self._leader else ()
+        return e.TrainerReady(self._facts, sizes, self._position, devices=devices)
 
     def obey(self, command: c.TrainerCommand) -> e.TrainerEvent:
         """Carry out a command and return the event that reports it. Raises DecaError if the command cannot be done."""
@@ -249,17 +224,18 @@ class Trainer:
         figures: dict[str, float] = {}
         if command.gradient:
             gamma = self._learning_rate(command)
-            figures = {"learning_rate": gamma, **self.engine.half_step(gamma, self._backward)}
+            backward = partial(self._gradients.backward, self.engine.flat, command.step)
+            figures = {"learning_rate": gamma, **self.engine.half_step(gamma, backward)}
+        self._gradients.changed(self.engine.flat.block)
         computed = time.perf_counter()
         if self._trace:
             self._trace.half_step(self.engine.flat.master, self.engine.flat.grad if command.gradient else None)
         if command.update:
             content = self._schedule.content(command.step)
             # Under privacy the duration stays secret: it tells how many records were drawn.
-            step_seconds = 0.0 if self._privacy else step_seconds
+            step_seconds = 0.0 if self._gradients.private else step_seconds
             self.engine.encode_update(self._tensor(command.update), content=content, step_seconds=step_seconds)
-        if self._privacy:
-            figures |= self._privacy.figures()
+        figures |= self._gradients.figures()
         figures["compute_seconds"] = computed - began
         figures["encode_seconds"] = time.perf_counter() - computed
         return e.HalfStepped(command.step, command.update, figures)
@@ -273,6 +249,7 @@ class Trainer:
             for flow in command.flows
         ]
         figures, refused = self.engine.mix_sound(flows, command.fold)
+        self._gradients.changed(self.engine.flat.block)
         if self._trace:
             self._trace.mixed(command.step, self.engine.flat.master)
         figures = {**figures, "mix_seconds": time.perf_counter() - began}
@@ -292,21 +269,6 @@ class Trainer:
         self._engine = None
         self._checkpoints.versions.frozen(block, self._activation)
 
-    def _backward(self) -> float:
-        if self._privacy is not None:
-            return self._private_backward(self._privacy)
-        return backward(self.model, self._batches.next(), self._options.micro_batch, self._device)
-
-    def _private_backward(self, privacy: Privacy) -> float:
-        """A private gradient: one backward pass per record, with that record's own mean loss."""
-        privacy.spend()
-        rows = privacy.rows()
-        singles = make_batch(self._data.train, rows).split(1) if len(rows) else ()
-        examples = [partial(backward, self.model, single, 0, self._device) for single in singles]
-        grad = self.engine.flat.grad
-        assert grad is not None, "a backward pass outside of FlatBlock.collect"
-        return privacy.collect(grad, examples)
-
     def _learning_rate(self, command: c.HalfStep) -> float:
         ordinal, total = self._schedule.gradient_ordinal(command.step), self._schedule.gradient_steps
         settings = deca.of_block(self._settings, self.engine.flat.block.name)
@@ -319,7 +281,8 @@ class Trainer:
 
     def _evaluate(self, command: c.Evaluate) -> e.Evaluated:
         size = self._options.micro_batch or self._settings.batch_size
-        scores = judge(self.model, self._data, size, self._options.eval_sequences, self._device)
+        scoring = self._leader.scores if self._leader else None
+        scores = judge(self.model, self._data, size, self._options.eval_sequences, self._device, scoring)
         problem = self._keep(command.keep) if command.keep else ""
         return e.Evaluated(command.when, scores.loss, scores.count, scores.scalars, problem)
 
@@ -343,7 +306,7 @@ class Trainer:
     def _checkpoint(self, command: c.Checkpoint) -> e.Checkpointed | e.CheckpointFailed:
         began, position = time.perf_counter(), command.position
         assert (self._engine is not None) == (position.inner > 0), "a block is active within an activation only"
-        moving = Moving(position, self._engine, place_of(self._batches), rng_states(self._device))
+        moving = Moving(position, self._engine, place_of(self._gradients.batches), rng_states(self._device))
         try:
             folder, nbytes = self._checkpoints.write(moving, time.time())
         except (OSError, StorageError) as problem:
@@ -370,6 +333,7 @@ class Trainer:
         versions = self._checkpoints.versions
         for delta in command.deltas:
             block, activation = known[delta.version.block], delta.version.activation
+            self._gradients.changed(block)
             if versions.has(block, activation):
                 self._checkpoints.reread(block)
             else:
@@ -377,18 +341,13 @@ class Trainer:
                 versions.frozen(block, activation)
         return e.Adopted(command.position)
 
+    def end(self) -> None:
+        """Let the other ranks end, if there are any."""
+        if self._leader:
+            self._leader.end()
+
     def _block_of(self, activation: int) -> Block:
         return self._blocks[self._schedule[activation].block]
-
-
-def _turn_on_checkpointing(loaded: LoadedModel) -> None:
-    try:
-        loaded.model.gradient_checkpointing_enable({"use_reentrant": False})
-    except ValueError:
-        kind = loaded.model.config.model_type
-        raise ModelError(
-            f"{loaded.folder}: {kind} has no gradient checkpointing in transformers; turn it off"
-        ) from None
 
 
 def _reasons(refused: RefusedPeers) -> tuple[e.Refused, ...]:

@@ -65,6 +65,10 @@ class TrainerError(DecaError):
     exit_code = 11
 
 
+class RankLostError(TrainerError):
+    """A rank of the trainer no longer answers the others. The cause is in another process, which may have told it."""
+
+
 class NoAnswerError(DecaError):
     """No node answers in this folder: no node runs there, or the node belongs to another user."""
 

@@ -1,6 +1,7 @@
 """The options of a trainer. The daemon, which has no torch, writes them; the trainer reads them before it loads."""
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -29,6 +30,7 @@ class TrainerOptions:
     model: str
     data: str
     device: str
+    devices: str
     threads: int
     attention: str
     micro_batch: int
@@ -54,6 +56,44 @@ class TrainerOptions:
 
 ATTENTIONS = ("auto", "eager", "sdpa", "flash_attention_2")
 """Values of the node's setting ``attention``: the implementations of transformers that train."""
+
+RANKS_MAX = 64
+"""The largest number of processes of one trainer."""
+
+_COUNTED = re.compile(r"(?:(auto|cpu|cuda|mps)(?:\*(\d+))?|(\d+))")
+_CARDS = re.compile(r"cuda:\d+(?:,cuda:\d+)*")
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The setting ``devices``: the first ``count`` devices of a ``kind`` (0: all there are, of a CPU one), or the CUDA
+    devices with these ``cards``' numbers. ``auto`` stands for CUDA if there is a card, and for the CPU otherwise."""
+
+    kind: str
+    count: int = 0
+    cards: tuple[int, ...] = ()
+
+
+def devices_of(text: str) -> Devices:
+    """Read the setting ``devices``. Raises SettingsError."""
+    text = "".join(text.split())
+    if _CARDS.fullmatch(text):
+        cards = tuple(int(each.removeprefix("cuda:")) for each in text.split(","))
+        if len(set(cards)) < len(cards):
+            raise SettingsError(f"devices = {text!r} names a card twice; every rank needs a card of its own")
+        return Devices("cuda", len(cards), cards)
+    found = _COUNTED.fullmatch(text)
+    if not found:
+        raise SettingsError(
+            f"devices = {text!r} is not auto, a number of ranks, cpu*N, cuda, cuda*N, cuda:N,cuda:M,... or mps"
+        )
+    kind, count = found[1] or "auto", found[2] or found[3]
+    if count is not None and not 1 <= int(count) <= RANKS_MAX:
+        raise SettingsError(f"devices = {text!r}: a trainer has 1 to {RANKS_MAX} ranks")
+    if kind == "mps" and count not in (None, "1"):
+        raise SettingsError(f"devices = {text!r}: torch sees one MPS device, and it takes one rank")
+    return Devices(kind, int(count or 0))
+
 
 DATA_FORMATS = (
     *("auto", "text", "prompt", "messages", "alpaca", "sharegpt"),

@@ -125,9 +125,9 @@ def counted_fsync(descriptor: int) -> None:
 
 def main() -> int:
     from deca_node.daemon.daemon import Daemon
-    from deca_node.daemon.trainer import link
+    from deca_node.daemon.trainer import rank
 
-    link.BOOT = str(Path(__file__).with_name("quick_trainer.py"))
+    rank.BOOT = str(Path(__file__).with_name("quick_trainer.py"))
     plain_loop = Daemon._loop
 
     async def loop(self: Daemon) -> None:

@@ -27,7 +27,7 @@ def main() -> int:
         if name == "<module>":
             name = f"module {frame.f_globals.get('__name__')}"
         if name == "Daemon.__init__":
-            sys.modules["deca_node.daemon.trainer.link"].BOOT = str(boot)  # type: ignore[attr-defined]
+            sys.modules["deca_node.daemon.trainer.rank"].BOOT = str(boot)  # type: ignore[attr-defined]
         if number := moments.pop(name, ""):
             sys.stderr.write(f"moment {name}\n")
             os.kill(os.getpid(), signal.Signals[number])

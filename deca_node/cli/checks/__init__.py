@@ -8,5 +8,6 @@
     machine    the node's folder, its ports, the environment, the disk and the clock
     data       the records
     model      the model's shape, the memory it needs, and loading it on trial
+    ranks      the processes of a trainer on several devices find each other
     peers      every peer is called and greeted
 """

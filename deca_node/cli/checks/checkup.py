@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from deca_node.cli.checks import data, machine, model, peers, settings, tokens
+from deca_node.cli.checks import data, machine, model, peers, ranks, settings, tokens
 from deca_node.cli.checks.known import Known
 from deca_node.daemon.diagnosis.findings import Finding, failed, skipped
 from deca_node.daemon.settings.sources import Loaded
@@ -46,6 +46,7 @@ CHECKS = (
     Check("model", "settings", model.check_model, "check --model"),
     Check("tokenizer", "model", tokens.check_tokenizer, "check --model and --data"),
     Check("memory", "model", model.check_memory, "check --device"),
+    Check("ranks", "settings", ranks.check_ranks, ranks.RANKS_DO),
     Check("disk", "model", machine.check_disk),
     Check("load", "model", model.check_load, "do as the sentence says"),
     Check("peers", "peers file", peers.check_peers),

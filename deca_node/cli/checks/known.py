@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 @dataclass
 class Known:
     """``load`` reads the settings, ``say`` hears which check runs now, ``seconds_max`` is the time limit per peer. The
-    checks fill in the rest: ``model`` is the model in shapes without storage, ``records`` counts usable records if the
-    data may be used, ``agreed`` holds the fields that a peer's agreement is compared with, ``clock_offsets`` how many
-    seconds each peer's clock is ahead of this one."""
+    checks fill in the rest: ``model`` is the model in shapes without storage, ``ranks`` the processes of the trainer,
+    ``records`` counts usable records if the data may be used, ``agreed`` holds the fields that a peer's agreement is
+    compared with, ``clock_offsets`` how many seconds each peer's clock is ahead of this one."""
 
     load: Callable[[], Loaded]
     say: Callable[[str], None]
@@ -29,6 +29,7 @@ class Known:
     own: OwnAddress | None = None
     case: Case | None = None
     model: Any = None
+    ranks: int = 1
     records: int = 0
     node_runs: bool = False
     agreed: dict[str, str] = field(default_factory=dict)

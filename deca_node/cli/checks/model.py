@@ -25,7 +25,7 @@ def check_model(known: Known) -> Iterator[Finding]:
     loaded = known.settings
     check_paths(dataclasses.replace(loaded.node, dir=""))
     known.say("model (importing torch)")
-    from deca_node.numerics.forecast.fitting import device_kind
+    from deca_node.numerics.forecast.fitting import planned_ranks
     from deca_node.numerics.forecast.shapes import NotHereError, local_folder, model_shape, planned_model
     from deca_node.numerics.forecast.tracing import trace, with_activations
 
@@ -36,7 +36,7 @@ def check_model(known: Known) -> Iterator[Finding]:
         return
     shape = model_shape(model, loaded.run.block_layers, loaded.node.model)
     known.say("model (tracing a step)")
-    kind = device_kind(loaded.node.device)
+    kind, known.ranks = planned_ranks(loaded.node.device, loaded.node.devices)
     shape = with_activations(shape, trace(model, loaded.run, attention=loaded.node.attention, device=kind))
     known.model = model
     _note_model(known, shape)
@@ -101,13 +101,17 @@ def check_memory(known: Known) -> Iterator[Finding]:
     from deca_node.numerics.forecast.fitting import free_memory
 
     assert known.case is not None
-    device, free = free_memory(known.settings.node.device)
-    known.case = known.case.on(one_memory=device == "cpu")
+    node = known.settings.node
+    device, free = free_memory(node.device, node.devices)
+    known.case = known.case.on(one_memory=device == "cpu", ranks=known.ranks)
     blocks = [block_memory(known.case, block) for block in known.case.model.blocks]
     peak = max(blocks, key=lambda block: block.total_bytes)
     facts: dict[str, Any] = {"device": device, "free_bytes": free, "peak_bytes": peak.total_bytes}
     facts["blocks_bytes"] = {block.block: block.total_bytes for block in blocks}
     says = f"training block {peak.block} takes the most: {bytes_text(peak.total_bytes)}"
+    if known.ranks > 1:
+        others = f" at rank 0, and {bytes_text(peak.follower_bytes)} at each other rank"
+        says += " in all ranks together" if device == "cpu" else others
     if free is None:
         yield warned("memory", f"{says}; the free memory is not known", "compare it with this device's memory", **facts)
         return

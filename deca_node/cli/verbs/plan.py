@@ -73,7 +73,7 @@ Examples:
     deca-node plan --model ./Qwen2.5-3B --nodes 8 --json | jq .traffic.nodes
 
 Only the model's config.json is read, and nothing is fetched. All run settings count, from flags, variables and
-files. Of the node settings only model, peers, micro_batch, gradient_checkpointing, attention and device count.
+files. Of the node settings only model, peers, micro_batch, gradient_checkpointing, attention, device and devices count.
 """,
 )
 @click.option("--nodes", type=click.IntRange(1, NODES_MAX), help="Number of nodes.  [default: the lines of --peers]")
@@ -104,7 +104,11 @@ files. Of the node settings only model, peers, micro_batch, gradient_checkpointi
     show_default=True,
     help="Sustained speed of a node in 10^12 operations per second. --step-seconds is more exact.",
 )
-@click.option("--memory", type=MEMORY, help="Memory of one node, such as 24GB. CUDA itself takes about 1 GB more.")
+@click.option(
+    "--memory",
+    type=MEMORY,
+    help="Memory of one node, such as 24GB; with --devices that of one GPU. CUDA itself takes about 1 GB more.",
+)
 @click.option(
     "--rtt", type=LATENCY, help="There and back, as `ping` shows it; in place of --latency, which is half of it."
 )
@@ -185,18 +189,16 @@ def _shapes(loaded: Loaded) -> tuple[ModelShape, ModelShape]:
 
     model = planned_model(source, settings)
     node = loaded.node
-    traced = trace(model, settings, attention=node.attention, device=_device(loaded).partition(":")[0])
+    traced = trace(model, settings, attention=node.attention, device=_ranks(loaded)[0])
     whole, one_layer = (model_shape(model, layers, source) for layers in (settings.block_layers, 1))
     return with_activations(whole, traced), with_activations(one_layer, traced)
 
 
-def _device(loaded: Loaded) -> str:
-    """The device that a node of these settings would use on this machine, where `deca-node doctor` counts memory."""
-    if loaded.node.device != "auto":
-        return loaded.node.device
-    from deca_node.numerics.device import choose_device
+def _ranks(loaded: Loaded) -> tuple[str, int]:
+    """The kind and number of devices that a node of these settings would use on this machine."""
+    from deca_node.numerics.forecast.fitting import planned_ranks
 
-    return choose_device("auto").type
+    return planned_ranks(loaded.node.device, loaded.node.devices)
 
 
 def _chosen(case: Case, loaded: Loaded, flags: Mapping[str, Any]) -> tuple[Case, dict[str, Any] | None]:
@@ -228,13 +230,15 @@ def _write(path: Path, settings: RunSettings, loaded: Loaded) -> None:
 
 
 def _case(loaded: Loaded, members: tuple[str, ...], model: ModelShape, flags: Mapping[str, Any]) -> Case:
+    kind, ranks = _ranks(loaded)
     machine = machine_of(
         loaded.node,
         bits_per_second=flags["bandwidth"],
         latency_seconds=flags["latency"] if flags["rtt"] is None else flags["rtt"] / 2,
         flops_per_second=1e12 * flags["tflops"],
         memory_bytes=flags["memory"],
-        one_memory=_device(loaded) == "cpu",
+        one_memory=kind == "cpu",
+        ranks=ranks,
     )
     case = Case.of(loaded.run, model, members, machine)
     if flags["step_seconds"] is None:

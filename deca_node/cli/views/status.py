@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deca_node.cli.views.text import duration, printable, size_text
-from deca_node.daemon.status.facts import CheckpointRow, MemberRow, PeerRow, Position, Spread, Status
+from deca_node.daemon.status.facts import CheckpointRow, MemberRow, PeerRow, Position, RankRow, Spread, Status
 
 STATE_STYLES = {"up": "green", "alive": "green", "suspect": "yellow", "refused": "red", "dead": "red"}
 STATE_STYLES |= {"quarantined": "red"}
@@ -19,6 +19,9 @@ STATE_STYLES |= {"quarantined": "red"}
 IN_GOOD_ORDER = frozenset({"loading", "duplicate"})
 """Refusals that every start brings: of callers that came before the model was loaded, and of the second of two calls
 between the same nodes. They say nothing about the peer, and the metrics have them."""
+
+SLOWER = 1.1
+"""A rank that takes so many times as long as the fastest one is worth a word: the others wait for it in every step."""
 
 BOOT_DIGITS = 8
 """Enough digits to tell two starts of a node apart; ``--json`` has the whole number."""
@@ -65,6 +68,8 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
     if status.steps_per_second is not None:
         left = "" if status.remaining_seconds is None else f", about {duration(status.remaining_seconds)} to go"
         yield "pace", f"{status.steps_per_second:.3g} steps/s{left}"
+    if status.ranks:
+        yield "ranks", _ranks(status.ranks)
     if losses := list(_losses(status)):
         yield "loss", ", ".join(losses)
     if (epsilon := status.figures.get("privacy_epsilon")) is not None:
@@ -94,6 +99,23 @@ def _position(at: Position) -> str:
     done = 100 * at.done / at.total if at.total else 100.0
     block = f"block {at.block}/{at.blocks} ({at.block_name})"
     return f"{where}, {block}, step {at.step}/{at.steps}; {at.done} of {at.total} steps, {done:.1f} %"
+
+
+def _ranks(rows: Sequence[RankRow]) -> str:
+    """Each rank's device, time of its share of a step, and memory; the slowest is named if it takes a tenth longer than
+    the fastest."""
+    seconds = [row.compute_seconds for row in rows if row.compute_seconds is not None]
+    slow = max(seconds) if seconds and max(seconds) > SLOWER * min(seconds) else None
+    return "; ".join(_rank(row, slow=row.compute_seconds is not None and row.compute_seconds == slow) for row in rows)
+
+
+def _rank(row: RankRow, *, slow: bool) -> str:
+    parts = [f"{row.rank} on {row.device}"]
+    if row.compute_seconds is not None:
+        parts.append(f"{row.compute_seconds:.3g} s{' (slowest)' if slow else ''}")
+    if row.peak_bytes is not None:
+        parts.append(f"{size_text(row.peak_bytes)} at most")
+    return ", ".join(parts)
 
 
 def _losses(status: Status) -> Iterator[str]:

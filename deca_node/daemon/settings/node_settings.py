@@ -14,9 +14,9 @@ from deca_node.daemon.settings.address import Address, parse_address
 from deca_node.daemon.settings.after_run import stay_seconds
 from deca_node.protocol.agreed.settings import check_choices, check_limits, setting
 from deca_node.protocol.errors import SettingsError
-from deca_node.protocol.options import ATTENTIONS, DATA_FORMATS, columns_of
+from deca_node.protocol.options import ATTENTIONS, DATA_FORMATS, columns_of, devices_of
 
-DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 TRAINER_PRIORITIES = ("idle", "low", "normal")
 
@@ -83,8 +83,18 @@ class NodeSettings:
         "", "The node's folder, for checkpoints, metrics and the tuned model. Empty: ./deca-data/NAME.", unit="path"
     )
 
-    device: str = setting("auto", "Device to train on: auto, cpu, cuda or cuda:N. auto uses a GPU if there is one.")
-    threads: int = setting(0, "CPU threads of the trainer. 0: one per core.", unit="threads", low=0)
+    device: str = setting(
+        "auto", "Device to train on: auto, cpu, cuda, cuda:N or mps. auto uses a CUDA device if there is one."
+    )
+    devices: str = setting(
+        "",
+        "Devices to train on together, one process (rank) for each: auto (all CUDA devices), cuda:0,cuda:1, cuda*N "
+        "(the first N), cpu*N, or N (of what auto finds). Each rank takes its share of every batch. Empty: one rank, "
+        "on device.",
+    )
+    threads: int = setting(
+        0, "CPU threads of the trainer, which its ranks share. 0: one per core.", unit="threads", low=0
+    )
     trainer_priority: str = setting(
         "low",
         "Priority of the trainer's process: it gets only time that no other process on its cores wants (idle), which"
@@ -319,7 +329,12 @@ class NodeSettings:
     def __post_init__(self) -> None:
         check_limits(self)
         if not DEVICE.fullmatch(self.device):
-            raise SettingsError(f"device = {self.device!r} is not auto, cpu, cuda or cuda:N")
+            raise SettingsError(f"device = {self.device!r} is not auto, cpu, cuda, cuda:N or mps")
+        if self.devices:
+            devices_of(self.devices)
+            if self.device != "auto":
+                says = f"device = {self.device!r} names one device and devices = {self.devices!r} several"
+                raise SettingsError(f"{says}; leave one out")
         stay_seconds(self.after_run)
         for name in ("listen", "advertise", "http"):
             _checked_address(name, getattr(self, name))

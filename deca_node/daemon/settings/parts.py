@@ -41,6 +41,7 @@ def trainer_options(run: RunSettings, node: NodeSettings) -> TrainerOptions:
         model=node.model,
         data=node.data,
         device=node.device,
+        devices=node.devices,
         threads=node.threads,
         attention=node.attention,
         micro_batch=node.micro_batch,

@@ -17,6 +17,7 @@ from deca_node.daemon.status.facts import (
     MemberRow,
     PeerRow,
     Position,
+    RankRow,
     RelayRow,
     Spread,
     Status,
@@ -98,6 +99,7 @@ class StatusBook:
         self._born = clock()
         self._fingerprint = ""
         self._block_names: tuple[str, ...] = ()
+        self._devices: tuple[str, ...] = ()
         self._times: deque[tuple[float, Ordinal]] = deque(maxlen=PACE_STEPS_MAX + 1)
         self._step_seconds = Histogram(STEP_SECONDS_BOUNDS, (0,) * len(STEP_SECONDS_BOUNDS))
         self._figures: Mapping[str, float] = {}
@@ -124,6 +126,7 @@ class StatusBook:
         match event:
             case e.TrainerReady():
                 self._block_names = event.model.block_names
+                self._devices = event.devices
                 self._times.clear()
             case e.Evaluated():
                 self._heldout = event
@@ -225,6 +228,7 @@ class StatusBook:
             heldout_macro_f1=self._heldout.scalars.get("macro_f1") if self._heldout else None,
             consensus_distance=figures.get("consensus_distance"),
             figures=figures,
+            ranks=tuple(_rank(number, device, figures) for number, device in enumerate(self._devices)),
             step_seconds=self._step_seconds,
             peers=peers,
             starts=life.number,
@@ -353,3 +357,13 @@ def _with(histogram: Histogram, value: float) -> Histogram:
 
 def _kinds(traffic: Mapping[str, int], prefix: str) -> dict[str, int]:
     return {kind.removeprefix(prefix): nbytes for kind, nbytes in traffic.items() if kind.startswith(prefix)}
+
+
+def _rank(number: int, device: str, figures: Mapping[str, float]) -> RankRow:
+    peak = figures.get(f"rank.{number}.peak_bytes")
+    return RankRow(
+        rank=number,
+        device=device,
+        compute_seconds=figures.get(f"rank.{number}.compute_seconds"),
+        peak_bytes=None if peak is None else int(peak),
+    )

@@ -168,6 +168,18 @@ class CheckpointRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RankRow:
+    """One process of a trainer on several devices. ``compute_seconds`` is the time of its share of the newest step's
+    forward and backward passes. ``peak_bytes`` is the most memory that it has used: of its GPU, or of the process if it
+    trains on a CPU."""
+
+    rank: int
+    device: str
+    compute_seconds: float | None = None
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Status:
     """Everything about one node at ``time`` (unix seconds). ``figures`` belong to the newest step, by name."""
 
@@ -197,6 +209,8 @@ class Status:
     heldout_macro_f1: float | None = None
     consensus_distance: float | None = None
     figures: Mapping[str, float | None] = field(default_factory=dict)
+    ranks: tuple[RankRow, ...] = ()
+    """The processes of a trainer on several devices; empty if there is only one."""
     step_seconds: Histogram = Histogram((), ())
     peers: tuple[PeerRow, ...] = ()
     starts: int = 1

@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
-from deca_node.daemon.status.facts import PeerRow, Position, Spread, Status
+from deca_node.daemon.status.facts import PeerRow, Position, RankRow, Spread, Status
 
 PREFIX = "deca_"
 
@@ -102,18 +102,15 @@ def _position(value: Callable[[Position], float]) -> Callable[[Status], Samples]
 
 
 def _peers(value: Callable[[PeerRow], float | None]) -> Callable[[Status], Samples]:
-    def read(status: Status) -> Samples:
-        found = ((peer.name, value(peer)) for peer in status.peers)
-        return [((name,), float(number)) for name, number in found if number is not None]
+    return lambda s: [((peer.name,), float(n)) for peer in s.peers if (n := value(peer)) is not None]
 
-    return read
+
+def _ranks(value: Callable[[RankRow], float | None]) -> Callable[[Status], Samples]:
+    return lambda s: [((str(r.rank), r.device), float(n)) for r in s.ranks if (n := value(r)) is not None]
 
 
 def _traffic(value: Callable[[PeerRow], Mapping[str, int]]) -> Callable[[Status], Samples]:
-    def read(status: Status) -> Samples:
-        return [((peer.name, kind), float(n)) for peer in status.peers for kind, n in sorted(value(peer).items())]
-
-    return read
+    return lambda s: [((peer.name, kind), float(n)) for peer in s.peers for kind, n in sorted(value(peer).items())]
 
 
 def _by_key(value: Callable[[Status], Mapping[str, int]]) -> Callable[[Status], Samples]:
@@ -242,6 +239,20 @@ METRICS: tuple[Metric, ...] = (
         "gauge",
         "Time of the newest step's forward pass, backward pass and Adam update.",
         _figure("compute_seconds"),
+    ),
+    Metric(
+        "deca_rank_compute_seconds",
+        "gauge",
+        "Time of a rank's share of the newest step's forward and backward passes. Only with several devices.",
+        _ranks(lambda r: r.compute_seconds),
+        ("rank", "device"),
+    ),
+    Metric(
+        "deca_rank_peak_bytes",
+        "gauge",
+        "Most memory that a rank has used: of its GPU, or of its process on a CPU. Only with several devices.",
+        _ranks(lambda r: r.peak_bytes),
+        ("rank", "device"),
     ),
     Metric("deca_step_encode_seconds", "gauge", "Time to quantize the newest update.", _figure("encode_seconds")),
     Metric(

@@ -2,7 +2,8 @@
 
 ::
 
-    link       the daemon's end: start the process, send commands, receive events, notice its death
+    link       the daemon's end: start the processes, send commands, receive events, notice a death
+    rank       one process as the daemon sees it: its socket, its exit code, what it says at its end
     boot       the first lines of the trainer's process: load the node's own package, whatever the search path says
     child      the trainer's end: obey one command at a time
     messages   commands and events as lines of JSON between the two

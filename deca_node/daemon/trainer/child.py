@@ -1,5 +1,8 @@
 """The trainer's own process, after :mod:`deca_node.daemon.trainer.boot`; its arguments are SOCKET and MEMORY.
 
+A trainer on several devices has a process for each, its ranks. Rank 0 is all that is said below. The daemon starts the
+others when rank 0 asks for them; they obey rank 0 (:mod:`deca_node.numerics.ranks`), and take no memory.
+
 It is joined to the node by two inherited descriptors: a socket for commands and events as lines of JSON, and the shared
 memory for frames. It obeys one command at a time and answers each with one event. If this process dies, the node lives
 on. If the node dies, the socket closes and this process ends.
@@ -10,8 +13,10 @@ import os
 import signal
 import socket
 import sys
+import threading
 import traceback
 from io import RawIOBase
+from typing import TYPE_CHECKING
 
 from deca_node.daemon.trainer import messages
 from deca_node.daemon.trainer.arena import Arena
@@ -19,7 +24,11 @@ from deca_node.process import inherited
 from deca_node.process.memory import settle_memory
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId
-from deca_node.protocol.errors import DecaError, TrainerError
+from deca_node.protocol.errors import DecaError, RankLostError, TrainerError
+from deca_node.protocol.options import TrainerOptions
+
+if TYPE_CHECKING:
+    from deca_node.numerics.ranks.leader import Leader
 
 
 class ArenaFrames:
@@ -47,11 +56,13 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     inherited.set_right()
     connection = socket.socket(fileno=int(sys.argv[1]))
-    frames = ArenaFrames(int(sys.argv[2]))
+    frames = ArenaFrames(int(sys.argv[2]) if len(sys.argv) > 2 else -1)
     stream = connection.makefile("rwb", buffering=0)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         try:
             _serve(stream, frames)
+        except RankLostError as problem:
+            stream.write(messages.encode(messages.RankLost(str(problem))))
         except DecaError as problem:
             stream.write(messages.encode(e.TrainerFailed(str(problem), problem.exit_code)))
         except (BrokenPipeError, ConnectionResetError):
@@ -66,7 +77,39 @@ def main() -> int:
 
 def _serve(stream: RawIOBase, frames: ArenaFrames) -> None:
     lines = iter(stream.readline, b"")
-    options = messages.decode(next(lines)).body
+    setup = messages.decode(next(lines)).body
+    if isinstance(setup, messages.FollowerSetup):
+        _follow(stream, setup)
+        return
+    if isinstance(setup, messages.Trial):
+        _try(stream, setup.options)
+        return
+    options: TrainerOptions = setup
+    _before_torch(options)
+    from deca_node.numerics.forecast.data_check import first_look
+
+    # Without torch, whose import takes many seconds on a busy machine.
+    first_look(options)
+    from deca_node.numerics.trainer import Trainer
+
+    def note(sentence: str, level: str = "info") -> None:
+        stream.write(messages.encode(messages.Remark(sentence, level)))
+
+    trainer = Trainer.load(options, frames.view, note, _leader(stream, options))
+    stream.write(messages.encode(trainer.ready()))
+    settle_memory()
+    for line in lines:
+        envelope = messages.decode(line)
+        if isinstance(envelope.body, messages.ArenaShape):
+            frames.shape(envelope.body)
+            continue
+        frames.slots = envelope.slots
+        stream.write(messages.encode(trainer.obey(envelope.body)))
+    trainer.end()
+
+
+def _before_torch(options: TrainerOptions) -> None:
+    """What the environment must say before torch and the tokenizers are imported."""
     if options.threads:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
         os.environ["RAYON_NUM_THREADS"] = str(options.threads)
@@ -77,25 +120,56 @@ def _serve(stream: RawIOBase, frames: ArenaFrames) -> None:
     # Have torch ask for huge pages for tensors of 2 MiB and more: encoding differences is bound by memory, and takes
     # about a sixth less time on huge pages.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    from deca_node.numerics.forecast.data_check import first_look
 
-    # Without torch, whose import takes many seconds on a busy machine.
-    first_look(options)
-    from deca_node.numerics.trainer import Trainer
 
-    def note(sentence: str, level: str = "info") -> None:
-        stream.write(messages.encode(messages.Remark(sentence, level)))
+def _leader(stream: RawIOBase, options: TrainerOptions) -> "Leader | None":
+    """Have the daemon start the other ranks, if the settings ask for several. They load the model meanwhile."""
+    if not options.devices:
+        return None
+    from deca_node.numerics.device import choose_devices
 
-    trainer = Trainer.load(options, frames.view, note)
-    stream.write(messages.encode(trainer.ready()))
-    settle_memory()
-    for line in lines:
-        envelope = messages.decode(line)
-        if isinstance(envelope.body, messages.ArenaShape):
-            frames.shape(envelope.body)
-            continue
-        frames.slots = envelope.slots
-        stream.write(messages.encode(trainer.obey(envelope.body)))
+    devices = choose_devices(options.device, options.devices)
+    if len(devices) == 1:
+        return None
+    from deca_node.numerics.ranks.group import open_store
+    from deca_node.numerics.ranks.leader import Leader
+
+    store, folder = open_store(len(devices))
+    stream.write(messages.encode(messages.RanksWanted(tuple(map(str, devices)), folder)))
+    return Leader(store, folder, devices)
+
+
+def _try(stream: RawIOBase, options: TrainerOptions) -> None:
+    """Try only whether the ranks can add up."""
+    _before_torch(options)
+    leader = _leader(stream, options)
+    if leader is None:
+        stream.write(messages.encode(messages.Tried((), 0, 0.0)))
+        return
+    from deca_node.numerics.ranks.trial import TRIAL_BYTES, lead
+
+    stream.write(messages.encode(messages.Tried(leader.names, TRIAL_BYTES, lead(leader))))
+
+
+def _follow(stream: RawIOBase, setup: messages.FollowerSetup) -> None:
+    """Be one of the ranks beside the first. The socket tells only that the node has ended."""
+    threading.Thread(target=_end_with_the_node, args=(stream,), daemon=True).start()
+    _before_torch(setup.options)
+    if setup.trial:
+        from deca_node.numerics.ranks.trial import take_part
+
+        take_part(setup.rank, setup.wanted.devices, setup.wanted.folder)
+        return
+    from deca_node.numerics.ranks.follower import follow
+
+    follow(setup.options, setup.rank, setup.wanted.devices, setup.wanted.folder, settle_memory)
+
+
+def _end_with_the_node(stream: RawIOBase) -> None:
+    """A rank may wait for the others in a library that no signal of ours ends."""
+    with contextlib.suppress(OSError):
+        stream.read(1)
+    os._exit(0)
 
 
 def _failure(problem: Exception) -> e.TrainerFailed:

@@ -38,6 +38,49 @@ class Remark:
 
 
 @dataclass(frozen=True)
+class RanksWanted:
+    """Rank 0 has looked for its devices, and there are several: the names of all, its own first, and the folder where
+    they find each other. The daemon removes it if rank 0 cannot."""
+
+    devices: tuple[str, ...]
+    folder: str
+
+
+@dataclass(frozen=True)
+class FollowerSetup:
+    """The first message to each rank beside the first; ``wanted`` is what rank 0 has said."""
+
+    options: TrainerOptions
+    rank: int
+    wanted: RanksWanted
+    trial: bool = False
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The first message to a trainer that is only to try whether its ranks can add up. Its one answer is Tried."""
+
+    options: TrainerOptions
+
+
+@dataclass(frozen=True)
+class Tried:
+    """The ranks have added up a vector of ``nbytes`` in so many seconds. ``devices`` are empty if there is only one
+    rank, which has nothing to try."""
+
+    devices: tuple[str, ...]
+    nbytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RankLost:
+    """The last message of a rank that another one does not answer any more."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Envelope:
     """A message with the slots of the frames that it names."""
 
@@ -53,6 +96,11 @@ _BODIES: dict[str, type] = {
         TrainerOptions,
         ArenaShape,
         Remark,
+        RanksWanted,
+        FollowerSetup,
+        Trial,
+        Tried,
+        RankLost,
     )
 }
 

@@ -175,6 +175,13 @@ function tellPosition(p) {
   put("position", `${share} % done: ${round}, block ${p.block} of ${p.blocks} (${p.block_name}), step ${p.step} of ${p.steps}`);
 }
 
+function ranks(rows) {
+  if (!rows || !rows.length) return null;
+  const seconds = rows.map((row) => row.compute_seconds).filter((value) => value != null);
+  if (!seconds.length) return `${rows.length}`;
+  return `${rows.length}: ${number(Math.min(...seconds))} to ${number(Math.max(...seconds))} s`;
+}
+
 function tellTiles(s) {
   const up = s.peers.filter((peer) => peer.state === "up").length;
   const kept = s.checkpoint;
@@ -187,6 +194,8 @@ function tellTiles(s) {
     ["consensus distance", small(s.consensus_distance)],
     ["steps per second", number(s.steps_per_second)],
     ["time left", span(s.remaining_seconds)],
+    // Trainers on several devices only: the fastest and the slowest rank's time for its share of a step.
+    ["ranks", ranks(s.ranks)],
     ["peers here", `${up} of ${s.peers.length}`],
     ["sent", size(s.sent_bytes_total)],
     // Nodes that relay only.

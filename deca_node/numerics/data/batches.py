@@ -42,8 +42,8 @@ class Batch:
         """How many tokens are learnt."""
         return int((self.labels[:, 1:] != IGNORED).sum())
 
-    def split(self, size: int) -> Iterator["Batch"]:
-        """The same batch in parts of ``size`` sequences."""
+    def split(self, size: int | list[int]) -> Iterator["Batch"]:
+        """The same batch in parts of ``size`` sequences, or of these sizes."""
         columns = [self.input_ids.split(size), self.labels.split(size)]
         return map(Batch, *columns, *([] if self.positions is None else [self.positions.split(size)]))
 
@@ -63,8 +63,8 @@ class LabelledBatch:
         """How many records the loss covers."""
         return len(self.labels)
 
-    def split(self, size: int) -> Iterator["LabelledBatch"]:
-        """The same batch in parts of ``size`` records."""
+    def split(self, size: int | list[int]) -> Iterator["LabelledBatch"]:
+        """The same batch in parts of ``size`` records, or of these sizes."""
         columns = (self.input_ids, self.attention_mask, self.token_type_ids, self.labels)
         return map(LabelledBatch, *(column.split(size) for column in columns))
 

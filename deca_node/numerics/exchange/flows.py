@@ -24,6 +24,7 @@ from torch import Tensor
 
 from deca_node.numerics.codecs.base import Codec, slice_elements
 from deca_node.numerics.codecs.formats import KEYFRAME_CODEC
+from deca_node.numerics.device import wide
 from deca_node.numerics.model.blocks import Origin
 from deca_node.protocol.agreed.schedule import Content
 
@@ -102,9 +103,9 @@ class PublicCopies:
         ``distances`` are renewed, also those of new edges without a flow here.
         """
         device = self.x_hat.device
-        squares = torch.zeros(len(flows), tensors, dtype=torch.float64, device=device)
+        squares = torch.zeros(len(flows), tensors, dtype=wide(device), device=device)
         unheard = [e for peer, e in self.edges.items() if e.distances is None and peer not in {f.peer for f in flows}]
-        opened = torch.zeros(len(unheard), tensors, dtype=torch.float64, device=device)
+        opened = torch.zeros(len(unheard), tensors, dtype=wide(device), device=device)
         for start, stop, tensor in pieces:
             copies = {flow.peer: self.edges[flow.peer].e[start:stop].clone() for flow in flows}
             for row, (_, e) in enumerate(self._advanced(flows, start, stop, copies)):

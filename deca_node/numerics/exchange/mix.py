@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from deca_node.numerics import deca
+from deca_node.numerics.device import wide
 from deca_node.numerics.exchange import clipping
 from deca_node.numerics.exchange.flows import FlowBytes, PublicCopies
 from deca_node.numerics.exchange.squares import square
@@ -31,7 +32,7 @@ class BlockMix:
         self._compiled = public.codec.flows(tensors, public.x_hat.device)
         self._elements = 0
         # Sums of squares over every e_ij, over sum_j e_ij, and over E; on the device, so that no slice waits for them.
-        self._squares = torch.zeros(3, dtype=torch.float64, device=public.x_hat.device)
+        self._squares = torch.zeros(3, dtype=wide(public.x_hat.device), device=public.x_hat.device)
 
     def apply(self, x: Tensor, start: int, left: Sequence[float] | None = None, *, needs_E: bool) -> Tensor | None:
         """Mix elements [start, start + n) of the block: x (float32 [n]) takes E = gamma_c sum_j w_ij e_ij, in place.

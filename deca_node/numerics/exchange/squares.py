@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from deca_node.numerics.device import wide
+
 
 class Squares:
     """Sums of squares by name. They are kept on the device, so that no slice waits for it."""
@@ -19,9 +21,9 @@ class Squares:
         self.add_sum(name, square(x), x.numel())
 
     def add_sum(self, name: str, total: Tensor, elements: int) -> None:
-        """Add the sum of the squares of so many elements, float64 []."""
+        """Add the sum of the squares of so many elements, float64 [] (float32 on MPS)."""
         if name not in self._sums:
-            self._sums[name] = torch.zeros((), dtype=torch.float64, device=self._device)
+            self._sums[name] = torch.zeros((), dtype=wide(self._device), device=self._device)
         self._sums[name] += total
         self._elements[name] = self._elements.get(name, 0) + elements
 
@@ -31,5 +33,5 @@ class Squares:
 
 
 def square(x: Tensor) -> Tensor:
-    """The sum of squares of x (float32 [n]) as a float64 scalar on its device."""
-    return torch.dot(x, x).double()
+    """The sum of squares of x (float32 [n]) as a scalar on its device, float64 (float32 on MPS)."""
+    return torch.dot(x, x).to(wide(x.device))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from deca_node.numerics.device import choose_device
+from deca_node.numerics.device import choose_device, choose_devices
+from deca_node.protocol.options import devices_of
 from deca_node.storage.model_files import StoredTensor
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -34,16 +35,27 @@ def device_kind(wanted: str) -> str:
     return choose_device(wanted).type if wanted == "auto" else wanted.partition(":")[0]
 
 
-def free_memory(wanted: str) -> tuple[str, int | None]:
-    """The device that a node with ``device = wanted`` takes, and its free bytes (None: unknown).
+def planned_ranks(device: str, devices: str) -> tuple[str, int]:
+    """The kind of the ranks' devices for the two settings, and their number. They need not be on this machine, unless
+    the settings mean all that are here."""
+    if not devices:
+        return device_kind(device), 1
+    wanted = devices_of(devices)
+    kind = device_kind(wanted.kind)
+    return kind, wanted.count or (torch.cuda.device_count() if kind == "cuda" else 1) or 1
+
+
+def free_memory(device: str, devices: str = "") -> tuple[str, int | None]:
+    """The device that a node with these settings takes, and its free bytes (None: unknown). Of several GPUs it is the
+    one with the least.
 
     Raises TrainerError where there is no such device.
     """
-    device = choose_device(wanted)
-    if device.type == "cuda":
-        index = device.index or 0
-        return f"cuda:{index}", torch.cuda.mem_get_info(index)[0]
-    return "cpu", _free_ram()
+    found = choose_devices(device, devices)
+    if found[0].type == "cuda":
+        free, index = min((torch.cuda.mem_get_info(each.index or 0)[0], each.index or 0) for each in found)
+        return f"cuda:{index}", free
+    return found[0].type, _free_ram()
 
 
 def _free_ram() -> int | None:

@@ -5,6 +5,7 @@
     loss        the mean negative log-likelihood of a batch: backward passes, and judging without them
     isolation   how records in one row are kept from seeing each other, by what the model can do
     tasks       what differs between the tasks: which data is read, and how a model is judged on it
+    prepared    the start model, loaded and made ready to be trained
     noise       noise on the embeddings of a batch while it is learnt
     privacy     differentially private gradients, and the books of what they have cost
     writing     the text that a model writes: a continuation, or an answer in a chat

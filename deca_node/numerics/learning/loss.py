@@ -61,12 +61,16 @@ def class_logits(model: nn.Module, batch: LabelledBatch, device: torch.device) -
     return logits.float()
 
 
-def backward(model: nn.Module, batch: AnyBatch, micro_batch: int, device: torch.device) -> float:
+def backward(
+    model: nn.Module, batch: AnyBatch, micro_batch: int, device: torch.device, counted: int | None = None
+) -> float:
     """Backward passes for the gradient of the batch's mean loss, ``micro_batch`` sequences at a time (0: all).
 
     Every token or record weighs the same, however the batch is cut. Returns the mean loss, in nats per token or record.
+    If the batch is a rank's share of a larger one, ``counted`` is what that one counts; gradients and losses of all
+    shares then add up to those of the whole.
     """
-    counted = max(batch.predicted, 1)
+    counted = max(batch.predicted, 1) if counted is None else counted
     total = 0.0
     for part in passes(model, batch, micro_batch):
         loss = _batch_nll(model, part, device) / counted
@@ -76,29 +80,38 @@ def backward(model: nn.Module, batch: AnyBatch, micro_batch: int, device: torch.
 
 
 @torch.no_grad()
+def score(model: nn.Module, batch: AnyBatch, device: torch.device, labels: int = 0) -> Tensor:
+    """The sum of the losses of a batch, and the table of a classifier's answers: float64 [1 + labels²] on the CPU."""
+    found = torch.zeros(1 + labels * labels, dtype=torch.float64)
+    with judging(model):
+        if isinstance(batch, LabelledBatch):
+            logits = class_logits(model, batch, device).cpu()
+            found[0] = nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
+            found[1:] = torch.bincount(batch.labels * labels + logits.argmax(dim=1), minlength=labels * labels)
+        else:
+            found[0] = sum(float(_batch_nll(model, part, device)) for part in passes(model, batch, 0))
+    return found
+
+
+def summed(rows: Iterable[tuple[Tensor, int]], labels: int = 0) -> Scores:
+    """What the results of :func:`score` come to, each with the number of tokens or records that its batch counts."""
+    total, counted = torch.zeros(1 + labels * labels, dtype=torch.float64), 0
+    for row, count in rows:
+        total += row
+        counted += count
+    table = total[1:].to(torch.int64).view(labels, labels)
+    return Scores(float(total[0]) / max(counted, 1), counted, shares(table) if labels and counted else {})
+
+
 def evaluate(model: nn.Module, batches: Iterable[AnyBatch], device: torch.device) -> tuple[float, int]:
     """Mean loss in nats over all learnt tokens, or all records, of ``batches``, and how many there are."""
-    total, counted = 0.0, 0
-    with judging(model):
-        for batch in batches:
-            for part in passes(model, batch, 0):
-                total += float(_batch_nll(model, part, device))
-            counted += batch.predicted
-    return total / max(counted, 1), counted
+    found = summed((score(model, batch, device), batch.predicted) for batch in batches)
+    return found.loss, found.count
 
 
-@torch.no_grad()
 def classify(model: nn.Module, batches: Iterable[LabelledBatch], device: torch.device, labels: int) -> Scores:
     """How well the model sorts the records of ``batches`` into ``labels`` labels."""
-    total, table = 0.0, torch.zeros(labels, labels, dtype=torch.int64)
-    with judging(model):
-        for batch in batches:
-            logits = class_logits(model, batch, device).cpu()
-            total += float(nn.functional.cross_entropy(logits, batch.labels, reduction="sum"))
-            cells = batch.labels * labels + logits.argmax(dim=1)
-            table += torch.bincount(cells, minlength=labels * labels).view(labels, labels)
-    count = int(table.sum())
-    return Scores(total / max(count, 1), count, shares(table) if count else {})
+    return summed(((score(model, batch, device, labels), batch.predicted) for batch in batches), labels)
 
 
 def shares(table: Tensor) -> dict[str, float]:

@@ -25,7 +25,7 @@ import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,6 +43,13 @@ NOT_INSTALLED = (
 
 Entry = tuple[float, float, int]
 """So many steps with one noise multiplier sigma and one sampling rate q: (sigma, q, steps)."""
+
+
+class Losses(NamedTuple):
+    """The sum of the losses of so many examples."""
+
+    total: float
+    examples: int
 
 
 class Ledger:
@@ -104,7 +111,7 @@ class Privacy:
         self._accountant = _accountant()
         self._ledger = Ledger(directory)
         self._examples, self._batch, self._chunk = examples, batch, chunk
-        self._sigma, self._clip, self._delta, self._epsilon_max = sigma, clip, delta, epsilon_max
+        self._sigma, self.clip, self._delta, self._epsilon_max = sigma, clip, delta, epsilon_max
         self._q = min(1.0, batch / examples)
         self._ahead = 0
         self._loss = 0.0
@@ -148,17 +155,13 @@ class Privacy:
 
         Returns the mean loss, which is not private and stays at home; that of the step before where none was drawn.
         """
-        total, losses = torch.zeros_like(grad), []
-        for backward in examples:
-            grad.zero_()
-            losses.append(backward())
-            norm = float(torch.linalg.vector_norm(grad))
-            if not math.isfinite(norm):
-                return math.nan
-            total.add_(grad, alpha=min(1.0, self._clip / norm) if norm else 1.0)
-        noise = torch.randn(total.shape, generator=self._noise, device=total.device)
-        grad.copy_(total.add_(noise, alpha=self._sigma * self._clip).div_(self._batch))
-        self._loss = sum(losses) / len(losses) if losses else self._loss
+        return self.noised(grad, clipped_sum(grad, examples, self.clip))
+
+    def noised(self, grad: Tensor, losses: Losses) -> float:
+        """Make a sum of clipped gradients private; returns as :meth:`collect`."""
+        noise = torch.randn(grad.shape, generator=self._noise, device=grad.device)
+        grad.add_(noise, alpha=self._sigma * self.clip).div_(self._batch)
+        self._loss = losses.total / losses.examples if losses.examples else self._loss
         return self._loss
 
     def figures(self) -> Mapping[str, float]:
@@ -180,6 +183,24 @@ class Privacy:
             enough = self._spent(self._ledger.with_steps(middle, self._q, steps)) <= self._epsilon_max
             low, high = (low, middle) if enough else (middle, high)
         return f"; dp_noise = {high:.3g} would stay within it"
+
+
+def clipped_sum(grad: Tensor, examples: Sequence[Callable[[], float]], clip: float) -> Losses:
+    """Make ``grad`` the sum of the examples' own gradients, each clipped to the norm ``clip``; returns their losses.
+
+    A gradient without a finite norm makes all of it NaN, and the losses as well.
+    """
+    total, losses = torch.zeros_like(grad), []
+    for backward in examples:
+        grad.zero_()
+        losses.append(backward())
+        norm = float(torch.linalg.vector_norm(grad))
+        total.add_(grad, alpha=min(1.0, clip / norm) if norm and math.isfinite(norm) else 1.0)
+        if not math.isfinite(norm):
+            total.fill_(math.nan)
+            losses[-1] = math.nan
+    grad.copy_(total)
+    return Losses(sum(losses), len(losses))
 
 
 def _accountant() -> Callable[[Sequence[Entry], float], float]:

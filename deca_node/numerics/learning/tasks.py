@@ -1,12 +1,13 @@
 """What differs between the tasks: how the data is read and summed up in sentences, and how a model is judged on it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from deca_node.numerics.data.batches import LabelledBatch, heldout_batches
+from deca_node.numerics.data.batches import AnyBatch, heldout_batches
 from deca_node.numerics.data.choice import HeldOut
 from deca_node.numerics.data.dataset import DataSummary, Layout, PackedData, load_dataset
 from deca_node.numerics.data.formats.sources import Reading
@@ -14,7 +15,7 @@ from deca_node.numerics.data.labelled import LabelledData, LabelledSummary, load
 from deca_node.numerics.data.lengths import Lengths
 from deca_node.numerics.data.store.mixture import check_weights
 from deca_node.numerics.data.store.tokens import BytesDone
-from deca_node.numerics.learning.loss import Scores, classify, evaluate
+from deca_node.numerics.learning.loss import Scores, score, summed
 from deca_node.numerics.model.load import LoadedModel
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.options import Note, TrainerOptions
@@ -154,10 +155,25 @@ def _told_of_lengths(found: Lengths) -> Iterator[str]:
         yield f"{found.unlearnt:,} records are left out: within {found.length} tokens they hold nothing to learn"
 
 
-def judge(model: torch.nn.Module, data: Data, batch_size: int, limit: int | None, device: torch.device) -> Scores:
-    """Judge the model on the held-out sequences or records, or on the first ``limit`` of them."""
+Scoring = Callable[[Iterable[AnyBatch], int], Iterable[tuple[Tensor, int]]]
+"""Scores batches, as :func:`deca_node.numerics.learning.loss.score` does with so many labels; each result has the
+batch's count beside it."""
+
+
+def judge(
+    model: torch.nn.Module,
+    data: Data,
+    batch_size: int,
+    limit: int | None,
+    device: torch.device,
+    scoring: Scoring | None = None,
+) -> Scores:
+    """Judge the model on the held-out sequences or records, or on the first ``limit`` of them.
+
+    ``scoring`` shares the work; without it the model here does all of it.
+    """
+    labels = len(data.labels) if isinstance(data, LabelledData) else 0
     batches = heldout_batches(data, batch_size, limit)
-    if isinstance(data, LabelledData):
-        labelled = (batch for batch in batches if isinstance(batch, LabelledBatch))
-        return classify(model, labelled, device, len(data.labels))
-    return Scores(*evaluate(model, batches, device))
+    if scoring is not None:
+        return summed(scoring(batches, labels), labels)
+    return summed(((score(model, batch, device, labels), batch.predicted) for batch in batches), labels)

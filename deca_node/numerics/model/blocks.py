@@ -144,11 +144,10 @@ def origin_from(layout: Sequence[Span], tensor: Callable[[str], Tensor]) -> Orig
     return origin
 
 
-class FlatBlock:
-    """One active block: its thawed parameters, their master and their gradient.
+class BlockGradient:
+    """The gradient of one block: float32 [elements] on the parameters' device, ``grad``.
 
-    ``master`` and ``grad`` are float32 [elements] on the parameters' device. The first ``collect`` allocates ``grad``,
-    so a block that is only mixed never has one.
+    The first ``collect`` allocates it, so a block that is only mixed never has one.
     """
 
     def __init__(self, model: nn.Module, block: Block) -> None:
@@ -158,14 +157,11 @@ class FlatBlock:
         self.spans = spans(model, block)
         self._parameters = [named[span.name] for span in self.spans]
         self._device = _common_device(block, self._parameters)
-        self.master = torch.empty(block.elements, dtype=torch.float32, device=self._device)
         self.grad: Tensor | None = None
         for parameter in model.parameters():
             parameter.requires_grad_(False)
             parameter.grad = None
-        self._hooks: list[RemovableHandle] = []
-        for span, parameter in zip(self.spans, self._parameters, strict=True):
-            self._thaw(span, parameter)
+        self._hooks = [self._gather(s, p) for s, p in zip(self.spans, self._parameters, strict=True)]
 
     def collect(self, backward: Callable[[], Outcome]) -> Outcome:
         """Run forward and backward passes; ``grad`` then holds the sum of all their gradients.
@@ -174,10 +170,52 @@ class FlatBlock:
         accumulate without rounding to the model's dtype, and only one tensor's gradient is in memory at a time.
         """
         if self.grad is None:
-            self.grad = torch.zeros_like(self.master)
+            self.grad = torch.zeros(self.block.elements, dtype=torch.float32, device=self._device)
         else:
             self.grad.zero_()
         return backward()
+
+    def freeze(self) -> None:
+        """Free the gradient; nothing requires one any more."""
+        for handle in self._hooks:
+            handle.remove()
+        for parameter in self._parameters:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        self._hooks, self._parameters, self.grad = [], [], None
+
+    def _gather(self, span: Span, parameter: nn.Parameter) -> RemovableHandle:
+        """Thaw a parameter, and add its gradient to the block's from now on."""
+        parameter.requires_grad_(True)
+
+        def gather(finished: Tensor) -> None:
+            assert self.grad is not None, "a backward pass outside of collect"
+            assert finished.grad is not None
+            # In pieces: adding a tensor of another dtype makes a float32 copy of it first.
+            for total, part in zip(
+                self.grad[span.start : span.stop].split(GATHER_ELEMENTS),
+                finished.grad.reshape(-1).split(GATHER_ELEMENTS),
+                strict=True,
+            ):
+                total.add_(part)
+            finished.grad = None
+
+        return parameter.register_post_accumulate_grad_hook(gather)
+
+
+class FlatBlock(BlockGradient):
+    """One active block: its thawed parameters, their gradient and their ``master``, float32 [elements] as well."""
+
+    @torch.no_grad()
+    def __init__(self, model: nn.Module, block: Block) -> None:
+        """Thaw the block, and copy its parameters to the master."""
+        super().__init__(model, block)
+        self.master = torch.empty(block.elements, dtype=torch.float32, device=self._device)
+        for span, parameter in zip(self.spans, self._parameters, strict=True):
+            view = self.master[span.start : span.stop].view(parameter.shape)
+            view.copy_(parameter)
+            if parameter.dtype == torch.float32:
+                parameter.data = view
 
     @torch.no_grad()
     def publish(self) -> None:
@@ -190,37 +228,12 @@ class FlatBlock:
     def freeze(self) -> None:
         """Give every parameter its own storage again, with the same values, and free master and gradient."""
         self.publish()
-        for handle in self._hooks:
-            handle.remove()
-        for parameter in self._parameters:
-            parameter.requires_grad_(False)
-            parameter.grad = None
+        parameters = self._parameters
+        super().freeze()
+        for parameter in parameters:
             if parameter.dtype == torch.float32:
                 parameter.data = parameter.detach().clone()
-        self._hooks, self._parameters, self.grad = [], [], None
         self.master = torch.empty(0)
-
-    @torch.no_grad()
-    def _thaw(self, span: Span, parameter: nn.Parameter) -> None:
-        view = self.master[span.start : span.stop].view(parameter.shape)
-        view.copy_(parameter)
-        if parameter.dtype == torch.float32:
-            parameter.data = view
-        parameter.requires_grad_(True)
-
-        def gather(finished: Tensor) -> None:
-            assert self.grad is not None, "a backward pass outside of FlatBlock.collect"
-            assert finished.grad is not None
-            # In pieces: adding a tensor of another dtype makes a float32 copy of it first.
-            for total, part in zip(
-                self.grad[span.start : span.stop].split(GATHER_ELEMENTS),
-                finished.grad.reshape(-1).split(GATHER_ELEMENTS),
-                strict=True,
-            ):
-                total.add_(part)
-            finished.grad = None
-
-        self._hooks.append(parameter.register_post_accumulate_grad_hook(gather))
 
 
 def _outermost_lists(module: nn.Module) -> Iterator[nn.ModuleList]:

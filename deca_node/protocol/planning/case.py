@@ -98,7 +98,8 @@ class ModelShape:
 class Machine:
     """A node's machine: its link (each way), its sustained arithmetic, and its memory (None: unknown).
 
-    ``one_memory``: frames are in the memory in which the model is trained, as on a CPU.
+    ``one_memory``: frames are in the memory in which the model is trained, as on a CPU, and all ranks share it. With
+    several ``ranks`` on GPUs, arithmetic and memory are those of one of them.
     """
 
     bits_per_second: float = 1e8
@@ -108,6 +109,7 @@ class Machine:
     micro_batch: int
     gradient_checkpointing: bool
     one_memory: bool = False
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -192,9 +194,14 @@ class Case:
         return DTYPE_BYTES.get(self.settings.dtype, self.model.dtype_bytes)
 
     @property
+    def share(self) -> int:
+        """Sequences of a batch that a rank takes, at most."""
+        return -(-self.settings.batch_size // self.machine.ranks)
+
+    @property
     def micro_batch(self) -> int:
         """Sequences per forward pass."""
-        return min(self.machine.micro_batch or self.settings.batch_size, self.settings.batch_size)
+        return min(self.machine.micro_batch or self.share, self.share)
 
     @property
     def exchanges(self) -> int:

@@ -1,7 +1,8 @@
 """The duration of a run: compute, transfers, and how the two overlap.
 
 Compute is an estimate; :func:`step_flops` has its formula. Loading, evaluating, encoding, mixing and saving are not
-counted. All nodes are assumed to be alike. The node with the most neighbours sets the pace: all others wait for it.
+counted, nor are sums over the ranks of a node. All nodes are assumed to be alike. The node with the most neighbours
+sets the pace: all others wait for it.
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ class Seconds:
 
 
 def step_flops(case: Case, block: BlockShape) -> float:
-    """Arithmetic of one gradient step: an estimate for dense models.
+    """Arithmetic of one gradient step, at the rank with the largest share: an estimate for dense models.
 
     A token costs 2 per element that it is multiplied with: forward through the whole model, backward to the block for
     the gradients of inputs, and in the block for the gradients of weights. Attention costs 4 * sequence * hidden per
@@ -42,7 +43,7 @@ def step_flops(case: Case, block: BlockShape) -> float:
     products = forward + (1 + again) * block.multiplied_from + block.multiplied
     attention = shape.layers + (2 + again) * block.layers_from
     per_token = 2.0 * products + 4.0 * settings.sequence_length * shape.hidden * attention
-    return settings.batch_size * settings.sequence_length * per_token
+    return case.share * settings.sequence_length * per_token
 
 
 def flops_per_second(case: Case, step_seconds: float) -> float:

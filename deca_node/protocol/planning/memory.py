@@ -19,7 +19,11 @@ FRAMES_IN_USE: Mapping[str, int] = {"lockstep": 2, "overlap": 3}
 @dataclass(frozen=True)
 class Memory:
     """The memory of a node while ``block`` is active. ``frames_bytes`` is shared memory of the host, in the usual
-    amount. ``total_bytes`` includes it only if the model is trained in the same memory."""
+    amount. ``total_bytes`` includes it only if the model is trained in the same memory.
+
+    With several ranks this is rank 0, and ``follower_bytes`` is each of the others. On a CPU they share one memory, and
+    ``total_bytes`` is that of all ranks together.
+    """
 
     block: str
     model_bytes: int
@@ -27,6 +31,7 @@ class Memory:
     activation_bytes: int
     frames_bytes: int
     total_bytes: int
+    follower_bytes: int = 0
 
 
 def block_memory(case: Case, block: BlockShape) -> Memory:
@@ -42,8 +47,11 @@ def block_memory(case: Case, block: BlockShape) -> Memory:
     degree = max(case.mixing.degree_max, case.mixing.final_degree_max)
     senders = degree + 1 if degree else 0
     frames = senders * FRAMES_IN_USE[case.settings.exchange] * -(-largest // PAGE_BYTES) * PAGE_BYTES
-    total = model + state + activations + (frames if case.machine.one_memory else 0)
-    return Memory(block.name, model, state, activations, frames, total)
+    # A rank beside the first holds the block's gradient, and none of its state.
+    others = case.machine.ranks - 1
+    follower = model + 4 * block.elements + block.largest_tensor * size + activations if others else 0
+    total = model + state + activations + (frames + others * follower if case.machine.one_memory else 0)
+    return Memory(block.name, model, state, activations, frames, total, follower)
 
 
 def state_bytes_per_element(dtype_bytes: int, degree: int, *, feedback: bool = False) -> int:

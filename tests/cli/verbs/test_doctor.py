@@ -260,7 +260,7 @@ def test_the_port_of_a_node_that_runs_already(deca: Deca) -> None:
 
 @pytest.mark.usefixtures("peer", "place")
 def test_memory_and_weights_that_do_not_fit(deca: Deca, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deca_node.numerics.forecast.fitting.free_memory", lambda _: ("cuda:0", 1000))
+    monkeypatch.setattr("deca_node.numerics.forecast.fitting.free_memory", lambda *_: ("cuda:0", 1000))
     found = look(deca("doctor", *FLAGS))["memory"]
     assert found["verdict"] == "failed"
     assert "blocks do not fit: embedding" in found["says"]
@@ -508,3 +508,11 @@ def test_doctor_and_plan_give_the_same_figure(deca: Deca, more: tuple[str, ...])
     memory = look(deca("doctor", *FLAGS, *more))["memory"]["facts"]
     assert planned["memory"]["total_bytes"] == memory["peak_bytes"]
     assert {block["block"]: block["total_bytes"] for block in planned["blocks"]} == memory["blocks_bytes"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("place", "peer")
+def test_ranks_are_tried(deca: Deca) -> None:
+    found = look(deca("doctor", *FLAGS, "--devices", "cpu*2"))
+    assert (found["ranks"]["verdict"], found["ranks"]["facts"]["devices"]) == ("ok", ["cpu", "cpu"])
+    assert found["memory"]["says"].count("in all ranks together") == 1

@@ -284,3 +284,14 @@ def test_numbers_agree_with_their_nouns(plan: Deca) -> None:
     assert "Graph: 1 edge, spectral" in plan("--nodes", "2").out
     assert "a node with 1 neighbour sends " in " ".join(plan("--nodes", "2").out.split())
     assert "a node with 2 neighbours sends " in " ".join(plan("--nodes", "5", "--topology", "ring").out.split())
+
+
+def test_ranks_are_counted(plan: Deca) -> None:
+    """The cards need not be here. On a CPU the ranks share one memory."""
+    size = ("--nodes", "2", "--batch-size", "8")
+    one, cards, cpus = (read_json(plan, *size, *more) for more in ((), ("--devices", "cuda*2"), ("--devices", "cpu*2")))
+    assert (one["machine"]["ranks"], one["memory"]["follower_bytes"]) == (1, 0)
+    assert (cards["machine"]["ranks"], cards["machine"]["one_memory"]) == (2, False)
+    assert 0 < cards["memory"]["follower_bytes"] < cards["memory"]["total_bytes"]
+    assert cpus["memory"]["total_bytes"] > cpus["memory"]["follower_bytes"] + cards["memory"]["total_bytes"]
+    assert "at rank 0; each of the other 1 takes" in " ".join(plan(*size, "--devices", "cuda*2").out.split())

@@ -20,7 +20,7 @@ from deca_node.daemon.status.metrics import METRICS, Metric, flat, registry
 from tests.daemon.web.fake_admin import STATUS
 
 ROOT = Path(__file__).resolve().parents[3]
-LABELS = {"peer", "kind", "reason", "block", "state", "phase", "version", "run", "fingerprint"}
+LABELS = {"peer", "kind", "reason", "block", "state", "phase", "version", "run", "fingerprint"} | {"rank", "device"}
 NOT_BASE_UNITS = ("_ms", "_milliseconds", "_minutes", "_hours", "_kib", "_mib", "_kilobytes", "_percent")
 EMPTY = Status(time=0.0, name="north", run="wards", phase="loading")
 

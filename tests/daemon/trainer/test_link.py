@@ -12,6 +12,7 @@ import pytest
 
 from deca_node.daemon.trainer import link as link_module
 from deca_node.daemon.trainer import messages
+from deca_node.daemon.trainer import rank as rank_module
 from deca_node.daemon.trainer.link import TrainerLink
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.run import RunSettings
@@ -30,6 +31,7 @@ def options(folder: Path) -> TrainerOptions:
         model=str(folder / "missing"),
         data=str(folder / "missing.jsonl"),
         device="cpu",
+        devices="",
         threads=1,
         attention="auto",
         micro_batch=0,
@@ -115,7 +117,7 @@ class NoProcess:
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No pauses, and a trainer that ends at once."""
     (tmp_path / "boot.py").write_text("raise SystemExit(3)")
-    monkeypatch.setattr(link_module, "BOOT", str(tmp_path / "boot.py"))
+    monkeypatch.setattr(rank_module, "BOOT", str(tmp_path / "boot.py"))
     monkeypatch.setattr(link_module, "START_PAUSES_SECONDS", (0.0, 0.0))
 
 
@@ -155,7 +157,7 @@ def test_the_trainer_has_a_process_group_of_its_own_and_shares_the_node_s_sessio
 ) -> None:
     """A terminal's signals go to the node's group. Linux shares cores among sessions before it looks at priorities."""
     (tmp_path / "boot.py").write_text(GROUPS)
-    monkeypatch.setattr(link_module, "BOOT", str(tmp_path / "boot.py"))
+    monkeypatch.setattr(rank_module, "BOOT", str(tmp_path / "boot.py"))
     first_event(tmp_path)
     autogroup = Path("/proc/self/autogroup")
     shares = autogroup.read_text().partition(" ")[0].strip() if autogroup.exists() else ""

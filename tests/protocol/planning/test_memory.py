@@ -2,6 +2,7 @@
 
 import pytest
 
+from deca_node.protocol.planning.duration import gradient_seconds
 from deca_node.protocol.planning.memory import activation_bytes, block_memory, peak_memory, state_bytes_per_element
 from tests.protocol.planning.cases import HIDDEN, INTERMEDIATE, MODEL, case
 
@@ -39,3 +40,24 @@ def test_activations_follow_the_backward_pass() -> None:
     tokens = 8 * 512
     kept = activation_bytes(planned.on(gradient_checkpointing=True), MODEL.blocks[0]) - head
     assert kept == tokens * 4 * (HIDDEN + (6 + 3) * HIDDEN + (3 + 1) * INTERMEDIATE)
+
+
+def test_ranks_share_the_batch_and_rank_0_alone_has_the_state() -> None:
+    planned = case(dtype="bfloat16", batch_size=5)
+    one, block = block_memory(planned, MODEL.blocks[0]), MODEL.blocks[0]
+    two = block_memory(planned.on(ranks=2), block)
+    assert two.activation_bytes == activation_bytes(planned.on(micro_batch=3), block), "three of five sequences at most"
+    assert (two.state_bytes, two.model_bytes) == (one.state_bytes, one.model_bytes)
+    assert two.follower_bytes == two.model_bytes + 4 * 3000 + 2 * 1500 + two.activation_bytes
+    together = block_memory(planned.on(ranks=3, one_memory=True), block)
+    assert together.total_bytes == (
+        together.model_bytes
+        + together.state_bytes
+        + together.activation_bytes
+        + together.frames_bytes
+        + 2 * together.follower_bytes
+    )
+    assert one.follower_bytes == 0
+    assert gradient_seconds(planned.on(ranks=5), block).compute == pytest.approx(
+        gradient_seconds(planned, block).compute / 5
+    )

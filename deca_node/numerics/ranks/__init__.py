@@ -1,0 +1,13 @@
+"""One trainer on several devices: ranks, which share every batch and sum their gradients.
+
+Rank 0 leads. It alone has data, moments, neighbours and files; the others hold the model and compute gradients.
+
+::
+
+    group      the processes, joined by torch.distributed: words from rank 0, broadcast tensors, sums
+    orders     what rank 0 asks of the others, as JSON and one vector of numbers
+    shares     a rank's part of a batch, and what a rank computes of it
+    leader     rank 0's part: hand out work, renew what changed, sum up
+    follower   the others' part: obey until rank 0 ends
+    trial      whether ranks can add up, tried before a run
+"""

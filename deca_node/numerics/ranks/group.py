@@ -1,0 +1,130 @@
+"""The processes of one trainer as a group of torch.distributed.
+
+Two groups of the same processes exist. ``words`` runs on gloo, and a rank waits on it for the next order as long as it
+takes, without using a core. ``tensors`` runs on NCCL for CUDA and on gloo for the CPU, and a rank that is missing there
+for half an hour is given up. Both stay on this machine's loopback interface, unless GLOO_SOCKET_IFNAME and
+NCCL_SOCKET_IFNAME name others. The ranks find each other through a file that only this user may read.
+
+Sources: torch.distributed (docs.pytorch.org/docs/stable/distributed.html).
+"""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import FileStore, Store  # type: ignore[attr-defined]
+
+from deca_node.protocol.errors import RankLostError, TrainerError
+
+Meeting = Store
+"""Where the ranks of a trainer find each other."""
+WORDS_TIMEOUT, TENSORS_TIMEOUT = timedelta(days=3650), timedelta(minutes=30)
+JOIN_TIMEOUT = timedelta(minutes=30)
+"""The longest wait for ranks that still load the model."""
+
+
+def open_store(ranks: int) -> tuple[Meeting, str]:
+    """The meeting place of so many ranks, and its folder, which only this user may enter. Rank 0 removes it."""
+    folder = tempfile.mkdtemp(prefix="deca-ranks-")
+    return find_store(folder, ranks), folder
+
+
+def find_store(folder: str, ranks: int) -> Meeting:
+    """The meeting place that rank 0 has opened. Raises RankLostError."""
+    with _others():
+        store = FileStore(str(Path(folder) / "meeting"), ranks)
+        store.set_timeout(JOIN_TIMEOUT)
+        return store
+
+
+class Group:
+    """This process as rank ``rank`` of ``size``, with its device."""
+
+    def __init__(self, store: Meeting, rank: int, size: int, device: torch.device) -> None:
+        """Wait until all ranks are here. Raises RankLostError if one does not come, and TrainerError if this torch
+        cannot join devices of this kind."""
+        self.rank, self.size, self.device = rank, size, device
+        backend = _backend(device)
+        loopback = "lo" if sys.platform == "linux" else "lo0"
+        for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(variable, loopback)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        with _others():
+            dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=WORDS_TIMEOUT)
+            self._tensors = dist.new_group(backend=backend, timeout=TENSORS_TIMEOUT)
+
+    def tell(self, word: Any, numbers: Tensor) -> None:
+        """Give a word of JSON and ``numbers`` (int64 [n]) to all other ranks."""
+        text = torch.frombuffer(bytearray(json.dumps(word).encode()), dtype=torch.uint8)
+        with _others():
+            dist.broadcast(torch.tensor([len(text), len(numbers)]), 0)
+            dist.broadcast(text, 0)
+            if len(numbers):
+                dist.broadcast(numbers, 0)
+
+    def hear(self) -> tuple[Any, Tensor]:
+        """Wait for the next word of rank 0, and the numbers with it."""
+        sizes = torch.zeros(2, dtype=torch.int64)
+        with _others():
+            dist.broadcast(sizes, 0)
+            text = torch.empty(int(sizes[0]), dtype=torch.uint8)
+            numbers = torch.empty(int(sizes[1]), dtype=torch.int64)
+            dist.broadcast(text, 0)
+            if len(numbers):
+                dist.broadcast(numbers, 0)
+        return json.loads(text.numpy().tobytes()), numbers
+
+    @torch.no_grad()
+    def renew(self, parameters: Sequence[Tensor]) -> None:
+        """Give all ranks rank 0's bits of these tensors, of any dtype."""
+        for parameter in parameters:
+            whole = parameter.detach().contiguous()
+            with _others():
+                dist.broadcast(whole.reshape(-1).view(torch.uint8), 0, group=self._tensors)
+            if whole.data_ptr() != parameter.data_ptr():
+                parameter.copy_(whole)
+
+    def sum_up(self, gradient: Tensor) -> None:
+        """Sum a float32 [elements] over all ranks, at rank 0; at the others it is undefined afterwards."""
+        with _others():
+            dist.reduce(gradient, 0, group=self._tensors)
+
+    def rows(self, row: Tensor) -> Tensor:
+        """The rows of all ranks, float64 [ranks, n] on the CPU, of one float64 [n] from each."""
+        own = row.to(self.device)
+        found = [torch.empty_like(own) for _ in range(self.size)]
+        with _others():
+            dist.all_gather(found, own, group=self._tensors)
+        return torch.stack(found).cpu()
+
+    def leave(self) -> None:
+        """End the group."""
+        dist.destroy_process_group()
+
+
+def _backend(device: torch.device) -> str:
+    if device.type == "cpu":
+        return "gloo"
+    if device.type == "cuda" and dist.is_nccl_available():
+        return "nccl"
+    raise TrainerError(f"this torch cannot join several ranks on {device.type}; leave devices out, and set device")
+
+
+@contextmanager
+def _others() -> Iterator[None]:
+    """What torch.distributed raises means that another rank has gone, or hangs."""
+    try:
+        yield
+    except RuntimeError as problem:
+        first = (str(problem).strip().splitlines() or [""])[0]
+        raise RankLostError(f"a rank of the trainer does not answer the others: {first}") from problem
