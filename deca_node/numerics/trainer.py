@@ -119,7 +119,7 @@ class Trainer:
         if isinstance(data, PackedData) and settings.packing == "isolated":
             note(f"records in one sequence are kept apart by {way_of(loaded.model).value}")
         note("hashing the start model's parameters")
-        trainer = cls(options, loaded, data, frames, choice)
+        trainer = cls(options, loaded, data, frames, choice, leader)
         note(length_told(settings, len(trainer._blocks), len(data.train)))
         trainer.resume(note)
         choice.keep()
