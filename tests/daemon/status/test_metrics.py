@@ -14,7 +14,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 
-from deca_node.daemon.status.facts import PeerRow, Status
+from deca_node.daemon.status.facts import PeerRow, RankRow, Status
 from deca_node.daemon.status.history import MEANS, NEWEST
 from deca_node.daemon.status.metrics import METRICS, Metric, flat, registry
 from tests.daemon.web.fake_admin import STATUS
@@ -131,6 +131,7 @@ FACTS_OF_THE_PAGE = {
     "steps_per_second": "deca_steps_per_second",
     "remaining_seconds": "deca_remaining_seconds",
     "checkpoint": "deca_checkpoint_timestamp_seconds",
+    "ranks": "deca_rank_compute_seconds",
     "peers": "deca_peer_up",
     "sent_bytes_total": "deca_sent_bytes_total",
     "relayed_bytes_total": "deca_relayed_bytes_total",
@@ -158,6 +159,13 @@ def test_every_number_of_the_nodes_page_is_a_metric() -> None:
     assert set(PEERS_OF_THE_PAGE) == set(re.findall(r"\bp\.(\w+)", columns)) - WORDS_OF_THE_PAGE
     named = {*LINES_OF_THE_PAGE.values(), *FACTS_OF_THE_PAGE.values(), *PEERS_OF_THE_PAGE.values()}
     assert named <= {metric.name for metric in METRICS}
+
+
+def test_ranks_have_samples_if_there_are_several() -> None:
+    rows = (RankRow(rank=0, device="cpu", compute_seconds=0.5, peak_bytes=3), RankRow(rank=1, device="cpu"))
+    found = scraped(replace(EMPTY, ranks=rows))
+    assert [(s.labels, s.value) for s in found["deca_rank_peak_bytes"].samples] == [({"rank": "0", "device": "cpu"}, 3)]
+    assert scraped(EMPTY)["deca_rank_compute_seconds"].samples == []
 
 
 def test_shares_of_clipped_flows_and_the_cost_of_privacy_have_metrics_if_they_are_known() -> None:
