@@ -330,11 +330,9 @@ class NodeSettings:
         check_limits(self)
         if not DEVICE.fullmatch(self.device):
             raise SettingsError(f"device = {self.device!r} is not auto, cpu, cuda, cuda:N or mps")
-        if self.devices:
-            devices_of(self.devices)
-            if self.device != "auto":
-                says = f"device = {self.device!r} names one device and devices = {self.devices!r} several"
-                raise SettingsError(f"{says}; leave one out")
+        if self.devices and devices_of(self.devices).kind and self.device != "auto":
+            says = f"device = {self.device!r} names one device and devices = {self.devices!r} several"
+            raise SettingsError(f"{says}; leave one out")
         stay_seconds(self.after_run)
         for name in ("listen", "advertise", "http"):
             _checked_address(name, getattr(self, name))

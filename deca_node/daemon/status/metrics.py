@@ -126,186 +126,162 @@ def _spread(spread: Spread | None, value: Callable[[Spread], float]) -> float | 
     return None if spread is None else value(spread)
 
 
+def _gauge(name: str, text: str, read: Callable[[Status], Samples], labels: tuple[str, ...] = ()) -> Metric:
+    return Metric(name, "gauge", text, read, labels)
+
+
 METRICS: tuple[Metric, ...] = (
-    Metric(
+    _gauge(
         "deca_node_info",
-        "gauge",
         "Always 1. The labels are the version, and the run's name and fingerprint.",
         lambda s: [((s.version, s.run, s.fingerprint), 1.0)],
         ("version", "run", "fingerprint"),
     ),
-    Metric(
-        "deca_phase_info", "gauge", "Always 1. The label is the node's phase.", lambda s: [((s.phase,), 1)], ("phase",)
-    ),
-    Metric("deca_ready", "gauge", "Whether the node takes part in the run (1) or not (0).", _one(lambda s: s.ready)),
-    Metric("deca_uptime_seconds", "gauge", "Time since the node's start.", _one(lambda s: s.uptime_seconds)),
-    Metric(
+    _gauge("deca_phase_info", "Always 1. The label is the node's phase.", lambda s: [((s.phase,), 1)], ("phase",)),
+    _gauge("deca_ready", "Whether the node takes part in the run (1) or not (0).", _one(lambda s: s.ready)),
+    _gauge("deca_uptime_seconds", "Time since the node's start.", _one(lambda s: s.uptime_seconds)),
+    _gauge(
         "deca_loop_lag_p50_seconds",
-        "gauge",
         "How late the event loop runs due work: recent median.",
         _one(lambda s: _spread(s.loop_lag, lambda lag: lag.p50)),
     ),
-    Metric(
+    _gauge(
         "deca_loop_lag_p99_seconds",
-        "gauge",
         "How late the event loop runs due work: recent 99th percentile.",
         _one(lambda s: _spread(s.loop_lag, lambda lag: lag.p99)),
     ),
-    Metric("deca_run_steps", "gauge", "Steps of the whole run, flush mixes included.", _position(lambda p: p.total)),
-    Metric(
+    _gauge("deca_run_steps", "Steps of the whole run, flush mixes included.", _position(lambda p: p.total)),
+    _gauge(
         "deca_run_steps_done",
-        "gauge",
         "Steps of the run that this node has done. Lower after it resumed from a checkpoint.",
         _position(lambda p: p.done),
     ),
-    Metric("deca_rounds", "gauge", "Rounds of the run, without the final flush.", _position(lambda p: p.rounds)),
-    Metric(
+    _gauge("deca_rounds", "Rounds of the run, without the final flush.", _position(lambda p: p.rounds)),
+    _gauge(
         "deca_round",
-        "gauge",
         "The current round, from 1. The flush is round deca_rounds + 1.",
         _position(lambda p: p.round),
     ),
-    Metric("deca_activations", "gauge", "Visits of blocks in the whole run.", _position(lambda p: p.activations)),
-    Metric("deca_activation", "gauge", "The current visit, from 0.", _position(lambda p: p.activation)),
-    Metric(
+    _gauge("deca_activations", "Visits of blocks in the whole run.", _position(lambda p: p.activations)),
+    _gauge("deca_activation", "The current visit, from 0.", _position(lambda p: p.activation)),
+    _gauge(
         "deca_block_info",
-        "gauge",
         "Always 1. The label is the current block.",
         lambda s: [] if s.position is None else [((s.position.block_name,), 1.0)],
         ("block",),
     ),
-    Metric(
+    _gauge(
         "deca_steps_per_second",
-        "gauge",
         "Steps per second over the last minute, or over the last 100 steps if these took longer.",
         _one(lambda s: s.steps_per_second),
     ),
-    Metric(
+    _gauge(
         "deca_remaining_seconds",
-        "gauge",
         "Time until the run is complete, at the current pace. Evaluations are not included.",
         _one(lambda s: s.remaining_seconds),
     ),
     Metric(
         "deca_step_duration_seconds", "histogram", "Time from one step's mix to the next step's mix, waiting included."
     ),
-    Metric(
+    _gauge(
         "deca_train_loss",
-        "gauge",
         "Loss of the newest batch, in nats per token or per labelled record.",
         _one(lambda s: s.train_loss),
     ),
-    Metric(
+    _gauge(
         "deca_heldout_loss",
-        "gauge",
         "Newest held-out loss, in nats per token or per labelled record.",
         _one(lambda s: s.heldout_loss),
     ),
-    Metric(
+    _gauge(
         "deca_heldout_accuracy",
-        "gauge",
         "Share of held-out records that a classifier labels correctly, as last measured.",
         _one(lambda s: s.heldout_accuracy),
     ),
-    Metric(
+    _gauge(
         "deca_heldout_macro_f1",
-        "gauge",
         "Mean F1 over the labels in a classifier's held-out records, as last measured.",
         _one(lambda s: s.heldout_macro_f1),
     ),
-    Metric(
+    _gauge(
         "deca_consensus_distance",
-        "gauge",
         "RMS distance between the active block's public copy and the mean of this node's and its neighbours' copies.",
         _one(lambda s: s.consensus_distance),
     ),
-    Metric(
+    _gauge(
         "deca_flows_clipped_share",
-        "gauge",
         "Share of a peer's newest flows that were clipped, counted by parameter tensor. Only with robust = clip.",
         _clipped,
         ("peer",),
     ),
-    Metric("deca_learning_rate", "gauge", "Step size of the newest step.", _figure("learning_rate")),
-    Metric(
+    _gauge("deca_learning_rate", "Step size of the newest step.", _figure("learning_rate")),
+    _gauge(
         "deca_privacy_epsilon",
-        "gauge",
         "Epsilon of differential privacy spent in this node's folder, the current visit included. Only with dp_noise.",
         _figure("privacy_epsilon"),
     ),
-    Metric("deca_gradient_norm", "gauge", "Norm of the newest gradient.", _figure("grad_norm")),
-    Metric(
+    _gauge("deca_gradient_norm", "Norm of the newest gradient.", _figure("grad_norm")),
+    _gauge(
         "deca_step_compute_seconds",
-        "gauge",
         "Time of the newest step's forward pass, backward pass and Adam update.",
         _figure("compute_seconds"),
     ),
-    Metric(
+    _gauge(
         "deca_rank_compute_seconds",
-        "gauge",
         "Time of a rank's share of the newest step's forward and backward passes. Only with several devices.",
         _ranks(lambda r: r.compute_seconds),
         ("rank", "device"),
     ),
-    Metric(
+    _gauge(
         "deca_rank_peak_bytes",
-        "gauge",
         "Most memory that a rank has used: of its GPU, or of its process on a CPU. Only with several devices.",
         _ranks(lambda r: r.peak_bytes),
         ("rank", "device"),
     ),
-    Metric("deca_step_encode_seconds", "gauge", "Time to quantize the newest update.", _figure("encode_seconds")),
-    Metric(
+    _gauge("deca_step_encode_seconds", "Time to quantize the newest update.", _figure("encode_seconds")),
+    _gauge(
         "deca_step_wait_seconds",
-        "gauge",
         "Time that the newest step waited for neighbours.",
         _figure("wait_seconds"),
     ),
-    Metric("deca_step_mix_seconds", "gauge", "Time to apply the newest flows.", _figure("mix_seconds")),
-    Metric(
+    _gauge("deca_step_mix_seconds", "Time to apply the newest flows.", _figure("mix_seconds")),
+    _gauge(
         "deca_discrepancy_rms",
-        "gauge",
         "RMS of the discrepancy h over the active block: the neighbours' contribution to the gradient.",
         _figure("h_rms"),
     ),
-    Metric(
+    _gauge(
         "deca_peer_up",
-        "gauge",
         "Whether there is a session with the peer (1) or not (0).",
         _peers(lambda p: p.state == "up"),
         ("peer",),
     ),
-    Metric(
+    _gauge(
         "deca_peer_edge_open",
-        "gauge",
         "Whether the edge to the peer is open in this visit (1) or not (0).",
         _peers(lambda p: p.edge == "open"),
         ("peer",),
     ),
-    Metric(
+    _gauge(
         "deca_peer_behind_exchanges",
-        "gauge",
         "How many exchanges the peer's updates are behind this node's.",
         _peers(lambda p: p.behind),
         ("peer",),
     ),
-    Metric(
+    _gauge(
         "deca_peer_activation",
-        "gauge",
         "The peer's current visit, from 0; -1 while the peer does not train.",
         _peers(lambda p: p.activation),
         ("peer",),
     ),
-    Metric(
+    _gauge(
         "deca_peer_rtt_p50_seconds",
-        "gauge",
         "Round-trip time of a ping to the peer: recent median.",
         _peers(lambda p: _spread(p.rtt, lambda rtt: rtt.p50)),
         ("peer",),
     ),
-    Metric(
+    _gauge(
         "deca_peer_rtt_p99_seconds",
-        "gauge",
         "Round-trip time of a ping to the peer: recent 99th percentile.",
         _peers(lambda p: _spread(p.rtt, lambda rtt: rtt.p99)),
         ("peer",),
@@ -324,9 +300,8 @@ METRICS: tuple[Metric, ...] = (
         _traffic(lambda p: p.received_bytes),
         ("peer", "kind"),
     ),
-    Metric(
+    _gauge(
         "deca_peer_relayed",
-        "gauge",
         "Whether the connections with the peer go through a member that relays (1) or not (0).",
         _peers(lambda p: bool(p.relay)),
         ("peer",),
@@ -338,9 +313,8 @@ METRICS: tuple[Metric, ...] = (
         _peers(lambda p: p.relayed_bytes),
         ("peer",),
     ),
-    Metric(
+    _gauge(
         "deca_relayed_pairs",
-        "gauge",
         "Pairs of other members whose connections this node relays now.",
         lambda s: [((), len(s.relays))],
     ),
@@ -362,7 +336,7 @@ METRICS: tuple[Metric, ...] = (
         "Bytes received from all peers over all starts of the node in its folder.",
         lambda s: [((), s.received_bytes_total)],
     ),
-    Metric("deca_members", "gauge", "Members of the run by state.", _by_key(lambda s: s.members), ("state",)),
+    _gauge("deca_members", "Members of the run by state.", _by_key(lambda s: s.members), ("state",)),
     Metric(
         "deca_exchange_events_total",
         "counter",
@@ -383,9 +357,8 @@ METRICS: tuple[Metric, ...] = (
         "Quarantines that this node has imposed on peers which broke the rules repeatedly.",
         _one(lambda s: s.quarantines),
     ),
-    Metric(
+    _gauge(
         "deca_peer_quarantine_end_timestamp_seconds",
-        "gauge",
         "End of the peer's quarantine in unix time. Absent for peers that are not in quarantine.",
         _peers(lambda p: p.quarantined_until),
         ("peer",),
@@ -402,9 +375,8 @@ METRICS: tuple[Metric, ...] = (
         "Connections whose caller finished the handshake and named itself. Absent in plaintext.",
         _one(lambda s: s.tls_callers),
     ),
-    Metric(
+    _gauge(
         "deca_checkpoint_timestamp_seconds",
-        "gauge",
         "Time of this process's newest checkpoint, in unix time.",
         _one(lambda s: s.checkpoint.written),
     ),
@@ -414,9 +386,8 @@ METRICS: tuple[Metric, ...] = (
         "Checkpoints that could not be written.",
         _one(lambda s: s.checkpoint.failures),
     ),
-    Metric(
+    _gauge(
         "deca_certificate_expiry_timestamp_seconds",
-        "gauge",
         "End of the node's certificate, in unix time.",
         _one(lambda s: s.certificate_expires),
     ),
