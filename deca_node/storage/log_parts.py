@@ -12,6 +12,7 @@ move along meanwhile.
 
 import contextlib
 import os
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,9 +72,10 @@ def lines_since(directory: Path, place: Place = Place()) -> tuple[list[str], Pla
 def records(lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each line that is a log line, and what it holds. A crash can leave other bytes, which are left out."""
     for line in lines:
-        with contextlib.suppress(*UNFIT):
+        with contextlib.suppress(*UNFIT, OSError):
             record = parse(line)
-            float(record["time"]), record["level"].upper(), record["message"].strip()
+            # A time that no clock can show, such as 1e300, is no time of a log line.
+            time.localtime(record["time"] + 0.0), record["level"].upper(), record["message"].strip()
             yield line, record
 
 

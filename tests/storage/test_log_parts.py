@@ -45,4 +45,7 @@ def test_a_line_that_is_being_written_comes_when_it_is_whole(tmp_path: Path) -> 
 def test_what_a_crash_left_is_no_log_line() -> None:
     sound = json.dumps({"time": 1.5, "level": "info", "message": "here"})
     left = ["\0\0\0", "", "[1]", "3", '{"time": 1, "level": "info"}', '{"time": "x", "level": "info", "message": "y"}']
+    left += [
+        f'{{"time": {time}, "level": "info", "message": "y"}}' for time in ("1e300", "NaN", "null", "[]", "9" * 400)
+    ]
     assert [line for line, _ in records([*left, sound, '{"time": 1, "level": 3, "message": "y"}'])] == [sound]

@@ -336,7 +336,7 @@ def test_leaving_is_said_by_the_member_itself_and_final() -> None:
     assert member.machine.ended
     member = Member(B)
     said = member.receive(replace(B, state=LEFT), messages.Gossip())
-    assert [c.name for c in said if isinstance(c, messages.MemberLeft)] == ["b"]
+    assert [(c.name, c.sentence) for c in said if isinstance(c, messages.MemberLeft)] == [("b", "b has left the run")]
     member.receive(C, messages.Gossip(), Rumour(replace(B, state=DEAD), "c"), Rumour(B))
     assert member.state("b") is LEFT
 
