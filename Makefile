@@ -6,7 +6,7 @@ MINUTES ?= 10
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-to-run docs-site release check-release demo testbed test simulate fuzz soak test-slow check check-image image-test format bench models bench-convergence-quick proto docs clean
+.PHONY: help setup setup-to-run docs-site release check-release demo testbed test simulate mutants fuzz soak test-slow check check-image image-test format bench models bench-convergence-quick proto docs clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ test: setup ## All quick checks and all tests but the slow ones
 
 simulate: setup ## Ten thousand storms: small clusters in which everything goes wrong that can
 	$(BIN)/python -m deca_node.lab.sim.storms --seeds 10000 --processes 2
+
+mutants: setup ## Mutation testing of the core, room by room: ROOM=visit, MINUTES=10; goes on where it was (docs/MUTANTS.md)
+	@$(BIN)/python -c "import mutmut" 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt mutmut
+	$(BIN)/python tools/mutants.py $(ROOM) --minutes $(MINUTES) $(if $(SURVIVORS),--survivors)
 
 soak: setup ## Four nodes for MINUTES=60 under kills, pauses, partitions, full disks, renewals, joins and leaves
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --minutes $(MINUTES)

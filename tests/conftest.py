@@ -21,4 +21,6 @@ os.environ |= {
 # and one that fails is kept in .hypothesis and tried first the next time.
 settings.register_profile("home", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("home"), derandomize=True, database=None, print_blob=True)
+# Few examples for `make mutants`, which runs the tests of a room thousands of times.
+settings.register_profile("mutants", settings.get_profile("ci"), max_examples=5)
 settings.load_profile("ci" if os.environ.get("CI") else "home")

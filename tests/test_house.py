@@ -183,7 +183,7 @@ def dependencies() -> tuple[list[str], list[str]]:
     """Names of the run-time and of the development dependencies in pyproject.toml, fuzzing among the latter."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    development = extras["dev"] + extras["fuzz"]
+    development = extras["dev"] + extras["fuzz"] + extras["mutants"]
     return [normalized(line) for line in project["dependencies"]], [normalized(line) for line in development]
 
 

@@ -8,8 +8,10 @@
     fake_trainer    a trainer of a few numbers
     hearsay         a stand-in for gossip
     weather         faults and delays, drawn before a run
-    audit           the sum over all copies, which must add up
+    checks/         what must hold after every event, and at the end
+    drawn           the cluster of one seed
     storms          many seeded clusters in bad weather, each checked
     swarm           membership alone, with many members on a bad network
+    gossip_storms   seeded swarms with troubles of every kind, each checked
     notation        events and commands as text, for transcripts
 """

@@ -37,19 +37,21 @@ IDLE_BEATS = 10
 ORDERS_MAX = 6
 """The most commands that a trainer may have in its queue."""
 
+Watch = Callable[[Node, e.Event, list[c.Command]], None]
 Revive = Callable[[str, bool], Seat]
 """Gives a crashed node of that name a new seat, with an empty disk or its own."""
 
 
 class Cluster:
-    """``seats`` by name. ``watch`` is called with every node that has handled an event, to check its rules."""
+    """``seats`` by name. ``watch`` is called with every node, the event that it has handled and the commands that it
+    has given, to check its rules."""
 
     def __init__(
         self,
         seats: dict[str, Seat],
         weather: Weather | None = None,
         seed: int = 0,
-        watch: Callable[[Node], None] = lambda _: None,
+        watch: Watch = lambda _node, _event, _commands: None,
         revive: Revive | None = None,
     ) -> None:
         self.seed = seed
@@ -192,13 +194,13 @@ class Cluster:
         if commands or not isinstance(event, e.PeerProgress):
             self.lines.append(Line(self.now, node.name, False, event))
             self.lines += [Line(self.now, node.name, True, command) for command in commands]
-        faults = self._faults_after(member)
+        faults, given = self._faults_after(member), commands
         if any(isinstance(fault, Crash) for fault in faults):
             # The crash interrupts it, so that it does only a part of its commands.
             commands = commands[: self._rng.randint(0, len(commands))]
         for command in commands:
             self._perform(member, command)
-        self._watch(node)
+        self._watch(node, event, given)
         for fault in faults:
             self._befall(fault)
         self._set_alarm(member)

@@ -6,10 +6,12 @@ how far each node has moved itself.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from deca_node.lab.sim.audit import BLOCKS, ELEMENTS, FRAME_BYTES, Audit, HalfFlow, Vector, plus
+from deca_node.lab.sim.checks.audit import BLOCKS, ELEMENTS, FRAME_BYTES, Audit, HalfFlow, Vector, plus
+from deca_node.lab.sim.checks.witness import Witness
 from deca_node.lab.sim.cluster import Cluster
 from deca_node.lab.sim.seats import FrameBook, Seat
 from deca_node.lab.sim.weather import Weather
@@ -71,13 +73,45 @@ class _Visit:
     encoded: list[int] = field(default_factory=list)
 
 
+class Exchanges(Protocol):
+    """The production exchange beside a fake trainer's arithmetic (:class:`deca_node.lab.sim.checks.dense.Dense`)."""
+
+    def begin(self) -> None:
+        """A visit begins."""
+
+    def keyframe(self, x: Vector, x0: Vector) -> tuple[Vector, Any]:
+        """Q8(x - x0) as numbers and as codes."""
+
+    def difference(self, x: Vector) -> tuple[Vector, Any]:
+        """Q(x - x^) as numbers and as codes."""
+
+    def open(self, x0: Vector, ours: int, edges: Mapping[str, tuple[float, int]]) -> None:
+        """Open edges."""
+
+    def drop(self, peer: str) -> None:
+        """Drop an edge."""
+
+    def mix(self, x: Vector, flows: Sequence[tuple[str, int, int]]) -> Vector:
+        """x after flows."""
+
+    def check(self, x_hat: Vector, differences: Mapping[str, Vector]) -> None:
+        """Assert that both hold the same."""
+
+    def same(self, what: str, found: Vector, expected: Vector) -> None:
+        """Assert that two vectors are equal."""
+
+
 class FakeTrainer:
     """The arithmetic of one node. It asserts that commands are valid and come in the right order."""
 
-    def __init__(self, name: str, settings: RunSettings, frames: FrameBook, audit: Audit) -> None:
+    def __init__(
+        self, name: str, settings: RunSettings, frames: FrameBook, audit: Audit, dense: Exchanges | None = None
+    ) -> None:
+        """With ``dense`` its exchange is held against the production exchange."""
         rng = random.Random(f"{name}:{settings.seed}")
         self.name = name
-        self.x0 = [[0.0] * ELEMENTS for _ in range(BLOCKS)]
+        start = 0.0 if dense is None else 0.25
+        self.x0 = [[start * (block + 1)] * ELEMENTS for block in range(BLOCKS)]
         self.x = [list(x) for x in self.x0]
         self.frames = frames
         self.loss: Callable[[str], float] = lambda when: 1.0
@@ -90,6 +124,7 @@ class FakeTrainer:
         # Moments are some more bytes, which nothing is done with.
         self._signals = (FRAME_BYTES if settings.moments_every else 0,) * BLOCKS
         self._audit = audit
+        self._dense = dense
         self._visit: _Visit | None = None
         self._activation = 0
         """The current or the next activation."""
@@ -172,21 +207,27 @@ class FakeTrainer:
         self._activation = command.activation.index
         self._visit = _Visit(command.activation.block)
         block = self._visit.block
+        if self._dense:
+            self._dense.begin()
         if command.keyframe:
-            self._write(command.keyframe, quantized(plus(self.x[block], self.x0[block], -1.0)))
+            self._write(command.keyframe, *self._keyframe(block))
         return e.Activated(command.activation.index)
 
     def _connect(self, command: c.Connect) -> e.Connected:
-        ours = self._sound(command.ours)[1] if command.ours else [0.0] * ELEMENTS
+        serial, ours = self._sound(command.ours) if command.ours else (-1, [0.0] * ELEMENTS)
         self._active.x_hat = plus(self.x0[self._active.block], ours)
-        refused = []
+        refused, opened = [], {}
         for near in command.neighbours:
             theirs = self._read(near.keyframe)
             if theirs:
                 self._active.edges[near.peer] = _Edge(near.weight, plus(theirs[1], ours, -1.0))
+                opened[near.peer] = (near.weight, theirs[0])
             else:
                 refused.append(e.Refused(near.peer, "not-finite", "its keyframe is malformed"))
-        assert sum(near.weight for near in command.neighbours) < 1 + 1e-9, "the node keeps a weight for itself"
+        assert sum(near.weight for near in command.neighbours) < 1 - 1e-9, "the node keeps a weight for itself"
+        if self._dense and command.ours:
+            self._dense.open(self.x0[self._active.block], serial, opened)
+            self._check_dense()
         return e.Connected(command.activation, tuple(refused))
 
     def _half_step(self, command: c.HalfStep) -> e.HalfStepped:
@@ -202,10 +243,11 @@ class FakeTrainer:
             visit.unfolded = True
         if command.update:
             # A frame of moments alone leaves x and x^ as they are.
-            parameters = self._schedule.parameters(command.step)
-            q = quantized(plus(x, visit.x_hat, -1.0)) if parameters else [0.0] * ELEMENTS
+            q, codes = (
+                self._difference(x, visit) if self._schedule.parameters(command.step) else ([0.0] * ELEMENTS, None)
+            )
             visit.x_hat = plus(visit.x_hat, q)
-            self._write(command.update, q)
+            self._write(command.update, q, codes)
             visit.encoded.append(command.update.inner)
         return e.HalfStepped(command.step, command.update)
 
@@ -216,9 +258,16 @@ class FakeTrainer:
         bad = {flow.peer for flow in command.flows if not self._read(flow.theirs)}
         for peer in bad:
             del visit.edges[peer]
-        for flow in command.flows:
-            if flow.peer not in bad:
-                self._flow(visit, flow)
+            if self._dense:
+                self._dense.drop(peer)
+        before, flows = self.x[visit.block], [flow for flow in command.flows if flow.peer not in bad]
+        for flow in flows:
+            self._flow(visit, flow)
+        flows = [f for f in flows if self._schedule.parameters(Step(f.ours.activation, f.ours.inner))]
+        if self._dense and flows:
+            serials = [(flow.peer, self._sound(flow.theirs)[0], self._sound(flow.ours)[0]) for flow in flows]
+            self._dense.same("x after a mix", self._dense.mix(before, serials), self.x[visit.block])
+        self._check_dense()
         words = ("not-finite", "its update is malformed")
         return e.Mixed(command.step, refused=tuple(e.Refused(peer, *words) for peer in sorted(bad)))
 
@@ -268,9 +317,27 @@ class FakeTrainer:
         self._activation = command.position.activation
         return e.Adopted(command.position)
 
-    def _write(self, frame: FrameId, x: Vector) -> None:
+    def _keyframe(self, block: int) -> tuple[Vector, Any]:
+        """Q8(x - x0), and its codes if there is a production exchange."""
+        if self._dense:
+            return self._dense.keyframe(self.x[block], self.x0[block])
+        return quantized(plus(self.x[block], self.x0[block], -1.0)), None
+
+    def _difference(self, x: Vector, visit: _Visit) -> tuple[Vector, Any]:
+        """Q(x - x^), and its codes if there is a production exchange."""
+        if self._dense:
+            return self._dense.difference(x)
+        return quantized(plus(x, visit.x_hat, -1.0)), None
+
+    def _check_dense(self) -> None:
+        if self._dense:
+            self._dense.check(self._active.x_hat, {peer: edge.e for peer, edge in self._active.edges.items()})
+
+    def _write(self, frame: FrameId, x: Vector, codes: Any = None) -> None:
         view = self.frames.view(frame)
         view[:] = self._audit.frame(x).ljust(len(view), b"\0")
+        if codes is not None:
+            self._audit.codes[len(self._audit.written) - 1] = codes
 
     def _read(self, frame: FrameId) -> tuple[int, Vector] | None:
         data = bytes(self.frames.view(frame))
@@ -294,10 +361,13 @@ def check_pace(node: Node) -> None:
 
 
 def fake_cluster(
-    seed: int, names: tuple[str, ...], settings: RunSettings, policy: Policy, weather: Weather
+    seed: int, names: tuple[str, ...], settings: RunSettings, policy: Policy, weather: Weather, *, dense: bool = False
 ) -> tuple[Cluster, Audit]:
-    """A cluster of fake trainers whose rules are checked after every event."""
+    """A cluster of fake trainers whose rules are checked after every event. With ``dense`` the production exchange runs
+    beside them."""
     audit = Audit()
+    witness = Witness(names, settings, BLOCKS)
+    audit.declared = witness.uneven
     trainers: dict[str, FakeTrainer] = {}
 
     def seat(name: str, heldout: Heldout = NOTHING_TOLD) -> Seat:
@@ -309,13 +379,24 @@ def fake_cluster(
         trainer.frames = FrameBook()
         trainer.disk = [] if empty else trainer.disk
         trainer.restart()
+        witness.reborn(name)
         return seat(name, NOTHING_TOLD if empty else cluster.hearsay.told(name))
 
-    def watch(node: Node) -> None:
+    def watch(node: Node, event: e.Event, given: list[c.Command]) -> None:
         audit.check()
         check_pace(node)
+        witness.see(node, event, given)
+        witness.check_frames(node, trainers[node.name].frames.held())
 
     for name in names:
-        trainers[name] = FakeTrainer(name, settings, FrameBook(), audit)
+        exchange = _production(name, settings, audit) if dense else None
+        trainers[name] = FakeTrainer(name, settings, FrameBook(), audit, exchange)
     cluster = Cluster({name: seat(name) for name in names}, weather, seed, watch, revive)
     return cluster, audit
+
+
+def _production(name: str, settings: RunSettings, audit: Audit) -> Exchanges:
+    # It needs torch, which most storms do not.
+    from deca_node.lab.sim.checks.dense import Dense
+
+    return Dense(name, settings.seed, settings.flow_share, audit.codes)

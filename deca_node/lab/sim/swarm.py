@@ -176,6 +176,11 @@ class Swarm:
 
     # --- what is to be seen -------------------------------------------------------------------------
 
+    @property
+    def whole(self) -> bool:
+        """Whether packets pass between all addresses."""
+        return not self._cuts
+
     def running(self) -> Iterator[SwarmSeat]:
         """The processes that take part."""
         return (seat for seat in self.seats.values() if seat.running and not seat.membership.ended)

@@ -101,6 +101,11 @@ class Membership:
         """The number of alarms that are set and of rumours still to be told. It stays in proportion to the members."""
         return len(self._view.alarms) + len(self._view.rumours)
 
+    @property
+    def rumours_left(self) -> int:
+        """The number of rumours still to be told. It falls to 0 on a calm network, unless nobody is there to hear."""
+        return len(self._view.rumours)
+
     def foreign(self, packet: messages.Packet) -> str | None:
         """How the run of a packet's sender differs from this member's, as a sentence; None where it does not."""
         return self._view.foreign(packet)

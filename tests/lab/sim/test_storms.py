@@ -4,8 +4,10 @@ tests/protocol/node/test_cluster.py."""
 import pytest
 
 from deca_node.lab.sim import storms
-from deca_node.lab.sim.audit import Audit
-from deca_node.lab.sim.storms import calmed, flushed, main, storm, weathered
+from deca_node.lab.sim.checks.audit import Audit
+from deca_node.lab.sim.checks.endings import check_end, flushed
+from deca_node.lab.sim.drawn import UNTIL, calmed, storm
+from deca_node.lab.sim.storms import main, weathered
 
 
 @pytest.mark.slow
@@ -22,8 +24,8 @@ def test_after_calmed_storms_all_copies_agree() -> None:
     for seed in range(20):
         chosen = calmed(storm(seed))
         cluster, audit = chosen.cluster()
-        cluster.run(until=storms.UNTIL)
-        storms.check_end(chosen, cluster, audit)
+        cluster.run(until=UNTIL)
+        check_end(chosen, cluster, audit)
         whole += flushed(chosen, cluster)
     assert whole >= 10
 

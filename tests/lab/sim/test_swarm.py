@@ -8,13 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from deca_node.lab.sim.gossip_storms import ROUGH, trouble
 from deca_node.lab.sim.swarm import Swarm, SwarmWeather, figures
 from deca_node.protocol.agreed.identity import identity_of
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.commands import Report
 from deca_node.protocol.membership import messages
-
-ROUGH = SwarmWeather(lost=0.1, doubled=0.05, delay=(0.001, 0.2))
 
 
 def settled(seeds: range, size: int = 8, weather: SwarmWeather | None = None) -> Iterator[tuple[Swarm, list[str]]]:
@@ -206,33 +205,6 @@ def test_two_runs_that_meet_through_one_seed_line_stay_two() -> None:
 
 
 # --- everything at once, and size -------------------------------------------------------------------
-
-
-def trouble(swarm: Swarm, addresses: list[str]) -> None:
-    """One random fault, of one member or several."""
-    rng = swarm.rng
-    running = list(swarm.running())
-    seat = rng.choice(running)
-    everyone = rng.sample(sorted(swarm.seats), len(swarm.seats))
-    match rng.choice(["kill", "pause", "pause", "partition", "cut", "restart", "second", "leave", "ready"]):
-        case "kill" if len(running) > 2:
-            swarm.kill(seat.address, rng.random() < 0.5)
-        case "pause":
-            swarm.pause(seat.address, rng.choice([0.5, 2.0, 5.0, 30.0]))
-        case "partition":
-            half = rng.randint(0, len(everyone))
-            swarm.partition(everyone[:half], everyone[half:], rng.choice([5.0, 20.0, 60.0]))
-        case "cut":
-            swarm.cut(everyone[:1], everyone[1:4], rng.choice([5.0, 20.0, 60.0]))
-        case "restart" if len(running) > 2:
-            swarm.kill(seat.address)
-            swarm.start(seat.name, rng.choice([seat.address, f"moved{swarm.now}:1"]), addresses)
-        case "second":
-            swarm.start(seat.name, f"second{swarm.now}:1", addresses, boot=rng.choice([0, len(swarm.seats)]))
-        case "leave" if len(running) > 2:
-            swarm.tell(seat.address, messages.Leave())
-        case "ready":
-            swarm.tell(seat.address, messages.SetReady(rng.randint(0, 9)))
 
 
 def test_whatever_happens_one_view_comes_of_it() -> None:

@@ -1,8 +1,8 @@
 """Whole runs of several nodes under a fake clock: fair weather, storms, and the tools themselves.
 
-After every event the audit of :mod:`deca_node.lab.sim.audit` must hold: the mean over nodes does not move, and every
-flow is applied once, in step order, with opposite effect at both ends. A run that fails prints its seed and the end of
-its transcript.
+After every event the audit of :mod:`deca_node.lab.sim.checks.audit` must hold: the mean over nodes does not move, and
+every flow is applied once, in step order, with opposite effect at both ends. A run that fails prints its seed and the
+end of its transcript.
 """
 
 import dataclasses
@@ -12,12 +12,14 @@ from functools import partial
 
 import pytest
 
-from deca_node.lab.sim.audit import Audit
+from deca_node.lab.sim.checks.audit import Audit
+from deca_node.lab.sim.checks.endings import counted
 from deca_node.lab.sim.cluster import Cluster
+from deca_node.lab.sim.drawn import ARMS, NAMES, storm
 from deca_node.lab.sim.fake_network import Agenda, FakeNetwork
 from deca_node.lab.sim.fake_trainer import FakeTrainer, fake_cluster
 from deca_node.lab.sim.seats import FrameBook, seats
-from deca_node.lab.sim.storms import ARMS, NAMES, counted, storm, weathered
+from deca_node.lab.sim.storms import weathered
 from deca_node.lab.sim.weather import Ask, Crash, Cut, Deaf, Death, Pause, Weather, partition
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from deca_node.lab.sim.audit import BLOCKS
+from deca_node.lab.sim.checks.audit import BLOCKS
+from deca_node.lab.sim.checks.endings import check_stops
 from deca_node.lab.sim.cluster import Cluster
 from deca_node.lab.sim.fake_trainer import FakeTrainer, fake_cluster
-from deca_node.lab.sim.storms import check_stops
 from deca_node.lab.sim.weather import Crash, Death, Pause, Weather, partition
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e

@@ -6,8 +6,10 @@ takes over work that others did while it was away.
 """
 
 import struct
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 ELEMENTS = 4
 BLOCKS = 2
@@ -50,7 +52,11 @@ class Audit:
     """All frames that were ever written. A frame's serial number is its index here, and its first eight bytes."""
     given: dict[str, Vector] = field(default_factory=dict)
     """Blocks that donors have given, by path."""
+    codes: dict[int, Any] = field(default_factory=dict)
+    """The production codes of frames, by serial number; only in storms with the production exchange."""
     applied: int = 0
+    declared: Counter[tuple[int, str, str]] = field(default_factory=Counter)
+    """By activation, node and peer, how many flows of a lost edge the node has declared to be uneven at most."""
     _moved: bool = True
 
     def join(self, trainer: Holds) -> None:
@@ -105,6 +111,18 @@ class Audit:
             assert all(abs(a - b) < 1e-6 for a, b in zip(found, expected[block], strict=True)), (
                 f"the mean of block {block} has moved: {found}, expected {expected[block]}"
             )
+
+    def check_uneven(self, crashed: Collection[str]) -> None:
+        """Check that the flows that only one end has applied are over edges that one of their ends has declared lost,
+        and no more than one of them has declared."""
+        uneven = Counter((flow.activation, flow.ends) for flow in self.single.values())
+        for (activation, ends), flows in uneven.items():
+            if not set(ends) & set(crashed):
+                one, other = ends
+                declared = max(self.declared[activation, one, other], self.declared[activation, other, one])
+                assert flows <= declared, (
+                    f"{flows} flows of {ends} in activation {activation} are uneven, not {declared}"
+                )
 
     def spread(self, names: frozenset[str] | None = None) -> float:
         """The largest distance in any element between two nodes, or between two nodes of ``names``."""

@@ -1,0 +1,254 @@
+"""A witness: what every node was told, what it does, and whether the one follows from the other.
+
+It sees every event and command of a cluster, with a model of its own for each node: the members that the node was
+told of, its streams, the offers that reached it, the updates that it holds. From that follow the node's neighbours, the
+edges that it has to offer, the weight of each edge, the updates that a mix may wait for, and when an edge is late. A
+node that does otherwise is wrong, even if all nodes agree with each other.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from deca_node.protocol import commands as c
+from deca_node.protocol import events as e
+from deca_node.protocol.agreed.frames import FrameKind
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.schedule import Activation, Schedule, Step
+from deca_node.protocol.agreed.topology import graph
+from deca_node.protocol.node.node import Node
+from deca_node.protocol.node.phases import Phase
+from deca_node.protocol.visit.phases import VisitPhase
+
+WAITS = (VisitPhase.OPENING, VisitPhase.WAITING, VisitPhase.DRAINING)
+"""The phases of a visit that wait for other nodes."""
+
+INTERRUPTIONS = (e.PauseRequested, e.StopRequested, e.LeaveRequested, e.TrainerFailed)
+
+OWN_HELD_MAX = 4
+"""The own updates that a node may hold, beyond D: the one that travels, and those that commands in the queue read."""
+
+DECLINES = re.compile(r"^\w+ (pauses|ends|is catching up|opens no edge|resumes activation)")
+"""The reasons with which an offer is declined: of an edge that is not open, no flow was applied."""
+
+REST = re.compile(r"no edge to it for (\d+) more activation")
+
+
+@dataclass
+class _Seen:
+    """One node in one life, as the witness knows it."""
+
+    name: str
+    ready: dict[str, int]
+    up: set[str] = field(default_factory=set)
+    rests: dict[str, int] = field(default_factory=dict)
+    """The activation from which on a late neighbour gets an edge again."""
+    event: e.Event | None = None
+    told: dict[str, int] = field(default_factory=dict)
+    """The positions of peers, as last told."""
+    visit: Activation | None = None
+    steps: list[int] = field(default_factory=list)
+    """The inner steps of the current visit at which updates are exchanged."""
+    near: frozenset[str] = frozenset()
+    wanted: set[str] = field(default_factory=set)
+    interrupted: bool = False
+    offered: set[str] = field(default_factory=set)
+    degrees: dict[tuple[int, str], int] = field(default_factory=dict)
+    """The degrees that peers have offered with, by activation, over the streams that live."""
+    newest: dict[tuple[int, str], int] = field(default_factory=dict)
+    applied: dict[tuple[int, str], int] = field(default_factory=dict)
+    """The step of the last flow that was handed to the trainer, by activation and peer; and that it has applied."""
+    mixed: dict[tuple[int, str], int] = field(default_factory=dict)
+    open: set[str] = field(default_factory=set)
+    encoded: int = -1
+    uneven: int = 0
+
+
+class Witness:
+    """``uneven`` counts, by activation, node and peer, the flows that the node has declared to be uneven at most."""
+
+    def __init__(self, names: Iterable[str], settings: RunSettings, blocks: int) -> None:
+        self.uneven: Counter[tuple[int, str, str]] = Counter()
+        self._names = tuple(names)
+        self._settings = settings
+        self._schedule = Schedule(settings, blocks, final_flush_mixes=1)
+        self._seen = {name: self._fresh(name) for name in self._names}
+
+    def _fresh(self, name: str) -> _Seen:
+        return _Seen(name, dict.fromkeys(self._names, 0))
+
+    def reborn(self, name: str) -> None:
+        """A node that crashed is back."""
+        self._seen[name] = self._fresh(name)
+
+    def see(self, node: Node, event: e.Event, given: list[c.Command]) -> None:
+        """Take in an event and the commands that followed from it, and check them."""
+        seen = self._seen[node.name]
+        self._event(seen, event)
+        for command in given:
+            self._command(seen, command, node)
+        if isinstance(event, e.Activated) and not seen.interrupted:
+            missing = (seen.wanted & seen.up) - seen.offered
+            assert not missing, f"{seen.name} offers no edge to {missing} for activation {event.activation}"
+        self._count_uneven(seen, node, [r.about for r in given if isinstance(r, c.Report) and r.kind == "edge-lost"])
+        self._check_wait(node)
+
+    def _count_uneven(self, seen: _Seen, node: Node, lost: list[str]) -> None:
+        """Note what a node declares about the edges that it has lost now, or about all of its edges."""
+        declared = node.state.counters["flows_uneven_max"]
+        if declared != seen.uneven and seen.visit is not None:
+            for peer in lost or self._names:
+                self.uneven[seen.visit.index, seen.name, peer] += (declared - seen.uneven) // max(1, len(lost))
+            seen.uneven = declared
+
+    def _check_wait(self, node: Node) -> None:
+        """Every wait for peers has a deadline."""
+        visit = node.state.visit if node.state.phase is Phase.VISITING else None
+        waits = visit is not None and visit.phase in WAITS
+        assert not waits or node.next_deadline() is not None, f"{node.name} waits for ever: {node.state.awaits()}"
+
+    # --- what a node hears --------------------------------------------------------------------------
+
+    def _event(self, seen: _Seen, event: e.Event) -> None:
+        seen.event = event
+        match event:
+            case e.MembersChanged(ready_from=ready):
+                seen.ready = {**ready, seen.name: ready.get(seen.name, 0)}
+            case e.PeerUp(peer=peer, activation=activation):
+                seen.up.add(peer)
+                seen.told[peer] = activation
+                seen.ready.setdefault(peer, 0)
+            case e.PeerDown(peer=peer):
+                self._lost(seen, peer)
+            case e.OpenReceived(peer=peer, activation=activation, degree=degree):
+                seen.degrees[activation, peer] = degree
+                seen.told[peer] = activation
+                seen.newest.pop((activation, peer), None)
+            case e.PeerProgress(peer=peer, activation=activation) if peer in seen.up:
+                seen.told[peer] = activation
+            case e.UpdateReceived(peer=peer, update=update):
+                seen.newest[update.activation, peer] = update.inner
+            case e.CloseReceived(peer=peer, activation=activation):
+                if seen.visit is not None and seen.visit.index == activation:
+                    seen.open.discard(peer)
+                    seen.wanted.discard(peer)
+            case e.HalfStepped(step=step, update=update) if update is not None:
+                seen.encoded = step.inner
+            case e.Connected(refused=refused) | e.Mixed(refused=refused):
+                seen.open -= {one.peer for one in refused}
+                self._mixed(seen, {one.peer for one in refused})
+            case e.TrainerReady():
+                # A visit that a checkpoint had goes on without edges, and without being activated.
+                seen.visit, seen.open, seen.applied, seen.mixed = None, set(), {}, {}
+        seen.interrupted |= isinstance(event, INTERRUPTIONS)
+
+    def _mixed(self, seen: _Seen, refused: set[str]) -> None:
+        """The trainer has answered: it has applied all flows but those of the peers that it refuses."""
+        if seen.visit is None:
+            return
+        for peer in refused:
+            seen.applied[seen.visit.index, peer] = seen.mixed.get((seen.visit.index, peer), -1)
+        seen.mixed = dict(seen.applied)
+
+    def _lost(self, seen: _Seen, peer: str) -> None:
+        seen.up.discard(peer)
+        seen.open.discard(peer)
+        seen.told.pop(peer, None)
+        for key in [key for key in seen.degrees if key[1] == peer]:
+            del seen.degrees[key]
+
+    # --- what a node does ---------------------------------------------------------------------------
+
+    def _command(self, seen: _Seen, command: c.Command, node: Node) -> None:
+        match command:
+            case c.Activate():
+                self._activate(seen, command)
+            case c.SendOpen(peer=peer, activation=activation, degree=degree):
+                self._send_open(seen, peer, activation, degree)
+            case c.Connect():
+                self._connect(seen, command)
+            case c.SendClose(peer=peer, activation=activation, applied=applied, reason=reason):
+                due = seen.applied.get((activation, peer), -1)
+                declined = applied == -1 and DECLINES.search(reason)
+                assert applied == due or declined, (
+                    f"{seen.name} tells {peer} that it has applied flow {applied}, and it is {due}"
+                )
+                if seen.visit is not None and seen.visit.index == activation:
+                    seen.open.discard(peer)
+            case c.Report(kind="edge-dropped", sentence=sentence, about=peer):
+                self._dropped(seen, sentence, peer)
+            case c.Report(kind="behind") if not isinstance(seen.event, e.FetchFailed):
+                self._behind(seen, node.state.next.activation)
+            case c.Mix():
+                self._mix(seen, command)
+
+    def _activate(self, seen: _Seen, command: c.Activate) -> None:
+        index = command.activation.index
+        seen.applied = {key: step for key, step in seen.applied.items() if key[0] != index}
+        seen.visit, seen.encoded, seen.interrupted = command.activation, -1, False
+        seen.open, seen.offered = set(), set()
+        seen.steps = [i for i in range(command.activation.steps) if self._schedule.mixes(Step(index, i))]
+        names = {name for name, ready in seen.ready.items() if 0 <= ready <= index} | {seen.name}
+        seen.near = graph(names, self._settings, index, self._schedule.blocks)[seen.name]
+        assert (command.keyframe is not None) == bool(seen.near), f"{seen.name} should have neighbours {seen.near}"
+        flush = not command.activation.inner_steps
+        rested = {peer for peer in seen.near if flush or seen.rests.get(peer, 0) <= index}
+        seen.wanted = rested & seen.up
+
+    def _send_open(self, seen: _Seen, peer: str, activation: int, degree: int) -> None:
+        assert peer in seen.near, f"{seen.name} offers {peer} an edge, and its neighbours are {set(seen.near)}"
+        assert degree == len(seen.near), f"{seen.name} says that its degree is {degree}, and it is {len(seen.near)}"
+        seen.offered.add(peer)
+
+    def _connect(self, seen: _Seen, command: c.Connect) -> None:
+        for near in command.neighbours:
+            theirs = seen.degrees.get((command.activation, near.peer))
+            assert theirs is not None, f"{seen.name} opens an edge to {near.peer}, whose offer is gone with its stream"
+            due = 1.0 / (1 + max(len(seen.near), theirs))
+            assert abs(near.weight - due) < 1e-9, f"{seen.name} gives {near.peer} the weight {near.weight}, due {due}"
+            if (command.activation, near.peer) in seen.newest or near.peer in seen.up:
+                seen.open.add(near.peer)
+
+    def _dropped(self, seen: _Seen, sentence: str, peer: str) -> None:
+        assert seen.visit is not None
+        if rest := REST.search(sentence):
+            seen.rests[peer] = seen.visit.index + 1 + int(rest[1])
+        if "more than" in sentence and "behind" in sentence:
+            behind = self._behind_by(seen, peer)
+            assert behind > self._settings.late_steps, f"{seen.name} drops {peer}, which is {behind} exchanges late"
+
+    def _behind_by(self, seen: _Seen, peer: str) -> int:
+        """By how many exchanges the newest update of a peer is behind this node's own."""
+        assert seen.visit is not None
+        newest = seen.newest.get((seen.visit.index, peer), -1)
+        have = seen.steps.index(newest) if newest in seen.steps else -1
+        return seen.steps.index(seen.encoded) - have
+
+    def _behind(self, seen: _Seen, activation: int) -> None:
+        """At least half of the peers that train are ahead of a node that counts itself as left behind."""
+        told = [position for position in seen.told.values() if position >= 0]
+        ahead = sum(position > activation for position in told)
+        assert ahead and 2 * ahead >= len(told), f"{seen.name} counts as left behind, and {ahead} of {told} are ahead"
+
+    def _mix(self, seen: _Seen, command: c.Mix) -> None:
+        """A mix that no deadline has brought about misses no update that the exchange allows to wait for."""
+        for flow in command.flows:
+            seen.applied[flow.theirs.activation, flow.peer] = flow.theirs.inner
+        inner = command.step.inner
+        waited = command.fold and not isinstance(seen.event, e.DeadlinePassed)
+        if not waited or seen.encoded != inner or seen.visit is None:
+            return
+        overlapped = self._settings.exchange == "overlap" and inner < seen.visit.inner_steps - 1
+        late = {peer for peer in seen.open if self._behind_by(seen, peer) > (1 if overlapped else 0)}
+        assert not late, f"{seen.name} mixes step {inner} without waiting for {late}"
+
+    # --- memory -------------------------------------------------------------------------------------
+
+    def check_frames(self, node: Node, held: Iterable[object]) -> None:
+        """Assert that a node holds no more own updates than its run can need."""
+        own = [
+            f for f in held if getattr(f, "sender", "") == node.name and getattr(f, "kind", None) is FrameKind.UPDATE
+        ]
+        allowed = self._settings.late_steps + OWN_HELD_MAX
+        assert len(own) <= allowed, f"{node.name} holds {len(own)} own updates, at most {allowed} are of use"
