@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from deca_node.lab.sim.checks.audit import BLOCKS, ELEMENTS, FRAME_BYTES, Audit, HalfFlow, Vector, plus
-from deca_node.lab.sim.checks.witness import Witness
+from deca_node.lab.sim.checks.witness import Witness, check_pace
 from deca_node.lab.sim.cluster import Cluster
 from deca_node.lab.sim.seats import FrameBook, Seat
 from deca_node.lab.sim.weather import Weather
@@ -23,7 +23,6 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
 from deca_node.protocol.agreed.stopping import NOTHING_TOLD, Heldout
 from deca_node.protocol.node.node import Node
-from deca_node.protocol.visit.phases import EdgeState
 from deca_node.protocol.visit.policy import Policy
 
 LEVELS = 7
@@ -347,17 +346,6 @@ class FakeTrainer:
         found = self._read(frame)
         assert found, f"{frame} is not what its sender wrote"
         return found
-
-
-def check_pace(node: Node) -> None:
-    """Assert that no end of an open edge is further ahead of the other than the run allows."""
-    visit = node.state.visit
-    if visit is None or not visit.exchanging or visit.edges.encoded < 0:
-        return
-    for edge in visit.edges.by_peer.values():
-        if edge.state is EdgeState.OPEN:
-            ahead = visit.edges.behind(edge, visit.edges.encoded)
-            assert ahead <= node.state.settings.late_steps + 1, f"{node.name} is {ahead} exchanges ahead of {edge.peer}"
 
 
 def fake_cluster(

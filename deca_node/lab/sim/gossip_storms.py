@@ -78,7 +78,7 @@ def trouble(swarm: Swarm, addresses: list[str]) -> None:
     seat = rng.choice(running)
     everyone = rng.sample(sorted(swarm.seats), len(swarm.seats))
     match rng.choice(TROUBLES):
-        case "kill" if len(running) > 2:
+        case "kill" if len(running) > 1:
             swarm.kill(seat.address, rng.random() < 0.5)
         case "pause":
             swarm.pause(seat.address, rng.choice([0.5, 2.0, 5.0, 30.0]))

@@ -83,7 +83,7 @@ FAULTS = (
         f"{VISIT}.edges",
         "return min((self._after(edge.applied) for edge in self.live()), default=self._after(self.encoded))",
         "return 0",
-        (1,),
+        (4,),
     ),
     Fault(
         "rest-without-end",
@@ -190,6 +190,6 @@ FAULTS = (
         "            begun = self._suspicions[facts.name] = Suspicion.begin(now, view.size, view.profile, accuser)\n"
         '            view.alarms.set(("suspicion", facts.name), begun.deadline)\n',
         "            self._suspicions[facts.name] = Suspicion.begin(now, view.size, view.profile, accuser)\n",
-        (68,),
+        (193,),
     ),
 )

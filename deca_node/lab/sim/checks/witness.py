@@ -19,14 +19,14 @@ from deca_node.protocol.agreed.schedule import Activation, Schedule, Step
 from deca_node.protocol.agreed.topology import graph
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.node.phases import Phase
-from deca_node.protocol.visit.phases import VisitPhase
+from deca_node.protocol.visit.phases import EdgeState, VisitPhase
 
 WAITS = (VisitPhase.OPENING, VisitPhase.WAITING, VisitPhase.DRAINING)
 """The phases of a visit that wait for other nodes."""
 
 INTERRUPTIONS = (e.PauseRequested, e.StopRequested, e.LeaveRequested, e.TrainerFailed)
 
-OWN_HELD_MAX = 4
+OWN_HELD_MAX = 6
 """The own updates that a node may hold, beyond D: the one that travels, and those that commands in the queue read."""
 
 DECLINES = re.compile(r"^\w+ (pauses|ends|is catching up|opens no edge|resumes activation)")
@@ -252,3 +252,14 @@ class Witness:
         ]
         allowed = self._settings.late_steps + OWN_HELD_MAX
         assert len(own) <= allowed, f"{node.name} holds {len(own)} own updates, at most {allowed} are of use"
+
+
+def check_pace(node: Node) -> None:
+    """Assert that no end of an open edge is further ahead of the other than the run allows."""
+    visit = node.state.visit
+    if visit is None or not visit.exchanging or visit.edges.encoded < 0:
+        return
+    for edge in visit.edges.by_peer.values():
+        if edge.state is EdgeState.OPEN:
+            ahead = visit.edges.behind(edge, visit.edges.encoded)
+            assert ahead <= node.state.settings.late_steps + 1, f"{node.name} is {ahead} exchanges ahead of {edge.peer}"

@@ -1,0 +1,208 @@
+"""How edges end: what is told to the other end, what is counted, what is written to the log."""
+
+from collections import Counter
+
+import pytest
+
+from deca_node.protocol import commands as c
+from deca_node.protocol import events as e
+from deca_node.protocol.agreed.frames import FrameId, FrameKind
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.schedule import Schedule
+from deca_node.protocol.visit.closing import Closing, is_orderly
+from deca_node.protocol.visit.edges import Edges, frames_held_max
+from deca_node.protocol.visit.loans import Loans
+from deca_node.protocol.visit.phases import EdgeState
+from deca_node.protocol.visit.rules import Pace, VisitRules
+from deca_node.protocol.visit.visit import Visit
+from tests.defaults import default_policy
+
+NAMES = ("b", "c")
+SETTINGS = RunSettings(rounds=2, inner_steps=3, flush_mixes=1, late_steps=2)
+
+
+def rules(near: tuple[str, ...] = NAMES) -> VisitRules:
+    schedule = Schedule(SETTINGS, 1, final_flush_mixes=1)
+    return Pace("a", SETTINGS, default_policy()).rules(frozenset(near), schedule)
+
+
+class Ends:
+    """One end of two edges in activation 1, with everything that it says."""
+
+    def __init__(self) -> None:
+        self.said: list[c.Command] = []
+        self.counters: Counter[str] = Counter()
+        self.edges = Edges(1, 2, (0, 1, 2, 3), NAMES)
+        self.loans = Loans(self.said.append)
+        self.rules = rules()
+        self.closing = Closing(self.edges, self.loans, self.rules, self.counters, self.said.append)
+
+    def opened(self, applied: int = -1) -> "Ends":
+        """The same ends with both edges open, and flows applied up to a step."""
+        for name in NAMES:
+            self.edges.open(name, 2, FrameId(name, FrameKind.KEYFRAME, 1, 0))
+            for inner in range(applied + 1):
+                self.edges.encoded = inner
+                self.edges.arrive(name, FrameId(name, FrameKind.UPDATE, 1, inner))
+        self.edges.take_flows()
+        self.edges.mixed()
+        return self
+
+    def closes(self) -> list[tuple[str, int, int, str, bool]]:
+        sent = [command for command in self.said if isinstance(command, c.SendClose)]
+        return [(s.peer, s.activation, s.applied, s.reason, s.orderly) for s in sent]
+
+    def reports(self) -> list[tuple[str, str, str, str]]:
+        return [(r.kind, r.sentence, r.level, r.about) for r in self.said if isinstance(r, c.Report)]
+
+
+@pytest.mark.parametrize(
+    ("reason", "orderly"),
+    [
+        ("", True),
+        ("in answer", True),
+        ("a stops for now", True),
+        ("a has mixed as often as it means to", True),
+        ("a has ended this activation", True),
+        ("in answer to what", False),
+        ("b is late", False),
+    ],
+)
+def test_orderly_closes_are_known_by_their_words(reason: str, orderly: bool) -> None:
+    assert is_orderly(reason) is orderly
+
+
+def test_a_node_may_hold_twice_d_and_two_keyframes_and_two() -> None:
+    assert [frames_held_max(late) for late in (1, 2, 4)] == [6, 8, 12]
+
+
+def test_a_late_neighbour_is_told_why_and_rests() -> None:
+    ends = Ends().opened(applied=1)
+    ends.closing.close_late(ends.edges.by_peer["b"], "b is late")
+    words = "b is late; no edge to it for 1 more activation"
+    assert ends.closes() == [("b", 1, 1, words, False)]
+    assert ends.reports() == [
+        ("edge-dropped", f"edge to b is closed for this activation: {words}", "warning", "b"),
+    ]
+    assert ends.rules.rests.resting("b", 2) and not ends.rules.rests.resting("b", 3)
+    assert not ends.rules.rests.resting("c", 2)
+    assert ends.counters == {"edges_dropped": 1}
+    assert ends.edges.by_peer["b"].state is EdgeState.CLOSING
+
+
+def test_the_second_rest_takes_two_activations_and_says_so() -> None:
+    ends = Ends().opened()
+    ends.rules.rests.late("b", 0)
+    ends.closing.close_late(ends.edges.by_peer["b"], "b is late")
+    assert ends.closes()[0][3] == "b is late; no edge to it for 2 more activations"
+
+
+def test_a_close_is_answered_once_with_the_last_flow() -> None:
+    ends = Ends().opened(applied=2)
+    ends.closing.closed_by_peer("b", 1, "b is tired")
+    assert ends.closes() == [("b", 1, 2, "in answer", True)]
+    assert ends.reports() == [("edge-closed", "b closed its edge for this activation: b is tired", "warning", "b")]
+    assert ends.counters == {"edges_closed_by_peer": 1}
+    ends.closing.closed_by_peer("b", 1, "again")
+    ends.closing.closed_by_peer("stranger", 1, "what")
+    assert len(ends.closes()) == 1 and ends.counters == {"edges_closed_by_peer": 1}
+
+
+def test_a_stop_is_orderly_and_no_warning() -> None:
+    ends = Ends().opened(applied=0)
+    ends.closing.stop(ends.edges.opened())
+    assert ends.closes() == [(name, 1, 0, "a stops for now", True) for name in NAMES]
+    assert not ends.reports() and not ends.counters
+
+
+def test_a_visit_that_is_given_up_tells_every_open_end() -> None:
+    ends = Ends().opened(applied=0)
+    ends.closing.abandon("the trainer of a died", offers_sent=False)
+    assert ends.closes() == [(name, 1, 0, "the trainer of a died", False) for name in NAMES]
+    assert all(edge.state is EdgeState.CLOSED for edge in ends.edges.by_peer.values())
+    # One flow of each edge may be uneven: the trainer may not have applied it.
+    assert ends.counters == {"flows_uneven_max": 2}
+
+
+def test_offers_that_were_sent_are_taken_back_when_a_visit_is_given_up() -> None:
+    sent, unsent = Ends(), Ends()
+    sent.closing.abandon("a ends", offers_sent=True)
+    unsent.closing.abandon("a ends", offers_sent=False)
+    assert sent.closes() == [(name, 1, -1, "a ends", False) for name in NAMES]
+    assert unsent.closes() == []
+
+
+def test_edges_that_ended_before_count_where_the_trainer_has_frames_of_them() -> None:
+    """The trainer may not have applied the flows that it was handed last."""
+    ends = Ends().opened(applied=1)
+    ends.edges.lose(ends.edges.by_peer["b"])
+    ends.loans.lend_all([FrameId("b", FrameKind.UPDATE, 1, 1)])
+    ends.closing.abandon("a ends", offers_sent=False)
+    assert ends.counters == {"flows_uneven_max": 4}
+    ends = Ends().opened(applied=1)
+    ends.edges.lose(ends.edges.by_peer["b"])
+    ends.closing.abandon("a ends", offers_sent=False)
+    assert ends.counters == {"flows_uneven_max": 2}
+
+
+# --- the same, in a visit ---------------------------------------------------------------------------
+
+
+class Told:
+    """A visit of activation 0 with both neighbours wanted, and everything that it says."""
+
+    def __init__(self, near: tuple[str, ...] = NAMES) -> None:
+        self.said: list[c.Command] = []
+        self.counters: Counter[str] = Counter()
+        self.rules = rules(near)
+        planned = self.rules.schedule[0]
+        self.visit = Visit(self.rules, planned, near, self.counters, self.said.append)
+
+    def opens(self) -> list[str]:
+        return [command.peer for command in self.said if isinstance(command, c.SendOpen)]
+
+
+def test_a_visit_says_what_it_waits_for() -> None:
+    told = Told()
+    assert told.visit.awaits() is None
+    told.visit.activated(0.0)
+    assert told.visit.awaits() == "edges to open: b, c"
+    told.visit.take_offer(e.OpenReceived("b", 0, 2, FrameId("b", FrameKind.KEYFRAME, 0, 0)), 0.1)
+    assert told.visit.awaits() == "edges to open: c"
+
+
+def test_a_neighbour_that_comes_while_edges_open_is_offered_one() -> None:
+    told = Told()
+    told.visit.activated(0.0)
+    told.said.clear()
+    told.visit.peer_up("b")
+    told.visit.peer_up("stranger")
+    assert told.opens() == ["b"]
+
+
+def test_a_neighbour_that_comes_before_the_keyframe_is_offered_an_edge_with_it() -> None:
+    told = Told(("b", "c"))
+    told.visit.peer_down(e.PeerDown("b", "gone"), 0.0)
+    told.visit.peer_up("b")
+    assert told.opens() == []
+    told.visit.activated(0.0)
+    assert sorted(told.opens()) == ["b", "c"]
+
+
+def test_an_interrupted_visit_offers_nothing_more() -> None:
+    told = Told()
+    told.visit.activated(0.0)
+    told.visit.interrupt(0.5)
+    told.said.clear()
+    told.visit.peer_up("b")
+    assert told.opens() == []
+
+
+def test_an_update_of_a_visit_that_is_over_is_let_go_and_counted() -> None:
+    told = Told()
+    told.visit.abandon("the trainer of a died")
+    told.said.clear()
+    late = FrameId("b", FrameKind.UPDATE, 0, 1)
+    told.visit.update_received(e.UpdateReceived("b", late), 1.0)
+    assert told.said == [c.Release(late)]
+    assert told.counters["updates_unused"] == 1
