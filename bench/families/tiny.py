@@ -59,13 +59,118 @@ RULES: Mapping[str, Any] = {
 """Sizes by name. A name counts only where the family's config has it with a number in its signature."""
 
 ONE_TO_ONE = {"num_key_value_heads": 4}
+ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+NOTE = {**ONE_TO_ONE, "per_layer_config": None, "head_dim": 24}
+SEEING = {"hidden_size": WIDTH, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+INDEXED = {"ple_embed_dim": 16, "heads_per_ngram": 2, "ngram_vocab_size_base": 64, "split_ngram_parts": 1}
+INDEXED |= {"make_ngram_vocab_size_divisible_by": 8, "hc_lowrank": 16, "indexer_n_heads": 2, "indexer_kv_heads": 1}
+INDEXED |= {"indexer_head_dim": 16, "indexer_budget": 32, "indexer_compress_ratio": 4}
+BYTES = {"vocab_size": 260, "hidden_size": WIDTH, "intermediate_size": 96, "num_attention_heads": 4}
 SPECIAL: Mapping[str, Mapping[str, Any]] = {
     **dict.fromkeys(("axk1", "axk2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa"), ONE_TO_ONE),
-    **{key: {**ONE_TO_ONE, "text_config": ONE_TO_ONE} for key in ("dots3_note", "dots3_note_text")},
+    **dict.fromkeys(("minicpm3", "mistral4", "youtu"), ONE_TO_ONE),
+    "kimi_linear": {**ONE_TO_ONE, "linear_head_dim": 16, "linear_num_heads": 4},
+    "gemma4_unified": {
+        "vision_config": {"patch_size": 2, "mm_embed_dim": WIDTH, "mm_posemb_size": 16},
+        "audio_config": {"audio_embed_dim": 16},
+    },
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},
+        "ffn_config": {"hidden_size": WIDTH, "ffn_hidden_size": 96, "moe_num_experts": 4, "moe_top_k": 2},
+    },
+    "emu3": {
+        "vocabulary_map": {"<image>": 3, "<|extra_200|>": 4, "<|visual token 000000|>": 5},
+        "vq_config": {"codebook_size": 8, "base_channels": 32, "hidden_size": 32, "num_res_blocks": 1},
+    },
+    "phi4_multimodal": {
+        "vision_config": {**SEEING, "image_size": 28, "crop_size": 28, "patch_size": 14},
+        "audio_config": {
+            "hidden_size": WIDTH,
+            "intermediate_size": 96,
+            "num_blocks": 2,
+            "num_attention_heads": 4,
+            "ext_pw_out_channel": WIDTH,
+            "depthwise_separable_out_channel": WIDTH,
+            "nemo_conv_channels": 16,
+        },
+    },
+    "dots3_note": {
+        "text_config": NOTE,
+        "vision_config": {"pyramid_num_routed": [0] * LAYERS, "adapter_in_dim": WIDTH, "adapter_out_dim": WIDTH},
+        "audio_config": {"adapter_input_size": WIDTH, "adapter_out_dim": WIDTH, "downsample_hidden_size": 16},
+    },
+    "dots3_note_text": NOTE,
+    "cohere_compass_text": {"rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE}},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * (LAYERS // 2), "num_dense_layers": 1},
+    "lilt": {"hidden_size": 96},
+    "layoutlmv3": {"hidden_size": 96, "coordinate_size": 16, "shape_size": 16, "input_size": 28, "patch_size": 14},
+    "llama4": {
+        "vision_config": {
+            **SEEING,
+            "vision_output_dim": WIDTH,
+            "projector_input_dim": WIDTH,
+            "projector_output_dim": WIDTH,
+            "image_size": 28,
+            "patch_size": 14,
+        }
+    },
+    "luke": {"entity_vocab_size": 16, "entity_emb_size": 16},
+    "mamba2": {"num_heads": 8, "head_dim": 16, "n_groups": 2, "chunk_size": 32},
+    **dict.fromkeys(("ministral", "nemotron"), {"head_dim": 16, "num_key_value_heads": 2}),
+    "perceiver": {
+        "num_latents": 16,
+        "d_latents": 64,
+        "num_self_attends_per_block": LAYERS,
+        "num_self_attention_heads": 4,
+        "num_cross_attention_heads": 4,
+    },
+    **dict.fromkeys(
+        ("musicgen", "musicgen_melody"),
+        {"text_encoder": {"model_type": "t5"}, "audio_encoder": {"model_type": "encodec"}},
+    ),
+    "gemma4_assistant": {
+        "text_config": {
+            "hidden_size_per_layer_input": 0,
+            "vocab_size_per_layer_input": 0,
+            "num_kv_shared_layers": LAYERS,
+        },
+        "backbone_hidden_size": WIDTH,
+    },
+    "qwen4_exp": {"text_config": INDEXED},
+    "qwen4_exp_text": INDEXED,
+    "reformer": {
+        "attn_layers": ["local", "lsh"] * (LAYERS // 2),
+        "axial_pos_embds": False,
+        "feed_forward_size": 96,
+        "attention_head_size": 16,
+        "num_buckets": 4,
+    },
+    "xmod": {"default_language": "en_XX"},
+    "zamba": {"attention_head_dim": 32, "layers_block_type": ["mamba", "hybrid"] * (LAYERS // 2)},
+    "zamba2": {
+        "layers_block_type": ["mamba", "hybrid"] * (LAYERS // 2),
+        "mamba_ngroups": 2,
+        "adapter_rank": 8,
+        "chunk_size": 32,
+    },
+    "zaya": {"num_experts_per_tok": 1, "router_hidden_size": 16},
+    "roc_bert": {
+        "pronunciation_embed_dim": 16,
+        "pronunciation_vocab_size": 16,
+        "shape_embed_dim": 16,
+        "shape_vocab_size": 16,
+    },
     **{key: {"rotary_dim": 8} for key in ("codegen", "gptj")},
     **{key: {"head_dim": 16} for key in ("hunyuan_v1_dense", "hunyuan_v1_moe")},
     **{key: {"num_kv_shared_layers": 0} for key in ("gemma3n_text", "gemma4_unified_assistant")},
-    "blt": {"encoder_hash_byte_group_vocab": 64},
+    "blt": {
+        "encoder_hash_byte_group_vocab": 64,
+        "vocab_size": 260,
+        "patcher_config": {**BYTES, "num_hidden_layers": 2},
+        "encoder_config": {**BYTES, "hidden_size_global": WIDTH, "num_hidden_layers": 1},
+        "decoder_config": {**BYTES, "hidden_size_global": WIDTH, "num_hidden_layers": 2},
+        "global_config": {**BYTES, "num_hidden_layers": LAYERS},
+    },
     "ctrl": {"dff": 96},
     "deepseek_v2": {**ONE_TO_ONE, "num_experts_per_tok": 2},
     "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1},
@@ -85,14 +190,20 @@ def _config(kind: type[PreTrainedConfig], special: Mapping[str, Any]) -> PreTrai
     named = inspect.signature(kind.__init__).parameters
     chosen = {name: _like(value, named[name].default) for name, value in RULES.items() if _is_size(named, name)}
     for name in kind.sub_configs:
-        # A part whose kind is free has one by default.
-        part = (
-            type(getattr(kind(), name, None)) if "Auto" in kind.sub_configs[name].__name__ else kind.sub_configs[name]
-        )
-        if name in named and issubclass(part, PreTrainedConfig):
-            chosen[name] = _config(part, special.get(name, {})).to_dict()
-    given = {name: value for name, value in special.items() if name not in kind.sub_configs}
+        part = _part(kind, name, special)
+        if name in named and part:
+            chosen[name] = _config(part, special.get(name, {}))
+    given = {name: value for name, value in special.items() if name not in (*kind.sub_configs, "model_type")}
     return kind(**{**chosen, **given})
+
+
+def _part(kind: type[PreTrainedConfig], name: str, special: Mapping[str, Any]) -> type[PreTrainedConfig] | None:
+    """The class of a config within a config. Where any kind will do, ``special`` names one, or the family itself."""
+    if "Auto" not in kind.sub_configs[name].__name__:
+        return kind.sub_configs[name]
+    free = getattr(kind, "sub_configs_defaults", {}).get(name)
+    model_type = special.get(name, {}).get("model_type") or getattr(free, "model_type", None)
+    return CONFIG_MAPPING[model_type] if model_type else None
 
 
 def _is_size(named: Mapping[str, inspect.Parameter], name: str) -> bool:

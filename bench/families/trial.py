@@ -50,6 +50,8 @@ STEPS = 2
 TRAINED = RunSettings(sequence_length=32, batch_size=2)
 MEASURED = RunSettings(sequence_length=256, batch_size=4)
 LABELS = ("no", "yes")
+COMPOSED = {"musicgen", "musicgen_melody"}
+"""Families of several models in one folder, which no class for language models makes: only the config is written."""
 
 
 def families() -> list[str]:
@@ -118,13 +120,18 @@ def make(family: str, folder: Path) -> Row:
         auto: Any = AutoModelForSequenceClassification
     else:
         auto = AutoModelForMultimodalLM if family in SEEING else AutoModelForCausalLM
+    if family in COMPOSED:
+        config.save_pretrained(folder)
+        return {"class": "", "parameters": 0}
     with torch.device("meta"):
         elements = sum(parameter.numel() for parameter in auto.from_config(config).parameters())
     if elements > 1 << 23:
         raise ValueError(f"the smallest model has {elements:,} parameters")
     model: PreTrainedModel = auto.from_config(config, dtype=torch.float32)
     with torch.no_grad():
-        model(input_ids=torch.full((1, 32), 5))  # sizes that do not go together are no fault of deca-node's
+        # Sizes that do not go together are no fault of deca-node's.
+        if not config.is_encoder_decoder:
+            model(input_ids=torch.full((1, 32), 5), **({"use_cache": False} if task_of(family) == "language" else {}))
     model.save_pretrained(folder)
     words = Tokenizer(models.WordLevel({f"w{k}": k for k in range(VOCABULARY - 8)}, unk_token="w3"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -34,6 +34,7 @@ class Settings(TypedDict, total=False):
     weight_decay: float
     max_grad_norm: float
     neftune_alpha: float
+    dropout: float
     alpha1: float
     alpha2: float
     epsilon: float

@@ -50,6 +50,7 @@ FLAGS = {
     **dict.fromkeys(("--wd", "--decay"), "--weight-decay"),
     **dict.fromkeys(("--clip-grad-norm", "--gradient-clip-val", "--grad-clip"), "--max-grad-norm"),
     **dict.fromkeys(("--neftune-noise-alpha", "--neftune"), "--neftune-alpha"),
+    **dict.fromkeys(("--attention-dropout", "--attn-dropout", "--hidden-dropout", "--resid-dropout"), "--dropout"),
     **dict.fromkeys(("--attn-implementation", "--attn", "--flash-attn"), "--attention"),
     **dict.fromkeys(("--scheduler", "--lr-scheduler", "--lr-scheduler-type"), "--lr-schedule"),
     **dict.fromkeys(("--no-tls", "--plaintext"), "--insecure"),

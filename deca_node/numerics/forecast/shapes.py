@@ -8,12 +8,14 @@ blocks are those of the run.
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from deca_node.numerics.codecs.formats import CODECS
 from deca_node.numerics.exchange.signals import m_codec, v_nbytes
 from deca_node.numerics.model.blocks import Block, decoder_layers, partition
 from deca_node.numerics.model.classifier import CLASSIFIER, Head
+from deca_node.numerics.model.dropout import set_dropout
 from deca_node.numerics.model.facts import check_sequence_length, positions_max
 from deca_node.numerics.model.limits import described_model
 from deca_node.numerics.model.load import read_config
@@ -54,7 +56,9 @@ def meta_model(source: str, sequence_length: int, head: Head | None = None) -> P
 
 def planned_model(source: str, settings: RunSettings) -> PreTrainedModel:
     """The model of a run with these settings; see :func:`meta_model`."""
-    return meta_model(source, settings.sequence_length, Head.of(settings))
+    model = meta_model(source, settings.sequence_length, Head.of(settings))
+    set_dropout(model, settings.dropout)
+    return model
 
 
 def model_shape(model: PreTrainedModel, block_layers: int, name: str = "") -> ModelShape:
@@ -66,8 +70,8 @@ def model_shape(model: PreTrainedModel, block_layers: int, name: str = "") -> Mo
         dtype_bytes=next(model.parameters()).element_size(),
         frozen=_frozen_elements(model),
         layers=len(decoder_layers(model)),
-        hidden=config.hidden_size,
-        intermediate=_inner_width(config),
+        hidden=_width(model),
+        intermediate=_inner_width(config, _width(model)),
         # Of a classifier's logits too little is kept to count; each token has at most one per label.
         vocabulary=model.config.num_labels if type(model).__name__.endswith(CLASSIFIER) else config.vocab_size,
     )
@@ -142,8 +146,18 @@ def _head_parameters(model: PreTrainedModel) -> set[str]:
     return {name for name, parameter in model.named_parameters() if id(parameter) in own}
 
 
-def _inner_width(config: PreTrainedConfig) -> int:
+def _width(model: PreTrainedModel) -> int:
+    """The width of hidden states: that of the widest layer's input where the config has none of its own, as with
+    layers over bytes around layers over patches."""
+    named = getattr(model.config.get_text_config(), "hidden_size", None)
+    if named is not None:
+        return int(named)
+    layers = (module for layer in decoder_layers(model) for module in layer.modules())
+    return max(module.in_features for module in layers if isinstance(module, nn.Linear))
+
+
+def _inner_width(config: PreTrainedConfig, hidden: int) -> int:
     named = (getattr(config, name, None) for name in INNER_WIDTHS)
-    found = next((width for width in named if width), 4 * config.hidden_size)
+    found = next((width for width in named if width), 4 * hidden)
     # Some architectures have a width for every layer.
     return int(max(found) if isinstance(found, list | tuple) else found)

@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
+from deca_node.numerics.forecast.guesses import Answers, Even, experts_of
 from deca_node.numerics.model.blocks import decoder_layers
 from deca_node.numerics.model.classifier import CLASSIFIER
 from deca_node.numerics.model.quiet import quiet
@@ -40,6 +42,8 @@ STEP, LENGTH_MAX = 64, 512
 """Lengths are multiples of the first, since some layers work in chunks of it; a longer run is extrapolated."""
 ALIKE = 2
 """How many layers of a kind are traced."""
+SEQUENCES = 2
+"""How many are traced at a time: torch multiplies matrices of one sequence in other ways than those of several."""
 
 
 Mask = Callable[[PreTrainedModel, int], Mapping[str, Tensor]]
@@ -77,20 +81,32 @@ def trace(model: PreTrainedModel, run: RunSettings, *, attention: str, device: s
 
     ``attention`` is the node's setting, ``device`` the kind of device: on a CPU attention with dropout is not fused.
     """
-    for mask in (_mask, _flat_mask, _no_mask):
-        # An architecture may ask for a value, which there is none of, and each in its own way.
-        with contextlib.suppress(Exception):
-            return _trace(model, run, attention, mask, fused=device != "cpu")
+    for few, truth, mask in product((True, False), (None, False, True), (_mask, _flat_mask, _no_mask)):
+        # An architecture may ask for a value, which there is none of, or count its layers, each in its own way.
+        with contextlib.suppress(Exception), _answering(model, truth):
+            return _trace(model, run, attention, mask, fused=device != "cpu", few=few)
     return None
 
 
-def _trace(model: PreTrainedModel, run: RunSettings, attention: str, mask: "Mask", *, fused: bool) -> Trace:
+@contextmanager
+def _answering(model: PreTrainedModel, truth: bool | None) -> Iterator[None]:
+    """Operations that need numbers get answers; with None they fail."""
+    with ExitStack() as stack:
+        if truth is not None:
+            stack.enter_context(Even())
+            stack.enter_context(Answers(experts_of(model.config.get_text_config()), truth=truth))
+        yield
+
+
+def _trace(
+    model: PreTrainedModel, run: RunSettings, attention: str, mask: "Mask", *, fused: bool, few: bool = True
+) -> Trace:
     longest = max(min(run.sequence_length, LENGTH_MAX) // STEP, 3) * STEP
     lengths = (longest // STEP // 3 * STEP, 2 * (longest // STEP // 3) * STEP, longest)
-    with quiet(), _ready(model, run.dtype, attention) as layers:
+    with quiet(), _ready(model, run.dtype, attention, few) as layers:
         steps = [_Step(model, [layer for _, layer in layers], length, mask, fused) for length in lengths]
     kinds = [kind for kind, _ in layers]
-    curve = lambda values: Curve.through(lengths, values)  # noqa: E731
+    curve = lambda values: Curve.through(lengths, [value / SEQUENCES for value in values])  # noqa: E731
     kept = [curve([step.kept[k] for step in steps]) for k in range(len(layers))]
     own = [curve([step.own[k] for step in steps]) for k in range(len(layers))]
     every = _kinds(model)
@@ -112,15 +128,15 @@ def with_activations(shape: ModelShape, traced: Trace | None) -> ModelShape:
 
 
 class _Step:
-    """One sequence: a forward pass with all layers trained, and both passes with none of them trained."""
+    """Sequences of a length: a forward pass with all layers trained, and both passes with none of them trained."""
 
     def __init__(
         self, model: PreTrainedModel, layers: Sequence[nn.Module], length: int, mask: Mask, fused: bool
     ) -> None:
         self._model, self._layers, self._length, self._mask, self._fused = model, layers, length, mask, fused
-        self.own = self._traced(trained=True).grown()
+        self.own = self._traced(trained=True).grown(len(layers))
         through = self._traced(trained=False)
-        self.kept = through.grown()
+        self.kept = through.grown(len(layers))
         self.top = through.peak - sum(self.kept)
         self.input = through.input
 
@@ -131,13 +147,9 @@ class _Step:
             layer.requires_grad_(trained)
         alive = _Alive(model)
         with ExitStack() as stack:
-            embedding: Any = model.get_input_embeddings()
-            hooks = [embedding.register_forward_hook(lambda module, given, out: out.detach().requires_grad_() * 1)]
-            for layer in layers:
-                hooks.append(layer.register_forward_pre_hook(alive.enter, with_kwargs=True))
-                hooks.append(layer.register_forward_hook(alive.leave))
-            for hook in hooks:
-                stack.callback(hook.remove)
+            stack.callback(_embedding(model).register_forward_hook(_leaf).remove)
+            for k, layer in enumerate(layers):
+                stack.enter_context(alive.watching(k, layer))
             stack.enter_context(_Kernels(fused=self._fused))
             stack.enter_context(alive)
             loss = _loss(model, self._length, self._mask)
@@ -146,25 +158,40 @@ class _Step:
         return alive
 
 
+def _embedding(model: PreTrainedModel) -> nn.Module:
+    """The table of tokens: the first table where the architecture does not name it."""
+    try:
+        return model.get_input_embeddings()
+    except NotImplementedError:
+        return next(module for module in model.modules() if isinstance(module, nn.Embedding))
+
+
+def _leaf(_module: nn.Module, _given: Any, out: Any) -> Any:
+    """Vectors of tokens, as something that a backward pass ends at; beside them a module may return more."""
+    if isinstance(out, tuple):
+        return _leaf(_module, _given, out[0]), *out[1:]
+    return out.detach().requires_grad_() * 1
+
+
 def _loss(model: PreTrainedModel, length: int, mask: Mask) -> Tensor:
-    ids = torch.zeros(1, length, dtype=torch.long, device=META)
+    ids = torch.zeros(SEQUENCES, length, dtype=torch.long, device=META)
     if type(model).__name__.endswith(CLASSIFIER):
-        labels = torch.zeros(1, dtype=torch.long, device=META)
+        labels = torch.zeros(SEQUENCES, dtype=torch.long, device=META)
         return cross_entropy(model(input_ids=ids, **mask(model, length)).logits.float(), labels)
     logits = model(input_ids=ids, use_cache=False, **mask(model, length)).logits[:, :-1].float()
-    return cross_entropy(logits.reshape(-1, logits.shape[-1]), ids[0, 1:], reduction="sum")
+    return cross_entropy(logits.reshape(-1, logits.shape[-1]), ids[:, 1:].reshape(-1), reduction="sum")
 
 
 def _mask(model: PreTrainedModel, length: int) -> Mapping[str, Tensor]:
     """The mask that keeps records apart, in a form that no architecture looks into."""
     eager = getattr(model.config.get_text_config(), "_attn_implementation", None) == "eager"
     dtype = model.dtype if eager else torch.bool
-    return {"attention_mask": torch.ones(1, 1, length, length, dtype=dtype, device=META)}
+    return {"attention_mask": torch.ones(SEQUENCES, 1, length, length, dtype=dtype, device=META)}
 
 
 def _flat_mask(_model: PreTrainedModel, length: int) -> Mapping[str, Tensor]:
     """A mask of padding, for architectures that take no other."""
-    return {"attention_mask": torch.ones(1, length, dtype=torch.long, device=META)}
+    return {"attention_mask": torch.ones(SEQUENCES, length, dtype=torch.long, device=META)}
 
 
 def _no_mask(_model: PreTrainedModel, _length: int) -> Mapping[str, Tensor]:
@@ -178,8 +205,7 @@ class _Alive(TorchDispatchMode):
         super().__init__()
         self.now = self.peak = self.input = 0
         self._known = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-        self._entered: list[int] = []
-        self._left: list[int] = []
+        self._grown: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -200,19 +226,28 @@ class _Alive(TorchDispatchMode):
         self._known.discard(key)
         self.now -= nbytes
 
-    def enter(self, _layer: nn.Module, args: Any, kwargs: Any) -> None:
-        """A layer begins."""
-        self._entered.append(self.now)
-        given = [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor) and each.is_floating_point()]
-        self.input = given[0].nbytes if given else 0
+    @contextmanager
+    def watching(self, k: int, layer: nn.Module) -> Iterator[None]:
+        """Notice what layer k keeps. Its ``forward`` is replaced, since some architectures call no hooks."""
+        forward: Any = layer.forward
 
-    def leave(self, _layer: nn.Module, _args: Any, _out: Any) -> None:
-        """The layer has ended."""
-        self._left.append(self.now)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            before = self.now
+            given = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.is_floating_point()]
+            self.input = given[0].nbytes if given else 0
+            out = forward(*args, **kwargs)
+            self._grown[k] = self.now - before
+            return out
 
-    def grown(self) -> list[int]:
-        """What each layer has kept."""
-        return [left - entered for entered, left in zip(self._entered, self._left, strict=True)]
+        layer.forward = watched
+        try:
+            yield
+        finally:
+            del layer.forward
+
+    def grown(self, layers: int) -> list[int]:
+        """What each of so many layers has kept: nothing where text does not go through it."""
+        return [self._grown.get(k, 0) for k in range(layers)]
 
 
 class _Kernels(TorchFunctionMode):
@@ -278,13 +313,13 @@ Kind = tuple[Any, ...]
 
 
 @contextmanager
-def _ready(model: PreTrainedModel, dtype: str, attention: str) -> Iterator[list[tuple[Kind, nn.Module]]]:
-    """The model in the run's precision, in training, with few of its layers: these, and the kind of each."""
+def _ready(model: PreTrainedModel, dtype: str, attention: str, few: bool) -> Iterator[list[tuple[Kind, nn.Module]]]:
+    """The model in the run's precision, in training, with all or few of its layers: these, and the kind of each."""
     own, training = model.dtype, model.training
     frozen = [parameter.requires_grad for parameter in model.parameters()]
     layers, kinds = decoder_layers(model), _kinds(model)
     stack = next(each for each in model.modules() if isinstance(each, nn.ModuleList) and list(each) == layers)
-    count = _enough(kinds)
+    count = _enough(kinds) if few else len(kinds)
     try:
         if dtype in DTYPE_BYTES:
             model.to(getattr(torch, dtype))

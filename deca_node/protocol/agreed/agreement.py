@@ -29,6 +29,7 @@ FORMER: Mapping[str, str] = {
     "moments_every": "0",
     "moment_bits": "8",
     "v_every": "1",
+    "dropout": "-1.0",
 }
 """The value of a field that an agreement does not have: the behaviour of runs before the setting existed."""
 

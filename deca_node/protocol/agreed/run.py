@@ -42,6 +42,9 @@ FLOW_SHARE_MAX: Mapping[str, float] = {"lockstep": 1.0, "overlap": 0.5}
 TOPK_FLOW_SHARE_MAX = 0.125
 """Largest stable gamma_c with codec = topk: twice the share of the elements that it sends."""
 
+OWN_DROPOUT = -1.0
+"""dropout: the probabilities in the model's config.json."""
+
 FINAL_MIXES_MAX = 10_000
 """The most mixes per block in the final flush."""
 
@@ -179,6 +182,13 @@ class RunSettings:
         "Noise that is added to the embeddings of a batch while it is learnt (NEFTune): uniform within +- "
         "neftune_alpha / sqrt(tokens of the sequence * width of the embedding). 0: none.",
         low=0.0,
+    )
+    dropout: float = setting(
+        OWN_DROPOUT,
+        "Probability of every dropout in the model while it learns: of attention, of hidden states, whatever the "
+        "architecture has. -1: those in the model's config.json. A model without dropout is refused, unless it is -1.",
+        low=OWN_DROPOUT,
+        high=0.95,
     )
     alpha1: float = setting(0.9, "Decay of the first moment [alpha_1].", low=0.0, high=0.9999)
     alpha2: float = setting(0.999, "Decay of the second moment [alpha_2].", low=0.0, high=0.999999)
@@ -362,6 +372,10 @@ class RunSettings:
             raise SettingsError(
                 f"epochs = {self.epochs:g} and epoch_sequences = {self.epoch_sequences} go together: the run is "
                 "epochs * epoch_sequences sequences long on every node; set both, or set both to 0"
+            )
+        if OWN_DROPOUT < self.dropout < 0.0:
+            raise SettingsError(
+                f"dropout = {self.dropout:g} is no probability; give one from 0, or -1 for those in the model's config"
             )
         self._check_labels()
 

@@ -68,10 +68,10 @@ def trace(model: PreTrainedModel, run: RunSettings, attention: str = "auto", dev
     return tracing.trace(model, run, attention=attention, device=device)
 
 
-def planned(config: PreTrainedConfig, *, checkpointing: bool = False) -> list[int]:
+def planned(config: PreTrainedConfig, *, checkpointing: bool = False, attention: str = "auto") -> list[int]:
     """The plan's activations, block by block."""
     model = on_meta(config)
-    traced = trace(model, RUN)
+    traced = trace(model, RUN, attention)
     assert traced is not None
     shape = with_activations(model_shape(model, 1), traced)
     machine = Machine(micro_batch=0, gradient_checkpointing=checkpointing)
@@ -112,6 +112,17 @@ def test_the_plan_is_near_what_autograd_keeps(kind: str) -> None:
         flat.freeze()
 
 
+def test_the_plan_counts_the_setting_attention() -> None:
+    """Eager attention beside what autograd keeps of it, and the same model with fused attention, far below."""
+    config = LlamaConfig(**SIZES, **HEADS)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").train()
+    flat = FlatBlock(model, partition(model, 1)[0])
+    real = kept(model, flat)
+    eager, fused = (planned(config, attention=how)[0] for how in ("eager", "sdpa"))
+    assert 0.8 * real < eager < 1.7 * real
+    assert fused < real / 1.5
+
+
 def test_eager_attention_grows_with_the_square_of_the_length() -> None:
     traced, fused = (trace(on_meta(CONFIGS["llama"]()), RUN, attention=how) for how in ("eager", "sdpa"))
     assert traced is not None and fused is not None
@@ -150,10 +161,45 @@ def test_gradient_checkpointing_keeps_inputs_and_one_layer() -> None:
     assert inputs < checkpointed < whole / 2
 
 
+class Asking(nn.Module):
+    """Four experts, each of which gets the rows that the others do not, as some architectures have it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(4))
+
+    def forward(self, states: Tensor) -> Tensor:
+        rows = states.reshape(-1, states.shape[-1])
+        chosen = rows[:, :4].argmax(dim=1)
+        counts = torch.stack([(chosen == expert).sum() for expert in range(4)]).tolist()
+        if (chosen < 0).any():
+            raise AssertionError("there are no such experts")
+        sorted_rows = rows[chosen.argsort()]
+        parts = [expert(part) for expert, part in zip(self.experts, sorted_rows.split(counts), strict=True)]
+        return torch.cat(parts).view_as(states)
+
+
+def test_an_architecture_that_asks_for_numbers_is_traced() -> None:
+    def asking(model: PreTrainedModel) -> PreTrainedModel:
+        for layer in model.model.layers:
+            layer.mlp = Asking(32)
+        return model
+
+    config = CONFIGS["llama"]()
+    with torch.device("meta"):
+        traced = trace(asking(on_meta(config)), RUN)
+    assert traced is not None
+    real_model = asking(AutoModelForCausalLM.from_config(config, dtype=torch.float32)).train()
+    flat = FlatBlock(real_model, partition(real_model, 1)[1])
+    real = kept(real_model, flat)
+    planned = sum(curve.at(SEQUENCES, LENGTH) for curve in (traced.own[0], *traced.kept[1:], traced.top))
+    assert 0.8 * real < planned < 1.7 * real
+
+
 def test_what_cannot_be_traced_is_estimated() -> None:
     class Peeking(nn.Module):
         def forward(self, states: Tensor, *_: object, **__: object) -> Tensor:
-            return states * float(states.sum().item())
+            return torch.from_numpy(states.detach().numpy()) * states
 
     model = on_meta(CONFIGS["llama"]())
     model.model.layers[0].mlp = Peeking()

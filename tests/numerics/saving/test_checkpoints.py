@@ -159,6 +159,7 @@ TRAINING: list[dict[str, Any]] = [
     {"lr_warmup_steps": 5},
     {"embedding_lr_scale": 0.5, "head_lr_scale": 2.0},
     {"neftune_alpha": 5.0},
+    {"dropout": 0.5},
 ]
 
 
