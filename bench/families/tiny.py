@@ -59,6 +59,8 @@ RULES: Mapping[str, Any] = {
 """Sizes by name. A name counts only where the family's config has it with a number in its signature."""
 
 ONE_TO_ONE = {"num_key_value_heads": 4}
+GROUPED = {"head_dim": 16, "num_key_value_heads": 2}
+MUSIC = {"text_encoder": {"model_type": "t5"}, "audio_encoder": {"model_type": "encodec"}}
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 NOTE = {**ONE_TO_ONE, "per_layer_config": None, "head_dim": 24}
 SEEING = {"hidden_size": WIDTH, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -116,7 +118,7 @@ SPECIAL: Mapping[str, Mapping[str, Any]] = {
     },
     "luke": {"entity_vocab_size": 16, "entity_emb_size": 16},
     "mamba2": {"num_heads": 8, "head_dim": 16, "n_groups": 2, "chunk_size": 32},
-    **dict.fromkeys(("ministral", "nemotron"), {"head_dim": 16, "num_key_value_heads": 2}),
+    **dict.fromkeys(("ministral", "nemotron"), GROUPED),
     "perceiver": {
         "num_latents": 16,
         "d_latents": 64,
@@ -124,10 +126,7 @@ SPECIAL: Mapping[str, Mapping[str, Any]] = {
         "num_self_attention_heads": 4,
         "num_cross_attention_heads": 4,
     },
-    **dict.fromkeys(
-        ("musicgen", "musicgen_melody"),
-        {"text_encoder": {"model_type": "t5"}, "audio_encoder": {"model_type": "encodec"}},
-    ),
+    **dict.fromkeys(("musicgen", "musicgen_melody"), MUSIC),
     "gemma4_assistant": {
         "text_config": {
             "hidden_size_per_layer_input": 0,

@@ -50,7 +50,15 @@ def check_environment(_: Known) -> Iterator[Finding]:
 def check_disk(known: Known) -> Iterator[Finding]:
     """Compare what the run will write with the free space."""
     assert known.case is not None
-    yield preflight.check_disk(Path(known.settings.node.dir or "deca-data"), folder_bytes(known.case))
+    needed = folder_bytes(known.case, sum(_bytes_at(source.place) for source in data_sources(known.settings.node.data)))
+    yield preflight.check_disk(Path(known.settings.node.dir or "deca-data"), needed)
+
+
+def _bytes_at(place: str) -> int:
+    """The size of a file, or of all files in a folder; 0 for what is not on this machine."""
+    path = Path(place).expanduser()
+    files = [path] if path.is_file() else path.rglob("*") if path.is_dir() else ()
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def check_clock(known: Known) -> Iterator[Finding]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from deca_node.cli.client import json_option
+from deca_node.cli.data_options import data_options
 from deca_node.cli.invocation import debug_option
-from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.protocol.agreed.run import PACKINGS, TRUNCATIONS, RunSettings
 from deca_node.protocol.errors import DataError, ModelError
-from deca_node.protocol.options import DATA_FORMATS
 
 if TYPE_CHECKING:
     from deca_node.numerics.forecast.surveyed import Survey
@@ -44,20 +42,7 @@ is then that of bad data, since a start would stop there.
 @click.option(
     "--show", type=click.IntRange(0, SHOW_MAX), default=0, show_default=True, help="Records to show token by token."
 )
-@click.option(
-    "--format",
-    "data_format",
-    type=click.Choice(DATA_FORMATS),
-    default=NodeSettings.format,
-    show_default=True,
-    help="Format of DATA.",
-)
-@click.option("--columns", default="", help="Names in DATA for the names of records, as in text=body,label=topic.")
-@click.option(
-    "--chat-template",
-    type=click.Path(path_type=Path),
-    help="File with the chat template to render chats with.  [default: the template of the model's tokenizer]",
-)
+@data_options
 @click.option("--labels", default="", help="For labelled records: all labels, separated by commas.")
 @click.option(
     "--sequence-length",
@@ -79,13 +64,6 @@ is then that of bad data, since a start would stop there.
     default=RunSettings.truncation,
     show_default=True,
     help="What is kept of prompts and chats that are too long.",
-)
-@click.option(
-    "--bad-records",
-    type=click.Choice(["stop", "skip"]),
-    default=NodeSettings.bad_records,
-    show_default=True,
-    help="Whether a start would stop at a malformed record, or skip it.",
 )
 @json_option
 @debug_option

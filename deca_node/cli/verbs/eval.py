@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,13 @@ import click
 
 from deca_node.api.loading import Held, checkpoint, model_of
 from deca_node.cli.client import dir_option, find_directory, json_option
+from deca_node.cli.data_options import data_options
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.views.progress import Work, note, work
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.protocol.agreed.agreement import FORMER
-from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.run import PACKINGS, RunSettings
 from deca_node.protocol.errors import ModelError
-from deca_node.protocol.options import DATA_FORMATS
 
 if TYPE_CHECKING:
     from deca_node.numerics.learning.result import EvaluationResult
@@ -44,7 +45,7 @@ record is {"text": ..., "label": ...}, with "text_pair" for a second text. The l
 labelled record.
 """,
 )
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data")
 @click.option("--model", help="A checkpoint's folder, or the id of one on the hub.  [default: the node's]")
 @dir_option
 @click.option(
@@ -71,34 +72,14 @@ labelled record.
 @click.option("--prompt", default="", help="The text that a label completes.  [default: {text} and a newline]")
 @click.option(
     "--packing",
-    type=click.Choice(["isolated", "concatenated", "none"]),
+    type=click.Choice(PACKINGS),
     help="How records are laid into sequences.  [default: as the run has it, else isolated]",
 )
-@click.option(
-    "--format",
-    "data_format",
-    type=click.Choice(DATA_FORMATS),
-    default=NodeSettings.format,
-    show_default=True,
-    help="Format of DATA.",
-)
-@click.option("--columns", default="", help="Names in DATA for the names of records, as in text=body,label=topic.")
-@click.option(
-    "--chat-template",
-    type=click.Path(path_type=Path),
-    help="File with the chat template to render chats with.  [default: the template of the model's tokenizer]",
-)
-@click.option(
-    "--bad-records",
-    type=click.Choice(["stop", "skip"]),
-    default=NodeSettings.bad_records,
-    show_default=True,
-    help="On a malformed record: stop, or skip it.",
-)
+@data_options
 @json_option
 @debug_option
-def evaluation(data: Path, model: str | None, directory: Path | None, as_json: bool, **flags: Any) -> None:
-    """Measure a model on the records in DATA, a file or a folder.
+def evaluation(data: str, model: str | None, directory: Path | None, as_json: bool, **flags: Any) -> None:
+    """Measure a model on the records in DATA: a file, a folder, or several with weights, as the setting data has it.
 
     Texts, prompts and chats give loss and perplexity. Labelled records also give accuracy and macro-F1. A node's model
     is the tuned model, or else the model of its newest checkpoint. The node may keep running and is not disturbed.
@@ -128,7 +109,7 @@ def _load(folder: Path | None, model: str | None, flags: dict[str, Any]) -> Held
     return model_of(folder, flags["start"], device, note)
 
 
-def _evaluate(held: Held, data: Path, flags: dict[str, Any], doing: Work) -> EvaluationResult:
+def _evaluate(held: Held, data: str, flags: dict[str, Any], doing: Work) -> EvaluationResult:
     from deca_node.numerics.data.formats.sources import Reading
     from deca_node.numerics.data.templates import use_template
     from deca_node.numerics.learning.evaluation import Question, evaluate_model
@@ -162,12 +143,14 @@ def _evaluate(held: Held, data: Path, flags: dict[str, Any], doing: Work) -> Eva
             judging = True
         doing.report(done, total)
 
-    return evaluate_model(loaded, question, judged, doing.report)
+    # Tokens lie on disk while they are judged, so that data may be larger than memory.
+    with tempfile.TemporaryDirectory(prefix="deca-node-eval-") as folder:
+        return evaluate_model(loaded, question, judged, doing.report, Path(folder, "tokens"))
 
 
-def _document(found: EvaluationResult, what: str, data: Path) -> dict[str, Any]:
+def _document(found: EvaluationResult, what: str, data: str) -> dict[str, Any]:
     """The document of ``--json``; numbers that are not finite are null."""
-    facts = {"model": what, "data": str(data), **dataclasses.asdict(found)}
+    facts = {"model": what, "data": data, **dataclasses.asdict(found)}
     return {n: None if isinstance(value, float) and not math.isfinite(value) else value for n, value in facts.items()}
 
 

@@ -21,6 +21,8 @@ from deca_node.protocol.errors import DataError
 from deca_node.storage.data_sources import HUB
 
 Kind = TypeVar("Kind")
+JSON_BYTES_MAX = 4 << 30
+"""The largest ``.json`` file: its text is held in memory while it is read, which takes several times as much."""
 
 
 class Reader(abc.ABC, Generic[Kind]):
@@ -96,6 +98,8 @@ class Reader(abc.ABC, Generic[Kind]):
     def _records(self, path: Path, kind: str, file: BinaryIO) -> Iterator[Kind]:
         content = uncompressed(path, file)
         found = found_kind(kind, content)
+        if found == "json":
+            _check_size(path, os.fstat(file.fileno()).st_size)
         name = NAMES.get(found, "" if found == kind else "JSON Lines")
         try:
             yield from self._good(entries(path, found, content, self._reading, self.formats), name)
@@ -129,3 +133,12 @@ class Reader(abc.ABC, Generic[Kind]):
         if name or shape:
             self.told.read_as[", ".join(filter(None, (name, shape)))] += 1
         return record
+
+
+def _check_size(path: Path, size: int) -> None:
+    if size > JSON_BYTES_MAX:
+        raise DataError(
+            f"{path}: a JSON array of {size / 1e9:.1f} GB would be held in memory whole, and more than "
+            f"{JSON_BYTES_MAX / 1e9:.1f} GB are not read; write a record in each line, as with: jq -c '.[]' FILE > "
+            "FILE.jsonl"
+        )

@@ -1,7 +1,7 @@
 """Answers for a model on the meta device that asks for numbers, which there are none of there.
 
-A few architectures read a number in the middle of a step: how many tokens an expert gets, whether a row has padding, how
-long the longest sequence is. What they read decides how much memory a step takes. The answers are those of an even
+A few architectures read a number in the middle of a step: how many tokens an expert gets, whether a row has padding,
+how long the longest sequence is. What they read decides how much memory a step takes. The answers are those of an even
 spread::
 
     a number        1, and for a truth value the one that the tracer tries
@@ -32,7 +32,11 @@ class Answers(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if args and isinstance(args[0], Tensor) and args[0].is_meta:
             if func is torch.ops.aten._local_scalar_dense.default:
-                return self._truth if args[0].dtype == torch.bool else torch.ones((), dtype=args[0].dtype).item()
+                return (
+                    self._truth
+                    if args[0].dtype == torch.bool
+                    else torch.ones((), dtype=args[0].dtype, device="cpu").item()
+                )
             if func is torch.ops.aten.nonzero.default:
                 found = args[0].numel()
                 if args[0].dim() < 2:
@@ -49,7 +53,7 @@ class Even(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is Tensor.tolist and args[0].is_meta:
-            return torch.ones(args[0].shape, dtype=args[0].dtype).tolist()
+            return torch.ones(args[0].shape, dtype=args[0].dtype, device="cpu").tolist()
         if func in (Tensor.split, torch.split) and args[0].is_meta:
             return func(args[0], *_even(args, kwargs), **kwargs)
         return func(*args, **kwargs)

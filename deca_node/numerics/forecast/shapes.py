@@ -13,9 +13,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from deca_node.numerics.codecs.formats import CODECS
 from deca_node.numerics.exchange.signals import m_codec, v_nbytes
+from deca_node.numerics.learning.dropout import set_dropout
 from deca_node.numerics.model.blocks import Block, decoder_layers, partition
 from deca_node.numerics.model.classifier import CLASSIFIER, Head
-from deca_node.numerics.model.dropout import set_dropout
 from deca_node.numerics.model.facts import check_sequence_length, positions_max
 from deca_node.numerics.model.limits import described_model
 from deca_node.numerics.model.load import read_config

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental import _config as assumptions
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -93,6 +94,8 @@ def _answering(model: PreTrainedModel, truth: bool | None) -> Iterator[None]:
     """Operations that need numbers get answers; with None they fail."""
     with ExitStack() as stack:
         if truth is not None:
+            # Where a tensor is indexed by a mask: torch's own answer, and the largest there is.
+            stack.enter_context(assumptions.patch(meta_nonzero_assume_all_nonzero=True))
             stack.enter_context(Even())
             stack.enter_context(Answers(experts_of(model.config.get_text_config()), truth=truth))
         yield

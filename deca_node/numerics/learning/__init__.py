@@ -7,6 +7,7 @@
     tasks       what differs between the tasks: which data is read, and how a model is judged on it
     prepared    the start model, loaded and made ready to be trained
     noise       noise on the embeddings of a batch while it is learnt
+    dropout     the run's own probability of dropout, in place of the model's
     privacy     differentially private gradients, and the books of what they have cost
     writing     the text that a model writes: a continuation, or an answer in a chat
     evaluation  any checkpoint measured on any file of records

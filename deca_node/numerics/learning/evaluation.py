@@ -38,6 +38,7 @@ from deca_node.numerics.model.classifier import CLASSIFIER, Head
 from deca_node.numerics.model.load import LoadedModel
 from deca_node.protocol.errors import DataError
 from deca_node.protocol.options import ProgressReport
+from deca_node.storage.data_sources import data_sources
 from deca_node.storage.model_files import read_json
 
 TEXT, PAIR = "{text}", "{text_pair}"
@@ -51,11 +52,12 @@ Taken = TypeVar("Taken")
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What to measure on, and how: ``length`` tokens per sequence at most, ``batch_size`` sequences at a time, records
-    laid into sequences by ``packing`` and ``truncation`` as a run has them. ``labels`` are all labels there may be
-    (none given: those in the data); ``prompt`` is what a language model completes with a label."""
+    """What to measure on, and how: ``data`` names it as the setting does; ``length`` tokens per sequence at most,
+    ``batch_size`` sequences at a time, records laid into sequences by ``packing`` and ``truncation`` as a run has them.
+    ``labels`` are all labels there may be (none given: those in the data); ``prompt`` is what a language model
+    completes with a label."""
 
-    data: Path
+    data: str
     length: int
     packing: str
     truncation: str
@@ -82,18 +84,20 @@ def evaluate_model(
     question: Question,
     report: ProgressReport = lambda done, total: None,
     reading: BytesDone | None = None,
+    store: Path | None = None,
 ) -> EvaluationResult:
     """Judge a model that lies on ``question.device``. ``reading`` hears how far the data are read, then ``report`` how
-    many of them are judged. Raises DataError where the data cannot be used."""
+    many of them are judged. The tokens of texts lie in the folder ``store``, or in memory where there is none. Raises
+    DataError where the data cannot be used."""
     if loaded.labels:
         return _classifier(loaded, question, report, reading)
     if question.labels or _has_labels(question.data, question.reading):
         return _labels(loaded, question, report)
-    return _language_model(loaded, question, report, reading)
+    return _language_model(loaded, question, report, reading, store)
 
 
 def _language_model(
-    loaded: LoadedModel, question: Question, report: ProgressReport, reading: BytesDone | None
+    loaded: LoadedModel, question: Question, report: ProgressReport, reading: BytesDone | None, store: Path | None
 ) -> EvaluationResult:
     packed = load_dataset(
         question.data,
@@ -103,6 +107,7 @@ def _language_model(
         bad_records=question.bad_records,
         reading=question.reading,
         progress=reading,
+        store=store,
     )
     batches = reporting(ordered_batches(packed.train, question.batch_size), len(packed.train), report)
     loss, counted = evaluate(loaded.model, batches, question.device)
@@ -207,14 +212,18 @@ class _LabelSeeker(Reader[bool]):
         return False
 
 
-def _has_labels(data: Path, reading: Reading) -> bool:
+def _has_labels(data: str, reading: Reading) -> bool:
     """Whether the first record there is has a label."""
-    return next(iter(_LabelSeeker(data, BadRecords(skip=True), reading)), False)
+    place = data_sources(data)[0].place
+    return next(iter(_LabelSeeker(place, BadRecords(skip=True), reading)), False)
 
 
 def _labels(loaded: LoadedModel, question: Question, report: ProgressReport) -> EvaluationResult:
     bad = BadRecords(skip=question.bad_records == "skip")
-    records = list(_NamedReader(question.data, bad, question.reading))
+    sources = data_sources(question.data)
+    if weighted := next((source.place for source in sources if source.weight != 1), None):
+        raise DataError(f"{weighted} has a weight in data, but each labelled record is judged once; leave it out")
+    records = [record for source in sources for record in _NamedReader(source.place, bad, question.reading)]
     labels = question.labels or tuple(sorted({record.label for record in records}))
     _check_labels(question.data, records, labels)
     rows = _Rows(loaded, labels, question.length)
@@ -240,7 +249,7 @@ def _labels(loaded: LoadedModel, question: Question, report: ProgressReport) -> 
     )
 
 
-def _check_labels(data: Path, records: Sequence[_Named], labels: Sequence[str]) -> None:
+def _check_labels(data: str, records: Sequence[_Named], labels: Sequence[str]) -> None:
     if not records:
         raise DataError(f"{data}: there are no usable records; give at least one text with its label")
     unknown = sorted({record.label for record in records} - set(labels))

@@ -12,6 +12,8 @@ M is the bytes of the model in the dtype of training, and P the number of its pa
     final/         M           the tuned model
     best/          M           with early_stop_rounds: the best model by held-out loss, and those of rounds that are
     candidate-T/   2 M         not judged yet
+    tokens/        2 D         the tokens of D bytes of text: a token has three bytes of it in most languages, and takes
+                               five on disk
 """
 
 from deca_node.protocol.agreed.frames import KEYFRAME_GROUP, KEYFRAME_GROUP_BYTES
@@ -23,6 +25,8 @@ CANDIDATES = 2
 STATE_BYTES_PER_ELEMENT = 12
 """Master, m and v of the active block in float32."""
 METRICS_BYTES_PER_STEP = 1024
+TOKENS_PER_DATA = 2
+"""Bytes of tokens for each byte of text."""
 
 
 def delta_bytes(elements: int) -> int:
@@ -30,8 +34,8 @@ def delta_bytes(elements: int) -> int:
     return -(-elements // KEYFRAME_GROUP) * KEYFRAME_GROUP_BYTES
 
 
-def folder_bytes(case: Case) -> dict[str, int]:
-    """The largest size of each part of the folder, by its name."""
+def folder_bytes(case: Case, data_bytes: int = 0) -> dict[str, int]:
+    """The largest size of each part of the folder, by its name, for so many bytes of data."""
     elements = [block.elements for block in case.model.blocks]
     model, deltas = case.model.elements * case.dtype_bytes, sum(map(delta_bytes, elements))
     largest = max(elements)
@@ -44,5 +48,6 @@ def folder_bytes(case: Case) -> dict[str, int]:
         "incoming": deltas,
         "final": model,
         **({"best": model, "candidate": CANDIDATES * model} if case.settings.early_stop_rounds else {}),
+        **({"tokens": TOKENS_PER_DATA * data_bytes} if data_bytes and case.settings.task == "causal-lm" else {}),
         "metrics.jsonl": METRICS_BYTES_PER_STEP * steps,
     }

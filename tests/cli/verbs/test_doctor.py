@@ -81,6 +81,7 @@ def test_all_is_well(deca: Deca, place: Path) -> None:
     found = look(outcome)
     assert found["data"]["facts"]["records"] == 30
     assert found["memory"]["facts"]["peak_bytes"] == max(found["memory"]["facts"]["blocks_bytes"].values())
+    assert found["disk"]["facts"]["parts_bytes"]["tokens"] > 0
     assert found["disk"]["facts"]["needed_bytes"] == sum(found["disk"]["facts"]["parts_bytes"].values())
     assert found["clock"]["facts"]["offsets_seconds"] == {"b": 0.25}
     assert json.loads(outcome.out)["counts"] == {"ok": 13, "warning": 0, "failed": 0, "skipped": 0}

@@ -1,6 +1,7 @@
 """``deca-node eval``: which model is asked what, and how the answer is told."""
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,6 +49,33 @@ def test_a_table_is_judged_as_its_twin(deca: Deca) -> None:
     Path("texts.dat").write_text("body,id\n" + "".join(f"the node was {n},{n}\n" for n in range(30)))
     found = json.loads(deca("eval", "texts.dat", "--format", "csv", "--columns", "text=body", *flags).out)
     assert found | {"data": ""} == json.loads(deca("eval", "texts.jsonl", *flags).out) | {"data": ""}
+
+
+@pytest.mark.usefixtures("place")
+def test_data_is_what_the_setting_may_be(deca: Deca, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several sources, one with a weight, and a data set of the hub. The tokens lie in a folder that is gone then."""
+    Path("scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(Path("scratch").absolute()))
+    flags = ("--model", "model", "--sequence-length", "16", "--json")
+    one = json.loads(deca("eval", "texts.jsonl", *flags).out)
+    Path("more.jsonl").write_text(Path("texts.jsonl").read_text().replace("was", "is"))
+    both = json.loads(deca("eval", "texts.jsonl, more.jsonl", *flags).out)
+    assert (both["records"], both["counted"]) == (60, 2 * one["counted"])
+    twice = json.loads(deca("eval", "texts.jsonl, more.jsonl*2", *flags).out)
+    assert twice["counted"] == 3 * one["counted"]
+    assert list(Path("scratch").iterdir()) == []
+    outcome = deca("eval", "hf://owner/absent", "--model", "model")
+    assert outcome.code == 6
+    assert "hf://owner/absent: the data set cannot be had" in outcome.err
+
+
+@pytest.mark.usefixtures("place")
+def test_labelled_records_of_several_sources(deca: Deca) -> None:
+    Path("more.jsonl").write_text(Path("labelled.jsonl").read_text())
+    found = json.loads(deca("eval", "labelled.jsonl, more.jsonl", "--model", "model", "--json").out)
+    assert (found["kind"], found["records"]) == ("labels", 8)
+    outcome = deca("eval", "labelled.jsonl, more.jsonl*2", "--model", "model")
+    assert (outcome.code, "more.jsonl has a weight in data" in outcome.err) == (6, True)
 
 
 @pytest.mark.usefixtures("place")

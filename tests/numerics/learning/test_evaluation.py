@@ -38,7 +38,7 @@ def language_model(tmp_path: Path) -> LoadedModel:
 
 def question(data: Path, **more: object) -> Question:
     usual = {"length": 16, "batch_size": 2, "packing": "isolated", "truncation": "keep-end", "bad_records": "stop"}
-    return Question(**({"data": data, "device": CPU} | usual | more))
+    return Question(**({"data": str(data), "device": CPU} | usual | more))
 
 
 def direct(loaded: LoadedModel, prompt: str, completion: str, end: bool = True) -> torch.Tensor:

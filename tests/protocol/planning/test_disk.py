@@ -24,5 +24,13 @@ def test_every_part_of_the_folder() -> None:
     assert parts["metrics.jsonl"] == 1024 * len(elements) * (2 * (5 + 2) + 3)
 
 
+def test_the_tokens_of_the_data_count() -> None:
+    """A classifier keeps them in memory."""
+    case = Case.of(RunSettings(), MODEL, ["a", "b"], machine_of(NodeSettings()))
+    assert "tokens" not in folder_bytes(case)
+    assert folder_bytes(case, 1000)["tokens"] == 2000
+    assert "tokens" not in folder_bytes(case.under(task="classification"), 1000)
+
+
 def test_a_delta_has_a_byte_per_element_and_a_scale_per_group() -> None:
     assert [delta_bytes(n) for n in (1, 256, 257)] == [260, 260, 520]

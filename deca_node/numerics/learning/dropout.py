@@ -1,8 +1,8 @@
 """Dropout, as the run has it instead of the model's config.
 
-Architectures name their probabilities in many ways. What takes part in a step is a module of torch that drops elements,
-or a number that a module keeps for attention; both are set here, and the config in ``final/`` stays as it was. The share
-of layers that are skipped whole (``layerdrop``) is something else and stays too.
+Architectures name their probabilities in many ways. What takes part in a step is a module of torch that drops
+elements, or a number that a module keeps for attention; both are set here, and the config in ``final/`` stays as it
+was. The share of layers that are skipped whole (``layerdrop``) is something else and stays too.
 
 Torch's own generator draws what is dropped. Checkpoints hold its state, so a resumed run drops the same.
 """

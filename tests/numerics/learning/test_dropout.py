@@ -8,8 +8,8 @@ from torch import nn
 from transformers import MambaConfig, MambaForCausalLM, PreTrainedModel
 
 from deca_node.numerics.forecast.shapes import planned_model
+from deca_node.numerics.learning.dropout import set_dropout
 from deca_node.numerics.learning.loss import judging
-from deca_node.numerics.model.dropout import set_dropout
 from deca_node.protocol.agreed.run import OWN_DROPOUT, RunSettings
 from deca_node.protocol.errors import ModelError, SettingsError
 from tests.numerics.model.small_models import gpt2, llama
@@ -66,7 +66,7 @@ def test_by_default_the_models_own_stays_and_its_config_always() -> None:
 
 def test_a_model_without_dropout_is_named() -> None:
     model = MambaForCausalLM(MambaConfig(vocab_size=32, hidden_size=16, num_hidden_layers=2, state_size=4))
-    with pytest.raises(ModelError, match="dropout = 0.1, but MambaForCausalLM has no dropout; leave dropout = -1"):
+    with pytest.raises(ModelError, match=r"dropout = 0\.1, but MambaForCausalLM has no dropout; leave dropout = -1"):
         set_dropout(model, 0.1)
 
 
