@@ -11,6 +11,7 @@
     missing      everything that a start lacks, named at once
     client       which node is meant: the flag ``--dir``
     options      every setting as a flag
+    data_options  the flags of verbs that read records without a node
     variables    an environment variable for every flag
     reference    the settings as a commented file and as a table for the documentation
     invocation   the flag ``--debug``, which every verb takes

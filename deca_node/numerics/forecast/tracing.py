@@ -95,7 +95,7 @@ def _answering(model: PreTrainedModel, truth: bool | None) -> Iterator[None]:
     with ExitStack() as stack:
         if truth is not None:
             # Where a tensor is indexed by a mask: torch's own answer, and the largest there is.
-            stack.enter_context(assumptions.patch(meta_nonzero_assume_all_nonzero=True))
+            stack.enter_context(assumptions.patch(meta_nonzero_assume_all_nonzero=True))  # type: ignore[attr-defined]
             stack.enter_context(Even())
             stack.enter_context(Answers(experts_of(model.config.get_text_config()), truth=truth))
         yield
