@@ -193,7 +193,7 @@ def test_an_architecture_that_asks_for_numbers_is_traced() -> None:
     flat = FlatBlock(real_model, partition(real_model, 1)[1])
     real = kept(real_model, flat)
     planned = sum(curve.at(SEQUENCES, LENGTH) for curve in (traced.own[0], *traced.kept[1:], traced.top))
-    assert 0.8 * real < planned < 1.7 * real
+    assert 0.8 * real < planned < 2.2 * real
 
 
 def test_what_cannot_be_traced_is_estimated() -> None:
