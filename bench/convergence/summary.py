@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import NamedTuple
 
-from bench.convergence.arms import ARMS, BY_NAME, Arm
+from bench.convergence.arms import BY_NAME, Arm
 from bench.convergence.cells import Book, Cell, Outcome
 from bench.convergence.sweep import TUNING_SEED, best_on_grid
 
@@ -83,7 +83,9 @@ class Results:
         return Difference(differences, mean(differences) / mean(of(theirs[s]) for s in seeds))
 
 
-def summarize(task: str, book: Book, rates: Mapping[str, float] | None = None) -> Results | None:
+def summarize(
+    task: str, book: Book, rates: Mapping[str, float] | None = None, arms: Mapping[str, Arm] = BY_NAME
+) -> Results | None:
     """The book's results of the task, on the text that most of its lines have. None if there are no lines.
 
     ``rates`` are the arms' step sizes, if tuning was done elsewhere.
@@ -95,10 +97,11 @@ def summarize(task: str, book: Book, rates: Mapping[str, float] | None = None) -
     kind = max(set(kinds), key=kinds.count)
     lines = [line for line in lines if (line[0].digest, line[0].start) == kind]
     outcomes = {identity(cell): outcome for cell, outcome, _ in lines}
-    chosen = {arm.name: found for arm in ARMS if (found := (rates or {}).get(arm.name) or tuned(arm, outcomes))}
+    found = {arm.name: (rates or {}).get(arm.name) or tuned(arm, outcomes, arms) for arm in arms.values()}
+    chosen = {name: rate for name, rate in found.items() if rate}
     seeds = sorted({cell.seed for cell, _, _ in lines} - {TUNING_SEED})
     by_arm = {
-        name: {s: outcomes[key] for s in seeds if (key := (*facts(BY_NAME[name]), s, rate)) in outcomes}
+        name: {s: outcomes[key] for s in seeds if (key := (*facts(arms[name]), s, rate)) in outcomes}
         for name, rate in chosen.items()
     }
     dates = sorted(date for _, _, date in lines)
@@ -118,10 +121,10 @@ def identity(cell: Cell) -> Identity:
     return cell.method, cell.settings, cell.seed, cell.learning_rate
 
 
-def tuned(arm: Arm, outcomes: Mapping[Identity, Outcome]) -> float | None:
+def tuned(arm: Arm, outcomes: Mapping[Identity, Outcome], arms: Mapping[str, Arm] = BY_NAME) -> float | None:
     """The step size that tuning found, or None if tuning is not finished."""
     if arm.like:
-        return tuned(BY_NAME[arm.like], outcomes)
+        return tuned(arms[arm.like], outcomes, arms)
     try:
         return best_on_grid(arm.rate, lambda rate: outcomes[*facts(arm), TUNING_SEED, rate].validation)
     except KeyError:

@@ -6,8 +6,8 @@ distributions of the text, and the validation split. The tables show the test sp
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from transformers import PreTrainedModel
@@ -36,6 +36,10 @@ class Sweep:
     deadline: float = float("inf")
     """On the clock of :func:`time.monotonic`. No cell begins later."""
 
+    arms: Mapping[str, Arm] = field(default_factory=lambda: BY_NAME)
+    run_cell: Callable[[Cell], Outcome] | None = None
+    """Runs a cell, if it is not one of the small models'."""
+
     def cell(self, arm: Arm, seed: int, rate: float) -> Cell:
         """The cell of an arm at a seed and a step size."""
         return Cell(
@@ -56,7 +60,7 @@ class Sweep:
             return found
         if time.monotonic() > self.deadline:
             raise OutOfTimeError
-        outcome = runs.run(cell, self.task, self.start)
+        outcome = self.run_cell(cell) if self.run_cell else runs.run(cell, self.task, self.start)
         self.book.add(cell, outcome, datetime.now(UTC).isoformat(timespec="seconds"))
         self.say(
             f"{self.task.name:9} {arm.name:16} seed {seed:3} rate {rate:.1e}  validation {outcome.validation:.4f}  "
@@ -67,12 +71,12 @@ class Sweep:
     def rate(self, arm: Arm) -> float:
         """The arm's step size: that of the arm it is like, or the best on the factor-2 grid."""
         if arm.like:
-            return self.rate(BY_NAME[arm.like])
+            return self.rate(self.arms[arm.like])
         return best_on_grid(arm.rate, lambda rate: self.outcome(arm, TUNING_SEED, rate).validation)
 
     def finish(self, arms: Sequence[str], seeds: Sequence[int]) -> None:
         """Run the missing cells of these arms one after the other. An arm's own number of seeds is the limit."""
-        for arm in (BY_NAME[name] for name in arms):
+        for arm in (self.arms[name] for name in arms):
             rate = self.rate(arm)
             for seed in seeds:
                 if seed < arm.seeds:
@@ -103,7 +107,7 @@ def best_on_grid(first: float, loss: Callable[[float], float]) -> float:
 
 def rates(sweep: Sweep, arms: Sequence[Arm]) -> Iterator[tuple[str, float]]:
     """The step sizes of all arms whose tuning is finished."""
-    without_time = Sweep(sweep.task, sweep.start, sweep.start_hash, sweep.book, sweep.say, deadline=-1.0)
+    without_time = replace(sweep, deadline=-1.0)
     for arm in arms:
         try:
             yield arm.name, without_time.rate(arm)

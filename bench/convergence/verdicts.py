@@ -1,6 +1,6 @@
 """Each comparison in one sentence, computed from the numbers in the table only."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from bench.convergence.cells import Outcome
 from bench.convergence.summary import Results
@@ -72,9 +72,9 @@ def verdicts(results: Results) -> Iterator[str]:
             yield f"{what} against fp32: {100 * share:+.2f} % of the loss, {held} 0.5 %."
 
 
-def sentence(results: Results, ours: str, theirs: str) -> str:
-    """The better arm, the difference, and whether it is beyond the spread."""
-    difference = results.difference(ours, theirs)
+def sentence(results: Results, ours: str, theirs: str, of: Callable[[Outcome], float] = lambda o: o.test) -> str:
+    """The better arm by one figure, the difference, and whether it is beyond the spread."""
+    difference = results.difference(ours, theirs, of)
     spread = difference.spread
     share, seeds = f"{100 * abs(difference.share):.1f} %", f"{spread.count} seeds"
     by = f"{abs(spread.mean):.4f} ± {spread.deviation:.4f} nats ({share}), {seeds}"

@@ -1,0 +1,242 @@
+"""The part of docs/RESULTS.md about pretrained models, and the few lines that ``--quick`` prints."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from statistics import mean
+
+from bench.convergence.cells import Book, Outcome
+from bench.convergence.summary import Difference, Results, summarize
+from bench.convergence.tables import FULL as SMALL
+from bench.convergence.verdicts import sentence
+from bench.harness import ROOT
+from bench.pretrained.arms import ARMS, PAPER_RATE, QUICK, SCALES, WHOLE, scaled
+
+PAGE = ROOT / "docs" / "RESULTS.md"
+BEGIN, END = "<!-- bench.pretrained: begin -->", "<!-- bench.pretrained: end -->"
+REFERENCE = "none"
+DEFAULT = "none, mv, every 4"
+RULES = {
+    "paper": f"at the paper's step size, {PAPER_RATE:.0e}",
+    "common": "all at the step size that is best for `none`",
+    "own": "each at its own best step size",
+}
+HEADS = (
+    *("arm", "what", "rate", "seeds", "joint loss", f"less `{REFERENCE}`, by seed", "joint accuracy"),
+    *("loss on own text", "in equal parts", "accuracy", "F1"),
+    *("distance", "kB per step and node", "state MiB", "CPU s"),
+)
+QUESTIONS = (
+    ("Joint tuning against tuning alone", DEFAULT, "isolated"),
+    ("Moment signals at every fourth exchange, the default, against none", DEFAULT, "none"),
+    ("Moment signals at every exchange against none", "none, mv", "none"),
+    ("Moment signals at every exchange against every fourth", "none, mv", DEFAULT),
+    ("The paper's literal h, beta2 = 0.99, against no h", "paper", "none"),
+    ("The literal h, beta2 = 0.9, against no h", "paper, beta2 = 0.9", "none"),
+    ("The literal h, beta2 = 0.999, against no h", "paper, beta2 = 0.999", "none"),
+    ("The decay alone against no h", "decay-only", "none"),
+    ("The literal h against its decay alone", "paper", "decay-only"),
+    ("h*h into v only against no h", "paper, v only", "none"),
+    ("An epsilon of 1e-6 against 1e-8", "none, eps = 1e-6", "none"),
+    ("An epsilon of 1e-5 against 1e-8", "none, eps = 1e-5", "none"),
+    ("An epsilon of 1e-4 against 1e-8", "none, eps = 1e-4", "none"),
+    ("An epsilon of 1e-3 against 1e-8", "none, eps = 1e-3", "none"),
+    ("The literal h against an epsilon of 1e-4", "paper", "none, eps = 1e-4"),
+    ("h in gradient units (precond) against no h", "precond", "none"),
+    ("h in descent sign against no h", "descent", "none"),
+    ("The trivial signal against no h", "trivial", "none"),
+    ("The default against all data in one place", DEFAULT, "centralized"),
+    ("Blocks against the whole model", DEFAULT, "adamw"),
+    ("Full parameters against Dec-LoRA", DEFAULT, "lora"),
+    ("Against Dec-Adapter", DEFAULT, "adapter"),
+    ("Against DeCAF", DEFAULT, "decaf"),
+    ("Against NoLoCo at equal steps", DEFAULT, "noloco"),
+    ("Against SparseLoCo at equal steps", DEFAULT, "sparseloco"),
+    ("An exchange at every fourth step only", "none, tau = 4", "none"),
+    ("One exchange per visit", "none, one mix per visit", "none"),
+    ("A ring against a random graph", "none, ring", "none"),
+    ("A bipartite graph against a random graph", "none, bipartite", "none"),
+    ("A visit that starts from the last one's moments", "two rounds, own moments", "two rounds"),
+    ("A visit that starts from the mean of all v", "two rounds, mean v", "two rounds"),
+)
+BESIDE = (
+    ("`mv` at every fourth exchange less `none`", DEFAULT, "none"),
+    ("`mv` at every exchange less `none`", "none, mv", "none"),
+    ("`paper`, beta2 = 0.99, less `none`", "paper", "none"),
+    ("`decay-only` less `none`", "decay-only", "none"),
+    ("`precond` less `none`", "precond", "none"),
+    ("`descent` less `none`", "descent", "none"),
+    ("the default less `isolated`", DEFAULT, "isolated"),
+    ("the default less `lora`", DEFAULT, "lora"),
+)
+"""Comparisons that small and pretrained models have in common."""
+
+
+def write(folder: Path) -> int:
+    """Write the page's part. Returns the exit code."""
+    books = {file.stem: Book(file) for file in sorted(folder.glob("*.jsonl"))}
+    page = PAGE.read_text(encoding="utf-8")
+    head, rest = page.split(BEGIN)
+    body = "\n".join([*beside(books), *(line for task, book in books.items() for line in section(task, book))])
+    PAGE.write_text(f"{head}{BEGIN}\n{body.rstrip()}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    print(body)
+    return 0
+
+
+def results(book: Book, task: str, scale: str, rule: str) -> Results | None:
+    """The arms of one task at one length and one choice of step sizes; None if there are none."""
+    arms = scaled(scale)
+    tuned = summarize(task, book, arms=arms)
+    if tuned is None:
+        return None
+    if rule == "own":
+        return tuned
+    rate = PAPER_RATE if rule == "paper" else tuned.rates.get(REFERENCE)
+    if rate is None:
+        return None
+    named = {name: rate for name, arm in arms.items() if arm.method not in WHOLE}
+    found = summarize(task, book, rates=named, arms=arms)
+    assert found is not None
+    # summarize would tune those that are not named.
+    by_arm = {name: seeds for name, seeds in found.by_arm.items() if name in named}
+    return Results(found.task, found.digest, named, by_arm, found.dates, found.cells)
+
+
+def section(task: str, book: Book) -> Iterator[str]:
+    """One task's part of the page, line by line: a table for each length of a run and each choice of step sizes."""
+    for scale in SCALES:
+        for rule, said in RULES.items():
+            found = results(book, task, scale, rule)
+            if found is None or sum(bool(seeds) for seeds in found.by_arm.values()) < 2:
+                continue
+            yield from (f"#### `{task}`, {scale} runs, {said}", "")
+            yield (
+                f"`python -m bench.pretrained --tasks {task} --scale {scale} --rules {rule}`, {found.dates[0]} to "
+                f"{found.dates[1]}; text {found.digest}."
+            )
+            yield from ("", *table(found), "")
+            lines = list(verdicts(found))
+            yield from (*(f"- {line}" for line in lines), *([""] if lines else []))
+
+
+def table(found: Results) -> Iterator[str]:
+    """One row per arm with outcomes."""
+    yield f"| {' | '.join(HEADS)} |"
+    yield "|" + "---|" * len(HEADS)
+    for arm in ARMS:
+        if found.has(arm.name):
+            yield f"| {' | '.join(row(found, arm.name, arm.means))} |"
+
+
+def row(found: Results, name: str, means: str) -> Iterator[str]:
+    """The cells of one arm's row."""
+    seeds = found.by_arm[name]
+    outcomes = list(seeds.values())
+    yield from (f"`{name}`", means, f"{found.rates[name]:.1e}", str(len(seeds)))
+    yield str(found.spread(name, joint))
+    yield "" if name == REFERENCE else less(found, name)
+    yield f"{100 * mean(o.extra.get('joint_accuracy', o.extra['own_accuracy']) for o in outcomes):.1f} %"
+    yield f"{mean(o.extra['own'] for o in outcomes):.4f}{polish(outcomes)}"
+    yield f"{found.spread(name, lambda o: o.test).mean:.4f}"
+    yield f"{100 * mean(o.accuracy or 0.0 for o in outcomes):.1f} %"
+    yield f"{100 * mean(o.f1 or 0.0 for o in outcomes):.1f} %"
+    yield f"{mean(mean(o.consensus) if o.consensus else 0.0 for o in outcomes):.1e}"
+    yield f"{mean(o.extra['sent_per_step'] for o in outcomes) / 1000:.0f}"
+    yield f"{mean(o.state_mib for o in outcomes):.0f}"
+    yield f"{mean(o.cpu_seconds for o in outcomes):.0f}"
+
+
+def less(found: Results, name: str) -> str:
+    """The arm's loss less that of the reference, over the seeds of both."""
+    if not set(found.by_arm[name]) & set(found.by_arm.get(REFERENCE, ())):
+        return ""
+    spread = found.difference(name, REFERENCE, joint).spread
+    return f"{spread.mean:+.4f}" + (f" ± {spread.deviation:.4f}" if spread.count > 1 else "")
+
+
+def polish(outcomes: Sequence[Outcome]) -> str:
+    """What the local steps after the run did to own and joint loss."""
+    if not all("polished" in o.extra for o in outcomes):
+        return ""
+    own, everybody = (mean(o.extra[key] for o in outcomes) for key in ("polished_own", "polished"))
+    return f"; polished {own:.4f} (joint {everybody:.4f})"
+
+
+def verdicts(found: Results) -> Iterator[str]:
+    """One sentence for each question whose two arms have cells of at least two common seeds."""
+    for topic, ours, theirs in QUESTIONS:
+        if found.has(ours, theirs) and len(set(found.by_arm[ours]) & set(found.by_arm[theirs])) > 1:
+            yield f"{topic}: {sentence(found, ours, theirs, joint)}"
+    if found.has(DEFAULT, "isolated"):
+        own = found.difference(DEFAULT, "isolated", lambda o: o.extra["own"])
+        if own.spread.count > 1:
+            yield (
+                f"On a node's own text the default less tuning alone is {own.spread.mean:+.4f} ± "
+                f"{own.spread.deviation:.4f}{'' if own.clear else ', not beyond the spread'}."
+            )
+
+
+def beside(books: Mapping[str, Book]) -> Iterator[str]:
+    """The same comparisons on small and on pretrained models, as shares of the loss."""
+    columns: dict[str, Results] = {}
+    for task in ("language", "sources", "heads"):
+        if small := summarize(task, Book(SMALL / f"{task}.jsonl")):
+            columns[f"small, `{task}`"] = small
+    for task, book in books.items():
+        for scale in SCALES:
+            for rule in RULES:
+                found = results(book, task, scale, rule)
+                if found and sum(bool(seeds) for seeds in found.by_arm.values()) > 1:
+                    columns[f"MiniLM, `{task}`, {scale}, {rule}"] = found
+    if len(columns) <= 3:
+        return
+    yield from ("#### Small and pretrained models beside each other", "")
+    yield (
+        "Differences of the joint loss (small models: the test loss) as shares of it, with the number of seeds. "
+        "Negative: the first is better. Bold: beyond the spread of at least three seeds."
+    )
+    yield from ("", f"| comparison | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|")
+    for said, ours, theirs in BESIDE:
+        cells = [share(found, ours, theirs) for found in columns.values()]
+        if any(cells[3:]):
+            yield f"| {said} | {' | '.join(cells)} |"
+    yield ""
+
+
+def share(found: Results, ours: str, theirs: str) -> str:
+    """The difference as a share of the loss; empty if there is none."""
+    if not found.has(ours, theirs) or not set(found.by_arm[ours]) & set(found.by_arm[theirs]):
+        return ""
+    difference: Difference = found.difference(ours, theirs, joint)
+    said = f"{100 * difference.share:+.2f} % ({len(difference.by_seed)})"
+    return f"**{said}**" if difference.clear else said
+
+
+def compare(tasks: Sequence[str], folder: Path, full: Path) -> int:
+    """Print the orders of the quick run and of the committed lines. Returns 1 if they differ in a certain result."""
+    wrong = 0
+    rates = dict.fromkeys(scaled("short"), PAPER_RATE)
+    for task in tasks:
+        ours, theirs = (
+            summarize(task, Book(place / f"{task}.jsonl"), rates=rates, arms=scaled("short"))
+            for place in (folder, full)
+        )
+        if ours is None or theirs is None:
+            print(f"{task}: there is nothing to compare yet")
+            continue
+        known = [name for name in QUICK if ours.has(name) and theirs.has(name)]
+        for name in known:
+            print(f"{task} {name:20} {ours.spread(name, joint)}  (committed {theirs.spread(name, joint)})")
+        for better, worse in combinations(known, 2):
+            there = theirs.difference(better, worse, joint)
+            if there.clear and there.spread.mean * ours.difference(better, worse, joint).spread.mean < 0:
+                print(f"{task}: {better} and {worse} are in a different order than in the committed lines")
+                wrong = 1
+        print(f"{task}: " + ("the order differs" if wrong else "the same order in all certain results"))
+    return wrong
+
+
+def joint(outcome: Outcome) -> float:
+    """The loss on the text of all nodes: what joint tuning lowers. Of copies that agree it is that on their own text;
+    of the small models it is the test loss, in which all domains have equal parts."""
+    return outcome.extra.get("joint", outcome.extra.get("own", outcome.test))
