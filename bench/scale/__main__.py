@@ -11,6 +11,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -29,7 +30,8 @@ from deca_node.protocol.agreed.topology import final_graph, graph
 from deca_node.protocol.agreed.weights import FLUSH_TOLERANCE
 from deca_node.protocol.planning.case import Case, GraphFacts, ModelShape
 from deca_node.protocol.planning.duration import final_flush_seconds, run_seconds
-from deca_node.protocol.planning.traffic import edge_traffic
+from deca_node.protocol.planning.presets import LADDER
+from deca_node.protocol.planning.traffic import edge_traffic, planned_bytes
 
 SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
 GRAPHS: Mapping[str, Mapping[str, Any]] = {
@@ -65,6 +67,7 @@ CHANGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("the same, int4, every 12th step", _REGULAR | {"codec": "int4", "mix_every": 12}),
     ("the same, int4, overlap", _HIDDEN),
     ("the same, int4, overlap, every 12th step", _HIDDEN | {"mix_every": 12}),
+    *((f"{rung.name} of the ladder", rung.changes(RunSettings())) for rung in LADDER),
 )
 
 
@@ -195,7 +198,7 @@ def home(name: str, changes: Mapping[str, Any], shape: ModelShape, seed: int) ->
     link, machine = next(iter(LINKS.items()))
     case = Case.of(settings, shape, named(HOMES), machine)
     seconds, flush = run_seconds(case), final_flush_seconds(case)
-    traffic = edge_traffic(case, range(len(case.schedule))).total_bytes * 2 * case.mixing.edges / HOMES
+    traffic = mean(sent.total_bytes for sent in planned_bytes(case).values())
     return {
         "settings": name,
         "link": link,
