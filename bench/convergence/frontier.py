@@ -88,7 +88,7 @@ def run(seeds: int, deadline: float) -> None:
     try:
         for most in (min(2, seeds), seeds):
             for arms in (ARMS[:EARLY], ARMS[EARLY:]):
-                for task, arm in product(TASKS, arms):
+                for arm, task in product(arms, TASKS):
                     for seed in range(min(most, arm.seeds)):
                         sweep_of(task).outcome(arm, seed, _rate(task, arm))
     except OutOfTimeError:
@@ -171,7 +171,8 @@ def section(task: str, found: Mapping[str, Mapping[int, Outcome]]) -> Iterator[s
     before = found[DEFAULT]
     means = {arm.name: arm.means for arm in ARMS}
     yield from (f"### Bytes against loss: task `{task}`", "")
-    yield "| arm | | seeds | kB per node and step | of the default's | test loss | against the default, seed by seed |"
+    columns = ("arm", "what it does", "seeds", "kB per node and step", "of the default's", "test loss")
+    yield f"| {' | '.join(columns)} | against the default, seed by seed |"
     yield "|---|---|---|---|---|---|---|"
     for name, seeds in found.items():
         sent = mean(map(kilobytes, seeds.values()))

@@ -141,6 +141,9 @@ def plan(ctx: click.Context, /, as_json: bool, **flags: Any) -> None:
     model, one_layer = _shapes(loaded)
     case, choice = _chosen(_case(loaded, members, model, flags), loaded, flags)
     document = answer(case, advise(case, one_layer)) | ({"choice": choice} if choice else {})
+    if flags["write"]:
+        _write(flags["write"], case.settings, loaded)
+        document["written"] = str(flags["write"])
     if as_json:
         click.echo(json.dumps(document, indent=2))
     else:
@@ -149,9 +152,8 @@ def plan(ctx: click.Context, /, as_json: bool, **flags: Any) -> None:
         print_tables(document)
         if choice:
             print_choice(choice)
-    if flags["write"]:
-        _write(flags["write"], case.settings, loaded)
-        click.echo(f"wrote {flags['write']}", err=as_json)
+        if flags["write"]:
+            click.echo(f"wrote {flags['write']}")
 
 
 def _assumed_speed(loaded: Loaded, flags: Mapping[str, Any]) -> str:

@@ -7,4 +7,8 @@ nothing for a model of billions.
 
 from collections.abc import Mapping
 
-LOSS_PERCENT: Mapping[str, Mapping[str, tuple[float, int]]] = {}
+LOSS_PERCENT: Mapping[str, Mapping[str, tuple[float, int]]] = {
+    "1 bit, x every 10": {"language": (-0.5, 2)},
+    "1 bit, x at the close": {"language": (-0.35, 2)},
+    "none, mv, every 4, int4": {"language": (0.0, 2)},
+}

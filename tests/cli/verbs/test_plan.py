@@ -111,7 +111,7 @@ def test_the_run_is_chosen_by_the_line_and_written(plan: Deca, deca: Deca) -> No
     assert len(slow["ladder"]) == 12 and slow["share"] == 0.25
     written = tomllib.loads(Path("1kbit.toml").read_text())
     assert (written["topology"], written["moments_every"], written["moment_bits"]) == ("pairs", 1, 1)
-    assert (written["mix_every"], written["inner_steps"], written["rounds"]) == (6, 6, 40)
+    assert (written["mix_every"], written["inner_steps"]) == (12, 12)
     assert RunSettings(**written).codec == "int4"
     again = plan(*question, "--write", "1kbit.toml")
     assert again.code == 3 and "--write overwrites nothing, and 1kbit.toml exists" in again.err
