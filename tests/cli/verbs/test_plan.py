@@ -91,18 +91,7 @@ def test_signals_are_in_the_plan(plan: Deca) -> None:
 
 def test_the_run_is_chosen_by_the_line_and_written(plan: Deca, deca: Deca) -> None:
     """A fast line gets the first rung, a slow one the last; the file holds the choice and what was given."""
-    question = (
-        "--nodes",
-        "4",
-        "--rounds",
-        "40",
-        "--inner-steps",
-        "6",
-        "--step-seconds",
-        "1",
-        "--final-flush-mixes",
-        "3",
-    )
+    question = ("--nodes", "4", "--rounds", "4", "--inner-steps", "12", "--step-seconds", "1")
     fast, slow = (
         read_json(plan, *question, "--bandwidth", line, "--rtt", "2ms", "--write", f"{line}.toml")["choice"]
         for line in ("10Gbit", "1kbit")
