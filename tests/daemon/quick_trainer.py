@@ -1,11 +1,14 @@
 """A trainer without torch, for tests of the daemon's own process: it answers every command at once.
 
 It takes the place of ``deca_node/daemon/trainer/boot.py``. It writes no file but the one that marks the run as saved.
+QUICK_TRAINER_SECONDS in the environment is the time that it takes for a step.
 """
 
 import contextlib
+import os
 import socket
 import sys
+import time
 from pathlib import Path
 
 from deca_node.daemon.trainer import messages
@@ -15,6 +18,7 @@ from deca_node.protocol.agreed.agreement import ModelFacts
 from deca_node.protocol.agreed.frames import FrameSizes
 from deca_node.protocol.options import TrainerOptions
 
+STEP_SECONDS = float(os.environ.get("QUICK_TRAINER_SECONDS", "0"))
 READY = e.TrainerReady(
     ModelFacts("ab", ("embedding", "head"), (4, 4)),
     FrameSizes(keyframe_bytes=(8, 8), update_bytes=(8, 8), signal_bytes=(0, 0), v_bytes=(0, 0)),
@@ -39,6 +43,7 @@ def answer(command: c.TrainerCommand, directory: Path) -> e.TrainerEvent:
         case c.Connect():
             return e.Connected(command.activation)
         case c.HalfStep():
+            time.sleep(STEP_SECONDS)
             return e.HalfStepped(command.step, command.update, {"loss": 1.0})
         case c.Mix():
             return e.Mixed(command.step)

@@ -12,9 +12,9 @@ import pytest
 from bench.links.wire import Line, NotPermittedError, Wire
 from deca_node.daemon.status.facts import PeerRow, Status
 from deca_node.lab.rigs.processes import NodeProcess
-from tests.e2e.faults import figure, kill, one_view, seconds_until, wait_for_steps
+from tests.e2e.faults import figure, kill, one_view, seconds_until
 from tests.e2e.test_trust import Federation
-from tests.e2e.testbed import Testbed, largest_difference, largest_of, look, metrics, until
+from tests.e2e.testbed import Testbed, ask, largest_difference, largest_of, look, metrics, shimmed, until
 from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
@@ -54,12 +54,20 @@ class Machines:
     def within(self, name: str) -> tuple[str, ...]:
         return ("ip", "netns", "exec", self._lines[name].namespace)
 
-    def start(self, *relays: str, names: Sequence[str] = NAMES, nat: bool = True, **flags: Any) -> list[NodeProcess]:
+    def start(
+        self,
+        *relays: str,
+        names: Sequence[str] = NAMES,
+        nat: bool = True,
+        environment: Mapping[str, str] | None = None,
+        **flags: Any,
+    ) -> list[NodeProcess]:
         """Start nodes; of them these relay."""
         self._wire.sites = self._sites if nat else {}
         return [
             self._testbed.start(
                 name,
+                environment,
                 within=self.within(name),
                 relay=True if name in relays else None,
                 network="local",
@@ -95,13 +103,17 @@ def federation(testbed: Testbed, capsys: pytest.CaptureFixture[str]) -> Federati
 
 
 def peer(status: Status, name: str) -> PeerRow:
-    return next(row for row in status.peers if row.name == name)
+    return next((row for row in status.peers if row.name == name), PeerRow(name=name))
 
 
 def relayed(one: NodeProcess, other: str, relay: str) -> None:
     """Wait until the exchange stream between two nodes is up, and this member relays between them."""
     look(one, lambda status: any(p.name == other and p.state == "up" for p in status.peers), "a stream")
     look(one, lambda status: peer(status, other).relay == relay, f"{other} to be reached through {relay}")
+
+
+def status_of(node: NodeProcess) -> Status:
+    return look(node, lambda _: True, "its status")
 
 
 def last(node: NodeProcess, metric: str) -> Any:
@@ -123,7 +135,7 @@ def test_a_run_with_relayed_pairs_ends_like_one_without(wire: Nat, testbed: Test
     nodes = [east, north, south, west]
     for name in ("north", "south"):
         relayed(east, name, "west")
-    assert peer(look(north, lambda _: True, "a status"), "south").relay == ""
+    assert peer(status_of(north), "south").relay == ""
     testbed.wait()
     assert largest_difference(nodes) < 1e-3
     for node in nodes:
@@ -150,19 +162,23 @@ def test_a_run_with_relayed_pairs_ends_like_one_without(wire: Nat, testbed: Test
 
 
 def test_a_relay_that_is_killed_is_replaced(wire: Nat, testbed: Testbed, federation: Federation) -> None:
-    """East and north are behind NATs of their own; south and west relay. The one that does is killed midway."""
+    """East and north are behind NATs of their own; south and west relay. The one that does is killed midway, and the
+    pair goes on through the other. Only connections matter here, so the nodes' trainers need no torch."""
     machines = Machines(testbed, wire, federation, {"east": "left", "north": "right"})
-    nodes = machines.start("south", "west", rounds=4, inner_steps=20, open_timeout_seconds=10)
-    east = nodes[0]
-    wait_for_steps(nodes, 5, "all to train")
-    killed = max(nodes[2:], key=lambda node: look(node, lambda _: True, "its status").relayed_bytes_total)
+    quick = {**shimmed("quick"), "QUICK_TRAINER_SECONDS": "0.1"}
+    flags = {"open_timeout_seconds": 10, "finish_timeout_seconds": 10}
+    nodes = machines.start("south", "west", environment=quick, rounds=20, inner_steps=40, **flags)
+    east, north = nodes[:2]
+    look(east, lambda status: peer(status, "north").edge == "open", "an edge through a relay")
+    killed = next(node for node in nodes[2:] if node.name in peer(status_of(east), "north").relay)
     left = [node for node in nodes if node is not killed]
-    first, second = killed.name, left[2].name
-    assert first in peer(look(east, lambda _: True, "its status"), "north").relay
+    second = left[2]
     kill(testbed.nodes, killed)
-    seconds = seconds_until(lambda: f"is reached through {second}" in east.log_text(), "the other relay")
+    seconds = seconds_until(lambda: f"is reached through {second.name}" in north.log_text(), "the other relay")
     figure("a relay is killed", seconds_until_the_next_one=seconds)
-    relayed(east, "north", second)
+    relayed(east, "north", second.name)
+    look(east, lambda status: peer(status, "north").edge == "open", "an edge through the other relay")
+    assert status_of(second).relayed_bytes_total > 0
+    for node in left:
+        ask(node, "stop")
     testbed.wait()
-    assert largest_difference(left) < 1e-3
-    assert last(left[2], "deca_relayed_bytes_total") > 100_000, "keyframes and updates have gone through the next relay"
