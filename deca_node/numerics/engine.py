@@ -14,7 +14,7 @@ x^.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +25,10 @@ from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
 from deca_node.numerics.device import wide
 from deca_node.numerics.exchange import clipping
 from deca_node.numerics.exchange.flows import FlowBytes, PublicCopies, write_keyframe
-from deca_node.numerics.exchange.frames import Exchanged, FrameLayout, SenderState
+from deca_node.numerics.exchange.frames import Exchanged, FrameLayout, SenderState, moved_by_edge
 from deca_node.numerics.exchange.mix import BlockMix
 from deca_node.numerics.exchange.norms import Norms
-from deca_node.numerics.exchange.signals import Correction, Moved, counting
+from deca_node.numerics.exchange.signals import Correction, counting
 from deca_node.numerics.exchange.squares import Squares, square
 from deca_node.numerics.model.blocks import Block, FlatBlock, Origin, Span
 from deca_node.numerics.model.decay import decays
@@ -98,8 +98,7 @@ class BlockEngine:
         self.moments: deca.Moments | None = None
         self.public: PublicCopies | None = None
         self.feedback: Tensor | None = None
-        """What the m-signals of this visit have left over so far (float32 [elements]); None before the first, and with
-        8 bits."""
+        """What this visit's m-signals left over (float32 [elements]); None before the first, and with 8 bits."""
         self.norms: Norms | None = None
         """The bounds on the sizes of neighbours' frames; None if any size is accepted."""
         self._origin: Origin | None = origin
@@ -116,8 +115,8 @@ class BlockEngine:
         settings = deca.of_block(settings, block.name)
         hyper, codec = deca.Hyper.of(settings), CODECS[settings.codec]
         share, clip = settings.flow_share, clipping.Clip.of(settings)
-        signal, bits = settings.signal, settings.moment_bits
-        return cls(model, block, origin, hyper=hyper, codec=codec, gamma_c=share, signal=signal, bits=bits, clip=clip)
+        told: dict[str, Any] = {"signal": settings.signal, "bits": settings.moment_bits}
+        return cls(model, block, origin, hyper=hyper, codec=codec, gamma_c=share, clip=clip, **told)
 
     @property
     def elements(self) -> int:
@@ -290,8 +289,7 @@ class BlockEngine:
         """The vectors that a restart needs to continue the visit, beside ``counts``: the master, and m and v if there
         are any. Not to be called between a half step and its mix.
 
-        Edges are not saved: after a restart the visit continues without them. So it sends no more signals, and what
-        they left over is not saved either.
+        Edges and what signals left over are not saved: after a restart the visit continues without them.
         """
         assert not self._unfolded, "between a half step and its mix a visit cannot be saved"
         moments = self.moments._asdict() if self.moments is not None else {}
@@ -362,16 +360,11 @@ class BlockEngine:
 
     def _correction(self, exchanged: Sequence[Exchanged]) -> Correction:
         """The correction from the signals that count of every edge; flows come in the order of their steps."""
-        heard: dict[str, list[Moved]] = {}
-        for one in exchanged:
-            assert self.public is not None, "flows need open edges"
-            moved = one.moved(self.public.edges[one.peer].weight)
-            if moved is not None:
-                heard.setdefault(one.peer, []).append(moved)
-        bits, device = self.layout.bits, self.flat.master.device
-        moved_all = [one for of_peer in heard.values() for one in counting(of_peer, every_m=bits < 8)]
-        epsilon, clip = self.hyper.epsilon, self.clip
-        return Correction(moved_all, self.gamma_c, self.counts, device, epsilon, clip, bits=bits, heard=len(heard))
+        public, bits, device = self.public, self.layout.bits, self.flat.master.device
+        heard = moved_by_edge(exchanged, lambda peer: public.edges[peer].weight if public else 0.0)
+        moved = [one for of_edge in heard for one in counting(of_edge, every_m=bits < 8)]
+        more: dict[str, Any] = {"bits": bits, "heard": len(heard)}
+        return Correction(moved, self.gamma_c, self.counts, device, self.hyper.epsilon, self.clip, **more)
 
     def _fold(self, piece: Slice, E: Tensor | None, correction: Correction, sums: Squares) -> None:
         assert self.moments is not None and self.flat.grad is not None

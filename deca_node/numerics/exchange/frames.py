@@ -10,7 +10,7 @@ as the update, and is applied once. Which parts a frame has follows from its ste
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -96,6 +96,16 @@ class Exchanged(NamedTuple):
         if ours.v is None and ours.m is None:
             return None
         return signals.Moved(weight, theirs.v, ours.v, theirs.m, ours.m)
+
+
+def moved_by_edge(exchanged: Sequence[Exchanged], weight: Callable[[str], float]) -> list[list[signals.Moved]]:
+    """The moment signals of each edge that carried any, in the order of their steps. ``weight`` gives w_ij by peer."""
+    found: dict[str, list[signals.Moved]] = {}
+    for one in exchanged:
+        moved = one.moved(weight(one.peer))
+        if moved is not None:
+            found.setdefault(one.peer, []).append(moved)
+    return list(found.values())
 
 
 @dataclass(frozen=True)

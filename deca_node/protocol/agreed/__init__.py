@@ -4,6 +4,7 @@
 
     settings     how a setting is declared: default, help, unit and limits in one place
     run          the settings of a run (run.toml)
+    combinations settings that make no sense together
     agreement    the agreement that two nodes compare when they meet; the fingerprint of a run
     identity     which run a node takes part in, as far as the node knows it from its start
     schedule     the order of the blocks; steps, activations and ordinals

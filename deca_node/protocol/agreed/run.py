@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from deca_node.protocol.agreed import combinations
 from deca_node.protocol.agreed.settings import check_limits, setting
 from deca_node.protocol.agreed.stopping import ROUNDS_TOLD_MAX
 from deca_node.protocol.errors import SettingsError
@@ -358,9 +359,9 @@ class RunSettings:
                 f"codec = 'topk' needs gamma_c <= {TOPK_FLOW_SHARE_MAX}, got {self.gamma_c}: elements that were "
                 "not sent yet are missing from the public copies, and above that bound gossip on the copies diverges"
             )
-        self._check_moments()
+        combinations.check_moments(self, MOMENT_BITS)
         if self.robust == "clip":
-            self._check_clip()
+            combinations.check_clip(self, MATCHINGS)
         if self.topology == "edges" and not self.edges.strip():
             raise SettingsError("topology = 'edges' needs the pairs of neighbours; give them as in edges = 'a-b b-c'")
         if self.lr_warmup and self.lr_warmup_steps:
@@ -377,56 +378,12 @@ class RunSettings:
             raise SettingsError(
                 f"dropout = {self.dropout:g} is no probability; give one from 0, or -1 for those in the model's config"
             )
-        self._check_labels()
-
-    def _check_moments(self) -> None:
-        if self.moment_bits not in MOMENT_BITS:
-            raise SettingsError(f"moment_bits = {self.moment_bits} is not one of {', '.join(map(str, MOMENT_BITS))}")
-        if self.moments_every and self.signal == "none":
-            raise SettingsError(
-                f"moments_every = {self.moments_every} says how often moment signals travel, but signal = 'none' sends "
-                "none; use signal = 'mv', or moments_every = 0"
-            )
-        if self.signal != "mv" and (self.moment_bits, self.v_every) != (8, 1):
-            raise SettingsError(
-                f"moment_bits = {self.moment_bits} and v_every = {self.v_every} are about signals of both moments; use "
-                f"signal = 'mv', or moment_bits = 8 and v_every = 1"
-            )
-
-    def _check_labels(self) -> None:
-        names = self.label_names
-        if not names:
-            return
-        if self.task != "classification":
-            raise SettingsError(f"labels = {self.labels!r} needs task = 'classification', not {self.task!r}")
-        if len(names) < 2 or "" in names:
-            raise SettingsError(f"labels = {self.labels!r} must be at least two names, separated by commas")
-        if twice := sorted(name for name in set(names) if names.count(name) > 1):
-            raise SettingsError(f"labels = {self.labels!r} names {twice[0]!r} twice")
+        combinations.check_labels(self)
 
     @property
     def label_names(self) -> tuple[str, ...]:
         """The labels in the order of their numbers. Empty if the model's own labels apply."""
         return tuple(name.strip() for name in self.labels.split(",")) if self.labels.strip() else ()
-
-    def _check_clip(self) -> None:
-        if 0.0 < self.clip_reach < 1.0:
-            raise SettingsError(
-                f"clip_reach = {self.clip_reach} would ignore neighbours within the radius; give 1 or more, or 0 to "
-                "ignore none"
-            )
-        if not self.learning_rate:
-            raise SettingsError(
-                "robust = 'clip' needs a learning_rate above 0: its radius is measured in steps of that size"
-            )
-        known = {"ring": 2, "torus": 4, "random-regular": self.degree, **dict.fromkeys(MATCHINGS, 1)}
-        degree, f = known.get(self.topology), self.robust_neighbours
-        if degree is not None and degree < 2 * f + 1:
-            raise SettingsError(
-                f"robust_neighbours = {f} needs {2 * f + 1} neighbours, so that honest ones are in the majority, but "
-                f"with topology = {self.topology!r} a node has at most {degree}; use a denser graph, or "
-                f"robust_neighbours = {(degree - 1) // 2}"
-            )
 
     def rounds_of(self, blocks: int) -> int:
         """T for a model of so many blocks: ``rounds``, or the fewest rounds whose steps come to the run's epochs."""

@@ -1,0 +1,59 @@
+"""Settings of a run that are valid one by one and make no sense together, each refused by name.
+
+``run`` is always the RunSettings, whose module imports this one.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from deca_node.protocol.errors import SettingsError
+
+
+def check_moments(run: Any, bits: Sequence[int]) -> None:
+    """Refuse settings of moment signals that say nothing together. ``bits`` are the numbers that may be chosen."""
+    if run.moment_bits not in bits:
+        raise SettingsError(f"moment_bits = {run.moment_bits} is not one of {', '.join(map(str, bits))}")
+    if run.moments_every and run.signal == "none":
+        raise SettingsError(
+            f"moments_every = {run.moments_every} says how often moment signals travel, but signal = 'none' sends "
+            "none; use signal = 'mv', or moments_every = 0"
+        )
+    if run.signal != "mv" and (run.moment_bits, run.v_every) != (8, 1):
+        raise SettingsError(
+            f"moment_bits = {run.moment_bits} and v_every = {run.v_every} are about signals of both moments; use "
+            f"signal = 'mv', or moment_bits = 8 and v_every = 1"
+        )
+
+
+def check_labels(run: Any) -> None:
+    """Refuse labels without a task, a single label, and a name given twice."""
+    names = run.label_names
+    if not names:
+        return
+    if run.task != "classification":
+        raise SettingsError(f"labels = {run.labels!r} needs task = 'classification', not {run.task!r}")
+    if len(names) < 2 or "" in names:
+        raise SettingsError(f"labels = {run.labels!r} must be at least two names, separated by commas")
+    if twice := sorted(name for name in set(names) if names.count(name) > 1):
+        raise SettingsError(f"labels = {run.labels!r} names {twice[0]!r} twice")
+
+
+def check_clip(run: Any, matchings: Sequence[str]) -> None:
+    """Refuse robust mixing that cannot work. In the graphs of ``matchings`` a node has one neighbour."""
+    if 0.0 < run.clip_reach < 1.0:
+        raise SettingsError(
+            f"clip_reach = {run.clip_reach} would ignore neighbours within the radius; give 1 or more, or 0 to "
+            "ignore none"
+        )
+    if not run.learning_rate:
+        raise SettingsError(
+            "robust = 'clip' needs a learning_rate above 0: its radius is measured in steps of that size"
+        )
+    known = {"ring": 2, "torus": 4, "random-regular": run.degree, **dict.fromkeys(matchings, 1)}
+    degree, f = known.get(run.topology), run.robust_neighbours
+    if degree is not None and degree < 2 * f + 1:
+        raise SettingsError(
+            f"robust_neighbours = {f} needs {2 * f + 1} neighbours, so that honest ones are in the majority, but "
+            f"with topology = {run.topology!r} a node has at most {degree}; use a denser graph, or "
+            f"robust_neighbours = {(degree - 1) // 2}"
+        )
