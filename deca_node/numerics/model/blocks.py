@@ -272,9 +272,10 @@ def _part(model: nn.Module, getter: str) -> nn.Module | None:
     """The result of a model's ``get_input_embeddings`` or the like; None if it has no such method or module."""
     method = getattr(model, getter, None)
     try:
-        return method() if method is not None else None
+        found = method() if method is not None else None
     except NotImplementedError:  # as of architectures without a table of tokens
         return None
+    return found if isinstance(found, nn.Module) else None  # Perceiver names its latents
 
 
 def _own_parameters(module: nn.Module | None) -> list[nn.Parameter]:
