@@ -4,6 +4,7 @@
 
     python tools/mutants.py visit              test this room's mutants that have no result yet
     python tools/mutants.py visit --minutes 3  stop after three minutes; the next call goes on from there
+    python tools/mutants.py visit --again      test those that survived once more, as after new tests
     python tools/mutants.py visit --survivors  test those that survived against whole nodes and storms
     python tools/mutants.py                    only the table of the results, room by room
 
@@ -69,12 +70,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Mutation testing of the core, room by room.")
     parser.add_argument("room", nargs="?", choices=ROOMS, help="the room to test; without it only the table is printed")
     parser.add_argument("--minutes", type=float, default=0.0, help="stop after so many minutes (0: no limit)")
+    parser.add_argument("--again", action="store_true", help="test the survivors once more against the same tests")
     parser.add_argument("--survivors", action="store_true", help="test the survivors against longer tests")
     chosen = parser.parse_args()
     os.chdir(ROOT)
     if chosen.room:
         try:
-            mutate(chosen.room, chosen.minutes, survivors=chosen.survivors)
+            mutate(chosen.room, chosen.minutes, again=chosen.again, survivors=chosen.survivors)
         finally:
             keep(chosen.room, survivors=chosen.survivors)
     table()
@@ -90,7 +92,7 @@ def room_of(mutant: str) -> str:
     return parts[2] if parts[2] in ROOMS and len(parts) > 4 else "protocol"
 
 
-def mutate(room: str, minutes: float, *, survivors: bool) -> None:
+def mutate(room: str, minutes: float, *, again: bool, survivors: bool) -> None:
     """Run mutmut on a room's mutants that have no result yet, or on its survivors."""
     os.environ |= {"CI": "1", "OMP_NUM_THREADS": "1"}
     os.chdir(_folder(room, survivors=survivors))
@@ -108,7 +110,7 @@ def mutate(room: str, minutes: float, *, survivors: bool) -> None:
             signal.signal(signal.SIGALRM, signal.default_int_handler)
             signal.alarm(int(60 * minutes))
         mutants, by_path = collect(mutant_names=mutant_names)
-        return [(data, name, None) for data, name, _ in mutants if _due(name, known, survivors=survivors)], by_path
+        return [(data, name, None) for data, name, _ in mutants if _due(name, known, again=again or survivors)], by_path
 
     def submit_within_limit(self: Any, name: str, tests: list[str], limit: int, estimate: float) -> None:
         submit(self, name, tests, CPU_SECONDS, estimate)
@@ -137,12 +139,12 @@ def _folder(room: str, *, survivors: bool) -> Path:
     return folder
 
 
-def _due(name: str, known: dict[str, dict[str, str]], *, survivors: bool) -> bool:
+def _due(name: str, known: dict[str, dict[str, str]], *, again: bool) -> bool:
     """Whether a mutant is to be tested: it has no result, or its function has changed; or it is a survivor."""
     kept = known.get(name)
     if kept is None or kept["source"] != source_of(name):
-        return not survivors
-    return survivors and kept["verdict"] in (SURVIVED, UNTESTED)
+        return not again
+    return again and kept["verdict"] in (SURVIVED, UNTESTED)
 
 
 # --- results ----------------------------------------------------------------------------------------

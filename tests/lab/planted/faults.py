@@ -83,7 +83,7 @@ FAULTS = (
         f"{VISIT}.edges",
         "return min((self._after(edge.applied) for edge in self.live()), default=self._after(self.encoded))",
         "return 0",
-        (4,),
+        (1,),
     ),
     Fault(
         "rest-without-end",

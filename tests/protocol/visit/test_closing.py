@@ -206,3 +206,51 @@ def test_an_update_of_a_visit_that_is_over_is_let_go_and_counted() -> None:
     told.visit.update_received(e.UpdateReceived("b", late), 1.0)
     assert told.said == [c.Release(late)]
     assert told.counters["updates_unused"] == 1
+
+
+def test_an_edge_that_never_opened_is_forgotten_without_frames() -> None:
+    assert Ends().edges.withdraw("b") == []
+    assert [frame.kind for frame in Ends().opened().edges.withdraw("b")] == [FrameKind.KEYFRAME]
+
+
+def test_every_update_of_no_use_is_counted() -> None:
+    told = Told()
+    told.visit.abandon("the trainer of a died")
+    for inner in range(3):
+        told.visit.update_received(e.UpdateReceived("b", FrameId("b", FrameKind.UPDATE, 0, inner)), 1.0)
+    assert told.counters["updates_unused"] == 3
+
+
+def test_offers_are_taken_back_only_while_they_can_have_been_sent() -> None:
+    opening, before = Told(), Told()
+    opening.visit.activated(0.0)
+    for told in (opening, before):
+        told.visit.abandon("a ends")
+    closes = [[s.peer for s in told.said if isinstance(s, c.SendClose)] for told in (opening, before)]
+    assert closes == [["b", "c"], []]
+
+
+def test_a_second_interruption_changes_nothing() -> None:
+    told = Told()
+    told.visit.activated(0.0)
+    told.visit.interrupt(0.5)
+    told.said.clear()
+    told.visit.interrupt(0.6)
+    assert told.said == []
+
+
+def test_a_neighbour_that_is_too_late_is_named_with_the_limit() -> None:
+    """D = 2: at the third exchange a neighbour without any update is more than two behind."""
+    told = Told(("b",))
+    told.visit.activated(0.0)
+    told.visit.take_offer(e.OpenReceived("b", 0, 1, FrameId("b", FrameKind.KEYFRAME, 0, 0)), 0.0)
+    told.visit.connect_if_open()
+    told.visit.connected(e.Connected(0, ()), 0.0)
+    for inner in range(3):
+        step = next(s for s in reversed(told.said) if isinstance(s, c.HalfStep))
+        told.visit.half_stepped(e.HalfStepped(step.step, step.update), float(inner))
+        assert told.visit.deadline is not None
+        told.visit.deadline_passed(told.visit.deadline)
+    [close] = [s for s in told.said if isinstance(s, c.SendClose)]
+    assert close.reason == "b is more than 2 exchanges behind; no edge to it for 1 more activation"
+    assert close.applied == -1
