@@ -26,7 +26,7 @@ WAITS = (VisitPhase.OPENING, VisitPhase.WAITING, VisitPhase.DRAINING)
 
 INTERRUPTIONS = (e.PauseRequested, e.StopRequested, e.LeaveRequested, e.TrainerFailed)
 
-OWN_HELD_MAX = 6
+OWN_HELD_MAX = 10
 """The own updates that a node may hold, beyond D: the one that travels, and those that commands in the queue read."""
 
 DECLINES = re.compile(r"^\w+ (pauses|ends|is catching up|opens no edge|resumes activation)")
