@@ -442,7 +442,7 @@ def test_non_finite_numbers_are_refused_by_figure_and_step(loss: float, grad: fl
 
 def test_malformed_codes_leave_the_block_unchanged() -> None:
     cluster = Cluster(hyper_of(Method(discrepancy="precond")), reference.metropolis(reference.full(2)), start(2))
-    updates = [frame(e.encode_update, e.layout.nbytes(False)) for e in cluster.engines]
+    updates = [frame(e.encode_update, e.layout.nbytes(e.layout.content(False))) for e in cluster.engines]
     before = cluster.x
     with pytest.raises(WireError, match=r"^1 sent"):
         cluster.engines[0].mix([FlowBytes("1", updates[1][:-4], updates[0])], fold=False)
