@@ -143,6 +143,8 @@ class FakeTrainer:
     def restart(self) -> None:
         """Lose everything that is not on the disk."""
         before, self._visit = self.x, None
+        if self._dense:
+            self._dense.begin()
         if not self.disk:
             self.x, self._frozen = [list(x) for x in self.x0], [list(x) for x in self.x0]
             self._versions, self._activation = [NOT_VISITED] * BLOCKS, 0
