@@ -99,24 +99,7 @@ class Network:
         identity = Identity(own.name, draw_boot(time.time(), rng), position, str(own.advertise), known)
         self.endpoint = Endpoint(own.listen, security.credentials, security.verify, self.refusals.count)
         throttle = Throttle(settings.max_upload * 1e6 / 8)
-        self.detours = Detours(
-            own.name,
-            self.endpoint.dial,
-            self._relays,
-            lambda: local_address(self.endpoint.address),
-            time.monotonic,
-            lambda peer, sentence: say(sentence, peer=peer),
-        )
-        relayed = Throttle(settings.relay_upload * 1e6 / 8)
-        self.carrier = Carrier(
-            own.name,
-            settings.relay_pairs if settings.relay else 0,
-            (relayed, throttle),
-            self._verify_relayed,
-            lambda name: name in self._addresses,
-            self.refusals.count,
-            say,
-        )
+        self.detours, self.carrier = self._detours(), self._carrier(throttle)
         self.endpoint.add_streams(RELAY_SERVICE, {"Carry": self.carrier.answer}, CALLS_MAX)
         self.transport = Transport(identity, self.endpoint, tell, self.refusals, throttle, self.detours)
         self.refusals.on_quarantine = self.transport.drop
@@ -151,6 +134,28 @@ class Network:
         self.health = Health()
         surveyor = Surveyor(self._verify_asker, security.may_dial, self.control.linked, relays=settings.relay)
         self.endpoint.add(*self.donor.handlers(), self.health.handlers(), surveyor.handlers())
+
+    def _detours(self) -> Detours:
+        return Detours(
+            self._own.name,
+            self.endpoint.dial,
+            self._relays,
+            lambda: local_address(self.endpoint.address),
+            time.monotonic,
+            lambda peer, sentence: say(sentence, peer=peer),
+        )
+
+    def _carrier(self, throttle: Throttle) -> Carrier:
+        relayed = Throttle(self._settings.relay_upload * 1e6 / 8)
+        return Carrier(
+            self._own.name,
+            self._settings.relay_pairs if self._settings.relay else 0,
+            (relayed, throttle),
+            self._verify_relayed,
+            lambda name: name in self._addresses,
+            self.refusals.count,
+            say,
+        )
 
     @property
     def own_host(self) -> str:

@@ -91,11 +91,11 @@ def test_names_without_the_inner_models_are_found(tmp_path: Path) -> None:
 
 def test_free_memory_within_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "CGROUP", tmp_path)
-    device, outside = fitting.free_memory("cpu")
+    device, outside = fitting.free_memory("cpu", "")
     assert device == "cpu" and outside is not None and outside > 0
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("700\n")
     (tmp_path / "memory.stat").write_text("anon 400\ninactive_file 100\n")
-    assert fitting.free_memory("cpu") == ("cpu", 400)
+    assert fitting.free_memory("cpu", "") == ("cpu", 400)
     (tmp_path / "memory.max").write_text("max\n")
-    assert fitting.free_memory("cpu")[1] != 400
+    assert fitting.free_memory("cpu", "")[1] != 400

@@ -2,16 +2,17 @@
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deca_node.cli.checks.known import Known
 from deca_node.daemon.diagnosis.findings import Finding, failed, passed
 from deca_node.daemon.settings.parts import trainer_options
-from deca_node.daemon.trainer import messages
-from deca_node.daemon.trainer.link import TrainerLink
 from deca_node.protocol import events as e
 from deca_node.protocol.options import TrainerOptions
 from deca_node.protocol.planning.units import bytes_text
+
+if TYPE_CHECKING:
+    from deca_node.daemon.trainer import messages
 
 RANKS_DO = "check --devices; see docs/SEVERAL_GPUS.md"
 TRIAL_SECONDS_MAX = 300.0
@@ -34,7 +35,11 @@ def check_ranks(known: Known) -> Iterator[Finding]:
         yield passed("ranks", says, ranks=len(found.devices), devices=list(found.devices), seconds=found.seconds)
 
 
-async def _tried(options: TrainerOptions) -> messages.Tried | e.TrainerFailed:
+async def _tried(options: TrainerOptions) -> "messages.Tried | e.TrainerFailed":
+    # Both import pydantic, which no other verb needs at its start.
+    from deca_node.daemon.trainer import messages
+    from deca_node.daemon.trainer.link import TrainerLink
+
     told: asyncio.Queue[Any] = asyncio.Queue()
     link = TrainerLink(told.put_nowait, lambda _: None)
     try:

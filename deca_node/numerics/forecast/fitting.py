@@ -45,7 +45,7 @@ def planned_ranks(device: str, devices: str) -> tuple[str, int]:
     return kind, wanted.count or (torch.cuda.device_count() if kind == "cuda" else 1) or 1
 
 
-def free_memory(device: str, devices: str = "") -> tuple[str, int | None]:
+def free_memory(device: str, devices: str) -> tuple[str, int | None]:
     """The device that a node with these settings takes, and its free bytes (None: unknown). Of several GPUs it is the
     one with the least.
 

@@ -55,7 +55,7 @@ def other_value(field: "dataclasses.Field[Any]") -> object:
         return field.default + "-2"
     if isinstance(field.default, int):
         return field.default // 2 if field.default == facts["high"] else field.default + 1
-    return (field.default or 0.5) * 0.9
+    return 0.45 if field.default <= 0.0 else field.default * 0.9
 
 
 def test_the_fingerprint_is_that_of_equal_runs_only() -> None:
