@@ -12,6 +12,7 @@ import pytest
 from bench.links.wire import Line, NotPermittedError, Wire
 from deca_node.daemon.status.facts import PeerRow, Status
 from deca_node.lab.rigs.processes import NodeProcess
+from deca_node.protocol.node.phases import Phase
 from tests.e2e.faults import figure, kill, one_view, seconds_until
 from tests.e2e.test_trust import Federation
 from tests.e2e.testbed import Testbed, ask, largest_difference, largest_of, look, metrics, shimmed, until
@@ -127,6 +128,8 @@ def test_a_run_with_relayed_pairs_ends_like_one_without(wire: Nat, testbed: Test
     flags = {"rounds": 2, "inner_steps": 10}
     north, south, west = machines.start("west", names=NAMES[1:], **flags)
     until(lambda: one_view([north, south, west]), "all but east to meet")
+    for node in (north, south, west):
+        look(node, lambda status: status.phase == Phase.GATHERING, "the model to be loaded")
     found = machines.doctor("east")
     for name in ("north", "south"):
         says = found[f"peer {name}"]["says"]
