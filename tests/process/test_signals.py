@@ -24,7 +24,7 @@ BEFORE_THE_NODE = (
     "node_directory",
     "Daemon.__init__",
 )
-IN_THE_NODE = ("Network.start", "Administration.open", "TrainerLink.start", "TrainerLink._start_once", "give_way")
+IN_THE_NODE = ("Network.start", "Administration.open", "TrainerLink.start", "TrainerLink._start_rank", "give_way")
 LAST = "TrainerLink._listen"
 
 

@@ -147,7 +147,7 @@ def test_variables_that_kubernetes_adds_are_no_settings(load: Callable[..., Load
         ({"flags": {"insecure": 3}}, "insecure = 3 is above its largest value, 2 (insecure comes from --insecure)"),
         (
             {"flags": {"device": "gpu"}},
-            "device = 'gpu' is not auto, cpu, cuda or cuda:N (device comes from --device)",
+            "device = 'gpu' is not auto, cpu, cuda, cuda:N or mps (device comes from --device)",
         ),
         (
             {"flags": {"listen": "7001"}},
