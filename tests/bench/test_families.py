@@ -34,10 +34,25 @@ def test_a_family_goes_all_the_way(tmp_path: Path) -> None:
     )
 
 
-def test_a_family_that_is_refused_keeps_the_words(tmp_path: Path) -> None:
-    row = trial("albert", tmp_path / "model")
+def test_a_family_without_a_size_at_the_top_of_its_config_goes_all_the_way(tmp_path: Path) -> None:
+    row = trial("blt", tmp_path / "model")
+    assert row["outcome"] == "trained", row
+    assert row["blocks"] == row["planned_blocks"] == ["embedding", *(f"layers.{k}" for k in range(LAYERS)), "head"]
+    assert row["finite"] and row["equal"] and not row["lost"] and not row["strayed"]
+    assert row["planned_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("family", "words"),
+    [
+        ("albert", "the weights of 1 layer(s) are those of all 4 layers"),
+        ("hrm_text", "(looked for a list of 32 layers, and found one of 4, one of 4)"),
+    ],
+)
+def test_a_family_that_is_refused_keeps_the_words(family: str, words: str, tmp_path: Path) -> None:
+    row = trial(family, tmp_path / "model")
     assert row["outcome"] == "refused"
-    assert row["says"].endswith("the weights of 1 layer(s) are those of all 4 layers")
+    assert row["says"].endswith(words)
     assert row["says"] in write_models_reference.page({"versions": {"transformers": "5"}, "families": [row]})
 
 
