@@ -1,9 +1,11 @@
 """Signals at every stage of a node's process. None of them meets the system's default action."""
 
+import ast
 import asyncio
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from tests.patience import PATIENCE_SECONDS
 
 TERM, HUP = signal.SIGTERM, signal.SIGHUP
 SCRIPT = Path(__file__).with_name("at_moments.py")
+ROOT = Path(__file__).parents[2]
 
 BEFORE_THE_NODE = (
     "module deca_node.cli.main",
@@ -35,6 +38,20 @@ def start(folder: Path, moments: dict[str, str]) -> tuple[int, str]:
     command = [sys.executable, "-P", str(SCRIPT), told, "start", *flags]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     return done.returncode, done.stderr
+
+
+def test_every_moment_is_a_function_that_is_there() -> None:
+    """A signal at another moment would never be sent, and its test would wait."""
+    there = {name for file in (ROOT / "deca_node").rglob("*.py") for name in functions(ast.parse(file.read_text()))}
+    assert {name for name in (*BEFORE_THE_NODE, *IN_THE_NODE, LAST) if not name.startswith("module ")} <= there
+
+
+def functions(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name
+        elif isinstance(node, ast.ClassDef):
+            yield from (f"{node.name}.{each}" for each in functions(ast.Module(node.body, [])))
 
 
 @pytest.mark.parametrize("moment", BEFORE_THE_NODE)

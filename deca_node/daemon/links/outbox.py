@@ -59,8 +59,7 @@ class Outbox:
         self._credit = 0
         self._granted = self._granted_told = 0
         self._stirred = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._finishing = False
 
     # --- the queue ----------------------------------------------------------------------------------
 
@@ -91,18 +90,17 @@ class Outbox:
         frames = sum(_frame_of(item) is not None for item in self._queue)
         return frames > self._frames_max or len(self._queue) - frames > MESSAGES_QUEUED_MAX
 
-    async def flush(self) -> None:
-        """Wait until everything in the queue is sent."""
-        await self._idle.wait()
+    def finish(self) -> None:
+        """Nothing more will be queued: end the stream once the queue is empty."""
+        self._finishing = True
+        self._stirred.set()
 
     def discard(self) -> None:
         """The stream is over: release everything that waits."""
         self._take_back(lambda _: True)
-        self._idle.set()
 
     def _put(self, item: _Item) -> None:
         self._queue.append(item)
-        self._idle.clear()
         self._stirred.set()
 
     def _take_back(self, useless: Callable[[_Item], bool]) -> None:
@@ -129,7 +127,8 @@ class Outbox:
     # --- writing ------------------------------------------------------------------------------------
 
     async def run(self, first: pb.Frame | None) -> None:
-        """Send ``first``, then what is queued, without end. Raises StreamBrokenError."""
+        """Send ``first``, then what is queued, until :meth:`finish` is called and everything is sent. Raises
+        StreamBrokenError."""
         if first:
             await self._write(first)
         while True:
@@ -137,8 +136,8 @@ class Outbox:
             if self._queue and self._may_begin(self._queue[0]):
                 await self._write(self._queue.popleft())
                 continue
-            if not self._queue:
-                self._idle.set()
+            if self._finishing and not self._queue:
+                return await self._stream.end()
             await self._stirred.wait()
             self._stirred.clear()
 

@@ -65,6 +65,7 @@ class Session:
         self._traffic = traffic
         self._out = Outbox(stream, shared, traffic, rules.held_max)
         self._lifetime = Lifetime()
+        self._over = asyncio.Event()
         self._open: pb.Open | None = None
         self._incoming: _Incoming | None = None
         self._begun = self._granted = 0
@@ -81,6 +82,7 @@ class Session:
             return await self._lifetime.run(self._out.run(first), self._read_all())
         finally:
             self._out.discard()
+            self._over.set()
 
     def end(self, why: str) -> None:
         """End the session now."""
@@ -107,9 +109,10 @@ class Session:
         """An edge was closed: drop what is queued for this activation beyond what the edge still owes."""
         self._out.forget(activation, applied)
 
-    async def flush(self) -> None:
-        """Wait until everything in the queue is sent."""
-        await self._out.flush()
+    async def finish(self) -> None:
+        """Send everything in the queue, then end the stream, and wait for its end."""
+        self._out.finish()
+        await self._over.wait()
 
     def _end_if_overfull(self) -> None:
         # No update may be skipped: the two ends of the edge would differ. So the whole stream ends, and both ends

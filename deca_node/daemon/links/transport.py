@@ -6,6 +6,7 @@ jittered backoff. Peers may appear, change their address and disappear at any ti
 """
 
 import asyncio
+import contextlib
 import itertools
 import random
 from collections import Counter
@@ -131,11 +132,9 @@ class Transport:
         """Send what is queued, then end every stream, without PeerDown events."""
         self._closing = True
         links = list(self._links.values())
-        flushes = [asyncio.ensure_future(link.session.flush()) for link in links if link.session]
-        if flushes:
-            _, late = await asyncio.wait(flushes, timeout=FLUSH_SECONDS)
-            for flush in late:
-                flush.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await asyncio.gather(*(link.session.finish() for link in links if link.session))
         dials = [link.dialling for link in links if link.dialling]
         self.set_peers({})
         await asyncio.gather(*dials, return_exceptions=True)
@@ -229,7 +228,7 @@ class Transport:
     async def _keep_dialling(self, link: _ExchangeLink) -> None:
         rng = random.Random(f"{self._identity.boot}:{link.name}")
         pause = BACKOFF_SECONDS_MIN
-        while True:
+        while not self._closing:
             if link.session is None and not self._quarantined(link) and await self._dial(link):
                 pause = BACKOFF_SECONDS_MIN
             limit = LOADING_SECONDS if link.loading else BACKOFF_SECONDS_MAX

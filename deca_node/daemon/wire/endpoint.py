@@ -89,6 +89,10 @@ class Stream(Protocol):
     async def write(self, message: bytes) -> None:
         """Send one message; returns once gRPC has room for more. Raises StreamBrokenError."""
 
+    async def end(self) -> None:
+        """Say that nothing more is written. A caller waits until the other end has ended the stream, since gRPC drops
+        what that end has not read yet when a caller ends it. Raises StreamBrokenError."""
+
     def verify(self, name: str) -> None:
         """Check that the other end may use this name. Raises WireError, for example "identity"."""
 
@@ -249,6 +253,13 @@ class _Dialled:
         except BROKEN as problem:
             raise StreamBrokenError(in_a_line(problem)) from None
 
+    async def end(self) -> None:
+        try:
+            await self._call.done_writing()
+            await self._call.code()
+        except BROKEN as problem:
+            raise StreamBrokenError(in_a_line(problem)) from None
+
 
 class _Answered:
     """The answering end of a stream."""
@@ -272,6 +283,10 @@ class _Answered:
             await self._context.write(message)
         except BROKEN as problem:
             raise StreamBrokenError(in_a_line(problem)) from None
+
+    async def end(self) -> None:
+        # The caller reads everything before it learns that the answer has ended.
+        pass
 
 
 def connections_max() -> int:

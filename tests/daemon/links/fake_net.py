@@ -85,6 +85,13 @@ class FakeEnd:
             raise StreamBrokenError("broken")
         self.other.deliver(message)
 
+    async def end(self) -> None:
+        """The caller's end waits until the answer has ended; its own end arrives after all that it wrote."""
+        if self is self.stream.near:
+            self.other.deliver(None)
+            assert self.stream.answering is not None
+            await asyncio.wait({self.stream.answering})
+
     def verify(self, name: str) -> None:
         pass
 

@@ -5,6 +5,8 @@ import os
 from collections.abc import Awaitable
 from typing import Any
 
+import pytest
+
 from deca_node.daemon.links.conduct import Refusals
 from deca_node.daemon.links.control import ControlLinks
 from deca_node.daemon.links.greeting import Identity
@@ -92,6 +94,35 @@ def test_frames_and_packets_over_one_port() -> None:
             assert packet == (other.name, str(other.endpoint.address), b"hello from " + other.name.encode())
         await north.close()
         await south.close()
+
+    run(exchange())
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_node_that_ends_loses_nothing_that_it_has_queued(leads: bool) -> None:
+    """The one with the lesser name is the caller in the end. gRPC drops what the answering end has not read yet when a
+    caller cancels its stream, so the caller waits for the other's end."""
+
+    async def exchange() -> None:
+        north, south = Party("north"), Party("southern")
+        for party in (north, south):
+            await party.start()
+        north.meet(south)
+        south.meet(north)
+        ending, staying = (north, south) if leads else (south, north)
+        for party, other in ((north, south), (south, north)):
+            assert await party.events.get() == e.PeerUp(other.name, 0)
+        for inner in range(4):
+            frame = FrameId(ending.name, FrameKind.UPDATE, 0, inner)
+            ending.store.reserve(frame, NBYTES)
+            ending.transport.send_frame(staying.name, frame)
+        await ending.close()
+        told = [await staying.events.get() for _ in range(5)]
+        assert told[:4] == [
+            e.UpdateReceived(ending.name, FrameId(ending.name, FrameKind.UPDATE, 0, inner)) for inner in range(4)
+        ]
+        assert isinstance(told[4], e.PeerDown)
+        await staying.close()
 
     run(exchange())
 
