@@ -34,12 +34,15 @@ def allowed(field: "dataclasses.Field[Any]") -> str:
     return f"{word} from {low:g}" + ("" if high is None else f" to {high:g}")
 
 
-def template(kind: SettingsKind, values: Mapping[str, Any] | None = None) -> str:
-    """A commented TOML file with every setting of a kind: at its default, or with the value that is given for it."""
+def template(kind: SettingsKind, values: Mapping[str, Any] | None = None, why: Mapping[str, str] | None = None) -> str:
+    """A commented TOML file with every setting of a kind: at its default, or with the value that is given for it, and
+    with ``why`` it was given as a further comment."""
     first = dataclasses.fields(kind)[0].name
     idea = (kind.__doc__ or "").partition(":")[2].strip().splitlines()[0]
     head = _PREAMBLE.format(file=FILES[kind], idea=idea, flag=flag_of(first), variable=variable_of(first))
-    return head + "".join(_entry(field, values or {}) for field in dataclasses.fields(kind))
+    return head + "".join(
+        _entry(field, values or {}, (why or {}).get(field.name)) for field in dataclasses.fields(kind)
+    )
 
 
 def table(kind: SettingsKind) -> str:
@@ -48,10 +51,12 @@ def table(kind: SettingsKind) -> str:
     return "\n".join(["| setting | default | unit | allowed | what it does |", "|---|---|---|---|---|", *rows]) + "\n"
 
 
-def _entry(field: "dataclasses.Field[Any]", values: Mapping[str, Any]) -> str:
+def _entry(field: "dataclasses.Field[Any]", values: Mapping[str, Any], why: str | None) -> str:
     unit = f" Unit: {field.metadata['unit']}." if field.metadata["unit"] else ""
     text = f"{field.metadata['help']}{unit} Allowed: {allowed(field)}."
-    lines = textwrap.wrap(text, width=98, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+    texts = [text, why] if why else [text]
+    width: dict[str, Any] = {"width": 98, "initial_indent": "# ", "subsequent_indent": "# ", "break_on_hyphens": False}
+    lines = [line for each in texts for line in textwrap.wrap(each, **width)]
     given = field.name in values
     line = f"{'' if given else '#'}{field.name} = {value_text(values[field.name] if given else field.default)}"
     return "\n" + "\n".join(lines) + f"\n{line}\n"

@@ -3,6 +3,7 @@
 ::
 
     trainer    obeys the protocol's commands and answers with events
+    pace       how long a gradient step takes on this machine, tried before a run
     gradient   where the gradient of a step comes from
     saving/    checkpoints, exports and other files that hold tensors
     engine     one activation of one block, from thaw to freeze

@@ -1,5 +1,7 @@
-"""Two parties provision from scratch with the README's lines, and nothing else, and train."""
+"""The README's lines, and nothing else: two nodes on one machine from `init` to `chat`, and two parties that provision
+from scratch and train."""
 
+import json
 import os
 import re
 import shlex
@@ -21,11 +23,15 @@ SMALL |= {"DECA_THREADS": "1"}
 """How much is trained is none of the lines' business; all else is as they say."""
 
 
+def code(title: str) -> list[str]:
+    """The lines of code of one of the README's sections."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition(f"## {title}\n")[2]
+    return section.partition("```\n")[2].partition("```")[0].splitlines()
+
+
 def lines() -> list[tuple[str, str]]:
     """Who, and what: the code of the README's section for two parties."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Two parties, two machines\n")[2]
-    code = section.partition("```\n")[2].partition("```")[0]
-    return [(who, command) for who, command in (line.split(maxsplit=1) for line in code.splitlines())]
+    return [(who, command) for who, command in (line.split(maxsplit=1) for line in code("Two parties, two machines"))]
 
 
 class Party:
@@ -93,3 +99,42 @@ def test_two_parties_provision_with_the_readmes_lines_and_train(testbed: Testbed
     keys = [path.name for folder in (north.folder, south.folder) for path in folder.rglob("*.key")]
     assert sorted(keys) == ["ca.key", "north.key", "south.key"], "no key has travelled, and none was copied"
     assert all("plaintext" not in (party.folder / "log").read_text() for party in parties.values())
+
+
+def ask(folder: Path, words: list[str]) -> str:
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False, input="Which boat?\n")
+    assert done.returncode == 0, (words, done.stdout, done.stderr)
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_own_records_from_init_to_chat_with_the_readmes_lines(tmp_path: Path) -> None:
+    """All lines below the set-up, with the toy model that they make. Only the time that training gets is shorter."""
+    for number, name in enumerate(("north", "south")):
+        chats = [[("user", f"Which boat has number {k}?"), ("assistant", f"Boat {number + k}.")] for k in range(40)]
+        records = [{"messages": [{"role": who, "content": says} for who, says in chat]} for chat in chats]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, records)))
+    commands = [shlex.split(line.partition("#")[0]) for line in code("Your own records, two nodes on this machine")]
+    assert commands[0][:2] == ["make", "setup-to-run"]
+    running = []
+    try:
+        for words in commands[1:]:
+            typed = [sys.executable, "-m", "deca_node", *("0.2" if word == "3" else word for word in words[1:])]
+            if words[1] == "start":
+                running.append(
+                    subprocess.Popen(typed, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                )
+                continue
+            if words[1] == "status":
+                assert [process.wait(PATIENCE_SECONDS) for process in running] == [0, 0]
+            told = ask(tmp_path, typed)
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    assert len(running) == 2
+    assert "start model, deca-demo/model:\n" in told
+    assert "tuned model of deca-data/north:\n" in told
+    losses = [json.loads(line) for line in (tmp_path / "deca-data/north/metrics.jsonl").read_text().splitlines()]
+    heldout = [each["heldout_loss"] for each in losses if "heldout_loss" in each]
+    assert heldout[-1] < heldout[0]

@@ -30,6 +30,8 @@ Examples:
   deca-node demo
   deca-node demo --nodes 6 --dir ~/deca-demo
   deca-node demo --testbed
+  A toy model to try the other verbs with, in deca-demo/model:
+    deca-node demo --prepare
 """
 )
 @click.option("--nodes", default=4, show_default=True, type=click.IntRange(1, 12), help="Number of nodes.")
@@ -49,8 +51,9 @@ Examples:
     is_flag=True,
     help="Run four nodes with a page each until Ctrl-C instead, to kill one and bring it back.",
 )
+@click.option("--prepare", is_flag=True, help="Make the model, the private texts and the settings, and train nothing.")
 @debug_option
-def demo(nodes: int, rounds: int | None, directory: Path | None, testbed: bool) -> None:
+def demo(nodes: int, rounds: int | None, directory: Path | None, testbed: bool, prepare: bool) -> None:
     """Watch several nodes tune one model together on this machine.
 
     The demo makes a small language model from text that every Python installation carries. Each node gets
@@ -60,8 +63,12 @@ def demo(nodes: int, rounds: int | None, directory: Path | None, testbed: bool) 
     """
     # Several processes share the cores. Threads that spin while they wait would starve the other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if testbed and prepare:
+        raise click.UsageError("--testbed starts nodes, and --prepare starts none; give one of them")
     if testbed:
         run_testbed(directory or Path(TESTBED))
+    elif prepare:
+        _prepare_only(nodes, directory or Path(DEMO))
     else:
         _demonstrate(nodes, rounds, directory or Path(DEMO))
 
@@ -75,6 +82,8 @@ def _demonstrate(nodes: int, rounds: int | None, directory: Path) -> None:
     console.print(f"{nodes} nodes tune one model, and each keeps its own text. All files stay in {directory}.")
     plan = DemoPlan(directory.absolute(), nodes, dataclasses.replace(RUN, rounds=rounds or RUN.rounds))
     began = time.monotonic()
+    for folder in ("alone", "together"):
+        shutil.rmtree(plan.directory / folder, ignore_errors=True)
     model = _prepare(console, plan)
     _train(console, plan, together=False, title="Each node alone, with the same number of gradient steps")
     _train(console, plan, together=True, title="All nodes together, exchanging quantized differences only")
@@ -84,13 +93,23 @@ def _demonstrate(nodes: int, rounds: int | None, directory: Path) -> None:
         console.print(f"  {command}", soft_wrap=True)
 
 
+def _prepare_only(nodes: int, directory: Path) -> None:
+    from rich.console import Console
+
+    from deca_node.lab.demo.demo import DemoPlan
+
+    console = Console(highlight=False)
+    _prepare(console, DemoPlan(directory.absolute(), nodes))
+    console.print(
+        f"The model is in {directory / 'model'}, and private texts of {nodes} nodes are in {directory / 'data'}."
+    )
+
+
 def _prepare(console: Console, plan: DemoPlan) -> ToyModel:
     from rich.progress import Progress
 
     from deca_node.lab.demo.demo import prepare
 
-    for folder in ("alone", "together"):
-        shutil.rmtree(plan.directory / folder, ignore_errors=True)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("Making the starting model from neutral text", total=None)
         model = prepare(plan, lambda done, total, _loss: progress.update(task, completed=done, total=total))

@@ -1,25 +1,88 @@
 """``deca-node init``: writes run.toml, node.toml and peers.txt, from flags or from a few questions."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.reference import template
+from deca_node.cli.views.progress import work
 from deca_node.daemon.settings.address import is_loopback, parse_address
 from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.parts import trainer_options
 from deca_node.daemon.settings.peers_file import parse_peers
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import SettingsError
+from deca_node.protocol.planning.length import Length, fitting_length
 from deca_node.protocol.planning.presets import PRESETS
+from deca_node.protocol.planning.units import seconds_text
+
+if TYPE_CHECKING:
+    from deca_node.numerics.pace import Pace
 
 PEERS_HEAD = """\
 # peers.txt for deca-node: one line per node, name@host:port. All parties use the same file.
 """
 NAME, SECOND, PORT = "north", "south", 7001
+EXCHANGED = 1.3
+"""A step with its exchange on one machine takes so many times as long as its gradient alone."""
+
+ENOUGH_PASSES = 0.5
+"""Passes over the data for each block. Below this a run hardly changes the model, unless the data are many."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A run's length that fits the time a person has, and what was tried for it; ``nodes`` share this machine."""
+
+    minutes: float
+    length: Length
+    pace: Pace
+    nodes: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of run.toml."""
+        length = self.length
+        return {
+            "rounds": length.rounds,
+            "inner_steps": length.inner_steps,
+            "sequence_length": self.pace.sequence_length,
+        }
+
+    @property
+    def why(self) -> dict[str, str]:
+        """For run.toml, why each of them is as it is."""
+        says = f"Chosen by init --minutes {self.minutes:g}: {self.told}."
+        nearly_all = "Chosen by init: nearly all records of this node's data fit a sequence of this length."
+        return {"rounds": says, "inner_steps": "Chosen by init, with rounds.", "sequence_length": nearly_all}
+
+    @property
+    def told(self) -> str:
+        """The run's length in words, with the time that it will take."""
+        length, seconds = self.length, self.pace.step_seconds
+        together = f" with {self.nodes} nodes at work on it" if self.nodes > 1 else ""
+        rounds = f"{length.rounds} round{'s' * (length.rounds > 1)}"
+        return (
+            f"{rounds} of {length.blocks} blocks x {length.inner_steps} steps take about "
+            f"{seconds_text(length.seconds)} on this machine{together}, where a gradient step takes "
+            f"{seconds_text(seconds)} for a node alone; each block sees the data {length.block_passes:.1f} times"
+        )
+
+    @property
+    def warning(self) -> str:
+        """What is wrong with this length, if anything is."""
+        if self.length.seconds > 60.0 * self.minutes:
+            return "warning: this is the shortest run there is, and it takes longer; give more --minutes"
+        if self.length.block_passes >= ENOUGH_PASSES:
+            return ""
+        return "warning: this is short, and the loss will hardly fall; give more --minutes, or a smaller model"
 
 
 @click.command(
@@ -29,6 +92,8 @@ Examples:
     deca-node init
   The same with flags, for two nodes on this machine:
     deca-node init --name north --model ./Qwen2.5-0.5B --data north.jsonl --insecure
+  A run that ends within an hour on this machine:
+    deca-node init --name north --model ./Qwen2.5-0.5B --data north.jsonl --insecure --minutes 60
   For a network, with certificates:
     deca-node init --name north --model ./Qwen2.5-0.5B --data north.jsonl \\
       --peer north@10.0.0.5:7001 --peer south@10.0.0.6:7001
@@ -66,6 +131,12 @@ variable of `deca-node start` overrides them.
     type=click.Choice(tuple(PRESETS)),
     help="How the run exchanges, by the line between the parties. `deca-node plan --preset` says what each costs.",
 )
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0.0),
+    help="How long training may take. `init` tries a few steps on this machine, and chooses rounds, inner_steps and "
+    "sequence_length for this model and these data.  [default: run.toml keeps its defaults]",
+)
 @click.option("--force", is_flag=True, help="Overwrite files that exist.")
 @debug_option
 def init(into: Path, force: bool, **flags: Any) -> None:
@@ -76,9 +147,13 @@ def init(into: Path, force: bool, **flags: Any) -> None:
     """
     _check_absent(into, ("node.toml",) if flags["join"] else ("run.toml", "node.toml", "peers.txt"), force)
     answers = _ask(flags) if _on_terminal() else flags
-    files = dict(_files(answers))
+    node = _node(answers)
     for finding in _look_at(answers):
         click.echo(finding)
+    chosen = _choose(answers, node) if answers["minutes"] else None
+    if chosen:
+        click.echo("\n".join(filter(None, (f"length: {chosen.told}", chosen.warning))))
+    files = dict(_files(answers, node, chosen))
     into.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (into / name).write_text(text, encoding="utf-8")
@@ -113,6 +188,9 @@ def _ask(flags: Mapping[str, Any]) -> dict[str, Any]:
     if not flags["peers"] and not flags["join"]:
         question = "All nodes as NAME@HOST:PORT, with spaces between"
         answers["peers"] = tuple(click.prompt(question, default=" ".join(_peers(answers)), err=True).split())
+    if flags["minutes"] is None and not flags["join"]:
+        question = "Minutes that training may take on this machine; 0 leaves the run at its default length"
+        answers["minutes"] = click.prompt(question, default=0.0, type=click.FloatRange(min=0.0), err=True)
     if flags["join"] and not flags["listen"]:
         answers["listen"] = click.prompt("Address to listen on, HOST:PORT", err=True)
     if not flags["insecure"]:
@@ -142,8 +220,8 @@ def _on_this_machine(answers: Mapping[str, Any]) -> bool:
 # --- files --------------------------------------------------------------------------------------------
 
 
-def _files(answers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each file's name and text. Raises SettingsError or PeersError for answers that do not fit together."""
+def _node(answers: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of node.toml. Raises SettingsError or PeersError for answers that do not fit together."""
     needed = ("data", "listen") if answers["join"] else ("model", "data")
     missing = [f"--{name}" for name in needed if not answers[name]]
     if missing:
@@ -151,18 +229,43 @@ def _files(answers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     node: dict[str, Any] = {"name": _name(answers), "model": answers["model"] or "", "data": answers["data"]}
     if answers["join"]:
         node |= {"join": answers["join"], "listen": answers["listen"]}
-    else:
-        lines = _peers(answers)
-        peers = parse_peers("\n".join(lines), "--peer")
-        if _name(answers) not in peers.names:
-            raise SettingsError(f"--peer names {', '.join(peers.names)}, but not this node, {_name(answers)}")
-        chosen = PRESETS[answers["preset"]].changes(RunSettings()) if answers["preset"] else {}
-        yield "run.toml", template(RunSettings, chosen)
-        yield "peers.txt", PEERS_HEAD + "".join(f"{line}\n" for line in lines)
+        if answers["minutes"]:
+            raise SettingsError(
+                "--minutes is for the party that writes run.toml; with --join the run's length is given"
+            )
+    elif _name(answers) not in (peers := parse_peers("\n".join(_peers(answers)), "--peer")).names:
+        raise SettingsError(f"--peer names {', '.join(peers.names)}, but not this node, {_name(answers)}")
     if answers["insecure"]:
         node["insecure"] = 1 if _on_this_machine(answers) else 2
     NodeSettings(**node)
-    yield "node.toml", template(NodeSettings, {name: value for name, value in node.items() if value})
+    return {name: value for name, value in node.items() if value}
+
+
+def _files(answers: Mapping[str, Any], node: Mapping[str, Any], chosen: Chosen | None) -> Iterator[tuple[str, str]]:
+    """Each file's name and text."""
+    if not answers["join"]:
+        length = chosen.settings if chosen else {}
+        exchange = PRESETS[answers["preset"]].changes(replace(RunSettings(), **length)) if answers["preset"] else {}
+        yield "run.toml", template(RunSettings, length | exchange, chosen.why if chosen else {})
+        yield "peers.txt", PEERS_HEAD + "".join(f"{line}\n" for line in _peers(answers))
+    yield "node.toml", template(NodeSettings, node)
+
+
+def _choose(answers: Mapping[str, Any], node: Mapping[str, Any]) -> Chosen:
+    """Try a few steps, and choose a length. Raises what a start would for this model and these data."""
+    from deca_node.numerics.forecast.shapes import local_folder
+    from deca_node.numerics.pace import try_pace
+
+    local_folder(node["model"])
+    run, settings = RunSettings(), NodeSettings(**node)
+    with work() as doing:
+        doing.stage("importing torch")
+        pace = try_pace(trainer_options(run, settings), doing.stage)
+    here = sum(is_loopback(peer.host) for peer in parse_peers("\n".join(_peers(answers)), "--peer")) or 1
+    pass_steps = max((1.0 - settings.holdout) * pace.sequences / run.batch_size, 1.0)
+    together = EXCHANGED * here * pace.step_seconds
+    length = fitting_length(60.0 * answers["minutes"], together, pace.blocks, pass_steps)
+    return Chosen(answers["minutes"], length, pace, here)
 
 
 # --- what was found, and what to do next ----------------------------------------------------------------

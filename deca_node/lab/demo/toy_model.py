@@ -26,6 +26,22 @@ from deca_node.numerics.model.save import save_model
 from deca_node.storage.jsons import UNFIT, parse
 
 END_OF_TEXT = "<|endoftext|>"
+CHAT_TEMPLATE = """\
+{%- for message in messages %}
+    {{- message['role'].capitalize() + ':\\n' + message['content'].strip() }}
+    {{- eos_token if message['role'] == 'assistant' else '\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- 'Assistant:\\n' }}
+{%- endif %}
+"""
+"""Chats in plain words, without tokens of their own, so that the vocabulary is that of a model for texts::
+
+    User:
+    How many?
+    Assistant:
+    Three.<|endoftext|>
+"""
 RECIPE_FILE = "toy_model.json"
 """This file is written last, so a folder that has it is complete."""
 
@@ -98,7 +114,7 @@ def train_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     bpe.train_from_iterator(islice(_shuffled_records(neutral_text(), recipe.seed), TOKENIZER_RECORDS), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END_OF_TEXT)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END_OF_TEXT, chat_template=CHAT_TEMPLATE)
 
 
 def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
@@ -165,6 +181,7 @@ def _facts(recipe: Recipe) -> dict[str, object]:
     """The facts that the model of a folder must match to be reused. The text comes with the Python."""
     return {
         **dataclasses.asdict(recipe),
+        "chat_template": CHAT_TEMPLATE,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

@@ -107,7 +107,7 @@ def test_wrong_answers_write_nothing(deca: Deca, arguments: list[str], code: int
 
 def test_a_terminal_is_asked_for_the_rest(deca: Deca, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deca_node.cli.verbs.init._on_terminal", lambda: True)
-    monkeypatch.setattr(sys, "stdin", io.StringIO("notes.jsonl\nb\na@10.0.0.5:7001 b@10.0.0.6:7001\ny\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("notes.jsonl\nb\na@10.0.0.5:7001 b@10.0.0.6:7001\n\ny\n"))
     assert deca("init", "--model", "./model").code == 0
     assert settings(deca) == {"name": "b", "model": "./model", "data": "notes.jsonl", "insecure": 2}
     assert read_peers(Path("peers.txt")).names == ("a", "b")
@@ -119,3 +119,52 @@ def test_the_second_party_is_asked_too(deca: Deca, monkeypatch: pytest.MonkeyPat
     assert deca("init", "--join", "127.0.0.1:7001").code == 0
     found = settings(deca)
     assert (found["name"], found["listen"], found["insecure"]) == ("south", "127.0.0.1:7002", 1)
+
+
+# --- a length that fits a time --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def notes(deca: Deca) -> None:
+    lines = [json.dumps({"text": f"the node {number} is the block of the peer"}) for number in range(40)]
+    Path("notes.jsonl").write_text("\n".join(lines))
+
+
+@pytest.mark.usefixtures("notes")
+def test_a_length_that_fits_the_time_and_the_data(deca: Deca, tiny: Path) -> None:
+    outcome = deca("init", "--model", str(tiny), "--data", "notes.jsonl", "--insecure", "--minutes", "60")
+    assert outcome.code == 0
+    found = settings(deca)
+    assert found["sequence_length"] == 64, "the model takes no more, and no record needs more"
+    # 40 records with 10 % held out are 4 to 5 batches of 8, each block sees them 4 times, and an hour is plenty.
+    assert found["rounds"] * found["inner_steps"] in range(4, 20)
+    said = outcome.out.partition("length: ")[2]
+    assert f"{found['rounds']} round" in said
+    assert "on this machine with 2 nodes at work on it" in said
+    assert "# Chosen by init --minutes 60: " in Path("run.toml").read_text()
+
+
+@pytest.mark.usefixtures("notes")
+def test_too_short_a_time_is_said(deca: Deca, tiny: Path) -> None:
+    outcome = deca("init", "--model", str(tiny), "--data", "notes.jsonl", "--insecure", "--minutes", "1e-9")
+    assert settings(deca)["rounds"] == 1
+    assert "shortest" in outcome.out
+
+
+def test_without_records_there_is_no_length(deca: Deca, tiny: Path) -> None:
+    outcome = deca("init", "--model", str(tiny), "--data", "notes.jsonl", "--insecure", "--minutes", "5")
+    assert outcome.code == 6
+    assert "notes.jsonl" in outcome.err
+    assert list(Path().iterdir()) == []
+
+
+def test_the_second_party_has_no_say_in_the_length(deca: Deca) -> None:
+    outcome = deca("init", "--join", "h:1", "--listen", "h:2", "--data", "d", "--minutes", "5")
+    assert (outcome.code, "--minutes is for the party that writes run.toml" in outcome.err) == (3, True)
+
+
+@pytest.mark.usefixtures("notes")
+def test_a_preset_follows_the_length(deca: Deca, tiny: Path) -> None:
+    arguments = ["--model", str(tiny), "--data", "notes.jsonl", "--insecure", "--minutes", "60", "--preset", "home"]
+    assert deca("init", *arguments).code == 0
+    assert (found := settings(deca))["mix_every"] == found["inner_steps"]

@@ -8,6 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from deca_node.lab.demo.toy_model import RECIPE_FILE, Recipe, ToyModel, make_toy_model
+from deca_node.numerics.data.formats.sources import BadRecords, Source
+from deca_node.numerics.data.records import ChatRecord
+from deca_node.numerics.data.tokenizing import RecordTokenizer
 
 TINY = Recipe(
     vocabulary=300,
@@ -41,6 +44,18 @@ def test_transformers_load_it(made: ToyModel) -> None:
 def test_any_text_survives_the_tokenizer(made: ToyModel, text: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(made.path)
     assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_it_chats_in_plain_words(made: ToyModel) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(made.path)
+    chat = [{"role": "user", "content": " How many? "}, {"role": "assistant", "content": "Three."}]
+    asked = tokenizer.apply_chat_template(chat[:1], tokenize=False, add_generation_prompt=True)
+    assert asked == "User:\nHow many?\nAssistant:\n"
+    assert tokenizer.apply_chat_template(chat, tokenize=False) == f"{asked}Three.{tokenizer.eos_token}"
+    record = ChatRecord(Source("chats.jsonl", 1), tuple(chat))
+    tokens = RecordTokenizer(tokenizer, BadRecords(skip=False)).encode([record])[0]
+    learnt = tokenizer.decode([each for each, counts in zip(tokens.ids, tokens.trained, strict=True) if counts])
+    assert learnt == f"Three.{tokenizer.eos_token}"
 
 
 def test_equal_recipes_give_equal_models(made: ToyModel, tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""The length of a run that fits a time: how many rounds, and how many steps per visit.
+
+::
+
+    time  ->  steps in all  ->  steps of each block  ->  rounds x inner steps
+              no more than PASSES_MAX passes for each block
+
+A run has the same number of steps for every block. Few rounds of long visits are preferred to many of short ones, up to
+the default length of a visit, since Adam's moments start anew at each visit.
+"""
+
+from dataclasses import dataclass
+
+from deca_node.protocol.agreed.run import RunSettings
+
+PASSES_MAX = 4.0
+"""Passes over the data while any one block is active. One to four are usual where all parameters are trained at once;
+more of them mostly learn the records by heart."""
+VISIT_MIN = 12
+"""Shorter visits are mostly Adam's start: a visit is this long, even if that leaves one round only."""
+LEAST = 4
+"""The fewest steps of a visit."""
+SEQUENCE_MIN = 64
+"""Tokens. Shorter sequences hold too little for a language model to learn from."""
+LONGEST_SHARE = 0.98
+"""This share of the records fits a sequence; the others are divided or cut."""
+
+
+@dataclass(frozen=True)
+class Length:
+    """The run's length: ``rounds`` of ``inner_steps`` for each of the ``blocks``, and the time that it takes."""
+
+    rounds: int
+    inner_steps: int
+    blocks: int
+    step_seconds: float
+    pass_steps: float
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps of the whole run."""
+        return self.rounds * self.inner_steps * self.blocks
+
+    @property
+    def seconds(self) -> float:
+        """The time of these steps."""
+        return self.steps * self.step_seconds
+
+    @property
+    def block_passes(self) -> float:
+        """Passes over the data while any one block is active."""
+        return self.rounds * self.inner_steps / self.pass_steps
+
+
+def fitting_length(seconds: float, step_seconds: float, blocks: int, pass_steps: float) -> Length:
+    """The longest run that takes ``seconds`` at most; ``pass_steps`` are the steps of one pass over the data.
+
+    The shortest run has one visit of LEAST steps for each block, also where that takes longer than ``seconds``.
+    """
+    of_block = min(seconds / step_seconds / blocks, PASSES_MAX * pass_steps)
+    longest = RunSettings.inner_steps
+    rounds = round(of_block / longest) if of_block >= RunSettings.rounds * longest else int(of_block / VISIT_MIN)
+    rounds = max(1, min(rounds, RunSettings.rounds) if of_block < RunSettings.rounds * longest else rounds)
+    inner_steps = max(LEAST, min(longest, int(of_block / rounds)))
+    return Length(rounds, inner_steps, blocks, step_seconds, pass_steps)
+
+
+def fitting_sequence(lengths: list[int], limit: int | None) -> int:
+    """Tokens per sequence for records of these ``lengths`` in tokens: the least power of two that holds nearly all of
+    them, within the default and the model's ``limit``."""
+    highest = min(RunSettings.sequence_length, limit or RunSettings.sequence_length)
+    nearly_all = sorted(lengths)[int(LONGEST_SHARE * (len(lengths) - 1))]
+    wanted = SEQUENCE_MIN
+    while wanted < min(nearly_all, highest):
+        wanted *= 2
+    return min(wanted, highest)
