@@ -67,6 +67,14 @@ def node_directory(path: Path) -> Iterator[Path]:
         os.close(lock)
 
 
+def process_of(path: Path) -> int:
+    """The process number of the node that locked this folder last, whether it runs or has ended; 0 if none is told."""
+    try:
+        return int((path / "lock").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0
+
+
 def unusable(path: Path, problem: OSError) -> DecaError:
     """The error for a node's folder that cannot be used: SettingsError where a person must correct the path or its
     rights, else StorageError."""

@@ -1,6 +1,7 @@
 """``deca-node logs``: log lines from the file in the node's folder, whether the node runs or has ended."""
 
 import logging
+import os
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -15,12 +16,14 @@ from deca_node.cli.client import NODE_ENDED, dir_option, find_directory, json_op
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.views.text import printable
 from deca_node.protocol.errors import NoAnswerError, StorageError
-from deca_node.storage.folder import LOG, SETTINGS
+from deca_node.storage.folder import LOG, SETTINGS, process_of
 from deca_node.storage.jsons import UNFIT, parse
 from deca_node.storage.log_parts import Place, has_log, lines_since, records
 
 LINES = 50
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+ENDING_SECONDS, LOOK_SECONDS = 60.0, 0.1
+"""A node that ends closes its socket before its log. Its last lines are waited for as long as its process is there."""
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -101,15 +104,32 @@ def _from_file(folder: Path, follow: bool) -> Iterator[list[str]]:
     yield lines
     if not follow:
         return
+    process, ends = process_of(folder), 0.0
     try:
         # The node tells of every new line, and the file has it already. The first answer is a line from before.
         for _ in NodeClient(folder).lines("/v1/events?last=1&follow=1"):
+            ends = ENDING_SECONDS
             lines, place = _read(folder, place)
             yield lines
     except NoAnswerError:
         pass
+    ends += time.monotonic()
+    while _runs(process) and time.monotonic() < ends:
+        time.sleep(LOOK_SECONDS)
+        lines, place = _read(folder, place)
+        yield lines
     yield _read(folder, place)[0]
     click.echo(NODE_ENDED, err=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return process > 0
 
 
 def _from_node(folder: Path, follow: bool) -> Iterator[list[str]]:

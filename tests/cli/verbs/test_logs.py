@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +77,35 @@ def test_following_prints_new_lines_of_the_file_until_the_node_ends(
     monkeypatch.setattr("deca_node.cli.verbs.logs.click.echo", echo)
     assert deca("logs", "--follow").code == 0
     assert told[:3] == ["before", "after", "the last one"]
+
+
+def test_following_goes_on_until_the_nodes_process_has_ended(
+    deca: Deca, running: RunningAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node closes its socket first, and logs a few lines more."""
+    write(("info", "before"))
+    running.say("before")
+    told: list[str] = []
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as node:
+        (NODE_FOLDER / "lock").write_text(str(node.pid))
+
+        def echo(text: str, **_: Any) -> None:
+            told.append(text.split(maxsplit=3)[-1])
+            if told[-1] == "before":
+                write(("info", "after"))
+                running.say("after")
+            if told[-1] == "after":
+                running.close()
+                write(("info", "the run is complete"))
+            if told[-1] == "the run is complete":
+                write(("info", "to train on, begin a new run"))
+            if told[-1] == "to train on, begin a new run":
+                node.kill()
+                node.wait()
+
+        monkeypatch.setattr("deca_node.cli.verbs.logs.click.echo", echo)
+        assert deca("logs", "--follow").code == 0
+    assert told[:4] == ["before", "after", "the run is complete", "to train on, begin a new run"]
 
 
 def test_following_a_node_that_has_ended_ends_at_once(deca: Deca) -> None:
