@@ -1,6 +1,7 @@
 """Checks of the model: its shape and its files, the memory that training it takes, and loading it on trial."""
 
 import dataclasses
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,8 +142,9 @@ def check_load(known: Known) -> Iterator[Finding]:
     known.say("load: the model's hash")
     known.agreed["model"] = parameter_hash(model.model)
     progress = lambda done, total: known.say(f"load: the data, {done / max(total or 1, 1):.0%}")  # noqa: E731
-    data = load_data(trainer_options(run, node), model, progress)
-    said = [*told(data, run.sequence_length)]
+    with tempfile.TemporaryDirectory(prefix="deca-node-doctor-") as folder:
+        data = load_data(trainer_options(run, node), model, progress, Path(folder, "tokens"))
+        said = [*told(data, run.sequence_length)]
     if known.case is not None:
         said.append(length_told(run, len(known.case.model.blocks), len(data.train)))
     summary = "; ".join(said)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -105,10 +107,12 @@ def _survey(data: str, show: int, flags: dict[str, Any]) -> tuple[Survey, int]:
     labels = [name.strip() for name in flags["labels"].split(",") if name.strip()]
     reading = Reading.of(flags["data_format"], flags["columns"])
     layout = Layout(length=length, packing=flags["packing"], truncation=flags["truncation"], private=False)
-    with work() as doing:
+    # Tokens that are many lie on disk, so that data may be larger than memory.
+    with work() as doing, tempfile.TemporaryDirectory(prefix="deca-node-data-") as folder:
         doing.stage(f"reading and tokenizing {data}")
+        store = Path(folder)
         if labels:
             return survey_labelled(
-                data, tokenizer, labels, length, show=show, reading=reading, progress=doing.report
+                data, tokenizer, labels, length, show=show, reading=reading, progress=doing.report, store=store
             ), length
-        return survey(data, tokenizer, layout, show=show, reading=reading, progress=doing.report), length
+        return survey(data, tokenizer, layout, show=show, reading=reading, progress=doing.report, store=store), length

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.text import Text
 
 from deca_node.cli.views.console import facts_console
@@ -126,8 +128,8 @@ def _sequences(packed: Packed) -> Iterator[tuple[str, str]]:
         yield "", f"{packed.tail_tokens:,} tokens behind the last cut are left out"
 
 
-def _histogram(lengths: Sequence[int]) -> Iterator[tuple[str, str]]:
-    ordered = sorted(lengths)
+def _histogram(lengths: NDArray[np.int64]) -> Iterator[tuple[str, str]]:
+    ordered = np.sort(lengths)
     middle, most = ordered[len(ordered) // 2], ordered[len(ordered) * 9 // 10]
     yield (
         "lengths",
@@ -142,15 +144,13 @@ def _histogram(lengths: Sequence[int]) -> Iterator[tuple[str, str]]:
         yield "", f"{low:>{wide},} to {high:>{wide},} {count:>{len(f'{largest:,}')},} {bar}".rstrip()
 
 
-def histogram(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
+def histogram(lengths: NDArray[np.int64]) -> list[tuple[int, int, int]]:
     """Lengths in bins between powers of two: the least and the largest length of a bin, and how many are in it. Empty
     bins stand between others only."""
-    counts: dict[int, int] = {}
-    for length in lengths:
-        power = max(length - 1, 1).bit_length()
-        counts[power] = counts.get(power, 0) + 1
-    bins = range(min(counts), max(counts) + 1)
-    return [(2 ** (power - 1) + 1 if power > 1 else 1, 2**power, counts.get(power, 0)) for power in bins]
+    _, powers = np.frexp(np.maximum(lengths - 1, 1))  # the bits of each number
+    counts = np.bincount(powers).tolist()
+    bins = range(int(powers.min()), int(powers.max()) + 1)
+    return [(2 ** (power - 1) + 1 if power > 1 else 1, 2**power, counts[power]) for power in bins]
 
 
 def _lost(found: Survey, length: int) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ tokens is cut (of a pair, the longer text first) and counted. A share of the rec
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ from deca_node.numerics.data.formats.sources import BadRecords, Reading, Source
 from deca_node.numerics.data.formats.values import filled, json_type, some_keys
 from deca_node.numerics.data.sequences import Ids, permutation
 from deca_node.numerics.data.store.mixture import often
+from deca_node.numerics.data.store.scratch import IN_MEMORY, Growing, Scratch, spans
 from deca_node.numerics.data.store.tokens import BytesDone
 from deca_node.numerics.data.tokenizing import runs
 from deca_node.protocol.agreed.settings import nearest
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 _FORMATS = 'under task = classification a record needs "text" and "label"'
 LABELS_TOLD_MAX = 8
 """How many labels an error sentence lists."""
+ROWS_TOGETHER = 4096
+"""How many records are copied at a time."""
 
 
 @dataclass(frozen=True)
@@ -124,12 +127,20 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, rows: NDArray[np.int64]) -> "Examples":
-        """These records, in this order."""
-        lengths = self.starts[rows + 1] - self.starts[rows]
-        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        places = np.arange(starts[-1]) + np.repeat(self.starts[rows] - starts[:-1], lengths)
-        return Examples(self.ids[places], self.types[places], starts, self.labels[rows], self.pad)
+    def take(self, rows: NDArray[np.int64], scratch: Scratch = IN_MEMORY) -> "Examples":
+        """These records, in this order, with tokens of their own that lie in ``scratch`` where they are many. Raises
+        StorageError where the disk refuses."""
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.starts[rows + 1] - self.starts[rows])])
+        ids = scratch.collect(np.int32, (self.ids[places] for places in self._places(rows)))
+        types = scratch.collect(np.int8, (self.types[places] for places in self._places(rows)))
+        return Examples(ids, types, starts, self.labels[rows], self.pad)
+
+    def _places(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Where the tokens of these records are, of a part of the records at a time."""
+        for part in spans(len(rows), ROWS_TOGETHER):
+            first = self.starts[rows[part]]
+            lengths = self.starts[rows[part] + 1] - first
+            yield np.arange(lengths.sum()) + np.repeat(first - (np.cumsum(lengths) - lengths), lengths)
 
 
 @dataclass(frozen=True)
@@ -167,28 +178,31 @@ def load_labelled(
     bad_records: str,
     reading: Reading | None = None,
     progress: BytesDone | None = None,
+    store: Path | None = None,
     held_out: HeldOut | None = None,
 ) -> LabelledData:
     """Read, tokenize and split a file or folder. The same arguments and data give the same records.
 
     ``holdout`` is the share of records to hold out, below 1; ``pad`` the token that the model takes for padding, if
-    it is not the tokenizer's own. ``held_out`` takes the place of ``holdout`` and ``seed``. Raises DataError where the
-    data cannot be used, and where a record is bad unless ``bad_records`` is "skip".
+    it is not the tokenizer's own. ``store`` is a folder for tokens that are too many for memory; they lie there in
+    files without a name. ``held_out`` takes the place of ``holdout`` and ``seed``. Raises DataError where the data
+    cannot be used, and where a record is bad unless ``bad_records`` is "skip"; StorageError where the disk refuses.
     """
     assert 0 <= holdout < 1 and bad_records in ("stop", "skip"), "the node's configuration checks its settings"
     sources = data_sources(str(path))
     bad = BadRecords(skip=bad_records == "skip")
     readers = [LabelledReader(source.place, bad, labels, reading) for source in sources]
     pad = (tokenizer.pad_token_id if pad is None else pad) or 0
-    rows = _RowTokenizer(tokenizer, sequence_length, bad)
+    scratch = Scratch(store)
+    rows = _RowTokenizer(tokenizer, sequence_length, bad, scratch)
     ends = [0]
     for reader in readers:
         for records in runs(reader, lambda record: record.characters):
             rows.add(records)
             if progress:
                 progress(*(sum(part) for part in zip(*((r.bytes_done, r.bytes_total) for r in readers), strict=True)))
-        ends.append(len(rows.labels))
-    if not rows.labels:
+        ends.append(rows.count)
+    if not rows.count:
         skipped = f" ({bad.count:,} bad ones were left out; the first: {bad.sentences[0]})" if bad.count else ""
         raise DataError(f"{path}: there are no usable records{skipped}; give at least one text with its label")
     examples = rows.examples(pad)
@@ -209,7 +223,7 @@ def load_labelled(
     kept = [low + np.flatnonzero(~held[low:high]) for low, high in pairwise(ends)]
     weighted = zip(kept, sources, strict=True)
     numbers = [often(part, source.weight, f"{seed}:mixture:{k}") for k, (part, source) in enumerate(weighted)]
-    train, heldout = examples.take(np.concatenate(numbers)), examples.take(np.flatnonzero(held))
+    train, heldout = (examples.take(part, scratch) for part in (np.concatenate(numbers), np.flatnonzero(held)))
     return LabelledData(train, heldout, tuple(labels), summary)
 
 
@@ -232,14 +246,17 @@ PairTokens = tuple[Ids, NDArray[np.int8]]
 class _RowTokenizer:
     """Collects records as rows of tokens, each at most ``length_max`` long, with special tokens."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", length_max: int, bad: BadRecords) -> None:
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", length_max: int, bad: BadRecords, scratch: Scratch
+    ) -> None:
         # A tokenizer that was told to cut keeps that setting, and would be saved with it beside the tuned model.
         self._tokenizer = copy.deepcopy(tokenizer)
         self._length_max = length_max
         self._bad = bad
         self._joint = "" if tokenizer.sep_token_id is not None else "\n"
-        self._rows: list[PairTokens] = []
-        self.labels: list[int] = []
+        self._ids, self._types = Growing(np.int32, scratch), Growing(np.int8, scratch)
+        self._lengths, self._labels = Growing(np.int64, scratch), Growing(np.int64, scratch)
+        self.count = 0
         self.cut = 0
 
     def add(self, records: Sequence[LabelledRecord]) -> None:
@@ -248,18 +265,23 @@ class _RowTokenizer:
         for paired in (False, True):
             places = [k for k, record in enumerate(records) if (record.pair is not None) == paired]
             rows |= zip(places, self._fitting([records[k] for k in places]), strict=True)
+        good: list[int] = []
         for k, record in enumerate(records):
             if len(rows[k][0]):
-                self._rows.append(rows[k])
-                self.labels.append(record.label)
+                good.append(k)
             else:
                 self._bad.add(DataError(f"{record.source}: the tokenizer makes no tokens of it"))
+        if good:
+            self._ids.append(np.concatenate([rows[k][0] for k in good]))
+            self._types.append(np.concatenate([rows[k][1] for k in good]))
+            self._lengths.append(np.array([len(rows[k][0]) for k in good]))
+            self._labels.append(np.array([records[k].label for k in good]))
+            self.count += len(good)
 
     def examples(self, pad: int) -> Examples:
         """All that was collected."""
-        starts = np.cumsum([0, *(len(ids) for ids, _ in self._rows)], dtype=np.int64)
-        ids, types = (np.concatenate(column) for column in zip(*self._rows, strict=True))
-        return Examples(ids, types, starts, np.array(self.labels, np.int64), pad)
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._lengths.whole())])
+        return Examples(self._ids.whole(), self._types.whole(), starts, self._labels.whole(), pad)
 
     def _fitting(self, records: Sequence[LabelledRecord]) -> list[PairTokens]:
         """Rows of texts, or of pairs. Rows that turn out too long are tokenized again, cut."""

@@ -1,13 +1,14 @@
 """A look at the first records with the tokenizer, before the start: what a start would refuse is refused here.
 
 Few records are read and packed as the start does it, all of them. Of many the first are tokenized, chats rendered with
-the chat template."""
+the chat template, and of a long text its beginning."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain, islice
 
 from deca_node.numerics.data.formats.sources import BadRecords, Reading
-from deca_node.numerics.data.records import Record, RecordReader
+from deca_node.numerics.data.records import Record, RecordReader, TextRecord
 from deca_node.numerics.data.templates import use_template
 from deca_node.numerics.data.tokenizing import RecordTokenizer
 from deca_node.numerics.learning.tasks import load_data, told
@@ -33,8 +34,8 @@ def try_records(options: TrainerOptions, loaded: LoadedModel) -> str:
         return _all(options, loaded) if small else "labelled records are not tried"
     if not readers:
         return "data sets of the hub are not tried"
-    first, more = _first(chain.from_iterable(readers))
-    if not more and len(readers) == len(sources):
+    first, rest = _first(chain.from_iterable(readers))
+    if not rest and len(readers) == len(sources):
         return _all(options, loaded)
     bad = BadRecords(skip=options.bad_records == "skip")
     encoded = RecordTokenizer(loaded.tokenizer, bad).encode(first)
@@ -42,14 +43,19 @@ def try_records(options: TrainerOptions, loaded: LoadedModel) -> str:
         raise DataError(
             f"{options.data}: none of the first {len(first)} records can be used; the first: {bad.sentences[0]}"
         )
-    tokens = sum(map(len, encoded))
-    return f"the first {len(encoded)} records make {tokens:,} tokens"
+    tokens, whole = sum(map(len, encoded)), sum(not part.more for part in encoded)
+    if first[-1].characters == CHARACTERS_MAX and len(first) == 1:
+        return f"the first {CHARACTERS_MAX:,} characters make {tokens:,} tokens"
+    return f"the first {whole} records make {tokens:,} tokens"
 
 
 def _first(records: Iterator[Record]) -> tuple[list[Record], bool]:
-    """The first records, and whether there are more."""
-    found, characters = [], 0
+    """The first records, a long text in part, and whether there is more."""
+    found: list[Record] = []
+    characters = 0
     for record in islice(records, RECORDS_MAX):
+        if isinstance(record, TextRecord) and record.characters > CHARACTERS_MAX:
+            return [*found, replace(record, text=record.text[:CHARACTERS_MAX])], True
         found.append(record)
         characters += record.characters
         if characters > CHARACTERS_MAX:

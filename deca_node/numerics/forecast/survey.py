@@ -7,7 +7,7 @@
       bad       duplicate      truncated, left out       how full it is
 
 All records count, before a part of them is held out. The first few are kept as they are learnt. The survey reads no
-weights and keeps the tokens in memory.
+weights. Where it has a folder, tokens that are many lie there; what it knows of each record stays in memory.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ from deca_node.numerics.data.lengths import Lengths, as_they_are
 from deca_node.numerics.data.packing import pack
 from deca_node.numerics.data.records import ChatRecord, CompletionRecord, Record, RecordReader, TextRecord
 from deca_node.numerics.data.sequences import NO_HEAD, Pieces, Places, RecordTokens, TokenLine, learnt_between
+from deca_node.numerics.data.store.scratch import Scratch
 from deca_node.numerics.data.store.tokens import BytesDone
 from deca_node.numerics.data.store.writing import LineWriter
 from deca_node.numerics.data.tokenizing import RecordTokenizer, runs
@@ -55,16 +56,19 @@ def survey(
     show: int = 0,
     reading: Reading | None = None,
     progress: BytesDone | None = None,
+    store: Path | None = None,
 ) -> Survey:
     """Read and tokenize all sources, and lay their records into sequences with the seed 0. Weights are left aside.
 
-    ``show`` says how many records to keep; ``layout`` is one without private gradients. Raises DataError where there is
-    no usable record.
+    ``show`` says how many records to keep; ``layout`` is one without private gradients; ``store`` is a folder for
+    tokens that are too many for memory. Raises DataError where there is no usable record, StorageError where the disk
+    refuses.
     """
+    scratch = Scratch(store)
     bad = BadRecords(skip=True)
     readers = [RecordReader(source.place, bad, reading) for source in data_sources(data)]
     encoder = RecordTokenizer(tokenizer, bad)
-    found = _Found()
+    found = _Found(scratch)
 
     def report(waiting: int = 0) -> None:
         if progress:
@@ -80,15 +84,15 @@ def survey(
         raise DataError(f"{data}: there are no usable records{first}; give at least one text that is not empty")
     line = found.line()
     lengths = Lengths(layout.length, layout.truncation, tokenizer.bos_token_id)
-    fitted = lengths.fit(line) if layout.whole else as_they_are(line)
+    fitted = lengths.fit(line, scratch) if layout.whole else as_they_are(line, scratch)
     fates = _Fates(line, fitted.pieces, layout, show)
     return Survey(
         kinds=dict(found.kinds),
         files=tuple(sentence for reader in readers for sentence in reader.told.told()),
         tokens=len(line),
         learnt_tokens=int(line.learnt.sum()),
-        lengths=tuple(np.diff(line.starts).tolist()),
-        packed=_packed(line, fitted.pieces, layout) if len(fitted.pieces) else None,
+        lengths=np.diff(line.starts),
+        packed=_packed(line, fitted.pieces, layout, scratch) if len(fitted.pieces) else None,
         shown=tuple(fates.shown(tokenizer, number, found) for number in range(min(show, line.records))),
         causes={cause: len(which) for cause, which in fates.causes.items()},
         named={cause: fates.names(cause, found) for cause in fates.causes},
@@ -102,8 +106,8 @@ def survey(
 class _Found:
     """Collects records as one line of tokens, and where each of them stands."""
 
-    def __init__(self) -> None:
-        self._writer = LineWriter(None, np.int32)
+    def __init__(self, scratch: Scratch) -> None:
+        self._writer = LineWriter(None, np.int32, scratch)
         self._paths: dict[Path | str, int] = {}
         self._places = array("q")
         """Of each record its file's number, its line and its number there, or -1."""
@@ -196,8 +200,8 @@ class _Fates:
         return shown(tokenizer, found.source(number), found.kind(number), tokens, fate)
 
 
-def _packed(line: TokenLine, pieces: Pieces, layout: Layout) -> Packed:
-    sequences = pack(line, pieces, layout.packing, layout.length, pad=0, seed=0)
+def _packed(line: TokenLine, pieces: Pieces, layout: Layout, scratch: Scratch) -> Packed:
+    sequences = pack(line, pieces, layout.packing, layout.length, pad=0, seed=0, scratch=scratch)
     useful = sequences.useful()
     places = len(useful) * layout.length
     return Packed(
@@ -257,8 +261,9 @@ def survey_labelled(
     show: int = 0,
     reading: Reading | None = None,
     progress: BytesDone | None = None,
+    store: Path | None = None,
 ) -> Survey:
-    """The same for labelled records, each of which is a row of its own. Raises DataError."""
+    """The same for labelled records, each of which is a row of its own. Raises DataError and StorageError."""
     loaded = load_labelled(
         data,
         tokenizer,
@@ -268,6 +273,7 @@ def survey_labelled(
         bad_records="skip",
         reading=reading,
         progress=progress,
+        store=store,
     )
     examples, found = loaded.train, loaded.summary
     sources = _sources(data, labels, reading, len(examples))
@@ -285,7 +291,7 @@ def survey_labelled(
         files=found.files,
         tokens=found.tokens,
         learnt_tokens=0,
-        lengths=tuple(np.diff(examples.starts).tolist()),
+        lengths=np.diff(examples.starts),
         packed=None,
         shown=tuple(kept),
         causes={cause: found.cut} if found.cut else {},

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -35,10 +38,10 @@ class Packed:
     tail_tokens: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Survey:
-    """``kinds`` counts records by kind or label. ``lengths`` are tokens per record, before it was made to fit; in JSON
-    they are a list of ``from``, ``to`` and ``records``.
+    """``kinds`` counts records by kind or label. ``lengths`` int64 [records] are tokens per record, before
+    it was made to fit; in JSON they are a list of ``from``, ``to`` and ``records``.
 
     ``causes`` counts what happened to records on the way, by a sentence; ``named`` has the first few of each.
     ``notes`` counts what chat templates leave out. ``repeated`` counts records that repeat an earlier one token by
@@ -49,7 +52,7 @@ class Survey:
     files: tuple[str, ...]
     tokens: int
     learnt_tokens: int
-    lengths: tuple[int, ...]
+    lengths: NDArray[np.int64]
     packed: Packed | None
     shown: tuple[Shown, ...] = ()
     causes: Mapping[str, int] = field(default_factory=dict)

@@ -87,10 +87,10 @@ def evaluate_model(
     store: Path | None = None,
 ) -> EvaluationResult:
     """Judge a model that lies on ``question.device``. ``reading`` hears how far the data are read, then ``report`` how
-    many of them are judged. The tokens of texts lie in the folder ``store``, or in memory where there is none. Raises
+    many of them are judged. The tokens lie in the folder ``store``, or in memory where there is none. Raises
     DataError where the data cannot be used."""
     if loaded.labels:
-        return _classifier(loaded, question, report, reading)
+        return _classifier(loaded, question, report, reading, store)
     if question.labels or _has_labels(question.data, question.reading):
         return _labels(loaded, question, report)
     return _language_model(loaded, question, report, reading, store)
@@ -125,7 +125,7 @@ def _language_model(
 
 
 def _classifier(
-    loaded: LoadedModel, question: Question, report: ProgressReport, reading: BytesDone | None
+    loaded: LoadedModel, question: Question, report: ProgressReport, reading: BytesDone | None, store: Path | None
 ) -> EvaluationResult:
     data = load_labelled(
         question.data,
@@ -137,6 +137,7 @@ def _classifier(
         bad_records=question.bad_records,
         reading=question.reading,
         progress=reading,
+        store=store,
     )
     batches = reporting(ordered_batches(data.train, question.batch_size), len(data.train), report)
     labelled = (batch for batch in batches if isinstance(batch, LabelledBatch))

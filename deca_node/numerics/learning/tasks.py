@@ -61,6 +61,7 @@ def load_data(
             bad_records=options.bad_records,
             reading=reading,
             progress=progress,
+            store=store,
             held_out=held_out,
         )
     return load_dataset(
@@ -79,11 +80,16 @@ def load_data(
 
 def progress_notes(note: Note, path: str, clock: Callable[[], float] = time.monotonic) -> BytesDone:
     """A progress that is noted every few seconds while data are read and tokenized: the share, the speed since the last
-    note, and the time that is left at this speed."""
-    last, before = clock(), 0
+    note, and the time that is left at this speed. At the end, if there was a note, the next stage is named."""
+    last, before, over = clock(), 0, False
 
     def progress(done: int, total: int | None) -> None:
-        nonlocal last, before
+        nonlocal last, before, over
+        if total and done >= total:
+            if before and not over:
+                note(f"{path} is read and tokenized, {total / 1e6:,.1f} MB; laying its records into sequences")
+            over = True
+            return
         seconds = clock() - last
         if seconds < NOTE_SECONDS:
             return

@@ -13,7 +13,7 @@ M is the bytes of the model in the dtype of training, and P the number of its pa
     best/          M           with early_stop_rounds: the best model by held-out loss, and those of rounds that are
     candidate-T/   2 M         not judged yet
     tokens/        2 D         the tokens of D bytes of text: a token has three bytes of it in most languages, and takes
-                               five on disk
+                               five on disk. Labelled records lie there twice while they are divided into two parts
 """
 
 from deca_node.protocol.agreed.frames import KEYFRAME_GROUP, KEYFRAME_GROUP_BYTES
@@ -25,8 +25,8 @@ CANDIDATES = 2
 STATE_BYTES_PER_ELEMENT = 12
 """Master, m and v of the active block in float32."""
 METRICS_BYTES_PER_STEP = 1024
-TOKENS_PER_DATA = 2
-"""Bytes of tokens for each byte of text."""
+TOKENS_PER_DATA = {"causal-lm": 2, "classification": 4}
+"""Bytes of tokens for each byte of text, by the run's task."""
 
 
 def delta_bytes(elements: int) -> int:
@@ -48,6 +48,6 @@ def folder_bytes(case: Case, data_bytes: int = 0) -> dict[str, int]:
         "incoming": deltas,
         "final": model,
         **({"best": model, "candidate": CANDIDATES * model} if case.settings.early_stop_rounds else {}),
-        **({"tokens": TOKENS_PER_DATA * data_bytes} if data_bytes and case.settings.task == "causal-lm" else {}),
+        **({"tokens": TOKENS_PER_DATA[case.settings.task] * data_bytes} if data_bytes else {}),
         "metrics.jsonl": METRICS_BYTES_PER_STEP * steps,
     }

@@ -446,6 +446,8 @@ def test_of_much_data_the_first_records_are_tried(deca: Deca) -> None:
     write(*[{"text": f"the node was {n}"} for n in range(300)], CHAT)
     found = look(deca("doctor", *FLAGS))["tokenizer"]
     assert found["verdict"] == "ok" and "the first 200 records make" in found["says"]
+    write({"text": "the node was " * 100_000})
+    assert "the first 1,000,000 characters make" in look(deca("doctor", *FLAGS))["tokenizer"]["says"]
     write(*[CHAT] * 300)
     assert "the tokenizer has no chat template" in look(deca("doctor", *FLAGS))["tokenizer"]["says"]
     says = look(deca("doctor", *FLAGS, "--bad-records", "skip"))["tokenizer"]["says"]

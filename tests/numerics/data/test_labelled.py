@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deca_node.numerics.data import labelled
 from deca_node.numerics.data.formats.lines import parse_object
 from deca_node.numerics.data.formats.sources import BadRecords, Source
 from deca_node.numerics.data.labelled import LabelledData, LabelledReader, label_number, load_labelled
+from deca_node.numerics.data.store import scratch
 from deca_node.protocol.errors import DataError
 from tests.numerics.learning.labelled_runs import (
     LABELS,
@@ -98,6 +100,24 @@ def test_a_share_is_held_out_and_nothing_is_lost(tmp_path: Path, records: int, h
     assert again.heldout.ids.tolist() == data.heldout.ids.tolist()
     if records == 40:
         assert load(tmp_path / "d.jsonl", holdout=holdout, seed=1).heldout.ids.tolist() != data.heldout.ids.tolist()
+
+
+def test_tokens_too_many_for_memory_lie_in_files_without_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The records are the same, in the same order, and the folder stays empty."""
+    path = write_records(tmp_path / "d.jsonl", learnable_records(300))
+    usual = load(path, sequence_length=32, holdout=0.2)
+    monkeypatch.setattr(scratch, "IN_MEMORY_BYTES", 1 << 10)
+    monkeypatch.setattr(labelled, "ROWS_TOGETHER", 7)
+    data = load(path, sequence_length=32, holdout=0.2, store=tmp_path / "tokens")
+    for part, same in ((data.train, usual.train), (data.heldout, usual.heldout)):
+        assert isinstance(part.ids, np.memmap) == (part.ids.nbytes > 1 << 10)
+        for name in ("ids", "types", "starts", "labels"):
+            assert np.array_equal(getattr(part, name), getattr(same, name))
+    assert isinstance(data.train.ids, np.memmap)
+    assert data.summary == usual.summary
+    assert list((tmp_path / "tokens").iterdir()) == []
 
 
 def test_records_taken_are_the_records(tmp_path: Path) -> None:

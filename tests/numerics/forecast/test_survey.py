@@ -1,5 +1,6 @@
 """The survey of a node's data: its figures are those of the sequences that a node would learn from."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from deca_node.numerics.data.dataset import Layout, load_dataset
 from deca_node.numerics.data.formats.sources import Reading
+from deca_node.numerics.data.store import scratch
 from deca_node.numerics.forecast.survey import SHOWN_FIRST, SHOWN_LAST, survey, survey_labelled
 from deca_node.numerics.forecast.surveyed import Survey
 from deca_node.protocol.errors import DataError
@@ -49,6 +51,24 @@ def test_the_figures_are_those_of_the_sequences(tmp_path: Path, packing: str, tr
         assert sum(found.causes.values()) == lengths.divided + lengths.cut + lengths.dropped + lengths.unlearnt
     else:
         assert not found.causes and found.packed.tail_tokens == sum(found.lengths) % 32
+
+
+def test_tokens_on_disk_change_nothing_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_lines(tmp_path / "set.jsonl", ROWS * 60)
+    layout = Layout(length=32, packing="isolated", truncation="keep-end", private=False)
+    usual = survey(str(path), byte_tokenizer(PLAIN_TEMPLATE), layout, show=9)
+    monkeypatch.setattr(scratch, "IN_MEMORY_BYTES", 1 << 10)
+    collected: list[Path] = []
+    spill = scratch.Growing._spill
+    monkeypatch.setattr(
+        scratch.Growing, "_spill", lambda array, folder: (collected.append(folder), spill(array, folder))
+    )
+    found = survey(str(path), byte_tokenizer(PLAIN_TEMPLATE), layout, show=9, store=tmp_path / "tokens")
+    assert set(collected) == {tmp_path / "tokens"} and list((tmp_path / "tokens").iterdir()) == []
+    assert found.lengths.tolist() == usual.lengths.tolist()
+    for field in dataclasses.fields(Survey):
+        if field.name != "lengths":
+            assert getattr(found, field.name) == getattr(usual, field.name)
 
 
 def test_every_loss_is_named(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_progress_is_noted_now_and_then() -> None:
     notes: list[str] = []
     now = [0.0]
     progress = progress_notes(lambda sentence, level="info": notes.append(sentence), "d.jsonl", lambda: now[0])
-    for done in range(0, 21_000_000, 1_000_000):
+    for done in (*range(0, 21_000_000, 1_000_000), 20_000_000):
         now[0] += 1.0
         progress(done, 20_000_000)
     assert notes == [
@@ -167,6 +167,7 @@ def test_progress_is_noted_now_and_then() -> None:
         "reading and tokenizing d.jsonl: 45 % of 20.0 MB, 1.0 MB/s, 11 s left",
         "reading and tokenizing d.jsonl: 70 % of 20.0 MB, 1.0 MB/s, 6 s left",
         "reading and tokenizing d.jsonl: 95 % of 20.0 MB, 1.0 MB/s, 1 s left",
+        "d.jsonl is read and tokenized, 20.0 MB; laying its records into sequences",
     ]
 
 

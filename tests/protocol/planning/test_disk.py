@@ -29,7 +29,7 @@ def test_the_tokens_of_the_data_count() -> None:
     case = Case.of(RunSettings(), MODEL, ["a", "b"], machine_of(NodeSettings()))
     assert "tokens" not in folder_bytes(case)
     assert folder_bytes(case, 1000)["tokens"] == 2000
-    assert "tokens" not in folder_bytes(case.under(task="classification"), 1000)
+    assert folder_bytes(case.under(task="classification"), 1000)["tokens"] == 4000
 
 
 def test_a_delta_has_a_byte_per_element_and_a_scale_per_group() -> None:

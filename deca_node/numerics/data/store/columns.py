@@ -1,4 +1,4 @@
-"""Arrays that grow: in memory, or in files of a folder that only this user may read."""
+"""Arrays that grow in files of a folder that only this user may read."""
 
 import os
 from pathlib import Path
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from deca_node.numerics.data.store.scratch import mapped
 
-PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
-"""Modes: tokens are the node's own data in another form."""
+PRIVATE_FILE = 0o600
+"""Mode: tokens are the node's own data in another form."""
 
 
 class Column(Protocol):
@@ -24,25 +24,6 @@ class Column(Protocol):
 
     def whole(self) -> NDArray[Any]:
         """All values, which are only read from then on. Raises OSError."""
-
-
-class MemoryColumn:
-    """A column in memory."""
-
-    def __init__(self, dtype: Any) -> None:
-        self._dtype = dtype
-        self._parts: list[NDArray[Any]] = []
-
-    def append(self, values: NDArray[Any]) -> None:
-        """Keep the values."""
-        self._parts.append(values.astype(self._dtype, copy=False))
-
-    def sync(self) -> None:
-        """Memory is never durable."""
-
-    def whole(self) -> NDArray[Any]:
-        """All values."""
-        return np.concatenate(self._parts) if self._parts else np.empty(0, self._dtype)
 
 
 class FileColumn:

@@ -6,6 +6,7 @@ folder, and the array is mapped from there; the system keeps in memory the pages
 as it is open, so that a crash leaves nothing behind.
 """
 
+import contextlib
 import os
 import random
 import tempfile
@@ -13,11 +14,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deca_node.protocol.errors import StorageError
+
+PRIVATE_FOLDER = 0o700
+"""Mode: tokens are the node's own data in another form."""
 IN_MEMORY_BYTES = 64 << 20
 """Arrays up to this size stay in memory."""
 CHUNK = 1 << 20
@@ -31,31 +36,77 @@ class Scratch:
     folder: Path | None = None
 
     def collect(self, dtype: Any, chunks: Iterable[NDArray[Any]]) -> NDArray[Any]:
-        """The chunks end to end as one array [n]. Raises OSError where the disk refuses."""
-        kept: list[NDArray[Any]] = []
-        rest = iter(chunks)
-        size = 0
-        for chunk in rest:
-            kept.append(chunk)
-            size += chunk.nbytes
-            if self.folder is not None and size > IN_MEMORY_BYTES:
-                return self._on_disk(self.folder, dtype, kept, rest)
-        return np.concatenate(kept).astype(dtype, copy=False) if kept else np.empty(0, dtype)
-
-    def _on_disk(
-        self, folder: Path, dtype: Any, kept: list[NDArray[Any]], rest: Iterator[NDArray[Any]]
-    ) -> NDArray[Any]:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            while kept:
-                file.write(np.ascontiguousarray(kept.pop(0), dtype).data.cast("B"))
-            for chunk in rest:
-                if len(chunk):
-                    file.write(np.ascontiguousarray(chunk, dtype).data.cast("B"))
-            file.flush()
-            return mapped(file.fileno(), dtype)
+        """The chunks end to end as one array [n]. Raises StorageError where the disk refuses."""
+        growing = Growing(dtype, self)
+        for chunk in chunks:
+            growing.append(chunk)
+        return growing.whole()
 
 
 IN_MEMORY = Scratch()
+
+
+class Growing:
+    """An array that grows at its end: in memory, and in a file without a name once it is large and there is a folder
+    for it. Whole, it is only read."""
+
+    def __init__(self, dtype: Any, scratch: Scratch = IN_MEMORY) -> None:
+        self._dtype = np.dtype(dtype)
+        self._folder = scratch.folder
+        self._kept: list[NDArray[Any]] = []
+        self._bytes = 0
+        self._file: IO[bytes] | None = None
+
+    def append(self, values: NDArray[Any]) -> None:
+        """Put values behind those that are there. Raises StorageError where the disk refuses."""
+        values = np.ascontiguousarray(values, self._dtype)
+        if self._file is None:
+            self._kept.append(values)
+            self._bytes += values.nbytes
+            if self._folder is not None and self._bytes > IN_MEMORY_BYTES:
+                self._spill(self._folder)
+        elif len(values):
+            with disk_refusals(self._folder):
+                self._write(self._file, values.view(np.uint8).data)
+
+    def sync(self) -> None:
+        """Nothing of it outlives the process."""
+
+    def whole(self) -> NDArray[Any]:
+        """All values [n]. Raises StorageError where the disk refuses."""
+        if self._file is None:
+            return np.concatenate(self._kept) if self._kept else np.empty(0, self._dtype)
+        with disk_refusals(self._folder), self._file as file:
+            return mapped(file.fileno(), self._dtype)
+
+    @staticmethod
+    def _write(file: IO[bytes], rest: memoryview) -> None:
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError:
+            file.close()
+            raise
+
+    def _spill(self, folder: Path) -> None:
+        with disk_refusals(folder):
+            folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
+            # Nothing is buffered, so that a full disk is noticed by the write and not when the file is given back.
+            self._file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115  (open until it is whole)
+        while self._kept:
+            self.append(self._kept.pop(0))
+
+
+@contextlib.contextmanager
+def disk_refusals(folder: Path | None) -> Iterator[None]:
+    """Raises StorageError in place of an OSError of the body, which writes to ``folder``."""
+    try:
+        yield
+    except OSError as problem:
+        raise StorageError(
+            f"cannot keep the tokens of the data in {folder}: {problem.strerror or problem}; make room, repair the "
+            "disk, or choose another folder: a node's with --dir, that of other commands with TMPDIR"
+        ) from problem
 
 
 def mapped(descriptor: int, dtype: Any) -> NDArray[Any]:

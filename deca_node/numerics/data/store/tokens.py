@@ -15,11 +15,12 @@ from deca_node.numerics.data.formats.opening import readable
 from deca_node.numerics.data.formats.sources import BadRecords, Reading
 from deca_node.numerics.data.records import Record, RecordReader
 from deca_node.numerics.data.sequences import TokenLine
-from deca_node.numerics.data.store.columns import PRIVATE_FILE, PRIVATE_FOLDER, read_column
+from deca_node.numerics.data.store.columns import PRIVATE_FILE, read_column
 from deca_node.numerics.data.store.key import FileSum, key_of
+from deca_node.numerics.data.store.scratch import PRIVATE_FOLDER, disk_refusals
 from deca_node.numerics.data.store.writing import JOURNAL, TYPES, LineWriter, Progressed
 from deca_node.numerics.data.tokenizing import RecordTokenizer, runs
-from deca_node.protocol.errors import DataError, StorageError
+from deca_node.protocol.errors import DataError
 from deca_node.storage.durable import PARTIAL, make_folder, remove, sync_folder, sync_tree, write_file
 from deca_node.storage.jsons import UNFIT, parse
 
@@ -76,7 +77,7 @@ class Tokenizing:
 
         Raises DataError, or StorageError where the disk refuses.
         """
-        try:
+        with disk_refusals(folder):
             sums = self._sums(_known(folder))
             # What the hub has is known when it has been read, and may change; so its address stands for it.
             data = [
@@ -89,11 +90,6 @@ class Tokenizing:
                 _remove_others(folder, store)
                 self._fill(store, [file for files in sums for file in files])
             return _open(store, fresh)
-        except OSError as problem:
-            raise StorageError(
-                f"cannot keep the tokens of the data in {folder}: {problem.strerror or problem}; make room, repair the "
-                "disk, or choose another --dir"
-            ) from problem
 
     # --- the store --------------------------------------------------------------------------------------
 

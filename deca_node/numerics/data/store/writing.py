@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from deca_node.numerics.data.sequences import RecordTokens, TokenLine
-from deca_node.numerics.data.store.columns import PRIVATE_FILE, PRIVATE_FOLDER, Column, FileColumn, MemoryColumn
+from deca_node.numerics.data.store.columns import PRIVATE_FILE, Column, FileColumn
+from deca_node.numerics.data.store.scratch import IN_MEMORY, PRIVATE_FOLDER, Growing, Scratch
 from deca_node.storage.durable import write_file
 from deca_node.storage.jsons import UNFIT, parse
 
@@ -73,14 +74,15 @@ class Progressed:
 
 
 class LineWriter:
-    """Writes records behind each other, in a folder or in memory; ``at`` says how far it has come."""
+    """Writes records behind each other, to stay in a folder or for this process only; ``at`` says how far it has
+    come. Without a folder the columns grow in memory, and then in ``scratch``."""
 
-    def __init__(self, folder: Path | None, ids: Any) -> None:
+    def __init__(self, folder: Path | None, ids: Any, scratch: Scratch = IN_MEMORY) -> None:
         self._folder = folder
         self._types = {"ids": ids, **TYPES}
         self.at = Progressed()
         if folder is None:
-            self._columns: dict[str, Column] = {name: MemoryColumn(dtype) for name, dtype in self._types.items()}
+            self._columns: dict[str, Column] = {name: Growing(dtype, scratch) for name, dtype in self._types.items()}
         else:
             folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
             self.at = Progressed.read(folder / JOURNAL)
