@@ -16,8 +16,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.text import Text
 
 from deca_node.cli.views.console import facts_console
@@ -111,7 +109,7 @@ def _figures(found: Survey, length: int) -> Iterator[tuple[str, str]]:
     yield from (("", sentence) for sentence in found.files)
     share = f"; {found.learnt_tokens:,} are learnt ({found.learnt_tokens / max(found.tokens, 1):.1%})"
     yield "tokens", f"{found.tokens:,}{share if found.packed else ''}"
-    yield from _histogram(found.lengths)
+    yield from _lengths(found)
     if found.packed:
         yield from _sequences(found.packed)
     yield from _lost(found, length)
@@ -128,29 +126,21 @@ def _sequences(packed: Packed) -> Iterator[tuple[str, str]]:
         yield "", f"{packed.tail_tokens:,} tokens behind the last cut are left out"
 
 
-def _histogram(lengths: NDArray[np.int64]) -> Iterator[tuple[str, str]]:
-    ordered = np.sort(lengths)
+def _lengths(found: Survey) -> Iterator[tuple[str, str]]:
+    ordered = found.lengths.copy()
+    ordered.sort()
     middle, most = ordered[len(ordered) // 2], ordered[len(ordered) * 9 // 10]
     yield (
         "lengths",
         f"{ordered[0]:,} to {ordered[-1]:,} tokens; half of the records have {middle:,} or fewer, nine in ten "
         f"{most:,} or fewer",
     )
-    bins = histogram(ordered)
+    bins = found.histogram
     largest = max(count for _, _, count in bins)
     wide = len(f"{bins[-1][1]:,}")
     for low, high, count in bins:
         bar = "#" * max(round(BAR_COLUMNS * count / largest), 1 if count else 0)
         yield "", f"{low:>{wide},} to {high:>{wide},} {count:>{len(f'{largest:,}')},} {bar}".rstrip()
-
-
-def histogram(lengths: NDArray[np.int64]) -> list[tuple[int, int, int]]:
-    """Lengths in bins between powers of two: the least and the largest length of a bin, and how many are in it. Empty
-    bins stand between others only."""
-    _, powers = np.frexp(np.maximum(lengths - 1, 1))  # the bits of each number
-    counts = np.bincount(powers).tolist()
-    bins = range(int(powers.min()), int(powers.max()) + 1)
-    return [(2 ** (power - 1) + 1 if power > 1 else 1, 2**power, counts[power]) for power in bins]
 
 
 def _lost(found: Survey, length: int) -> Iterator[tuple[str, str]]:
@@ -177,6 +167,6 @@ def _named(name: str, says: str, sentences: Sequence[str]) -> Iterator[tuple[str
 def document(found: Survey, data: str, length: int) -> dict[str, Any]:
     """The document of ``--json``. Lengths are a histogram there as well."""
     fields = dataclasses.asdict(found)
-    lengths = fields.pop("lengths")
-    bins = [{"from": low, "to": high, "records": count} for low, high, count in histogram(lengths)]
+    fields.pop("lengths")
+    bins = [{"from": low, "to": high, "records": count} for low, high, count in found.histogram]
     return {"data": data, "sequence_length": length, "records": found.records, **fields, "lengths": bins}

@@ -67,3 +67,12 @@ class Survey:
     def records(self) -> int:
         """How many records are good, whether they fit or not."""
         return sum(self.kinds.values())
+
+    @property
+    def histogram(self) -> list[tuple[int, int, int]]:
+        """Lengths in bins between powers of two: the least and the largest length of a bin, and how many are in it.
+        Empty bins stand between others only."""
+        _, powers = np.frexp(np.maximum(self.lengths - 1, 1))  # the bits of each number
+        counts = np.bincount(powers).tolist()
+        bins = range(int(powers.min()), int(powers.max()) + 1)
+        return [(2 ** (power - 1) + 1 if power > 1 else 1, 2**power, counts[power]) for power in bins]

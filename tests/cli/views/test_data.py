@@ -1,13 +1,12 @@
-"""Records as lines of tokens, with colour or brackets; and lengths as a histogram."""
+"""Records as lines of tokens, with colour or brackets."""
 
 import io
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 from deca_node.cli.views import data as view
-from deca_node.cli.views.data import histogram, print_shown, readable
+from deca_node.cli.views.data import print_shown, readable
 from deca_node.numerics.forecast.surveyed import Shown
 
 RECORD = Shown("a.jsonl line 1", "chat", 5, ("user", "\n", "Hi", "\x1b[2J", "!\n"), (False, False, False, True, True))
@@ -37,15 +36,3 @@ def test_a_terminal_has_colours_instead(monkeypatch: pytest.MonkeyPatch, colour:
 
 def test_line_ends_are_spelled_out() -> None:
     assert readable("a\tb\r\n") == "a\\tb\\r\\n"
-
-
-def test_lengths_lie_between_powers_of_two() -> None:
-    assert histogram(np.array([1, 2, 3, 4, 5, 17, 32, 33])) == [
-        (1, 2, 2),
-        (3, 4, 2),
-        (5, 8, 1),
-        (9, 16, 0),
-        (17, 32, 2),
-        (33, 64, 1),
-    ]
-    assert histogram(np.array([8, 8])) == [(5, 8, 2)]

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from deca_node.numerics.data.dataset import Layout, load_dataset
@@ -168,3 +169,19 @@ def test_several_sources_are_one_set(tmp_path: Path) -> None:
     layout = Layout(length=32, packing="isolated", truncation="keep-end", private=False)
     found = survey(f"{one}, {two}*2", byte_tokenizer(PLAIN_TEMPLATE), layout)
     assert (found.records, found.repeated_named) == (4, (f"{two} line 2 repeats {one} line 1",))
+
+
+def test_lengths_lie_between_powers_of_two() -> None:
+    assert _of_lengths(1, 2, 3, 4, 5, 17, 32, 33).histogram == [
+        (1, 2, 2),
+        (3, 4, 2),
+        (5, 8, 1),
+        (9, 16, 0),
+        (17, 32, 2),
+        (33, 64, 1),
+    ]
+    assert _of_lengths(8, 8).histogram == [(5, 8, 2)]
+
+
+def _of_lengths(*lengths: int) -> Survey:
+    return Survey({"text": len(lengths)}, (), sum(lengths), 0, np.array(lengths), None)
