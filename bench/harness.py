@@ -42,16 +42,16 @@ def shared_job(arguments: argparse.Namespace) -> Row:
     return {"size": "quick" if arguments.quick else "full", **{name: getattr(arguments, name) for name in names}}
 
 
-def run_trial(job: Row, environment: dict[str, str] | None = None) -> Row:
+def run_trial(job: Row, environment: dict[str, str] | None = None, seconds: float = 3600) -> Row:
     """Run one trial in a new Python process and return its report.
 
-    Raises RuntimeError, with the end of the child's output, if it fails.
+    Raises RuntimeError, with the end of the child's output, if it fails, and TimeoutExpired after so many ``seconds``.
     """
     # Waiting threads must sleep. On a busy machine threads that spin would be measured too.
     settings = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", **(environment or {})}
     command = [sys.executable, "-m", "bench.trial", json.dumps(job)]
     done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=3600
+        command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=seconds
     )
     if done.returncode != 0:
         raise RuntimeError(f"the trial {job} failed:\n{done.stderr[-2000:]}")

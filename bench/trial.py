@@ -8,7 +8,11 @@ know no blocks.
 
 Memory is the peak resident set of the process during the arm (thaw, edges, steps, freeze), less its resident set before
 the model was built. That baseline includes what imports and a first tiny backward pass load for good. Weights,
-gradients, optimizer state, frames, activations and torch's workspace are above it.
+gradients, optimizer state, frames, activations and torch's workspace are above it. On a GPU it is the peak of what
+torch has allocated there; frames are in the host's memory, as those of a node are.
+
+A job may name a ``device``, a ``config`` in place of a size, ``checkpointing``, and a ``budget``: the bytes that torch
+may take of a GPU. A trial that needs more reports ``fits: false``.
 """
 
 import gc
@@ -26,7 +30,7 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from deca_node.numerics.codecs.formats import KEYFRAME_CODEC
 from deca_node.numerics.data.batches import Batch
@@ -61,19 +65,32 @@ def main() -> None:
 def run(job: Job) -> Job:
     """Prepare, measure and report one trial."""
     torch.set_num_threads(job["threads"])
+    if job.get("budget"):
+        total = torch.cuda.get_device_properties(device_of(job)).total_memory
+        torch.cuda.set_per_process_memory_fraction(job["budget"] / total, device_of(job))
+    try:
+        return measured(job)
+    except torch.OutOfMemoryError:
+        return {"fits": False}
+
+
+def measured(job: Job) -> Job:
+    """The report of a trial whose memory is enough."""
     warm_up(job)
-    baseline = resident_bytes()
-    model = random_model(job["size"], job["dtype"], job["seed"])
-    block = block_at(partition(model, 1), job["position"])
+    device = device_of(job)
+    baseline = used_bytes(device)
+    model = random_model(job)
+    block = block_at(partition(model, job.get("block_layers", 1)), job["position"])
     before = digests(model)
     losses: list[float] = []
     gradient = gradient_of(model, job, losses)
     gc.collect()
-    reset_peak()
+    reset_peak(device)
     steps = ARMS[job["arm"]](model, block, gradient, job)
-    peak = peak_bytes()
+    peak = peak_bytes(device)
     after = digests(model)
     return {
+        "fits": True,
         "block": block.name,
         "block_elements": block.elements,
         "block_parameters": list(block.parameters),
@@ -102,7 +119,7 @@ def run_gradient(model: PreTrainedModel, block: Block, gradient: Gradient, job: 
         parameter.requires_grad_(name in block.parameters)
         if name in block.parameters:
             parameter.register_post_accumulate_grad_hook(let_go)
-    return [timed(gradient) for _ in range(job["steps"])]
+    return [timed(gradient, device_of(job)) for _ in range(job["steps"])]
 
 
 def run_badam(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Steps:
@@ -125,13 +142,13 @@ def run_badam(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job
         gradient()
         optimizer.step()
 
-    return [timed(step) for _ in range(job["steps"])]
+    return [timed(step, device_of(job)) for _ in range(job["steps"])]
 
 
 def run_adamw(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Steps:
     """Full fine-tuning, as is usual."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
-    return [timed(lambda: stepped(gradient, optimizer)) for _ in range(job["steps"])]
+    return [timed(lambda: stepped(gradient, optimizer), device_of(job)) for _ in range(job["steps"])]
 
 
 def run_lora(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job) -> Steps:
@@ -147,7 +164,7 @@ def run_lora(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job)
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.0)
-    return [timed(lambda: stepped(gradient, optimizer)) for _ in range(job["steps"])]
+    return [timed(lambda: stepped(gradient, optimizer), device_of(job)) for _ in range(job["steps"])]
 
 
 def stepped(gradient: Gradient, optimizer: torch.optim.Optimizer) -> None:
@@ -174,11 +191,12 @@ def run_deca(model: PreTrainedModel, block: Block, gradient: Gradient, job: Job)
             engine.encode_update(ours)
 
     steps: Steps = []
+    device = device_of(job)
     for _ in range(job["steps"]):
-        first = timed(half_step)
+        first = timed(half_step, device)
         for codes in theirs:
             codes.copy_(ours)
-        second = timed(lambda: engine.mix(flows, fold=True))
+        second = timed(lambda: engine.mix(flows, fold=True), device)
         steps.append((first[0] + second[0], first[1] + second[1]))
     engine.freeze()
     return steps
@@ -208,21 +226,34 @@ ARMS: dict[str, Callable[[PreTrainedModel, Block, Gradient, Job], Steps]] = {
 # --- what the arms work on --------------------------------------------------------------------------
 
 
-def random_model(size: str, dtype: str, seed: int) -> PreTrainedModel:
-    """A Llama-like model with untied embeddings, in training mode and in ``dtype`` from the start."""
-    config = LlamaConfig(
-        **SIZES[size],
-        num_attention_heads=SIZES[size]["hidden_size"] // 64,
-        max_position_embeddings=2048,
-        use_cache=False,
-    )
-    torch.manual_seed(seed)
+def random_model(job: Job) -> PreTrainedModel:
+    """A model with random weights, in training mode and in its ``dtype`` from the start: of the job's ``config``, or a
+    Llama-like one of the job's size with untied embeddings."""
+    torch.manual_seed(job["seed"])
     former = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, dtype))
+    torch.set_default_dtype(getattr(torch, job["dtype"]))
     try:
-        return LlamaForCausalLM(config).train()
+        with device_of(job):
+            made = of_config(job["config"]) if "config" in job else of_size(job["size"])
     finally:
         torch.set_default_dtype(former)
+    if job.get("checkpointing"):
+        made.gradient_checkpointing_enable({"use_reentrant": False})
+    return made.train()
+
+
+def of_config(facts: Job) -> PreTrainedModel:
+    """The model of what a config.json says."""
+    made: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(**facts, use_cache=False))
+    return made
+
+
+def of_size(size: str) -> PreTrainedModel:
+    """One of the benches' own models."""
+    heads = SIZES[size]["hidden_size"] // 64
+    return LlamaForCausalLM(
+        LlamaConfig(**SIZES[size], num_attention_heads=heads, max_position_embeddings=2048, use_cache=False)
+    )
 
 
 def block_at(blocks: tuple[Block, ...], position: str) -> Block:
@@ -233,11 +264,11 @@ def block_at(blocks: tuple[Block, ...], position: str) -> Block:
 def gradient_of(model: PreTrainedModel, job: Job, losses: list[float]) -> Gradient:
     """Forward and backward passes on one fixed batch. ``losses`` collects every loss."""
     generator = torch.Generator().manual_seed(job["seed"])
-    tokens = torch.randint(SIZES[job["size"]]["vocab_size"], (job["batch"], job["length"]), generator=generator)
-    batch = Batch(tokens, tokens)
+    tokens = torch.randint(model.config.vocab_size, (job["batch"], job["length"]), generator=generator)
+    batch, device = Batch(tokens, tokens), device_of(job)
 
     def gradient() -> float:
-        losses.append(backward(model, batch, 0, torch.device("cpu")))
+        losses.append(backward(model, batch, 0, device))
         return losses[-1]
 
     return gradient
@@ -245,10 +276,14 @@ def gradient_of(model: PreTrainedModel, job: Job, losses: list[float]) -> Gradie
 
 def digests(model: PreTrainedModel) -> dict[str, str]:
     """A hash of every parameter's bytes, which shows later which parameters changed."""
-    return {
-        name: hashlib.blake2b(parameter.detach().view(torch.uint8).numpy().data).hexdigest()
-        for name, parameter in model.named_parameters()
-    }
+    return {name: digest(parameter.detach()) for name, parameter in model.named_parameters()}
+
+
+def digest(values: torch.Tensor) -> str:
+    """A hash of a tensor's bytes; on a GPU the sum of its words, since its bytes would take too long to fetch."""
+    if values.is_cuda:
+        return str(values.view({2: torch.int16, 4: torch.int32}[values.element_size()]).sum(dtype=torch.int64).item())
+    return hashlib.blake2b(values.view(torch.uint8).numpy().data).hexdigest()
 
 
 # --- measuring --------------------------------------------------------------------------------------
@@ -256,33 +291,54 @@ def digests(model: PreTrainedModel) -> dict[str, str]:
 
 def warm_up(job: Job) -> None:
     """One step of a tiny model, so that the one-time memory of the libraries is below the baseline."""
-    small = job | {"size": "quick", "steps": 1, "neighbours": 1}
-    model = random_model("quick", job["dtype"], 0)
+    small = {key: value for key, value in job.items() if key not in ("config", "checkpointing")}
+    small |= {"size": "quick", "steps": 1, "neighbours": 1, "seed": 0}
+    model = random_model(small)
     block = block_at(partition(model, 1), "middle")
     run_deca(model, block, gradient_of(model, small, []), small)
     gc.collect()
 
 
-def timed(function: Callable[[], object]) -> tuple[float, float]:
-    """Seconds of one call, and its CPU time in all threads."""
+def device_of(job: Job) -> torch.device:
+    """Where the job runs."""
+    return torch.device(job.get("device", "cpu"))
+
+
+def settle(device: torch.device) -> None:
+    """Wait until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed(function: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """Seconds of one call until the device has done it, and its CPU time in all threads."""
+    settle(device)
     wall, cpu = time.perf_counter(), time.process_time()
     function()
+    settle(device)
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def resident_bytes() -> int:
-    """Resident bytes of this process."""
+def used_bytes(device: torch.device) -> int:
+    """Resident bytes of this process, or what torch has allocated on a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
     return int(psutil.Process().memory_info().rss)
 
 
-def reset_peak() -> None:
-    """Restart the peak at the present resident set. Only Linux can; elsewhere the peak is that of the whole process."""
+def reset_peak(device: torch.device) -> None:
+    """Restart the peak at the present. Of resident memory only Linux can; elsewhere it is that of the whole process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def peak_bytes() -> int:
-    """The largest resident set since :func:`reset_peak`."""
+def peak_bytes(device: torch.device) -> int:
+    """The most memory since :func:`reset_peak`."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))

@@ -39,6 +39,7 @@ class Sweep:
     arms: Mapping[str, Arm] = field(default_factory=lambda: BY_NAME)
     run_cell: Callable[[Cell], Outcome] | None = None
     """Runs a cell, if it is not one of the small models'."""
+    nodes: int = 8
 
     def cell(self, arm: Arm, seed: int, rate: float) -> Cell:
         """The cell of an arm at a seed and a step size."""
@@ -49,6 +50,7 @@ class Sweep:
             method=arm.method,
             seed=seed,
             learning_rate=rate,
+            nodes=self.nodes,
             settings=tuple(sorted(arm.settings.items())),
         )
 

@@ -21,7 +21,7 @@ from bench.pretrained.packages import MissingError
 
 FOLDER = RESULTS / "pretrained"
 QUICK_FOLDER = ROOT / "build" / "pretrained"
-TASKS = ("sentiment-label", "sentiment-domain", "topics-label")
+TASKS = ("sentiment-label", "sentiment-domain", "topics-label", "smollm2-sentiment-label", "smollm2-topics-label")
 RULES = ("paper", "common", "own")
 """Step sizes: 5e-5; the best of ``none``; and every arm's own best."""
 
@@ -81,7 +81,7 @@ def folder_of(arguments: argparse.Namespace) -> Path:
 def sweep_task(name: str, arguments: argparse.Namespace, deadline: float) -> None:
     """Run the missing cells of one task."""
     from bench.pretrained import methods
-    from bench.pretrained.loading import load
+    from bench.pretrained.loading import load, nodes_of
 
     start = load(name)
     book = Book(folder_of(arguments) / f"{name}.jsonl")
@@ -95,6 +95,7 @@ def sweep_task(name: str, arguments: argparse.Namespace, deadline: float) -> Non
         deadline,
         arms,
         lambda cell: methods.run(cell, start),
+        nodes_of(name),
     )
     try:
         for arm, seed, rate in quick_plan(arms) if arguments.quick else plan(sweep, arguments):

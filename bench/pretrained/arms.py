@@ -12,11 +12,13 @@ from bench.convergence.arms import Arm
 PAPER_RATE = 5e-5
 
 SCALES: dict[str, dict[str, Any]] = {
+    "few": {"inner_steps": 4, "batch_size": 2, "block_layers": 6},
     "short": {"inner_steps": 12, "batch_size": 2},
     "standard": {},
     "paper": {"rounds": 4, "inner_steps": 48},
 }
-"""Lengths of a run: one round of 12 steps for each block, one round of 24, and the paper's four rounds of 48."""
+"""Lengths of a run: one round of 4 steps for each block of six layers, for a large model; one round of 12 for each
+block of two layers; one of 24; and the paper's four rounds of 48."""
 
 BIPARTITE = " ".join(f"node-{i}-node-{4 + (i + k) % 4}" for i in range(4) for k in range(3))
 PRECOND = {"discrepancy": "precond", "h_into": "m", "beta1": 0.5}
@@ -100,9 +102,9 @@ ARMS = (
     ),
     Arm(
         "default, polished",
-        settings={**MV4, "polish": 6},
+        settings={**MV4, "polish": "3 12"},
         like="none, mv, every 4",
-        means="the default, then six steps per block alone",
+        means="the default, then steps alone",
     ),
     Arm("none, tau = 4", settings={"mix_every": 4}, like="none", means="none, exchange at every fourth step"),
     Arm("none, one mix per visit", settings={"mix_every": 24}, like="none", means="none, mix_every = R"),

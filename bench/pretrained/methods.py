@@ -70,8 +70,8 @@ def outcome(state: Run) -> Outcome:
         "joint_accuracy": final.joint_accuracy,
         "sent_per_step": state.bytes_sent / len(state.names) / max(state.steps, 1),
     }
-    if state.own.get("polish"):
-        extra |= polished(state)
+    for steps in map(int, state.own.get("polish", "").split()):
+        extra |= polished(state, steps)
     directed = sum(map(len, state.graph.values())) or 1
     return Outcome(
         validation=Final.of(checked, task, state.held).joint_loss if tuning else math.nan,  # tables do not use it
@@ -93,18 +93,19 @@ def spread(judged: list[Judged], nodes: int) -> list[Judged]:
     return judged * nodes if len(judged) == 1 else judged
 
 
-def polished(state: Run) -> dict[str, float]:
-    """Own and joint loss after ``polish`` further steps per block that each node takes alone."""
+def polished(state: Run, steps: int) -> dict[str, float]:
+    """Losses and accuracy after further ``steps`` per block, which each node takes alone from the mean of all models,
+    as it would from the ``final`` folder of the run: moments from zero, no neighbours."""
     mean = mean_model(state.models)
-    for model in state.models:
-        model.load_state_dict(mean.state_dict())
-    settings = dataclasses.replace(state.settings, rounds=1, inner_steps=state.own["polish"], flush_mixes=0)
+    settings = dataclasses.replace(state.settings, rounds=1, inner_steps=steps, flush_mixes=0)
     alone = Run("isolated", settings, {}, state.start, len(state.names))
-    alone.models = state.models
+    for model in alone.models:
+        model.load_state_dict(mean.state_dict())
     run_blocks(alone)
     task = state.start.task
     final = Final.of([judge(m, task, task.test) for m in alone.models], task, state.held)
-    return {"polished": final.joint_loss, "polished_own": final.own_loss}
+    named = {"own": final.own_loss, "joint": final.joint_loss, "own_accuracy": final.own_accuracy}
+    return {f"polished_{steps}_{name}": value for name, value in named.items()}
 
 
 # --- block by block ---------------------------------------------------------------------------------

@@ -103,8 +103,8 @@ def judge(model: PreTrainedModel, task: Task, records: Records) -> Judged:
     """Losses, accuracy and macro-F1 of a model."""
     logits, labels = logits_of(model, records.examples), torch.from_numpy(records.examples.labels)
     losses = nn.functional.cross_entropy(logits, labels, reduction="none").double().numpy()
-    answers = logits.argmax(1)
     count = len(task.labels)
+    answers = logits[:, :count].argmax(1)  # A language model has other tokens behind those of the labels.
     table = torch.bincount(labels * count + answers, minlength=count**2).view(count, count)
     scores = shares(table)
     each = np.maximum(np.bincount(records.strata, minlength=len(task.strata)), 1)

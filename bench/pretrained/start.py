@@ -5,10 +5,13 @@ here by regularized regression on the start model's own features of texts that n
 use for its gradients from the first step, at any step size.
 
 The table of tokens is cut to those that occur in the task. The other rows would get no gradient and never change, so
-nothing else is different, and a node's state is smaller by three quarters.
+nothing else is different, and a node's state is smaller by three quarters. Of a language model the cut table is also
+that of the answers: other tokens than those of the task have no probability.
 """
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from bench.pretrained import prompted
 from bench.pretrained.tasks import SPLITS, Records, Task
 from deca_node.numerics.data.batches import LabelledBatch, ordered_batches
 from deca_node.numerics.data.labelled import Examples
@@ -27,6 +31,9 @@ from deca_node.numerics.model.load import load_model
 
 RECIPE = "head 1"
 """To be changed when the same model and task would give another start."""
+
+PROMPT_RECIPE = "prompt 1"
+"""The same for a model that is asked."""
 
 RIDGE = 1e-2
 """Weight of the squared head in its own loss."""
@@ -54,30 +61,48 @@ def start_model(folder: Path, task: Task) -> Start:
     model = load_model(str(folder), dtype="float32", head=Head(task.labels, seed=0)).model
     task = cut_vocabulary(model, task)
     fit_head(model, task.head)
-    sha = hashlib.sha256(RECIPE.encode())
+    return Start(model.requires_grad_(False), task, hash_of(RECIPE, folder))
+
+
+def prompted_start(folder: Path, task: Task, answers: Sequence[int]) -> Start:
+    """Load a language model that is asked for the label; ``answers`` are the labels' tokens."""
+    model = prompted.load(folder)
+    task = cut_vocabulary(model, task, answers)
+    return Start(model.requires_grad_(False), task, hash_of(PROMPT_RECIPE, folder))
+
+
+def hash_of(recipe: str, folder: Path) -> str:
+    """16 hexadecimal digits that stand for the weights' files and the recipe."""
+    sha = hashlib.sha256(recipe.encode())
     for file in sorted(folder.glob("*.safetensors")):
         sha.update(hashlib.sha256(file.read_bytes()).digest())
-    return Start(model.requires_grad_(False), task, sha.hexdigest()[:16])
+    return sha.hexdigest()[:16]
 
 
-def cut_vocabulary(model: PreTrainedModel, task: Task) -> Task:
-    """Leave only those rows of the table of tokens that the task has, in place; returns the task in the new numbers."""
-    kept = np.unique(np.concatenate([[task.train.examples.pad], *(task.splits[s].examples.ids for s in SPLITS)]))
+def cut_vocabulary(model: PreTrainedModel, task: Task, first: Sequence[int] = ()) -> Task:
+    """Leave only those rows of the table of tokens that the task has, in place, with ``first`` in front; returns the
+    task in the new numbers."""
+    found = np.unique(np.concatenate([[task.train.examples.pad], *(task.splits[s].examples.ids for s in SPLITS)]))
+    kept = np.array([*first, *np.setdiff1d(found, first)], np.int64)
     table = model.get_input_embeddings()
-    pad = int(np.searchsorted(kept, task.train.examples.pad))
+    number = np.full(len(table.weight), -1, np.int32)
+    number[kept] = np.arange(len(kept))
+    pad = int(number[task.train.examples.pad])
     small = nn.Embedding(len(kept), table.weight.shape[1], padding_idx=pad if table.padding_idx is not None else None)
     with torch.no_grad():
-        small.weight.copy_(table.weight[torch.from_numpy(kept.astype(np.int64))])
+        small.weight.copy_(table.weight[torch.from_numpy(kept)])
     model.set_input_embeddings(small)
+    if (head := model.get_output_embeddings()) is not None:
+        assert head.weight is table.weight, "the table is that of the answers as well"
+        head.weight, head.out_features = small.weight, len(kept)
     model.config.vocab_size, model.config.pad_token_id = len(kept), pad
 
     def renumbered(records: Records) -> Records:
         e = records.examples
-        ids = np.searchsorted(kept, e.ids).astype(np.int32)
-        return Records(Examples(ids, e.types, e.starts, e.labels, pad), records.strata)
+        return Records(Examples(number[e.ids], e.types, e.starts, e.labels, pad), records.strata)
 
     splits = {name: renumbered(records) for name, records in task.splits.items()}
-    return Task(task.name, task.labels, task.strata, task.skew, splits, task.digest)
+    return replace(task, splits=splits)
 
 
 def fit_head(model: PreTrainedModel, records: Records) -> None:

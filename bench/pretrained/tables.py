@@ -1,5 +1,6 @@
 """The part of docs/RESULTS.md about pretrained models, and the few lines that ``--quick`` prints."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -156,10 +157,19 @@ def less(found: Results, name: str) -> str:
 
 def polish(outcomes: Sequence[Outcome]) -> str:
     """What the local steps after the run did to own and joint loss."""
-    if not all("polished" in o.extra for o in outcomes):
-        return ""
-    own, everybody = (mean(o.extra[key] for o in outcomes) for key in ("polished_own", "polished"))
-    return f"; polished {own:.4f} (joint {everybody:.4f})"
+    return "".join(
+        f"; after {steps} steps per block alone {mean(o.extra[f'polished_{steps}_own'] for o in outcomes):.4f} "
+        f"(joint {mean(o.extra[f'polished_{steps}_joint'] for o in outcomes):.4f})"
+        for steps in polishes(outcomes)
+    )
+
+
+def polishes(outcomes: Sequence[Outcome]) -> list[int]:
+    """How many steps alone were measured after every one of these runs."""
+    names = (set(o.extra) for o in outcomes)
+    return sorted(
+        int(name.split("_")[1]) for name in set.intersection(*names) if re.fullmatch(r"polished_\d+_own", name)
+    )
 
 
 def verdicts(found: Results) -> Iterator[str]:

@@ -308,9 +308,10 @@ def test_a_cell_gives_the_same_outcome_again() -> None:
 
 
 def test_polish_helps_the_own_text_and_costs_the_others() -> None:
-    found = methods.run(cell("deca", rate=3e-2, polish=8), small_start())
-    assert found.extra["polished_own"] < found.extra["own"]
-    assert found.extra["polished"] > found.extra["polished_own"]
+    found = methods.run(cell("deca", rate=3e-2, polish="2 8"), small_start()).extra
+    assert max(found["polished_2_own"], found["polished_8_own"]) < found["own"]
+    assert found["polished_8_joint"] > found["polished_8_own"]
+    assert tables.polishes([methods.run(cell("start", polish="8 2"), small_start())]) == [2, 8]
 
 
 def test_carried_moments_change_the_second_visit_only() -> None:
