@@ -86,6 +86,7 @@ class Settings(TypedDict, total=False):
     dir: str | Path
     device: str
     devices: str
+    parallel: Literal["auto", "data", "shard"]
     threads: int
     trainer_priority: Literal["idle", "low", "normal"]
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"]

@@ -30,8 +30,9 @@ from deca_node.numerics.exchange.mix import BlockMix
 from deca_node.numerics.exchange.norms import Norms
 from deca_node.numerics.exchange.signals import Correction, counting
 from deca_node.numerics.exchange.squares import Squares, square
+from deca_node.numerics.learning.decay import decays
 from deca_node.numerics.model.blocks import Block, FlatBlock, Origin, Span
-from deca_node.numerics.model.decay import decays
+from deca_node.numerics.model.values import values_of
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import PARAMETERS, Content
 from deca_node.protocol.errors import TrainerError, WireError
@@ -87,7 +88,7 @@ class BlockEngine:
         """Thaw ``block``. ``origin`` reads x0, the run's common starting point: for the keyframe, once more when edges
         open, and never afterwards. ``signal`` (none, v or mv) and ``bits`` (``moment_bits``) are the run's settings.
         Without ``clip`` flows count in full."""
-        self.flat = FlatBlock(model, block)
+        self.flat: FlatBlock = values_of(model).thaw(block)
         self.hyper = hyper
         self._decays = decays(model, self.flat.spans, hyper.weight_decay)
         self.codec = codec

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from deca_node.numerics.data.batches import Batches, make_batch
 from deca_node.numerics.learning.loss import backward
 from deca_node.numerics.learning.privacy import Privacy
@@ -20,14 +22,20 @@ class Gradients:
     """Gradients of one node's own data. ``leader`` shares the work, if there are several ranks."""
 
     def __init__(
-        self, options: TrainerOptions, loaded: LoadedModel, data: Data, seed: int, leader: Leader | None
+        self,
+        options: TrainerOptions,
+        loaded: LoadedModel,
+        data: Data,
+        seed: int,
+        leader: Leader | None,
+        device: torch.device,
     ) -> None:
         self.batches = Batches(data.train, options.settings.batch_size, seed)
         self._options = options
         self._model = loaded.model
         self._data = data
         self._leader = leader
-        self._device = next(loaded.model.parameters()).device
+        self._device = device
         self._privacy = self._private(len(data.train)) if options.dp_noise else None
 
     @property

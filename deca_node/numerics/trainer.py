@@ -70,13 +70,13 @@ class Trainer:
         self._beside = loaded.beside
         self._data = data
         self._frames = frames
-        self._device = next(loaded.model.parameters()).device
+        self._device = leader.device if leader else next(loaded.model.parameters()).device
         self._blocks = partition(loaded.model, self._settings.block_layers)
         # The length of the final flush depends on the graph; nothing that is asked of the schedule here does.
         self._schedule = Schedule(self._settings, len(self._blocks), final_flush_mixes=0)
         seed = options.seed if choice is None else choice.held_out.own_seed
         self._leader = leader
-        self._gradients = Gradients(options, loaded, data, seed, leader)
+        self._gradients = Gradients(options, loaded, data, seed, leader, self._device)
         self._changed = choice.changed if choice else ""
         self._directory = Path(options.directory)
         self._start = StartValues(self._directory / START)
@@ -86,6 +86,8 @@ class Trainer:
         self._facts = ModelFacts(
             parameter_hash(loaded.model), tuple(b.name for b in self._blocks), elements, loaded.labels
         )
+        if leader:
+            leader.take_up(loaded.model)
         agreement = agree(self._settings, self._facts)
         self._checkpoints = Checkpoints(self._directory, agreement, loaded.model, self._blocks, self._start)
         self._agreement = agreement
@@ -106,7 +108,7 @@ class Trainer:
         share_threads(options.threads, leader.ranks if leader and device.type == "cpu" else 1)
         note(f"loading {options.model} on {device}")
         settings = options.settings
-        loaded = load_for(options, device)
+        loaded = load_for(options, leader.home if leader else device)
         check_sequence_length(settings.sequence_length, loaded.positions_max, loaded.folder)
         for sentence in loaded.beside.told():
             note(sentence)
@@ -164,7 +166,8 @@ class Trainer:
             v_bytes=tuple(layout.v_nbytes for layout in layouts),
         )
         devices = self._leader.names if self._leader else ()
-        return e.TrainerReady(self._facts, sizes, self._position, devices=devices)
+        sharded = self._leader is not None and self._leader.sharded
+        return e.TrainerReady(self._facts, sizes, self._position, devices=devices, sharded=sharded)
 
     def obey(self, command: c.TrainerCommand) -> e.TrainerEvent:
         """Carry out a command and return the event that reports it. Raises DecaError if the command cannot be done."""

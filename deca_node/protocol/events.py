@@ -31,13 +31,14 @@ class TrainerReady:
     """The model is loaded and the data is packed. Sizes that peers declare are compared with ``sizes`` before memory is
     taken. ``position`` is the next step: the start of the run, or the position of the newest sound checkpoint. At an
     inner step above 0 the block of that step is active and has no edges. ``devices`` has one name per rank of the
-    trainer, if it has several."""
+    trainer, if it has several, and ``sharded`` says whether each of them holds a part of the model."""
 
     model: ModelFacts
     sizes: FrameSizes
     position: Step = START
     scalars: Scalars = field(default_factory=dict)
     devices: tuple[str, ...] = ()
+    sharded: bool = False
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class TrainerOptions:
     data: str
     device: str
     devices: str
+    parallel: str
     threads: int
     attention: str
     micro_batch: int
@@ -57,11 +58,29 @@ class TrainerOptions:
 ATTENTIONS = ("auto", "eager", "sdpa", "flash_attention_2")
 """Values of the node's setting ``attention``: the implementations of transformers that train."""
 
+PARALLELS = ("auto", "data", "shard")
+"""Values of the node's setting ``parallel``: what several ranks share."""
+
 RANKS_MAX = 64
 """The largest number of processes of one trainer."""
 
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
 _COUNTED = re.compile(r"(?:(auto|cpu|cuda|mps)(?:\*(\d+))?|(\d+))")
 _CARDS = re.compile(r"cuda:\d+(?:,cuda:\d+)*")
+
+
+def check_devices(device: str, devices: str, parallel: str, *, private: bool) -> None:
+    """Check the settings that say where and how a node trains. Raises SettingsError."""
+    if not _DEVICE.fullmatch(device):
+        raise SettingsError(f"device = {device!r} is not auto, cpu, cuda, cuda:N or mps")
+    if devices and devices_of(devices).kind and device != "auto":
+        says = f"device = {device!r} names one device and devices = {devices!r} several"
+        raise SettingsError(f"{says}; leave one out")
+    if parallel == "shard" and private:
+        raise SettingsError(
+            "parallel = 'shard' with dp_noise: each record's gradient is needed whole at one rank, and a sharded model "
+            "sums over the ranks at once; set parallel = 'data'"
+        )
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ from deca_node.daemon.settings.before_start import check_paths
 from deca_node.daemon.settings.parts import machine_of, trainer_options
 from deca_node.protocol.errors import ModelError
 from deca_node.protocol.planning.case import Case, ModelShape
-from deca_node.protocol.planning.memory import block_memory
+from deca_node.protocol.planning.memory import MEMORY_SHARE_MAX, block_memory, is_sharded
 from deca_node.protocol.planning.units import bytes_text
 
-MEMORY_SHARE_MAX = 0.9
 """A plan that takes more of the free memory than this is worth a warning: parts of it are estimates."""
 BLOCKS_NAMED_MAX = 5
 
@@ -105,11 +104,14 @@ def check_memory(known: Known) -> Iterator[Finding]:
     node = known.settings.node
     device, free = free_memory(node.device, node.devices)
     known.case = known.case.on(one_memory=device == "cpu", ranks=known.ranks)
+    known.case = known.case.on(sharded=is_sharded(known.case, node.parallel, free))
     blocks = [block_memory(known.case, block) for block in known.case.model.blocks]
     peak = max(blocks, key=lambda block: block.total_bytes)
     facts: dict[str, Any] = {"device": device, "free_bytes": free, "peak_bytes": peak.total_bytes}
     facts["blocks_bytes"] = {block.block: block.total_bytes for block in blocks}
     says = f"training block {peak.block} takes the most: {bytes_text(peak.total_bytes)}"
+    if known.case.machine.sharded:
+        says += f", the model sharded over {known.ranks} ranks,"
     if known.ranks > 1:
         others = f" at rank 0, and {bytes_text(peak.follower_bytes)} at each other rank"
         says += " in all ranks together" if device == "cpu" else others

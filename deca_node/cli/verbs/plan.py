@@ -28,6 +28,7 @@ from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import SettingsError
 from deca_node.protocol.planning.case import Case, Machine, ModelShape
 from deca_node.protocol.planning.duration import flops_per_second
+from deca_node.protocol.planning.memory import is_sharded
 from deca_node.protocol.planning.presets import PRESETS, SHARE, choose, weigh
 from deca_node.storage.durable import write_file
 
@@ -73,7 +74,8 @@ Examples:
     deca-node plan --model ./Qwen2.5-3B --nodes 8 --json | jq .traffic.nodes
 
 Only the model's config.json is read, and nothing is fetched. All run settings count, from flags, variables and
-files. Of the node settings only model, peers, micro_batch, gradient_checkpointing, attention, device and devices count.
+files. Of the node settings only model, peers, micro_batch, gradient_checkpointing, attention, device,
+devices and parallel count.
 """,
 )
 @click.option("--nodes", type=click.IntRange(1, NODES_MAX), help="Number of nodes.  [default: the lines of --peers]")
@@ -243,6 +245,7 @@ def _case(loaded: Loaded, members: tuple[str, ...], model: ModelShape, flags: Ma
         ranks=ranks,
     )
     case = Case.of(loaded.run, model, members, machine)
+    case = case.on(sharded=is_sharded(case, loaded.node.parallel, machine.memory_bytes))
     if flags["step_seconds"] is None:
         return case
     return case.on(flops_per_second=flops_per_second(case, flags["step_seconds"]))

@@ -149,7 +149,8 @@ def _notes(plan: Mapping[str, Any]) -> tuple[str, str, str]:
     if machine["ranks"] > 1:
         others = f"; each of the other {machine['ranks'] - 1} takes {bytes_text(memory['follower_bytes'])}"
         whole = ", all ranks together" if machine["one_memory"] else " at rank 0"
-        fits = f"{whole}{others}{fits}"
+        shards = f", the model sharded over {machine['ranks']} ranks" if machine["sharded"] else ""
+        fits = f"{shards}{whole}{others}{fits}"
     counted = "and count in this peak" if machine["one_memory"] else "and do not count in this peak"
     least, most = (op(node["sent_bytes"] for node in plan["traffic"].values()) for op in (min, max))
     lockstep, overlap = (seconds_text(time[mode]["total_seconds"]) for mode in ("lockstep", "overlap"))

@@ -69,7 +69,7 @@ def _facts(status: Status) -> Iterator[tuple[str, str]]:
         left = "" if status.remaining_seconds is None else f", about {duration(status.remaining_seconds)} to go"
         yield "pace", f"{status.steps_per_second:.3g} steps/s{left}"
     if status.ranks:
-        yield "ranks", _ranks(status.ranks)
+        yield "ranks", ("sharded: " if status.sharded else "") + _ranks(status.ranks)
     if losses := list(_losses(status)):
         yield "loss", ", ".join(losses)
     if (epsilon := status.figures.get("privacy_epsilon")) is not None:

@@ -6,7 +6,6 @@ settings here concern one machine only: other nodes never see them, and two node
 A value that no setting may have is refused here; :mod:`deca_node.daemon.settings.before_start` checks the rest.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +13,8 @@ from deca_node.daemon.settings.address import Address, parse_address
 from deca_node.daemon.settings.after_run import stay_seconds
 from deca_node.protocol.agreed.settings import check_choices, check_limits, setting
 from deca_node.protocol.errors import SettingsError
-from deca_node.protocol.options import ATTENTIONS, DATA_FORMATS, columns_of, devices_of
+from deca_node.protocol.options import ATTENTIONS, DATA_FORMATS, PARALLELS, check_devices, columns_of
 
-DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 TRAINER_PRIORITIES = ("idle", "low", "normal")
 
@@ -91,6 +89,11 @@ class NodeSettings:
         "Devices to train on together, one process (rank) for each: auto (all CUDA devices), cuda:0,cuda:1, cuda*N "
         "(the first N), cpu*N, or N (of what auto finds). Each rank takes its share of every batch. Empty: one rank, "
         "on device.",
+    )
+    parallel: str = setting(
+        "auto",
+        "What several ranks share: each holds the whole model (data), or a part of it (shard). auto: data if it fits.",
+        choices=PARALLELS,
     )
     threads: int = setting(
         0, "CPU threads of the trainer, which its ranks share. 0: one per core.", unit="threads", low=0
@@ -328,11 +331,7 @@ class NodeSettings:
 
     def __post_init__(self) -> None:
         check_limits(self)
-        if not DEVICE.fullmatch(self.device):
-            raise SettingsError(f"device = {self.device!r} is not auto, cpu, cuda, cuda:N or mps")
-        if self.devices and devices_of(self.devices).kind and self.device != "auto":
-            says = f"device = {self.device!r} names one device and devices = {self.devices!r} several"
-            raise SettingsError(f"{says}; leave one out")
+        check_devices(self.device, self.devices, self.parallel, private=self.dp_noise > 0)
         stay_seconds(self.after_run)
         for name in ("listen", "advertise", "http"):
             _checked_address(name, getattr(self, name))

@@ -42,6 +42,7 @@ def trainer_options(run: RunSettings, node: NodeSettings) -> TrainerOptions:
         data=node.data,
         device=node.device,
         devices=node.devices,
+        parallel=node.parallel,
         threads=node.threads,
         attention=node.attention,
         micro_batch=node.micro_batch,

@@ -100,6 +100,7 @@ class StatusBook:
         self._fingerprint = ""
         self._block_names: tuple[str, ...] = ()
         self._devices: tuple[str, ...] = ()
+        self._sharded = False
         self._times: deque[tuple[float, Ordinal]] = deque(maxlen=PACE_STEPS_MAX + 1)
         self._step_seconds = Histogram(STEP_SECONDS_BOUNDS, (0,) * len(STEP_SECONDS_BOUNDS))
         self._figures: Mapping[str, float] = {}
@@ -126,7 +127,7 @@ class StatusBook:
         match event:
             case e.TrainerReady():
                 self._block_names = event.model.block_names
-                self._devices = event.devices
+                self._devices, self._sharded = event.devices, event.sharded
                 self._times.clear()
             case e.Evaluated():
                 self._heldout = event
@@ -229,6 +230,7 @@ class StatusBook:
             consensus_distance=figures.get("consensus_distance"),
             figures=figures,
             ranks=tuple(_rank(number, device, figures) for number, device in enumerate(self._devices)),
+            sharded=self._sharded,
             step_seconds=self._step_seconds,
             peers=peers,
             starts=life.number,

@@ -210,6 +210,8 @@ class Status:
     consensus_distance: float | None = None
     figures: Mapping[str, float | None] = field(default_factory=dict)
     ranks: tuple[RankRow, ...] = ()
+    sharded: bool = False
+    """Whether each rank holds a part of the model instead of all of it."""
     """The processes of a trainer on several devices; empty if there is only one."""
     step_seconds: Histogram = Histogram((), ())
     peers: tuple[PeerRow, ...] = ()

@@ -25,7 +25,7 @@ from deca_node.process.memory import settle_memory
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId
 from deca_node.protocol.errors import DecaError, RankLostError, TrainerError
-from deca_node.protocol.options import TrainerOptions
+from deca_node.protocol.options import Note, TrainerOptions
 
 if TYPE_CHECKING:
     from deca_node.numerics.ranks.leader import Leader
@@ -95,7 +95,7 @@ def _serve(stream: RawIOBase, frames: ArenaFrames) -> None:
     def note(sentence: str, level: str = "info") -> None:
         stream.write(messages.encode(messages.Remark(sentence, level)))
 
-    trainer = Trainer.load(options, frames.view, note, _leader(stream, options))
+    trainer = Trainer.load(options, frames.view, note, _leader(stream, options, note))
     stream.write(messages.encode(trainer.ready()))
     settle_memory()
     for line in lines:
@@ -122,21 +122,24 @@ def _before_torch(options: TrainerOptions) -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
-def _leader(stream: RawIOBase, options: TrainerOptions) -> "Leader | None":
+def _leader(stream: RawIOBase, options: TrainerOptions, note: Note | None = None) -> "Leader | None":
     """Have the daemon start the other ranks, if the settings ask for several. They load the model meanwhile."""
     if not options.devices:
         return None
     from deca_node.numerics.device import choose_devices
+    from deca_node.numerics.forecast.parallel import shards_model
 
     devices = choose_devices(options.device, options.devices)
     if len(devices) == 1:
         return None
     from deca_node.numerics.ranks.group import open_store
     from deca_node.numerics.ranks.leader import Leader
+    from deca_node.numerics.ranks.sharded import ShardedLeader
 
+    sharded = note is not None and shards_model(options, devices, note)
     store, folder = open_store(len(devices))
-    stream.write(messages.encode(messages.RanksWanted(tuple(map(str, devices)), folder)))
-    return Leader(store, folder, devices)
+    stream.write(messages.encode(messages.RanksWanted(tuple(map(str, devices)), folder, sharded)))
+    return (ShardedLeader if sharded else Leader)(store, folder, devices)
 
 
 def _try(stream: RawIOBase, options: TrainerOptions) -> None:
@@ -162,7 +165,8 @@ def _follow(stream: RawIOBase, setup: messages.FollowerSetup) -> None:
         return
     from deca_node.numerics.ranks.follower import follow
 
-    follow(setup.options, setup.rank, setup.wanted.devices, setup.wanted.folder, settle_memory)
+    wanted = setup.wanted
+    follow(setup.options, setup.rank, wanted.devices, wanted.folder, wanted.sharded, settle_memory)
 
 
 def _end_with_the_node(stream: RawIOBase) -> None:

@@ -40,10 +40,11 @@ class Remark:
 @dataclass(frozen=True)
 class RanksWanted:
     """Rank 0 has looked for its devices, and there are several: the names of all, its own first, and the folder where
-    they find each other. The daemon removes it if rank 0 cannot."""
+    they find each other. The daemon removes it if rank 0 cannot. ``sharded``: each rank holds a part of the model."""
 
     devices: tuple[str, ...]
     folder: str
+    sharded: bool = False
 
 
 @dataclass(frozen=True)

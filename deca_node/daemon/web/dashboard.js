@@ -195,7 +195,7 @@ function tellTiles(s) {
     ["steps per second", number(s.steps_per_second)],
     ["time left", span(s.remaining_seconds)],
     // Trainers on several devices only: the fastest and the slowest rank's time for its share of a step.
-    ["ranks", ranks(s.ranks)],
+    [s.sharded ? "ranks, sharded" : "ranks", ranks(s.ranks)],
     ["peers here", `${up} of ${s.peers.length}`],
     ["sent", size(s.sent_bytes_total)],
     // Nodes that relay only.

@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from deca_node.numerics.codecs.formats import CODECS
 from deca_node.numerics.exchange.signals import m_codec, v_nbytes
 from deca_node.numerics.learning.dropout import set_dropout
-from deca_node.numerics.model.blocks import Block, decoder_layers, partition
+from deca_node.numerics.model.blocks import Block, decoder_layers, gathered_units, partition
 from deca_node.numerics.model.classifier import CLASSIFIER, Head
 from deca_node.numerics.model.facts import check_sequence_length, positions_max
 from deca_node.numerics.model.limits import described_model
@@ -69,6 +69,8 @@ def model_shape(model: PreTrainedModel, block_layers: int, name: str = "") -> Mo
         blocks=_block_shapes(model, partition(model, block_layers)),
         dtype_bytes=next(model.parameters()).element_size(),
         frozen=_frozen_elements(model),
+        layer=max(map(_elements, decoder_layers(model))),
+        together=_elements(model) - sum(map(_elements, gathered_units(model))),
         layers=len(decoder_layers(model)),
         hidden=_width(model),
         intermediate=_inner_width(config, _width(model)),
@@ -122,6 +124,10 @@ def _block_shapes(model: PreTrainedModel, blocks: tuple[Block, ...]) -> tuple[Bl
         )
         shapes.append(shape)
     return tuple(reversed(shapes))
+
+
+def _elements(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _frozen_elements(model: PreTrainedModel) -> int:

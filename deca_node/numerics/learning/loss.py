@@ -73,7 +73,7 @@ def backward(
     counted = max(batch.predicted, 1) if counted is None else counted
     total = 0.0
     for part in passes(model, batch, micro_batch):
-        loss = _batch_nll(model, part, device) / counted
+        loss = batch_nll(model, part, device) / counted
         loss.backward()
         total += float(loss.detach())
     return total
@@ -89,7 +89,7 @@ def score(model: nn.Module, batch: AnyBatch, device: torch.device, labels: int =
             found[0] = nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
             found[1:] = torch.bincount(batch.labels * labels + logits.argmax(dim=1), minlength=labels * labels)
         else:
-            found[0] = sum(float(_batch_nll(model, part, device)) for part in passes(model, batch, 0))
+            found[0] = sum(float(batch_nll(model, part, device)) for part in passes(model, batch, 0))
     return found
 
 
@@ -125,7 +125,7 @@ def shares(table: Tensor) -> dict[str, float]:
     return {"accuracy": float(hits.sum() / table.sum()), "macro_f1": float(f1.mean())}
 
 
-def _batch_nll(model: nn.Module, batch: AnyBatch, device: torch.device) -> Tensor:
+def batch_nll(model: nn.Module, batch: AnyBatch, device: torch.device) -> Tensor:
     """Sum of the losses of all learnt tokens, or of all records, in the batch; a float32 scalar."""
     if isinstance(batch, LabelledBatch):
         logits = class_logits(model, batch, device)

@@ -9,7 +9,7 @@
     classifier  what a classifier needs beside weights: labels, a head, padding
     reach       which parameters text reaches, and which stay frozen
     blocks      the parameters cut into blocks; the active block as one flat vector
-    decay       which parameters decay under weight_decay
+    values      each parameter whole when it is asked for, also of a model that is sharded over ranks
     attention   which implementation of attention a model is loaded with
     stored      compares the files' headers with the model of config.json, before a weight is read
     beside      what the files hold beside the model, and where it goes

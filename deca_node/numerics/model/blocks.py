@@ -17,6 +17,7 @@ which ``publish`` renews.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TypeVar
 
 import torch
@@ -98,6 +99,15 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
     return list(stack)
 
 
+def gathered_units(model: nn.Module) -> list[nn.Module]:
+    """The modules that a model which is sharded over ranks gathers one by one: its layers, and a table of embeddings
+    that is not tied to the head. Everything else is gathered together, for the whole of a pass."""
+    embedding = _part(model, "get_input_embeddings")
+    tied = {id(p) for p in _own_parameters(_part(model, "get_output_embeddings"))}
+    alone = isinstance(embedding, nn.Embedding) and not any(id(p) in tied for p in embedding.parameters())
+    return [*decoder_layers(model), *([embedding] if alone and embedding is not None else [])]
+
+
 def _why_not(config: object, stacks: Sequence[nn.ModuleList], depth: int | None) -> str:
     groups = getattr(config, "num_hidden_groups", None)
     if depth and groups:
@@ -114,12 +124,12 @@ def _lengths(stacks: Sequence[nn.ModuleList]) -> str:
 def spans(model: nn.Module, block: Block) -> tuple[Span, ...]:
     """The place of each of the block's parameters in its vector."""
     parameters = dict(model.named_parameters())
-    found, start = [], 0
-    for name in block.parameters:
-        stop = start + parameters[name].numel()
-        found.append(Span(name, start, stop))
-        start = stop
-    return tuple(found)
+    return _one_after_another(block.parameters, [parameters[name].numel() for name in block.parameters])
+
+
+def _one_after_another(names: Sequence[str], sizes: Sequence[int]) -> tuple[Span, ...]:
+    stops = list(accumulate(sizes))
+    return tuple(Span(*each) for each in zip(names, [0, *stops], stops, strict=False))
 
 
 def origin_from(layout: Sequence[Span], tensor: Callable[[str], Tensor]) -> Origin:
@@ -147,7 +157,8 @@ def origin_from(layout: Sequence[Span], tensor: Callable[[str], Tensor]) -> Orig
 class BlockGradient:
     """The gradient of one block: float32 [elements] on the parameters' device, ``grad``.
 
-    The first ``collect`` allocates it, so a block that is only mixed never has one.
+    The first ``collect`` allocates it, so a block that is only mixed never has one. ``held`` says where each
+    parameter's part that this process holds lies in it: as ``spans``, unless the model is sharded.
     """
 
     def __init__(self, model: nn.Module, block: Block) -> None:
@@ -161,7 +172,12 @@ class BlockGradient:
         for parameter in model.parameters():
             parameter.requires_grad_(False)
             parameter.grad = None
-        self._hooks = [self._gather(s, p) for s, p in zip(self.spans, self._parameters, strict=True)]
+        self.held = _one_after_another(block.parameters, [self.here(p).numel() for p in self._parameters])
+        self._hooks = [self._gather(s, p) for s, p in zip(self.held, self._parameters, strict=True)]
+
+    def here(self, tensor: Tensor) -> Tensor:
+        """What this process holds of a parameter or of its gradient: all of it, unless the model is sharded."""
+        return tensor
 
     def collect(self, backward: Callable[[], Outcome]) -> Outcome:
         """Run forward and backward passes; ``grad`` then holds the sum of all their gradients.
@@ -170,7 +186,8 @@ class BlockGradient:
         accumulate without rounding to the model's dtype, and only one tensor's gradient is in memory at a time.
         """
         if self.grad is None:
-            self.grad = torch.zeros(self.block.elements, dtype=torch.float32, device=self._device)
+            elements = self.held[-1].stop
+            self.grad = torch.zeros(elements, dtype=torch.float32, device=self._device)
         else:
             self.grad.zero_()
         return backward()
@@ -194,7 +211,7 @@ class BlockGradient:
             # In pieces: adding a tensor of another dtype makes a float32 copy of it first.
             for total, part in zip(
                 self.grad[span.start : span.stop].split(GATHER_ELEMENTS),
-                finished.grad.reshape(-1).split(GATHER_ELEMENTS),
+                self.here(finished.grad).reshape(-1).split(GATHER_ELEMENTS),
                 strict=True,
             ):
                 total.add_(part)

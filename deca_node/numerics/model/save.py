@@ -5,22 +5,30 @@ still there, and never half a model in its place.
 """
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
 
 from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from deca_node.numerics.model.beside import Beside
+from deca_node.numerics.model.blocks import gathered_units
 from deca_node.numerics.model.facts import model_bytes
 from deca_node.numerics.model.quiet import quiet
+from deca_node.numerics.model.values import Values, values_of
 from deca_node.protocol.errors import StorageError
 from deca_node.storage.durable import make_folder, repair_folder, replace_folder
 from deca_node.storage.folder import write_origin
 from deca_node.storage.model_files import brief
 
+PART_BYTES = 1 << 30
+"""A file of a sharded model begins another one when it has so many bytes."""
 SAVE_MARGIN_BYTES = 64 * 2**20
 """Room for configuration and tokenizer beside the weights; the largest tokenizers in use take about 35 MB."""
 
@@ -47,7 +55,7 @@ def save_model(
         make_folder(directory.parent)
         _check_space(directory, needed)
         with replace_folder(directory) as aside, quiet():
-            model.save_pretrained(aside)
+            _write_model(model, aside)
             tokenizer.save_pretrained(aside)
             beside.write(aside)
             _same_modes(aside)
@@ -56,6 +64,56 @@ def save_model(
     except (OSError, SafetensorError) as error:
         raise StorageError(_write_failure(error, directory, needed)) from error
     return directory
+
+
+def _write_model(model: PreTrainedModel, folder: Path) -> None:
+    """Write the model's files; of a sharded model a few layers at a time, so that it is never whole in one place."""
+    values = values_of(model)
+    if not values.sharded:
+        model.save_pretrained(folder)
+        return
+    model.config.dtype = str(model.dtype).removeprefix("torch.")
+    model.config.architectures = [type(model).__name__.removeprefix("FSDP")]
+    model.config.save_pretrained(folder)
+    if model.can_generate():
+        model.generation_config.save_pretrained(folder)
+    parts = _parts(model, values)
+    places: dict[str, str] = {}
+    for number, names in enumerate(parts, start=1):
+        file = "model.safetensors" if len(parts) == 1 else f"model-{number:05}-of-{len(parts):05}.safetensors"
+        tensors = {name: values[name].cpu().contiguous() for name in names}
+        if number == 1:
+            tensors |= _buffers(model)
+        tensors = revert_weight_conversion(model, tensors)
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+        places |= dict.fromkeys(tensors, file)
+    if len(parts) > 1:
+        index = {"metadata": {"total_size": model_bytes(model)}, "weight_map": places}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def _parts(model: PreTrainedModel, values: Values) -> list[list[str]]:
+    """The names of the parameters in the files of a sharded model: whole layers together, until they are a file."""
+    named = dict(model.named_parameters())
+    unit_of = {id(p): number for number, unit in enumerate(gathered_units(model)) for p in unit.parameters()}
+    units: dict[int, list[str]] = {}
+    for name in values:
+        units.setdefault(unit_of.get(id(named[name]), -1), []).append(name)
+    parts: list[list[str]] = []
+    size = PART_BYTES
+    for names in units.values():
+        if size >= PART_BYTES:
+            parts.append([])
+            size = 0
+        parts[-1].extend(names)
+        size += sum(named[name].numel() * named[name].element_size() for name in names)
+    return parts
+
+
+def _buffers(model: PreTrainedModel) -> dict[str, Tensor]:
+    """What belongs to the files beside parameters; tied parameters have one name only."""
+    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return {name: t.cpu().contiguous() for name, t in model.state_dict().items() if name not in names}
 
 
 def _same_modes(folder: Path) -> None:

@@ -9,5 +9,7 @@ Rank 0 leads. It alone has data, moments, neighbours and files; the others hold 
     shares     a rank's part of a batch, and what a rank computes of it
     leader     rank 0's part: hand out work, renew what changed, sum up
     follower   the others' part: obey until rank 0 ends
+    shards     a model sharded over the ranks by FSDP2, and its parameters moved whole, one at a time
+    sharded    rank 0's part and the others' with such a model
     trial      whether ranks can add up, tried before a run
 """

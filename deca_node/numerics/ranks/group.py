@@ -40,7 +40,7 @@ def open_store(ranks: int) -> tuple[Meeting, str]:
 
 def find_store(folder: str, ranks: int) -> Meeting:
     """The meeting place that rank 0 has opened. Raises RankLostError."""
-    with _others():
+    with others_lost():
         store = FileStore(str(Path(folder) / "meeting"), ranks)
         store.set_timeout(JOIN_TIMEOUT)
         return store
@@ -59,14 +59,15 @@ class Group:
             os.environ.setdefault(variable, loopback)
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        with _others():
+        with others_lost():
             dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=WORDS_TIMEOUT)
-            self._tensors = dist.new_group(backend=backend, timeout=TENSORS_TIMEOUT)
+            self.tensors = dist.new_group(backend=backend, timeout=TENSORS_TIMEOUT)
+            """The group of the ranks' devices."""
 
     def tell(self, word: Any, numbers: Tensor) -> None:
         """Give a word of JSON and ``numbers`` (int64 [n]) to all other ranks."""
         text = torch.frombuffer(bytearray(json.dumps(word).encode()), dtype=torch.uint8)
-        with _others():
+        with others_lost():
             dist.broadcast(torch.tensor([len(text), len(numbers)]), 0)
             dist.broadcast(text, 0)
             if len(numbers):
@@ -75,7 +76,7 @@ class Group:
     def hear(self) -> tuple[Any, Tensor]:
         """Wait for the next word of rank 0, and the numbers with it."""
         sizes = torch.zeros(2, dtype=torch.int64)
-        with _others():
+        with others_lost():
             dist.broadcast(sizes, 0)
             text = torch.empty(int(sizes[0]), dtype=torch.uint8)
             numbers = torch.empty(int(sizes[1]), dtype=torch.int64)
@@ -89,27 +90,44 @@ class Group:
         """Give all ranks rank 0's bits of these tensors, of any dtype."""
         for parameter in parameters:
             whole = parameter.detach().contiguous()
-            with _others():
-                dist.broadcast(whole.reshape(-1).view(torch.uint8), 0, group=self._tensors)
+            with others_lost():
+                dist.broadcast(_bytes(whole), 0, group=self.tensors)
             if whole.data_ptr() != parameter.data_ptr():
                 parameter.copy_(whole)
 
     def sum_up(self, gradient: Tensor) -> None:
         """Sum a float32 [elements] over all ranks, at rank 0; at the others it is undefined afterwards."""
-        with _others():
-            dist.reduce(gradient, 0, group=self._tensors)
+        with others_lost():
+            dist.reduce(gradient, 0, group=self.tensors)
 
     def rows(self, row: Tensor) -> Tensor:
         """The rows of all ranks, float64 [ranks, n] on the CPU, of one float64 [n] from each."""
         own = row.to(self.device)
         found = [torch.empty_like(own) for _ in range(self.size)]
-        with _others():
-            dist.all_gather(found, own, group=self._tensors)
+        with others_lost():
+            dist.all_gather(found, own, group=self.tensors)
         return torch.stack(found).cpu()
+
+    def give(self, tensor: Tensor, rank: int) -> None:
+        """Send a contiguous tensor to one other rank, which takes it; nothing if it is empty."""
+        if tensor.numel():
+            with others_lost():
+                dist.send(_bytes(tensor), rank, group=self.tensors)
+
+    def take(self, tensor: Tensor, rank: int) -> None:
+        """Fill a contiguous tensor with what one other rank gives; nothing if it is empty."""
+        if tensor.numel():
+            with others_lost():
+                dist.recv(_bytes(tensor), rank, group=self.tensors)
 
     def leave(self) -> None:
         """End the group."""
         dist.destroy_process_group()
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """The same memory as bytes: gloo knows fewer dtypes than torch."""
+    return tensor.detach().view(-1).view(torch.uint8)
 
 
 def _backend(device: torch.device) -> str:
@@ -121,8 +139,8 @@ def _backend(device: torch.device) -> str:
 
 
 @contextmanager
-def _others() -> Iterator[None]:
-    """What torch.distributed raises means that another rank has gone, or hangs."""
+def others_lost() -> Iterator[None]:
+    """What torch.distributed raises within means that another rank has gone, or hangs."""
     try:
         yield
     except RuntimeError as problem:

@@ -33,12 +33,16 @@ class Leader:
     """The ranks of one trainer, for its rank 0. They meet at ``store`` in ``folder``. ``devices`` has one per rank,
     this one's first."""
 
+    sharded = False
+    """Whether each rank holds a part of the model."""
+
     def __init__(self, store: Meeting, folder: str, devices: Sequence[torch.device]) -> None:
         self._store = store
         self._folder = folder
         self._devices = devices
         self._device = devices[0]
         self._group: Group | None = None
+        self._changed: set[int] = set()
         self.figures: Figures = {}
         """Of the newest gradient: seconds and peak bytes of every rank, as ``rank.0.compute_seconds``."""
 
@@ -56,6 +60,14 @@ class Leader:
     def ranks(self) -> int:
         """The number of ranks."""
         return len(self._devices)
+
+    @property
+    def home(self) -> torch.device:
+        """The device to load the model on."""
+        return self._device
+
+    def take_up(self, model: nn.Module) -> None:
+        """The model has been loaded and hashed, and nothing has changed it yet. Raises RankLostError or ModelError."""
 
     def join(self, model: nn.Module, blocks: Sequence[Block], micro_batch: int, seed: int) -> None:
         """Wait for the other ranks; ``model`` and its ``blocks`` are what all of them have loaded. Raises
@@ -110,8 +122,11 @@ class Leader:
         renewed = [] if isinstance(order, End) else sorted(self._changed)
         self._joined.tell(*to_word(order, renewed, batches))
         for block in renewed:
-            self._joined.renew(self._parameters[block])
+            self._renew(block)
             self._changed.discard(block)
+
+    def _renew(self, block: int) -> None:
+        self._joined.renew(self._parameters[block])
 
     def _shared(self, order: Gradient, grad: Tensor, batch: AnyBatch) -> Tensor:
         """Do the order on all ranks, and sum the gradients up in ``grad``; returns the ranks' rows of figures."""
@@ -120,6 +135,10 @@ class Leader:
         work = partial(add_gradient, self._model, grad, share, order, self._micro_batch, self._device)
         row = timed(work, self._device)
         self._joined.sum_up(grad)
+        return self._measured(row)
+
+    def _measured(self, row: Tensor) -> Tensor:
+        """The rows of all ranks, with their figures kept."""
         rows = self._joined.rows(row)
         for rank, (_, _, seconds, peak) in enumerate(rows.tolist()):
             self.figures[f"rank.{rank}.compute_seconds"] = seconds

@@ -36,12 +36,28 @@ class Judge:
 
 
 @dataclass(frozen=True)
+class Read:
+    """Give your part of a parameter of a sharded model to rank 0."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Write:
+    """Take from rank 0 what it changes, elements [start, stop), in your part of a parameter of a sharded model."""
+
+    name: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
 class End:
     """There is no more to do."""
 
 
-Order = Gradient | Judge | End
-_ORDERS: dict[str, type[Order]] = {kind.__name__: kind for kind in (Gradient, Judge, End)}
+Order = Gradient | Judge | Read | Write | End
+_ORDERS: dict[str, type[Order]] = {kind.__name__: kind for kind in (Gradient, Judge, Read, Write, End)}
 
 
 def to_word(order: Order, renewed: Sequence[int], batches: Sequence[AnyBatch]) -> tuple[Any, Tensor]:

@@ -3,14 +3,15 @@
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from deca_node.numerics.data.batches import AnyBatch
-from deca_node.numerics.learning.loss import backward
+from deca_node.numerics.learning.isolation import passes
+from deca_node.numerics.learning.loss import backward, batch_nll, judging, score
 from deca_node.numerics.learning.privacy import Losses, clipped_sum
 from deca_node.numerics.ranks.orders import Gradient
 
@@ -33,6 +34,50 @@ def add_gradient(
         return clipped_sum(grad, [partial(backward, model, one, 0, device) for one in singles], order.clip)
     loss = backward(model, share, micro_batch, device, order.counted) if share is not None else 0.0
     return Losses(loss, order.counted)
+
+
+def add_even_gradient(
+    model: nn.Module, batch: AnyBatch, order: Gradient, micro_batch: int, device: torch.device, rank: int, ranks: int
+) -> Losses:
+    """Run the backward passes of a rank's share through a sharded model; returns the share's part of the mean loss.
+
+    Every rank runs as many passes as the others, since a layer's parameters are gathered at all ranks or at none. A
+    pass that a rank has no rows for counts nothing.
+    """
+    shares = [share_of(batch, each, ranks) for each in range(ranks)]
+    total = 0.0
+    for part, counts in even(model, shares, rank, micro_batch):
+        loss = batch_nll(model, part, device) / order.counted * float(counts)
+        loss.backward()
+        total += float(loss.detach())
+    return Losses(total, order.counted)
+
+
+@torch.no_grad()
+def score_even(
+    model: nn.Module, batches: Sequence[AnyBatch | None], rank: int, device: torch.device, labels: int
+) -> Tensor:
+    """:func:`~deca_node.numerics.learning.loss.score` of a rank's batch, through a sharded model; zeros without one.
+
+    Every rank runs as many passes as the others.
+    """
+    own = batches[rank]
+    row = torch.zeros(1 + labels * labels, dtype=torch.float64)
+    if own is not None:
+        row = score(model, own, device, labels)
+    with judging(model):
+        for part, counts in even(model, batches, rank, 0):
+            if not counts:
+                batch_nll(model, part, device)
+    return row
+
+
+def even(model: nn.Module, shares: Sequence[AnyBatch | None], rank: int, size: int) -> Iterator[tuple[AnyBatch, bool]]:
+    """The passes of one rank's share, and others that do not count, so that every rank has the same number."""
+    parts = [[] if share is None else list(passes(model, share, size)) for share in shares]
+    yield from ((part, True) for part in parts[rank])
+    filler: AnyBatch = next(iter(next(part for each in parts for part in each).split(1)))
+    yield from ((filler, False) for _ in range(max(map(len, parts)) - len(parts[rank])))
 
 
 def timed(work: Callable[[], Losses], device: torch.device) -> Tensor:

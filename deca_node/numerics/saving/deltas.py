@@ -47,7 +47,8 @@ def check_delta(path: Path, model: nn.Module, block: Block) -> None:
 
     Raises WireError if it is not a delta of this block, and StorageError if it cannot be read.
     """
-    largest = min(torch.finfo(tensor.dtype).max for tensor in block_tensors(model, block).values()) / 2
+    tensors = block_tensors(model, block)
+    largest = min(torch.finfo(tensors.like(name).dtype).max for name in tensors) / 2
     for segment in _read(path, block):
         if KEYFRAME_CODEC.largest(segment.codes, segment.stop - segment.start, str(path)) > largest:
             raise WireError("not-finite", f"{path} holds numbers that block {block.name} cannot take up")
@@ -62,8 +63,7 @@ def apply_delta(path: Path, model: nn.Module, block: Block, origin: Origin) -> N
         for span in layout:
             first, last = max(start, span.start), min(stop, span.stop)
             if first < last:
-                flat = parameters[span.name].view(-1)
-                flat[first - span.start : last - span.start].copy_(x[first - start : last - start])
+                parameters.put(span.name, first - span.start, x[first - start : last - start])
 
 
 def _segments(block: Block) -> Iterator[tuple[int, int]]:

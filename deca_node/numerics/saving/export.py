@@ -7,7 +7,7 @@ master, rounded to the model's dtype.
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from deca_node.numerics.model.blocks import Block, partition, spans
 from deca_node.numerics.model.classifier import Head
@@ -76,7 +76,6 @@ def _copy_active(model: nn.Module, block: Block, directory: Path, active: Stored
     ((_, master),) = read_tensors(directory / active.file.file, ["master"])
     if master.numel() != block.elements:
         raise StorageError(f"{active.file.file} holds {master.numel():,} elements, and {block.name} {block.elements:,}")
-    parameters: dict[str, Tensor] = block_tensors(model, block)
+    parameters = block_tensors(model, block)
     for span in spans(model, block):
-        parameter = parameters[span.name]
-        parameter.copy_(master[span.start : span.stop].view(parameter.shape))
+        parameters.put(span.name, 0, master[span.start : span.stop])

@@ -6,7 +6,7 @@ disk fails they are kept in memory, and written later. A file that an earlier pr
 model that the run starts from.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -78,7 +78,7 @@ class StartValues:
     def _path(self, block: Block) -> Path:
         return self._directory / f"{block.name}.safetensors"
 
-    def _write(self, block: Block, tensors: dict[str, Tensor]) -> None:
+    def _write(self, block: Block, tensors: Mapping[str, Tensor]) -> None:
         make_folder(self._directory)
         write_tensors(self._path(block), tensors)
         self._kept.add(block.name)

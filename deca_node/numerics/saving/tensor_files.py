@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from deca_node.numerics.model.blocks import Block
+from deca_node.numerics.model.values import BlockValues, values_of
 from deca_node.protocol.errors import StorageError
 from deca_node.storage.durable import Sum, write_file
 
@@ -38,25 +39,33 @@ def read_tensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, Tensor
         raise StorageError(f"{path} cannot be read: {problem}") from None
 
 
-def block_tensors(model: nn.Module, block: Block) -> dict[str, Tensor]:
-    """The block's parameters in the model by name, not copied."""
-    parameters = dict(model.named_parameters())
-    return {name: parameters[name].detach() for name in block.parameters}
+def block_tensors(model: nn.Module, block: Block) -> BlockValues:
+    """The block's parameters in the model by name; see :class:`~deca_node.numerics.model.values.Values`."""
+    return BlockValues(values_of(model), block)
 
 
 def copy_into(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Fill tensors from the tensors of the same names in a file. Raises StorageError."""
     for name, found in read_tensors(path, tensors):
-        mine = tensors[name]
+        mine = _like(tensors, name)
         if found.shape != mine.shape or found.dtype != mine.dtype:
             kinds = (f"{t.dtype} {list(t.shape)}".removeprefix("torch.") for t in (found, mine))
             raise StorageError(f"{path} holds {name} as {' where the model has '.join(kinds)}")
-        mine.copy_(found)
+        if isinstance(tensors, BlockValues):
+            tensors.put(name, 0, found.reshape(-1))
+        else:
+            mine.copy_(found)
+
+
+def _like(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    """A tensor of the same shape and dtype."""
+    return tensors.like(name) if isinstance(tensors, BlockValues) else tensors[name]
 
 
 def _chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     # Wide elements first: then each tensor begins at a multiple of its element's size.
-    ordered = sorted(tensors.items(), key=lambda item: -item[1].element_size())
+    likes = {name: _like(tensors, name) for name in tensors}
+    ordered = sorted(likes.items(), key=lambda item: -item[1].element_size())
     header, offset = {}, 0
     for name, tensor in ordered:
         end = offset + tensor.numel() * tensor.element_size()
@@ -65,5 +74,5 @@ def _chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
-    for _, tensor in ordered:
-        yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    for name, _ in ordered:
+        yield tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

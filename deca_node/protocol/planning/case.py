@@ -77,7 +77,8 @@ class BlockShape:
 @dataclass(frozen=True)
 class ModelShape:
     """A model cut into blocks, bottom up. ``dtype_bytes`` is the size of a parameter in the checkpoint; ``frozen``
-    counts parameters in no block, such as those of a tower for pictures."""
+    counts parameters in no block, such as those of a tower for pictures. Of a sharded model ``layer`` elements are
+    gathered at a time, those of the largest layer, and ``together`` elements for the whole of a pass."""
 
     name: str
     blocks: tuple[BlockShape, ...]
@@ -87,6 +88,8 @@ class ModelShape:
     intermediate: int
     vocabulary: int
     frozen: int = 0
+    layer: int = 0
+    together: int = 0
 
     @property
     def elements(self) -> int:
@@ -99,7 +102,8 @@ class Machine:
     """A node's machine: its link (each way), its sustained arithmetic, and its memory (None: unknown).
 
     ``one_memory``: frames are in the memory in which the model is trained, as on a CPU, and all ranks share it. With
-    several ``ranks`` on GPUs, arithmetic and memory are those of one of them.
+    several ``ranks`` on GPUs, arithmetic and memory are those of one of them. ``sharded``: each rank holds a part of
+    the model, and not all of it.
     """
 
     bits_per_second: float = 1e8
@@ -110,6 +114,7 @@ class Machine:
     gradient_checkpointing: bool
     one_memory: bool = False
     ranks: int = 1
+    sharded: bool = False
 
 
 @dataclass(frozen=True)

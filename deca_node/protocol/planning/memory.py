@@ -12,6 +12,9 @@ from deca_node.protocol.planning.traffic import largest_content, update_bytes
 
 PAGE_BYTES = 4096
 
+MEMORY_SHARE_MAX = 0.9
+"""Above this share of the memory, ``parallel = auto`` shards."""
+
 FRAMES_IN_USE: Mapping[str, int] = {"lockstep": 2, "overlap": 3}
 """Frames of each sender in memory at a time: one that is mixed and one that arrives. Overlap has one more."""
 
@@ -42,6 +45,9 @@ def block_memory(case: Case, block: BlockShape) -> Memory:
     per_element = state_bytes_per_element(size, case.mixing.degree_max, feedback=case.settings.moment_bits < 8)
     state = block.elements * per_element + block.largest_tensor * size
     activations = activation_bytes(case, block)
+    follower = model + 4 * block.elements + block.largest_tensor * size + activations if case.machine.ranks > 1 else 0
+    if case.machine.sharded:
+        model, state, follower = _sharded(case, block, activations)
     content = largest_content(case)
     largest = max(max(b.frame_bytes[KEYFRAME_CODEC_NAME], update_bytes(case, b, content)) for b in case.model.blocks)
     degree = max(case.mixing.degree_max, case.mixing.final_degree_max)
@@ -49,9 +55,38 @@ def block_memory(case: Case, block: BlockShape) -> Memory:
     frames = senders * FRAMES_IN_USE[case.settings.exchange] * -(-largest // PAGE_BYTES) * PAGE_BYTES
     # A rank beside the first holds the block's gradient, and none of its state.
     others = case.machine.ranks - 1
-    follower = model + 4 * block.elements + block.largest_tensor * size + activations if others else 0
     total = model + state + activations + (frames + others * follower if case.machine.one_memory else 0)
     return Memory(block.name, model, state, activations, frames, total, follower)
+
+
+def _sharded(case: Case, block: BlockShape, activations: int) -> tuple[int, int, int]:
+    """Of a sharded model: the bytes of parameters at each rank, the bytes of rank 0's state, and another rank's bytes
+    in all.
+
+    A rank holds its part of all parameters, and gathers two layers at a time (the next one early) and what belongs to
+    no layer. The gradient of the active block's largest layer is whole for a moment, and once more in float32 for the
+    sum; the rank keeps its part of it. Rank 0 has the block's state, its master among it.
+    """
+    size, model, ranks = case.dtype_bytes, case.model, case.machine.ranks
+    parts = -(-model.elements // ranks) * size + (2 * model.layer + model.together) * size
+    summed = (size + 4) * (min(model.layer, block.elements) if block.layers else block.elements)
+    gradient = summed + 4 * -(-block.elements // ranks)
+    # A float32 master is no view of parameters that are sharded.
+    degree, feedback = case.mixing.degree_max, case.settings.moment_bits < 8
+    state = block.elements * state_bytes_per_element(2, degree, feedback=feedback) + gradient
+    return parts, state, parts + gradient + activations
+
+
+def is_sharded(case: Case, parallel: str, memory_bytes: float | None) -> bool:
+    """Whether several ranks shard the model: as the setting ``parallel`` says, and with ``auto`` if a whole model at
+    each rank is too much for this memory (None: unknown)."""
+    if case.machine.ranks < 2 or parallel != "auto":
+        return case.machine.ranks > 1 and parallel == "shard"
+    return memory_bytes is not None and _tight(case, memory_bytes)
+
+
+def _tight(case: Case, memory_bytes: float) -> bool:
+    return peak_memory(case.on(sharded=False)).total_bytes > MEMORY_SHARE_MAX * memory_bytes
 
 
 def state_bytes_per_element(dtype_bytes: int, degree: int, *, feedback: bool = False) -> int:

@@ -32,6 +32,7 @@ def options(folder: Path) -> TrainerOptions:
         data=str(folder / "missing.jsonl"),
         device="cpu",
         devices="",
+        parallel="auto",
         threads=1,
         attention="auto",
         micro_batch=0,

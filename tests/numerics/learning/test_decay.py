@@ -6,8 +6,8 @@ import pytest
 import transformers as tf
 from transformers import PreTrainedModel
 
+from deca_node.numerics.learning.decay import decays
 from deca_node.numerics.model.blocks import partition, spans
-from deca_node.numerics.model.decay import decays
 from tests.numerics.model.small_models import SIZES, gpt2, llama, qwen2
 
 
