@@ -27,33 +27,38 @@ def finished(testbed: Testbed, node: NodeProcess, name: str) -> Path:
     return node.directory.rename(testbed.folder / name)
 
 
-def test_two_ranks_train_the_same_model_as_one(testbed: Testbed) -> None:
-    """A mixed run: one node has two ranks with unequal shares, the other has one rank."""
+@pytest.mark.slow
+def test_four_nodes_train_one_model_however_two_of_them_share_their_work(testbed: Testbed) -> None:
+    """A mixed run: one node has two ranks with unequal shares of each batch, one has its model sharded over two."""
     finals: list[Path] = []
     losses: list[float] = []
-    for devices in ("cpu", "cpu*2"):
-        testbed.peers("north", "south")
-        nodes = [testbed.start("north", devices=devices, batch_size=3), testbed.start("south", batch_size=3)]
+    for mixed in (False, True):
+        testbed.peers("north", "south", "east", "west")
+        ranks: list[dict[str, str]] = [{}, {}, {}, {}]
+        if mixed:
+            ranks[:2] = [{"devices": "cpu*2", "parallel": which} for which in ("data", "shard")]
+        names = zip(("north", "south", "east", "west"), ranks, strict=True)
+        nodes = [testbed.start(name, batch_size=3, **given) for name, given in names]
         testbed.wait()
-        if devices == "cpu*2":
-            step = metrics(nodes[0], "step")[0]
+        for node in nodes[: 2 if mixed else 0]:
+            step = metrics(node, "step")[0]
             assert step["rank.0.compute_seconds"] > 0
             assert step["rank.1.peak_bytes"] > 1e6
         losses.append(metrics(nodes[0], "eval")[-1]["loss"])
-        finals += [node.directory.rename(testbed.folder / f"{node.name} {devices}") / "final" for node in nodes]
-    one, _, two, _ = finals
+        finals += [node.directory.rename(testbed.folder / f"{node.name} {mixed}") / "final" for node in nodes]
     assert losses[0] == pytest.approx(losses[1], abs=ROUNDING)
-    assert 0 < largest_of(one, two) < ROUNDING
-    assert largest_of(*finals[2:]) < ROUNDING, "both nodes of the mixed run have one model"
+    assert 0 < largest_of(finals[0], finals[4]) < ROUNDING
+    assert largest_of(*finals[4:]) < ROUNDING, "all nodes of the mixed run have one model"
 
 
 @pytest.mark.slow
-def test_ranks_die_and_change_and_the_model_is_the_same(testbed: Testbed) -> None:
+@pytest.mark.parametrize("parallel", ["data", "shard"])
+def test_ranks_die_and_change_and_the_model_is_the_same(testbed: Testbed, parallel: str) -> None:
     """Either rank is killed, then the node is stopped and goes on with another number of ranks."""
     testbed.peers("north")
     flags = {"batch_size": 3, "inner_steps": 60, "checkpoint_every": 5}
     plain = finished(testbed, testbed.start("north", **flags), "plain")
-    node = testbed.start("north", devices="cpu*2", **flags)
+    node = testbed.start("north", devices="cpu*2", parallel=parallel, **flags)
     for victim in (1, 0):
         before = steps_done(node)
         until(lambda before=before: steps_done(node) > before + 7, "some steps")
@@ -66,21 +71,26 @@ def test_ranks_die_and_change_and_the_model_is_the_same(testbed: Testbed) -> Non
     assert node.process.wait(PATIENCE_SECONDS) == 0, node.log_text(30)
     testbed.nodes.nodes.remove(node)
     assert "Traceback" not in node.log_text()
-    again = finished(testbed, testbed.start("north", devices="cpu*3", **flags), "again")
+    again = finished(testbed, testbed.start("north", devices="cpu*3", parallel=parallel, **flags), "again")
     assert 0 < largest_of(plain / "final", again / "final") < 10 * ROUNDING
 
 
 @pytest.mark.slow
-def test_a_late_node_takes_the_model_from_one_with_ranks(testbed: Testbed) -> None:
-    """The newcomer has two ranks as well: donors' blocks reach all of them."""
-    testbed.peers("north", "south")
-    flags = {"devices": "cpu*2", "inner_steps": 6, "rounds": 4}
-    nodes = [testbed.start(name, **flags) for name in ("north", "south")]
+def test_a_late_node_takes_the_model_from_nodes_with_ranks(testbed: Testbed) -> None:
+    """Donors and newcomer have two ranks each: donors' blocks reach all of them. A rank that is killed costs its node
+    no more than a visit."""
+    testbed.peers("north", "south", "east")
+    flags = {"inner_steps": 6, "rounds": 4}
+    ranks = ({"devices": "cpu*2", "parallel": "shard"}, {"devices": "cpu*2", "parallel": "data"}, {})
+    names = zip(("north", "south", "east"), ranks, strict=True)
+    nodes = [testbed.start(name, **given, **flags) for name, given in names]
     until(lambda: steps_done(nodes[0]) > 42, "every block to be visited")
     seed = (testbed.folder / "peers.txt").read_text().splitlines()[0].partition("@")[2]
     with paused(nodes):
-        late = testbed.join("late", seed, model=testbed.model, devices="cpu*2")
+        late = testbed.join("late", seed, model=testbed.model, **ranks[0])
         until(lambda: "fetched " in late.log_text(), "the donors' blocks")
+    os.kill(ranks_of(nodes[0])[1], signal.SIGKILL)
     testbed.wait()
+    assert "rank 1 (cpu): the trainer process was killed by signal 9" in nodes[0].log_text()
     assert metrics(late, "step")[-1]["flows_applied"] > 0, "it took part"
     assert largest_difference([*nodes, late]) < 1e-3

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,8 +56,8 @@ class Ranks:
         return (ShardedLeader if sharded else Leader)(store, folder, (CPU, CPU))
 
 
-@contextmanager
-def other_rank() -> Iterator[Ranks]:
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[Ranks]:
     process = subprocess.Popen([sys.executable, "-m", "tests.numerics.ranks.one_rank"], stdin=subprocess.PIPE)
     try:
         yield Ranks(process)
@@ -118,14 +117,15 @@ def distance(one: Path, other: Path) -> float:
     return max(float((left[name] - right[name]).abs().max()) for name in left)
 
 
-def test_four_nodes_end_with_one_model_however_one_of_them_shares_its_work(tmp_path: Path, model: Path) -> None:
+def test_four_nodes_end_with_one_model_however_one_of_them_shares_its_work(
+    tmp_path: Path, model: Path, ranks: Ranks
+) -> None:
     plain = cluster(tmp_path / "plain", model, None)
     assert distance(model, plain[0]) > MOVED / 2
-    with other_rank() as ranks:
-        for sharded in (False, True):
-            found = cluster(tmp_path / f"sharded {sharded}", model, ranks, sharded=sharded)
-            for own, theirs in zip(plain, found, strict=True):
-                assert distance(own, theirs) < MOVED / 1000
+    for sharded in (False, True):
+        found = cluster(tmp_path / f"sharded {sharded}", model, ranks, sharded=sharded)
+        for own, theirs in zip(plain, found, strict=True):
+            assert distance(own, theirs) < MOVED / 1000
     kind = AutoModelForCausalLM.from_pretrained(found[0])
     assert type(kind).__name__ == "LlamaForCausalLM"
 
@@ -165,15 +165,16 @@ def do(trainer: Trainer, step: Step) -> dict[str, float]:
     return half.scalars if gradient else {}
 
 
-def test_a_run_goes_on_from_its_checkpoints_with_another_number_of_ranks(tmp_path: Path, model: Path) -> None:
+def test_a_run_goes_on_from_its_checkpoints_with_another_number_of_ranks(
+    tmp_path: Path, model: Path, ranks: Ranks
+) -> None:
     """Sharded until the middle of a visit, then with one rank until the end of one, then sharded again."""
     stops = (6, 12, len(STEPS))
     plain = alone(tmp_path / "plain", model, STEPS, None)
-    with other_rank() as ranks:
-        folder = tmp_path / "changed"
-        first = alone(folder, model, STEPS[: stops[0]], ranks)
-        second = alone(folder, model, STEPS[stops[0] : stops[1]], None)
-        third = alone(folder, model, STEPS[stops[1] :], ranks)
+    folder = tmp_path / "changed"
+    first = alone(folder, model, STEPS[: stops[0]], ranks)
+    second = alone(folder, model, STEPS[stops[0] : stops[1]], None)
+    third = alone(folder, model, STEPS[stops[1] :], ranks)
     assert [*first, *second[:-1], *third] == pytest.approx(plain, rel=1e-5)
     assert distance(tmp_path / "plain" / "final", folder / "final") < 1e-5
     assert distance(model, folder / "final") > ALONE.learning_rate
