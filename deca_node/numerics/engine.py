@@ -31,7 +31,7 @@ from deca_node.numerics.exchange.norms import Norms
 from deca_node.numerics.exchange.signals import Correction, counting
 from deca_node.numerics.exchange.squares import Squares, square
 from deca_node.numerics.learning.decay import decays
-from deca_node.numerics.model.blocks import Block, FlatBlock, Origin, Span
+from deca_node.numerics.model.blocks import Block, Origin, Span
 from deca_node.numerics.model.values import values_of
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import PARAMETERS, Content
@@ -88,7 +88,7 @@ class BlockEngine:
         """Thaw ``block``. ``origin`` reads x0, the run's common starting point: for the keyframe, once more when edges
         open, and never afterwards. ``signal`` (none, v or mv) and ``bits`` (``moment_bits``) are the run's settings.
         Without ``clip`` flows count in full."""
-        self.flat: FlatBlock = values_of(model).thaw(block)
+        self.flat = values_of(model).thaw(block)
         self.hyper = hyper
         self._decays = decays(model, self.flat.spans, hyper.weight_decay)
         self.codec = codec
@@ -113,11 +113,10 @@ class BlockEngine:
     @classmethod
     def of(cls, model: nn.Module, block: Block, settings: RunSettings, origin: Origin) -> "BlockEngine":
         """An engine with the values of a run's settings."""
-        settings = deca.of_block(settings, block.name)
-        hyper, codec = deca.Hyper.of(settings), CODECS[settings.codec]
-        share, clip = settings.flow_share, clipping.Clip.of(settings)
-        told: dict[str, Any] = {"signal": settings.signal, "bits": settings.moment_bits}
-        return cls(model, block, origin, hyper=hyper, codec=codec, gamma_c=share, clip=clip, **told)
+        settings, codec = deca.of_block(settings, block.name), CODECS[settings.codec]
+        hyper = deca.Hyper.of(settings)
+        told: dict[str, Any] = {"signal": settings.signal, "bits": settings.moment_bits, "gamma_c": settings.flow_share}
+        return cls(model, block, origin, hyper=hyper, codec=codec, clip=clipping.Clip.of(settings), **told)
 
     @property
     def elements(self) -> int:
