@@ -76,8 +76,8 @@ def even(model: nn.Module, shares: Sequence[AnyBatch | None], rank: int, size: i
     """The passes of one rank's share, and others that do not count, so that every rank has the same number."""
     parts = [[] if share is None else list(passes(model, share, size)) for share in shares]
     yield from ((part, True) for part in parts[rank])
-    filler: AnyBatch = next(iter(next(part for each in parts for part in each).split(1)))
-    yield from ((filler, False) for _ in range(max(map(len, parts)) - len(parts[rank])))
+    rows: list[AnyBatch] = [*next(part for each in parts for part in each).split(1)]
+    yield from ((rows[0], False) for _ in range(max(map(len, parts)) - len(parts[rank])))
 
 
 def timed(work: Callable[[], Losses], device: torch.device) -> Tensor:
