@@ -120,7 +120,8 @@ class Performer:
         self._write_run(command.agreement)
         log.info("run %s, fingerprint %s", self._run.run_name, command.agreement.fingerprint[:16])
         self._network.meet(command.agreement)
-        self._network.transport.meet(command.agreement, self._store, FrameRules(self._nbytes, held_max))
+        rules = FrameRules(self._nbytes, held_max, keyless=self._run.partners == "step")
+        self._network.transport.meet(command.agreement, self._store, rules)
 
     def _write_run(self, agreement: Agreement) -> None:
         """Raises StorageError if no start in this folder has written the agreement: then the tuned model could not be
@@ -151,7 +152,8 @@ class Performer:
         opening = pb.Open(
             activation=command.activation,
             degree=command.degree,
-            keyframe_bytes=self._nbytes(FrameKind.KEYFRAME, Step(command.activation, 0)),
+            keyframe_bytes=self._nbytes(FrameKind.KEYFRAME, Step(command.activation, 0)) if command.keyframe else 0,
+            steps=command.steps,
         )
         self._network.transport.send_open(command.peer, opening, command.keyframe)
 
@@ -173,7 +175,7 @@ class Performer:
                 self._store.reserve(frame, nbytes)
                 frames = [frame]
             case c.Connect():
-                frames = [n.keyframe for n in command.neighbours] + ([command.ours] if command.ours else [])
+                frames = [frame for frame in (*(n.keyframe for n in command.neighbours), command.ours) if frame]
             case c.Mix():
                 frames = [frame for flow in command.flows for frame in (flow.theirs, flow.ours)]
             case _:

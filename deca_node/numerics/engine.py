@@ -45,11 +45,12 @@ RefusedPeers = Mapping[str, WireError]
 
 
 class NewEdge(NamedTuple):
-    """An edge to open: the peer, its weight w_ij, and its keyframe's codes (uint8, whole buffer)."""
+    """An edge to open: the peer, its weight w_ij, and its keyframe's codes (uint8, whole buffer); None where only
+    moments travel."""
 
     peer: str
     weight: float
-    keyframe: Tensor
+    keyframe: Tensor | None
 
 
 class Slice(NamedTuple):
@@ -106,6 +107,8 @@ class BlockEngine:
         self._slices = cut(self.flat.spans, slice_elements(self.flat.master.device))
         self._gamma = 0.0
         self._unfolded = False
+        self._weights: dict[str, float] = {}
+        """w_ij of the open edges."""
         self._scales = torch.zeros(0)
         self._figures: EngineFigures = {}
         self._half_figures: EngineFigures = {}
@@ -140,25 +143,29 @@ class BlockEngine:
         assert self._origin is not None, "edges open once per activation"
         origin, self._origin = self._origin, None
         refused = dict(self._oversized(neighbours, ours))
-        if neighbours:
+        self._weights = {peer: weight for peer, weight, _ in neighbours if peer not in refused}
+        if any(keyframe is not None for _, _, keyframe in neighbours):
             device = self.flat.master.device
             self.public = PublicCopies(self.codec, self.elements, origin, ours, device)
             for peer, weight, keyframe in neighbours:
                 try:
-                    if peer not in refused:
+                    if keyframe is not None and peer not in refused:
                         self.public.open(peer, weight, keyframe, ours)
                 except WireError as problem:
                     refused[peer] = problem
+                    del self._weights[peer]
         return refused
 
     def _oversized(self, neighbours: Sequence[NewEdge], ours: Tensor) -> RefusedPeers:
         """The neighbours whose keyframe is malformed, or too large compared with ours and the others'."""
         refused: dict[str, WireError] = {}
-        if self.norms is None or not neighbours:
+        if self.norms is None or all(keyframe is None for _, _, keyframe in neighbours):
             return refused
         self.norms.ours(x=KEYFRAME_CODEC.measure(ours, self.elements).rms)
         sizes = {}
         for peer, _, keyframe in neighbours:
+            if keyframe is None:
+                continue
             try:
                 sizes[peer] = {"x": KEYFRAME_CODEC.measure(keyframe, self.elements, peer).rms}
                 self.norms.take(peer, sizes[peer])
@@ -175,8 +182,9 @@ class BlockEngine:
 
     def drop(self, peer: str) -> None:
         """Close the edge to ``peer`` for the rest of the activation."""
-        assert self.public is not None
-        self.public.drop(peer)
+        del self._weights[peer]
+        if self.public is not None:
+            self.public.drop(peer)
 
     def half_step(self, gamma: float, gradient: Callable[[], float]) -> EngineFigures:
         """One gradient, clipped if the run says so, then x_half = (1 - gamma lambda) x - gamma u in the master.
@@ -206,10 +214,11 @@ class BlockEngine:
 
         ``content`` says what it carries. ``step_seconds`` is reported to the neighbours. Returns the number of bytes.
         """
-        assert self.public is not None, "a node without neighbours sends no updates"
+        assert self._weights, "a node without neighbours sends no updates"
         nbytes = self.layout.nbytes(content)
         parts = self.layout.split(out[:nbytes], "this node", content)
         if parts.codes is not None:
+            assert self.public is not None, "parameters travel to neighbours with keyframes"
             self.public.difference(self.flat.master, parts.codes)
         SenderState.of({**self._figures, "step_seconds": step_seconds}).write(parts.state)
         if content.signal:
@@ -360,8 +369,8 @@ class BlockEngine:
 
     def _correction(self, exchanged: Sequence[Exchanged]) -> Correction:
         """The correction from the signals that count of every edge; flows come in the order of their steps."""
-        public, bits, device = self.public, self.layout.bits, self.flat.master.device
-        heard = moved_by_edge(exchanged, lambda peer: public.edges[peer].weight if public else 0.0)
+        bits, device = self.layout.bits, self.flat.master.device
+        heard = moved_by_edge(exchanged, self._weights.__getitem__)
         moved = [one for of_edge in heard for one in counting(of_edge, every_m=bits < 8)]
         more: dict[str, Any] = {"bits": bits, "heard": len(heard)}
         return Correction(moved, self.gamma_c, self.counts, device, self.hyper.epsilon, self.clip, **more)

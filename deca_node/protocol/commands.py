@@ -24,11 +24,12 @@ class Activate:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """An open edge: the peer, its mixing weight w_ij, and the keyframe it opened with."""
+    """An open edge: the peer, its mixing weight w_ij, and the keyframe it opened with; None where only moments
+    travel."""
 
     peer: str
     weight: float
-    keyframe: FrameId
+    keyframe: FrameId | None
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,14 @@ class Meet:
 
 @dataclass(frozen=True)
 class SendOpen:
-    """Offer an edge for an activation: our degree in the graph, and our keyframe."""
+    """Offer an edge for an activation: our degree in the graph, our keyframe (None where only moments travel), and the
+    inner steps at which we exchange updates over it (none: at all exchanges)."""
 
     peer: str
     activation: int
     degree: int
-    keyframe: FrameId
+    keyframe: FrameId | None
+    steps: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -171,12 +171,14 @@ class PeerRefused:
 
 @dataclass(frozen=True)
 class OpenReceived:
-    """A neighbour opened its end of an edge, and its whole keyframe has arrived."""
+    """A neighbour opened its end of an edge, and its whole keyframe has arrived; None where it sends none, since only
+    moments travel. ``steps`` are the inner steps at which it exchanges updates (none: at all exchanges)."""
 
     peer: str
     activation: int
     degree: int
-    keyframe: FrameId
+    keyframe: FrameId | None
+    steps: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from deca_node.daemon.wire.chunks import Chunks
 from deca_node.daemon.wire.endpoint import Stream
 from deca_node.daemon.wire.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
-from deca_node.protocol.agreed.frames import CHUNK_BYTES, FrameId, FrameKind
+from deca_node.protocol.agreed.frames import CHUNK_BYTES, FrameId
 
 MESSAGES_QUEUED_MAX = 1000
 """Small messages that may wait for one peer. With more, the peer counts as one that no longer reads."""
@@ -35,10 +35,15 @@ class Shared:
 
 @dataclass(frozen=True)
 class _Opening:
-    """An Open message and its keyframe. They are sent together or not at all."""
+    """An Open message and its keyframe, if it has one. They are sent together or not at all."""
 
     message: pb.Frame
-    keyframe: FrameId
+    keyframe: FrameId | None
+
+    @property
+    def activation(self) -> int:
+        """The activation for which an edge is offered."""
+        return self.message.open.activation
 
 
 _Item = pb.Frame | FrameId | _Opening
@@ -54,7 +59,8 @@ class Outbox:
         self._traffic = traffic
         self._frames_max = frames_max
         self._queue: deque[_Item] = deque()
-        self._offered: FrameId | None = None
+        self._offered: int | None = None
+        """The activation of the last Open that was written."""
         self._begun = 0
         self._credit = 0
         self._granted = self._granted_told = 0
@@ -67,13 +73,14 @@ class Outbox:
         """Queue a small message."""
         self._put(message)
 
-    def offer(self, opening: pb.Open, keyframe: FrameId) -> None:
-        """Queue an Open and its keyframe, in place of an earlier Open that still waits."""
+    def offer(self, opening: pb.Open, keyframe: FrameId | None) -> None:
+        """Queue an Open and its keyframe, if it has one, in place of an earlier Open that still waits."""
         # The node may repeat an Open that it queued before it heard of this stream.
-        if keyframe == self._offered:
+        if opening.activation == self._offered:
             return
         self._take_back(lambda item: isinstance(item, _Opening))
-        self._store.hold(keyframe)
+        if keyframe:
+            self._store.hold(keyframe)
         self._put(_Opening(pb.Frame(open=opening), keyframe))
 
     def send(self, frame: FrameId) -> None:
@@ -148,15 +155,17 @@ class Outbox:
         if isinstance(item, pb.Frame):
             await self._write_counted("control", item.SerializeToString())
             return
-        frame = item.keyframe if isinstance(item, _Opening) else item
-        self._begun += 1
+        frame = _frame_of(item)
+        self._begun += frame is not None
         try:
             if isinstance(item, _Opening):
-                self._offered = frame
+                self._offered = item.activation
                 await self._write_counted("control", item.message.SerializeToString())
-            await self._write_chunks(frame)
+            if frame:
+                await self._write_chunks(frame)
         finally:
-            self._store.unhold(frame)
+            if frame:
+                self._store.unhold(frame)
 
     async def _write_chunks(self, frame: FrameId) -> None:
         _, nbytes = self._store.slot(frame)
@@ -188,8 +197,7 @@ def _frame_of(item: _Item) -> FrameId | None:
 
 def _past(item: _Item, activation: int, applied: int) -> bool:
     """Whether this message is useless once the edge of an activation is closed after ``applied``."""
-    frame = _frame_of(item)
-    if frame is None or frame.activation != activation:
-        return False
-    # An Open that still waits belongs to an edge that never opened at the other end.
-    return frame.kind is FrameKind.KEYFRAME or frame.inner > applied
+    if isinstance(item, _Opening):
+        # An Open that still waits belongs to an edge that never opened at the other end.
+        return item.activation == activation
+    return isinstance(item, FrameId) and item.activation == activation and item.inner > applied

@@ -23,6 +23,9 @@ from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.visit.closing import is_orderly
 
+STEPS_MAX = 100_000
+"""The most steps that an Open may name."""
+
 REASON_LENGTH_MAX = 500
 """The reason of a Close is cut to this many characters."""
 
@@ -30,10 +33,12 @@ REASON_LENGTH_MAX = 500
 @dataclass(frozen=True)
 class FrameRules:
     """The frames that a peer may send. ``nbytes`` gives the size in bytes of a frame of this kind at this step, or None
-    where the run has no such frame. ``held_max`` is how many frames of one peer are held at most."""
+    where the run has no such frame. ``held_max`` is how many frames of one peer are held at most. ``keyless``: whether
+    an Open may come without a keyframe, for an edge over which only moments travel."""
 
     nbytes: Callable[[FrameKind, Step], int | None]
     held_max: int
+    keyless: bool = False
 
 
 @dataclass
@@ -95,8 +100,8 @@ class Session:
         self._out.say(message)
         self._end_if_overfull()
 
-    def send_open(self, opening: pb.Open, keyframe: FrameId) -> None:
-        """Queue an Open and its keyframe. They replace an earlier Open that still waits."""
+    def send_open(self, opening: pb.Open, keyframe: FrameId | None) -> None:
+        """Queue an Open and its keyframe, if it has one. They replace an earlier Open that still waits."""
         self._out.offer(opening, keyframe)
         self._end_if_overfull()
 
@@ -172,8 +177,18 @@ class Session:
     def _take_open(self, opening: pb.Open) -> None:
         if self._open is not None:
             raise WireError("unexpected", "an Open before the keyframe of the last one was complete")
+        if len(opening.steps) > STEPS_MAX:
+            raise WireError("size", f"an Open with {len(opening.steps)} steps, at most {STEPS_MAX}")
+        if self._rules.keyless and not opening.keyframe_bytes:
+            self._opened(opening, None)
+            return
         self._expect(FrameKind.KEYFRAME, Step(opening.activation, 0), opening.keyframe_bytes)
         self._open = opening
+
+    def _opened(self, opening: pb.Open, keyframe: FrameId | None) -> None:
+        self._tell(
+            e.OpenReceived(self.peer, opening.activation, opening.degree, keyframe, tuple(sorted(opening.steps)))
+        )
 
     def _take_close(self, close: pb.Close) -> None:
         reason = close.reason[:REASON_LENGTH_MAX]
@@ -224,4 +239,4 @@ class Session:
             return
         opening, self._open = self._open, None
         assert opening is not None
-        self._tell(e.OpenReceived(self.peer, opening.activation, opening.degree, frame))
+        self._opened(opening, frame)

@@ -146,10 +146,10 @@ class Transport:
         if session := self._session(peer):
             session.send(message)
 
-    def send_open(self, peer: str, opening: pb.Open, keyframe: FrameId) -> None:
-        """Queue an Open and its keyframe for a peer."""
+    def send_open(self, peer: str, opening: pb.Open, keyframe: FrameId | None) -> None:
+        """Queue an Open and its keyframe, if it has one, for a peer."""
         session = self._session(peer)
-        if session and self._shared and keyframe in self._shared.store:
+        if session and self._shared and (keyframe is None or keyframe in self._shared.store):
             session.send_open(opening, keyframe)
 
     def send_frame(self, peer: str, frame: FrameId) -> None:

@@ -2,7 +2,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -86,14 +86,16 @@ class Refusal(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., sentence: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("activation", "degree", "keyframe_bytes")
+    __slots__ = ("activation", "degree", "keyframe_bytes", "steps")
     ACTIVATION_FIELD_NUMBER: _ClassVar[int]
     DEGREE_FIELD_NUMBER: _ClassVar[int]
     KEYFRAME_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
     activation: int
     degree: int
     keyframe_bytes: int
-    def __init__(self, activation: _Optional[int] = ..., degree: _Optional[int] = ..., keyframe_bytes: _Optional[int] = ...) -> None: ...
+    steps: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, activation: _Optional[int] = ..., degree: _Optional[int] = ..., keyframe_bytes: _Optional[int] = ..., steps: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Close(_message.Message):
     __slots__ = ("activation", "applied", "reason")

@@ -227,8 +227,8 @@ class Cluster:
         match command:
             case c.Meet():
                 self._network.join(name)
-            case c.SendOpen(peer, activation, degree, keyframe):
-                self._send(member, peer, e.OpenReceived(name, activation, degree, keyframe), keyframe)
+            case c.SendOpen(peer, activation, degree, keyframe, steps):
+                self._send(member, peer, e.OpenReceived(name, activation, degree, keyframe, steps), keyframe)
             case c.SendUpdate(peer, update):
                 self._send(member, peer, e.UpdateReceived(name, update), update)
             case c.SendClose(peer, activation, applied, reason, orderly):
@@ -322,7 +322,10 @@ class Cluster:
 
     # --- the network --------------------------------------------------------------------------------
 
-    def _send(self, member: Member, peer: str, event: e.NetworkEvent, frame: FrameId) -> None:
+    def _send(self, member: Member, peer: str, event: e.NetworkEvent, frame: FrameId | None) -> None:
+        if frame is None:
+            self._network.send(member.name, peer, event)
+            return
         data = bytes(member.seat.frames.view(frame))
         if self._weather.malformed and self._rng.random() < self._weather.malformed:
             data = bytes(byte ^ 0xFF for byte in data)
@@ -340,7 +343,7 @@ class Cluster:
     def _take_in(self, member: Member, event: e.NetworkEvent, data: bytes) -> bool:
         """Hold an incoming frame. The receiver ends the stream if it already holds the frame, or holds too many."""
         match event:
-            case e.OpenReceived(keyframe=frame) | e.UpdateReceived(update=frame):
+            case e.OpenReceived(keyframe=FrameId() as frame) | e.UpdateReceived(update=frame):
                 problem = self._objection(member, frame, len(data))
                 if problem:
                     self.broken_rules.append(f"{member.name}: {problem}")

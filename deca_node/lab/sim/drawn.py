@@ -42,6 +42,9 @@ CALM = 0.15
 MATCHED = 0.2
 """The share of the storms in which a node has one neighbour per visit."""
 
+PARTNERS_CHANGE = 0.1
+"""The share of the storms in which moments that travel by themselves go to another neighbour each time."""
+
 MOMENTS_FIRST = 0.3
 """The share of the storms in which moments travel by themselves between exchanges of parameters."""
 
@@ -70,17 +73,15 @@ def storm(seed: int) -> Storm:
     rng = random.Random(f"storm:{seed}")
     exchange = ARMS[seed % len(ARMS)][1]
     names = tuple(NAMES[: rng.choice([2, 3, 3, 4, 4, 5, 6, 8])])
-    settings = RunSettings(
-        seed=seed,
-        exchange=exchange,
-        rounds=rng.choice([1, 2, 2]),
-        inner_steps=rng.choice([1, 2, 3, 4]),
-        flush_mixes=rng.choice([0, 1, 2]),
-        final_flush_mixes=rng.choice([0, 2, 5]),
-        mix_every=rng.choice([1, 1, 2, 3]),
-        late_steps=rng.choice([1, 2, 4]),
-        **_exchange(seed),
-    )
+    lengths: dict[str, Any] = {
+        "rounds": rng.choice([1, 2, 2]),
+        "inner_steps": rng.choice([1, 2, 3, 4]),
+        "flush_mixes": rng.choice([0, 1, 2]),
+        "final_flush_mixes": rng.choice([0, 2, 5]),
+        "mix_every": rng.choice([1, 1, 2, 3]),
+        "late_steps": rng.choice([1, 2, 4]),
+    }
+    settings = RunSettings(seed=seed, exchange=exchange, **lengths | _exchange(seed))
     policy = Policy(
         gather=30.0,
         regather=rng.choice([0.5, 5.0]),
@@ -102,13 +103,17 @@ def storm(seed: int) -> Storm:
 
 
 def _exchange(seed: int) -> dict[str, Any]:
-    """The graph, and what travels over it when: in some storms a neighbour at a time, in some moments of their own."""
+    """The graph, and what travels over it when: in some storms a neighbour at a time, in some moments of their own, in
+    some to a partner of their own."""
     rng = random.Random(f"exchange:{seed}")
     chosen: dict[str, Any] = {"topology": ARMS[seed % len(ARMS)][0]}
     if rng.random() < MATCHED:
         chosen["topology"] = rng.choice(MATCHINGS)
     if rng.random() < MOMENTS_FIRST:
         chosen |= {"moments_every": rng.choice([1, 1, 2]), "moment_bits": 1}
+    if rng.random() < PARTNERS_CHANGE:
+        chosen |= {"topology": rng.choice(MATCHINGS), "partners": "step", "moments_every": 1, "moment_bits": 1}
+        chosen |= {"inner_steps": rng.choice([3, 4, 5]), "mix_every": rng.choice([2, 3, 5])}
     return chosen
 
 

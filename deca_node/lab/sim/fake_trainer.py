@@ -43,9 +43,10 @@ def quantized(x: Vector) -> Vector:
 @dataclass
 class _Edge:
     weight: float
-    e: Vector
+    e: Vector | None
+    """None where only moments travel."""
     applied: int = -1
-    """Index of the last exchange whose flow was applied."""
+    """The step of the last exchange whose flow was applied."""
 
 
 @dataclass(frozen=True)
@@ -219,13 +220,17 @@ class FakeTrainer:
         self._active.x_hat = plus(self.x0[self._active.block], ours)
         refused, opened = [], {}
         for near in command.neighbours:
-            theirs = self._read(near.keyframe)
+            theirs = self._read(near.keyframe) if near.keyframe else None
             if theirs:
                 self._active.edges[near.peer] = _Edge(near.weight, plus(theirs[1], ours, -1.0))
                 opened[near.peer] = (near.weight, theirs[0])
+            elif near.keyframe is None:
+                assert self._settings.partners == "step", "parameters travel over every edge"
+                self._active.edges[near.peer] = _Edge(near.weight, None)
             else:
                 refused.append(e.Refused(near.peer, "not-finite", "its keyframe is malformed"))
-        assert sum(near.weight for near in command.neighbours) < 1 - 1e-9, "the node keeps a weight for itself"
+        at_once = [near.weight for near in command.neighbours if near.keyframe]
+        assert sum(at_once) < 1 - 1e-9, "the node keeps a weight for itself"
         if self._dense and command.ours:
             self._dense.open(self.x0[self._active.block], serial, opened)
             self._check_dense()
@@ -275,11 +280,15 @@ class FakeTrainer:
     def _flow(self, visit: _Visit, flow: c.Flow) -> None:
         """e_ij += q_j - q_i, x_i += gamma_c w_ij e_ij."""
         edge = visit.edges[flow.peer]
-        edge.applied += 1
-        assert flow.theirs.inner == flow.ours.inner == visit.encoded[edge.applied], "flows are applied once, in order"
+        assert flow.theirs.inner == flow.ours.inner in visit.encoded, "both ends of a flow are of one exchange"
+        between = [inner for inner in visit.encoded if edge.applied < inner < flow.ours.inner]
+        in_order = edge.applied < flow.ours.inner and (self._settings.partners == "step" or not between)
+        assert in_order, "flows are applied once, in order"
+        edge.applied = flow.ours.inner
         (theirs, q_theirs), (ours, q_ours) = self._sound(flow.theirs), self._sound(flow.ours)
         if not self._schedule.parameters(Step(flow.ours.activation, flow.ours.inner)):
             return
+        assert edge.e is not None, "parameters travel where keyframes did"
         edge.e = plus(edge.e, plus(q_theirs, q_ours, -1.0))
         amount = [self._settings.flow_share * edge.weight * value for value in edge.e]
         self.x[visit.block] = plus(self.x[visit.block], amount)
@@ -332,7 +341,8 @@ class FakeTrainer:
 
     def _check_dense(self) -> None:
         if self._dense:
-            self._dense.check(self._active.x_hat, {peer: edge.e for peer, edge in self._active.edges.items()})
+            held = {peer: edge.e for peer, edge in self._active.edges.items() if edge.e is not None}
+            self._dense.check(self._active.x_hat, held)
 
     def _write(self, frame: FrameId, x: Vector, codes: Any = None) -> None:
         view = self.frames.view(frame)

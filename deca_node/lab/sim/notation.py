@@ -32,7 +32,7 @@ BARE = ("peer", "step", "update", "keyframe", "frame", "when", "name", "kind", "
 SILENT = ("scalars", "agreement", "level", "about")
 """Fields that are left out: they do not matter for the order of events, or differ between machines."""
 
-RARE = ("refused", "died", "for_good", "code", "orderly", "alone", "heldout", "keep", "problem")
+RARE = ("steps", "refused", "died", "for_good", "code", "orderly", "alone", "heldout", "keep", "problem")
 """Fields that are written only if they are not empty."""
 
 EVENTS = {kind.__name__: kind for kind in typing.get_args(e.Event)}

@@ -80,8 +80,9 @@ class PublicCopies:
         self.edges[peer] = EdgeDifference(weight, e)
 
     def drop(self, peer: str) -> None:
-        """Close an edge for the rest of the activation. Without its flows its weight goes to this node itself."""
-        del self.edges[peer]
+        """Close an edge for the rest of the activation, if parameters travel over it. Without its flows its weight goes
+        to this node itself."""
+        self.edges.pop(peer, None)
 
     def difference(self, x_half: Tensor, out: Tensor) -> None:
         """Encode q = Q(x_half - x^) into ``out`` (uint8 [codec.nbytes(elements)]) and add q to x^.

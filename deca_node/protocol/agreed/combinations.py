@@ -25,6 +25,23 @@ def check_moments(run: Any, bits: Sequence[int]) -> None:
         )
 
 
+def check_partners(run: Any, matchings: Sequence[str]) -> None:
+    """Refuse partners that change where there are none, or nothing that could travel to them alone."""
+    if run.partners == "visit":
+        return
+    if run.topology not in matchings:
+        raise SettingsError(
+            f"partners = 'step' is about one neighbour at a time, and topology = {run.topology!r} has several; use "
+            f"topology = {' or '.join(map(repr, matchings))}, or partners = 'visit'"
+        )
+    if not run.moments_every or run.mix_every == 1:
+        raise SettingsError(
+            f"partners = 'step' moves moment signals that travel without parameters, and with moments_every = "
+            f"{run.moments_every} and mix_every = {run.mix_every} there are none; set moments_every to 1 or more and "
+            "mix_every to more than 1, or partners = 'visit'"
+        )
+
+
 def check_labels(run: Any) -> None:
     """Refuse labels without a task, a single label, and a name given twice."""
     names = run.label_names

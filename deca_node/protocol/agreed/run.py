@@ -20,6 +20,8 @@ MATCHINGS = ("pairs", "one-peer-exponential")
 """Topologies in which a node has one neighbour per visit, another one each time. They are connected over time, and not
 at any one visit."""
 
+PARTNERS = ("visit", "step")
+
 TOPOLOGIES = (
     "ring",
     "exponential",
@@ -259,6 +261,13 @@ class RunSettings:
         "another one each time, and the final flush has a random-regular graph.",
         choices=TOPOLOGIES,
     )
+    partners: str = setting(
+        "visit",
+        "With topology = pairs or one-peer-exponential and moments_every: whether the neighbour stays for the whole "
+        "visit (visit), or moment signals that travel alone go to another neighbour each time (step), of ceil(log2 "
+        "nodes) in turn. Parameters stay with the visit's neighbour.",
+        choices=PARTNERS,
+    )
     edge_probability: float = setting(
         0.5,
         "With topology = erdos-renyi: probability of each edge. The graph is drawn again until it is connected.",
@@ -360,6 +369,7 @@ class RunSettings:
                 "not sent yet are missing from the public copies, and above that bound gossip on the copies diverges"
             )
         combinations.check_moments(self, MOMENT_BITS)
+        combinations.check_partners(self, MATCHINGS)
         if self.robust == "clip":
             combinations.check_clip(self, MATCHINGS)
         if self.topology == "edges" and not self.edges.strip():

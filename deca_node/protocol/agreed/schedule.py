@@ -9,6 +9,7 @@ order. A last round, the flush, mixes every block without gradients until all co
 """
 
 import random
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NewType
 
@@ -123,6 +124,32 @@ class Schedule:
         if settings.moments_every:
             return step.inner % settings.moments_every == 0
         return self.parameters(step) and step.inner // settings.mix_every % settings.signal_every == 0
+
+    def turn(self, step: Step) -> int:
+        """Which of the activation's graphs an update of ``step`` takes, counted on and on: the first one (0) where the
+        parameters travel, and for moment signals alone each time the next. Graphs take turns in
+        :func:`deca_node.protocol.agreed.topology.turns`."""
+        if self.parameters(step) or not self._settings.moments_every:
+            return 0
+        return step.inner // self._settings.moments_every
+
+    def meetings(self, activation: Activation, turns: Sequence[Collection[str]]) -> dict[str, tuple[int, ...]]:
+        """The inner steps at which a node exchanges updates with each neighbour. ``turns`` are its neighbours in each
+        of the activation's graphs."""
+        meetings: dict[str, list[int]] = {peer: [] for near in turns for peer in near}
+        for inner in range(activation.steps):
+            step = Step(activation.index, inner)
+            if self.mixes(step):
+                for peer in turns[self.turn(step) % len(turns)]:
+                    meetings[peer].append(inner)
+        return {peer: tuple(meetings[peer]) for peer in sorted(meetings) if meetings[peer]}
+
+    def met(
+        self, activation: Activation, turns: Sequence[frozenset[str]]
+    ) -> tuple[frozenset[str], ...]:
+        """``turns`` without the neighbours that a visit is too short to meet."""
+        meetings = self.meetings(activation, turns)
+        return tuple(near & meetings.keys() for near in turns)
 
     def content(self, step: Step) -> Content:
         """What the update of ``step`` carries. The step is one that exchanges."""

@@ -67,6 +67,25 @@ def graph(members: Iterable[str], settings: RunSettings, activation: int = 0, bl
     return _graph(names, settings, draw if settings.topology in _DRAWN else 0)
 
 
+def turns(members: Iterable[str], settings: RunSettings, activation: int, blocks: int | None = None) -> tuple[Graph, ...]:
+    """The graphs that take turns within one activation; the first is :func:`graph`, over which parameters travel.
+
+    One, unless ``partners = step``. Then ceil(log2 n) matchings, of which a moment signal that travels alone takes the
+    next one each time (:meth:`Schedule.turn`). In ``one-peer-exponential`` these are all bits, from that of the
+    activation on; in ``pairs`` each is drawn by dice of its own.
+    """
+    names = tuple(sorted(members))
+    first = graph(names, settings, activation, blocks)
+    round_, position = divmod(activation, blocks or 1)
+    final = blocks is not None and round_ >= settings.rounds_of(blocks)
+    if settings.partners == "visit" or final:
+        return (first,)
+    count = max(1, (len(names) - 1).bit_length())
+    if settings.topology == "pairs":
+        return (first, *(_matching(names, settings, activation, turn) for turn in range(1, count)))
+    return tuple(_matching(names, settings, round_ + position + turn) for turn in range(count))
+
+
 def final_graph(members: Iterable[str], settings: RunSettings, activation: int = 0) -> Graph:
     """The neighbours of every member in the final flush, which is connected."""
     if settings.topology not in MATCHINGS:
@@ -234,10 +253,10 @@ def _rewire(edges: list[tuple[int, int]], swaps: int, rng: random.Random) -> Non
 # --- one neighbour at a time ------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=64)
-def _matching(names: Sequence[str], settings: RunSettings, draw: int) -> Graph:
+@lru_cache(maxsize=256)
+def _matching(names: Sequence[str], settings: RunSettings, draw: int, turn: int = 0) -> Graph:
     if settings.topology == "pairs":
-        return _joined(names, _pairs(names, f"{settings.seed}:pairs:{draw}"))
+        return _joined(names, _pairs(names, f"{settings.seed}:pairs:{draw}" + (f":{turn}" if turn else "")))
     return _joined(names, _one_peer(len(names), draw))
 
 

@@ -8,7 +8,7 @@ that train must be ahead of it.
 from collections.abc import Iterable, Mapping
 
 from deca_node.protocol.agreed.run import RunSettings
-from deca_node.protocol.agreed.topology import Graph, final_graph, graph
+from deca_node.protocol.agreed.topology import Graph, final_graph, graph, turns
 from deca_node.protocol.agreed.weights import flush_mixes
 
 NOT_TRAINING = -1
@@ -155,9 +155,10 @@ class Roster:
         """The neighbours of every member that counts in this activation. Members of another run do not count."""
         return graph(self._counting(activation), self._settings, activation, self.blocks)
 
-    def near(self, activation: int) -> frozenset[str]:
-        """This node's own neighbours in an activation."""
-        return self.graph(activation)[self._name]
+    def turns(self, activation: int) -> tuple[frozenset[str], ...]:
+        """This node's own neighbours in each of the graphs that take turns in an activation."""
+        graphs = turns(self._counting(activation), self._settings, activation, self.blocks)
+        return tuple(graph[self._name] for graph in graphs)
 
     def flush_mixes(self, activation: int) -> int:
         """The number of mixes after which the copies agree in the final flush, among the members of this activation."""

@@ -32,7 +32,7 @@ class Offers:
     def drop(self, peer: str) -> None:
         """Let the peer's offer go, as when its stream is lost."""
         replaced = self._held.pop(peer, None)
-        if replaced:
+        if replaced and replaced.keyframe:
             self._say(c.Release(replaced.keyframe))
 
     def withdrawn(self, peer: str, activation: int) -> None:
@@ -79,9 +79,8 @@ class Visits:
         planned = schedule[position.activation]
         if not planned.inner_steps:
             planned = dataclasses.replace(planned, flush_mixes=self._roster.flush_mixes(planned.index))
-        near = self._roster.near(planned.index)
-        wanted = sorted(self._edges_wanted(planned, near))
-        rules = self._pace.rules(near, schedule)
+        rules = self._pace.rules(schedule.met(planned, self._roster.turns(planned.index)), schedule)
+        wanted = sorted(self._edges_wanted(planned, rules.near))
         visit = Visit(rules, planned, wanted, self._counters, self._say, inner=position.inner)
         self._before, self.current = self.current, visit
         self._flows_before = self._counters["flows_applied"]
@@ -142,7 +141,8 @@ class Visits:
     def decline(self, offer: e.OpenReceived, why: str) -> None:
         """Release the offer's keyframe, and tell the other end that there is no edge."""
         self._counters["offers_declined"] += 1
-        self._say(c.Release(offer.keyframe))
+        if offer.keyframe:
+            self._say(c.Release(offer.keyframe))
         self._say(c.SendClose(offer.peer, offer.activation, -1, f"{self._name} {why}"))
 
     def decline_all(self, why: str) -> None:

@@ -10,7 +10,8 @@ applied, so that the other end can catch up to it or stop there::
 :data:`deca_node.protocol.visit.phases.EDGE_STATES` is the whole table. An edge that is lost is CLOSED from any state.
 """
 
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from deca_node.protocol.agreed.frames import FrameId
@@ -37,6 +38,8 @@ class Edge:
     """One edge, as its end at this node sees it. Inner steps stand for the flows of their exchanges."""
 
     peer: str
+    steps: tuple[int, ...]
+    """The inner steps at which updates are exchanged over this edge, as both ends have said."""
     state: EdgeState = EdgeState.OFFERED
     weight: float = 0.0
     """The mixing weight w_ij; known once the edge is open."""
@@ -57,19 +60,35 @@ class Edge:
         """Go to the state that the table names. Raises AssertionError where it names none."""
         self.state = EDGE_STATES.after(self.state, cause)
 
+    def after(self, inner: int) -> int:
+        """The first exchange after ``inner``; one past the last where none follows."""
+        at = bisect_right(self.steps, inner)
+        return self.steps[at] if at < len(self.steps) else self.end
+
+    def until(self, inner: int) -> int:
+        """The last exchange up to ``inner``; NOTHING where there is none."""
+        at = bisect_right(self.steps, inner)
+        return self.steps[at - 1] if at else NOTHING
+
+    @property
+    def end(self) -> int:
+        """One past the last exchange."""
+        return self.steps[-1] + 1 if self.steps else 0
+
 
 class Edges:
     """The edges of one activation, to ``neighbours`` to begin with. ``degree`` is this node's degree in the
-    activation's graph; ``mix_steps`` are the inner steps at which updates are exchanged."""
+    activation's graph; ``meetings`` are the inner steps at which updates are exchanged, by neighbour."""
 
-    def __init__(self, activation: int, degree: int, mix_steps: tuple[int, ...], neighbours: Iterable[str]) -> None:
+    def __init__(
+        self, activation: int, degree: int, meetings: Mapping[str, tuple[int, ...]], neighbours: Iterable[str]
+    ) -> None:
         self.activation = activation
         self.degree = degree
-        self.by_peer = {peer: Edge(peer) for peer in neighbours}
-        self.encoded = NOTHING
-        """The newest inner step whose own update is encoded."""
-        self._position = {inner: i for i, inner in enumerate(mix_steps)}
-        self._mix_steps = mix_steps
+        self._meetings = meetings
+        self._exchanges: list[int] = []
+        """The inner steps whose own update is encoded."""
+        self.by_peer = {peer: self._new(peer) for peer in neighbours}
 
     # --- opening ------------------------------------------------------------------------------------
 
@@ -77,18 +96,25 @@ class Edges:
         """The edges whose other end has not opened yet."""
         return self._in(EdgeState.OFFERED)
 
-    def open(self, peer: str, degree: int, keyframe: FrameId) -> bool:
-        """The peer's offer has come. False where there is no edge to open: it timed out, or never was."""
+    def open(self, peer: str, degree: int, keyframe: FrameId | None, steps: Collection[int] | None = None) -> bool:
+        """The peer's offer has come, with the inner steps of its exchanges (None: all that this end expects). False
+        where there is no edge to open: it timed out, or never was."""
         edge = self.by_peer.get(peer)
         if edge is None or edge.state is not EdgeState.OFFERED:
             return False
         edge.move(EdgeCause.THEIR_OFFER)
         edge.keyframe, edge.weight = keyframe, metropolis(self.degree, degree)
+        if steps is not None:
+            # Ends that know different members expect different exchanges. Those that both expect take place.
+            edge.steps = tuple(inner for inner in edge.steps if inner in steps)
         return True
 
     def offer(self, peer: str) -> None:
         """Add an edge to a neighbour that appeared while others were still opening."""
-        self.by_peer.setdefault(peer, Edge(peer))
+        self.by_peer.setdefault(peer, self._new(peer))
+
+    def _new(self, peer: str) -> Edge:
+        return Edge(peer, self._meetings[peer])
 
     def withdraw(self, peer: str) -> list[FrameId]:
         """Forget an edge that was lost while edges were opening, so that it can be offered again.
@@ -110,6 +136,15 @@ class Edges:
 
     # --- steps --------------------------------------------------------------------------------------
 
+    @property
+    def encoded(self) -> int:
+        """The newest inner step whose own update is encoded."""
+        return self._exchanges[-1] if self._exchanges else NOTHING
+
+    def encode(self, inner: int) -> None:
+        """The own update of ``inner`` is encoded."""
+        self._exchanges.append(inner)
+
     def arrive(self, peer: str, update: FrameId) -> bool:
         """A neighbour's update has arrived whole. False where it is of no use any more.
 
@@ -118,10 +153,10 @@ class Edges:
         edge = self.by_peer.get(peer)
         if edge is None or edge.state in (EdgeState.OFFERED, EdgeState.CLOSED):
             return False
-        if update.inner not in self._position:
+        if edge.until(update.inner) != update.inner:
             # In a final flush the other end may count more members, and so mix more often.
             return False
-        expected = self._after(edge.newest)
+        expected = edge.after(edge.newest)
         if update.inner != expected:
             raise WireError(
                 "replay" if edge.newest != NOTHING and update.inner <= edge.newest else "out-of-order",
@@ -132,25 +167,35 @@ class Edges:
         edge.arrived.append(update)
         return True
 
-    def waiting_for(self, inner: int, lag: int) -> list[Edge]:
-        """The open edges without the update that step ``inner`` needs, which may be ``lag`` exchanges old."""
-        needed = self._position[inner] - lag
-        return [edge for edge in self.opened() if self._index(edge.newest) < needed]
+    def waiting_for(self, lag: int) -> list[Edge]:
+        """The open edges without the update that the newest exchange needs, which may be ``lag`` exchanges old."""
+        needed = self._exchanges[-1 - lag] if len(self._exchanges) > lag else NOTHING
+        return [edge for edge in self.opened() if edge.newest < edge.until(needed)]
 
-    def behind(self, edge: Edge, inner: int) -> int:
-        """By how many exchanges the edge's newest update is behind the exchange at ``inner``."""
-        return self._position[inner] - self._index(edge.newest)
+    def behind(self, edge: Edge) -> int:
+        """By how many of this node's exchanges the edge is behind: counted from the first update of this edge that has
+        not come. 0 where all have come."""
+        missing = edge.after(edge.newest)
+        return len(self._exchanges) - bisect_left(self._exchanges, missing) if missing < edge.end else 0
+
+    def due_at(self, inner: int) -> list[Edge]:
+        """The open edges over which the update of ``inner`` goes."""
+        return [edge for edge in self.opened() if edge.until(inner) == inner]
+
+    def lead_on(self, inner: int) -> bool:
+        """Whether any open edge has an exchange at ``inner`` or after it."""
+        return any(edge.end > inner for edge in self.opened())
 
     def uneven(self) -> list[Edge]:
         """The open edges over which the flow of the newest own update was not applied yet."""
-        return [edge for edge in self.opened() if edge.applied < self.encoded]
+        return [edge for edge in self.opened() if edge.applied < edge.until(self.encoded)]
 
     def uneven_max(self, late_steps: int) -> int:
         """How many flows, at most, one end of an edge that is lost now may have applied and the other never will.
 
         None before the first own update. Later at most D + 1, since neither end goes further ahead of the other.
         """
-        return min(self._index(self.encoded), late_steps) + 1
+        return min(len(self._exchanges), late_steps + 1)
 
     def due(self) -> bool:
         """Whether any flow can be applied now."""
@@ -179,7 +224,7 @@ class Edges:
 
     def needed_from(self) -> int:
         """The first own update that some edge may still apply; older ones can be released."""
-        return min((self._after(edge.applied) for edge in self.live()), default=self._after(self.encoded))
+        return min((edge.after(edge.applied) for edge in self.live()), default=self.encoded + 1)
 
     # --- closing ------------------------------------------------------------------------------------
 
@@ -206,7 +251,7 @@ class Edges:
         if before is EdgeState.OFFERED:
             return False
         # No end can have applied a flow for which this node has not made its own update yet.
-        edge.limit = max(edge.applied, min(applied, self.encoded))
+        edge.limit = max(edge.applied, edge.until(min(applied, self.encoded)))
         self._end_if_even(edge)
         return before is EdgeState.OPEN
 
@@ -241,14 +286,6 @@ class Edges:
 
     def _in(self, state: EdgeState) -> list[Edge]:
         return [edge for edge in self.by_peer.values() if edge.state is state]
-
-    def _index(self, inner: int) -> int:
-        return NOTHING if inner == NOTHING else self._position[inner]
-
-    def _after(self, inner: int) -> int:
-        """The inner step of the exchange that follows ``inner``; one past the last where none follows."""
-        index = self._index(inner) + 1
-        return self._mix_steps[index] if index < len(self._mix_steps) else self._mix_steps[-1] + 1
 
     def _ceiling(self, edge: Edge) -> int:
         """The last inner step whose flow may be applied now."""

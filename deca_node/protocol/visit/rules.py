@@ -16,8 +16,8 @@ class VisitRules:
     """The rules of one visit at node ``name``."""
 
     name: str
-    near: frozenset[str]
-    """The node's neighbours in the activation's graph."""
+    turns: tuple[frozenset[str], ...]
+    """The node's neighbours in each of the activation's graphs, which take turns. Parameters travel in the first."""
     schedule: Schedule
     overlap: bool
     """Whether a step is computed while the updates of the one before travel."""
@@ -31,6 +31,16 @@ class VisitRules:
     checkpoint_every: int
     """Steps from one checkpoint to the next; 0 writes none within the visit."""
 
+    @property
+    def near(self) -> frozenset[str]:
+        """The node's neighbours in any of the activation's graphs."""
+        return frozenset().union(*self.turns)
+
+    @property
+    def degree(self) -> int:
+        """The most neighbours with which the node exchanges updates at one step."""
+        return max(map(len, self.turns))
+
 
 class Pace:
     """What a node has measured over all its visits: how long neighbours take, and which of them are late."""
@@ -43,11 +53,11 @@ class Pace:
         self._open_waits = WaitTimes(OPEN_SECONDS_MIN, policy.open)
         self._step_waits = WaitTimes(policy.floor, policy.step)
 
-    def rules(self, near: frozenset[str], schedule: Schedule) -> VisitRules:
+    def rules(self, turns: tuple[frozenset[str], ...], schedule: Schedule) -> VisitRules:
         """The rules of the next visit."""
         return VisitRules(
             name=self._name,
-            near=near,
+            turns=turns,
             schedule=schedule,
             overlap=self._settings.exchange == "overlap",
             late_steps=self._settings.late_steps,

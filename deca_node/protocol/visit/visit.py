@@ -15,7 +15,7 @@ go out together, so that the trainer never idles between the two.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
@@ -54,14 +54,15 @@ class Visit:
         self._interrupted = False
         self._checkpoint_asked = False
         self._mixing = False
-        steps = (i for i in range(activation.steps) if rules.schedule.mixes(Step(activation.index, i)))
-        self.edges = Edges(activation.index, len(rules.near), tuple(steps), () if inner else wanted)
+        self._meetings = rules.schedule.meetings(activation, rules.turns)
+        self.edges = Edges(activation.index, rules.degree, self._meetings, () if inner else wanted)
         self._wait = Wait()
         self._loans = Loans(say)
         self._closing = Closing(self.edges, self._loans, rules, counters, say)
         self._keyframe: FrameId | None = None
         if self.phase is VisitPhase.ACTIVATING:
-            self._keyframe = FrameId(rules.name, FrameKind.KEYFRAME, activation.index, 0) if rules.near else None
+            # Parameters travel in the first of the activation's graphs, and need a keyframe.
+            self._keyframe = FrameId(rules.name, FrameKind.KEYFRAME, activation.index, 0) if rules.turns[0] else None
             say(c.Activate(activation, self._keyframe))
 
     @property
@@ -120,10 +121,18 @@ class Visit:
     def take_offer(self, offer: e.OpenReceived, now: float) -> bool:
         """A neighbour's offer has come. False where there is no edge to open any more."""
         opening = self.phase is VisitPhase.OPENING
-        opened = opening and self.edges.open(offer.peer, offer.degree, offer.keyframe)
+        opened = opening and self.edges.open(offer.peer, offer.degree, offer.keyframe, self._steps_of(offer))
         if opened:
             self._wait.arrived(now)
         return opened
+
+    def _steps_of(self, offer: e.OpenReceived) -> Collection[int] | None:
+        """The exchanges that an offer names; None: all. Without a keyframe no parameters can travel."""
+        if offer.keyframe and not offer.steps:
+            return None
+        parameters = self._rules.schedule.parameters
+        named = (Step(self.activation.index, inner) for inner in offer.steps if 0 <= inner < self.activation.steps)
+        return [step.inner for step in named if offer.keyframe or not parameters(step)]
 
     def connect_if_open(self) -> None:
         """Hand the neighbours' keyframes to the trainer once every edge is open or given up."""
@@ -131,7 +140,10 @@ class Visit:
             return
         self._move(VisitCause.OPENED)
         self._rules.open_waits.add(self._wait.end(), len(self.edges.by_peer))
-        near = [c.Neighbour(edge.peer, edge.weight, edge.keyframe) for edge in self.edges.live() if edge.keyframe]
+        # An end without a keyframe of its own exchanges no parameters, whatever the other end has sent.
+        near = [
+            c.Neighbour(edge.peer, edge.weight, edge.keyframe if self._keyframe else None) for edge in self.edges.live()
+        ]
         self._say(c.Connect(self.activation.index, tuple(near), self._keyframe))
         self._loans.lend_all(self._take_keyframes())
 
@@ -142,8 +154,9 @@ class Visit:
         self._next_step(now)
 
     def _send_open(self, peer: str) -> None:
-        assert self._keyframe is not None
-        self._say(c.SendOpen(peer, self.activation.index, len(self._rules.near), self._keyframe))
+        steps = self._meetings[peer] if len(self._rules.turns) > 1 else ()
+        keyframe = self._keyframe if peer in self._rules.turns[0] else None
+        self._say(c.SendOpen(peer, self.activation.index, self._rules.degree, keyframe, steps))
 
     def _take_keyframes(self) -> list[FrameId]:
         ours, self._keyframe = self._keyframe, None
@@ -154,8 +167,8 @@ class Visit:
     def half_stepped(self, event: e.HalfStepped, now: float) -> None:
         """The half step is done: send its update, and mix if the neighbours' updates are there."""
         if event.update is not None:
-            self.edges.encoded = event.step.inner
-            for edge in self.edges.opened():
+            self.edges.encode(event.step.inner)
+            for edge in self.edges.due_at(event.step.inner):
                 self._say(c.SendUpdate(edge.peer, event.update))
         self._move(VisitCause.STEPPED)
         there = len(self.edges.opened()) - len(self._late())
@@ -206,7 +219,7 @@ class Visit:
         """Ask for the next half step; or begin to drain where there is none to take."""
         step = self.position
         gradient = self._inner < self.activation.inner_steps
-        live = bool(self.edges.opened())
+        live = self.edges.lead_on(self._inner)
         stop = self._interrupted and self._inner > 0
         if stop or self._inner >= self.activation.steps or not (gradient or live):
             self._move(VisitCause.NO_STEP)
@@ -214,7 +227,7 @@ class Visit:
             self._drain(now)
             return
         update = None
-        if live and self._rules.schedule.mixes(step):
+        if self.edges.due_at(self._inner):
             update = FrameId(self._rules.name, FrameKind.UPDATE, step.activation, step.inner)
             self._loans.wrote(update)
         self._move(VisitCause.STEP)
@@ -226,7 +239,7 @@ class Visit:
         if self.edges.encoded != self._inner:
             return []
         overlapped = self._rules.overlap and self._inner < self.activation.inner_steps - 1
-        return self.edges.waiting_for(self._inner, lag=1 if overlapped else 0)
+        return self.edges.waiting_for(lag=1 if overlapped else 0)
 
     def _mix(self, now: float) -> None:
         arrivals = self._wait.end()
@@ -371,7 +384,7 @@ class Visit:
         allowed = self._rules.late_steps
         exchanges = f"{allowed} exchange{'s' if allowed > 1 else ''}"
         for edge in self._late():
-            if self.edges.behind(edge, self._inner) > allowed:
+            if self.edges.behind(edge) > allowed:
                 self._closing.close_late(edge, f"{edge.peer} is more than {exchanges} behind")
         self._mix(now)
 

@@ -23,7 +23,7 @@ SETTINGS = RunSettings(rounds=2, inner_steps=3, flush_mixes=1, late_steps=2)
 
 def rules(near: tuple[str, ...] = NAMES) -> VisitRules:
     schedule = Schedule(SETTINGS, 1, final_flush_mixes=1)
-    return Pace("a", SETTINGS, default_policy()).rules(frozenset(near), schedule)
+    return Pace("a", SETTINGS, default_policy()).rules((frozenset(near),), schedule)
 
 
 class Ends:
@@ -32,7 +32,7 @@ class Ends:
     def __init__(self) -> None:
         self.said: list[c.Command] = []
         self.counters: Counter[str] = Counter()
-        self.edges = Edges(1, 2, (0, 1, 2, 3), NAMES)
+        self.edges = Edges(1, 2, dict.fromkeys(NAMES, (0, 1, 2, 3)), NAMES)
         self.loans = Loans(self.said.append)
         self.rules = rules()
         self.closing = Closing(self.edges, self.loans, self.rules, self.counters, self.said.append)
@@ -42,7 +42,8 @@ class Ends:
         for name in NAMES:
             self.edges.open(name, 2, FrameId(name, FrameKind.KEYFRAME, 1, 0))
             for inner in range(applied + 1):
-                self.edges.encoded = inner
+                if inner > self.edges.encoded:
+                    self.edges.encode(inner)
                 self.edges.arrive(name, FrameId(name, FrameKind.UPDATE, 1, inner))
         self.edges.take_flows()
         self.edges.mixed()

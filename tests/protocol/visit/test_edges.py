@@ -12,6 +12,9 @@ from deca_node.protocol.visit.edges import NOTHING, Edge, Edges
 from deca_node.protocol.visit.phases import EdgeState
 
 STEPS = (0, 1, 2, 3)
+ALL = dict.fromkeys("abc", STEPS)
+"""The exchanges with every neighbour."""
+
 KEYFRAME = FrameId("b", FrameKind.KEYFRAME, 0, 0)
 
 
@@ -21,14 +24,14 @@ def update(inner: int, sender: str = "b") -> FrameId:
 
 def edges_in(state: EdgeState) -> Edges:
     """Two steps are encoded, the flow of step 0 is applied, b's update of step 1 in hand, and the edge in ``state``."""
-    edges = Edges(0, 1, STEPS, ["b"])
+    edges = Edges(0, 1, ALL, ["b"])
     if state is EdgeState.OFFERED:
         return edges
     edges.open("b", 1, KEYFRAME)
-    edges.encoded = 0
+    edges.encode(0)
     edges.arrive("b", update(0))
     edges.take_flows()
-    edges.encoded = 1
+    edges.encode(1)
     edges.arrive("b", update(1))
     if state is not EdgeState.OPEN:
         edges.close(edges.by_peer["b"])
@@ -96,30 +99,30 @@ def test_only_an_open_edge_answers_a_close(state: EdgeState, answered: bool) -> 
 
 
 def test_weights_are_those_of_both_degrees() -> None:
-    edges = Edges(0, 2, STEPS, ["b", "c"])
+    edges = Edges(0, 2, ALL, ["b", "c"])
     edges.open("b", 5, KEYFRAME)
     edges.open("c", 1, KEYFRAME)
     assert [edge.weight for edge in edges.opened()] == [1 / 6, 1 / 3]
 
 
 def test_an_offer_without_an_edge_is_declined() -> None:
-    edges = Edges(0, 1, STEPS, ["b"])
+    edges = Edges(0, 1, ALL, ["b"])
     assert not edges.open("c", 1, KEYFRAME)
     assert edges.open("b", 1, KEYFRAME)
     assert not edges.open("b", 1, KEYFRAME)
-    timed_out = Edges(0, 1, STEPS, ["b"])
+    timed_out = Edges(0, 1, ALL, ["b"])
     timed_out.close(timed_out.by_peer["b"])
     assert not timed_out.open("b", 1, KEYFRAME)
 
 
 def test_withdrawing_gives_back_all_that_came_and_allows_a_new_offer() -> None:
-    edges = Edges(0, 1, STEPS, ["b"])
+    edges = Edges(0, 1, ALL, ["b"])
     edges.open("b", 1, KEYFRAME)
     edges.arrive("b", update(0))
     assert edges.withdraw("b") == [KEYFRAME, update(0)]
     assert edges.withdraw("b") == []
     edges.offer("b")
-    assert edges.by_peer["b"] == Edge("b")
+    assert edges.by_peer["b"] == Edge("b", STEPS)
 
 
 # --- flows ------------------------------------------------------------------------------------------
@@ -130,23 +133,23 @@ def flows(edges: Edges) -> list[int]:
 
 
 def test_flows_are_taken_once_in_order_and_not_before_the_own_update_is_there() -> None:
-    edges = Edges(0, 1, STEPS, ["b"])
+    edges = Edges(0, 1, ALL, ["b"])
     edges.open("b", 1, KEYFRAME)
     edges.arrive("b", update(0))
     assert flows(edges) == [] and not edges.due()
-    edges.encoded = 1
+    edges.encode(1)
     edges.arrive("b", update(1))
     edges.arrive("b", update(2))
     assert edges.due()
     assert flows(edges) == [0, 1]
     assert flows(edges) == []
-    edges.encoded = 2
+    edges.encode(2)
     assert flows(edges) == [2]
 
 
 @pytest.mark.parametrize("wrong", [0, 2, 3])
 def test_gaps_and_replays_are_refused_with_a_sentence(wrong: int) -> None:
-    edges = Edges(0, 1, STEPS, ["b"])
+    edges = Edges(0, 1, ALL, ["b"])
     edges.open("b", 1, KEYFRAME)
     assert edges.arrive("b", update(0))
     with pytest.raises(WireError, match=f"b sent the update of inner step {wrong} of activation 0, expected that of 1"):
@@ -164,28 +167,102 @@ def test_an_update_from_beyond_the_end_is_of_no_use() -> None:
 @pytest.mark.parametrize("state", [S.OFFERED, S.CLOSED])
 def test_updates_over_no_edge_are_of_no_use(state: EdgeState) -> None:
     assert not edges_in(state).arrive("b", update(0))
-    assert not Edges(0, 1, STEPS, []).arrive("b", update(0))
+    assert not Edges(0, 1, ALL, []).arrive("b", update(0))
 
 
 def test_only_steps_that_mix_count() -> None:
-    edges = Edges(0, 1, (1, 3, 4), ["b"])
+    edges = Edges(0, 1, {"b": (1, 3, 4)}, ["b"])
     edges.open("b", 1, KEYFRAME)
     [edge] = edges.opened()
+    edges.encode(1)
     edges.arrive("b", update(1))
-    assert edges.waiting_for(1, lag=0) == []
-    assert edges.waiting_for(3, lag=0) == [edge]
-    assert edges.waiting_for(3, lag=1) == []
-    assert edges.behind(edge, 4) == 2
+    assert edges.waiting_for(lag=0) == []
+    edges.encode(3)
+    assert edges.waiting_for(lag=0) == [edge]
+    assert edges.waiting_for(lag=1) == []
+    edges.encode(4)
+    assert edges.behind(edge) == 2
     edges.arrive("b", update(3))
-    assert edges.behind(edge, 4) == 1
+    assert edges.behind(edge) == 1
+    edges.arrive("b", update(4))
+    assert edges.behind(edge) == 0
+
+
+# --- partners that change within a visit ------------------------------------------------------------
+
+
+def turns() -> Edges:
+    """Exchanges with b at even steps and with c at odd ones, all of them open."""
+    edges = Edges(0, 1, {"b": (0, 2, 4), "c": (1, 3)}, "bc")
+    for peer in "bc":
+        edges.open(peer, 1, KEYFRAME if peer == "b" else None)
+    return edges
+
+
+def test_an_update_goes_to_the_neighbour_whose_turn_it_is() -> None:
+    edges = turns()
+    assert [[edge.peer for edge in edges.due_at(inner)] for inner in range(6)] == [["b"], ["c"], ["b"], ["c"], ["b"], []]
+    edges.close(edges.by_peer["b"])
+    assert [[edge.peer for edge in edges.due_at(inner)] for inner in range(3)] == [[], ["c"], []]
+    assert edges.lead_on(3) and not edges.lead_on(4)
+
+
+def test_each_neighbour_is_waited_for_at_its_own_steps_only() -> None:
+    edges = turns()
+    for inner in (0, 1):
+        edges.encode(inner)
+    assert [edge.peer for edge in edges.waiting_for(lag=0)] == ["b", "c"]
+    assert [edge.peer for edge in edges.waiting_for(lag=1)] == ["b"]
+    edges.arrive("b", update(0))
+    edges.arrive("c", update(1, "c"))
+    assert edges.waiting_for(lag=0) == [] and edges.uneven() == edges.opened()
+    assert flows(edges) == [0, 1]
+    assert edges.uneven() == [], "the flow of step 1 is none of b's"
+    with pytest.raises(WireError, match="inner step 4 of activation 0, expected that of 2"):
+        edges.arrive("b", update(4))
+    assert not edges.arrive("c", update(4, "c")), "no exchange of c"
+
+
+def test_lateness_counts_the_exchanges_of_this_node_from_the_first_that_is_missing() -> None:
+    edges = turns()
+    edges.encode(0)
+    edges.arrive("b", update(0))
+    for inner in (1, 2, 3):
+        edges.encode(inner)
+    assert [edges.behind(edge) for edge in edges.opened()] == [2, 3]
+    assert edges.needed_from() == 0, "the flow of step 0 is not taken yet"
+    edges.take_flows()
+    assert edges.needed_from() == 1, "c's end may still be applied"
+
+
+def test_ends_that_expect_different_exchanges_have_those_that_both_expect() -> None:
+    edges = Edges(0, 1, {"b": (0, 2, 4), "c": (1, 3)}, "bc")
+    edges.open("b", 1, KEYFRAME, (0, 1, 4, 9))
+    edges.open("c", 1, None, ())
+    assert [edge.steps for edge in edges.opened()] == [(0, 4), ()]
+    for inner in (0, 1, 2):
+        edges.encode(inner)
+    edges.arrive("b", update(0))
+    assert flows(edges) == [0] and edges.uneven() == []
+    assert [edges.behind(edge) for edge in edges.opened()] == [0, 0]
+
+
+def test_a_claim_between_two_exchanges_of_an_edge_is_cut_to_the_one_before() -> None:
+    edges = turns()
+    for inner in (0, 1):
+        edges.encode(inner)
+    edges.arrive("b", update(0))
+    edges.closed_by_peer("b", 1)
+    assert edges.by_peer["b"].limit == 0
+    assert flows(edges) == [0] and edges.by_peer["b"].state is S.CLOSED
 
 
 def test_own_updates_are_needed_until_every_edge_has_applied_its_flow() -> None:
-    edges = Edges(0, 2, STEPS, ["b", "c"])
+    edges = Edges(0, 2, ALL, ["b", "c"])
     assert edges.needed_from() == 0
     for peer in "bc":
         edges.open(peer, 2, KEYFRAME)
-    edges.encoded = 1
+    edges.encode(1)
     for inner in (0, 1):
         edges.arrive("b", update(inner))
     edges.arrive("c", update(0, "c"))
@@ -209,7 +286,7 @@ def test_while_the_other_end_has_not_answered_nothing_flows() -> None:
 def test_an_end_that_is_behind_catches_up_and_lets_the_rest_go() -> None:
     edges = edges_in(S.CLOSING)
     edges.arrive("b", update(2))
-    edges.encoded = 2
+    edges.encode(2)
     edges.closed_by_peer("b", 1)
     assert flows(edges) == [1]
     assert edges.leftovers() == [update(2)]
@@ -231,7 +308,7 @@ def test_a_lost_edge_gives_back_what_was_not_applied() -> None:
 
 
 def test_keyframes_are_given_away_once_those_of_closed_edges_too() -> None:
-    edges = Edges(0, 2, STEPS, ["b", "c"])
+    edges = Edges(0, 2, ALL, ["b", "c"])
     for peer in "bc":
         edges.open(peer, 2, FrameId(peer, FrameKind.KEYFRAME, 0, 0))
     edges.lose(edges.by_peer["c"])
@@ -246,9 +323,10 @@ def test_when_all_ends_everything_that_was_not_applied_is_given_back() -> None:
 
 
 def test_how_much_a_lost_edge_may_leave_uneven() -> None:
-    edges, found = Edges(0, 1, STEPS, ["b"]), []
+    edges, found = Edges(0, 1, ALL, ["b"]), []
     for encoded in (NOTHING, *STEPS):
-        edges.encoded = encoded
+        if encoded != NOTHING:
+            edges.encode(encoded)
         found.append(edges.uneven_max(late_steps=2))
     assert found == [0, 1, 2, 3, 3]
 
@@ -257,7 +335,7 @@ class Ends:
     """Two ends of one edge and the ordered streams between them; ``applied`` collects each end's flows."""
 
     def __init__(self) -> None:
-        self.ends = {name: Edges(0, 1, STEPS, [peer]) for name, peer in ("ab", "ba")}
+        self.ends = {name: Edges(0, 1, ALL, [peer]) for name, peer in ("ab", "ba")}
         self.mail: dict[str, list[tuple[str, int]]] = {"a": [], "b": []}
         self.applied: dict[str, list[int]] = {"a": [], "b": []}
         for name, peer in ("ab", "ba"):
@@ -271,7 +349,7 @@ class Ends:
         peer = "b" if name == "a" else "a"
         end, edge = self.ends[name], self.edge(name)
         if what == "encode" and end.encoded < STEPS[-1]:
-            end.encoded += 1
+            end.encode(end.encoded + 1)
             if edge.state is S.OPEN:
                 self.mail[peer].append(("update", end.encoded))
         elif what == "mix":

@@ -29,7 +29,7 @@ class Walk:
         schedule = Schedule(settings, 1, 1)
         self.said: list[c.Command] = []
         self.visit = Visit(
-            Pace("a", settings, default_policy()).rules(frozenset("b"), schedule),
+            Pace("a", settings, default_policy()).rules((frozenset("b"),), schedule),
             schedule[1 if final_flush else 0],
             ["b"],
             Counter(),

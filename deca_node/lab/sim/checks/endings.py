@@ -7,7 +7,8 @@ from deca_node.lab.sim.cluster import Cluster
 from deca_node.lab.sim.drawn import FAIR, KINDS, Storm
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
-from deca_node.protocol.agreed.topology import final_graph, graph
+from deca_node.protocol.agreed.schedule import Schedule, Step
+from deca_node.protocol.agreed.topology import final_graph, turns
 from deca_node.protocol.errors import PeersMissingError, TrainerError
 
 FAULTLESS = frozenset(
@@ -61,7 +62,7 @@ def check_fair(storm: Storm, cluster: Cluster, audit: Audit) -> None:
     found = {name: count for name, count in counted(cluster).items() if name in FAULTLESS and count}
     assert not found, f"fair weather has brought {found}"
     assert not audit.single, f"{len(audit.single)} flows are uneven in fair weather"
-    whole = {activation: graph(storm.names, storm.settings, activation, BLOCKS) for activation in range(_visits(storm))}
+    whole = {activation: _neighbours(storm, activation) for activation in range(_visits(storm))}
     behind = 1 if storm.settings.exchange == "overlap" else 0
     for line in cluster.lines:
         match line.fact:
@@ -72,6 +73,18 @@ def check_fair(storm: Storm, cluster: Cluster, audit: Audit) -> None:
                 late = [flow for flow in flows if flow.ours.inner != step.inner]
                 assert behind or not late, f"{line.node} applies {late} late"
     assert audit.spread() < AGREED, f"copies are {audit.spread()} apart"
+
+
+def _neighbours(storm: Storm, activation: int) -> dict[str, frozenset[str]]:
+    """Every node's neighbours in an activation, in whichever of its graphs they meet."""
+    graphs = turns(storm.names, storm.settings, activation, BLOCKS)
+    steps = Schedule(storm.settings, BLOCKS, final_flush_mixes=1)
+    met = {
+        steps.turn(step) % len(graphs)
+        for inner in range(steps[activation].steps)
+        if steps.mixes(step := Step(activation, inner))
+    }
+    return {name: frozenset().union(*(graphs[turn][name] for turn in met)) for name in storm.names}
 
 
 def check_time(storm: Storm, cluster: Cluster) -> None:

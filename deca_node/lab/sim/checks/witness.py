@@ -8,7 +8,7 @@ node that does otherwise is wrong, even if all nodes agree with each other.
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from deca_node.protocol import commands as c
@@ -16,7 +16,7 @@ from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameKind
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Activation, Schedule, Step
-from deca_node.protocol.agreed.topology import graph
+from deca_node.protocol.agreed.topology import Graph, turns
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.node.phases import Phase
 from deca_node.protocol.visit.phases import EdgeState, VisitPhase
@@ -50,7 +50,13 @@ class _Seen:
     visit: Activation | None = None
     steps: list[int] = field(default_factory=list)
     """The inner steps of the current visit at which updates are exchanged."""
+    meets: dict[str, list[int]] = field(default_factory=dict)
+    """The same by neighbour: those at which it is this node's turn with it."""
+    named: dict[tuple[int, str], tuple[int, ...]] = field(default_factory=dict)
+    """The steps that peers have offered with, by activation."""
     near: frozenset[str] = frozenset()
+    keyed: frozenset[str] = frozenset()
+    """The neighbours with which it exchanges parameters."""
     wanted: set[str] = field(default_factory=set)
     interrupted: bool = False
     offered: set[str] = field(default_factory=set)
@@ -61,7 +67,8 @@ class _Seen:
     """The step of the last flow that was handed to the trainer, by activation and peer; and that it has applied."""
     mixed: dict[tuple[int, str], int] = field(default_factory=dict)
     open: set[str] = field(default_factory=set)
-    encoded: int = -1
+    encoded: list[int] = field(default_factory=list)
+    """The steps of the current visit whose own update is encoded."""
     uneven: int = 0
 
 
@@ -121,8 +128,9 @@ class Witness:
                 seen.ready.setdefault(peer, 0)
             case e.PeerDown(peer=peer):
                 self._lost(seen, peer)
-            case e.OpenReceived(peer=peer, activation=activation, degree=degree):
+            case e.OpenReceived(peer=peer, activation=activation, degree=degree, steps=steps):
                 seen.degrees[activation, peer] = degree
+                seen.named[activation, peer] = steps
                 seen.told[peer] = activation
                 seen.newest.pop((activation, peer), None)
             case e.PeerProgress(peer=peer, activation=activation) if peer in seen.up:
@@ -134,7 +142,7 @@ class Witness:
                     seen.open.discard(peer)
                     seen.wanted.discard(peer)
             case e.HalfStepped(step=step, update=update) if update is not None:
-                seen.encoded = step.inner
+                seen.encoded.append(step.inner)
             case e.Connected(refused=refused) | e.Mixed(refused=refused):
                 seen.open -= {one.peer for one in refused}
                 self._mixed(seen, {one.peer for one in refused})
@@ -164,8 +172,10 @@ class Witness:
         match command:
             case c.Activate():
                 self._activate(seen, command)
-            case c.SendOpen(peer=peer, activation=activation, degree=degree):
-                self._send_open(seen, peer, activation, degree)
+            case c.SendOpen():
+                self._send_open(seen, command)
+            case c.SendUpdate(peer=peer, update=update):
+                assert update.inner in seen.meets[peer], f"{seen.name} sends {update} to {peer}, whose turn it is not"
             case c.Connect():
                 self._connect(seen, command)
             case c.SendClose(peer=peer, activation=activation, applied=applied, reason=reason):
@@ -186,27 +196,60 @@ class Witness:
     def _activate(self, seen: _Seen, command: c.Activate) -> None:
         index = command.activation.index
         seen.applied = {key: step for key, step in seen.applied.items() if key[0] != index}
-        seen.visit, seen.encoded, seen.interrupted = command.activation, -1, False
+        seen.visit, seen.encoded, seen.interrupted = command.activation, [], False
         seen.open, seen.offered = set(), set()
-        seen.steps = [i for i in range(command.activation.steps) if self._schedule.mixes(Step(index, i))]
         names = {name for name, ready in seen.ready.items() if 0 <= ready <= index} | {seen.name}
-        seen.near = graph(names, self._settings, index, self._schedule.blocks)[seen.name]
-        assert (command.keyframe is not None) == bool(seen.near), f"{seen.name} should have neighbours {seen.near}"
+        graphs = turns(names, self._settings, index, self._schedule.blocks)
+        seen.keyed = graphs[0][seen.name]
+        seen.meets = self._meets(seen.name, command.activation, graphs)
+        seen.steps = sorted({inner for steps in seen.meets.values() for inner in steps})
+        seen.near = frozenset(seen.meets)
+        assert (command.keyframe is not None) == bool(seen.keyed), f"{seen.name} should have neighbours {seen.keyed}"
         flush = not command.activation.inner_steps
         rested = {peer for peer in seen.near if flush or seen.rests.get(peer, 0) <= index}
         seen.wanted = rested & seen.up
 
-    def _send_open(self, seen: _Seen, peer: str, activation: int, degree: int) -> None:
+    def _meets(self, name: str, activation: Activation, graphs: Sequence[Graph]) -> dict[str, list[int]]:
+        """The steps by neighbour. A step with parameters is the first graph's, and the k-th with moments alone, counted
+        from the visit's first moment signal on, that of graph k."""
+        meets: dict[str, list[int]] = {}
+        for inner in range(activation.steps):
+            step = Step(activation.index, inner)
+            alone = not self._schedule.parameters(step)
+            if alone and not self._schedule.signals(step):
+                continue
+            turn = inner // self._settings.moments_every if alone else 0
+            for peer in graphs[turn % len(graphs)][name]:
+                meets.setdefault(peer, []).append(inner)
+        return meets
+
+    def _degree(self, seen: _Seen) -> int:
+        return 1 if self._settings.partners == "step" and seen.visit and seen.visit.inner_steps else len(seen.near)
+
+    def _send_open(self, seen: _Seen, command: c.SendOpen) -> None:
+        peer, degree = command.peer, self._degree(seen)
         assert peer in seen.near, f"{seen.name} offers {peer} an edge, and its neighbours are {set(seen.near)}"
-        assert degree == len(seen.near), f"{seen.name} says that its degree is {degree}, and it is {len(seen.near)}"
+        assert command.degree == degree, f"{seen.name} says that its degree is {command.degree}, and it is {degree}"
+        keyed = command.keyframe is not None
+        assert keyed == (peer in seen.keyed), f"{seen.name} sends {peer} a keyframe: {keyed}, and should not"
+        named = list(command.steps) or seen.steps
+        assert named == seen.meets[peer], f"{seen.name} names the steps {named} to {peer}, due {seen.meets[peer]}"
         seen.offered.add(peer)
 
     def _connect(self, seen: _Seen, command: c.Connect) -> None:
         for near in command.neighbours:
             theirs = seen.degrees.get((command.activation, near.peer))
             assert theirs is not None, f"{seen.name} opens an edge to {near.peer}, whose offer is gone with its stream"
-            due = 1.0 / (1 + max(len(seen.near), theirs))
+            due = 1.0 / (1 + max(self._degree(seen), theirs))
             assert abs(near.weight - due) < 1e-9, f"{seen.name} gives {near.peer} the weight {near.weight}, due {due}"
+            if named := seen.named[command.activation, near.peer]:
+                # Both ends must expect an exchange, and one without a keyframe has no parameters.
+                keyed = near.keyframe is not None
+                seen.meets[near.peer] = [
+                    inner
+                    for inner in seen.meets[near.peer]
+                    if inner in named and (keyed or not self._schedule.parameters(Step(command.activation, inner)))
+                ]
             if (command.activation, near.peer) in seen.newest or near.peer in seen.up:
                 seen.open.add(near.peer)
 
@@ -219,11 +262,11 @@ class Witness:
             assert behind > self._settings.late_steps, f"{seen.name} drops {peer}, which is {behind} exchanges late"
 
     def _behind_by(self, seen: _Seen, peer: str) -> int:
-        """By how many exchanges the newest update of a peer is behind this node's own."""
+        """By how many of this node's exchanges the first update that is missing of a peer is behind its own newest."""
         assert seen.visit is not None
         newest = seen.newest.get((seen.visit.index, peer), -1)
-        have = seen.steps.index(newest) if newest in seen.steps else -1
-        return seen.steps.index(seen.encoded) - have
+        missing = [inner for inner in seen.meets[peer] if newest < inner]
+        return sum(inner >= missing[0] for inner in seen.encoded) if missing else 0
 
     def _behind(self, seen: _Seen, activation: int) -> None:
         """At least half of the peers that train are ahead of a node that counts itself as left behind."""
@@ -237,7 +280,7 @@ class Witness:
             seen.applied[flow.theirs.activation, flow.peer] = flow.theirs.inner
         inner = command.step.inner
         waited = command.fold and not isinstance(seen.event, e.DeadlinePassed)
-        if not waited or seen.encoded != inner or seen.visit is None:
+        if not waited or seen.encoded[-1:] != [inner] or seen.visit is None:
             return
         overlapped = self._settings.exchange == "overlap" and inner < seen.visit.inner_steps - 1
         late = {peer for peer in seen.open if self._behind_by(seen, peer) > (1 if overlapped else 0)}
@@ -261,5 +304,5 @@ def check_pace(node: Node) -> None:
         return
     for edge in visit.edges.by_peer.values():
         if edge.state is EdgeState.OPEN:
-            ahead = visit.edges.behind(edge, visit.edges.encoded)
+            ahead = visit.edges.behind(edge)
             assert ahead <= node.state.settings.late_steps + 1, f"{node.name} is {ahead} exchanges ahead of {edge.peer}"
