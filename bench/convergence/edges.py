@@ -36,33 +36,39 @@ class Vectors(nn.Module):
 
 
 class Edges:
-    """All nodes' engines for one activation, and the edges of the graph."""
+    """All nodes' engines for one activation, and the edges of its graphs."""
 
-    def __init__(self, names: Sequence[str], engines: Sequence[BlockEngine], graph: Graph) -> None:
-        """Write keyframes and open the edges, with neighbours in the order of their names."""
-        self._near = {name: sorted(graph[name]) for name in names}
+    def __init__(self, names: Sequence[str], engines: Sequence[BlockEngine], *graphs: Graph) -> None:
+        """Write keyframes and open the edges, with neighbours in the order of their names. Several ``graphs`` take
+        turns; parameters travel in the first."""
+        self._turns = [{name: sorted(graph[name]) for name in names} for graph in graphs]
         self._engines = dict(zip(names, engines, strict=True))
         self.bytes_sent = 0
         keyframes = {name: self._keyframe(name) for name in names}
+        degrees = {name: max(len(near[name]) for near in self._turns) for name in names}
         for name, engine in self._engines.items():
-            degree = len(self._near[name])
-            near = [NewEdge(j, metropolis(degree, len(self._near[j])), keyframes[j]) for j in self._near[name]]
+            first, *others = (near[name] for near in self._turns)
+            near = [NewEdge(j, metropolis(degrees[name], degrees[j]), keyframes[j]) for j in first]
+            told = sorted({j for more in others for j in more} - set(first))
+            near += [NewEdge(j, metropolis(degrees[name], degrees[j]), None) for j in told]
             refused = engine.connect(near, keyframes[name])
             assert not refused, refused
-            self.bytes_sent += degree * keyframes[name].numel()
+            self.bytes_sent += len(first) * keyframes[name].numel()
 
-    def mix(self, *, fold: bool, content: Content | None = PARAMETERS) -> None:
-        """One mix on every node. ``content`` is what updates carry; without one nothing flows, but h is folded."""
+    def mix(self, *, fold: bool, content: Content | None = PARAMETERS, turn: int = 0) -> None:
+        """One mix on every node. ``content`` is what updates carry; without one nothing flows, but h is folded. It is
+        that of graph number ``turn``, counted on and on."""
+        near_of = self._turns[turn % len(self._turns)]
         exchange = content is not None
-        frames = {name: self._frame(name, content) for name in self._engines} if content is not None else {}
+        frames = {n: self._frame(n, content) for n in self._engines if near_of[n]} if content is not None else {}
         for name, engine in self._engines.items():
-            near = self._near[name] if exchange else []
+            near = near_of[name] if exchange else []
             engine.mix([FlowBytes(j, frames[j], frames[name], content) for j in near], fold=fold)
             self.bytes_sent += sum(frames[name].numel() for _ in near)
 
     def _keyframe(self, name: str) -> Tensor:
         engine = self._engines[name]
-        if not self._near[name]:
+        if not self._turns[0][name]:
             return torch.empty(0, dtype=torch.uint8)
         out = torch.empty(KEYFRAME_CODEC.nbytes(engine.elements), dtype=torch.uint8)
         engine.keyframe(out)
@@ -70,8 +76,6 @@ class Edges:
 
     def _frame(self, name: str, content: Content) -> Tensor:
         engine = self._engines[name]
-        if not self._near[name]:
-            return torch.empty(0, dtype=torch.uint8)
         out = torch.empty(engine.layout.nbytes(content), dtype=torch.uint8)
         engine.encode_update(out, content=content)
         return out

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from bench.convergence import outer
 from bench.convergence.adapters import (
     bottleneck_parts,
     first_values,
@@ -38,7 +39,7 @@ from deca_node.numerics.model.blocks import Block, Span, partition, spans
 from deca_node.numerics.model.facts import model_bytes
 from deca_node.protocol.agreed.run import MATCHINGS, RunSettings
 from deca_node.protocol.agreed.schedule import PARAMETERS, Schedule, Step
-from deca_node.protocol.agreed.topology import Graph, graph
+from deca_node.protocol.agreed.topology import Graph, graph, turns
 from deca_node.protocol.agreed.weights import matrix
 from deca_node.protocol.errors import TrainerError
 
@@ -74,7 +75,7 @@ COMMON = {
 """Settings of all cells, which arms may replace. All of them are listed here, so that lines of JSON stay valid when the
 defaults of nodes change."""
 
-OWN = ("rank", "width", "consensus_every")
+OWN = ("rank", "width", "consensus_every", *outer.OWN)
 """Settings of the baselines, which are not settings of a run."""
 
 CURVE_SEQUENCES = 32
@@ -127,10 +128,10 @@ class Run:
         made.watched = task.validation.take(chosen)
         return made
 
-    def graph_of(self, activation: int, blocks: int) -> Graph:
-        """The graph of one activation. It is one for the whole run, unless it is a matching."""
+    def graphs_of(self, activation: int, blocks: int) -> tuple[Graph, ...]:
+        """The graphs that take turns in one activation. It is one for the whole run, unless it is a matching."""
         matched = self.settings.topology in MATCHINGS and not self.alone
-        return graph(self.names, self.settings, activation, blocks) if matched else self.graph
+        return turns(self.names, self.settings, activation, blocks) if matched else (self.graph,)
 
     def batch(self) -> Batch:
         """The batches of one step, [n, b, L]. With one centralized node, the batches of all nodes together, [1, n b,
@@ -245,14 +246,15 @@ def run_blocks(run: Run) -> tuple[Weights, float]:
             continue
         block = blocks[activation.block]
         nodes, engines = activated(run, block, weights)
-        edges = Edges(run.names, engines, run.graph_of(activation.index, len(blocks)))
+        edges = Edges(run.names, engines, *run.graphs_of(activation.index, len(blocks)))
         weigh = partial(with_block, weights, spans(run.start, block))
         for inner in range(activation.steps):
             step, gradient = Step(activation.index, inner), inner < activation.inner_steps
             if gradient:
                 gamma = deca.learning_rate(settings, schedule.gradient_ordinal(step), schedule.gradient_steps)
                 run.step(engines, weigh, gamma)
-            edges.mix(fold=gradient, content=schedule.content(step) if schedule.mixes(step) else None)
+            content = schedule.content(step) if schedule.mixes(step) else None
+            edges.mix(fold=gradient, content=content, turn=schedule.turn(step))
             if inner == activation.inner_steps - 1:
                 run.note(engines)
         for engine in engines:
@@ -345,9 +347,44 @@ def _decaf(run: Run, engines: Sequence[BlockEngine], mixed: Tensor) -> None:
     run.bytes_sent += sum(map(len, run.graph.values())) * 4 * mixed.shape[1]
 
 
+def run_outer(run: Run) -> tuple[Weights, float]:
+    """Whole-model Adam: every node takes ``every`` steps alone, then an outer step with others (NoLoCo, SparseLoCo).
+
+    As the other methods end with a flush, which brings all copies to their mean and is not counted, the mean of the
+    copies is judged here."""
+    settings, start = run.settings, run.start
+    names = tuple(sorted(name for name, _ in start.named_parameters()))
+    layout = spans(start, Block("all", names, sum(p.numel() for p in start.parameters())))
+    flat = torch.cat([dict(start.named_parameters())[span.name].detach().reshape(-1) for span in layout])
+    weigh = partial(with_block, expanded(start, len(run.names)), layout)
+    nodes = [Vectors([flat]) for _ in run.names]
+    codec = CODECS[settings.codec]
+    engines = [
+        BlockEngine(
+            n, n.block, lambda a, b: flat[a:b], hyper=deca.Hyper.of(settings), codec=codec, gamma_c=1.0, signal="none"
+        )
+        for n in nodes
+    ]
+    total = settings.rounds * len(partition(start, settings.block_layers)) * settings.inner_steps
+    meet = outer.OUTER[run.method](engines, run.graph, run.own, settings.seed)
+    for step in range(total):
+        run.step(engines, weigh, deca.learning_rate(settings, step, total))
+        for engine in engines:
+            engine.connect([], torch.empty(0, dtype=torch.uint8)) if not step else None
+            engine.mix([], fold=True)
+        if (step + 1) % run.own["every"] == 0:
+            run.note(engines)
+            run.bytes_sent += meet((step + 1) // run.own["every"] - 1)
+    run.bytes_of_steps = run.bytes_sent
+    run.state_bytes += 4 * meet.vectors * len(flat)
+    masters = torch.stack([engine.flat.master for engine in engines])
+    return weigh(masters.mean(0).expand_as(masters)), float(len(flat))
+
+
 METHODS: dict[str, Callable[[Run], tuple[Weights, float]]] = {
     **dict.fromkeys(("deca", "decay-only", "isolated", "centralized"), run_blocks),
     **dict.fromkeys(("lora", "adapter", "decaf"), run_adapters),
+    **dict.fromkeys(tuple(outer.OUTER), run_outer),
 }
 
 

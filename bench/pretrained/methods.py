@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
+from bench.convergence import outer
 from bench.convergence import runs as small
 from bench.convergence.cells import Cell, Outcome
 from bench.convergence.sweep import TUNING_SEED
-from bench.pretrained import factors, outer
+from bench.pretrained import factors
 from bench.pretrained.nodes import Final, Judged, Run, judge, mean_model
 from bench.pretrained.start import Start
 from deca_node.numerics import deca

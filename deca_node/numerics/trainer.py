@@ -215,9 +215,7 @@ class Trainer:
         return e.Activated(command.activation.index)
 
     def _connect(self, command: c.Connect) -> e.Connected:
-        near = [
-            NewEdge(n.peer, n.weight, self._tensor(n.keyframe) if n.keyframe else None) for n in command.neighbours
-        ]
+        near = [NewEdge(n.peer, n.weight, self._tensor(n.keyframe) if n.keyframe else None) for n in command.neighbours]
         ours = self._tensor(command.ours) if command.ours else torch.empty(0, dtype=torch.uint8)
         refused = self.engine.connect(near, ours)
         return e.Connected(command.activation, _reasons(refused))

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
+from bench.convergence import outer
 from bench.convergence.adapters import SCALE
 from bench.convergence.cells import Book, Cell, Outcome
-from bench.pretrained import factors, methods, nodes, outer, packages, start, tables, tasks, texts
+from bench.pretrained import factors, methods, nodes, packages, start, tables, tasks, texts
 from bench.pretrained.__main__ import options, plan
 from bench.pretrained.arms import ARMS, PAPER_RATE, scaled
 from deca_node.numerics.data.batches import Batches

@@ -58,8 +58,9 @@ def simulate(
     zero per step, ``tensors`` the sizes of the parameter tensors (for ``rms``). ``signals`` names the moment signal
     of each step (none, v, m or mv; v in groups of ``group`` elements); steps beyond it have none. ``matrices`` says of
     each tensor whether it decays. m travels in so many ``bits``, in full with 8. ``parameters`` says of each step
-    whether x is mixed; beyond it, it is.
+    whether x is mixed; beyond it, it is. ``W`` is one matrix, or [steps, n, n].
     """
+    each = W if W.ndim == 3 else np.broadcast_to(W, (len(gammas), *W.shape))
     fed_back = np.zeros_like(x)
     decays = np.repeat(method.weight_decay * np.array(matrices or [True] * len(tensors)), tensors)
     a1, a2 = method.alpha1, method.alpha2
@@ -67,7 +68,7 @@ def simulate(
     c1 = c2 = 0.0
     states = []
     for r, gamma in enumerate(gammas):
-        g = gradient(r, x)
+        W, g = each[r], gradient(r, x)
         if method.max_grad_norm:
             g = g * np.minimum(1.0, method.max_grad_norm / np.linalg.norm(g, axis=1, keepdims=True))
         m_half, v_half = a1 * m + (1 - a1) * g, a2 * v + (1 - a2) * g * g

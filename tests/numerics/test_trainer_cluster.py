@@ -30,6 +30,8 @@ from deca_node.numerics.model.load import LoadedModel
 from deca_node.numerics.trainer import Trainer
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
+from deca_node.protocol.agreed import topology as topologies
+from deca_node.protocol.agreed import weights
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Activation, Step
 from deca_node.protocol.node.node import Node
@@ -236,6 +238,35 @@ def test_a_run_whose_moments_have_a_cadence_of_their_own_follows_the_dense_refer
         compare(recorders, method, activation, ("mv", "m", "mv"), bits=bits, mixed=mixed)
 
 
+@pytest.mark.parametrize("topology", ["pairs", "one-peer-exponential"])
+def test_a_run_whose_partners_change_within_a_visit_follows_the_dense_reference(topology: str, tmp_path: Path) -> None:
+    """Moments in one bit go to two partners in turn, parameters to the first alone: x, m and v after every step."""
+    settings = replace(SETTINGS, signal="mv", moments_every=1, moment_bits=1, inner_steps=6, mix_every=4)
+    settings = replace(settings, topology=topology, partners="step")
+    recorders = run_cluster(settings, tmp_path)
+    method, mixed = Method(discrepancy="precond", h_into="m"), (False, False, False, True, False, True)
+    for activation in recorders[0].activations:
+        if activation.inner_steps:
+            graphs = topologies.turns(NAMES, settings, activation.index, blocks=3)
+            first, second = (np.array(weights.matrix(graph)) for graph in graphs)
+            assert not np.array_equal(first, second)
+            turns = np.stack([first, second, first, first, first, first, first, first])
+            carried = ("mv", "mv", "mv", "mv", "mv")
+            compare(recorders, method, activation, carried, bits=1, mixed=mixed, turns=turns)
+
+
+@pytest.mark.parametrize("exchange", ["lockstep", "overlap"])
+def test_partners_that_change_in_bad_weather(exchange: str, tmp_path: Path) -> None:
+    """With slow links, impatient nodes and a lost edge: the run ends, with late flows, and no number is wild."""
+    settings = replace(SETTINGS, rounds=1, inner_steps=6, codec="int4", exchange=exchange, mix_every=6, signal="mv")
+    settings = replace(settings, moments_every=1, moment_bits=1)
+    settings = replace(settings, topology="one-peer-exponential", partners="step")
+    policy = default_policy(step=0.5, open=2.0, eval_every="end")
+    recorders = run_cluster(settings, tmp_path, STORM, policy)
+    assert counted(recorders, "flows_applied") > 10
+    assert all(np.isfinite(parameters(r.trainer.model)).all() for r in recorders)
+
+
 @pytest.mark.parametrize("exchange", ["lockstep", "overlap"])
 def test_moments_first_in_bad_weather(exchange: str, tmp_path: Path) -> None:
     """With slow links, impatient nodes and a lost edge: every frame has the right length, and moments stay as large as
@@ -277,17 +308,19 @@ def compare(
     matrices: Sequence[bool] = (),
     bits: int = 8,
     mixed: Sequence[bool] = (),
+    turns: Array | None = None,
 ) -> None:
     """Compare one activation, from the nodes' state at its beginning. ``carried`` are the signals of its steps,
     ``exact`` is the allowed error of moments, as a share of the largest. ``gammas`` are
     the step sizes, if they are not the run's learning rate, and ``matrices`` says what decays. m travels in ``bits``,
-    and the parameters at the steps that ``mixed`` names."""
+    and the parameters at the steps that ``mixed`` names. ``turns`` are the matrices W of its steps, if each has
+    another."""
     steps = [Step(activation.index, inner) for inner in range(activation.steps)]
     x = stacked(r.start[activation.index] for r in recorders)
     if activation.inner_steps:
         states = reference.simulate(
             method,
-            W,
+            W if turns is None else turns[: activation.inner_steps],
             x,
             lambda inner, _: stacked(r.gradients[steps[inner]] for r in recorders),
             gammas=gammas or [SETTINGS.learning_rate] * activation.inner_steps,
@@ -303,7 +336,7 @@ def compare(
             close(stacked(r.v[step] for r in recorders), state.v, atol=exact * float(np.abs(state.v).max()))
         x = states[-1].x
     for step in steps[activation.inner_steps :]:
-        x = W @ x
+        x = (W if turns is None else turns[step.inner]) @ x
         close(stacked(r.x[step] for r in recorders), x, atol=1e-6)
 
 

@@ -144,9 +144,7 @@ class Schedule:
                     meetings[peer].append(inner)
         return {peer: tuple(meetings[peer]) for peer in sorted(meetings) if meetings[peer]}
 
-    def met(
-        self, activation: Activation, turns: Sequence[frozenset[str]]
-    ) -> tuple[frozenset[str], ...]:
+    def met(self, activation: Activation, turns: Sequence[frozenset[str]]) -> tuple[frozenset[str], ...]:
         """``turns`` without the neighbours that a visit is too short to meet."""
         meetings = self.meetings(activation, turns)
         return tuple(near & meetings.keys() for near in turns)

@@ -24,7 +24,7 @@ An incomplete hypercube is connected, since clearing a bit of a corner's number 
 
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import combinations
 
@@ -67,12 +67,14 @@ def graph(members: Iterable[str], settings: RunSettings, activation: int = 0, bl
     return _graph(names, settings, draw if settings.topology in _DRAWN else 0)
 
 
-def turns(members: Iterable[str], settings: RunSettings, activation: int, blocks: int | None = None) -> tuple[Graph, ...]:
+def turns(
+    members: Iterable[str], settings: RunSettings, activation: int, blocks: int | None = None
+) -> tuple[Graph, ...]:
     """The graphs that take turns within one activation; the first is :func:`graph`, over which parameters travel.
 
     One, unless ``partners = step``. Then ceil(log2 n) matchings, of which a moment signal that travels alone takes the
     next one each time (:meth:`Schedule.turn`). In ``one-peer-exponential`` these are all bits, from that of the
-    activation on; in ``pairs`` each is drawn by dice of its own.
+    activation on; in ``pairs`` each is drawn by dice of its own, and seldom repeats a pair.
     """
     names = tuple(sorted(members))
     first = graph(names, settings, activation, blocks)
@@ -82,7 +84,7 @@ def turns(members: Iterable[str], settings: RunSettings, activation: int, blocks
         return (first,)
     count = max(1, (len(names) - 1).bit_length())
     if settings.topology == "pairs":
-        return (first, *(_matching(names, settings, activation, turn) for turn in range(1, count)))
+        return _turns_of_pairs(names, settings, activation, count)
     return tuple(_matching(names, settings, round_ + position + turn) for turn in range(count))
 
 
@@ -253,18 +255,34 @@ def _rewire(edges: list[tuple[int, int]], swaps: int, rng: random.Random) -> Non
 # --- one neighbour at a time ------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=256)
-def _matching(names: Sequence[str], settings: RunSettings, draw: int, turn: int = 0) -> Graph:
+@lru_cache(maxsize=64)
+def _matching(names: Sequence[str], settings: RunSettings, draw: int) -> Graph:
     if settings.topology == "pairs":
-        return _joined(names, _pairs(names, f"{settings.seed}:pairs:{draw}" + (f":{turn}" if turn else "")))
+        return _joined(names, _pairs(names, f"{settings.seed}:pairs:{draw}"))
     return _joined(names, _one_peer(len(names), draw))
 
 
-def _pairs(names: Sequence[str], dice: str) -> Pairs:
-    """Of all pairs by their dice the lowest, then the lowest of those left, and so on. A pair's dice depend on its two
-    names alone, so nodes that disagree about a third member still agree on most pairs."""
+@lru_cache(maxsize=64)
+def _turns_of_pairs(names: Sequence[str], settings: RunSettings, draw: int, count: int) -> tuple[Graph, ...]:
+    used: set[tuple[int, int]] = set()
+    found = []
+    for turn in range(count):
+        pairs = list(_pairs(names, f"{settings.seed}:pairs:{draw}" + (f":{turn}" if turn else ""), used))
+        used.update(pairs)
+        found.append(_joined(names, pairs))
+    return tuple(found)
+
+
+def _pairs(names: Sequence[str], dice: str, used: Collection[tuple[int, int]] = ()) -> Pairs:
+    """Of all pairs by their dice the lowest, then the lowest of those left, and so on; those that were ``used`` come
+    last. A pair's dice depend on its two names alone, so nodes that disagree about a third member still agree on most
+    pairs."""
+
+    def rank(pair: tuple[int, int]) -> tuple[bool, float]:
+        return pair in used, _chance(dice, names[pair[0]], names[pair[1]])
+
     free = set(range(len(names)))
-    for i, j in sorted(_full(len(names)), key=lambda pair: _chance(dice, names[pair[0]], names[pair[1]])):
+    for i, j in sorted(_full(len(names)), key=rank):
         if i in free and j in free:
             free -= {i, j}
             yield i, j

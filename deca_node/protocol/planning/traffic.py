@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from deca_node.protocol.agreed.frames import KEYFRAME_CODEC_NAME, STATE_BYTES, frame_framing_bytes
 from deca_node.protocol.agreed.run import MATCHINGS
 from deca_node.protocol.agreed.schedule import PARAMETERS, Content, Schedule, Step
-from deca_node.protocol.agreed.topology import graph
+from deca_node.protocol.agreed.topology import turns
 from deca_node.protocol.planning.case import BlockShape, Case
 
 
@@ -48,25 +48,30 @@ def planned_bytes(case: Case) -> dict[str, PlannedTraffic]:
     activations = range(len(case.schedule))
     stretch = 1 if case.settings.topology in MATCHINGS else case.settings.redraw_every or len(activations)
     for first in activations[::stretch]:
-        edge = edge_traffic(case, activations[first : first + stretch])
-        for name, near in graph(case.members, case.settings, first, len(case.model.blocks)).items():
-            sent[name] += edge.times(len(near))
+        graphs = turns(case.members, case.settings, first, len(case.model.blocks))
+        for turn, graph in enumerate(graphs):
+            edge = edge_traffic(case, activations[first : first + stretch], turn, len(graphs))
+            for name, near in graph.items():
+                sent[name] += edge.times(len(near))
     return sent
 
 
-def edge_traffic(case: Case, activations: Iterable[int]) -> PlannedTraffic:
-    """The traffic of the activations with these indices over one edge, one way."""
+def edge_traffic(case: Case, activations: Iterable[int], turn: int = 0, turns: int = 1) -> PlannedTraffic:
+    """The traffic of the activations with these indices over one edge, one way. With several ``turns`` it is that of an
+    edge of graph number ``turn``; with one turn, also that of a node with one partner at a time."""
     schedule = case.schedule
-    visits = [dataclasses.astuple(_visit_traffic(case, schedule, index)) for index in activations]
+    visits = [dataclasses.astuple(_visit_traffic(case, schedule, index, turn, turns)) for index in activations]
     return PlannedTraffic(*(sum(column) for column in zip(*visits, strict=True)))
 
 
-def _visit_traffic(case: Case, schedule: Schedule, index: int) -> PlannedTraffic:
-    """The traffic of a keyframe and of an update per exchange, flush mixes included."""
+def _visit_traffic(case: Case, schedule: Schedule, index: int, turn: int, turns: int) -> PlannedTraffic:
+    """The traffic of a keyframe, which goes to neighbours in the first graph, and of an update per exchange of this
+    turn, flush mixes included."""
     activation = schedule[index]
     block = case.model.blocks[activation.block]
-    keyframe = block.frame_bytes[KEYFRAME_CODEC_NAME]
+    keyframe = 0 if turn else block.frame_bytes[KEYFRAME_CODEC_NAME]
     steps = [step for inner in range(activation.steps) if schedule.mixes(step := Step(index, inner))]
+    steps = [step for step in steps if schedule.turn(step) % turns == turn]
     updates = [update_bytes(case, block, schedule.content(step)) for step in steps]
     framing = frame_framing_bytes(index, 0, keyframe)
     framing += sum(frame_framing_bytes(index, s.inner, nbytes) for s, nbytes in zip(steps, updates, strict=True))

@@ -1,5 +1,7 @@
 """The order of the blocks, and the positions of steps in the run."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,3 +99,16 @@ def test_epochs_make_the_same_schedule_as_their_rounds() -> None:
     assert in_epochs.rounds == 3 and len(in_epochs) == len(in_rounds)
     assert [in_epochs[a] for a in range(len(in_epochs))] == [in_rounds[a] for a in range(len(in_rounds))]
     assert in_epochs.gradient_steps == in_rounds.gradient_steps
+
+
+def test_who_meets_whom_when() -> None:
+    """Moments that travel alone go to the next neighbour each time, and parameters to the first."""
+    settings = RunSettings(
+        inner_steps=8, flush_mixes=1, mix_every=4, moments_every=1, topology="pairs", partners="step", rounds=1
+    )
+    schedule, turns = Schedule(settings, 1, 3), (frozenset("b"), frozenset("c"), frozenset())
+    # Steps 3, 7 and 8 carry parameters. Of the others 2 and 5 are the third graph's, in which this node is alone.
+    assert schedule.meetings(schedule[0], turns) == {"b": (0, 3, 6, 7, 8), "c": (1, 4)}
+    short = Schedule(dataclasses.replace(settings, inner_steps=2), 1, 3)
+    assert short.met(short[0], turns) == (frozenset("b"), frozenset(), frozenset())
+    assert short.meetings(short[1], (frozenset("bd"),)) == {"b": (0, 1, 2), "d": (0, 1, 2)}, "the final flush"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deca_node.protocol.agreed.run import MATCHINGS, TOPOLOGIES, RunSettings
-from deca_node.protocol.agreed.topology import Graph, check_edges, connected, final_graph, graph
+from deca_node.protocol.agreed.topology import Graph, check_edges, connected, final_graph, graph, turns
 from deca_node.protocol.agreed.weights import contraction, matrix
 from deca_node.protocol.errors import SettingsError
 
@@ -95,6 +95,46 @@ def test_without_one_member_most_pairs_are_the_same() -> None:
         whole, less = graph(names, settings, visit), graph(names[:-1], settings, visit)
         kept += sum(whole[name] == less[name] for name in names[:-1])
     assert kept > 0.6 * 50 * 19
+
+
+def in_turn(topology: str, count: int, visit: int, blocks: int, **settings: int) -> tuple[Graph, ...]:
+    run = RunSettings(topology=topology, partners="step", moments_every=1, mix_every=9, **settings)
+    return turns(members(count), run, visit, blocks)
+
+
+@pytest.mark.parametrize("topology", MATCHINGS)
+@given(st.integers(1, 40), st.integers(0, 100), st.integers(0, 50))
+def test_the_graphs_that_take_turns_in_a_visit(topology: str, count: int, seed: int, visit: int) -> None:
+    """As many as there are bits in the numbers, each with one neighbour at most; the first is that of the visit."""
+    graphs = in_turn(topology, count, visit, 5, seed=seed, rounds=99)
+    assert len(graphs) == max(1, (count - 1).bit_length())
+    assert graphs[0] == of(topology, count, visit, seed=seed, rounds=99) or topology == "one-peer-exponential"
+    for found in graphs:
+        assert degrees(found) == [0] * (count % 2) + [1] * (count - count % 2)
+
+
+@pytest.mark.parametrize("count", [4, 8, 16, 32])
+def test_one_visit_with_the_graphs_in_turn_is_the_mean_of_all(count: int) -> None:
+    """What several visits of a block do with a partner each, log2 n signals of one visit do with partners in turn."""
+    for visit in range(7):
+        product = np.eye(count)
+        for found in in_turn("one-peer-exponential", count, visit, 3, rounds=9):
+            product = np.array(matrix(found)) @ product
+        np.testing.assert_allclose(product, 1 / count, atol=1e-12)
+
+
+def test_pairs_in_turn_seldom_repeat_a_pair() -> None:
+    """Three times four pairs of eight nodes; only the last two that are left may have met before."""
+    different = []
+    for visit in range(60):
+        graphs = in_turn("pairs", 8, visit, 3, rounds=99)
+        different.append(len({frozenset((a, *near)) for found in graphs for a, near in found.items()}))
+    assert min(different) >= 10 and sum(different) > 11.4 * 60
+
+
+def test_with_one_partner_per_visit_and_in_the_final_flush_there_is_one_graph() -> None:
+    assert len(turns(members(8), RunSettings(topology="pairs"), 3, 3)) == 1
+    assert in_turn("pairs", 8, 9, 3, rounds=3) == (final_graph(members(8), RunSettings(topology="pairs")),)
 
 
 @pytest.mark.parametrize(("count", "blocks"), [(8, 3), (8, 4), (16, 4), (16, 24)])

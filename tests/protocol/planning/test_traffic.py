@@ -85,8 +85,10 @@ class Town:
             case c.Save():
                 yield name, e.Saved(command.name)
             case c.SendOpen():
-                self.sent.append((name, command.keyframe))
-                yield command.peer, e.OpenReceived(name, command.activation, command.degree, command.keyframe)
+                if command.keyframe:
+                    self.sent.append((name, command.keyframe))
+                offer = (name, command.activation, command.degree, command.keyframe, command.steps)
+                yield command.peer, e.OpenReceived(*offer)
             case c.SendUpdate():
                 self.sent.append((name, command.update))
                 yield command.peer, e.UpdateReceived(name, command.update)
@@ -119,6 +121,18 @@ def frame_sizes(settings: RunSettings) -> FrameSizes:
         {"exchange": "overlap", "block_order": "shuffled", "final_flush_mixes": 0},
         {"signal": "v", "signal_every": 3},
         {"signal": "mv", "signal_every": 2, "mix_every": 2, "inner_steps": 9, "codec": "int4"},
+        *(
+            {
+                "signal": "mv",
+                "topology": topology,
+                "partners": "step",
+                "moments_every": every,
+                "moment_bits": 1,
+                "mix_every": 4,
+            }
+            for topology in ("pairs", "one-peer-exponential")
+            for every in (1, 2)
+        ),
     ],
 )
 def test_planned_bytes_are_what_nodes_send(settings: dict[str, Any]) -> None:

@@ -201,7 +201,14 @@ def turns() -> Edges:
 
 def test_an_update_goes_to_the_neighbour_whose_turn_it_is() -> None:
     edges = turns()
-    assert [[edge.peer for edge in edges.due_at(inner)] for inner in range(6)] == [["b"], ["c"], ["b"], ["c"], ["b"], []]
+    assert [[edge.peer for edge in edges.due_at(inner)] for inner in range(6)] == [
+        ["b"],
+        ["c"],
+        ["b"],
+        ["c"],
+        ["b"],
+        [],
+    ]
     edges.close(edges.by_peer["b"])
     assert [[edge.peer for edge in edges.due_at(inner)] for inner in range(3)] == [[], ["c"], []]
     assert edges.lead_on(3) and not edges.lead_on(4)
