@@ -35,8 +35,50 @@ def _first(name: str, settings: Mapping[str, Any], means: str) -> Arm:
     return Arm(name, "deca", first | settings, like="none, mv", seeds=5, means=means)
 
 
+TURNS = {"topology": "pairs", "partners": "step"}
+MEET = {"outer_momentum": 0.5, "outer_rate": 0.7, "outer_pull": 0.7}
+
 ARMS = (
     BY_NAME[DEFAULT],
+    _first(
+        "turns, 1 bit, x at the close",
+        {"mix_every": 20, **TURNS},
+        "m in 1 bit to one neighbour after another at every step, parameters to one of them at the close of a visit",
+    ),
+    _first(
+        "turns, 1 bit, x at the close, flush 0",
+        {"mix_every": 20, "flush_mixes": 0, **TURNS},
+        "the same with one exchange of parameters per visit, not three",
+    ),
+    _first(
+        "turns, 1 bit, x every 10", {"mix_every": 10, **TURNS}, "the same with parameters to one of them at every tenth"
+    ),
+    _first(
+        "turns, 1 bit every 3, flush 0",
+        {"mix_every": 20, "flush_mixes": 0, **TURNS, "moments_every": 3},
+        "m in 1 bit at every third step only, parameters once per visit",
+    ),
+    Arm(
+        "NoLoCo, every 80",
+        "noloco",
+        {"every": 80, **MEET},
+        seeds=5,
+        rate=2e-3,
+        means="whole-model Adam, pairs meet twice in the run (float32)",
+    ),
+    Arm(
+        "NoLoCo, every 20",
+        "noloco",
+        {"every": 20, **MEET},
+        like="NoLoCo, every 80",
+        seeds=5,
+        means="whole-model Adam, pairs meet at every 20th step (float32)",
+    ),
+    _first(
+        "one-peer, 1 bit, x at the close",
+        {"mix_every": 20, "topology": "one-peer-exponential", "partners": "step"},
+        "as with turns of pairs, with those of the hypercube",
+    ),
     _first("1 bit, x every 10", {"mix_every": 10}, "m in 1 bit at every step, parameters in int4 at every tenth"),
     _first("1 bit, x at the close", {"mix_every": 20}, "m in 1 bit at every step, parameters at the close of a visit"),
     BY_NAME["none, mv, every 4, int4"],
@@ -61,7 +103,7 @@ ARMS = (
 )
 """The arms, those first whose answer matters most."""
 
-EARLY = 5
+EARLY = 13
 """So many arms are run before the others."""
 
 
@@ -90,7 +132,7 @@ def run(seeds: int, deadline: float) -> None:
             for arms in (ARMS[:EARLY], ARMS[EARLY:]):
                 for arm, task in product(arms, TASKS):
                     for seed in range(min(most, arm.seeds)):
-                        sweep_of(task).outcome(arm, seed, _rate(task, arm))
+                        sweep_of(task).outcome(arm, seed, _rate(task, arm, sweep_of(task)))
     except OutOfTimeError:
         say("the time is up; the same command continues from here")
 
@@ -107,9 +149,11 @@ def _sweep(task: str, deadline: float) -> Any:
     return Sweep(loaded, start.model, start.sha256, Book(FOLDER / f"{task}.jsonl"), say, deadline)
 
 
-def _rate(task: str, arm: Arm) -> float:
+def _rate(task: str, arm: Arm, sweep: Any) -> float:
+    """The step size of the large sweep; an arm that it does not have is tuned here, in the same way."""
     known: dict[str, float] = json.loads((SWEPT / f"{task}-rates.json").read_text(encoding="utf-8"))
-    return known[arm.like or arm.name]
+    name = arm.like or arm.name
+    return known[name] if name in known else sweep.rate(next(one for one in ARMS if one.name == name))
 
 
 # --- the report -------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """How a run exchanges, by the line that it has: a ladder from many bytes to few, and three of its rungs by name.
 
 Each rung is a set of run settings. Going down, a node sends less: first the codec, then moments in one bit while
-parameters travel seldom, then one neighbour per visit. :func:`choose` takes the first rung whose communication stays
+parameters travel seldom, then one neighbour at a time. :func:`choose` takes the first rung whose communication stays
 under a share of the computing and whose memory suffices.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.run import MATCHINGS, RunSettings
 from deca_node.protocol.planning.case import Case
 from deca_node.protocol.planning.duration import Seconds, run_seconds
 from deca_node.protocol.planning.measured import LOSS_PERCENT
@@ -19,8 +19,8 @@ from deca_node.protocol.planning.traffic import planned_bytes
 SHARE = 0.25
 """Communication may take this share of the computing, unless asked otherwise."""
 
-_FOUR = {"topology": "random-regular", "degree": 4}
-_PAIRS = {"topology": "pairs", "degree": 4}
+_FOUR = {"topology": "random-regular", "degree": 4, "partners": "visit"}
+_TURNS = {"topology": "pairs", "degree": 4, "partners": "step"}
 _INT4 = {"codec": "int4", "signal": "mv", "signal_every": 4, "moments_every": 0, "moment_bits": 8, "mix_every": 1}
 _FIRST = {"codec": "int4", "signal": "mv", "moments_every": 1, "moment_bits": 1, "v_every": 1}
 
@@ -71,16 +71,16 @@ LADDER = (
         "1 bit, x at the close",
     ),
     Rung(
-        "pairs-10",
-        "moments in 1 bit at every step, parameters in int4 at every 10th, one neighbour per visit",
-        _FIRST | _PAIRS | {"mix_every": 10},
-        "pairs, 1 bit, x every 10",
+        "turns-10",
+        "moments in 1 bit to one neighbour after another, parameters in int4 to one of them at every 10th step",
+        _FIRST | _TURNS | {"mix_every": 10},
+        "turns, 1 bit, x every 10",
     ),
     Rung(
         "home",
-        "moments in 1 bit at every step, parameters in int4 at the close of a visit, one neighbour per visit",
-        _FIRST | _PAIRS | {"mix_every": 0},
-        "pairs, 1 bit, x at the close",
+        "moments in 1 bit to one neighbour after another, parameters in int4 to one of them at the close of a visit",
+        _FIRST | _TURNS | {"mix_every": 0},
+        "turns, 1 bit, x at the close",
     ),
 )
 """From the most bytes to the fewest."""
@@ -115,6 +115,10 @@ def weigh(case: Case, keep: Iterable[str] = (), ladder: Sequence[Rung] = LADDER)
             changes = {name: value for name, value in wanted.items() if name not in kept}
             if "exchange" in kept and exchange != case.settings.exchange:
                 continue
+            after = {"topology": case.settings.topology, "mix_every": case.settings.mix_every} | changes
+            if after["topology"] not in MATCHINGS or after["mix_every"] == 1:
+                # What is kept leaves no moment signals that could go to another neighbour.
+                changes |= {"partners": "visit"}
             yield _weighed(case.under(**changes), rung, changes)
 
 

@@ -74,3 +74,10 @@ def test_what_is_set_stays() -> None:
     for one in weighed:
         after = kept.under(**one.changes).settings
         assert (after.codec, after.topology) == ("bf16", "ring")
+
+
+def test_a_graph_that_is_kept_has_no_partners_that_change() -> None:
+    for kept in ({"topology": "ring"}, {"mix_every": 1, "topology": "pairs"}):
+        for one in weigh(case(1e4, **kept), keep=tuple(kept)):
+            assert case(1e4, **kept).under(**one.changes).settings.partners == "visit"
+    assert {one.changes["partners"] for one in weigh(case(1e4))} == {"visit", "step"}
