@@ -348,7 +348,7 @@ class StatusBook:
         edge = edges.by_peer.get(peer) if edges else None
         if edges is None or edge is None or edge.state is not EdgeState.OPEN or edges.encoded == NOTHING:
             return None
-        return max(edges.behind(edge, edges.encoded), 0)
+        return edges.behind(edge)
 
 
 def _with(histogram: Histogram, value: float) -> Histogram:

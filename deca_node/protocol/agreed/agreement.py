@@ -28,6 +28,7 @@ FORMER: Mapping[str, str] = {
     "neftune_alpha": "0.0",
     "moments_every": "0",
     "moment_bits": "8",
+    "partners": "visit",
     "v_every": "1",
     "dropout": "-1.0",
 }

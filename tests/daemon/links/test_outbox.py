@@ -5,7 +5,7 @@ import asyncio
 from deca_node.daemon.links.outbox import MESSAGES_QUEUED_MAX
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
-from tests.daemon.links.bench import CLOSE, NBYTES, UPDATE, Bench, Script, chunks, content, credit
+from tests.daemon.links.bench import CLOSE, NBYTES, UPDATE, Bench, Script, chunks, content, credit, settle
 
 
 def test_what_is_queued_goes_out_in_order() -> None:
@@ -96,6 +96,29 @@ def test_an_offer_that_waits_is_forgotten_with_its_edge() -> None:
     bench.session.forget(0, applied=-1)
     assert len(bench.store) == 0
     bench.script.say(credit(1))
+    bench.run()
+    assert bench.script.bodies() == []
+
+
+def test_an_offer_without_a_keyframe_needs_no_credit_and_is_made_once() -> None:
+    bench = Bench()
+    opening = pb.Open(activation=2, degree=1, steps=[1])
+
+    async def offer_twice() -> None:
+        bench.session.send_open(opening, None)
+        running = asyncio.ensure_future(bench.session.run())
+        await settle()
+        bench.session.send_open(opening, None)
+        await running
+
+    asyncio.run(offer_twice())
+    assert bench.script.bodies() == ["open"]
+
+
+def test_an_offer_without_a_keyframe_is_forgotten_with_its_edge() -> None:
+    bench = Bench()
+    bench.session.send_open(pb.Open(activation=2, degree=1, steps=[1]), None)
+    bench.session.forget(2, applied=-1)
     bench.run()
     assert bench.script.bodies() == []
 

@@ -1,12 +1,13 @@
 """One session with a peer that keeps the rules, or breaks them; without sockets or clock."""
 
 import asyncio
+import dataclasses
 from collections import Counter
 
 import pytest
 
 from deca_node.daemon.links.outbox import Shared
-from deca_node.daemon.links.session import Session
+from deca_node.daemon.links.session import STEPS_MAX, Session
 from deca_node.daemon.wire.throttle import Throttle
 from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
@@ -35,6 +36,22 @@ def test_an_edge_is_offered_once_its_keyframe_is_whole() -> None:
     bench = Bench(OPEN.SerializeToString(), *chunks(keyframe, content()))
     bench.run()
     assert bench.told == [e.OpenReceived("south", 0, 2, keyframe)]
+
+
+def test_where_only_moments_travel_an_edge_is_offered_without_a_keyframe() -> None:
+    opening = pb.Frame(open=pb.Open(activation=3, degree=1, steps=[4, 1])).SerializeToString()
+    bench = Bench(opening)
+    bench.session._rules = dataclasses.replace(bench.session._rules, keyless=True)
+    bench.run()
+    assert bench.told == [e.OpenReceived("south", 3, 1, None, (1, 4))]
+    with pytest.raises(WireError, match="this run has no keyframe"):
+        Bench(opening).run()
+
+
+def test_an_open_names_no_more_steps_than_a_run_can_have() -> None:
+    opening = pb.Frame(open=pb.Open(activation=0, degree=1, steps=range(STEPS_MAX + 1)))
+    with pytest.raises(WireError, match="an Open with 100001 steps, at most 100000"):
+        Bench(opening.SerializeToString()).run()
 
 
 def test_whoever_lets_go_of_a_frame_grants_another() -> None:

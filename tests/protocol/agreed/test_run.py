@@ -34,6 +34,18 @@ def test_labels_are_names_by_their_numbers() -> None:
         ({"moment_bits": 3}, "moment_bits = 3 is not one of 1, 2, 4, 8"),
         ({"signal": "none", "moments_every": 1}, "signal = 'none' sends none; use signal = 'mv', or moments_every = 0"),
         ({"signal": "v", "moment_bits": 1}, "moment_bits = 1 and v_every = 1 are about signals of both moments"),
+        (
+            {"partners": "step", "moments_every": 1, "mix_every": 4},
+            "topology = 'erdos-renyi' has several; use topology = 'pairs' or 'one-peer-exponential'",
+        ),
+        (
+            {"partners": "step", "topology": "pairs", "mix_every": 4},
+            "with moments_every = 0 and mix_every = 4 there are",
+        ),
+        (
+            {"partners": "step", "topology": "pairs", "moments_every": 1},
+            "moments_every = 1 and mix_every = 1 there are",
+        ),
         ({"signal": "none", "v_every": 2}, "use signal = 'mv', or moment_bits = 8 and v_every = 1"),
         ({"discrepancy": "rms", "h_into": "m"}, "discrepancy = 'rms' with h_into = 'm' diverges"),
         ({"exchange": "overlap", "gamma_c": 0.6}, "exchange = 'overlap' needs gamma_c <= 0.5, got 0.6"),
