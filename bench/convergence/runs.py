@@ -29,13 +29,14 @@ from bench.convergence.cells import Cell, Outcome
 from bench.convergence.edges import Edges, Vectors, state_bytes
 from bench.convergence.stack import Shape, Weights, logits, losses
 from bench.convergence.tasks import Task, dealt
+from bench.convergence.weights import distance, expanded, with_block
 from deca_node.numerics import deca
 from deca_node.numerics.codecs.formats import CODECS
 from deca_node.numerics.data.batches import Batch, Batches, make_batch
 from deca_node.numerics.data.sequences import Sequences
 from deca_node.numerics.engine import BlockEngine
 from deca_node.numerics.learning.loss import shares
-from deca_node.numerics.model.blocks import Block, Span, partition, spans
+from deca_node.numerics.model.blocks import Block, partition, spans
 from deca_node.numerics.model.facts import model_bytes
 from deca_node.protocol.agreed.run import MATCHINGS, RunSettings
 from deca_node.protocol.agreed.schedule import PARAMETERS, Schedule, Step
@@ -386,23 +387,3 @@ METHODS: dict[str, Callable[[Run], tuple[Weights, float]]] = {
     **dict.fromkeys(("lora", "adapter", "decaf"), run_adapters),
     **dict.fromkeys(tuple(outer.OUTER), run_outer),
 }
-
-
-# --- weights ----------------------------------------------------------------------------------------
-
-
-def expanded(model: PreTrainedModel, nodes: int) -> Weights:
-    """The model's parameters, as every node has them at first, [n, *shape]."""
-    return {name: p.detach().expand(nodes, *p.shape) for name, p in model.named_parameters()}
-
-
-def with_block(weights: Weights, layout: Sequence[Span], flat: Tensor) -> Weights:
-    """The weights. Those of one block are views of ``flat``."""
-    active = {s.name: flat[:, s.start : s.stop].view_as(weights[s.name]) for s in layout}
-    return {**weights, **active}
-
-
-def distance(weights: Weights) -> float:
-    """RMS distance to the mean, over all parameters and nodes."""
-    squares = [(w - w.mean(0)).pow(2) for w in weights.values()]
-    return float(torch.cat([s.reshape(-1) for s in squares]).mean().sqrt())

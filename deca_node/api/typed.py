@@ -61,6 +61,7 @@ class Settings(TypedDict, total=False):
         "pairs",
         "one-peer-exponential",
     ]
+    partners: Literal["visit", "step"]
     edge_probability: float
     degree: int
     redraw_every: int

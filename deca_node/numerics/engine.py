@@ -29,9 +29,10 @@ from deca_node.numerics.exchange.frames import Exchanged, FrameLayout, SenderSta
 from deca_node.numerics.exchange.mix import BlockMix
 from deca_node.numerics.exchange.norms import Norms
 from deca_node.numerics.exchange.signals import Correction, counting
+from deca_node.numerics.exchange.slices import Slice, cut
 from deca_node.numerics.exchange.squares import Squares, square
 from deca_node.numerics.learning.decay import decays
-from deca_node.numerics.model.blocks import Block, Origin, Span
+from deca_node.numerics.model.blocks import Block, Origin
 from deca_node.numerics.model.values import values_of
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import PARAMETERS, Content
@@ -51,23 +52,6 @@ class NewEdge(NamedTuple):
     peer: str
     weight: float
     keyframe: Tensor | None
-
-
-class Slice(NamedTuple):
-    """Elements [start, stop) of the block's vector, all of them in parameter number ``tensor``."""
-
-    start: int
-    stop: int
-    tensor: int
-
-
-def cut(layout: Sequence[Span], size: int) -> tuple[Slice, ...]:
-    """Slices of at most ``size`` elements that do not straddle two parameters."""
-    return tuple(
-        Slice(start, min(start + size, span.stop), tensor)
-        for tensor, span in enumerate(layout)
-        for start in range(span.start, span.stop, size)
-    )
 
 
 class BlockEngine:

@@ -18,8 +18,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from deca_node.numerics import deca, engine
 from deca_node.numerics.codecs.base import slice_elements
 from deca_node.numerics.codecs.formats import CODECS, KEYFRAME_CODEC
-from deca_node.numerics.engine import BlockEngine, EngineFigures, NewEdge, cut
+from deca_node.numerics.engine import BlockEngine, EngineFigures, NewEdge
 from deca_node.numerics.exchange.flows import FlowBytes
+from deca_node.numerics.exchange.slices import cut
 from deca_node.numerics.model.blocks import Block, partition
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Content, Schedule, Step

@@ -323,10 +323,7 @@ class Cluster:
     # --- the network --------------------------------------------------------------------------------
 
     def _send(self, member: Member, peer: str, event: e.NetworkEvent, frame: FrameId | None) -> None:
-        if frame is None:
-            self._network.send(member.name, peer, event)
-            return
-        data = bytes(member.seat.frames.view(frame))
+        data = bytes(member.seat.frames.view(frame)) if frame else b""
         if self._weather.malformed and self._rng.random() < self._weather.malformed:
             data = bytes(byte ^ 0xFF for byte in data)
         self._network.send(member.name, peer, event, data)

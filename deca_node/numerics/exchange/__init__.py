@@ -8,5 +8,6 @@
     signals   moment-discrepancy signals
     norms     whether a neighbour's frame has a plausible size
     clipping  how much of a neighbour's difference counts
+    slices    a block's vector in pieces that fit the cache
     squares   sums of squares, for figures
 """

@@ -22,17 +22,7 @@ at any one visit."""
 
 PARTNERS = ("visit", "step")
 
-TOPOLOGIES = (
-    "ring",
-    "exponential",
-    "torus",
-    "hypercube",
-    "full",
-    "erdos-renyi",
-    "random-regular",
-    "edges",
-    *MATCHINGS,
-)
+TOPOLOGIES = ("ring", "exponential", "torus", "hypercube", "full", "erdos-renyi", "random-regular", "edges", *MATCHINGS)
 
 TASKS = ("causal-lm", "classification")
 DTYPES = ("auto", "float32", "bfloat16", "float16")

@@ -127,7 +127,7 @@ class Visit:
         return opened
 
     def _steps_of(self, offer: e.OpenReceived) -> Collection[int] | None:
-        """The exchanges that an offer names; None: all. Without a keyframe no parameters can travel."""
+        """The exchanges that an offer names; None: all. Without a keyframe no parameters travel."""
         if offer.keyframe and not offer.steps:
             return None
         parameters = self._rules.schedule.parameters
@@ -141,10 +141,9 @@ class Visit:
         self._move(VisitCause.OPENED)
         self._rules.open_waits.add(self._wait.end(), len(self.edges.by_peer))
         # An end without a keyframe of its own exchanges no parameters, whatever the other end has sent.
-        near = [
-            c.Neighbour(edge.peer, edge.weight, edge.keyframe if self._keyframe else None) for edge in self.edges.live()
-        ]
-        self._say(c.Connect(self.activation.index, tuple(near), self._keyframe))
+        near = ((edge, edge.keyframe if self._keyframe else None) for edge in self.edges.live())
+        opened = tuple(c.Neighbour(edge.peer, edge.weight, keyframe) for edge, keyframe in near)
+        self._say(c.Connect(self.activation.index, opened, self._keyframe))
         self._loans.lend_all(self._take_keyframes())
 
     def connected(self, event: e.Connected, now: float) -> None:
@@ -217,8 +216,7 @@ class Visit:
 
     def _next_step(self, now: float) -> None:
         """Ask for the next half step; or begin to drain where there is none to take."""
-        step = self.position
-        gradient = self._inner < self.activation.inner_steps
+        step, gradient = self.position, self._inner < self.activation.inner_steps
         live = self.edges.lead_on(self._inner)
         stop = self._interrupted and self._inner > 0
         if stop or self._inner >= self.activation.steps or not (gradient or live):
