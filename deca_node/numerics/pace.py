@@ -1,7 +1,9 @@
 """How long a gradient step takes on this machine, tried before a run: the model is loaded, and a few blocks take steps.
 
-The trial writes nothing and talks to nobody. Its batches are random tokens in full sequences, since the time of a step
-does not depend on what the tokens say. Of the records the first few thousand are tokenized.
+The trial writes nothing and talks to nobody. Its batches are random tokens in full sequences, of which as many are
+learnt as of the records: the time of a step does not depend on what the tokens say. Of the records the first few
+thousand are tokenized. The process must be prepared as a trainer's is (``set_before_torch``, ``settle_memory``), or
+steps take several times as long.
 """
 
 import time
@@ -12,7 +14,7 @@ from itertools import chain, islice
 
 import torch
 
-from deca_node.numerics.data.batches import Batch
+from deca_node.numerics.data.batches import IGNORED, Batch
 from deca_node.numerics.data.formats.sources import BadRecords, Reading
 from deca_node.numerics.data.records import RecordReader
 from deca_node.numerics.data.templates import use_template
@@ -38,14 +40,30 @@ STEPS_MAX, SECONDS_MAX = 5, 3.0
 
 @dataclass(frozen=True)
 class Pace:
-    """What was tried: the model's ``blocks``, seconds of a gradient step in the mean over blocks, and seconds of
-    loading. The data make about so many ``sequences`` of ``sequence_length`` tokens, before any are held out."""
+    """What was tried: the model's ``blocks`` and ``parameters``, seconds of a gradient step in the mean over blocks,
+    and seconds of loading. The data make about so many ``sequences`` of ``sequence_length`` tokens, before any are held
+    out."""
 
     blocks: int
+    parameters: int
     step_seconds: float
     load_seconds: float
     sequences: float
     sequence_length: int
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """Tokens of each of the first records (``lengths``), the share of them that is learnt, and the ``share`` of all
+    data that these records are."""
+
+    lengths: list[int]
+    learnt: float
+    share: float
+
+    def sequences(self, length: int) -> float:
+        """About how many sequences all records fill: two that are longer than half of one do not share one."""
+        return max(sum(self.lengths) / length, sum(each > length / 2 for each in self.lengths)) / self.share
 
 
 def try_pace(options: TrainerOptions, say: Callable[[str], None] = lambda stage: None) -> Pace:
@@ -61,14 +79,15 @@ def try_pace(options: TrainerOptions, say: Callable[[str], None] = lambda stage:
     loaded = load_for(options, device)
     prepare(loaded, options)
     say("tokenizing records")
-    lengths, share = _lengths(options, loaded)
-    length = fitting_sequence(lengths, loaded.positions_max)
+    found = _look(options, loaded)
+    length = fitting_sequence(found.lengths, loaded.positions_max)
     load_seconds = time.monotonic() - began
     blocks = partition(loaded.model, options.settings.block_layers)
     options = replace(options, settings=replace(options.settings, sequence_length=length))
-    seconds = [_step_seconds(options, loaded, block, say) for block in _some(blocks)]
-    tokens, large = sum(lengths) / length, sum(each > length / 2 for each in lengths)
-    return Pace(len(blocks), sum(seconds) / len(seconds), load_seconds, max(tokens, large) / share, length)
+    batch = _batch(options, loaded, found.learnt)
+    seconds = [_step_seconds(options, loaded, block, batch, say) for block in _some(blocks)]
+    parameters = sum(block.elements for block in blocks)
+    return Pace(len(blocks), parameters, sum(seconds) / len(seconds), load_seconds, found.sequences(length), length)
 
 
 def _some(blocks: tuple[Block, ...]) -> Iterator[Block]:
@@ -78,30 +97,38 @@ def _some(blocks: tuple[Block, ...]) -> Iterator[Block]:
         yield blocks[round(number * (len(blocks) - 1) / max(count - 1, 1))]
 
 
-def _lengths(options: TrainerOptions, loaded: LoadedModel) -> tuple[list[int], float]:
-    """Tokens of each of the first records, and which share of all bytes they are."""
+def _look(options: TrainerOptions, loaded: LoadedModel) -> _Looked:
     use_template(loaded.tokenizer, options.chat_template)
     bad, reading = BadRecords(skip=options.bad_records == "skip"), Reading.of(options.data_format, options.columns)
     readers = [RecordReader(source.place, bad, reading) for source in data_sources(options.data) if not source.is_hub]
     records = chain.from_iterable(readers)
-    encoder, lengths = RecordTokenizer(loaded.tokenizer, bad), list[int]()
+    encoder, lengths, learnt = RecordTokenizer(loaded.tokenizer, bad), list[int](), 0
     for run in runs(islice(records, RECORDS_MAX), lambda record: record.characters):
-        lengths += map(len, encoder.encode(run))
+        for tokens in encoder.encode(run):
+            lengths.append(len(tokens))
+            learnt += int(tokens.trained.sum())
     if not lengths:
         raise DataError(f"{options.data}: there are no usable records on this machine; give at least one")
     done, total = (sum(getattr(each, name) for each in readers) for name in ("bytes_done", "bytes_total"))
-    return lengths, 1.0 if next(records, None) is None or not total else min(done / total, 1.0)
+    all_read = next(records, None) is None or not total
+    return _Looked(lengths, learnt / sum(lengths), 1.0 if all_read else min(done / total, 1.0))
 
 
-def _step_seconds(options: TrainerOptions, loaded: LoadedModel, block: Block, say: Callable[[str], None]) -> float:
+def _batch(options: TrainerOptions, loaded: LoadedModel, learnt: float) -> Batch:
+    """Random tokens, of which this share is learnt."""
+    shape = (options.settings.batch_size, options.settings.sequence_length)
+    ids = torch.randint(loaded.model.config.get_text_config().vocab_size, shape)
+    return Batch(ids, ids.masked_fill(torch.rand(shape) >= learnt, IGNORED))
+
+
+def _step_seconds(
+    options: TrainerOptions, loaded: LoadedModel, block: Block, batch: Batch, say: Callable[[str], None]
+) -> float:
     """Seconds of one gradient step of a block."""
     say(f"trying a step of {block.name}")
     settings, device = options.settings, next(loaded.model.parameters()).device
     engine = BlockEngine.of(loaded.model, block, settings, nothing)
-    ids = torch.randint(
-        loaded.model.config.get_text_config().vocab_size, (settings.batch_size, settings.sequence_length)
-    )
-    learn = partial(backward, loaded.model, Batch(ids, ids), options.micro_batch, device)
+    learn = partial(backward, loaded.model, batch, options.micro_batch, device)
     _step(engine, learn, settings.learning_rate)
     began, steps = time.monotonic(), 0
     while steps < STEPS_MAX and (not steps or time.monotonic() - began < SECONDS_MAX):

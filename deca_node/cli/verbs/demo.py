@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.verbs.testbed import run_testbed
+from deca_node.process.before_torch import set_before_torch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,8 +61,7 @@ def demo(nodes: int, rounds: int | None, directory: Path | None, testbed: bool, 
     as processes that talk over loopback. The demo ends with a table, and with a report that opens in any
     browser.
     """
-    # Several processes share the cores. Threads that spin while they wait would starve the other processes.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    set_before_torch()
     if testbed and prepare:
         raise click.UsageError("--testbed starts nodes, and --prepare starts none; give one of them")
     if testbed:

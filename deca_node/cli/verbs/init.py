@@ -17,9 +17,11 @@ from deca_node.daemon.settings.address import is_loopback, parse_address
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.parts import trainer_options
 from deca_node.daemon.settings.peers_file import parse_peers
+from deca_node.process.before_torch import set_before_torch
+from deca_node.process.memory import settle_memory
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import SettingsError
-from deca_node.protocol.planning.length import Length, fitting_length
+from deca_node.protocol.planning.length import Length, fitting_length, fitting_rate
 from deca_node.protocol.planning.presets import PRESETS
 from deca_node.protocol.planning.units import seconds_text
 
@@ -54,14 +56,18 @@ class Chosen:
             "rounds": length.rounds,
             "inner_steps": length.inner_steps,
             "sequence_length": self.pace.sequence_length,
+            "learning_rate": fitting_rate(self.pace.parameters),
         }
 
     @property
     def why(self) -> dict[str, str]:
         """For run.toml, why each of them is as it is."""
-        says = f"Chosen by init --minutes {self.minutes:g}: {self.told}."
-        nearly_all = "Chosen by init: nearly all records of this node's data fit a sequence of this length."
-        return {"rounds": says, "inner_steps": "Chosen by init, with rounds.", "sequence_length": nearly_all}
+        return {
+            "rounds": f"Chosen by init --minutes {self.minutes:g}: {self.told}.",
+            "inner_steps": "Chosen by init, with rounds.",
+            "sequence_length": "Chosen by init: nearly all records of this node's data fit a sequence of this length.",
+            "learning_rate": f"Chosen by init for {self.pace.parameters:,} parameters; small models take larger steps.",
+        }
 
     @property
     def told(self) -> str:
@@ -134,8 +140,8 @@ variable of `deca-node start` overrides them.
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0.0),
-    help="How long training may take. `init` tries a few steps on this machine, and chooses rounds, inner_steps and "
-    "sequence_length for this model and these data.  [default: run.toml keeps its defaults]",
+    help="How long training may take. `init` tries a few steps on this machine, and chooses rounds, inner_steps, "
+    "sequence_length and learning_rate for this model and these data.  [default: run.toml keeps its defaults]",
 )
 @click.option("--force", is_flag=True, help="Overwrite files that exist.")
 @debug_option
@@ -253,13 +259,15 @@ def _files(answers: Mapping[str, Any], node: Mapping[str, Any], chosen: Chosen |
 
 def _choose(answers: Mapping[str, Any], node: Mapping[str, Any]) -> Chosen:
     """Try a few steps, and choose a length. Raises what a start would for this model and these data."""
-    from deca_node.numerics.forecast.shapes import local_folder
-    from deca_node.numerics.pace import try_pace
-
-    local_folder(node["model"])
     run, settings = RunSettings(), NodeSettings(**node)
+    set_before_torch(settings.threads)
     with work() as doing:
         doing.stage("importing torch")
+        from deca_node.numerics.forecast.shapes import local_folder
+        from deca_node.numerics.pace import try_pace
+
+        local_folder(node["model"])
+        settle_memory()
         pace = try_pace(trainer_options(run, settings), doing.stage)
     here = sum(is_loopback(peer.host) for peer in parse_peers("\n".join(_peers(answers)), "--peer")) or 1
     pass_steps = max((1.0 - settings.holdout) * pace.sequences / run.batch_size, 1.0)

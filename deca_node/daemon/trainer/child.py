@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from deca_node.daemon.trainer import messages
 from deca_node.daemon.trainer.arena import Arena
 from deca_node.process import inherited
+from deca_node.process.before_torch import set_before_torch
 from deca_node.process.memory import settle_memory
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId
@@ -85,7 +86,7 @@ def _serve(stream: RawIOBase, frames: ArenaFrames) -> None:
         _try(stream, setup.options)
         return
     options: TrainerOptions = setup
-    _before_torch(options)
+    set_before_torch(options.threads)
     from deca_node.numerics.forecast.data_check import first_look
 
     # Without torch, whose import takes many seconds on a busy machine.
@@ -106,20 +107,6 @@ def _serve(stream: RawIOBase, frames: ArenaFrames) -> None:
         frames.slots = envelope.slots
         stream.write(messages.encode(trainer.obey(envelope.body)))
     trainer.end()
-
-
-def _before_torch(options: TrainerOptions) -> None:
-    """What the environment must say before torch and the tokenizers are imported."""
-    if options.threads:
-        os.environ["OMP_NUM_THREADS"] = str(options.threads)
-        os.environ["RAYON_NUM_THREADS"] = str(options.threads)
-    # Several nodes may share one machine's cores, and spinning threads would starve each other.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # The tokenizer's threads work only while data are read, and sleep afterwards.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # Have torch ask for huge pages for tensors of 2 MiB and more: encoding differences is bound by memory, and takes
-    # about a sixth less time on huge pages.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def _leader(stream: RawIOBase, options: TrainerOptions, note: Note | None = None) -> "Leader | None":
@@ -144,7 +131,7 @@ def _leader(stream: RawIOBase, options: TrainerOptions, note: Note | None = None
 
 def _try(stream: RawIOBase, options: TrainerOptions) -> None:
     """Try only whether the ranks can add up."""
-    _before_torch(options)
+    set_before_torch(options.threads)
     leader = _leader(stream, options)
     if leader is None:
         stream.write(messages.encode(messages.Tried((), 0, 0.0)))
@@ -157,7 +144,7 @@ def _try(stream: RawIOBase, options: TrainerOptions) -> None:
 def _follow(stream: RawIOBase, setup: messages.FollowerSetup) -> None:
     """Be one of the ranks beside the first. The socket tells only that the node has ended."""
     threading.Thread(target=_end_with_the_node, args=(stream,), daemon=True).start()
-    _before_torch(setup.options)
+    set_before_torch(setup.options.threads)
     if setup.trial:
         from deca_node.numerics.ranks.trial import take_part
 

@@ -11,6 +11,7 @@ const ASK_SECONDS = 1.5;
 const ANSWER_SECONDS = 10;
 const EVENTS = 50;
 const POINTS_MAX = 2000; // the node sends at most this many
+const OVER = ["leaving", "staying", "done", "stopped", "failed", "saving"]; // phases in which a node trains no more
 const LABELS_MAX = 24; // with more members, names are shown under the pointer only
 const SMOOTHING_POINTS = 16;
 const MIB = 2 ** 20;
@@ -143,7 +144,7 @@ function tell() {
   const own = s.alone ? `The tuned model is not the others': ${s.alone}` : "";
   $("trouble").hidden = !s.warning && !own;
   put("trouble", own || (s.warning ? `Warning: ${s.warning}` : ""));
-  tellGone(s.peers.filter((peer) => peer.member === "dead"));
+  tellGone(s.peers.filter((peer) => peer.member === "dead"), s.phase);
   tellPosition(s.position);
   tellTiles(s);
   tellRun();
@@ -151,11 +152,12 @@ function tell() {
   tellEvents();
 }
 
-// Which nodes are lost, and that the others go on.
-function tellGone(peers) {
+// Which nodes are lost, and that the others go on, if there is still something to do.
+function tellGone(peers, phase) {
   const why = peers.map((peer) => peer.why || `${peer.name} is given up`).join("; ");
+  const over = $("told") || OVER.includes(phase);
   $("gone").hidden = !peers.length;
-  put("gone", peers.length ? `${why}.${$("told") ? "" : " The others do not wait for it; they train on."}` : "");
+  put("gone", peers.length ? `${why}.${over ? "" : " The others do not wait for it; they train on."}` : "");
 }
 
 function tellTrouble(problem) {
@@ -505,10 +507,15 @@ function drawGraph() {
     const angle = Math.PI / 2 - (2 * Math.PI * i) / names.length;
     return [name, [Math.cos(angle), Math.sin(angle)]];
   }));
-  const frame = { showgrid: false, visible: false, range: [-1.4, 1.4] };
+  // The names at the sides stand beside their points, where they cross no edge.
+  const longest = Math.max(0, ...names.filter((name) => beside(place.get(name))).map((name) => name.length));
+  const wide = Math.max(1.4, 1.15 + 0.07 * longest);
+  const frame = { showgrid: false, visible: false, range: [-wide, wide] };
   const more = { xaxis: frame, yaxis: { ...frame, range: [-1.3, 1.3] }, showlegend: false, hovermode: "closest", dragmode: false };
   return [[...drawEdges(place), drawMembers(names, place)], layout("", "", more)];
 }
+
+const beside = ([, y]) => Math.abs(y) < 0.5;
 
 // One trace for all edges that look the same, because a full graph of many members has thousands of edges.
 function drawEdges(place) {
@@ -561,7 +568,7 @@ function drawMembers(names, place) {
   return {
     x: points.map((p) => p[0]), y: points.map((p) => p[1]), mode: names.length <= LABELS_MAX ? "markers+text" : "markers",
     text: names.map((name) => (name === state.status.name ? `<b>${escaped(name)}</b>` : escaped(name))),
-    textposition: points.map(([, y]) => (y > -0.01 ? "top center" : "bottom center")),
+    textposition: points.map((p) => (beside(p) ? (p[0] > 0 ? "middle right" : "middle left") : p[1] > 0 ? "top center" : "bottom center")),
     cliponaxis: false,
     marker: {
       opacity: 1,
@@ -577,7 +584,7 @@ const LETTERS = { ".": [0, "to come"], e: [1, "done before this start"], d: [2, 
 function drawMap() {
   const { blocks, rounds, first, rows } = state.map;
   const p = state.status.position;
-  const under = p && p.done < p.total && !["leaving", "staying", "done", "stopped", "failed", "saving"].includes(state.status.phase);
+  const under = p && p.done < p.total && !OVER.includes(state.status.phase);
   const letters = rows.map((row, i) => [...row].map((c, b) => (under && first + i === p.round - 1 && b === p.block - 1 ? "n" : c)));
   const shades = ["coming", "earlier", "accent", "taken", "late"].map((name) => colours[name]);
   const data = {

@@ -23,8 +23,8 @@ KIND_COLOURS = {"start": "#7a808a", "alone": "#b36200", "together": "#0072b2"}  
 SMOOTHING_STEPS = 16
 """Steps in the running mean of the training loss, since the loss of one batch is noisy."""
 
-LABEL_SHARE = 0.2
-"""The part of a chart's width that the name of a round takes on a phone."""
+CHARACTER_SHARE = 0.02
+"""The part of a chart's width that a character of a round's name takes on a phone: 6 of 300 pixels."""
 
 HEIGHT = 340
 """Height in pixels. The width is that of the page."""
@@ -179,23 +179,24 @@ def _with_rounds(figure: go.Figure, nodes: Sequence[Curve]) -> go.Figure:
     line = {"width": 1, "dash": "dot", "color": KIND_COLOURS["start"]}
     place = {"yref": "paper", "y": 1, "yanchor": "bottom", "xanchor": "left", "font_size": 11}
     starts = list(_round_starts(nodes))
-    last = max((step.ordinal for node in nodes for step in node.metrics.steps), default=0)
-    anchors = _label_anchors([first for first, _ in starts], last)
+    drawn = [x for trace in figure.data for x in trace.x if x is not None]
+    anchors = _label_anchors(starts, max([*drawn, *(first for first, _ in starts)], default=0))
     for number, (first, label) in enumerate(starts):
         named = {"text": label, **place, "xanchor": anchors[number]} if number in anchors else None
         figure.add_vline(x=first, line=line, annotation=named)
     return figure
 
 
-def _label_anchors(starts: Sequence[int], last: int) -> dict[int, str]:
-    """Which lines get a label, and the side of the label that stands at the line. Labels never overlap, also on the
-    narrow screen of a phone, where one takes ``LABEL_SHARE`` of the width. The last line's label comes first, since it
-    names the flush."""
-    width = LABEL_SHARE * max(last - min(starts, default=0), 1)
+def _label_anchors(starts: Sequence[tuple[int, str]], last: int) -> dict[int, str]:
+    """Which lines get a label, and the side of the label that stands at the line. ``starts`` are the lines' places and
+    labels, and ``last`` is the chart's right end. Labels never overlap, also on the narrow screen of a phone
+    (``CHARACTER_SHARE``). The last line's label comes first, since it names the flush."""
+    character = CHARACTER_SHARE * max(last - min((start for start, _ in starts), default=0), 1)
     anchors: dict[int, str] = {}
     taken: list[tuple[float, float]] = []
     for number in sorted(range(len(starts)), key=lambda number: number != len(starts) - 1):
-        start = starts[number]
+        start, label = starts[number]
+        width = len(label) * character
         rightmost = start + width > last
         span = (start - width, float(start)) if rightmost else (float(start), start + width)
         if all(span[1] <= left or right <= span[0] for left, right in taken):

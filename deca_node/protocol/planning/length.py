@@ -1,4 +1,4 @@
-"""The length of a run that fits a time: how many rounds, and how many steps per visit.
+"""A run that fits a time, the data and the model: how many rounds, how many steps per visit, and how large steps.
 
 ::
 
@@ -9,6 +9,7 @@ A run has the same number of steps for every block. Few rounds of long visits ar
 the default length of a visit, since Adam's moments start anew at each visit.
 """
 
+import math
 from dataclasses import dataclass
 
 from deca_node.protocol.agreed.run import RunSettings
@@ -22,6 +23,8 @@ LEAST = 4
 """The fewest steps of a visit."""
 SEQUENCE_MIN = 64
 """Tokens. Shorter sequences hold too little for a language model to learn from."""
+RATE_PARAMETERS = 1.5e9
+"""The parameters of the smallest model in the paper, for which the default step size is meant."""
 LONGEST_SHARE = 0.98
 """This share of the records fits a sequence; the others are divided or cut."""
 
@@ -74,3 +77,14 @@ def fitting_sequence(lengths: list[int], limit: int | None) -> int:
     while wanted < min(nearly_all, highest):
         wanted *= 2
     return min(wanted, highest)
+
+
+def fitting_rate(parameters: int) -> float:
+    """The step size for a model of so many parameters, to one digit: the default from RATE_PARAMETERS up, and larger by
+    the square root for smaller models.
+
+    That goes through what was measured: 5e-5 for billions (the paper), 1e-4 to 1e-3 for 134 million (docs/RESULTS.md),
+    2e-3 for a million (the demo) and 4e-3 or more for 162,240 (docs/RESULTS.md).
+    """
+    rate = RunSettings.learning_rate * math.sqrt(max(1.0, RATE_PARAMETERS / parameters))
+    return float(f"{rate:.0e}")

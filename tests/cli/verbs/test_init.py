@@ -138,6 +138,7 @@ def test_a_length_that_fits_the_time_and_the_data(deca: Deca, tiny: Path) -> Non
     assert found["sequence_length"] == 64, "the model takes no more, and no record needs more"
     # 40 records with 10 % held out are 4 to 5 batches of 8, each block sees them 4 times, and an hour is plenty.
     assert found["rounds"] * found["inner_steps"] in range(4, 20)
+    assert found["learning_rate"] == 0.01, "the model has 22,176 parameters"
     said = outcome.out.partition("length: ")[2]
     assert f"{found['rounds']} round" in said
     assert "on this machine with 2 nodes at work on it" in said

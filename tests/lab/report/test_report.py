@@ -153,6 +153,17 @@ def test_an_absence_is_a_gap_in_every_line(tmp_path: Path) -> None:
     assert [list(line.y) for line in heldout_loss(nodes).data] == [[5.5, 4.0, None, 4.0]]
 
 
+def test_four_rounds_and_the_flush_all_have_names(tmp_path: Path) -> None:
+    """The testbed's run: rounds of 126 steps."""
+    step = json.loads(metrics_file(tmp_path / "m").read_text().splitlines()[1])
+    steps = [step | {"ordinal": ordinal, "round": ordinal // 126, "loss": 3.0} for ordinal in range(504)]
+    flush = [{k: v for k, v in step.items() if k != "loss"} | {"ordinal": 504 + i, "round": 4} for i in range(56)]
+    (tmp_path / "m").write_text("".join(json.dumps(line) + "\n" for line in [*steps, *flush]))
+    figure = training_loss(curves([("anna", read_metrics(tmp_path / "m"))]))
+    names = [note.text for note in figure.layout.annotations]
+    assert names == ["round 1", "round 2", "round 3", "round 4", "flush"]
+
+
 def test_names_of_rounds_do_not_overlap_on_a_phone(tmp_path: Path) -> None:
     """Thirty short rounds: all have a line, and only as many have a name as there is room for."""
     step = json.loads(metrics_file(tmp_path / "m").read_text().splitlines()[1])
@@ -164,8 +175,8 @@ def test_names_of_rounds_do_not_overlap_on_a_phone(tmp_path: Path) -> None:
     assert len(figure.layout.shapes) == 31
     assert next(note.text for note in notes if note.text) == "round 1"
     assert [note.text for note in notes if note.text][-1] == "flush"
-    width = 0.2 * 121
-    spans = sorted((n.x - width, n.x) if n.xanchor == "right" else (n.x, n.x + width) for n in notes)
-    assert len(spans) >= 3
+    wide = [0.02 * len(note.text) * 120 for note in notes]
+    spans = sorted((n.x - w, n.x) if n.xanchor == "right" else (n.x, n.x + w) for n, w in zip(notes, wide, strict=True))
+    assert len(spans) >= 5
     assert all(left[1] <= right[0] for left, right in pairwise(spans))
     assert spans[-1][1] <= 121

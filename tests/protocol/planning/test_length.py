@@ -1,9 +1,16 @@
-"""The length of a run that fits a time, and sequences that fit the records."""
+"""The length of a run that fits a time, sequences that fit the records, and steps that fit the model."""
 
 import pytest
 
 from deca_node.protocol.agreed.run import RunSettings
-from deca_node.protocol.planning.length import LEAST, PASSES_MAX, VISIT_MIN, fitting_length, fitting_sequence
+from deca_node.protocol.planning.length import (
+    LEAST,
+    PASSES_MAX,
+    VISIT_MIN,
+    fitting_length,
+    fitting_rate,
+    fitting_sequence,
+)
 
 
 @pytest.mark.parametrize("seconds", [30.0, 180.0, 3600.0, 1e6])
@@ -50,3 +57,11 @@ def test_most_of_the_time_is_used() -> None:
 )
 def test_nearly_all_records_fit_a_sequence(lengths: list[int], limit: int | None, expected: int) -> None:
     assert fitting_sequence(lengths, limit) == expected
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [(162_240, 5e-3), (1_000_576, 2e-3), (134_000_000, 2e-4), (1_500_000_000, 5e-5), (8_000_000_000, 5e-5)],
+)
+def test_small_models_take_larger_steps(parameters: int, expected: float) -> None:
+    assert fitting_rate(parameters) == expected
