@@ -4,7 +4,7 @@
 
     dashboard-laptop, -dark, -phone     north's page, with all four nodes at work
     dashboard-killed                    north's page after east was killed
-    dashboard-run                       the view of the whole run on that page
+    dashboard-run, -run-dark, -run-phone    the view of the whole run on that page
     report-node-light, -dark, -phone    east's report: it was killed and brought back
     report-run-light, -dark, -phone     the comparison of all four; west was stopped before the end
 
@@ -32,6 +32,11 @@ START_SECONDS, STAGE_SECONDS = 600.0, 1500.0
 LAPTOP, NIGHT = Window(1280, 1260), Window(1280, 1260, dark=True)
 PHONE = Window(390, 1240, dark=True, phone=True, scale=1.5)
 LOOKS = {"light": LAPTOP, "dark": NIGHT, "phone": PHONE}
+RUN_VIEWS = {
+    "dashboard-run": Window(1280, 260),
+    "dashboard-run-dark": Window(1280, 260, dark=True),
+    "dashboard-run-phone": Window(390, 860, dark=True, phone=True, scale=1.5),
+}
 DRAWN = "document.querySelectorAll('.chart .main-svg').length >= {} && ![...dirty].some((id) => seen.has(id))"
 SHARE = "state.status.position.done / state.status.position.total"
 
@@ -64,9 +69,10 @@ async def _look(program: str, bed: testbed.Testbed, nodes: LocalNodes) -> None:
         await page.until("state.members.some((member) => member.state === 'dead')", STAGE_SECONDS)
         await page.until(f"state.status.position.step > 4 && {SHARE} > 0.35", STAGE_SECONDS)
         await _take(page, "dashboard-killed", 4)
-        await page.look(Window(1280, 260))
-        await page.evaluate("document.getElementById('whole').scrollIntoView()")
-        await _write(page, "dashboard-run")
+        for name, window in RUN_VIEWS.items():
+            await page.look(window)
+            await page.evaluate("document.getElementById('whole').scrollIntoView()")
+            await _write(page, name)
         east = nodes.start("east", bed.folder / "east", _flags(bed, "east"))
         await page.until(f"{SHARE} > 0.75", STAGE_SECONDS)
         of["west"].process.send_signal(signal.SIGTERM)

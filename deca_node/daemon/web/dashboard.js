@@ -310,8 +310,9 @@ function tellRun() {
   state.runShown = key;
   $("run").tBodies[0].replaceChildren(...state.run.map((row) => {
     const line = element("tr", "", row.own ? "own" : "");
-    line.append(...RUN.map(([, content, kind], i) => {
+    line.append(...RUN.map(([heading, content, kind], i) => {
       const cell = element(i ? "td" : "th", "", kind);
+      cell.dataset.heading = heading; // shown on a phone, where the table is a list
       if (!i) cell.scope = "row";
       cell.append(...content(row));
       return cell;
