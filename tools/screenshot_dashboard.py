@@ -26,7 +26,7 @@ from deca_node.lab.rigs.browser import Page, Window, chromium, new_page
 from deca_node.lab.rigs.processes import LocalNodes, NodeProcess
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
-RUN = dataclasses.replace(testbed.RUN, rounds=4, inner_steps=16, final_flush_mixes=8)
+RUN = dataclasses.replace(testbed.RUN, rounds=4, inner_steps=10, final_flush_mixes=4)
 START_SECONDS, STAGE_SECONDS = 600.0, 1500.0
 
 LAPTOP, NIGHT = Window(1280, 1260), Window(1280, 1260, dark=True)
