@@ -164,7 +164,7 @@ def init(into: Path, force: bool, **flags: Any) -> None:
     for name, text in files.items():
         (into / name).write_text(text, encoding="utf-8")
         click.echo(f"wrote {into / name}")
-    click.echo(_next_steps(answers, into))
+    click.echo(_next_steps(answers, into, chosen))
 
 
 def _on_terminal() -> bool:
@@ -322,9 +322,12 @@ def _on_the_same_files(answers: Mapping[str, Any]) -> Iterator[str]:
             yield f"deca-node start --name {peer.name} --data {peer.name}.jsonl"
 
 
-def _next_steps(answers: Mapping[str, Any], into: Path) -> str:
+def _next_steps(answers: Mapping[str, Any], into: Path, chosen: Chosen | None) -> str:
     """The commands that come next, one a line."""
     lines = []
+    if chosen:
+        step = EXCHANGED * chosen.nodes * chosen.pace.step_seconds
+        lines.append(f"deca-node plan --step-seconds {step:.2g}   # what it will cost")
     if not answers["insecure"]:
         lines.append("deca-node cert --help      # each node needs a certificate")
     lines.append("deca-node doctor           # checks whether a start would work")

@@ -142,6 +142,7 @@ def test_a_length_that_fits_the_time_and_the_data(deca: Deca, tiny: Path) -> Non
     said = outcome.out.partition("length: ")[2]
     assert f"{found['rounds']} round" in said
     assert "on this machine with 2 nodes at work on it" in said
+    assert "Next:\n  deca-node plan --step-seconds 0." in said
     assert "# Chosen by init --minutes 60: " in Path("run.toml").read_text()
 
 
