@@ -63,8 +63,8 @@ def starting_blocks(model: Path) -> list[tuple[Array, list[int]]]:
         ("full", Method(discrepancy="precond", h_into="m")),
         # Where a token was never seen, m and v of `rms` hold nothing but the rounding of e_ij, and with a tiny
         # epsilon their quotient is of order one: no two ways of rounding agree there.
-        ("ring", Method(discrepancy="rms", h_into="both", epsilon=1e-4)),
-        ("ring", Method(discrepancy="none")),
+        pytest.param("ring", Method(discrepancy="rms", h_into="both", epsilon=1e-4), marks=pytest.mark.slow),
+        pytest.param("ring", Method(discrepancy="none"), marks=pytest.mark.slow),
     ],
     ids=lambda value: value if isinstance(value, str) else value.discrepancy,
 )
@@ -112,7 +112,7 @@ def test_a_run_over_grpc_follows_the_equations_step_by_step(testbed: Testbed, to
     assert at == len(steps[0])
 
 
-@pytest.mark.parametrize("codec", ["int8", "int4"])
+@pytest.mark.parametrize("codec", ["int8", pytest.param("int4", marks=pytest.mark.slow)])
 def test_the_mean_over_nodes_is_preserved_by_every_mix(testbed: Testbed, codec: str) -> None:
     """DESIGN of the exchange, section 3: what one end of an edge adds the other takes, however coarse the codes."""
     steps = run(testbed, topology="erdos-renyi", codec=codec)

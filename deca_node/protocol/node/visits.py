@@ -131,10 +131,14 @@ class Visits:
         self.current.connect_if_open()
 
     def take_offer(self, offer: e.OpenReceived, now: float) -> None:
-        """Open the edge; or decline it, since it timed out here or its activation is past."""
+        """Open the edge; or decline it, since it timed out here or its activation is past. An offer that is repeated,
+        as after streams that broke one upon the other, changes nothing."""
         for visit in self._of(offer.activation):
             if visit.take_offer(offer, now):
                 visit.connect_if_open()
+                return
+            if visit.edges.is_open(offer.peer):
+                self._say(c.Release(offer.keyframe))
                 return
         self.decline(offer, "opens no edge for this activation any more")
 

@@ -72,8 +72,15 @@ class Closing:
         self.close(edge, f"{reason}; no edge to it for {rest} more activation{'s' if rest > 1 else ''}")
 
     def closed_by_peer(self, peer: str, applied: int, reason: str) -> None:
-        """The other end has closed: answer with the last flow of this end, where an answer is due."""
+        """The other end has closed: answer with the last flow of this end, where an answer is due.
+
+        An answer to an edge that this end has not closed is one to an earlier edge of this activation, which ended as
+        this node's trainer died. The offer that opened this edge was of that time, too, so its other end is gone.
+        """
         edge = self._edges.by_peer.get(peer)
+        if edge is not None and edge.state is EdgeState.OPEN and reason == ANSWERS:
+            self.lose(edge, f"{peer} has closed it since before this node's trainer began anew")
+            return
         if edge is not None and self._edges.closed_by_peer(peer, applied):
             self._counters["edges_closed_by_peer"] += 1
             self._warn("edge-closed", f"{peer} closed its edge for this activation: {reason}", peer)

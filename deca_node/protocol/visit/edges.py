@@ -109,6 +109,11 @@ class Edges:
             edge.steps = tuple(inner for inner in edge.steps if inner in steps)
         return True
 
+    def is_open(self, peer: str) -> bool:
+        """Whether there is an edge to the peer that is open at both ends."""
+        edge = self.by_peer.get(peer)
+        return edge is not None and edge.state is EdgeState.OPEN
+
     def offer(self, peer: str) -> None:
         """Add an edge to a neighbour that appeared while others were still opening."""
         self.by_peer.setdefault(peer, self._new(peer))

@@ -9,6 +9,8 @@ from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule
+from deca_node.protocol.node.roster import Roster
+from deca_node.protocol.node.visits import Visits
 from deca_node.protocol.visit.closing import Closing, is_orderly
 from deca_node.protocol.visit.edges import Edges, frames_held_max
 from deca_node.protocol.visit.loans import Loans
@@ -109,6 +111,17 @@ def test_a_close_is_answered_once_with_the_last_flow() -> None:
     assert len(ends.closes()) == 1 and ends.counters == {"edges_closed_by_peer": 1}
 
 
+def test_an_answer_to_an_edge_of_before_ends_the_one_that_its_offer_opened() -> None:
+    """The trainer of this node died, and began the activation anew. The peer had closed its end for good by then, so
+    what was applied since is uneven, and counted."""
+    ends = Ends().opened(applied=1)
+    ends.closing.closed_by_peer("b", -1, "in answer")
+    assert ends.edges.by_peer["b"].state is EdgeState.CLOSED and ends.edges.is_open("c")
+    assert ends.closes() == []
+    assert [(kind, about) for kind, _, _, about in ends.reports()] == [("edge-lost", "b")]
+    assert ends.counters == {"edges_lost": 1, "flows_uneven_max": 2}
+
+
 def test_a_stop_is_orderly_and_no_warning() -> None:
     ends = Ends().opened(applied=0)
     ends.closing.stop(ends.edges.opened())
@@ -188,6 +201,28 @@ def test_a_neighbour_that_comes_before_the_keyframe_is_offered_an_edge_with_it()
     assert told.opens() == []
     told.visit.activated(0.0)
     assert sorted(told.opens()) == ["b", "c"]
+
+
+def test_an_offer_that_is_repeated_changes_nothing() -> None:
+    """Streams that broke one upon the other make the peer offer twice over the last of them."""
+    told = Told(("b",))
+    visits = Visits(
+        "a",
+        Roster("a", ["a", "b"], SETTINGS, None),
+        Pace("a", SETTINGS, default_policy()),
+        told.counters,
+        told.said.append,
+    )
+    visits.current = told.visit
+    told.visit.activated(0.0)
+    offer = e.OpenReceived("b", 0, 1, FrameId("b", FrameKind.KEYFRAME, 0, 0))
+    visits.take_offer(offer, 0.1)
+    assert told.visit.edges.is_open("b")
+    told.said.clear()
+    visits.take_offer(offer, 0.2)
+    assert told.said == [c.Release(offer.keyframe)] and told.visit.edges.is_open("b")
+    visits.take_offer(e.OpenReceived("b", 1, 1, FrameId("b", FrameKind.KEYFRAME, 1, 0)), 0.3)
+    assert isinstance(told.said[-1], c.SendClose), "one of an activation that is not here is declined"
 
 
 def test_an_interrupted_visit_offers_nothing_more() -> None:
