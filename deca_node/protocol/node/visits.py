@@ -138,16 +138,19 @@ class Visits:
                 visit.connect_if_open()
                 return
             if visit.edges.is_open(offer.peer):
-                self._say(c.Release(offer.keyframe))
+                self._let_go(offer)
                 return
         self.decline(offer, "opens no edge for this activation any more")
 
     def decline(self, offer: e.OpenReceived, why: str) -> None:
         """Release the offer's keyframe, and tell the other end that there is no edge."""
         self._counters["offers_declined"] += 1
+        self._let_go(offer)
+        self._say(c.SendClose(offer.peer, offer.activation, -1, f"{self._name} {why}"))
+
+    def _let_go(self, offer: e.OpenReceived) -> None:
         if offer.keyframe:
             self._say(c.Release(offer.keyframe))
-        self._say(c.SendClose(offer.peer, offer.activation, -1, f"{self._name} {why}"))
 
     def decline_all(self, why: str) -> None:
         """Decline all offers that wait."""
