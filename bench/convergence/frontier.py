@@ -21,6 +21,7 @@ from bench.convergence.__main__ import FOLDER as SWEPT
 from bench.convergence.__main__ import TASKS, say
 from bench.convergence.arms import BY_NAME, Arm
 from bench.convergence.cells import Book, Outcome
+from bench.convergence.sweep import TUNING_SEED
 from bench.harness import RESULTS, ROOT
 
 FOLDER = RESULTS / "frontier"
@@ -165,7 +166,7 @@ def outcomes(task: str) -> dict[str, dict[int, Outcome]]:
     keys = {(arm.method, tuple(sorted(arm.settings.items()))): arm.name for arm in ARMS}
     for cell, outcome, _ in Book(FOLDER / f"{task}.jsonl"):
         name = keys.get((cell.method, cell.settings))
-        if name is not None:
+        if name is not None and cell.seed != TUNING_SEED:
             found.setdefault(name, {})[cell.seed] = outcome
     return {arm.name: found[arm.name] for arm in ARMS if arm.name in found}
 
@@ -222,9 +223,10 @@ def section(task: str, found: Mapping[str, Mapping[int, Outcome]]) -> Iterator[s
         sent = mean(map(kilobytes, seeds.values()))
         share = sent / mean(kilobytes(before[seed]) for seed in seeds if seed in before)
         loss = mean(outcome.test for outcome in seeds.values())
+        usual = mean(before[seed].test for seed in seeds if seed in before)
         apart = [outcome.test - before[seed].test for seed, outcome in seeds.items() if seed in before]
         spread = f" ± {stdev(apart):.3f}" if len(apart) > 1 else ""
-        against = "" if name == DEFAULT else f"{mean(apart):+.3f}{spread} ({100 * mean(apart) / loss:+.1f} %)"
+        against = "" if name == DEFAULT else f"{mean(apart):+.3f}{spread} ({100 * mean(apart) / usual:+.1f} %)"
         shared = "1" if name == DEFAULT else f"1/{1 / share:.1f}"
         yield f"| {name} | {means[name]} | {len(seeds)} | {sent:.1f} | {shared} | {loss:.3f} | {against} |"
     picture = IMAGES / f"frontier-{task}.svg"

@@ -6,10 +6,12 @@ the shape of Qwen2.5-0.5B in bfloat16. The graph ``erdos-renyi`` has the default
 neighbours. ``erdos-renyi, sparse`` has 2 ln n / n, about the least with which the graph stays connected.
 """
 
+import argparse
 import dataclasses
+import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -19,7 +21,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.harness import ROOT, Row, parser, write_results
+from bench.harness import RESULTS, ROOT, Row, parser, write_results
 from bench.scale.picture import draw
 from bench.scale.simulate import left_per_mix, simulate, weights
 from deca_node.daemon.settings.node_settings import NodeSettings
@@ -75,21 +77,55 @@ def main() -> None:
     """Simulate, plan, print, and write ``scale.json`` and the picture."""
     options = parser("Consensus, bytes and time from eight nodes to a thousand.")
     options.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="numbers of nodes")
+    options.add_argument("--homes", action="store_true", help="only plan the homes; keep the other results as they are")
     options.add_argument("--picture", type=Path, default=ROOT / "docs" / "images" / "scale.svg")
     arguments = options.parse_args()
     if arguments.quick:
         arguments.sizes, arguments.picture = arguments.sizes[:2], arguments.results / "scale.svg"
     torch.set_num_threads(arguments.threads)
     shape = model()
+    if arguments.homes:
+        plan_homes(arguments, shape)
+        return
     rows = [row for size in arguments.sizes for row in scaled(size, shape, arguments.seed)]
     codecs = [] if arguments.quick else list(by_codec(arguments.seed))
     homes = [home(name, changes, shape, arguments.seed) for name, changes in CHANGES]
-    show(rows, codecs, homes)
+    sizes = list(by_size(arguments.sizes, shape, arguments.seed))
+    show(rows, codecs, homes, sizes)
     content = {"model": shape.name, "parameters": shape.elements, "simulated": SIMULATED, "rows": rows}
-    path = write_results("scale", arguments, content | {"codecs": codecs, "homes": homes})
+    path = write_results("scale", arguments, content | {"codecs": codecs, "homes": homes, "presets": sizes})
     lines = {name: [(row["nodes"], row["distance_trained"]) for row in rows if row["graph"] == name] for name in GRAPHS}
     draw(arguments.picture, "Consensus distance at the end of a visit's gradients", "in step sizes", lines)
     Console().print(f"written to {path} and {arguments.picture}")
+
+
+def plan_homes(arguments: argparse.Namespace, shape: ModelShape) -> None:
+    """The parts that are planned and not simulated, into the results that are there."""
+    before = json.loads((RESULTS / "scale.json").read_text(encoding="utf-8"))
+    homes = [home(name, changes, shape, arguments.seed) for name, changes in CHANGES]
+    sizes = list(by_size(arguments.sizes, shape, arguments.seed))
+    show([], [], homes, sizes)
+    kept = {name: before[name] for name in ("model", "parameters", "simulated", "rows", "codecs")}
+    write_results("scale", arguments, {**kept, "simulated_on": before["date"], "homes": homes, "presets": sizes})
+
+
+def by_size(sizes: Sequence[int], shape: ModelShape, seed: int) -> Iterator[Row]:
+    """What a node sends in one round with the defaults and with the last preset, by the number of nodes; and with the
+    preset how many nodes a moment signal is averaged over within a visit."""
+    for size in sizes:
+        defaults = Case.of(RunSettings(seed=seed, edge_probability=0.5), shape, named(8), machine_of(NodeSettings()))
+        changes = dict(LADDER[-1].changes(RunSettings()))
+        preset = Case.of(RunSettings(seed=seed, **changes), shape, named(8), machine_of(NodeSettings()))
+        degree = mean(map(len, graph(named(size), defaults.settings).values()))
+        rounds = range(len(shape.blocks))
+        yield {
+            "nodes": size,
+            "defaults_gigabytes": round(edge_traffic(defaults, rounds).total_bytes * degree / 1e9, 2),
+            "defaults_neighbours": round(degree, 1),
+            "preset": LADDER[-1].name,
+            "preset_gigabytes": round(edge_traffic(preset, rounds).total_bytes / 1e9, 2),
+            "preset_partners": max(1, (size - 1).bit_length()),
+        }
 
 
 def model() -> ModelShape:
@@ -212,8 +248,8 @@ def home(name: str, changes: Mapping[str, Any], shape: ModelShape, seed: int) ->
     }
 
 
-def show(rows: list[Row], codecs: list[Row], homes: list[Row]) -> None:
-    """Print three tables."""
+def show(rows: list[Row], codecs: list[Row], homes: list[Row], sizes: list[Row]) -> None:
+    """Print four tables."""
     link, fast = LINKS
     distances = {f"distance_{name}": name for name in ("trained", "flushed", "ended")} | {"mean_moved": "moved"}
     shown = {"nodes": "nodes", "graph": "graph", "neighbours": "neighbours", "mixes_to_agree": "mixes to 1e-4"}
@@ -227,6 +263,9 @@ def show(rows: list[Row], codecs: list[Row], homes: list[Row]) -> None:
     shown = {"settings": "settings", "neighbours": "neighbours", "left_per_step": "left per step", "run_hours": "hours"}
     shown |= {"compute_hours": "compute", "final_flush_hours": "final flush", "gigabytes_sent": "GB sent"}
     print_table(f"{HOMES} homes at {link}: a whole run", homes, shown)
+    shown = {"nodes": "nodes", "defaults_neighbours": "neighbours", "defaults_gigabytes": "GB, defaults"}
+    shown |= {"preset_partners": "partners of the preset", "preset_gigabytes": "GB, preset"}
+    print_table("What a node sends in one round", sizes, shown)
 
 
 def in_words(seconds: float) -> str:
