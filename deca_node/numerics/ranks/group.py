@@ -144,5 +144,21 @@ def others_lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError as problem:
-        first = (str(problem).strip().splitlines() or [""])[0]
-        raise RankLostError(f"a rank of the trainer does not answer the others: {first}") from problem
+        raise _lost(problem) from problem
+
+
+@contextmanager
+def others_needed() -> Iterator[None]:
+    """The same of passes through a sharded model, which fail for other reasons, too."""
+    try:
+        yield
+    except RuntimeError as problem:
+        # gloo has no errors of its own kind.
+        if isinstance(problem, dist.DistError) or "gloo" in str(problem):
+            raise _lost(problem) from problem
+        raise
+
+
+def _lost(problem: RuntimeError) -> RankLostError:
+    first = (str(problem).strip().splitlines() or [""])[0]
+    return RankLostError(f"a rank of the trainer does not answer the others: {first}")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from deca_node.numerics.data.batches import AnyBatch
 from deca_node.numerics.learning.privacy import Losses
 from deca_node.numerics.model.blocks import Block, FlatBlock
-from deca_node.numerics.ranks.group import Group
+from deca_node.numerics.ranks.group import Group, others_needed
 from deca_node.numerics.ranks.leader import Leader
 from deca_node.numerics.ranks.orders import End, Gradient, Judge, Order, Read, Write, from_word
 from deca_node.numerics.ranks.shards import GatheredBlock, ShardedValues, ShardGradient, Shards
@@ -41,12 +41,14 @@ class Passes:
         """This rank's row of figures, and its part of the gradient's sum over all ranks."""
         part = self._thawed(order.block)
         torch.manual_seed(order.draw + self.group.rank)
-        return part.collect(lambda: timed(partial(self._add, order, batch), self.group.device)), part
+        with others_needed():
+            return part.collect(lambda: timed(partial(self._add, order, batch), self.group.device)), part
 
     def score(self, order: Judge, batches: Sequence[AnyBatch]) -> Tensor:
         """This rank's row of scores."""
         padded = [*batches, *[None] * (self.group.size - len(batches))]
-        row = score_even(self.shards.model, padded, self.group.rank, self.group.device, order.labels)
+        with others_needed():
+            row = score_even(self.shards.model, padded, self.group.rank, self.group.device, order.labels)
         self.shards.rest()
         return row
 
