@@ -142,7 +142,7 @@ def write_model(job: Row) -> None:
 
     from bench.trial import random_model
 
-    random_model(job["size"], job["dtype"], job["seed"]).save_pretrained(job["model"])
+    random_model(job).save_pretrained(job["model"])
     raw = Tokenizer(models.WordLevel({"<eos>": 0, "<unk>": 1}, unk_token="<unk>"))
     PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<eos>").save_pretrained(job["model"])
 
