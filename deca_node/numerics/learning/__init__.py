@@ -3,6 +3,7 @@
 ::
 
     loss        the mean negative log-likelihood of a batch: backward passes, and judging without them
+    chunked     the loss of long batches and large vocabularies, some tokens at a time
     isolation   how records in one row are kept from seeing each other, by what the model can do
     tasks       what differs between the tasks: which data is read, and how a model is judged on it
     prepared    the start model, loaded and made ready to be trained

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from deca_node.numerics.data.batches import IGNORED, AnyBatch, Batch, LabelledBatch
+from deca_node.numerics.learning.chunked import cut_losses
 from deca_node.numerics.learning.isolation import model_inputs, passes
 
 
@@ -38,9 +39,13 @@ def nll_per_row(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
 
 def _token_losses(model: nn.Module, batch: Batch, device: torch.device, reduction: str) -> Tensor:
     """Cross entropy of each learnt token given those before it in its record, float32; [b (L - 1)] or a scalar."""
+    inputs, labels = model_inputs(model, batch, device), batch.labels.to(device)
+    cut = cut_losses(model, inputs, labels)
+    if cut is not None:
+        return cut.sum() if reduction == "sum" else cut.reshape(-1)
     # Without use_cache = False transformers would make a cache, and with a cache no mask between records.
-    logits = model(**model_inputs(model, batch, device), use_cache=False).logits[:, :-1].float()
-    targets = batch.labels[:, 1:].to(device).reshape(-1)
+    logits = model(**inputs, use_cache=False).logits[:, :-1].float()
+    targets = labels[:, 1:].reshape(-1)
     return nn.functional.cross_entropy(
         logits.reshape(-1, logits.shape[-1]), targets, ignore_index=IGNORED, reduction=reduction
     )
