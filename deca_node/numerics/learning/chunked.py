@@ -44,10 +44,14 @@ def cut_losses(model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> Tens
     return torch.cat(parts, dim=1)
 
 
+def leave_whole(model: nn.Module) -> None:
+    """Never cut the losses of this model."""
+    _chunkable[model] = False
+
+
 @torch.no_grad()
 def chunkable(model: nn.Module) -> bool:
-    """Whether head and inner model of a model can be run apart. Found once, by a forward pass over a few tokens; a
-    sharded model is asked while it is whole."""
+    """Whether head and inner model of a model can be run apart. Found once, by a forward pass over a few tokens."""
     if model not in _chunkable:
         _chunkable[model] = _same_apart(model)
     return _chunkable[model]

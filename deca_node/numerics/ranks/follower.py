@@ -8,7 +8,6 @@ from torch import Tensor
 
 from deca_node.numerics.data.batches import AnyBatch
 from deca_node.numerics.device import choose_device, share_threads
-from deca_node.numerics.learning.chunked import chunkable
 from deca_node.numerics.learning.isolation import way_of
 from deca_node.numerics.learning.loss import score
 from deca_node.numerics.learning.prepared import load_for, prepare
@@ -49,7 +48,6 @@ def _follow_sharded(
     blocks = partition(model.model, options.settings.block_layers)
     if options.settings.packing == "isolated":
         way_of(model.model)  # which the whole model is asked, as at rank 0
-    chunkable(model.model)  # likewise
     group = Group(find_store(folder, ranks), rank, ranks, device)
     shards = Shards(model.model, group)
     prepare(model, options)

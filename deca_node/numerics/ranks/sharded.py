@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from deca_node.numerics.data.batches import AnyBatch
-from deca_node.numerics.learning.chunked import chunkable
 from deca_node.numerics.learning.privacy import Losses
 from deca_node.numerics.model.blocks import Block, FlatBlock
 from deca_node.numerics.ranks.group import Group, others_needed
@@ -84,7 +83,6 @@ class ShardedLeader(Leader):
 
     def take_up(self, model: nn.Module) -> None:
         """Wait for the other ranks, and shard the model."""
-        chunkable(model)
         self._group = self.meet()
         self._shards = Shards(model, self._group)
         ShardedValues(self._shards, self._read, self._write, self._thaw)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
+from deca_node.numerics.learning.chunked import leave_whole
 from deca_node.numerics.model.blocks import Block, BlockGradient, FlatBlock, gathered_units, spans
 from deca_node.numerics.model.values import Values, bring
 from deca_node.numerics.ranks.group import Group
@@ -34,6 +35,8 @@ class Shards:
         """Shard ``model``, which lies in the CPU's memory, over the group's devices. Raises ModelError."""
         self.model = model
         self._group = group
+        # Ranks whose batches are cut into other numbers of chunks would gather in another order, and wait forever.
+        leave_whole(model)
         self.root = shard(model, DeviceMesh.from_group(group.tensors, group.device.type))
         self.named: Mapping[str, Any] = dict(model.named_parameters())
         for parameter in self.named.values():
