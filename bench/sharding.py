@@ -25,7 +25,6 @@ from bench.harness import MIB, ROOT, Row, parser, shared_job, write_results
 
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 LOOK_SECONDS = 0.002
-POSITIONS = ("first", "middle")
 REPORT = "deca-report "
 
 
@@ -34,6 +33,9 @@ def main() -> None:
     options = parser("Peak memory of each rank of a sharded model, beside the plan.")
     options.add_argument("--ranks", nargs="+", type=int, default=[1, 2, 4], help="numbers of ranks")
     options.add_argument("--dtype", default="float32", help="precision of the model")
+    options.add_argument(
+        "--blocks", nargs="+", default=["first", "middle"], help="blocks to visit: first, middle, last"
+    )
     options.add_argument("--steps", type=int, default=2, help="steps with a gradient")
     arguments = options.parse_args()
     rows: list[Row] = []
@@ -41,7 +43,7 @@ def main() -> None:
         job = shared_job(arguments) | {"dtype": arguments.dtype, "steps": arguments.steps, "model": f"{folder}/model"}
         child(job | {"rank": -1})
         for ranks in arguments.ranks:
-            for position in POSITIONS:
+            for position in arguments.blocks:
                 given = job | {"ranks": ranks, "position": position, "store": tempfile.mkdtemp(dir=folder)}
                 rows.extend(measured(given))
     Console().print(table(rows))
