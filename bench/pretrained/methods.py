@@ -35,7 +35,7 @@ from deca_node.protocol.errors import TrainerError
 COMMON = small.COMMON | {"rounds": 1, "inner_steps": 24, "block_layers": 2, "batch_size": 4}
 """Settings of all cells, which arms may replace: two layers in a block, as in the paper."""
 
-OWN = ("rank", "width", "consensus_every", "polish", "carry", *outer.OWN)
+OWN = ("rank", "width", "consensus_every", "polish", "polish_rate", "carry", *outer.OWN)
 """Settings of the methods, which are not settings of a run."""
 
 
@@ -98,7 +98,8 @@ def polished(state: Run, steps: int) -> dict[str, float]:
     """Losses and accuracy after further ``steps`` per block, which each node takes alone from the mean of all models,
     as it would from the ``final`` folder of the run: moments from zero, no neighbours."""
     mean = mean_model(state.models)
-    settings = dataclasses.replace(state.settings, rounds=1, inner_steps=steps, flush_mixes=0)
+    gamma = state.own.get("polish_rate", state.settings.learning_rate)
+    settings = dataclasses.replace(state.settings, rounds=1, inner_steps=steps, flush_mixes=0, learning_rate=gamma)
     alone = Run("isolated", settings, {}, state.start, len(state.names))
     for model in alone.models:
         model.load_state_dict(mean.state_dict())

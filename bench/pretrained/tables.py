@@ -176,7 +176,7 @@ def verdicts(found: Results) -> Iterator[str]:
     """One sentence for each question whose two arms have cells of at least two common seeds."""
     for topic, ours, theirs in QUESTIONS:
         if found.has(ours, theirs) and len(set(found.by_arm[ours]) & set(found.by_arm[theirs])) > 1:
-            yield f"{topic}: {sentence(found, ours, theirs, joint)}"
+            yield f"{topic}: {sentence(found, ours, theirs, joint)}{times_the_bytes(found, ours, theirs)}"
     if found.has(DEFAULT, "isolated"):
         own = found.difference(DEFAULT, "isolated", lambda o: o.extra["own"])
         if own.spread.count > 1:
@@ -184,6 +184,33 @@ def verdicts(found: Results) -> Iterator[str]:
                 f"On a node's own text the default less tuning alone is {own.spread.mean:+.4f} ± "
                 f"{own.spread.deviation:.4f}{'' if own.clear else ', not beyond the spread'}."
             )
+
+    for name in found.by_arm:
+        if found.has(name):
+            yield from personal(found, name)
+
+
+def times_the_bytes(found: Results, ours: str, theirs: str) -> str:
+    """What ours sends beside a method of another kind; empty for arms of one kind."""
+    if {arm.name: arm.method for arm in ARMS}[theirs] not in WHOLE:
+        return ""
+    sent = [mean(o.extra["sent_per_step"] for o in found.by_arm[name].values()) for name in (ours, theirs)]
+    return f" `{ours}` sends {sent[0] / sent[1]:.2g} times the bytes of `{theirs}`." if sent[1] else ""
+
+
+def personal(found: Results, name: str) -> Iterator[str]:
+    """What steps alone after the run give a node on its own text, and cost the others."""
+    outcomes = list(found.by_arm[name].values())
+    for steps in polishes(outcomes):
+        own, everybody, hits = (
+            mean(o.extra[f"polished_{steps}_{part}"] for o in outcomes) for part in ("own", "joint", "own_accuracy")
+        )
+        yield (
+            f"`{name}`, {steps} steps per block alone ({len(outcomes)} seeds): own loss "
+            f"{mean(o.extra['own'] for o in outcomes):.4f} before and {own:.4f} after (own accuracy "
+            f"{100 * mean(o.extra['own_accuracy'] for o in outcomes):.1f} and {100 * hits:.1f} %), joint loss "
+            f"{mean(map(joint, outcomes)):.4f} before and {everybody:.4f} after."
+        )
 
 
 def beside(books: Mapping[str, Book]) -> Iterator[str]:
@@ -197,7 +224,8 @@ def beside(books: Mapping[str, Book]) -> Iterator[str]:
             for rule in RULES:
                 found = results(book, task, scale, rule)
                 if found and sum(bool(seeds) for seeds in found.by_arm.values()) > 1:
-                    columns[f"MiniLM, `{task}`, {scale}, {rule}"] = found
+                    model = "SmolLM2" if task.startswith("smollm2") else "MiniLM"
+                    columns[f"{model}, `{task}`, {scale}, {rule}"] = found
     if len(columns) <= 3:
         return
     yield from ("#### Small and pretrained models beside each other", "")
