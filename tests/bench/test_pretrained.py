@@ -417,7 +417,7 @@ def test_the_page_compares_at_each_choice_of_step_sizes(tmp_path: Path) -> None:
     book, arms = Book(tmp_path / "sentiment-label.jsonl"), scaled("short")
     rng = random.Random(0)
 
-    def add(name: str, seed: int, rate: float, test: float) -> None:
+    def add(name: str, seed: int, rate: float, test: float, **more: float) -> None:
         arm = arms[name]
         made = Cell(
             task="sentiment-label",
@@ -428,7 +428,7 @@ def test_the_page_compares_at_each_choice_of_step_sizes(tmp_path: Path) -> None:
             learning_rate=rate,
             settings=tuple(sorted(arm.settings.items())),
         )
-        extra = {"own": test, "own_accuracy": 0.5, "sent_per_step": 1000.0}
+        extra = {"own": test, "own_accuracy": 0.5, "sent_per_step": 1000.0, **more}
         book.add(
             made, Outcome(validation=test, test=test, test_by_node=(test,), mean_model=test, extra=extra), "2026-12-01"
         )
@@ -446,7 +446,20 @@ def test_the_page_compares_at_each_choice_of_step_sizes(tmp_path: Path) -> None:
     assert tuned is not None and tuned.rates["none"] == 4e-4
     add("none", 0, 4e-4, 1.0)
     add("isolated", 0, 4e-4, 1.2)
+    for seed in range(2):
+        add(
+            "none, mv, every 4", seed, 4e-4, 0.9, polished_3_own=0.5, polished_3_joint=2.0, polished_3_own_accuracy=0.75
+        )
     said = "\n".join(tables.section("sentiment-label", book))
     assert "all at the step size that is best for `none`" in said
+    assert "3 steps per block alone (2 seeds): own loss 0.9000 before and 0.5000 after" in said
+    assert "own accuracy 50.0 and 75.0 %" in said and "joint loss 0.9000 before and 2.0000 after" in said
+    for name, first in (("none, mv, every 4", 4e-4), ("noloco", 1e-4)):
+        for factor, loss in ((0.5, 1.2), (1.0, 1.0), (2.0, 1.3)):
+            add(name, 100, factor * first, loss)
+    for seed in range(2):
+        add("noloco", seed, 1e-4, 1.1, sent_per_step=400.0)
+    said = "\n".join(tables.section("sentiment-label", book))
+    assert "`none, mv, every 4` sends 2.5 times the bytes of `noloco`." in said
     beside = "\n".join(tables.beside({"sentiment-label": book}))
     assert "**+" in beside and "MiniLM, `sentiment-label`, short, paper" in beside
