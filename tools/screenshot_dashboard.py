@@ -35,7 +35,7 @@ LOOKS = {"light": LAPTOP, "dark": NIGHT, "phone": PHONE}
 RUN_VIEWS = {
     "dashboard-run": Window(1280, 260),
     "dashboard-run-dark": Window(1280, 260, dark=True),
-    "dashboard-run-phone": Window(390, 860, dark=True, phone=True, scale=1.5),
+    "dashboard-run-phone": Window(390, 760, dark=True, phone=True, scale=1.5),
 }
 DRAWN = "document.querySelectorAll('.chart .main-svg').length >= {} && ![...dirty].some((id) => seen.has(id))"
 SHARE = "state.status.position.done / state.status.position.total"

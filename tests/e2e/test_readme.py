@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from deca_node.lab.report.metrics import read_metrics
 from deca_node.lab.rigs.processes import LOOPBACK, free_ports
 from tests.e2e.testbed import Testbed, largest_of
 from tests.patience import PATIENCE_SECONDS
@@ -135,6 +136,5 @@ def test_own_records_from_init_to_chat_with_the_readmes_lines(tmp_path: Path) ->
     assert len(running) == 2
     assert "start model, deca-demo/model:\n" in told
     assert "tuned model of deca-data/north:\n" in told
-    losses = [json.loads(line) for line in (tmp_path / "deca-data/north/metrics.jsonl").read_text().splitlines()]
-    heldout = [each["heldout_loss"] for each in losses if "heldout_loss" in each]
-    assert heldout[-1] < heldout[0]
+    first, *_, last = read_metrics(tmp_path / "deca-data" / "north" / "metrics.jsonl").evaluations
+    assert last.loss < first.loss
