@@ -37,7 +37,10 @@ RUN_VIEWS = {
     "dashboard-run-dark": Window(1280, 260, dark=True),
     "dashboard-run-phone": Window(390, 760, dark=True, phone=True, scale=1.5),
 }
-DRAWN = "document.querySelectorAll('.chart .main-svg').length >= {} && ![...dirty].some((id) => seen.has(id))"
+DRAWN = (
+    "document.querySelectorAll('.chart .main-svg').length >= {} && ![...dirty].some((id) => seen.has(id))"
+    " && document.getElementById('phase').textContent !== 'no answer'"
+)
 SHARE = "state.status.position.done / state.status.position.total"
 
 

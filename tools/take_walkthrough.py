@@ -32,7 +32,10 @@ STAGE_SECONDS = 1500.0
 
 LAPTOP, NIGHT = Window(1280, 1010), Window(1280, 1010, dark=True)
 PHONE = Window(390, 1100, dark=True, phone=True, scale=1.5)
-DRAWN = "document.querySelectorAll('.chart .main-svg').length >= 2 && ![...dirty].some((id) => seen.has(id))"
+DRAWN = (
+    "document.querySelectorAll('.chart .main-svg').length >= 2 && ![...dirty].some((id) => seen.has(id))"
+    " && document.getElementById('phase').textContent !== 'no answer'"
+)
 
 
 async def main() -> None:
