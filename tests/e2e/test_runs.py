@@ -42,6 +42,14 @@ def test_two_nodes_train_together_and_end_with_the_same_model(testbed: Testbed) 
         {"topology": "ring"},
         {"exchange": "overlap", "codec": "int4", "mix_every": 2},
         {"signal": "mv", "signal_every": 2},
+        {
+            "topology": "pairs",
+            "partners": "step",
+            "moments_every": 1,
+            "moment_bits": 1,
+            "mix_every": 4,
+            "codec": "int4",
+        },
     ],
 )
 def test_four_nodes(testbed: Testbed, flags: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ LOSS_PERCENT: Mapping[str, Mapping[str, tuple[float, int]]] = {
     "turns, 1 bit, x at the close, flush 0": {"language": (0.02, 2), "sources": (17.81, 2), "heads": (26.53, 2)},
     "turns, 1 bit, x every 10": {"language": (0.05, 2), "sources": (15.36, 2), "heads": (28.29, 2)},
     "turns, 1 bit every 3, flush 0": {"language": (1.7, 2), "sources": (29.67, 2), "heads": (52.76, 2)},
-    "NoLoCo, every 80": {"language": (0.31, 2)},
+    "NoLoCo, every 80": {"language": (0.31, 2), "sources": (36.92, 2), "heads": (19.51, 1)},
     "1 bit, x every 10": {"language": (-0.52, 2), "sources": (7.2, 2), "heads": (18.34, 2)},
     "1 bit, x at the close": {"language": (-0.32, 2), "sources": (10.59, 2), "heads": (14.17, 2)},
     "none, mv, every 4, int4": {"language": (0.0, 2), "sources": (0.01, 2), "heads": (0.26, 2)},
