@@ -43,3 +43,10 @@ def test_what_is_refused(text: str, sentence: str) -> None:
 def test_one_device_and_several_contradict_each_other() -> None:
     with pytest.raises(SettingsError, match="leave one out"):
         NodeSettings(device="cpu", devices="cpu*2")
+
+
+def test_private_gradients_are_not_sharded() -> None:
+    with pytest.raises(SettingsError, match="parallel = 'shard' with dp_noise"):
+        NodeSettings(devices="cpu*2", parallel="shard", dp_noise=1.0)
+    with pytest.raises(SettingsError, match="parallel"):
+        NodeSettings(parallel="pipeline")

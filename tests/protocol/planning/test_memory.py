@@ -1,9 +1,17 @@
 """The planned memory adds up from the model, the active block's state, activations and frames."""
 
+import dataclasses
+
 import pytest
 
 from deca_node.protocol.planning.duration import gradient_seconds
-from deca_node.protocol.planning.memory import activation_bytes, block_memory, peak_memory, state_bytes_per_element
+from deca_node.protocol.planning.memory import (
+    activation_bytes,
+    block_memory,
+    is_sharded,
+    peak_memory,
+    state_bytes_per_element,
+)
 from tests.protocol.planning.cases import HIDDEN, INTERMEDIATE, MODEL, case
 
 
@@ -61,3 +69,26 @@ def test_ranks_share_the_batch_and_rank_0_alone_has_the_state() -> None:
     assert gradient_seconds(planned.on(ranks=5), block).compute == pytest.approx(
         gradient_seconds(planned, block).compute / 5
     )
+
+
+def test_of_a_sharded_model_a_rank_holds_a_part_and_gathers_two_layers() -> None:
+    planned = case(dtype="bfloat16", batch_size=4)
+    planned = dataclasses.replace(planned, model=dataclasses.replace(planned.model, layer=500, together=300))
+    block = MODEL.blocks[0]
+    whole = block_memory(planned.on(ranks=4), block)
+    found = block_memory(planned.on(ranks=4, sharded=True), block)
+    assert found.model_bytes == 2 * 4500 // 4 + 2 * (2 * 500 + 300)
+    part = 4 * 3000 // 4 + (2 + 4) * 3000
+    assert found.state_bytes == (20 + 4 * 2) * 3000 + part, "rank 0 has the block's state, and a part of its gradient"
+    assert found.follower_bytes == found.model_bytes + part + found.activation_bytes
+    assert found.activation_bytes == whole.activation_bytes
+
+
+def test_a_model_is_sharded_if_that_is_asked_for_or_a_whole_one_is_too_much() -> None:
+    planned = case(dtype="bfloat16", batch_size=4).on(ranks=2)
+    whole = peak_memory(planned).total_bytes
+    assert is_sharded(planned, "auto", whole)
+    assert not is_sharded(planned, "auto", whole / 0.89) and is_sharded(planned, "auto", whole / 0.91)
+    assert not is_sharded(planned, "auto", None), "of an unknown memory nothing is concluded"
+    assert not is_sharded(planned, "data", 1.0)
+    assert is_sharded(planned, "shard", None) and not is_sharded(planned.on(ranks=1), "shard", 1.0)
