@@ -284,3 +284,12 @@ def test_ranks_are_counted(plan: Deca) -> None:
     assert 0 < cards["memory"]["follower_bytes"] < cards["memory"]["total_bytes"]
     assert cpus["memory"]["total_bytes"] > cpus["memory"]["follower_bytes"] + cards["memory"]["total_bytes"]
     assert "at rank 0; each of the other 1 takes" in " ".join(plan(*size, "--devices", "cuda*2").out.split())
+
+
+def test_a_model_is_sharded_if_a_whole_one_does_not_fit(plan: Deca) -> None:
+    size = ("--nodes", "2", "--batch-size", "8", "--devices", "cuda*4")
+    whole = read_json(plan, *size)
+    tight = read_json(plan, *size, "--memory", f"{whole['memory']['total_bytes'] / 1e6:.3f}MB")
+    assert (whole["machine"]["sharded"], tight["machine"]["sharded"]) == (False, True)
+    said = " ".join(plan(*size, "--parallel", "shard").out.split())
+    assert "the model sharded over 4 ranks at rank 0; each of the other 3 takes" in said
