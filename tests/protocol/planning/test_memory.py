@@ -77,7 +77,7 @@ def test_of_a_sharded_model_a_rank_holds_a_part_and_gathers_two_layers() -> None
     block = MODEL.blocks[0]
     whole = block_memory(planned.on(ranks=4), block)
     found = block_memory(planned.on(ranks=4, sharded=True), block)
-    assert found.model_bytes == 2 * 4500 // 4 + 2 * (2 * 500 + 300)
+    assert found.model_bytes == 2 * 4500 // 4 + 2 * (3 * 500 + 300)
     part = 4 * 3000 // 4 + (2 + 4) * 3000
     assert found.state_bytes == (20 + 4 * 2) * 3000 + part, "rank 0 has the block's state, and a part of its gradient"
     assert found.follower_bytes == found.model_bytes + part + found.activation_bytes
