@@ -64,8 +64,9 @@ def _sharded(case: Case, block: BlockShape, activations: int) -> tuple[int, int,
     in all.
 
     A rank holds its part of all parameters, and gathers two layers at a time (the next one early) and what belongs to
-    no layer. The larger of these is there twice for a moment, as it arrived and in the parameters' shapes. The gradient of the active block's largest layer is whole for a moment, and once more in float32 for the
-    sum; the rank keeps its part of it. Rank 0 has the block's state, its master among it.
+    no layer. The larger of these is there twice for a moment, as it arrived and in the parameters' shapes. The gradient
+    of the active block's largest layer is whole for a moment, and once more in float32 for the sum; the rank keeps its
+    part of it. Rank 0 has the block's state, its master among it.
     """
     size, model, ranks = case.dtype_bytes, case.model, case.machine.ranks
     gathered = 2 * model.layer + model.together + max(model.layer, model.together)
