@@ -3,7 +3,7 @@
 import os
 
 
-def set_before_torch(threads: int = 0) -> None:
+def set_before_torch(threads: int) -> None:
     """Set it, where nobody has set it already. ``threads`` is the number of CPU threads; 0: one per core."""
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)

@@ -12,6 +12,7 @@ import click
 
 from deca_node.cli.invocation import debug_option
 from deca_node.cli.verbs.testbed import run_testbed
+from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.process.before_torch import set_before_torch
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def demo(nodes: int, rounds: int | None, directory: Path | None, testbed: bool, 
     as processes that talk over loopback. The demo ends with a table, and with a report that opens in any
     browser.
     """
-    set_before_torch()
+    set_before_torch(NodeSettings.threads)
     if testbed and prepare:
         raise click.UsageError("--testbed starts nodes, and --prepare starts none; give one of them")
     if testbed:
