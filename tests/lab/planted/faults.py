@@ -131,7 +131,7 @@ FAULTS = (
         f"{NODE}.node",
         "        self.state.visits.offers.drop(event.peer)\n",
         "",
-        (3,),
+        (22,),
     ),
     Fault(
         "sign-of-a-difference",
