@@ -7,7 +7,7 @@ that train must be ahead of it.
 
 from collections.abc import Iterable, Mapping
 
-from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.run import MATCHINGS, RunSettings
 from deca_node.protocol.agreed.topology import Graph, final_graph, graph, turns
 from deca_node.protocol.agreed.weights import flush_mixes
 
@@ -134,10 +134,21 @@ class Roster:
 
     def behind(self, activation: int) -> bool:
         """Whether a node that is about to begin ``activation`` is left behind: at least half of the peers that train
-        are past it."""
-        training = [position for position in self._positions.values() if position != NOT_TRAINING]
-        ahead = sum(position > activation for position in training)
+        are past it.
+
+        Where each node has one neighbour at a time, only those of this activation count, if any of them trains: quick
+        pairs run ahead until they meet a slow node, and wait for it there. In the final flush all count again.
+        """
+        training = {peer: position for peer, position in self._positions.items() if position != NOT_TRAINING}
+        if self._settings.topology in MATCHINGS and not self._flushes(activation):
+            partners = frozenset[str]().union(*self.turns(activation))
+            training = {peer: training[peer] for peer in partners if peer in training} or training
+        ahead = sum(position > activation for position in training.values())
         return ahead > 0 and 2 * ahead >= len(training)
+
+    def _flushes(self, activation: int) -> bool:
+        """Whether an activation is one of the final flush."""
+        return self.blocks is not None and activation >= self._settings.rounds_of(self.blocks) * self.blocks
 
     def busy(self, activation: int) -> bool:
         """Whether any peer works on ``activation``, or is past it."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameKind
-from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.run import MATCHINGS, RunSettings
 from deca_node.protocol.agreed.schedule import Activation, Schedule, Step
 from deca_node.protocol.agreed.topology import Graph, turns
 from deca_node.protocol.node.node import Node
@@ -198,8 +198,7 @@ class Witness:
         seen.applied = {key: step for key, step in seen.applied.items() if key[0] != index}
         seen.visit, seen.encoded, seen.interrupted = command.activation, [], False
         seen.open, seen.offered = set(), set()
-        names = {name for name, ready in seen.ready.items() if 0 <= ready <= index} | {seen.name}
-        graphs = turns(names, self._settings, index, self._schedule.blocks)
+        graphs = self._graphs(seen, index)
         seen.keyed = graphs[0][seen.name]
         seen.meets = self._meets(seen.name, command.activation, graphs)
         seen.steps = sorted({inner for steps in seen.meets.values() for inner in steps})
@@ -208,6 +207,10 @@ class Witness:
         flush = not command.activation.inner_steps
         rested = {peer for peer in seen.near if flush or seen.rests.get(peer, 0) <= index}
         seen.wanted = rested & seen.up
+
+    def _graphs(self, seen: _Seen, activation: int) -> tuple[Graph, ...]:
+        names = {name for name, ready in seen.ready.items() if 0 <= ready <= activation} | {seen.name}
+        return turns(names, self._settings, activation, self._schedule.blocks)
 
     def _meets(self, name: str, activation: Activation, graphs: Sequence[Graph]) -> dict[str, list[int]]:
         """The steps by neighbour. A step with parameters is the first graph's, and the k-th with moments alone, counted
@@ -269,8 +272,14 @@ class Witness:
         return sum(inner >= missing[0] for inner in seen.encoded) if missing else 0
 
     def _behind(self, seen: _Seen, activation: int) -> None:
-        """At least half of the peers that train are ahead of a node that counts itself as left behind."""
-        told = [position for position in seen.told.values() if position >= 0]
+        """At least half of the peers that train are ahead of a node that counts itself as left behind. In matchings the
+        neighbours of the activation count, where any of them trains."""
+        train = {peer: position for peer, position in seen.told.items() if position >= 0}
+        visits = self._settings.rounds_of(self._schedule.blocks) * self._schedule.blocks
+        if self._settings.topology in MATCHINGS and activation < visits:
+            near = {peer for graph in self._graphs(seen, activation) for peer in graph[seen.name]}
+            train = {peer: train[peer] for peer in near if peer in train} or train
+        told = list(train.values())
         ahead = sum(position > activation for position in told)
         assert ahead and 2 * ahead >= len(told), f"{seen.name} counts as left behind, and {ahead} of {told} are ahead"
 

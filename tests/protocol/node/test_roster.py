@@ -1,0 +1,47 @@
+"""What a node knows of the members: which of them have left it behind."""
+
+import pytest
+
+from deca_node.protocol.agreed.run import MATCHINGS, RunSettings
+from deca_node.protocol.agreed.topology import graph
+from deca_node.protocol.node.roster import NOT_TRAINING, Roster
+
+NAMES = ("a", "b", "c", "d", "e", "f")
+BLOCKS, ROUNDS = 2, 8
+
+
+def roster(topology: str, **positions: int) -> Roster:
+    found = Roster("a", NAMES, RunSettings(rounds=ROUNDS, topology=topology), None)
+    found.blocks = BLOCKS
+    for peer, position in positions.items():
+        found.came(peer, position)
+    return found
+
+
+def test_half_of_the_training_peers_have_to_be_past_the_activation() -> None:
+    assert not roster("full", b=4, c=3, d=3).behind(3)
+    assert roster("full", b=4, c=3, d=NOT_TRAINING).behind(3)
+    assert not roster("full", b=NOT_TRAINING).behind(3)
+    assert not roster("full").behind(0)
+
+
+@pytest.mark.parametrize("topology", MATCHINGS)
+def test_of_pairs_the_partner_counts(topology: str) -> None:
+    """Quick pairs may be visits ahead, and wait for a slow node where they meet it."""
+    settings = RunSettings(rounds=ROUNDS, topology=topology)
+    for activation in range(ROUNDS * BLOCKS):
+        partner = next(iter(graph(NAMES, settings, activation, BLOCKS)["a"]), None)
+        ahead = dict.fromkeys(NAMES[1:], activation + 3)
+        if partner is not None:
+            assert not roster(topology, **ahead | {partner: activation}).behind(activation)
+            assert roster(topology, **dict.fromkeys(ahead, activation) | {partner: activation + 1}).behind(activation)
+            # A partner that does not train says nothing of the run.
+            assert roster(topology, **ahead | {partner: NOT_TRAINING}).behind(activation)
+        assert roster(topology, **ahead).behind(activation)
+
+
+@pytest.mark.parametrize("topology", MATCHINGS)
+def test_in_the_final_flush_all_count(topology: str) -> None:
+    flush = ROUNDS * BLOCKS
+    assert roster(topology, b=flush + 1, c=flush + 1, d=flush, e=flush).behind(flush)
+    assert not roster(topology, b=flush + 1, c=flush, d=flush, e=flush).behind(flush)
