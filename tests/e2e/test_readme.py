@@ -136,7 +136,7 @@ def test_own_records_from_init_to_chat_with_the_readmes_lines(tmp_path: Path) ->
             process.kill()
             process.wait()
     assert len(running) == 2
-    assert "start model, deca-demo/model:\n" in told
+    assert "/deca-demo/model:\n" in told
     assert "tuned model of deca-data/north:\n" in told
     first, *_, last = read_metrics(tmp_path / "deca-data" / "north" / "metrics.jsonl").evaluations
     assert last.loss < first.loss
