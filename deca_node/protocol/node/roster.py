@@ -136,19 +136,26 @@ class Roster:
         """Whether a node that is about to begin ``activation`` is left behind: at least half of the peers that train
         are past it.
 
-        Where each node has one neighbour at a time, only those of this activation count, if any of them trains: quick
-        pairs run ahead until they meet a slow node, and wait for it there. In the final flush all count again.
+        Where each node has one neighbour at a time, only those of its next activation with a neighbour count, if any of
+        them trains: quick pairs run ahead until they meet a slow node, and wait for it there. In the final flush all
+        count again.
         """
         training = {peer: position for peer, position in self._positions.items() if position != NOT_TRAINING}
-        if self._settings.topology in MATCHINGS and not self._flushes(activation):
-            partners = frozenset[str]().union(*self.turns(activation))
-            training = {peer: training[peer] for peer in partners if peer in training} or training
+        if self._settings.topology in MATCHINGS:
+            met, partners = self._next_met(activation)
+            if near := {peer: training[peer] for peer in partners if peer in training}:
+                activation, training = met, near
         ahead = sum(position > activation for position in training.values())
         return ahead > 0 and 2 * ahead >= len(training)
 
-    def _flushes(self, activation: int) -> bool:
-        """Whether an activation is one of the final flush."""
-        return self.blocks is not None and activation >= self._settings.rounds_of(self.blocks) * self.blocks
+    def _next_met(self, activation: int) -> tuple[int, frozenset[str]]:
+        """The next activation of a round in which this node has neighbours, and these. An odd number of members leaves
+        one of them alone at a time."""
+        blocks = self.blocks or 1
+        for index in range(activation, self._settings.rounds_of(blocks) * blocks):
+            if partners := frozenset[str]().union(*self.turns(index)):
+                return index, partners
+        return activation, frozenset()
 
     def busy(self, activation: int) -> bool:
         """Whether any peer works on ``activation``, or is past it."""

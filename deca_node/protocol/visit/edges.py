@@ -55,6 +55,8 @@ class Edge:
     """The step of the last flow that the trainer is known to have applied."""
     limit: int | None = None
     """The step of the last flow that will ever be applied; known once both ends have closed."""
+    sent: int | None = None
+    """The step of the newest own update when this end closed; no later one goes over this edge."""
 
     def move(self, cause: EdgeCause) -> None:
         """Go to the state that the table names. Raises AssertionError where it names none."""
@@ -69,6 +71,12 @@ class Edge:
         """The last exchange up to ``inner``; NOTHING where there is none."""
         at = bisect_right(self.steps, inner)
         return self.steps[at - 1] if at else NOTHING
+
+    @property
+    def last(self) -> int:
+        """The last step whose own update is of use to this edge, as far as is known."""
+        known = [step for step in (self.sent, self.limit) if step is not None]
+        return min([*known, self.end - 1])
 
     @property
     def end(self) -> int:
@@ -227,9 +235,13 @@ class Edges:
         """The trainer has dropped this edge: it did not apply the flows that it was handed since its last answer."""
         edge.applied = edge.mixed
 
-    def needed_from(self) -> int:
-        """The first own update that some edge may still apply; older ones can be released."""
-        return min((edge.after(edge.applied) for edge in self.live()), default=self.encoded + 1)
+    def needs(self, inner: int) -> bool:
+        """Whether some edge may still apply the own update of ``inner``.
+
+        An edge that was closed needs what was sent before, and nothing since: its other end may not answer for a long
+        time.
+        """
+        return any(edge.after(edge.applied) <= inner <= edge.last for edge in self.live())
 
     # --- closing ------------------------------------------------------------------------------------
 
@@ -241,6 +253,7 @@ class Edges:
         """Close this end. An edge that never opened ends at once; an open one waits for the other end's close."""
         if edge.state in (EdgeState.OFFERED, EdgeState.OPEN):
             edge.move(EdgeCause.OUR_CLOSE)
+            edge.sent = self.encoded
 
     def closed_by_peer(self, peer: str, applied: int) -> bool:
         """The other end closed after the flow of ``applied``. True where it waits for a close in answer.
@@ -255,8 +268,8 @@ class Edges:
         edge.move(EdgeCause.THEIR_CLOSE)
         if before is EdgeState.OFFERED:
             return False
-        # No end can have applied a flow for which this node has not made its own update yet.
-        edge.limit = max(edge.applied, edge.until(min(applied, self.encoded)))
+        # No end can have applied a flow for which this node has not sent its own update.
+        edge.limit = max(edge.applied, edge.until(min(applied, self.encoded, edge.last)))
         self._end_if_even(edge)
         return before is EdgeState.OPEN
 

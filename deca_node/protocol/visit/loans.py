@@ -28,11 +28,11 @@ class Loans:
         """The trainer was asked to write this update of the node's own."""
         self._own.append(frame)
 
-    def lend(self, frames: Iterable[FrameId], own_needed_from: int) -> None:
-        """The command that goes out now is the last to read these frames, and own updates before
-        ``own_needed_from``."""
-        done = [frame for frame in self._own if frame.inner < own_needed_from]
-        self._own = self._own[len(done) :]
+    def lend(self, frames: Iterable[FrameId], needed: Callable[[int], bool]) -> None:
+        """The command that goes out now is the last to read these frames, and own updates of steps that are not
+        ``needed`` any more."""
+        done = [frame for frame in self._own if not needed(frame.inner)]
+        self._own = [frame for frame in self._own if frame not in done]
         self._lent.append([*frames, *done])
 
     def lend_all(self, frames: Iterable[FrameId]) -> None:

@@ -263,7 +263,7 @@ class Visit:
         pairs = tuple(c.Flow(edge.peer, update, self._ours(update)) for edge, update in flows)
         self._say(c.Mix(Step(self.activation.index, inner), pairs, fold))
         self._mixing = True
-        self._loans.lend([u for _, u in flows] + self.edges.leftovers(), self.edges.needed_from())
+        self._loans.lend([u for _, u in flows] + self.edges.leftovers(), self.edges.needs)
 
     def _ours(self, update: FrameId) -> FrameId:
         return FrameId(self._rules.name, FrameKind.UPDATE, update.activation, update.inner)

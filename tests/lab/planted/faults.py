@@ -81,8 +81,8 @@ FAULTS = (
         "own-updates-kept",
         "own updates are kept until the end of the visit, so that memory grows with its steps",
         f"{VISIT}.edges",
-        "return min((edge.after(edge.applied) for edge in self.live()), default=self.encoded + 1)",
-        "return 0",
+        "return any(edge.after(edge.applied) <= inner <= edge.last for edge in self.live())",
+        "return True",
         (1,),
     ),
     Fault(

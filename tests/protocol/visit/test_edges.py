@@ -237,9 +237,9 @@ def test_lateness_counts_the_exchanges_of_this_node_from_the_first_that_is_missi
     for inner in (1, 2, 3):
         edges.encode(inner)
     assert [edges.behind(edge) for edge in edges.opened()] == [2, 3]
-    assert edges.needed_from() == 0, "the flow of step 0 is not taken yet"
+    assert edges.needs(0), "the flow of step 0 is not taken yet"
     edges.take_flows()
-    assert edges.needed_from() == 1, "c's end may still be applied"
+    assert not edges.needs(0) and edges.needs(1), "c's end may still be applied"
 
 
 def test_ends_that_expect_different_exchanges_have_those_that_both_expect() -> None:
@@ -266,7 +266,7 @@ def test_a_claim_between_two_exchanges_of_an_edge_is_cut_to_the_one_before() -> 
 
 def test_own_updates_are_needed_until_every_edge_has_applied_its_flow() -> None:
     edges = Edges(0, 2, ALL, ["b", "c"])
-    assert edges.needed_from() == 0
+    assert not needed(edges), "no edge is open"
     for peer in "bc":
         edges.open(peer, 2, KEYFRAME)
     edges.encode(1)
@@ -274,11 +274,35 @@ def test_own_updates_are_needed_until_every_edge_has_applied_its_flow() -> None:
         edges.arrive("b", update(inner))
     edges.arrive("c", update(0, "c"))
     edges.take_flows()
-    assert edges.needed_from() == 1
+    assert needed(edges)[0] == 1
     edges.close(edges.by_peer["c"])
-    assert edges.needed_from() == 1, "the other end may say that it went further"
+    assert needed(edges)[0] == 1, "the other end may say that it went further"
     edges.lose(edges.by_peer["c"])
-    assert edges.needed_from() == 2
+    assert needed(edges)[0] == 2
+
+
+def test_a_closed_edge_needs_what_was_sent_before_and_nothing_since() -> None:
+    """Its other end may not answer before the visit ends, and own updates must not pile up until then."""
+    edges = Edges(0, 2, ALL, ["b", "c"])
+    for peer in "bc":
+        edges.open(peer, 2, KEYFRAME)
+    edges.encode(1)
+    edges.close(edges.by_peer["c"])
+    for inner in (2, 3):
+        edges.encode(inner)
+    for inner in (0, 1, 2):
+        edges.arrive("b", update(inner))
+    edges.take_flows()
+    assert needed(edges)[:3] == [0, 1, 3], "0 and 1 for c, 3 for b"
+    edges.arrive("c", update(0, "c"))
+    edges.closed_by_peer("c", 3)
+    assert edges.by_peer["c"].limit == 1, "a claim to have applied what was never sent is cut"
+    edges.take_flows()
+    assert needed(edges)[:2] == [1, 3]
+
+
+def needed(edges: Edges) -> list[int]:
+    return [inner for inner in range(10) if edges.needs(inner)]
 
 
 # --- closing ----------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class Taken:
 def test_answers_come_in_the_order_of_the_commands() -> None:
     taken = Taken()
     taken.loans.lend_all([KEYFRAME])
-    taken.loans.lend([theirs(0)], 0)
+    taken.loans.lend([theirs(0)], lambda inner: inner >= 0)
     assert taken.released() == [] and taken.loans.lent
     taken.loans.answered()
     assert taken.released() == [KEYFRAME]
@@ -43,8 +43,8 @@ def test_own_updates_wait_for_the_slowest_edge() -> None:
     taken = Taken()
     for inner in range(3):
         taken.loans.wrote(ours(inner))
-    taken.loans.lend([theirs(0)], 1)
-    taken.loans.lend([theirs(1)], 1)
+    taken.loans.lend([theirs(0)], lambda inner: inner >= 1)
+    taken.loans.lend([theirs(1)], lambda inner: inner >= 1)
     taken.loans.lend_all([])
     for expected in ([theirs(0), ours(0)], [theirs(1)], [ours(1), ours(2)]):
         taken.loans.answered()
@@ -55,7 +55,7 @@ def test_with_its_trainer_gone_every_frame_is_let_go_once() -> None:
     taken = Taken()
     taken.loans.wrote(ours(0))
     taken.loans.wrote(ours(1))
-    taken.loans.lend([theirs(0)], 1)
+    taken.loans.lend([theirs(0)], lambda inner: inner >= 1)
     taken.loans.release_all()
     taken.loans.release_all()
     assert sorted(taken.released()) == [ours(0), ours(1), theirs(0)]

@@ -273,12 +273,15 @@ class Witness:
 
     def _behind(self, seen: _Seen, activation: int) -> None:
         """At least half of the peers that train are ahead of a node that counts itself as left behind. In matchings the
-        neighbours of the activation count, where any of them trains."""
+        neighbours of the next activation with any count, where one of them trains."""
         train = {peer: position for peer, position in seen.told.items() if position >= 0}
         visits = self._settings.rounds_of(self._schedule.blocks) * self._schedule.blocks
-        if self._settings.topology in MATCHINGS and activation < visits:
-            near = {peer for graph in self._graphs(seen, activation) for peer in graph[seen.name]}
-            train = {peer: train[peer] for peer in near if peer in train} or train
+        for index in range(activation, visits if self._settings.topology in MATCHINGS else 0):
+            near = {peer for graph in self._graphs(seen, index) for peer in graph[seen.name]}
+            if near:
+                if near & train.keys():
+                    activation, train = index, {peer: train[peer] for peer in near if peer in train}
+                break
         told = list(train.values())
         ahead = sum(position > activation for position in told)
         assert ahead and 2 * ahead >= len(told), f"{seen.name} counts as left behind, and {ahead} of {told} are ahead"
