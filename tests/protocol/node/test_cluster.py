@@ -31,8 +31,8 @@ from tests.defaults import default_policy
 
 SEEDS = 200
 FOUND = (270, 290, 676, 969, 2446)
-"""Storms that have found a fault since: an offer of before a trainer's death, one that came twice, quick pairs that left
-slow ones behind, own updates that piled up, and a node without a partner that was left behind."""
+"""Storms that have found a fault since: an offer of before a trainer's death, one that came twice, quick pairs that
+left slow ones behind, own updates that piled up, and a node without a partner that was left behind."""
 
 SHORT = RunSettings(rounds=1, inner_steps=3, flush_mixes=1, topology="ring")
 
