@@ -5,6 +5,8 @@ import shutil
 import signal
 from pathlib import Path
 
+import pytest
+
 from deca_node.cli.main import main
 from deca_node.lab.rigs.processes import NodeProcess
 from tests.e2e.faults import steps_done
@@ -60,6 +62,7 @@ def test_the_others_have_finished_and_are_gone(testbed: Testbed) -> None:
     assert why in (testbed.folder / "late.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_others_have_finished_and_come_back(testbed: Testbed) -> None:
     nodes, flags = finished_without(testbed)
     late = testbed.start("late", **flags)
