@@ -26,8 +26,8 @@ COULD_NOT_START = 127
 """The exit code of a shell that does not find a program."""
 PARALLEL = "-n logical --maxprocesses 8"
 WORKERS = min((os.cpu_count() or 1) + 1, 8)
-"""Tests spend a part of their time waiting for processes, sockets and the disk, so there is a worker more than there are
-cores."""
+"""Tests spend a part of their time waiting for processes, sockets and the disk, so there is a worker more than there
+are cores."""
 E2E_WORKERS = 3
 """Each has up to four nodes, so more of them would need much memory."""
 
