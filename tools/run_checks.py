@@ -25,11 +25,9 @@ ROOT = Path(__file__).resolve().parent.parent
 COULD_NOT_START = 127
 """The exit code of a shell that does not find a program."""
 PARALLEL = "-n logical --maxprocesses 8"
-WORKERS = min((os.cpu_count() or 1) + 1, 8)
-"""Tests spend a part of their time waiting for processes, sockets and the disk, so there is a worker more than there
-are cores."""
-E2E_WORKERS = 3
-"""Each has up to four nodes, so more of them would need much memory."""
+UNIT_WORKERS = min((os.cpu_count() or 1) + 1, 8)
+"""A part of their time unit tests wait for a process, a socket or the disk, so there is a worker more than there are
+cores."""
 
 CHECKS = {
     "format": "ruff format --check .",
@@ -43,8 +41,9 @@ CHECKS = {
 }
 UNIT_TESTS = "--ignore tests/test_house.py --ignore tests/deploy --ignore tests/e2e"
 TESTS = {
-    "unit": f'pytest -m "not slow" {UNIT_TESTS} -n {WORKERS} --dist loadfile',
-    "e2e": f'pytest -m "not slow" tests/e2e -n {E2E_WORKERS} --dist loadfile',
+    "unit": f'pytest -m "not slow" {UNIT_TESTS} -n {UNIT_WORKERS} --dist loadfile',
+    # Three modules at a time take longer than two on two cores, and nodes then wait for each other.
+    "e2e": 'pytest -m "not slow" tests/e2e -n 2 --dist loadfile',
 }
 GROUPS = {"check": CHECKS, "test": CHECKS | TESTS}
 IMAGE = {"image": "python tools/image_test.py --short"}

@@ -3,6 +3,7 @@
 import json
 import signal
 
+import pytest
 from transformers import AutoModelForCausalLM
 
 from deca_node.lab.rigs.processes import NodeProcess
@@ -29,6 +30,7 @@ def last_trained(node: NodeProcess) -> tuple[int, int]:
     return step["round"], step["block"]
 
 
+@pytest.mark.slow
 def test_all_nodes_stop_at_the_same_visit(testbed: Testbed) -> None:
     testbed.peers(*NAMES)
     nodes = [testbed.start(name, **FLAGS, early_stop_gain=NEVER_BETTER) for name in NAMES]
