@@ -35,7 +35,10 @@ def port_of(testbed: Testbed, name: str) -> int:
 
 @pytest.mark.slow
 def test_a_neighbour_that_reads_slowly_costs_its_own_edge_only(testbed: Testbed) -> None:
-    """Slow, since on a busy machine nodes wait for each other longer than for the slow one here. Four nodes, one of which reads 10 kB/s and can itself reach nobody: the others drop its edge and go on."""
+    """Four nodes, one of which reads 10 kB/s and can itself reach nobody: the others drop its edge and go on.
+
+    The test is slow because on a busy machine nodes wait for each other longer than for the slow one here.
+    """
     names = ("a", "b", "c", "z")
     testbed.peers(*names)
     with Proxy(port_of(testbed, "z"), Faults(bytes_per_second=10_000)) as proxy:
