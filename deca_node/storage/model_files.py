@@ -19,6 +19,8 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+NAME_BYTES_MAX = 255
+"""The longest name of a file that Linux and macOS take, in bytes."""
 HEADER_BYTES_MAX = 100 << 20
 """The limit of the safetensors library itself."""
 
@@ -117,7 +119,7 @@ def weight_files(folder: Path) -> list[Path]:
         if not isinstance(shards, dict) or not shards:
             raise ModelError(f"{folder}/{INDEX} lists no weights")
         # An index may come from a donor: it must name files beside itself, and no others.
-        strange = [name for name in shards.values() if not isinstance(name, str) or Path(name).name != name]
+        strange = [name for name in shards.values() if not _is_beside(name)]
         if strange:
             raise ModelError(f"{folder}/{INDEX} lists {brief(repr(strange[0]))}, which names no file beside it")
         return [folder / name for name in sorted(set(shards.values()))]
@@ -128,6 +130,15 @@ def weight_files(folder: Path) -> list[Path]:
         )
     adapter = "; it holds an adapter, which is no model: merge it first" if (folder / ADAPTER).is_file() else ""
     raise ModelError(f"{folder} holds no weights: neither {WEIGHTS} nor {INDEX}{adapter}")
+
+
+def _is_beside(name: object) -> bool:
+    """Whether this can be the name of a file in the same folder."""
+    return (
+        isinstance(name, str)
+        and Path(name).name == name
+        and len(name.encode("utf-8", "surrogatepass")) <= NAME_BYTES_MAX
+    )
 
 
 def read_json(path: Path, absent: str) -> dict[str, Any]:

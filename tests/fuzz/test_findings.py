@@ -200,7 +200,7 @@ def test_a_config_that_describes_far_more_than_the_weights_is_refused_before_mem
         check_size(1000, config, tmp_path)
 
 
-@pytest.mark.parametrize("shard", [[1], 3, "../other/model.safetensors", "/etc/passwd", "."])
+@pytest.mark.parametrize("shard", [[1], 3, "../other/model.safetensors", "/etc/passwd", ".", "9" * 256, "é" * 128])
 def test_an_index_names_files_beside_it(tmp_path: Path, shard: object) -> None:
     folder = folder_with(tmp_path, {"model_type": "llama"})
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
