@@ -113,7 +113,7 @@ def _exchange(seed: int) -> dict[str, Any]:
         chosen |= {"moments_every": rng.choice([1, 1, 2]), "moment_bits": 1}
     if rng.random() < PARTNERS_CHANGE:
         chosen |= {"topology": rng.choice(MATCHINGS), "partners": "step", "moments_every": 1, "moment_bits": 1}
-        chosen |= {"inner_steps": rng.choice([3, 4]), "mix_every": rng.choice([2, 3, 5])}
+        chosen |= {"inner_steps": rng.choice([3, 4, 5]), "mix_every": rng.choice([2, 3, 5])}
     return chosen
 
 

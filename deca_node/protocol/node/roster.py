@@ -136,12 +136,11 @@ class Roster:
         """Whether a node that is about to begin ``activation`` is left behind: at least half of the peers that train
         are past it.
 
-        Where each node has one neighbour at a time, only those of its next activation with a neighbour count, if any of
-        them trains: quick pairs run ahead until they meet a slow node, and wait for it there. In the final flush all
-        count again.
+        Where each node has one neighbour at a time, only that of its next activation with one counts, if it trains:
+        quick pairs run ahead until they meet a slow node, and wait for it there. In the final flush all count again.
         """
         training = {peer: position for peer, position in self._positions.items() if position != NOT_TRAINING}
-        if self._settings.topology in MATCHINGS:
+        if training and self._settings.topology in MATCHINGS:
             met, partners = self._next_met(activation)
             if near := {peer: training[peer] for peer in partners if peer in training}:
                 activation, training = met, near
@@ -149,11 +148,11 @@ class Roster:
         return ahead > 0 and 2 * ahead >= len(training)
 
     def _next_met(self, activation: int) -> tuple[int, frozenset[str]]:
-        """The next activation of a round in which this node has neighbours, and these. An odd number of members leaves
-        one of them alone at a time."""
+        """The next activation of a round in which this node exchanges parameters, and with whom. An odd number of
+        members leaves one of them alone at a time."""
         blocks = self.blocks or 1
         for index in range(activation, self._settings.rounds_of(blocks) * blocks):
-            if partners := frozenset[str]().union(*self.turns(index)):
+            if partners := self.graph(index)[self._name]:
                 return index, partners
         return activation, frozenset()
 

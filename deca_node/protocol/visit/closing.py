@@ -128,11 +128,16 @@ class Closing:
 
     # --- after the last flow ------------------------------------------------------------------------
 
-    def answer_late(self, peer: str, applied: int) -> None:
+    def answer_late(self, peer: str, applied: int, reason: str) -> None:
         """The other end closes an edge that has ended here. Tell it up to which flow this end went, so that it can
-        catch up."""
+        catch up; or count the flows that it never will apply, as in :meth:`closed_by_peer`."""
         edge = self._edges.by_peer.get(peer)
-        if edge is not None and edge.applied > applied:
+        if edge is None or edge.applied <= applied:
+            return
+        if reason == ANSWERS and edge.sent is None:
+            self._counters["flows_uneven_max"] += sum(applied < step <= edge.applied for step in edge.steps)
+            self._warn("edge-lost", f"{peer} had closed its edge before this node's trainer began anew", peer)
+        else:
             self.tell(edge, f"{self._rules.name} {ENDED}", orderly=True)
 
     def mixes_on(self, peer: str, *, over: bool) -> None:

@@ -320,7 +320,7 @@ class Visit:
             self._closing.closed_by_peer(event.peer, event.applied, event.reason)
             self.go_on(now)
         else:
-            self._closing.answer_late(event.peer, event.applied)
+            self._closing.answer_late(event.peer, event.applied, event.reason)
 
     def peer_down(self, event: e.PeerDown, now: float) -> None:
         """The stream to a peer is lost, and with it the edge. While edges are opening it can be offered again."""

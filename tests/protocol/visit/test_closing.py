@@ -122,6 +122,18 @@ def test_an_answer_to_an_edge_of_before_ends_the_one_that_its_offer_opened() -> 
     assert ends.counters == {"edges_lost": 1, "flows_uneven_max": 2}
 
 
+def test_an_answer_that_comes_after_the_visit_counts_its_flows() -> None:
+    ends = Ends().opened(applied=1)
+    ends.edges.end()
+    ends.closing.answer_late("b", -1, "in answer")
+    assert ends.closes() == [] and ends.counters == {"flows_uneven_max": 2}
+    assert [(kind, about) for kind, _, _, about in ends.reports()] == [("edge-lost", "b")]
+    ends.closing.answer_late("c", 0, "c is tired")
+    assert ends.closes() == [("c", 1, 1, "a has ended this activation", True)]
+    ends.closing.answer_late("c", 1, "in answer")
+    assert len(ends.closes()) == 1 and ends.counters == {"flows_uneven_max": 2}
+
+
 def test_a_stop_is_orderly_and_no_warning() -> None:
     ends = Ends().opened(applied=0)
     ends.closing.stop(ends.edges.opened())

@@ -98,15 +98,17 @@ class Witness:
         if isinstance(event, e.Activated) and not seen.interrupted:
             missing = (seen.wanted & seen.up) - seen.offered
             assert not missing, f"{seen.name} offers no edge to {missing} for activation {event.activation}"
-        self._count_uneven(seen, node, [r.about for r in given if isinstance(r, c.Report) and r.kind == "edge-lost"])
+        index = event.activation if isinstance(event, e.CloseReceived) else seen.visit.index if seen.visit else None
+        lost = [r.about for r in given if isinstance(r, c.Report) and r.kind == "edge-lost"]
+        self._count_uneven(seen, node, index, lost)
         self._check_wait(node)
 
-    def _count_uneven(self, seen: _Seen, node: Node, lost: list[str]) -> None:
+    def _count_uneven(self, seen: _Seen, node: Node, activation: int | None, lost: list[str]) -> None:
         """Note what a node declares about the edges that it has lost now, or about all of its edges."""
         declared = node.state.counters["flows_uneven_max"]
-        if declared != seen.uneven and seen.visit is not None:
+        if declared != seen.uneven and activation is not None:
             for peer in lost or self._names:
-                self.uneven[seen.visit.index, seen.name, peer] += (declared - seen.uneven) // max(1, len(lost))
+                self.uneven[activation, seen.name, peer] += (declared - seen.uneven) // max(1, len(lost))
             seen.uneven = declared
 
     def _check_wait(self, node: Node) -> None:
@@ -277,8 +279,7 @@ class Witness:
         train = {peer: position for peer, position in seen.told.items() if position >= 0}
         visits = self._settings.rounds_of(self._schedule.blocks) * self._schedule.blocks
         for index in range(activation, visits if self._settings.topology in MATCHINGS else 0):
-            near = {peer for graph in self._graphs(seen, index) for peer in graph[seen.name]}
-            if near:
+            if near := self._graphs(seen, index)[0][seen.name]:
                 if near & train.keys():
                     activation, train = index, {peer: train[peer] for peer in near if peer in train}
                 break
