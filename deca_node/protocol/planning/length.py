@@ -62,8 +62,10 @@ def fitting_length(seconds: float, step_seconds: float, blocks: int, pass_steps:
     """
     of_block = min(seconds / step_seconds / blocks, PASSES_MAX * pass_steps)
     longest = RunSettings.inner_steps
-    rounds = round(of_block / longest) if of_block >= RunSettings.rounds * longest else int(of_block / VISIT_MIN)
-    rounds = max(1, min(rounds, RunSettings.rounds) if of_block < RunSettings.rounds * longest else rounds)
+    if of_block >= RunSettings.rounds * longest:
+        rounds = round(of_block / longest)
+    else:
+        rounds = max(1, min(int(of_block / VISIT_MIN), RunSettings.rounds))
     inner_steps = max(LEAST, min(longest, int(of_block / rounds)))
     return Length(rounds, inner_steps, blocks, step_seconds, pass_steps)
 
