@@ -16,7 +16,6 @@ from deca_node.protocol.planning.case import Case, ModelShape
 from deca_node.protocol.planning.memory import MEMORY_SHARE_MAX, block_memory, is_sharded
 from deca_node.protocol.planning.units import bytes_text
 
-"""A plan that takes more of the free memory than this is worth a warning: parts of it are estimates."""
 BLOCKS_NAMED_MAX = 5
 
 

@@ -89,7 +89,10 @@ class Outbox:
         self._put(frame)
 
     def forget(self, activation: int, applied: int) -> None:
-        """An edge was closed: take back what waits for it beyond what the edge still owes."""
+        """An edge was closed: take back what waits for it beyond what the edge still owes. A later Open of the same
+        activation is a new one, as after the trainer's death."""
+        if activation == self._offered:
+            self._offered = None
         self._take_back(lambda item: _past(item, activation, applied))
 
     def overfull(self) -> bool:

@@ -13,7 +13,8 @@ from deca_node.protocol.planning.traffic import largest_content, update_bytes
 PAGE_BYTES = 4096
 
 MEMORY_SHARE_MAX = 0.9
-"""Above this share of the memory, ``parallel = auto`` shards."""
+"""A plan that takes more of the free memory than this is worth a warning, since parts of it are estimates; and
+``parallel = auto`` shards."""
 
 FRAMES_IN_USE: Mapping[str, int] = {"lockstep": 2, "overlap": 3}
 """Frames of each sender in memory at a time: one that is mixed and one that arrives. Overlap has one more."""

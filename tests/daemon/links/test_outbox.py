@@ -115,6 +115,24 @@ def test_an_offer_without_a_keyframe_needs_no_credit_and_is_made_once() -> None:
     assert bench.script.bodies() == ["open"]
 
 
+def test_an_edge_that_was_closed_may_be_offered_anew() -> None:
+    """The trainer died, and began the activation again."""
+    bench = Bench()
+    opening = pb.Open(activation=2, degree=1, steps=[1])
+
+    async def offer_again() -> None:
+        bench.session.send_open(opening, None)
+        running = asyncio.ensure_future(bench.session.run())
+        await settle()
+        bench.session.forget(2, applied=-1)
+        bench.session.send(pb.Frame(close=pb.Close(activation=2, applied=-1)))
+        bench.session.send_open(opening, None)
+        await running
+
+    asyncio.run(offer_again())
+    assert bench.script.bodies() == ["open", "close", "open"]
+
+
 def test_an_offer_without_a_keyframe_is_forgotten_with_its_edge() -> None:
     bench = Bench()
     bench.session.send_open(pb.Open(activation=2, degree=1, steps=[1]), None)
