@@ -18,8 +18,10 @@ def main() -> int:
 
     leave_out_working_directory()
     from deca_node.process import inherited
+    from deca_node.process.memory import collect_seldom
     from deca_node.process.signals import NOT_STARTED, SIGNALS, Stopped
 
+    collect_seldom()
     inherited.set_right()
     try:
         if next((each for each in sys.argv[1:] if not each.startswith("-")), "") in NODES:

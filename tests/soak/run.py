@@ -1,4 +1,9 @@
-"""An undisturbed run, then the same run under the schedule. The first tells how long a round takes."""
+"""An undisturbed run, then the same run under the schedule.
+
+Messages between the nodes take a while under the schedule, as they do between parties that are far apart. So the hour
+is not one of computing: the undisturbed run, without the delay, is much shorter. A short run with the delay tells how
+long a round takes.
+"""
 
 import math
 import time
@@ -15,26 +20,31 @@ from tests.soak.schedule import NAMES, faults
 from tests.soak.world import World
 
 PILOT_ROUNDS = 3
+DELAY_SECONDS = 0.1
+"""Of whatever passes between two nodes: a step takes about twice as long."""
 SLOWDOWN = 1.3
 """By how much longer the disturbed run is thought to take."""
-QUIET_SHARE = 0.9
-"""From this share of the steps on nothing more happens, so that all are there at the end."""
+QUIET_SHARE, QUIET_SECONDS = 0.1, 60.0
+"""So much of the run, or so many seconds of it if that is more, is left when nothing more happens: all are to be there
+at the end."""
 Say = Callable[[str], None]
 
 
 def soak(folder: Path, minutes: float, seed: int, say: Say) -> Outcome:
-    """Soak four nodes for about so many minutes; the undisturbed run before it takes about as long."""
+    """Soak four nodes for about so many minutes, after an undisturbed run."""
     model = make_tiny_model(folder / "model")
-    pilot = undisturbed(folder / "pilot", model, PILOT_ROUNDS)
+    pilot = undisturbed(folder / "pilot", model, PILOT_ROUNDS, DELAY_SECONDS)
     per_round = round_seconds(folder / "pilot")
     rounds = max(PILOT_ROUNDS, math.ceil(minutes * 60.0 / per_round / SLOWDOWN))
     say(f"a round takes {per_round:.2f} s ({pilot.seconds:.0f} s with the start); {rounds:,} rounds without a fault")
-    calm = undisturbed(folder / "calm", model, rounds)
+    calm = undisturbed(folder / "calm", model, rounds, 0.0)
     say(f"undisturbed: {calm.seconds:.0f} s, held-out loss {calm.loss:.4f}; now with faults")
     (folder / "soak").mkdir()
-    with World(folder / "soak", model, rounds) as world:
+    steps = len(calm.steps)
+    quiet = max(QUIET_SHARE, QUIET_SECONDS / (rounds * per_round))
+    with World(folder / "soak", model, rounds, DELAY_SECONDS) as world:
         began = time.monotonic()
-        happened = disturb(world, minutes * 60.0, len(calm.steps), seed, say)
+        happened = disturb(world, minutes * 60.0, (steps, math.ceil(steps * (1.0 - quiet))), seed, say)
         say("nothing more happens; waiting for the end of the run")
         finish(world)
         rough = course(world, time.monotonic() - began)
@@ -43,11 +53,11 @@ def soak(folder: Path, minutes: float, seed: int, say: Say) -> Outcome:
     )
 
 
-def undisturbed(folder: Path, model: Path, rounds: int) -> Course:
+def undisturbed(folder: Path, model: Path, rounds: int, delay: float) -> Course:
     """The run as it should be."""
     folder.mkdir()
     began = time.monotonic()
-    with World(folder, model, rounds) as world:
+    with World(folder, model, rounds, delay) as world:
         for name in NAMES:
             world.up(name)
         finish(world)
@@ -63,8 +73,9 @@ def round_seconds(folder: Path) -> float:
     return max((steps[-1]["time"] - steps[0]["time"]) / PILOT_ROUNDS, 0.01)
 
 
-def disturb(world: World, seconds: float, steps: int, seed: int, say: Say) -> Counter[str]:
-    """Start the nodes, and let things happen until the time is over or most steps are done; how often what did."""
+def disturb(world: World, seconds: float, steps: tuple[int, int], seed: int, say: Say) -> Counter[str]:
+    """Start the nodes, and let things happen until the time is over; how often what did. Of all ``steps[0]`` steps,
+    ``steps[1]`` are done under faults at most."""
     for name in NAMES:
         world.up(name)
     witness = world.running[NAMES[0]]
@@ -75,9 +86,11 @@ def disturb(world: World, seconds: float, steps: int, seed: int, say: Say) -> Co
         time.sleep(fault.after)
         world.look_after()
         done = steps_done(world.running[NAMES[0]])
-        if time.monotonic() > end or done >= QUIET_SHARE * steps:
+        if time.monotonic() > end or done >= steps[1]:
             break
-        say(f"step {done:,} of {steps:,}: {fault.kind} {' '.join(fault.names)} {fault.seconds:.0f} s {fault.amount:g}")
+        say(
+            f"step {done:,} of {steps[0]:,}: {fault.kind} {' '.join(fault.names)} {fault.seconds:.0f} s {fault.amount:g}"
+        )
         if world.happen(fault):
             happened[fault.kind] += 1
     world.calm()

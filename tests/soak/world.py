@@ -10,6 +10,7 @@ import deca_node.daemon  # noqa: F401  # isort: skip
 import asyncio
 import contextlib
 import json
+import math
 import random
 import resource
 import signal
@@ -52,17 +53,22 @@ RUN: dict[str, Any] = {
 
 
 class SlowSwitchboard(Switchboard):
-    """A switchboard whose nodes may have slow links: ``rates`` are in bytes per second, by name."""
+    """A switchboard whose nodes may have slow links: ``rates`` are in bytes per second, by name.
 
-    def __init__(self, testbed: Testbed, names: Iterable[str], late: Iterable[str] = ()) -> None:
+    Everything that passes takes ``delay`` seconds more.
+    """
+
+    def __init__(self, testbed: Testbed, names: Iterable[str], late: Iterable[str], delay: float) -> None:
         super().__init__(testbed, tuple(names), tuple(late))
         self.rates: dict[str, float] = {}
+        self._delay = delay
 
     async def _pump(self, pair: tuple[str, str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
             await self._passable(pair)
-            if rate := min((self.rates[name] for name in pair if name in self.rates), default=0.0):
-                await asyncio.sleep(len(data) / rate)
+            rate = min((self.rates[name] for name in pair if name in self.rates), default=math.inf)
+            if seconds := self._delay + len(data) / rate:
+                await asyncio.sleep(seconds)
             writer.write(data)
             await writer.drain()
         await self._passable(pair)
@@ -70,9 +76,12 @@ class SlowSwitchboard(Switchboard):
 
 
 class World(Testbed):
-    """A test bed in which nodes may be started again. ``troubles`` are sentences about what must not happen."""
+    """A test bed in which nodes may be started again. ``troubles`` are sentences about what must not happen.
 
-    def __init__(self, folder: Path, model: Path, rounds: int) -> None:
+    ``delay`` is that of the network, in seconds.
+    """
+
+    def __init__(self, folder: Path, model: Path, rounds: int, delay: float) -> None:
         super().__init__(folder, model)
         self.troubles: list[str] = []
         self.samples: list[Sample] = []
@@ -83,7 +92,7 @@ class World(Testbed):
         self._settled: set[tuple[str, int]] = set()
         self._federation = Federation(folder / "certificates")
         self._fingerprint = self._federation.begin()
-        self.network = SlowSwitchboard(self, NAMES, GUESTS)
+        self.network = SlowSwitchboard(self, NAMES, GUESTS, delay)
         self._guests = list(GUESTS)
         self._ended = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
@@ -278,7 +287,7 @@ def _loaded(node: NodeProcess) -> bool:
     if node.process.poll() is not None:
         return True
     try:
-        return bool(NodeClient(node.directory).get("/v1/status")["phase"] != Phase.LOADING)
+        return bool(json.loads(NodeClient(node.directory).get("/v1/status"))["phase"] != Phase.LOADING)
     except NoAnswerError:
         return False
 

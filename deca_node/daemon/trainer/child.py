@@ -22,7 +22,7 @@ from deca_node.daemon.trainer import messages
 from deca_node.daemon.trainer.arena import Arena
 from deca_node.process import inherited
 from deca_node.process.before_torch import set_before_torch
-from deca_node.process.memory import settle_memory
+from deca_node.process.memory import collect_seldom, settle_memory
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId
 from deca_node.protocol.errors import DecaError, RankLostError, TrainerError
@@ -55,6 +55,7 @@ def main() -> int:
     # Terminals and service managers signal the whole process group. The daemon alone acts on signals.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
+    collect_seldom()
     inherited.set_right()
     connection = socket.socket(fileno=int(sys.argv[1]))
     frames = ArenaFrames(int(sys.argv[2]) if len(sys.argv) > 2 else -1)
