@@ -88,9 +88,8 @@ def disturb(world: World, seconds: float, steps: tuple[int, int], seed: int, say
         done = steps_done(world.running[NAMES[0]])
         if time.monotonic() > end or done >= steps[1]:
             break
-        say(
-            f"step {done:,} of {steps[0]:,}: {fault.kind} {' '.join(fault.names)} {fault.seconds:.0f} s {fault.amount:g}"
-        )
+        what = f"{fault.kind} {' '.join(fault.names)} {fault.seconds:.0f} s {fault.amount:g}"
+        say(f"step {done:,} of {steps[0]:,}: {what}")
         if world.happen(fault):
             happened[fault.kind] += 1
     world.calm()
