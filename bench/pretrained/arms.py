@@ -24,6 +24,8 @@ BIPARTITE = " ".join(f"node-{i}-node-{4 + (i + k) % 4}" for i in range(4) for k 
 PRECOND = {"discrepancy": "precond", "h_into": "m", "beta1": 0.5}
 MV = {"signal": "mv", "signal_every": 1}
 MV4 = {"signal": "mv", "signal_every": 4}
+FIRST_BIT = {"codec": "int4", "signal": "mv", "signal_every": 1, "moments_every": 1, "moment_bits": 1, "v_every": 1}
+TURNS = {"topology": "pairs", "degree": 4, "partners": "step"}
 
 
 def literal(name: str, beta2: float, **more: Any) -> Arm:
@@ -84,21 +86,59 @@ ARMS = (
         means="h in the gradient's place",
     ),
     Arm("centralized", "centralized", rate=4e-4, means="one node with the data and batches of all nodes"),
-    Arm("adamw", "adamw", rate=1e-4, means="whole-model Adam and gossip, int8 at every step: what blocks cost"),
-    Arm("lora", "lora", {"rank": 32}, rate=1.6e-3, means="Dec-LoRA, rank 32, int8"),
+    Arm("adamw", "adamw", rate=2e-4, means="whole-model Adam and gossip, int8 at every step: what blocks cost"),
+    Arm("lora", "lora", {"rank": 32}, rate=4e-4, means="Dec-LoRA, rank 32, int8"),
     Arm(
         "noloco",
         "noloco",
         {"every": 12, "outer_momentum": 0.5, "outer_rate": 0.7, "outer_pull": 0.7},
-        rate=1e-4,
+        rate=2e-4,
         means="NoLoCo: whole-model Adam, a random pair meets at every 12th step",
     ),
     Arm(
         "sparseloco",
         "sparseloco",
         {"every": 12, "outer_momentum": 0.95, "outer_rate": 1.0, "share": 1 / 64},
-        rate=1e-4,
+        rate=4e-4,
         means="SparseLoCo over the graph: 1.6 % of the pseudo-gradient in 2 bits at every 12th step",
+    ),
+    Arm(
+        "lan",
+        settings={**MV4, "codec": "int4", "topology": "random-regular", "degree": 4},
+        like="none, mv, every 4",
+        means="the preset lan: the default in int4, with four neighbours",
+    ),
+    Arm(
+        "wan",
+        settings={**FIRST_BIT, "topology": "random-regular", "degree": 4, "mix_every": 10},
+        like="none, mv, every 4",
+        means="the preset wan: moments in 1 bit at every step, parameters in int4 at every 10th, four neighbours",
+    ),
+    Arm(
+        "home",
+        settings={**FIRST_BIT, **TURNS, "mix_every": 12},
+        like="none, mv, every 4",
+        means="the preset home: moments in 1 bit to one neighbour after another, parameters at a visit's close",
+    ),
+    Arm(
+        "home, 1 bit every 4, flush 0",
+        settings={**FIRST_BIT, **TURNS, "mix_every": 12, "moments_every": 4, "flush_mixes": 0},
+        like="none, mv, every 4",
+        means="home with moments at every fourth step, and one exchange of parameters per visit instead of three",
+    ),
+    Arm(
+        "noloco, every 60",
+        "noloco",
+        {"every": 60, "outer_momentum": 0.5, "outer_rate": 0.7, "outer_pull": 0.7},
+        like="noloco",
+        means="NoLoCo with one meeting, at the end of a short run",
+    ),
+    Arm(
+        "lora, every 12",
+        "lora",
+        {"rank": 32, "mix_every": 12},
+        like="lora",
+        means="Dec-LoRA, rank 32, int8, an exchange at every 12th step",
     ),
     Arm(
         "default, polished",
@@ -135,12 +175,12 @@ ARMS = (
         like="none",
         means="a visit starts from the mean of all nodes' v, as in FedAdamW",
     ),
-    Arm("adapter", "adapter", {"width": 64}, rate=1.6e-3, means="Dec-Adapter, width 64, int8"),
+    Arm("adapter", "adapter", {"width": 64}, rate=8e-4, means="Dec-Adapter, width 64, int8"),
     Arm(
         "decaf",
         "decaf",
         {"rank": 32, "consensus_every": 4},
-        rate=1.6e-3,
+        rate=4e-4,
         means="DeCAF, rank 32, fp32 every fourth step",
     ),
 )

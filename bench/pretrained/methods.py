@@ -11,7 +11,7 @@ the mean of the copies is judged in its place.
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -120,24 +120,28 @@ def run_blocks(state: Run) -> None:
     schedule = Schedule(settings, len(blocks), final_flush_mixes=0)
     left: dict[str, list[Any]] = {}
     for activation in (a for a in map(schedule.__getitem__, range(len(schedule))) if a.inner_steps):
-        visit(state, blocks[activation.block], schedule, activation, left)
+        visit(state, blocks, schedule, activation, left)
 
 
-def visit(state: Run, block: Block, schedule: Schedule, activation: Activation, left: dict[str, list[Any]]) -> None:
+def visit(
+    state: Run, blocks: Sequence[Block], schedule: Schedule, activation: Activation, left: dict[str, list[Any]]
+) -> None:
     """One activation on all nodes. ``left`` are the moments that earlier visits left, if this method keeps them."""
+    block = blocks[activation.block]
     engines = state.engines(block)
     if state.method == "decay-only":
         for engine in engines:
             engine.hyper = dataclasses.replace(engine.hyper, discrepancy="decay-only")
     for engine, (moments, counts) in zip(engines, left.get(block.name, ()), strict=False):
         engine.moments, engine.counts = moments, counts
-    edges = state.edges(engines)
+    edges = state.edges(engines, *state.graphs_of(activation.index, len(blocks)))
     for inner in range(activation.steps):
         step, gradient = Step(activation.index, inner), inner < activation.inner_steps
         if gradient:
             ordinal = schedule.gradient_ordinal(step)
             state.step(engines, deca.learning_rate(state.settings, ordinal, schedule.gradient_steps))
-        edges.mix(fold=gradient, content=schedule.content(step) if schedule.mixes(step) else None)
+        content = schedule.content(step) if schedule.mixes(step) else None
+        edges.mix(fold=gradient, content=content, turn=schedule.turn(step))
         if inner == activation.inner_steps - 1:
             state.note(engines)
     if "carry" in state.own:
@@ -165,7 +169,7 @@ def run_vector(state: Run) -> None:
     block = prepared(state)
     engines = state.engines(block)
     factored = state.method == "decaf"
-    edges = state.edges(engines, dict.fromkeys(state.names, frozenset()) if factored else None)
+    edges = state.edges(engines, *([dict.fromkeys(state.names, frozenset())] if factored else []))
     total, every = gradient_steps(state), state.own.get("consensus_every") or state.settings.mix_every
     for step in range(total):
         state.step(engines, deca.learning_rate(state.settings, step, total))

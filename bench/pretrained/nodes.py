@@ -16,14 +16,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bench.convergence.edges import Edges, state_bytes
+from bench.pretrained.light import LightEngine, light
 from bench.pretrained.start import Start, logits_of
 from bench.pretrained.tasks import Records, Task, dealt, shares_of
 from deca_node.numerics.data.batches import AnyBatch, Batches, LabelledBatch
+from deca_node.numerics.deca import Hyper
 from deca_node.numerics.engine import BlockEngine
 from deca_node.numerics.learning.loss import backward, shares
 from deca_node.numerics.model.blocks import Block, spans
-from deca_node.protocol.agreed.run import RunSettings
-from deca_node.protocol.agreed.topology import Graph, graph
+from deca_node.protocol.agreed.run import MATCHINGS, RunSettings
+from deca_node.protocol.agreed.topology import Graph, graph, turns
 
 SAMPLED = 16
 """The consensus distance is that of every 16th element."""
@@ -53,11 +55,17 @@ class Run:
     def engines(self, block: Block) -> list[BlockEngine]:
         """An engine of the block for every node."""
         x0 = torch.cat([self.x0[span.name].reshape(-1) for span in spans(self.models[0], block)])
-        return [BlockEngine.of(model, block, self.settings, lambda a, b: x0[a:b]) for model in self.models]
+        kind = LightEngine if light(Hyper.of(self.settings)) else BlockEngine
+        return [kind.of(model, block, self.settings, lambda a, b: x0[a:b]) for model in self.models]
 
-    def edges(self, engines: Sequence[BlockEngine], graph: Graph | None = None) -> Edges:
-        """The edges between engines, opened."""
-        return Edges(self.names, engines, self.graph if graph is None else graph)
+    def edges(self, engines: Sequence[BlockEngine], *graphs: Graph) -> Edges:
+        """The edges between engines, opened: those of the run's graph, or of others that take turns."""
+        return Edges(self.names, engines, *(graphs or [self.graph]))
+
+    def graphs_of(self, activation: int, blocks: int) -> tuple[Graph, ...]:
+        """The graphs that take turns in one activation. It is one for the whole run, unless it is a matching."""
+        matched = self.settings.topology in MATCHINGS and not self.alone
+        return turns(self.names, self.settings, activation, blocks) if matched else (self.graph,)
 
     def step(self, engines: Sequence[BlockEngine], gamma: float) -> None:
         """The half step of every node, one node after the other."""
