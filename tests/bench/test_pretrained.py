@@ -4,7 +4,8 @@ texts, and what the page says."""
 import copy
 import math
 import random
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from bench.convergence import outer
 from bench.convergence.adapters import SCALE
 from bench.convergence.cells import Book, Cell, Outcome
+from bench.convergence.summary import Results
 from bench.pretrained import factors, methods, nodes, packages, start, tables, tasks, texts
 from bench.pretrained.__main__ import options, plan
 from bench.pretrained.arms import ARMS, PAPER_RATE, scaled
@@ -482,3 +484,70 @@ def test_the_page_compares_at_each_choice_of_step_sizes(tmp_path: Path) -> None:
     assert "`none, mv, every 4` sends 2.5 times the bytes of `noloco`." in said
     beside = "\n".join(tables.beside({"sentiment-label": book}))
     assert "**+" in beside and "MiniLM, `sentiment-label`, short, paper" in beside
+
+
+GIVEN = (
+    "run_name",
+    "seed",
+    "epochs",
+    "epoch_sequences",
+    "task",
+    "labels",
+    "sequence_length",
+    "truncation",
+    "dtype",
+    "edges",
+)
+"""Settings that say what is tuned on what; no measurement gives them a default."""
+
+
+def test_every_default_names_its_table() -> None:
+    page = tables.PAGE.read_text(encoding="utf-8")
+    rows = page.split("| setting | default | tables | because |\n")[1].split("\n\n")[0].splitlines()[1:]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert named | set(GIVEN) == {field.name for field in fields(RunSettings)}
+    assert all("](#" in row.split("|")[3] or "no table" in row.split("|")[3] for row in rows)
+
+
+def test_the_page_counts_each_comparison_once(tmp_path: Path) -> None:
+    book = Book(tmp_path / "sentiment-label.jsonl")
+    arms = scaled("short")
+    for name, better in (("none", 1.0), ("none, mv, every 4", 0.9)):
+        for rate, seeds in ((PAPER_RATE, range(3)), (4e-4, range(3)), *((4e-4 * k, (100,)) for k in (0.5, 1.0, 2.0))):
+            for seed in seeds:
+                arm = arms[name]
+                loss = better + (seed == 100) * abs(rate - 4e-4)
+                made = Cell(
+                    task="sentiment-label",
+                    digest="d",
+                    start="s",
+                    method=arm.method,
+                    seed=seed,
+                    learning_rate=rate,
+                    settings=tuple(sorted(arm.settings.items())),
+                )
+                extra = {"joint": loss + 0.001 * seed * (name == "none"), "own": loss, "sent_per_step": 1.0}
+                book.add(
+                    made, Outcome(validation=loss, test=loss, test_by_node=(), mean_model=loss, extra=extra), "2026"
+                )
+    said = "\n".join(tables.answers({"sentiment-label": book}))
+    assert "`sentiment-label`, short, own" in said and "`sentiment-label`, short, common" in said
+    assert "of 2 rows with three seeds or more, better in 2, worse in 0" in said
+    assert "\n".join(tables.rests_on({"sentiment-label": book})).count("`none, mv, every 4` less `none`") == 1
+
+
+def test_rivals_are_compared_at_no_more_bytes(tmp_path: Path) -> None:
+    sent = {"none, mv, every 4": 100.0, "home": 10.0, "noloco": 50.0, "sparseloco": 1.0}
+    outcomes = {
+        name: {
+            seed: Outcome(
+                validation=0.0, test=1.0, test_by_node=(), mean_model=1.0, extra={"joint": 1.0 + b, "sent_per_step": b}
+            )
+            for seed in range(3)
+        }
+        for name, b in sent.items()
+    }
+    said = list(tables.equal_bytes(Results("t", "d", dict.fromkeys(sent, 1e-3), outcomes, ("", ""), 0)))
+    assert len(said) == 2
+    assert said[0].startswith("At no more bytes (`home`, with 0.2 times the bytes of `noloco`): `home` is better")
+    assert said[1].startswith("No arm here sends as little; the nearest is `home`, with 10 times the bytes")
