@@ -19,7 +19,7 @@ from bench.convergence import outer
 from bench.convergence.adapters import SCALE
 from bench.convergence.cells import Book, Cell, Outcome
 from bench.convergence.summary import Results
-from bench.pretrained import factors, methods, nodes, packages, start, tables, tasks, texts
+from bench.pretrained import compared, factors, methods, nodes, overview, packages, start, tables, tasks, texts
 from bench.pretrained.__main__ import options, plan
 from bench.pretrained.arms import ARMS, PAPER_RATE, scaled
 from deca_node.numerics.data.batches import Batches
@@ -463,7 +463,7 @@ def test_the_page_compares_at_each_choice_of_step_sizes(tmp_path: Path) -> None:
     assert "`none` is better than `paper` by 0.1010" in said
     for rate, loss in ((2e-4, 1.2), (4e-4, 1.0), (8e-4, 1.3)):
         add("none", 100, rate, loss)
-    tuned = tables.results(book, "sentiment-label", "short", "common")
+    tuned = compared.results(book, "sentiment-label", "short", "common")
     assert tuned is not None and tuned.rates["none"] == 4e-4
     add("none", 0, 4e-4, 1.0)
     add("isolated", 0, 4e-4, 1.2)
@@ -482,7 +482,7 @@ def test_the_page_compares_at_each_choice_of_step_sizes(tmp_path: Path) -> None:
         add("noloco", seed, 2e-4, 1.1, sent_per_step=400.0)
     said = "\n".join(tables.section("sentiment-label", book))
     assert "`none, mv, every 4` sends 2.5 times the bytes of `noloco`." in said
-    beside = "\n".join(tables.beside({"sentiment-label": book}))
+    beside = "\n".join(overview.beside({"sentiment-label": book}))
     assert "**+" in beside and "MiniLM, `sentiment-label`, short, paper" in beside
 
 
@@ -530,10 +530,10 @@ def test_the_page_counts_each_comparison_once(tmp_path: Path) -> None:
                 book.add(
                     made, Outcome(validation=loss, test=loss, test_by_node=(), mean_model=loss, extra=extra), "2026"
                 )
-    said = "\n".join(tables.answers({"sentiment-label": book}))
+    said = "\n".join(overview.answers({"sentiment-label": book}))
     assert "`sentiment-label`, short, own" in said and "`sentiment-label`, short, common" in said
-    assert "of 2 rows with three seeds or more, better in 2, worse in 0" in said
-    assert "\n".join(tables.rests_on({"sentiment-label": book})).count("`none, mv, every 4` less `none`") == 1
+    assert "rows with three seeds or more: better in 2, worse in 0" in said
+    assert "\n".join(overview.rests_on({"sentiment-label": book})).count("`none, mv, every 4` less `none`") == 1
 
 
 def test_rivals_are_compared_at_no_more_bytes(tmp_path: Path) -> None:
@@ -547,7 +547,7 @@ def test_rivals_are_compared_at_no_more_bytes(tmp_path: Path) -> None:
         }
         for name, b in sent.items()
     }
-    said = list(tables.equal_bytes(Results("t", "d", dict.fromkeys(sent, 1e-3), outcomes, ("", ""), 0)))
+    said = list(overview.equal_bytes(Results("t", "d", dict.fromkeys(sent, 1e-3), outcomes, ("", ""), 0)))
     assert len(said) == 2
     assert said[0].startswith("At no more bytes (`home`, with 0.2 times the bytes of `noloco`): `home` is better")
     assert said[1].startswith("No arm here sends as little; the nearest is `home`, with 10 times the bytes")
