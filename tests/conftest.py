@@ -9,6 +9,9 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+from deca_node.process.memory import collect_seldom
+
+collect_seldom()
 os.environ |= {
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",

@@ -42,8 +42,8 @@ CHECKS = {
 UNIT_TESTS = "--ignore tests/test_house.py --ignore tests/deploy --ignore tests/e2e"
 TESTS = {
     "unit": f'pytest -m "not slow" {UNIT_TESTS} -n {UNIT_WORKERS} --dist loadfile',
-    # Three modules at a time take longer than two on two cores, and nodes then wait for each other.
-    "e2e": 'pytest -m "not slow" tests/e2e -n 2 --dist loadfile',
+    # Three tests at a time take longer than two on two cores, and nodes then wait for each other.
+    "e2e": 'pytest -m "not slow" tests/e2e -n 2 --dist worksteal',
 }
 GROUPS = {"check": CHECKS, "test": CHECKS | TESTS}
 IMAGE = {"image": "python tools/image_test.py --short"}
