@@ -41,7 +41,7 @@ def test_two_nodes_train_together_and_end_with_the_same_model(testbed: Testbed) 
     [
         pytest.param({"topology": "ring"}, marks=pytest.mark.slow),
         {"exchange": "overlap", "codec": "int4", "mix_every": 2},
-        {"signal": "mv", "signal_every": 2},
+        pytest.param({"signal": "mv", "signal_every": 2}, marks=pytest.mark.slow),
         {
             "topology": "pairs",
             "partners": "step",

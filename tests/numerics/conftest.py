@@ -1,5 +1,7 @@
 """Compiled codecs for the tests that compare them with torch."""
 
+import fcntl
+import os
 import shutil
 
 import pytest
@@ -12,12 +14,22 @@ from tests.numerics.codecs.compiled import COMPILER, NO_COMPILER, build
 
 @pytest.fixture(scope="session", params=["", "-DVERSIONS="], ids=["version-per-processor", "plain-version"])
 def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The library, built anew. If there is a compiler, the build must work."""
+    """The library, built anew, once for all workers of this run. If there is a compiler, the build must work."""
     if shutil.which(COMPILER) is None:
         pytest.skip(NO_COMPILER)
-    done = build(tmp_path_factory.mktemp("native"), request.param)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    of_this_run = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        of_this_run = of_this_run.parent
+    folder = of_this_run / f"native{request.param}"
+    folder.mkdir(exist_ok=True)
+    built = folder / "built"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not built.exists():
+            done = build(folder, request.param)
+            assert done.returncode == 0, done.stderr
+            built.write_text(done.stdout.strip())
+    return built.read_text()
 
 
 @pytest.fixture(scope="session")
