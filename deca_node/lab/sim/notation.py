@@ -29,11 +29,14 @@ START = Step(0, 0)
 BARE = ("peer", "step", "update", "keyframe", "frame", "when", "name", "kind", "ours")
 """Fields that are written without their name, since the value is clear."""
 
-SILENT = ("scalars", "agreement", "level", "about")
+SILENT = ("scalars", "agreement")
 """Fields that are left out: they do not matter for the order of events, or differ between machines."""
 
-RARE = ("steps", "refused", "died", "for_good", "code", "orderly", "alone", "heldout", "keep", "problem")
-"""Fields that are written only if they are not empty."""
+RARE = (
+    *("steps", "refused", "died", "for_good", "code", "orderly", "alone", "heldout", "keep", "problem"),
+    *("level", "about"),
+)
+"""Fields that are written only if they are neither empty nor what they are by default."""
 
 EVENTS = {kind.__name__: kind for kind in typing.get_args(e.Event)}
 
@@ -59,7 +62,7 @@ def write(fact: e.Event | c.Command) -> str:
         return f"{words[0]} blocks={len(fact.model.block_names)}{at}"
     for field in dataclasses.fields(fact):
         value = getattr(fact, field.name)
-        if field.name not in SILENT and not (field.name in RARE and not value):
+        if field.name not in SILENT and not (field.name in RARE and (not value or value == field.default)):
             words.append(_spell(value) if field.name in BARE else f"{field.name}={_spell(value)}")
     return " ".join(words)
 

@@ -203,7 +203,7 @@ class Visit:
         elif self.phase is VisitPhase.WAITING and not self._late():
             self._mix(now)
         elif self.phase is VisitPhase.DRAINING:
-            self._drain(now)
+            self._drain()
 
     def mixed(self, event: e.Mixed, now: float) -> None:
         """The trainer has mixed. Neighbours whose updates it refused lose their edges."""
@@ -212,7 +212,7 @@ class Visit:
         self._closing.refused(event.refused)
         self.edges.mixed()
         if self.phase is VisitPhase.DRAINING:
-            self._drain(now)
+            self._drain()
 
     def _next_step(self, now: float) -> None:
         """Ask for the next half step; or begin to drain where there is none to take."""
@@ -222,7 +222,7 @@ class Visit:
         if stop or self._inner >= self.activation.steps or not (gradient or live):
             self._move(VisitCause.NO_STEP)
             self._wait.begin(now, self._parting_seconds())
-            self._drain(now)
+            self._drain()
             return
         update = None
         if self.edges.due_at(self._inner):
@@ -270,7 +270,7 @@ class Visit:
 
     # --- the end ------------------------------------------------------------------------------------
 
-    def _drain(self, now: float) -> None:
+    def _drain(self) -> None:
         """Apply the flows that are still owed, and end the visit once every edge is even or closed."""
         if self.edges.due():
             if self._mixing:
@@ -365,7 +365,6 @@ class Visit:
 
     def deadline_passed(self, now: float) -> None:
         """The wait for neighbours is over: go on without those that are late."""
-        self._wait.deadline = None
         if self.phase is VisitPhase.OPENING:
             self._give_up_opening()
         elif self.phase is VisitPhase.WAITING:
@@ -393,7 +392,7 @@ class Visit:
         for edge in self.edges.uneven():
             self._closing.close_late(edge, f"{edge.peer} did not send its last update in time")
         self._wait.begin(now, self._parting_seconds())
-        self._drain(now)
+        self._drain()
 
 
 def _names(edges: list[Edge]) -> str:

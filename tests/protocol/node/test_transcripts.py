@@ -8,9 +8,9 @@ A transcript opens with the node, the run and the node's policy::
 
 Then each line that starts with a time is an event, in the words of :mod:`deca_node.lab.sim.notation`. The lines
 indented below it are the commands that follow from it. ``until 10`` and ``until -`` say that the node's deadline has
-moved, or is gone. ``begun`` plays the beginning without showing it: all members are met, every edge of the first
-activation is open, and the first half step is asked for. ``saved-before`` says that an earlier process of the node
-wrote the tuned model. Text after ``#`` is for the reader.
+moved, or is gone, and ``counted``, at the end, what the node has counted. ``begun`` plays the beginning without showing
+it: all members are met, every edge of the first activation is open, and the first half step is asked for.
+``saved-before`` says that an earlier process of the node wrote the tuned model. Text after ``#`` is for the reader.
 
 After an intended change, ``REWRITE_TRANSCRIPTS=1 pytest tests/protocol/node/test_transcripts.py`` writes down what the
 node does now. Then read the difference.
@@ -70,6 +70,8 @@ class Replay:
                     self.begin()
                 case time:
                     yield from self.tell(line.partition("#")[0].removeprefix(time), float(time))
+        if self.node and self.node.state.counters:
+            yield f"    counted {' '.join(f'{name}={n}' for name, n in sorted(self.node.state.counters.items()))}"
 
     def tell(self, event: str, now: float) -> Iterator[str]:
         """Feed one event; yield the node's commands, indented."""

@@ -171,6 +171,74 @@ def test_edges_that_ended_before_count_where_the_trainer_has_frames_of_them() ->
     assert ends.counters == {"flows_uneven_max": 2}
 
 
+def test_an_edge_over_which_nothing_flowed_is_even() -> None:
+    ends = Ends()
+    for name in NAMES:
+        ends.edges.open(name, 2, FrameId(name, FrameKind.KEYFRAME, 1, 0))
+    ends.edges.encode(0)
+    ends.edges.lose(ends.edges.by_peer["b"])
+    ends.loans.lend_all([])
+    ends.closing.abandon("a ends", offers_sent=False)
+    assert ends.counters == {"flows_uneven_max": 1}, "only the edge to c may be uneven"
+
+
+def test_counts_add_up_over_edges() -> None:
+    dropped, lost, closed, late = (Ends().opened(applied=1) for _ in range(4))
+    late.edges.end()
+    for name in NAMES:
+        dropped.closing.close(dropped.edges.by_peer[name], "late")
+        lost.closing.lose(lost.edges.by_peer[name], "gone")
+        closed.closing.closed_by_peer(name, 1, "tired")
+        late.closing.answer_late(name, 0, "in answer")
+    assert dropped.counters == {"edges_dropped": 2}
+    assert lost.counters == {"edges_lost": 2, "flows_uneven_max": 4}
+    assert closed.counters == {"edges_closed_by_peer": 2}
+    assert late.counters == {"flows_uneven_max": 2}, "the flow of step 1, on both edges"
+    assert late.reports()[1] == (
+        "edge-lost",
+        "c had closed its edge before this node's trainer began anew",
+        "warning",
+        "c",
+    )
+
+
+def test_an_edge_that_was_lost_with_the_trainer_says_so() -> None:
+    ends = Ends().opened(applied=1)
+    ends.closing.closed_by_peer("b", -1, "in answer")
+    assert ends.reports()[0][1] == (
+        "edge to b is gone for this activation: b has closed it since before this node's trainer began anew"
+    )
+
+
+def test_frames_that_the_trainer_refuses_are_an_offence_and_end_the_edge() -> None:
+    """The flows that came with its last command were not applied: the close names the last that was."""
+    ends = Ends().opened(applied=0)
+    ends.edges.encode(1)
+    ends.edges.arrive("b", FrameId("b", FrameKind.UPDATE, 1, 1))
+    ends.edges.take_flows()
+    ends.closing.refused([e.Refused("b", "corrupt", "its sum is wrong")])
+    assert ends.said[0] == c.Offence("b", "corrupt", "its sum is wrong")
+    assert ends.closes() == [("b", 1, 0, "its sum is wrong", False)]
+    sentence = "edge to b is gone for this activation: b sent a frame that cannot be used: its sum is wrong"
+    assert ends.reports() == [("edge-lost", sentence, "warning", "b")]
+    assert ends.counters == {"edges_refused": 1, "edges_lost": 1, "flows_uneven_max": 2}
+    ends.closing.refused([e.Refused("b", "corrupt", "again")])
+    assert len(ends.closes()) == 1 and ends.counters["edges_refused"] == 2, "one that has ended is not closed again"
+
+
+def test_peers_that_mix_on_are_told_once_when_this_node_is_done() -> None:
+    ends = Ends().opened(applied=1)
+    ends.closing.mixes_on("b", over=False)
+    assert ends.closes() == []
+    ends.closing.over()
+    assert ends.closes() == [("b", 1, 1, "a has mixed as often as it means to", True)]
+    ends.closing.mixes_on("b", over=True)
+    assert len(ends.closes()) == 1
+    ends.closing.mixes_on("c", over=True)
+    ends.closing.mixes_on("stranger", over=True)
+    assert ends.closes()[1:] == [("c", 1, 1, "a has mixed as often as it means to", True)]
+
+
 # --- the same, in a visit ---------------------------------------------------------------------------
 
 

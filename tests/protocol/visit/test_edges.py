@@ -413,3 +413,26 @@ def test_both_ends_stop_at_the_same_flow(acts: list[tuple[str, str]]) -> None:
             ends.act(name, "mix")
     assert ends.edge("a").state is ends.edge("b").state is S.CLOSED
     assert ends.applied["a"] == ends.applied["b"] == list(range(len(ends.applied["a"])))
+
+
+def test_what_edges_that_ended_never_apply_is_handed_back_once() -> None:
+    edges = Edges(0, 2, ALL, ["b", "c"])
+    for peer in "bc":
+        edges.open(peer, 1, None)
+        edges.arrive(peer, update(0, peer))
+        edges.close(edges.by_peer[peer])
+        edges.closed_by_peer(peer, NOTHING)
+    assert edges.leftovers() == [update(0, "b"), update(0, "c")]
+    assert edges.leftovers() == []
+
+
+def test_an_edge_that_the_trainer_refuses_goes_back_to_the_last_flow_that_it_has_applied() -> None:
+    edges = edges_in(EdgeState.OPEN)
+    edge = edges.by_peer["b"]
+    assert (edge.mixed, edge.applied) == (NOTHING, 0)
+    edges.mixed()
+    assert edge.mixed == 0
+    edges.take_flows()
+    assert edge.applied == 1
+    edges.refused(edge)
+    assert edge.applied == 0

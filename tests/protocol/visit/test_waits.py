@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deca_node.protocol.visit.waits import MARGIN, REST_MAX, WAITS_NEEDED, Attempts, Rests, Wait, WaitTimes
+from deca_node.protocol.visit.waits import MARGIN, REST_MAX, WAITS_KEPT, WAITS_NEEDED, Attempts, Rests, Wait, WaitTimes
 
 
 def test_the_limit_alone_holds_before_enough_was_seen() -> None:
@@ -78,3 +78,21 @@ def test_rests_double_and_end_with_one_activation_kept_up() -> None:
     rests.kept_up("slow")
     assert rests.late("slow", 20) == 1
     assert not rests.resting("other", 20)
+
+
+def test_the_deadline_is_a_high_quantile_of_the_last_waits() -> None:
+    waits = WaitTimes(0.5, 1e6)
+    for seconds in range(1, 21):
+        waits.add([float(seconds)], 1)
+    assert waits.seconds() == MARGIN * 19, "19 of 20 waits were not longer"
+    for _ in range(WAITS_KEPT):
+        waits.add([1.0], 1)
+    assert waits.seconds() == MARGIN, "what was long ago is forgotten"
+
+
+def test_the_median_of_the_neighbours_that_were_expected_counts() -> None:
+    waits = WaitTimes(0.0, 1e6)
+    for _ in range(WAITS_NEEDED):
+        waits.add([3.0, 1.0, 2.0], 4)
+    assert waits.seconds() == MARGIN * 2.0
+    assert WaitTimes(5.0, 3.0).seconds() == 3.0, "no floor is above the limit"
