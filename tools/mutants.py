@@ -38,7 +38,7 @@ RESULTS = ROOT / "bench/results/mutants.json"
 ROOMS = ("visit", "agreed", "node", "membership", "planning", "protocol")
 """The rooms, the most important first; "protocol" stands for the modules outside of the rooms."""
 
-CPU_SECONDS = 30
+CPU_SECONDS = 10
 """The CPU time that a mutant may take beyond the time that its tests take without mutants."""
 
 KILLED, SURVIVED, UNTESTED, TIMEOUT, NOT_TRIED = "killed", "survived", "no tests", "timeout", "not tried"
@@ -46,10 +46,11 @@ VERDICTS = {0: SURVIVED, 33: UNTESTED, 36: TIMEOUT, -signal.SIGXCPU: TIMEOUT, -s
 """What an exit code means; any other is a failed test."""
 
 TRANSCRIPTS, WHOLE = "tests/protocol/node/test_transcripts.py", "tests/protocol/node"
+PARTS = ("parts", "phases", "roster", "state", "stopping_of_one")
 TESTS_OF = {
     "visit": ["tests/protocol/visit", TRANSCRIPTS],
     "agreed": ["tests/protocol/agreed", TRANSCRIPTS],
-    "node": [TRANSCRIPTS, *(f"{WHOLE}/test_{part}.py" for part in ("phases", "roster", "state", "stopping_of_one"))],
+    "node": [TRANSCRIPTS, *(f"{WHOLE}/test_{part}.py" for part in PARTS)],
     "membership": ["tests/protocol/membership"],
     "planning": ["tests/protocol/planning"],
     "protocol": ["tests/protocol/test_quarantine.py", "tests/protocol/test_transitions.py", TRANSCRIPTS],
