@@ -143,6 +143,13 @@ def mutate(room: str, minutes: float, lot: Lot, *, again: bool, survivors: bool)
             raise KeyboardInterrupt
         submit(self, name, tests, CPU_SECONDS + int(estimate), estimate)
 
+    choose = isolation.set_mutant_under_test
+
+    def choose_without_caches(name: str) -> None:
+        choose(name)
+        forget_results()
+
+    isolation.set_mutant_under_test = choose_without_caches
     mutmut.collect_source_file_mutation_data = chosen
     mutmut.estimated_worst_case_time = lambda name: 0.0  # keeps the order of the draw
     isolation.ForkRunner.submit = submit_within_limit
@@ -153,6 +160,16 @@ def mutate(room: str, minutes: float, lot: Lot, *, again: bool, survivors: bool)
         mutmut._run((), 1)
     finally:
         os.chdir(ROOT)
+
+
+def forget_results() -> None:
+    """Empty the caches of the core's functions. The tests that mutmut has run before would otherwise have filled them
+    with results from before the mutation."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("deca_node.protocol"):
+            for each in vars(module).values():
+                if callable(clear := getattr(each, "cache_clear", None)):
+                    clear()
 
 
 def _folder(room: str, *, survivors: bool) -> Path:

@@ -149,3 +149,18 @@ def test_long_values_are_cut_short() -> None:
     many = ModelFacts(MODEL.sha256, tuple(f"layers.{i}" for i in range(1000)), (100,) * 1000)
     sentence = mismatch(agreement(many), agreement(), "a", "b")
     assert sentence is not None and len(sentence) < 300 and "…" in sentence
+
+
+def test_a_value_of_200_characters_is_whole_and_a_longer_one_ends_in_dots() -> None:
+    for letters, shown in ((200, "x" * 200), (201, "x" * 199 + "…")):
+        theirs = Agreement({"topology": "x" * letters})
+        assert mismatch(Agreement({}), theirs, "a", "b") == f"the run differs: topology is absent at a and {shown} at b"
+
+
+def test_no_more_than_twelve_fields_are_named() -> None:
+    for count, ending in (
+        (12, "f11 is absent at a and 1 at b"),
+        (14, "f11 is absent at a and 1 at b; and 2 more fields"),
+    ):
+        sentence = mismatch(Agreement({}), Agreement({f"f{i:02}": "1" for i in range(count)}), "a", "b")
+        assert sentence is not None and sentence.endswith(ending) and sentence.count(" at a and ") == 12

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from deca_node.protocol.agreed.frames import FrameKind, FrameSizes
+from deca_node.protocol.agreed.frames import CHUNK_BYTES, FrameKind, FrameSizes, frame_framing_bytes
 from deca_node.protocol.agreed.run import FINAL_MIXES_MAX, RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
 
@@ -101,3 +101,26 @@ def test_sizes_follow_from_kind_and_step(kind: FrameKind, step: Step, nbytes: in
 def test_the_largest_frame() -> None:
     assert SIZES.largest == 207
     assert FrameSizes((300,), (200,), (0,), (0,)).largest == 300
+
+
+@pytest.mark.parametrize(
+    ("activation", "inner", "nbytes", "framing"),
+    [
+        # One chunk: tag and length of the chunk, kind, checksum, total, tag and length of the data.
+        (0, 0, 100, 2 + 2 + 9 + 2 + 2),
+        (0, 0, 127, 3 + 2 + 9 + 2 + 2),
+        (0, 0, 128, 3 + 2 + 9 + 3 + 3),
+        (1, 0, 100, 2 + 2 + 2 + 9 + 2 + 2),
+        (1, 127, 100, 2 + 2 + 4 + 9 + 2 + 2),
+        (128, 128, 100, 2 + 2 + 6 + 9 + 2 + 2),
+        (0, 0, 0, 0),
+    ],
+)
+def test_the_wire_adds_fields_around_each_chunk(activation: int, inner: int, nbytes: int, framing: int) -> None:
+    assert frame_framing_bytes(activation, inner, nbytes) == framing
+
+
+def test_every_chunk_but_the_first_has_an_offset_too() -> None:
+    one = frame_framing_bytes(0, 0, CHUNK_BYTES)
+    two = frame_framing_bytes(0, 0, 2 * CHUNK_BYTES)
+    assert two - 2 * one == 1 + (CHUNK_BYTES.bit_length() + 6) // 7

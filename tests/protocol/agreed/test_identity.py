@@ -31,7 +31,8 @@ def test_without_the_settings_the_sentence_names_the_run_or_its_fingerprint() ->
     assert foreign(OURS, other_name, "a", "b") == "the run differs: run_name is x at a and y at b"
     other_settings = replace(identity_of(RunSettings(run_name="x", rounds=4)), settings={})
     sentence = foreign(OURS, other_settings, "a", "b")
-    assert sentence is not None and OURS.fingerprint in sentence and other_settings.fingerprint in sentence
+    differ = f"{OURS.fingerprint} at a and {other_settings.fingerprint} at b"
+    assert sentence == f"the run differs: the fingerprint of its settings is {differ}"
 
 
 def test_two_federations_are_two_runs_whatever_the_settings_say() -> None:

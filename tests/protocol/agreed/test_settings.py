@@ -1,7 +1,7 @@
 """Declared settings: limits, choices, names, and the spelling of values in fingerprints."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, make_dataclass
 
 import pytest
 
@@ -44,6 +44,25 @@ def test_a_setting_carries_its_documentation() -> None:
     facts = {field.name: field.metadata for field in fields(Oven)}
     assert facts["heat"]["help"] == "How hot." and facts["heat"]["unit"] == "degrees"
     assert facts["mode"]["choices"] == ("fan", "grill")
+
+
+def test_everything_that_is_declared_is_kept() -> None:
+    [declared] = fields(
+        make_dataclass("Lamp", [("light", int, setting(4, "How bright.", unit="lm", choices=("4",), low=1, high=9))])
+    )
+    assert declared.default == 4
+    assert declared.metadata == {"help": "How bright.", "unit": "lm", "choices": ("4",), "low": 1, "high": 9}
+    [plain] = fields(make_dataclass("Lamp", [("light", int, setting(4, "How bright."))]))
+    assert plain.metadata == {"help": "How bright.", "unit": "", "choices": (), "low": None, "high": None}
+
+
+def test_whole_numbers_end_at_two_to_the_53() -> None:
+    check_limits(Oven(trays=2**53))
+    with pytest.raises(SettingsError) as refusal:
+        check_limits(Oven(trays=2**53 + 1))
+    assert str(refusal.value) == "trays is a whole number beyond 2^53; give a smaller one"
+    with pytest.raises(SettingsError):
+        check_limits(Oven(trays=-(2**53) - 1))
 
 
 def test_unknown_names_are_refused_with_the_nearest_known_one() -> None:

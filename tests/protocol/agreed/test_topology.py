@@ -1,5 +1,6 @@
 """The graph of neighbours, which every node computes alone and alike."""
 
+import dataclasses
 import math
 import random
 from collections import Counter
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deca_node.protocol.agreed import topology
 from deca_node.protocol.agreed.run import MATCHINGS, TOPOLOGIES, RunSettings
 from deca_node.protocol.agreed.topology import Graph, check_edges, connected, final_graph, graph, turns
 from deca_node.protocol.agreed.weights import contraction, matrix
@@ -258,9 +260,13 @@ def test_random_graphs_have_about_the_edges_that_were_asked_for() -> None:
     assert 0.45 < sum(edges) / 50 / 66 < 0.55
 
 
-def test_a_graph_that_is_never_connected_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"^edge_probability = 0.01: no connected graph of 9 nodes .* 'ring'$"):
-        of("erdos-renyi", 9, edge_probability=0.01)
+def test_a_graph_that_is_never_connected_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topology, "DRAWS_MAX", 20)
+    with pytest.raises(SettingsError) as refusal:
+        of("erdos-renyi", 40, edge_probability=0.01)
+    assert str(refusal.value) == (
+        "edge_probability = 0.01: no connected graph of 40 nodes in 20 draws; raise it, or choose topology = 'ring'"
+    )
 
 
 @given(st.integers(0, 30), st.integers(2, 9), st.integers(0, 1000))
@@ -351,3 +357,67 @@ def test_an_edge_does_not_hang_on_who_else_is_there() -> None:
     for gone in members(12):
         left = graph([name for name in members(12) if name != gone], settings)
         assert all(left[name] == everybody[name] - {gone} for name in left)
+
+
+def pairs_of(found: Graph) -> str:
+    return " ".join(sorted(a + b for a in found for b in found[a] if a < b))
+
+
+@pytest.mark.parametrize(
+    ("topology", "names", "activation", "pairs"),
+    [
+        ("ring", "abcde", 0, "ab ae bc cd de"),
+        ("ring", "abcdef", 4, "ab af bc cd de ef"),
+        ("exponential", "abcdef", 4, "ab ac ae af bc bd bf cd ce de df ef"),
+        ("torus", "abcde", 0, "ab ae bc cd de"),
+        ("torus", "abcdef", 4, "ab ac ad bc be cf de df ef"),
+        ("hypercube", "abcde", 0, "ab ac ae bd cd"),
+        ("hypercube", "abcdefg", 3, "ab ac ae bd bf cd cg ef eg"),
+        ("full", "abcde", 0, "ab ac ad ae bc bd be cd ce de"),
+        ("erdos-renyi", "abcde", 0, "ac ad bc bd de"),
+        ("erdos-renyi", "abcde", 3, "ab ac bd ce de"),
+        ("erdos-renyi", "abcdef", 4, "ab ad ae bc bd bf ce cf df ef"),
+        ("random-regular", "abcde", 0, "ac ad bd be ce"),
+        ("random-regular", "abcdefg", 3, "ac ad bd be cg ef fg"),
+        ("random-regular", "abcdef", 4, "ab ac bd cf de ef"),
+        ("pairs", "abcde", 0, "ad ce"),
+        ("pairs", "abcdefg", 3, "bd cf eg"),
+        ("pairs", "abcdef", 4, "af bd ce"),
+        ("one-peer-exponential", "abcde", 0, "ab cd"),
+        ("one-peer-exponential", "abcdefg", 3, "ae bf cg"),
+        ("one-peer-exponential", "abcdef", 4, "ae bf cd"),
+        ("pairs", "abcdef", 8, "ae af bd be cd cf"),
+        ("one-peer-exponential", "abcdef", 8, "ae af bd be cd cf"),
+    ],
+)
+def test_graphs_stay_as_they_are(topology: str, names: str, activation: int, pairs: str) -> None:
+    """Nodes of two versions have to compute the same graph. From activation 8 on these runs are in the final flush."""
+    settings = RunSettings(topology=topology, degree=2, seed=5, rounds=4)
+    assert pairs_of(graph(names, settings, activation, 2)) == pairs
+
+
+def test_graphs_that_take_turns_stay_as_they_are() -> None:
+    settings = RunSettings(topology="pairs", seed=5, rounds=4, partners="step", moments_every=1, mix_every=4)
+    assert [pairs_of(found) for found in turns("fedcba", settings, 3, 2)] == ["ae bd cf", "af be cd", "ac be df"]
+    settings = dataclasses.replace(settings, topology="one-peer-exponential")
+    assert [pairs_of(found) for found in turns("fedcba", settings, 3, 2)] == ["ae bf cd", "ab cd ef", "ac bd ef"]
+    assert len(turns("abcdef", settings, 8, 2)) == 1, "the final flush"
+
+
+def test_the_graph_of_the_flush_is_that_of_its_activation() -> None:
+    drawn = RunSettings(topology="erdos-renyi", seed=5)
+    assert [pairs_of(final_graph("abcde", drawn, at)) for at in (0, 3)] == ["ac ad bc bd de", "ab ac bd ce de"]
+
+
+@pytest.mark.parametrize(("every", "graphs"), [(0, 1), (1, 4), (2, 2), (3, 2)])
+def test_random_graphs_last_as_many_activations_as_the_run_asks_for(every: int, graphs: int) -> None:
+    settings = RunSettings(topology="random-regular", degree=3, redraw_every=every)
+    drawn = [pairs_of(graph("abcdefgh", settings, at)) for at in range(4)]
+    assert len(set(drawn)) == graphs and (every != 3 or drawn[0] == drawn[2])
+
+
+def test_an_example_of_an_edge_has_two_of_the_members() -> None:
+    for names, example in ((["a", "b", "c"], "a-b"), (["x", "y"], "x-y"), (["x"], "a-b")):
+        with pytest.raises(SettingsError) as refusal:
+            check_edges(names, RunSettings(topology="edges", edges="what"))
+        assert str(refusal.value) == (f"edges: 'what' does not join two members by their names, as in '{example}'")

@@ -1,5 +1,7 @@
 """Metropolis weights and the speed of agreement, compared with NumPy's eigenvalues."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +10,14 @@ from numpy.typing import NDArray
 
 from deca_node.protocol.agreed.run import MATCHINGS, TOPOLOGIES, RunSettings
 from deca_node.protocol.agreed.topology import Graph, graph
-from deca_node.protocol.agreed.weights import FLUSH_TOLERANCE, contraction, matrix, metropolis, mixes_to_agree
+from deca_node.protocol.agreed.weights import (
+    FLUSH_TOLERANCE,
+    contraction,
+    flush_mixes,
+    matrix,
+    metropolis,
+    mixes_to_agree,
+)
 
 graphs = st.builds(
     lambda topology, count, seed: graph(
@@ -68,3 +77,36 @@ def test_a_full_graph_agrees_at_once_and_one_node_with_itself() -> None:
     assert contraction(graph("a", RunSettings(topology="ring"))) == 0.0
     assert mixes_to_agree(graph("a", RunSettings(topology="ring"))) == 3
     assert mixes_to_agree(graph("abcd", RunSettings(topology="full"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "changes", "mixes"),
+    [
+        ("abcdefgh", {}, 43),
+        ("abcdefgh", {"exchange": "overlap"}, 90),
+        ("abcdefgh", {"codec": "topk"}, 373),
+        ("abcdefgh", {"codec": "topk", "gamma_c": 0.06}, 782),
+        ("ab", {}, 3),
+        ("ab", {"exchange": "overlap"}, 14),
+        ("ab", {"codec": "topk"}, 163),
+        ("ab", {"codec": "topk", "gamma_c": 0.06}, 345),
+        ("a", {"codec": "topk"}, 3),
+    ],
+)
+def test_the_flush_takes_as_long_as_the_graph_and_the_codec_need(
+    names: str, changes: dict[str, Any], mixes: int
+) -> None:
+    """Every node computes this number. All have to come to the same, so the numbers stay as they are."""
+    settings = RunSettings(topology="ring", **changes)
+    assert flush_mixes(graph(names, settings), settings) == mixes
+
+
+def test_a_graph_in_two_parts_never_agrees() -> None:
+    apart = {"a": frozenset("b"), "b": frozenset("a"), "c": frozenset("d"), "d": frozenset("c")}
+    assert contraction(apart) == pytest.approx(1.0)
+    assert mixes_to_agree({name: frozenset() for name in "ab"}) == 1000
+
+
+def test_mixes_halve_the_disagreement() -> None:
+    two = graph("ab", RunSettings(topology="ring"))
+    assert [mixes_to_agree(two, 0.5, tolerance) for tolerance in (0.5, 0.1, 2.0**-10)] == [3, 4, 10]
