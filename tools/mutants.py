@@ -47,13 +47,14 @@ VERDICTS = {0: SURVIVED, 33: UNTESTED, 36: TIMEOUT, -signal.SIGXCPU: TIMEOUT, -s
 
 TRANSCRIPTS, WHOLE = "tests/protocol/node/test_transcripts.py", "tests/protocol/node"
 PARTS = ("parts", "phases", "roster", "state", "stopping_of_one")
+ROOT_PARTS = ("devices", "options", "quarantine", "transitions")
 TESTS_OF = {
     "visit": ["tests/protocol/visit", TRANSCRIPTS],
     "agreed": ["tests/protocol/agreed", TRANSCRIPTS],
     "node": [TRANSCRIPTS, *(f"{WHOLE}/test_{part}.py" for part in PARTS)],
     "membership": ["tests/protocol/membership"],
     "planning": ["tests/protocol/planning"],
-    "protocol": ["tests/protocol/test_quarantine.py", "tests/protocol/test_transitions.py", TRANSCRIPTS],
+    "protocol": [*(f"tests/protocol/test_{part}.py" for part in ROOT_PARTS), TRANSCRIPTS],
 }
 """The quick tests of each room, which every mutant meets."""
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deca_node.protocol.quarantine import PEERS_MAX, Quarantine, QuarantineRules
+from deca_node.protocol.quarantine import PEERS_MAX, Quarantine, QuarantineEntry, QuarantineRules
 from deca_node.protocol.refusals import OTHER, REASONS, is_offence, label
 
 RULES = QuarantineRules(first=60.0)
@@ -90,3 +90,23 @@ def test_records_are_bounded() -> None:
 def test_labels_are_bounded(reason: str, counted: str) -> None:
     assert label(reason) == counted
     assert not is_offence("made-up")
+
+
+def test_a_quarantine_says_until_when_why_and_the_how_manieth_it_is() -> None:
+    records = Quarantine(QuarantineRules(first=60.0, longest=100.0, offences=2, forgiven=50.0))
+    assert records.offended("south", "checksum", "its sum is wrong", 10.0) is None
+    held = records.offended("south", "size", "it is too long", 11.0)
+    assert held == QuarantineEntry(71.0, "size", 1, "it is too long")
+    assert records.all_held(70.9) == {"south": held} and records.all_held(71.0) == {}
+    second = records.offended("south", "size", "again", 120.9)
+    assert second == QuarantineEntry(220.9, "size", 2, "again"), "twice as long, and 100 s at most"
+    assert records.offended("south", "size", "and again", 271.0) is None, "50 s after its release all is forgotten"
+
+
+def test_offences_before_a_quarantine_are_not_counted_towards_the_next() -> None:
+    records = Quarantine(QuarantineRules(first=0.5, offences=3, forgiven=1e9))
+    times = [records.offended("south", "size", "long", float(now)) for now in range(6)]
+    assert [entry and entry.times for entry in times] == [None, None, 1, 2, 3, None]
+    assert [entry and entry.until for entry in times] == [None, None, 2.5, 4.0, 6.0, None]
+    never = Quarantine(QuarantineRules(first=0.0, offences=1))
+    assert never.offended("south", "size", "long", 1.0) is None
