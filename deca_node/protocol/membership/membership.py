@@ -136,7 +136,7 @@ class Membership:
 
     def _send_failed(self, event: messages.SendFailed, now: float) -> None:
         self._view.counters["sends_failed"] += 1
-        self._prober.failed(event.address, now)
+        self._prober.failed(event.address)
         self._naming.failed(event.address, now)
 
     def _stranger_called(self, event: messages.StrangerCalled, now: float) -> None:

@@ -62,7 +62,7 @@ class Prober:
             case "probe":
                 self.tick(now)
             case "indirect":
-                self.ask_others(now)
+                self.ask_others()
             case "nack":
                 self.say_nack(int(what))
             case _:
@@ -81,7 +81,7 @@ class Prober:
             view.alarms.set(("indirect", ""), now + view.profile.probe_timeout * multiplier)
         view.alarms.set(("probe", ""), now + view.profile.probe_interval * multiplier)
 
-    def ask_others(self, now: float) -> None:
+    def ask_others(self) -> None:
         """The target did not answer in time: ask other members to try."""
         view, probe = self._view, self._probe
         view.alarms.cancel(("indirect", ""))
@@ -92,10 +92,10 @@ class Prober:
             probe.silent.add(relay.name)
             view.send(relay, PingReq(probe.seq, probe.target.name, probe.target.address))
 
-    def failed(self, address: str, now: float) -> None:
+    def failed(self, address: str) -> None:
         """No process answers at an address: ask other members to try, without waiting for the timeout."""
         if self._probe is not None and self._probe.target.address == address:
-            self.ask_others(now)
+            self.ask_others()
 
     def _next_target(self) -> MemberFacts | None:
         up = self._view.up

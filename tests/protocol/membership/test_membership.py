@@ -95,6 +95,7 @@ def test_what_is_believed_does_not_depend_on_the_order_of_news(news: list[Member
 
 def test_a_later_start_has_the_greater_boot() -> None:
     assert 0 < draw_boot(1.7e9, Random(1)) < draw_boot(1.7e9 + 0.002, Random(2)) <= BOOT_MAX
+    assert draw_boot(1.7e9, Random(1)) == 1_700_000_000_000 * 2**20 + Random(1).getrandbits(20)
 
 
 # --- probing ----------------------------------------------------------------------------------------
