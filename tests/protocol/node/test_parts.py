@@ -11,6 +11,7 @@ from deca_node.protocol.agreed.frames import FrameId, FrameKind, FrameSizes
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule, Step
 from deca_node.protocol.agreed.stopping import Heldout
+from deca_node.protocol.agreed.topology import final_graph
 from deca_node.protocol.node.catching_up import CatchingUp
 from deca_node.protocol.node.node import TRAINER_DEATHS_MAX, Node
 from deca_node.protocol.node.phases import Phase
@@ -214,6 +215,7 @@ def flush_alone(one: One, *, flows: int) -> None:
 
 def test_a_final_flush_without_flows_makes_a_model_of_its_own() -> None:
     one, other = One(), One()
+    one.counters["flows_applied"] = 7
     flush_alone(one, flows=0)
     assert one.visits.left_alone == "no other node took part in the final flush of 2 of 2 blocks"
     flush_alone(other, flows=1)
@@ -222,6 +224,27 @@ def test_a_final_flush_without_flows_makes_a_model_of_its_own() -> None:
     assert one.visits.left_alone == "" and one.visits.current is None
     one.begin(0)
     assert one.visits.left_alone == "", "a visit with gradients does not count"
+
+
+def test_a_close_at_the_last_step_reaches_its_visit_with_the_time() -> None:
+    one = One()
+    one.roster.went("c")
+    one.begin(0)
+    visit = one.visits.current
+    assert visit is not None
+    one.visits.offers.hold(offer("b", 0))
+    one.visits.activated(e.Activated(0), 1.0)
+    visit.connected(e.Connected(0), 2.0)
+    for inner in range(3):
+        assert c.HalfStep(Step(0, inner), inner < 2, FrameId("a", FrameKind.UPDATE, 0, inner)) in one.said
+        visit.half_stepped(e.HalfStepped(Step(0, inner), FrameId("a", FrameKind.UPDATE, 0, inner)), 3.0)
+        if inner < 2:
+            one.visits.update_received(e.UpdateReceived("b", FrameId("b", FrameKind.UPDATE, 0, inner)), 3.5)
+            visit.mixed(e.Mixed(Step(0, inner)), 3.6)
+    one.visits.close_received(e.CloseReceived("b", 0, 1, "b is tired"), 4.0)
+    assert c.SendClose("b", 0, 1, "in answer", True) in one.said
+    assert c.Freeze(0) in one.said
+    assert one.counters["edges_closed_by_peer"] == 1
 
 
 # --- catching up ------------------------------------------------------------------------------------
@@ -414,3 +437,37 @@ def test_a_refusal_is_told_once_as_a_warning_about_the_peer() -> None:
     assert node.handle(e.PeerRefused("b", "another run"), 12.0) == []
     [finish] = node.handle(e.PeerRefused("c", "another run"), 13.0)
     assert finish == c.Finish(7, "no agreement with c: another run")
+
+
+def test_a_node_that_goes_on_alone_notes_when_its_visit_begins() -> None:
+    node = Node("a", ("a", "b"), SETTINGS, default_policy(regather=5.0, alone=True))
+    node.handle(e.TrainerReady(MODEL, SIZES, Step(1, 0)), 10.0)
+    assert node.next_deadline() == 15.0
+    node.handle(e.DeadlinePassed(), 15.0)
+    assert node.state.phase is Phase.VISITING and node.state.visit_began == 15.0
+    alone = Node("a", ("a",), SETTINGS, default_policy())
+    alone.handle(e.TrainerReady(MODEL, SIZES, Step(1, 0)), 20.0)
+    assert alone.state.phase is Phase.VISITING and alone.state.visit_began == 20.0
+
+
+def test_a_node_that_gave_up_waiting_for_the_others_stays_for_its_time() -> None:
+    node = Node("a", ("a", "b"), SETTINGS, default_policy(finish=4.0, stay=True, stay_seconds=30.0), saved_before=False)
+    node.handle(e.TrainerReady(MODEL, SIZES, Step(6, 0)), 10.0)
+    node.state.evaluated_at = 6
+    node.handle(e.Evaluated("end", 1.0, 1), 11.0)
+    node.handle(e.Saved("final"), 12.0)
+    assert node.state.phase is Phase.LEAVING and node.next_deadline() == 16.0
+    said = node.handle(e.DeadlinePassed(), 16.0)
+    assert node.state.phase is Phase.STAYING and node.next_deadline() == 46.0
+    sentence = (
+        "the run is complete; gave up waiting for peers to finish: b; the node stays, so that it can be looked at, "
+        "for 30 s, or until it is told to stop"
+    )
+    assert said == [c.Report("complete", sentence), c.DismissTrainer()]
+    assert node.handle(e.DeadlinePassed(), 46.0) == [c.Finish(0, "the run is complete", for_good=True)]
+
+
+def test_the_graph_of_the_final_flush_is_that_of_the_topology() -> None:
+    settings = RunSettings(topology="erdos-renyi", seed=5)
+    roster = Roster("a", "abcde", settings, None)
+    assert roster.final_graph(3) == final_graph("abcde", settings, 3) != final_graph("abcde", settings, 0)

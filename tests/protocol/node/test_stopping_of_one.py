@@ -174,6 +174,10 @@ def test_the_last_rounds_are_judged_when_the_run_is_over() -> None:
     nothing = Judge()
     nothing.one.judge_last()
     assert nothing.said == []
+    others = Judge()
+    others.one.heard({name: Heldout(((0, 3.0), (1, 2.0))) for name in "bc"})
+    others.one.judge_last()
+    assert others.said == [], "this node has measured nothing"
     first = Judge().told(3.0, by="")
     first.one.judge_last()
     assert first.best() == [(0, 3.0, 0)]
