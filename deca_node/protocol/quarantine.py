@@ -77,7 +77,7 @@ class Quarantine:
         allowed = self.rules.offences if record.times == 0 else 1
         if record.offences < allowed or self.rules.first <= 0:
             return None
-        record.offences, record.times = 0, record.times + 1
+        record.times += 1
         seconds = min(self.rules.first * 2 ** (record.times - 1), self.rules.longest)
         # ``forgiven`` counts from the peer's release.
         record.last = now + seconds

@@ -18,7 +18,7 @@ from deca_node.protocol.membership.facts import BOOT_MAX, MemberFacts, MemberSta
 from deca_node.protocol.membership.membership import Membership
 from deca_node.protocol.membership.naming import RETURNED_CHALLENGES
 from deca_node.protocol.membership.profiles import LAN, Profile
-from deca_node.protocol.membership.rumours import Rumour, Rumours
+from deca_node.protocol.membership.rumours import Rumour, Rumours, heldout_bytes
 
 ALIVE, SUSPECT, DEAD, LEFT = MemberState
 A, B, C = (MemberFacts(name, f"{name}:1", boot=100) for name in "abc")
@@ -419,3 +419,20 @@ def test_alarms_ring_as_a_plain_dictionary_would(steps: list[tuple[str, int, boo
     while (key := alarms.pop_due(1000.0)) is not None:
         rung.append(plain[key])
     assert rung == sorted(plain.values())
+
+
+@pytest.mark.parametrize(
+    ("told", "nbytes"), [(Heldout(), 0), (Heldout(((0, 1.0), (1, None))), 34), (Heldout(((0, 1.0),), 3), 23)]
+)
+def test_a_rumour_is_as_long_as_what_it_tells(told: Heldout, nbytes: int) -> None:
+    assert heldout_bytes(told) == nbytes
+    assert Rumour(replace(B, heldout=told), "cä").nbytes == 48 + nbytes + 1 + 3 + 3
+
+
+def test_as_many_rumours_ride_along_as_there_is_room_for() -> None:
+    rumours = Rumours()
+    for facts in (A, B, C):
+        rumours.add(Rumour(facts))
+    assert [told.facts.name for told in rumours.take(2 * 52, 5)] == ["a", "b"]
+    assert [told.facts.name for told in rumours.take(2 * 52 - 1, 5)] == ["c"], "the least told go first"
+    assert rumours.take(51, 5) == ()
