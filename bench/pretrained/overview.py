@@ -14,7 +14,10 @@ PRESETS = (DEFAULT, "lan", "wan", "home", "home, 1 bit every 4, flush 0")
 """DECA by what it sends, the most bytes first."""
 
 RIVALS = ("lora", "lora, every 12", "noloco", "noloco, every 60", "sparseloco")
-"""The methods with which a preset is compared at no more bytes."""
+"""The methods with which a preset is compared at equal bytes or fewer."""
+
+EQUAL = 1.05
+"""Up to so many times the bytes count as equal."""
 
 ANSWERS = (
     ("Joint tuning less tuning alone", DEFAULT, "isolated"),
@@ -131,17 +134,19 @@ def counted(rows: Mapping[str, Results]) -> Iterator[str]:
 
 
 def equal_bytes(found: Results) -> Iterator[str]:
-    """For each rival: the preset that sends the most of those that send no more than it, or the one that sends the
-    least."""
+    """For each rival: the preset that sends the most of those that send as much as it or less, or the one that sends
+    the least."""
     for rival in RIVALS:
         known = [name for name in PRESETS if found.has(name, rival) and common(found, name, rival) > 1]
         if not known:
             continue
         known.sort(key=lambda name: -sent(found, name))
-        fitting = [name for name in known if sent(found, name) <= sent(found, rival)]
+        fitting = [name for name in known if sent(found, name) <= EQUAL * sent(found, rival)]
         ours = fitting[0] if fitting else known[-1]
         times = f"`{ours}`, with {sent(found, ours) / sent(found, rival):.2g} times the bytes of `{rival}`"
-        lead = f"At no more bytes ({times})" if fitting else f"No arm here sends as little; the nearest is {times}"
+        lead = (
+            f"At equal bytes or fewer ({times})" if fitting else f"No arm here sends as little; the nearest is {times}"
+        )
         yield f"{lead}: {sentence(found, ours, rival, joint)}"
 
 

@@ -549,5 +549,7 @@ def test_rivals_are_compared_at_no_more_bytes(tmp_path: Path) -> None:
     }
     said = list(overview.equal_bytes(Results("t", "d", dict.fromkeys(sent, 1e-3), outcomes, ("", ""), 0)))
     assert len(said) == 2
-    assert said[0].startswith("At no more bytes (`home`, with 0.2 times the bytes of `noloco`): `home` is better")
+    assert said[0].startswith(
+        "At equal bytes or fewer (`home`, with 0.2 times the bytes of `noloco`): `home` is better"
+    )
     assert said[1].startswith("No arm here sends as little; the nearest is `home`, with 10 times the bytes")
