@@ -27,6 +27,9 @@ ANSWERS = (
     ("Moments at every fourth exchange less none", DEFAULT, "none"),
     ("The default less NoLoCo, equal steps", DEFAULT, "noloco"),
     ("The default less SparseLoCo, equal steps", DEFAULT, "sparseloco"),
+    ("`wan` less Dec-LoRA, about equal bytes", "wan", "lora"),
+    ("`wan` less NoLoCo, about half its bytes", "wan", "noloco"),
+    ("`home` less SparseLoCo, more bytes", "home", "sparseloco"),
 )
 """The questions that a table over all tasks answers."""
 
