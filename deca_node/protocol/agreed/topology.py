@@ -175,7 +175,7 @@ def _torus(count: int) -> Pairs:
 
 
 def _hypercube(count: int) -> Pairs:
-    bits = range((count - 1).bit_length() if count else 0)
+    bits = range((count - 1).bit_length())
     return ((i, i | 1 << k) for i in range(count) for k in bits if i | 1 << k < count)
 
 

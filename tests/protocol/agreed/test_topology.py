@@ -421,3 +421,19 @@ def test_an_example_of_an_edge_has_two_of_the_members() -> None:
         with pytest.raises(SettingsError) as refusal:
             check_edges(names, RunSettings(topology="edges", edges="what"))
         assert str(refusal.value) == (f"edges: 'what' does not join two members by their names, as in '{example}'")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_members_have_a_graph_without_edges(shape: str) -> None:
+    assert graph((), RunSettings(topology=shape)) == {}
+
+
+def test_the_final_flush_begins_after_the_rounds_that_the_epochs_take() -> None:
+    """3 epochs of 64 sequences are 24 steps of 8; with two blocks of 4 steps that is 3 rounds."""
+    settings = RunSettings(
+        topology="pairs", partners="step", moments_every=1, mix_every=4, rounds=9, inner_steps=4, batch_size=8,
+        epochs=3.0, epoch_sequences=64,
+    )  # fmt: skip
+    assert settings.rounds_of(2) == 3
+    assert [len(turns("abcd", settings, at, 2)) for at in (5, 6)] == [2, 1]
+    assert graph("abcd", settings, 6, 2) == final_graph("abcd", settings)
