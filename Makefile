@@ -34,7 +34,7 @@ simulate: setup ## Ten thousand storms: small clusters in which everything goes 
 
 mutants: setup ## Mutation testing of the core, room by room: ROOM=visit, MINUTES=10; goes on where it was (docs/MUTANTS.md)
 	@$(BIN)/python -c "import mutmut" 2>/dev/null || $(BIN)/python -m pip install -q -c constraints.txt mutmut
-	$(BIN)/python tools/mutants.py $(ROOM) --minutes $(MINUTES) $(if $(AGAIN),--again) $(if $(SURVIVORS),--survivors) $(if $(SAMPLE),--sample $(SAMPLE))
+	$(BIN)/python tools/mutants.py $(ROOM) --minutes $(MINUTES) $(if $(AGAIN),--again) $(if $(SURVIVORS),--survivors) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 soak: setup ## Four nodes for MINUTES=60 under kills, pauses, partitions, full disks, renewals, joins and leaves
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --minutes $(MINUTES)

@@ -13,6 +13,7 @@ Then each line that starts with a time is an event. Deadlines before it pass fir
     0.0 started b:1                         seeds
     1.0 from b/100 ping 7 a ; c/100!dead by b   a packet: its sender, its body, and rumours with their accusers
     2.0 failed b:1                          a packet to this address could not be sent
+    30.0 late                               the process stood still until now: no deadline has passed before
 
 A member is ``name/boot``, then ``.incarnation`` unless it is 0, ``!state`` unless it is alive, ``>activation`` if it is
 ready, ``@address`` unless it is name:1, ``~losses`` if it tells any. ``next`` and ``counted`` at the end are when the
@@ -74,7 +75,8 @@ class Replay:
                 case ["run", run]:
                     self.run = RunIdentity(*run.split("/"))
                 case [time, *event]:
-                    yield from self.until(float(time))
+                    if event != ["late"]:
+                        yield from self.until(float(time))
                     yield line
                     yield from self.tell(event, float(time))
                     continue

@@ -388,3 +388,15 @@ def test_bytes_as_text(count: float, text: str) -> None:
 )
 def test_seconds_as_text(seconds: float, text: str) -> None:
     assert seconds_text(seconds) == text
+
+
+def test_memory_that_is_just_enough_fits() -> None:
+    first = next(weigh(plan("ring")))
+    for more, fits in ((0, True), (-1, False)):
+        made = plan("ring").on(memory_bytes=float(first.memory.total_bytes + more))
+        assert next(weigh(made)).fits is fits
+
+
+def test_another_degree_is_another_graph() -> None:
+    regular = case(topology="random-regular", degree=2)
+    assert regular.mixing.degree_max == 2 and regular.under(degree=3).mixing.degree_max == 3
