@@ -471,3 +471,37 @@ def test_the_graph_of_the_final_flush_is_that_of_the_topology() -> None:
     settings = RunSettings(topology="erdos-renyi", seed=5)
     roster = Roster("a", "abcde", settings, None)
     assert roster.final_graph(3) == final_graph("abcde", settings, 3) != final_graph("abcde", settings, 0)
+
+
+def test_an_offer_that_waits_is_declined_once_the_node_cannot_catch_up() -> None:
+    """The node had caught up and waited for its turn. The peer went on without it, and no donor is there."""
+    node = gathering()
+    node.handle(e.PeerUp("b", 3), 11.0)
+    assert c.Adopt(Step(3, 0), ()) in node.handle(e.Fetched(3, ()), 12.0)
+    node.handle(e.Adopted(Step(3, 0)), 13.0)
+    assert node.state.phase is Phase.AWAITING_TURN and not node.state.catching_up.away
+    assert c.Fetch(4) in node.handle(offer("b", 4), 14.0)
+    said = node.handle(e.FetchFailed("no donor is there"), 15.0)
+    assert [command for command in said if isinstance(command, c.SendClose | c.AnnounceReady)] == [
+        c.AnnounceReady(NOT_TRAINING),
+        c.SendClose("b", 4, -1, "a is catching up"),
+    ]
+    assert node.next_deadline() == 16.0
+
+
+def test_a_node_that_leaves_within_a_visit_waits_for_the_other_end_for_a_moment() -> None:
+    node = Node("a", ("a", "b"), SETTINGS, default_policy(regather=5.0, farewell=3.0, step=20.0, open=20.0, floor=20.0))
+    node.handle(e.TrainerReady(MODEL, SIZES, Step(1, 0)), 0.0)
+    node.handle(e.PeerUp("b", 1), 1.0)
+    node.handle(e.Activated(1), 2.0)
+    node.handle(offer("b", 1), 3.0)
+    node.handle(e.Connected(1), 4.0)
+    ours = FrameId("a", FrameKind.UPDATE, 1, 0)
+    node.handle(e.HalfStepped(Step(1, 0), ours), 5.0)
+    assert node.next_deadline() == 25.0
+    said = node.handle(e.LeaveRequested(), 6.0)
+    assert c.SendClose("b", 1, -1, "a stops for now", orderly=True) in said
+    assert node.next_deadline() == 9.0
+    said = node.handle(e.DeadlinePassed(), 9.0)
+    assert c.Checkpoint(Step(1, 1)) in said
+    assert node.handle(e.Checkpointed(Step(1, 1), ""), 10.0)[-1] == c.Finish(0, "the node left the run as asked", True)
