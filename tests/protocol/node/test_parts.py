@@ -13,7 +13,7 @@ from deca_node.protocol.agreed.schedule import Schedule, Step
 from deca_node.protocol.agreed.stopping import Heldout
 from deca_node.protocol.agreed.topology import final_graph
 from deca_node.protocol.node.catching_up import CatchingUp
-from deca_node.protocol.node.node import TRAINER_DEATHS_MAX, Node
+from deca_node.protocol.node.node import TRAINER_DEATHS_MAX, Node, _visit, _visits
 from deca_node.protocol.node.phases import Phase
 from deca_node.protocol.node.roster import NOT_TRAINING, Roster
 from deca_node.protocol.node.state import NodeState
@@ -505,3 +505,40 @@ def test_a_node_that_leaves_within_a_visit_waits_for_the_other_end_for_a_moment(
     said = node.handle(e.DeadlinePassed(), 9.0)
     assert c.Checkpoint(Step(1, 1)) in said
     assert node.handle(e.Checkpointed(Step(1, 1), ""), 10.0)[-1] == c.Finish(0, "the node left the run as asked", True)
+
+
+def test_what_comes_over_edges_and_from_the_trainer_reaches_the_visits() -> None:
+    node = gathering()
+    seen: list[tuple[object, ...]] = []
+    _visits(lambda *given: seen.append(given))(node, "an update", 3.0)
+    assert seen == [(node.state.visits, "an update", 3.0)]
+    one = One()
+    one.begin(0)
+    node.state.visits.current = one.visits.current
+    _visit(lambda *given: seen.append(given))(node, "an answer", 4.0)
+    assert seen[1:] == [(one.visits.current, "an answer", 4.0)]
+
+
+def test_offers_are_declined_as_a_node_ends() -> None:
+    node = Node("a", ("a", "b", "c"), SETTINGS, default_policy())
+    node.handle(e.TrainerReady(MODEL, SIZES), 10.0)
+    node.handle(e.PeerUp("b", 0), 11.0)
+    node.handle(offer("b", 0), 12.0)
+    said = node.handle(e.StopRequested(), 13.0)
+    assert c.SendClose("b", 0, -1, "a ends") in said
+    assert said[-1] == c.Finish(0, "the node stopped as asked; start it again to go on from here")
+
+
+def test_a_model_that_is_not_kept_is_an_error_in_the_log() -> None:
+    there = state()
+    there.measured(e.Evaluated("round 1", 1.0, 1, problem="the disk is full"))
+    assert there.take_commands() == [
+        c.Report("not-kept", "the model of round 1 is not kept: the disk is full", "error")
+    ]
+
+
+def test_the_flush_is_planned_for_those_that_count_at_the_beginning() -> None:
+    made = NodeState("a", ("a", "b"), RunSettings(topology="ring", exchange="overlap", rounds=2), default_policy())
+    made.roster.know({"a": 0, "b": 1})
+    made.plan(2)
+    assert made.schedule[4].flush_mixes == 3, "b comes later; the two would need 14"

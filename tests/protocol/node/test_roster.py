@@ -47,3 +47,8 @@ def test_in_the_final_flush_all_count(topology: str) -> None:
     flush = ROUNDS * BLOCKS
     assert roster(topology, b=flush + 1, c=flush + 1, d=flush, e=flush).behind(flush)
     assert not roster(topology, b=flush + 1, c=flush, d=flush, e=flush).behind(flush)
+
+
+def test_where_nodes_have_several_neighbours_those_that_are_none_count_as_well() -> None:
+    assert not roster("ring", b=4, c=0, d=0, e=0).behind(0), "one of a's two neighbours, and one of four peers"
+    assert roster("ring", b=4, c=4, d=0, e=0).behind(0)
