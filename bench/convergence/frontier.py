@@ -68,6 +68,31 @@ ARMS = (
         means="whole-model Adam, pairs meet twice in the run (float32)",
     ),
     Arm(
+        "NoLoCo, every 160",
+        "noloco",
+        {"every": 160, **MEET},
+        like="NoLoCo, every 80",
+        seeds=5,
+        means="whole-model Adam, pairs meet once, at the end of the run (float32)",
+    ),
+    Arm(
+        "lora, every 10",
+        "lora",
+        {"rank": 12, "mix_every": 10},
+        like="lora",
+        seeds=5,
+        means="Dec-LoRA, rank 12, int8, an exchange at every tenth step",
+    ),
+    _first(
+        "turns, 1 bit every 4, R = 40, flush 0",
+        {"rounds": 1, "inner_steps": 40, "mix_every": 40, "flush_mixes": 0, **TURNS, "moments_every": 4},
+        "one visit of 40 steps instead of two of 20, m in 1 bit at every fourth step, parameters once per visit",
+    ),
+    BY_NAME["lora"],
+    _first("1 bit, x every step", {}, "m in 1 bit and parameters at every step"),
+    _first("1 bit, x every 10", {"mix_every": 10}, "m in 1 bit at every step, parameters in int4 at every tenth"),
+    BY_NAME["none, mv, every 4, int4"],
+    Arm(
         "NoLoCo, every 20",
         "noloco",
         {"every": 20, **MEET},
@@ -80,11 +105,8 @@ ARMS = (
         {"mix_every": 20, "topology": "one-peer-exponential", "partners": "step"},
         "as with turns of pairs, with those of the hypercube",
     ),
-    _first("1 bit, x every 10", {"mix_every": 10}, "m in 1 bit at every step, parameters in int4 at every tenth"),
     _first("1 bit, x at the close", {"mix_every": 20}, "m in 1 bit at every step, parameters at the close of a visit"),
-    BY_NAME["none, mv, every 4, int4"],
     _first("pairs, 1 bit, x every 10", {"mix_every": 10, "topology": "pairs"}, "the same with one neighbour per visit"),
-    BY_NAME["lora"],
     _first("1 bit, x every 4", {"mix_every": 4}, "m in 1 bit at every step, parameters at every fourth"),
     Arm(
         "no moments, x every 10",
@@ -99,7 +121,6 @@ ARMS = (
         "1 bit, v once, x every 10", {"mix_every": 10, "v_every": 0}, "m in 1 bit, v at a visit's first signal only"
     ),
     _first("pairs, 1 bit, x at the close", {"mix_every": 20, "topology": "pairs"}, "one neighbour, x at the close"),
-    _first("1 bit, x every step", {}, "m in 1 bit and parameters at every step"),
     _first("degree 2, 1 bit, x every 10", {"mix_every": 10, "topology": "random-regular", "degree": 2}, "a cycle"),
 )
 """The arms, those first whose answer matters most."""
@@ -124,16 +145,15 @@ def main() -> int:
 
 
 def run(seeds: int, deadline: float) -> None:
-    """Run the missing cells: two seeds of all arms before the third of any."""
+    """Run the missing cells: all seeds of the early arms, then two seeds of the others before the third of any."""
     from bench.convergence.sweep import OutOfTimeError
 
     sweep_of = cache(partial(_sweep, deadline=deadline))
     try:
-        for most in (min(2, seeds), seeds):
-            for arms in (ARMS[:EARLY], ARMS[EARLY:]):
-                for arm, task in product(arms, TASKS):
-                    for seed in range(min(most, arm.seeds)):
-                        sweep_of(task).outcome(arm, seed, _rate(task, arm, sweep_of(task)))
+        for arms, most in product((ARMS[:EARLY], ARMS[EARLY:]), (min(2, seeds), seeds)):
+            for arm, task in product(arms, TASKS):
+                for seed in range(min(most, arm.seeds)):
+                    sweep_of(task).outcome(arm, seed, _rate(task, arm, sweep_of(task)))
     except OutOfTimeError:
         say("the time is up; the same command continues from here")
 

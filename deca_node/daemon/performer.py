@@ -5,6 +5,7 @@ of shared memory in which a frame lies.
 """
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 from deca_node.daemon.links.session import FrameRules
@@ -23,6 +24,7 @@ from deca_node.protocol.agreed.frames import FrameId, FrameKind
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.agreed.stopping import Heldout
+from deca_node.protocol.agreed.weights import SHARE_ONE, share_fits
 from deca_node.protocol.errors import StorageError, WireError
 from deca_node.protocol.node.state import NodeState
 from deca_node.protocol.visit.edges import frames_held_max
@@ -120,8 +122,11 @@ class Performer:
         self._write_run(command.agreement)
         log.info("run %s, fingerprint %s", self._run.run_name, command.agreement.fingerprint[:16])
         self._network.meet(command.agreement)
-        rules = FrameRules(self._nbytes, held_max, keyless=self._run.partners == "step")
-        self._network.transport.meet(command.agreement, self._store, rules)
+        fits = partial(share_fits, self._run)
+        rules = FrameRules(self._nbytes, held_max, keyless=self._run.partners == "step", share_fits=fits)
+        if self._run.weights != "equal":
+            log.info("this node counts %g times as much in the mean as an ordinary node", command.share / SHARE_ONE)
+        self._network.transport.meet(command.agreement, self._store, rules, command.share)
 
     def _write_run(self, agreement: Agreement) -> None:
         """Raises StorageError if no start in this folder has written the agreement: then the tuned model could not be

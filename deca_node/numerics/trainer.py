@@ -26,7 +26,7 @@ from deca_node.numerics.exchange.norms import Norms
 from deca_node.numerics.gradient import Gradients
 from deca_node.numerics.learning.isolation import way_of
 from deca_node.numerics.learning.prepared import load_for, prepare
-from deca_node.numerics.learning.tasks import Data, judge, length_told, load_data, progress_notes, told
+from deca_node.numerics.learning.tasks import Data, judge, length_told, load_data, progress_notes, told, trained_on
 from deca_node.numerics.model.blocks import Block, partition
 from deca_node.numerics.model.facts import check_sequence_length, parameter_hash
 from deca_node.numerics.model.load import LoadedModel
@@ -78,6 +78,7 @@ class Trainer:
         self._leader = leader
         self._gradients = Gradients(options, loaded, data, seed, leader, self._device)
         self._changed = choice.changed if choice else ""
+        self._tokens = choice.weighed(trained_on(data)) if choice else trained_on(data)
         self._directory = Path(options.directory)
         self._start = StartValues(self._directory / START)
         self._trace = Trace(self._directory / "trace") if options.trace else None
@@ -167,7 +168,7 @@ class Trainer:
         )
         devices = self._leader.names if self._leader else ()
         sharded = self._leader is not None and self._leader.sharded
-        return e.TrainerReady(self._facts, sizes, self._position, devices=devices, sharded=sharded)
+        return e.TrainerReady(self._facts, sizes, self._position, {}, devices, sharded, self._tokens)
 
     def obey(self, command: c.TrainerCommand) -> e.TrainerEvent:
         """Carry out a command and return the event that reports it. Raises DecaError if the command cannot be done."""

@@ -10,6 +10,7 @@ from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.frames import Delta, FrameId
 from deca_node.protocol.agreed.schedule import Activation, Step
 from deca_node.protocol.agreed.stopping import Heldout
+from deca_node.protocol.agreed.weights import SHARE_ONE
 
 # --- to the trainer ---------------------------------------------------------------------------------
 
@@ -118,9 +119,11 @@ TrainerCommand = Activate | Connect | HalfStep | Mix | Freeze | Evaluate | Save 
 
 @dataclass(frozen=True)
 class Meet:
-    """Begin to greet peers, and compare this agreement with theirs."""
+    """Begin to greet peers, and compare this agreement with theirs. ``share`` is this node's in the mean, in
+    thousandths of an ordinary one."""
 
     agreement: Agreement
+    share: int = SHARE_ONE
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from deca_node.protocol.agreed.agreement import ModelFacts
 from deca_node.protocol.agreed.frames import Delta, FrameId, FrameSizes
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.agreed.stopping import Heldout
+from deca_node.protocol.agreed.weights import SHARE_ONE
 
 START = Step(0, 0)
 """The first step of a run."""
@@ -31,7 +32,8 @@ class TrainerReady:
     """The model is loaded and the data is packed. Sizes that peers declare are compared with ``sizes`` before memory is
     taken. ``position`` is the next step: the start of the run, or the position of the newest sound checkpoint. At an
     inner step above 0 the block of that step is active and has no edges. ``devices`` has one name per rank of the
-    trainer, if it has several, and ``sharded`` says whether each of them holds a part of the model."""
+    trainer, if it has several, and ``sharded`` says whether each of them holds a part of the model. ``tokens`` are
+    those to train on, from which the node's share in the mean follows."""
 
     model: ModelFacts
     sizes: FrameSizes
@@ -39,6 +41,7 @@ class TrainerReady:
     scalars: Scalars = field(default_factory=dict)
     devices: tuple[str, ...] = ()
     sharded: bool = False
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -145,10 +148,12 @@ TrainerEvent = TrainerReady | _AnswerEvent | Checkpointed | CheckpointFailed | A
 
 @dataclass(frozen=True)
 class PeerUp:
-    """A stream to this peer is open and both ends agree on the run. The peer is at ``activation`` (-1: not begun)."""
+    """A stream to this peer is open and both ends agree on the run. The peer is at ``activation`` (-1: not begun), and
+    has this ``share`` in the mean, in thousandths of an ordinary one."""
 
     peer: str
     activation: int
+    share: int = SHARE_ONE
 
 
 @dataclass(frozen=True)

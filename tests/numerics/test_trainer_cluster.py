@@ -136,13 +136,14 @@ def small_llama() -> LlamaForCausalLM:
     )
 
 
-def private_data(name: str) -> PackedData:
+def private_data(name: str, sequences: int = 8) -> PackedData:
     """Data in which every node prefers other tokens."""
     rng = np.random.default_rng(ord(name))
     likes = rng.dirichlet(np.full(VOCABULARY, 0.2))
-    ids = rng.choice(VOCABULARY, size=(8, LENGTH), p=likes).astype(np.int32)
+    ids = rng.choice(VOCABULARY, size=(sequences, LENGTH), p=likes).astype(np.int32)
     whole = Sequences.of_rows(ids, np.ones_like(ids, dtype=bool))
-    return PackedData(whole, whole, DataSummary(8, 0, (), ids.size, ids.size, ids.size, 8, 8))
+    counted = DataSummary(sequences, 0, (), ids.size, ids.size, ids.size, sequences, sequences)
+    return PackedData(whole, whole, counted)
 
 
 def language(name: str) -> tuple[LoadedModel, Data]:
@@ -253,6 +254,33 @@ def test_a_run_whose_partners_change_within_a_visit_follows_the_dense_reference(
             turns = np.stack([first, second, first, first, first, first, first, first])
             carried = ("mv", "mv", "mv", "mv", "mv")
             compare(recorders, method, activation, carried, bits=1, mixed=mixed, turns=turns)
+
+
+SEQUENCES = {"a": 8, "b": 2, "c": 12, "d": 60}
+
+
+@pytest.mark.parametrize("topology", ["ring", "pairs"])
+def test_a_run_whose_nodes_count_by_their_tokens_follows_the_dense_reference(
+    topology: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes with 2 to 60 sequences: x, m and v after every step are those of the W with their shares."""
+    monkeypatch.setattr(signals, "M_CODEC", CODECS["fp32"])
+    settings = replace(SETTINGS, topology=topology, signal="mv", signal_every=1)
+    settings = replace(settings, weights="tokens", weight_tokens=8 * (LENGTH - 1))
+    recorders = run_cluster(
+        settings, tmp_path, part=lambda name: (*language(name)[:1], private_data(name, SEQUENCES[name]))
+    )
+    shares = {"a": 1000, "b": 250, "c": 1500, "d": 4000}
+    assert all(r.node.state.roster.shares == shares for r in recorders)
+    pi = np.array(list(shares.values())) / sum(shares.values())
+    method = Method(discrepancy="precond", h_into="m")
+    for activation in recorders[0].activations:
+        found = topologies.graph(NAMES, settings, activation.index, 3)
+        turns = np.stack([np.array(weights.matrix(found, shares))] * activation.steps)
+        compare(recorders, method, activation, ("mv",) * 4, turns=turns)
+    for step in recorders[0].x:
+        before, after = stacked(r.x_half[step] for r in recorders), stacked(r.x[step] for r in recorders)
+        close(pi @ after, pi @ before, atol=1e-7)
 
 
 @pytest.mark.parametrize("exchange", ["lockstep", "overlap"])

@@ -20,6 +20,7 @@ from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
 from deca_node.protocol.agreed.schedule import Step
+from deca_node.protocol.agreed.weights import SHARE_ONE
 from deca_node.protocol.errors import WireError
 from deca_node.protocol.visit.closing import is_orderly
 
@@ -34,11 +35,13 @@ REASON_LENGTH_MAX = 500
 class FrameRules:
     """The frames that a peer may send. ``nbytes`` gives the size in bytes of a frame of this kind at this step, or None
     where the run has no such frame. ``held_max`` is how many frames of one peer are held at most. ``keyless``: whether
-    an Open may come without a keyframe, for an edge over which only moments travel."""
+    an Open may come without a keyframe, for an edge over which only moments travel. ``share_fits``: whether a peer of
+    the run may have this share in the mean."""
 
     nbytes: Callable[[FrameKind, Step], int | None]
     held_max: int
     keyless: bool = False
+    share_fits: Callable[[int], bool] = SHARE_ONE.__eq__
 
 
 @dataclass

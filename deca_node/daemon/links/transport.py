@@ -29,6 +29,7 @@ from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.agreement import Agreement, mismatch
 from deca_node.protocol.agreed.frames import FrameId
+from deca_node.protocol.agreed.weights import SHARE_ONE
 from deca_node.protocol.errors import DecaError, WireError
 from deca_node.protocol.refusals import BY_PEER, DISAGREEMENTS, Problem
 
@@ -96,6 +97,7 @@ class Transport:
         self._agreement: Agreement | None = None
         self._shared: Shared | None = None
         self._rules: FrameRules | None = None
+        self._share = SHARE_ONE
         self._closing = False
         self._book = book
         self._greeter = Greeter(
@@ -105,10 +107,10 @@ class Transport:
 
     # --- life ---------------------------------------------------------------------------------------
 
-    def meet(self, agreement: Agreement, store: FrameStore, rules: FrameRules) -> None:
-        """Begin to dial and to greet: the run is known now. To be called once."""
+    def meet(self, agreement: Agreement, store: FrameStore, rules: FrameRules, share: int = SHARE_ONE) -> None:
+        """Begin to dial and to greet: the run is known now, and this node's share in its mean. To be called once."""
         assert self._agreement is None, "meet is called once"
-        self._agreement, self._rules = agreement, rules
+        self._agreement, self._rules, self._share = agreement, rules, share
         self._shared = Shared(store, self._throttle)
         store.on_free = self._freed
         for link in self._links.values():
@@ -312,7 +314,7 @@ class Transport:
 
     def _hello(self, link: _ExchangeLink) -> bytes:
         assert self._agreement is not None
-        return hello_message(self._identity, link.name, self._agreement, link.pair.ended)
+        return hello_message(self._identity, link.name, self._agreement, link.pair.ended, self._share)
 
     def _welcome(self, hello: pb.Hello, stream: Stream, called: _ExchangeLink | None) -> _ExchangeLink:
         """The link to a caller, or to the peer that was called. Raises WireError where it is not welcome."""
@@ -331,6 +333,9 @@ class Transport:
         if differs:
             self._tell(e.PeerRefused(hello.name, differs))
             raise WireError("mismatch", differs)
+        assert self._rules is not None, "the rules are known with the agreement"
+        if not self._rules.share_fits(_share_in(hello)):
+            raise WireError("malformed", f"{hello.name} claims a share of {hello.share} thousandths in the mean")
         return link
 
     # --- a session's life ---------------------------------------------------------------------------
@@ -342,7 +347,7 @@ class Transport:
         self._detach(link, Problem("", "another stream took its place"))
         session = Session(link.name, stream, self._shared, self._rules, self._tell, link.traffic)
         link.session = session
-        self._tell(e.PeerUp(link.name, greeted.hello.activation))
+        self._tell(e.PeerUp(link.name, greeted.hello.activation, _share_in(greeted.hello)))
         end = Problem("", "the stream was cut off")
         try:
             end = Problem("", await session.run(greeted.taken))
@@ -363,7 +368,12 @@ def _broken_off(problem: WireError) -> Problem:
     return Problem(problem.reason, f"broke the rules ({problem.reason}): {problem}")
 
 
-def hello_message(own: Identity, to: str, agreement: Agreement, ended: StreamNumber) -> bytes:
+def _share_in(hello: pb.Hello) -> int:
+    """The sender's share in the mean, in thousandths of an ordinary one."""
+    return hello.share or SHARE_ONE
+
+
+def hello_message(own: Identity, to: str, agreement: Agreement, ended: StreamNumber, share: int = SHARE_ONE) -> bytes:
     """This node's Hello to the peer ``to``. ``ended`` is the newest stream with it, if that has ended."""
     said = pb.Hello(
         protocol=PROTOCOL_VERSION,
@@ -373,6 +383,7 @@ def hello_message(own: Identity, to: str, agreement: Agreement, ended: StreamNum
         activation=own.position(),
         agreement=dict(agreement.fields),
         ended=pb.Ended(boot=ended.boot, number=ended.number),
+        share=0 if share == SHARE_ONE else share,
     )
     return pb.Frame(hello=said).SerializeToString()
 

@@ -5,6 +5,7 @@ from typing import Any
 from deca_node.daemon.settings.after_run import stay_seconds
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.errors import SettingsError
 from deca_node.protocol.membership.profiles import PROFILES
 from deca_node.protocol.options import TrainerOptions
 from deca_node.protocol.planning.case import Machine
@@ -33,7 +34,14 @@ def policy_of(node: NodeSettings) -> Policy:
 
 
 def trainer_options(run: RunSettings, node: NodeSettings) -> TrainerOptions:
-    """What the node's trainer needs; ``dir`` is taken as it stands."""
+    """What the node's trainer needs; ``dir`` is taken as it stands.
+
+    Raises SettingsError if the run would have a private node tell how much data it has."""
+    if node.dp_noise and run.weights == "tokens":
+        raise SettingsError(
+            "dp_noise with weights = 'tokens': a node would tell its peers how many tokens it trains on, which the "
+            "guarantee does not cover; take part in a run with weights = 'equal'"
+        )
     return TrainerOptions(
         name=node.name,
         settings=run,

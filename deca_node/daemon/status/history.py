@@ -15,7 +15,8 @@ from typing import Any
 from deca_node.daemon.status.lives import RECALLED_BYTES_MAX, Lives, last_lines
 from deca_node.daemon.status.steps import StepDone, measured_at, waited
 from deca_node.protocol import events as e
-from deca_node.protocol.agreed.weights import metropolis
+from deca_node.protocol.agreed.topology import Graph
+from deca_node.protocol.agreed.weights import SHARE_ONE, metropolis
 from deca_node.protocol.node.state import NodeState
 from deca_node.storage.jsons import UNFIT, parse
 
@@ -207,12 +208,19 @@ class History:
         members = tuple(sorted(graph))
         numbers = {name: number for number, name in enumerate(members)}
         whole = sum(len(near) for near in graph.values()) <= 2 * EDGES_SHOWN_MAX
+        shares = self._node.roster.shares
         return members, tuple(
-            (numbers[a], numbers[b], round(metropolis(len(graph[a]), len(graph[b])), 4))
+            (numbers[a], numbers[b], round(_weight(graph, shares, a, b), 4))
             for a in members
             for b in sorted(graph[a])
             if a < b and (whole or own in {a, b})
         )
+
+
+def _weight(graph: Graph, shares: Mapping[str, int], a: str, b: str) -> float:
+    """w_ab; of two ends with other shares that of the end that the edge moves more."""
+    ends = [(len(graph[name]), shares.get(name, SHARE_ONE)) for name in (a, b)]
+    return max(metropolis(d, other, s, of_other) for (d, s), (other, of_other) in (ends, ends[::-1]))
 
 
 def _row(figures: Mapping[str, Any], seconds: float) -> dict[str, float | None]:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64\x65\x63\x61/v1/exchange.proto\x12\x07\x64\x65\x63\x61.v1\"\x97\x02\n\x05\x46rame\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x0e.deca.v1.HelloH\x00\x12#\n\x07refusal\x18\x02 \x01(\x0b\x32\x10.deca.v1.RefusalH\x00\x12\x1d\n\x04open\x18\x03 \x01(\x0b\x32\r.deca.v1.OpenH\x00\x12\x1f\n\x05\x63lose\x18\x04 \x01(\x0b\x32\x0e.deca.v1.CloseH\x00\x12\x1b\n\x03\x62ye\x18\x05 \x01(\x0b\x32\x0c.deca.v1.ByeH\x00\x12\x1f\n\x05\x63hunk\x18\x06 \x01(\x0b\x32\x0e.deca.v1.ChunkH\x00\x12!\n\x06\x63redit\x18\x07 \x01(\x0b\x32\x0f.deca.v1.CreditH\x00\x12\x1f\n\x05taken\x18\x08 \x01(\x0b\x32\x0e.deca.v1.TakenH\x00\x42\x06\n\x04\x62ody\"\xd8\x01\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\n\n\x02to\x18\x03 \x01(\t\x12\x0c\n\x04\x62oot\x18\x04 \x01(\x06\x12\x12\n\nactivation\x18\x05 \x01(\x12\x12\x30\n\tagreement\x18\x06 \x03(\x0b\x32\x1d.deca.v1.Hello.AgreementEntry\x12\x1d\n\x05\x65nded\x18\x07 \x01(\x0b\x32\x0e.deca.v1.Ended\x1a\x30\n\x0e\x41greementEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"%\n\x05\x45nded\x12\x0c\n\x04\x62oot\x18\x01 \x01(\x06\x12\x0e\n\x06number\x18\x02 \x01(\x04\"\x17\n\x05Taken\x12\x0e\n\x06number\x18\x01 \x01(\x04\"9\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x10\n\x08sentence\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"Q\n\x04Open\x12\x12\n\nactivation\x18\x01 \x01(\r\x12\x0e\n\x06\x64\x65gree\x18\x02 \x01(\r\x12\x16\n\x0ekeyframe_bytes\x18\x03 \x01(\x04\x12\r\n\x05steps\x18\x04 \x03(\r\"<\n\x05\x43lose\x12\x12\n\nactivation\x18\x01 \x01(\r\x12\x0f\n\x07\x61pplied\x18\x02 \x01(\x12\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x18\n\x06\x43redit\x12\x0e\n\x06\x66rames\x18\x01 \x01(\x04\"\x05\n\x03\x42ye\"\x8b\x01\n\x05\x43hunk\x12 \n\x04kind\x18\x01 \x01(\x0e\x32\x12.deca.v1.FrameKind\x12\x12\n\nactivation\x18\x02 \x01(\r\x12\r\n\x05inner\x18\x03 \x01(\r\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\r\n\x05total\x18\x05 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x06 \x01(\x06\x12\x0c\n\x04\x64\x61ta\x18\x07 \x01(\x0c*W\n\tFrameKind\x12\x1a\n\x16\x46RAME_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46RAME_KIND_KEYFRAME\x10\x01\x12\x15\n\x11\x46RAME_KIND_UPDATE\x10\x02\x32\x38\n\x08\x45xchange\x12,\n\x06Stream\x12\x0e.deca.v1.Frame\x1a\x0e.deca.v1.Frame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64\x65\x63\x61/v1/exchange.proto\x12\x07\x64\x65\x63\x61.v1\"\x97\x02\n\x05\x46rame\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x0e.deca.v1.HelloH\x00\x12#\n\x07refusal\x18\x02 \x01(\x0b\x32\x10.deca.v1.RefusalH\x00\x12\x1d\n\x04open\x18\x03 \x01(\x0b\x32\r.deca.v1.OpenH\x00\x12\x1f\n\x05\x63lose\x18\x04 \x01(\x0b\x32\x0e.deca.v1.CloseH\x00\x12\x1b\n\x03\x62ye\x18\x05 \x01(\x0b\x32\x0c.deca.v1.ByeH\x00\x12\x1f\n\x05\x63hunk\x18\x06 \x01(\x0b\x32\x0e.deca.v1.ChunkH\x00\x12!\n\x06\x63redit\x18\x07 \x01(\x0b\x32\x0f.deca.v1.CreditH\x00\x12\x1f\n\x05taken\x18\x08 \x01(\x0b\x32\x0e.deca.v1.TakenH\x00\x42\x06\n\x04\x62ody\"\xe7\x01\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\n\n\x02to\x18\x03 \x01(\t\x12\x0c\n\x04\x62oot\x18\x04 \x01(\x06\x12\x12\n\nactivation\x18\x05 \x01(\x12\x12\x30\n\tagreement\x18\x06 \x03(\x0b\x32\x1d.deca.v1.Hello.AgreementEntry\x12\x1d\n\x05\x65nded\x18\x07 \x01(\x0b\x32\x0e.deca.v1.Ended\x12\r\n\x05share\x18\x08 \x01(\r\x1a\x30\n\x0e\x41greementEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"%\n\x05\x45nded\x12\x0c\n\x04\x62oot\x18\x01 \x01(\x06\x12\x0e\n\x06number\x18\x02 \x01(\x04\"\x17\n\x05Taken\x12\x0e\n\x06number\x18\x01 \x01(\x04\"9\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x10\n\x08sentence\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"Q\n\x04Open\x12\x12\n\nactivation\x18\x01 \x01(\r\x12\x0e\n\x06\x64\x65gree\x18\x02 \x01(\r\x12\x16\n\x0ekeyframe_bytes\x18\x03 \x01(\x04\x12\r\n\x05steps\x18\x04 \x03(\r\"<\n\x05\x43lose\x12\x12\n\nactivation\x18\x01 \x01(\r\x12\x0f\n\x07\x61pplied\x18\x02 \x01(\x12\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x18\n\x06\x43redit\x12\x0e\n\x06\x66rames\x18\x01 \x01(\x04\"\x05\n\x03\x42ye\"\x8b\x01\n\x05\x43hunk\x12 \n\x04kind\x18\x01 \x01(\x0e\x32\x12.deca.v1.FrameKind\x12\x12\n\nactivation\x18\x02 \x01(\r\x12\r\n\x05inner\x18\x03 \x01(\r\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\r\n\x05total\x18\x05 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x06 \x01(\x06\x12\x0c\n\x04\x64\x61ta\x18\x07 \x01(\x0c*W\n\tFrameKind\x12\x1a\n\x16\x46RAME_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46RAME_KIND_KEYFRAME\x10\x01\x12\x15\n\x11\x46RAME_KIND_UPDATE\x10\x02\x32\x38\n\x08\x45xchange\x12,\n\x06Stream\x12\x0e.deca.v1.Frame\x1a\x0e.deca.v1.Frame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,30 +33,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HELLO_AGREEMENTENTRY']._loaded_options = None
   _globals['_HELLO_AGREEMENTENTRY']._serialized_options = b'8\001'
-  _globals['_FRAMEKIND']._serialized_start=979
-  _globals['_FRAMEKIND']._serialized_end=1066
+  _globals['_FRAMEKIND']._serialized_start=994
+  _globals['_FRAMEKIND']._serialized_end=1081
   _globals['_FRAME']._serialized_start=36
   _globals['_FRAME']._serialized_end=315
   _globals['_HELLO']._serialized_start=318
-  _globals['_HELLO']._serialized_end=534
-  _globals['_HELLO_AGREEMENTENTRY']._serialized_start=486
-  _globals['_HELLO_AGREEMENTENTRY']._serialized_end=534
-  _globals['_ENDED']._serialized_start=536
-  _globals['_ENDED']._serialized_end=573
-  _globals['_TAKEN']._serialized_start=575
-  _globals['_TAKEN']._serialized_end=598
-  _globals['_REFUSAL']._serialized_start=600
-  _globals['_REFUSAL']._serialized_end=657
-  _globals['_OPEN']._serialized_start=659
-  _globals['_OPEN']._serialized_end=740
-  _globals['_CLOSE']._serialized_start=742
-  _globals['_CLOSE']._serialized_end=802
-  _globals['_CREDIT']._serialized_start=804
-  _globals['_CREDIT']._serialized_end=828
-  _globals['_BYE']._serialized_start=830
-  _globals['_BYE']._serialized_end=835
-  _globals['_CHUNK']._serialized_start=838
-  _globals['_CHUNK']._serialized_end=977
-  _globals['_EXCHANGE']._serialized_start=1068
-  _globals['_EXCHANGE']._serialized_end=1124
+  _globals['_HELLO']._serialized_end=549
+  _globals['_HELLO_AGREEMENTENTRY']._serialized_start=501
+  _globals['_HELLO_AGREEMENTENTRY']._serialized_end=549
+  _globals['_ENDED']._serialized_start=551
+  _globals['_ENDED']._serialized_end=588
+  _globals['_TAKEN']._serialized_start=590
+  _globals['_TAKEN']._serialized_end=613
+  _globals['_REFUSAL']._serialized_start=615
+  _globals['_REFUSAL']._serialized_end=672
+  _globals['_OPEN']._serialized_start=674
+  _globals['_OPEN']._serialized_end=755
+  _globals['_CLOSE']._serialized_start=757
+  _globals['_CLOSE']._serialized_end=817
+  _globals['_CREDIT']._serialized_start=819
+  _globals['_CREDIT']._serialized_end=843
+  _globals['_BYE']._serialized_start=845
+  _globals['_BYE']._serialized_end=850
+  _globals['_CHUNK']._serialized_start=853
+  _globals['_CHUNK']._serialized_end=992
+  _globals['_EXCHANGE']._serialized_start=1083
+  _globals['_EXCHANGE']._serialized_end=1139
 # @@protoc_insertion_point(module_scope)

@@ -37,7 +37,7 @@ class Frame(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., bye: _Optional[_Union[Bye, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., taken: _Optional[_Union[Taken, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "name", "to", "boot", "activation", "agreement", "ended")
+    __slots__ = ("protocol", "name", "to", "boot", "activation", "agreement", "ended", "share")
     class AgreementEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +52,7 @@ class Hello(_message.Message):
     ACTIVATION_FIELD_NUMBER: _ClassVar[int]
     AGREEMENT_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     name: str
     to: str
@@ -59,7 +60,8 @@ class Hello(_message.Message):
     activation: int
     agreement: _containers.ScalarMap[str, str]
     ended: Ended
-    def __init__(self, protocol: _Optional[int] = ..., name: _Optional[str] = ..., to: _Optional[str] = ..., boot: _Optional[int] = ..., activation: _Optional[int] = ..., agreement: _Optional[_Mapping[str, str]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ...) -> None: ...
+    share: int
+    def __init__(self, protocol: _Optional[int] = ..., name: _Optional[str] = ..., to: _Optional[str] = ..., boot: _Optional[int] = ..., activation: _Optional[int] = ..., agreement: _Optional[_Mapping[str, str]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ..., share: _Optional[int] = ...) -> None: ...
 
 class Ended(_message.Message):
     __slots__ = ("boot", "number")

@@ -70,7 +70,7 @@ class Cluster:
         self._agenda = Agenda()
         names = tuple(seats)
         self._network = FakeNetwork(
-            names, self._weather, self._agenda, self._rng, self._deliver, lambda name: seats[name].node.state.position
+            names, self._weather, self._agenda, self._rng, self._deliver, lambda name: seats[name].node.state
         )
         self.hearsay = Hearsay(names, self._weather.hearsay, self._agenda, self._rng, self._hear_news)
         self._members = {

@@ -45,6 +45,9 @@ MATCHED = 0.2
 PARTNERS_CHANGE = 0.1
 """The share of the storms in which moments that travel by themselves go to another neighbour each time."""
 
+WEIGHTED = 0.15
+"""The share of the storms in which nodes count by their tokens."""
+
 MOMENTS_FIRST = 0.3
 """The share of the storms in which moments travel by themselves between exchanges of parameters."""
 
@@ -114,6 +117,8 @@ def _exchange(seed: int) -> dict[str, Any]:
     if rng.random() < PARTNERS_CHANGE:
         chosen |= {"topology": rng.choice(MATCHINGS), "partners": "step", "moments_every": 1, "moment_bits": 1}
         chosen |= {"inner_steps": rng.choice([3, 4, 5]), "mix_every": rng.choice([2, 3, 5])}
+    if rng.random() < WEIGHTED:
+        chosen |= {"weights": "tokens", "weight_tokens": rng.choice([500, 1000, 2000])}
     return chosen
 
 

@@ -18,6 +18,7 @@ from functools import partial
 
 from deca_node.lab.sim.weather import Deaf, Range, Weather
 from deca_node.protocol import events as e
+from deca_node.protocol.node.state import NodeState
 
 
 class Agenda:
@@ -68,7 +69,7 @@ Deliver = Callable[[str, e.NetworkEvent, bytes], None]
 
 
 class FakeNetwork:
-    """All streams among ``names``. ``position`` returns a node's activation, for its greeting."""
+    """All streams among ``names``. ``state`` returns a node's state, for its greeting."""
 
     def __init__(
         self,
@@ -77,13 +78,13 @@ class FakeNetwork:
         agenda: Agenda,
         rng: random.Random,
         deliver: Deliver,
-        position: Callable[[str], int],
+        state: Callable[[str], NodeState],
     ) -> None:
         self._weather = weather
         self._agenda = agenda
         self._rng = rng
         self._deliver = deliver
-        self._position = position
+        self._state = state
         self._present: set[str] = set()
         pairs = itertools.combinations(sorted(names), 2)
         self._links = {pair: _Link(pair, rng.uniform(*weather.link_slowness)) for pair in pairs}
@@ -156,10 +157,11 @@ class FakeNetwork:
             return
         link.live = True
         link.session += 1
-        positions = {end: self._position(end) for end in link.ends}
+        states = {end: self._state(end) for end in link.ends}
+        told = {end: (state.position, state.roster.shares[end]) for end, state in states.items()}
         for end in link.ends:
             link.latest[end] = self._agenda.now + self._draw(self._weather.greeting)
-            hello = e.PeerUp(link.other(end), positions[link.other(end)])
+            hello = e.PeerUp(link.other(end), *told[link.other(end)])
             self._agenda.at(link.latest[end], partial(self._up, link, link.session, end, hello))
 
     def _up(self, link: _Link, session: int, end: str, hello: e.PeerUp) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from deca_node.lab.sim.checks.audit import BLOCKS, ELEMENTS, FRAME_BYTES, Audit, HalfFlow, Vector, plus
+from deca_node.lab.sim.checks.audit import BLOCKS, ELEMENTS, FRAME_BYTES, Audit, HalfFlow, Vector, plus, tokens_of
 from deca_node.lab.sim.checks.witness import Witness, check_pace
 from deca_node.lab.sim.cluster import Cluster
 from deca_node.lab.sim.seats import FrameBook, Seat
@@ -139,7 +139,8 @@ class FakeTrainer:
         facts = ModelFacts("0" * 64, BLOCK_NAMES, (ELEMENTS,) * BLOCKS)
         sizes = (FRAME_BYTES,) * BLOCKS
         position = self.disk[-1].position if self.disk else Step(0, 0)
-        return e.TrainerReady(facts, FrameSizes(sizes, sizes, self._signals, (0,) * BLOCKS), position)
+        every = FrameSizes(sizes, sizes, self._signals, (0,) * BLOCKS)
+        return e.TrainerReady(facts, every, position, tokens=tokens_of(self.name))
 
     def restart(self) -> None:
         """Lose everything that is not on the disk."""
@@ -156,7 +157,7 @@ class FakeTrainer:
             if kept.position.inner:
                 gradients = min(kept.position.inner, self._settings.inner_steps)
                 self._visit = _Visit(self._schedule[self._activation].block, gradients)
-        self._audit.jumped(before, self.x)
+        self._audit.jumped(self.name, before, self.x)
 
     def give(self) -> e.Fetched | None:
         """The frozen blocks of the newest checkpoint."""
@@ -242,14 +243,13 @@ class FakeTrainer:
             assert command.step.inner == visit.gradients < self._settings.inner_steps, "every step is taken once"
             pull = [PULL * (place - value) for place, value in zip(self._places[visit.block], x, strict=True)]
             x = self.x[visit.block] = plus(x, pull)
-            self._audit.moved(visit.block, pull)
+            self._audit.moved(self.name, visit.block, pull)
             visit.gradients += 1
             visit.unfolded = True
         if command.update:
             # A frame of moments alone leaves x and x^ as they are.
-            q, codes = (
-                self._difference(x, visit) if self._schedule.parameters(command.step) else ([0.0] * ELEMENTS, None)
-            )
+            sent = self._schedule.parameters(command.step)
+            q, codes = self._difference(x, visit) if sent else ([0.0] * ELEMENTS, None)
             visit.x_hat = plus(visit.x_hat, q)
             self._write(command.update, q, codes)
             visit.encoded.append(command.update.inner)
@@ -291,7 +291,7 @@ class FakeTrainer:
         amount = [self._settings.flow_share * edge.weight * value for value in edge.e]
         self.x[visit.block] = plus(self.x[visit.block], amount)
         ends = (min(self.name, flow.theirs.sender), max(self.name, flow.theirs.sender))
-        self._audit.flowed(HalfFlow(visit.block, amount, flow.theirs.activation, ends), theirs, ours)
+        self._audit.flowed(self.name, HalfFlow(visit.block, amount, flow.theirs.activation, ends), theirs, ours)
 
     def _freeze(self, command: c.Freeze) -> e.Frozen:
         assert not self._active.unfolded and command.activation == self._activation
@@ -321,7 +321,7 @@ class FakeTrainer:
             block = BLOCK_NAMES.index(delta.version.block)
             self.x[block] = self._frozen[block] = self._audit.given[delta.path]
             self._versions[block] = delta.version.activation
-        self._audit.jumped(before, self.x)
+        self._audit.jumped(self.name, before, self.x)
         self._activation = command.position.activation
         return e.Adopted(command.position)
 
@@ -363,7 +363,7 @@ def fake_cluster(
 ) -> tuple[Cluster, Audit]:
     """A cluster of fake trainers whose rules are checked after every event. With ``dense`` the production exchange runs
     beside them."""
-    audit = Audit()
+    audit = Audit(settings)
     witness = Witness(names, settings, BLOCKS)
     audit.declared = witness.uneven
     trainers: dict[str, FakeTrainer] = {}

@@ -34,7 +34,7 @@ SILENT = ("scalars", "agreement")
 
 RARE = (
     *("steps", "refused", "died", "for_good", "code", "orderly", "alone", "heldout", "keep", "problem"),
-    *("level", "about"),
+    *("level", "about", "share"),
 )
 """Fields that are written only if they are neither empty nor what they are by default."""
 

@@ -105,6 +105,11 @@ def progress_notes(note: Note, path: str, clock: Callable[[], float] = time.mono
     return progress
 
 
+def trained_on(data: Data) -> int:
+    """The tokens in the loss of the part to train on, by which a node may count in the mean; a classifier's records."""
+    return len(data.train) if isinstance(data, LabelledData) else data.train.predicted
+
+
 def told(data: Data, sequence_length: int) -> Iterator[str]:
     """What became of the data, in sentences."""
     found = data.summary

@@ -28,10 +28,11 @@ class KeptChoice:
         """Raises StorageError where the file cannot be read."""
         self._path = Path(options.directory) / CHOICE
         self._earlier: Census | None = None
+        self._tokens = 0
         self._fresh = False
         kept = self._read()
         if kept is not None:
-            choice, self._earlier, seed, holdout = kept
+            choice, self._earlier, seed, holdout, self._tokens = kept
             if holdout != options.holdout:
                 note(
                     f"holdout = {options.holdout:g} is not taken up: this node's first start held out {holdout:g}, "
@@ -56,6 +57,12 @@ class KeptChoice:
             return f"{OTHER_DATA}: other records are among its {now.records:,}"
         return f"{OTHER_DATA}: it had {before.records:,} records, and has {now.records:,}"
 
+    def weighed(self, tokens: int) -> int:
+        """The tokens by which this node counts in the mean: those of its first start, so that its share is the same
+        through the run; ``tokens`` at the first."""
+        self._tokens = self._tokens or tokens
+        return self._tokens
+
     def keep(self) -> None:
         """Write the choice down, durably, before the first step. Raises StorageError where a new one cannot be."""
         held, census = self.held_out, self.held_out.census
@@ -66,6 +73,7 @@ class KeptChoice:
             "data": asdict(census),
             "seed": held.own_seed,
             "holdout": held.holdout,
+            "tokens": self._tokens,
         }
         text = (json.dumps(content, indent=1) + "\n").encode()
         try:
@@ -77,7 +85,7 @@ class KeptChoice:
                     f"cannot write {self._path}: {problem.strerror}; make room, or repair the disk, and start again"
                 ) from None
 
-    def _read(self) -> tuple[Choice, Census, int, float] | None:
+    def _read(self) -> tuple[Choice, Census, int, float, int] | None:
         if not self._path.exists():
             return None
         try:
@@ -85,7 +93,9 @@ class KeptChoice:
             if content["format"] != FORMAT:
                 raise ValueError(f"its format is {content['format']!r}, and this version reads {FORMAT}")
             choice, census = Choice(**content["choice"]), Census(**content["data"])
-            return choice, census, int(content["seed"]), float(content["holdout"])
+            # Earlier releases wrote no tokens.
+            tokens = int(content.get("tokens", 0))
+            return choice, census, int(content["seed"]), float(content["holdout"]), tokens
         except (OSError, *UNFIT) as problem:
             raise StorageError(
                 f"{self._path} cannot be read ({problem}), so it is unknown which records are held out; bring the file "

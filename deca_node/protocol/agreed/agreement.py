@@ -29,6 +29,8 @@ FORMER: Mapping[str, str] = {
     "moments_every": "0",
     "moment_bits": "8",
     "partners": "visit",
+    "weights": "equal",
+    "weight_tokens": "0",
     "v_every": "1",
     "dropout": "-1.0",
 }

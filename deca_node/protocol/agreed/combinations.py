@@ -42,6 +42,36 @@ def check_partners(run: Any, matchings: Sequence[str]) -> None:
         )
 
 
+def check_weights(run: Any) -> None:
+    """Refuse shares by tokens without a measure for them."""
+    if run.weights == "tokens" and not run.weight_tokens:
+        raise SettingsError(
+            "weights = 'tokens' needs weight_tokens: a node's share is its tokens divided by that number; set it to "
+            "the tokens of an ordinary node, which `deca-node doctor --load` says, or use weights = 'equal'"
+        )
+
+
+def check_values(run: Any, own_dropout: float) -> None:
+    """Refuse a graph without edges, two lengths of one thing, half of what says how long the run is, and a dropout that
+    is neither a probability nor ``own_dropout``, which stands for the model's."""
+    if run.topology == "edges" and not run.edges.strip():
+        raise SettingsError("topology = 'edges' needs the pairs of neighbours; give them as in edges = 'a-b b-c'")
+    if run.lr_warmup and run.lr_warmup_steps:
+        raise SettingsError(
+            f"lr_warmup = {run.lr_warmup} and lr_warmup_steps = {run.lr_warmup_steps} both say how long the step "
+            "size rises; set one of them to 0"
+        )
+    if bool(run.epochs) != bool(run.epoch_sequences):
+        raise SettingsError(
+            f"epochs = {run.epochs:g} and epoch_sequences = {run.epoch_sequences} go together: the run is "
+            "epochs * epoch_sequences sequences long on every node; set both, or set both to 0"
+        )
+    if own_dropout < run.dropout < 0.0:
+        raise SettingsError(
+            f"dropout = {run.dropout:g} is no probability; give one from 0, or -1 for those in the model's config"
+        )
+
+
 def check_labels(run: Any) -> None:
     """Refuse labels without a task, a single label, and a name given twice."""
     names = run.label_names

@@ -21,6 +21,7 @@ MATCHINGS = ("pairs", "one-peer-exponential")
 at any one visit."""
 
 PARTNERS = ("visit", "step")
+WEIGHTS = ("equal", "tokens")
 
 TOPOLOGIES = ("ring", "exponential", "torus", "hypercube", "full", "erdos-renyi", "random-regular", "edges", *MATCHINGS)
 
@@ -278,6 +279,20 @@ class RunSettings:
         low=0,
     )
     edges: str = setting("", "With topology = edges: the graph as pairs of names, as in 'ash-beech beech-cedar'.")
+    weights: str = setting(
+        "equal",
+        "The mean that the nodes agree on: all of them count alike (equal), or each by the tokens that it trains on "
+        "(tokens; records with task = classification), from a quarter of an ordinary node to four times as much. Nodes "
+        "tell each other their shares when they meet.",
+        choices=WEIGHTS,
+    )
+    weight_tokens: int = setting(
+        0,
+        "With weights = tokens: the tokens of a node that counts as an ordinary one, a number that all nodes agree on "
+        "although their data differ. `deca-node doctor --load` says how many a node has.",
+        unit="tokens",
+        low=0,
+    )
     codec: str = setting(
         "int8",
         "How updates are compressed on the wire. topk sends only the largest sixteenth of the elements.",
@@ -360,24 +375,10 @@ class RunSettings:
             )
         combinations.check_moments(self, MOMENT_BITS)
         combinations.check_partners(self, MATCHINGS)
+        combinations.check_weights(self)
         if self.robust == "clip":
             combinations.check_clip(self, MATCHINGS)
-        if self.topology == "edges" and not self.edges.strip():
-            raise SettingsError("topology = 'edges' needs the pairs of neighbours; give them as in edges = 'a-b b-c'")
-        if self.lr_warmup and self.lr_warmup_steps:
-            raise SettingsError(
-                f"lr_warmup = {self.lr_warmup} and lr_warmup_steps = {self.lr_warmup_steps} both say how long the step "
-                "size rises; set one of them to 0"
-            )
-        if bool(self.epochs) != bool(self.epoch_sequences):
-            raise SettingsError(
-                f"epochs = {self.epochs:g} and epoch_sequences = {self.epoch_sequences} go together: the run is "
-                "epochs * epoch_sequences sequences long on every node; set both, or set both to 0"
-            )
-        if OWN_DROPOUT < self.dropout < 0.0:
-            raise SettingsError(
-                f"dropout = {self.dropout:g} is no probability; give one from 0, or -1 for those in the model's config"
-            )
+        combinations.check_values(self, OWN_DROPOUT)
         combinations.check_labels(self)
 
     @property

@@ -14,6 +14,7 @@ from deca_node.protocol.agreed.agreement import agree
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.agreed.stopping import NOTHING_TOLD, Heldout
+from deca_node.protocol.agreed.weights import share_of
 from deca_node.protocol.node.ending import COMPLETE, Ending
 from deca_node.protocol.node.gathering import Gathering
 from deca_node.protocol.node.phases import ENDED, Cause, Phase
@@ -84,7 +85,7 @@ class Node:
         self._look_round(now)
 
     def _peer_up(self, event: e.PeerUp, now: float) -> None:
-        self.state.roster.came(event.peer, event.activation)
+        self.state.roster.came(event.peer, event.activation, event.share)
         if self.state.phase is Phase.VISITING:
             self.state.active.peer_up(event.peer)
         elif self.state.phase in (Phase.LEAVING, Phase.STAYING):
@@ -130,8 +131,10 @@ class Node:
             self._go_on(now)
             return
         if not state.planned:
+            # A share is fixed for this start: a trainer that replaces another one changes nothing.
+            share = state.roster.shares[self.name] = share_of(state.settings, event.tokens)
             state.plan(len(event.model.block_names))
-            state.say(c.Meet(agree(state.settings, event.model)))
+            state.say(c.Meet(agree(state.settings, event.model), share))
         if state.saved_before and state.next.activation == len(state.schedule):
             self._ending.complete(now)
             return

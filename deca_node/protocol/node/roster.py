@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from deca_node.protocol.agreed.run import MATCHINGS, RunSettings
 from deca_node.protocol.agreed.topology import Graph, final_graph, graph, turns
-from deca_node.protocol.agreed.weights import flush_mixes
+from deca_node.protocol.agreed.weights import SHARE_ONE, flush_mixes
 
 NOT_TRAINING = -1
 """The position of a node that has not begun or is catching up."""
@@ -22,6 +22,8 @@ class Roster:
     def __init__(self, name: str, members: Iterable[str], settings: RunSettings, wait_for: int | None) -> None:
         self.up: set[str] = set()
         """Peers with a live stream."""
+        self.shares: dict[str, int] = {name: SHARE_ONE}
+        """The shares of this node and of all peers that it has met, in the mean that the nodes agree on."""
         self.blocks: int | None = None
         """The number of the model's blocks; None until the model is loaded."""
         self._name = name
@@ -40,9 +42,10 @@ class Roster:
         """Take in the current members, each with the activation from which on it counts in the graph."""
         self._ready_from = {**ready_from, self._name: ready_from.get(self._name, 0)}
 
-    def came(self, peer: str, position: int) -> None:
+    def came(self, peer: str, position: int, share: int = SHARE_ONE) -> None:
         """A stream to the peer is open. A peer that has finished says so again on every new stream."""
         self.up.add(peer)
+        self.shares[peer] = share
         self._met.add(peer)
         self._refused.discard(peer)
         self._finished.discard(peer)
@@ -179,4 +182,5 @@ class Roster:
 
     def flush_mixes(self, activation: int) -> int:
         """The number of mixes after which the copies agree in the final flush, among the members of this activation."""
-        return self._settings.final_flush_mixes or flush_mixes(self.final_graph(activation), self._settings)
+        given = self._settings.final_flush_mixes
+        return given or flush_mixes(self.final_graph(activation), self._settings, self.shares)

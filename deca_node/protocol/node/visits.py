@@ -79,7 +79,8 @@ class Visits:
         planned = schedule[position.activation]
         if not planned.inner_steps:
             planned = dataclasses.replace(planned, flush_mixes=self._roster.flush_mixes(planned.index))
-        rules = self._pace.rules(schedule.met(planned, self._roster.turns(planned.index)), schedule)
+        turns = schedule.met(planned, self._roster.turns(planned.index))
+        rules = self._pace.rules(turns, schedule, self._roster.shares)
         wanted = sorted(self._edges_wanted(planned, rules.near))
         visit = Visit(rules, planned, wanted, self._counters, self._say, inner=position.inner)
         self._before, self.current = self.current, visit

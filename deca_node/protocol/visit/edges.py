@@ -11,7 +11,7 @@ applied, so that the other end can catch up to it or stop there::
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from deca_node.protocol.agreed.frames import FrameId
@@ -86,13 +86,20 @@ class Edge:
 
 class Edges:
     """The edges of one activation, to ``neighbours`` to begin with. ``degree`` is this node's degree in the
-    activation's graph; ``meetings`` are the inner steps at which updates are exchanged, by neighbour."""
+    activation's graph; ``meetings`` are the inner steps at which updates are exchanged, by neighbour. ``weigh`` gives
+    w_ij for a peer and its degree; without it all shares in the mean are equal."""
 
     def __init__(
-        self, activation: int, degree: int, meetings: Mapping[str, tuple[int, ...]], neighbours: Iterable[str]
+        self,
+        activation: int,
+        degree: int,
+        meetings: Mapping[str, tuple[int, ...]],
+        neighbours: Iterable[str],
+        weigh: Callable[[str, int], float] | None = None,
     ) -> None:
         self.activation = activation
         self.degree = degree
+        self._weigh = weigh or (lambda peer, its_degree: metropolis(degree, its_degree))
         self._meetings = meetings
         self._exchanges: list[int] = []
         """The inner steps whose own update is encoded."""
@@ -111,7 +118,7 @@ class Edges:
         if edge is None or edge.state is not EdgeState.OFFERED:
             return False
         edge.move(EdgeCause.THEIR_OFFER)
-        edge.keyframe, edge.weight = keyframe, metropolis(self.degree, degree)
+        edge.keyframe, edge.weight = keyframe, self._weigh(peer, degree)
         if steps is not None:
             # Ends that know different members expect different exchanges. Those that both expect take place.
             edge.steps = tuple(inner for inner in edge.steps if inner in steps)

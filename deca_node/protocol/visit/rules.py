@@ -1,9 +1,11 @@
 """The rules of a visit: the run's settings, the node's neighbours, and how long to wait for them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.schedule import Schedule
+from deca_node.protocol.agreed.weights import SHARE_ONE, metropolis
 from deca_node.protocol.visit.policy import Policy
 from deca_node.protocol.visit.waits import Rests, WaitTimes
 
@@ -19,6 +21,8 @@ class VisitRules:
     turns: tuple[frozenset[str], ...]
     """The node's neighbours in each of the activation's graphs, which take turns. Parameters travel in the first."""
     schedule: Schedule
+    shares: Mapping[str, int]
+    """The shares of this node and of its peers in the mean, as they were told with the newest stream."""
     overlap: bool
     """Whether a step is computed while the updates of the one before travel."""
     late_steps: int
@@ -41,6 +45,11 @@ class VisitRules:
         """The most neighbours with which the node exchanges updates at one step."""
         return max(map(len, self.turns))
 
+    def weigh(self, peer: str, degree: int) -> float:
+        """w_ij of an edge to a peer that has this degree."""
+        ours, theirs = (self.shares.get(name, SHARE_ONE) for name in (self.name, peer))
+        return metropolis(self.degree, degree, ours, theirs)
+
 
 class Pace:
     """What a node has measured over all its visits: how long neighbours take, and which of them are late."""
@@ -53,12 +62,15 @@ class Pace:
         self._open_waits = WaitTimes(OPEN_SECONDS_MIN, policy.open)
         self._step_waits = WaitTimes(policy.floor, policy.step)
 
-    def rules(self, turns: tuple[frozenset[str], ...], schedule: Schedule) -> VisitRules:
-        """The rules of the next visit."""
+    def rules(
+        self, turns: tuple[frozenset[str], ...], schedule: Schedule, shares: Mapping[str, int] | None = None
+    ) -> VisitRules:
+        """The rules of the next visit. ``shares`` are those of all nodes in the mean; None: all are equal."""
         return VisitRules(
             name=self._name,
             turns=turns,
             schedule=schedule,
+            shares={} if shares is None else shares,
             overlap=self._settings.exchange == "overlap",
             late_steps=self._settings.late_steps,
             open_waits=self._open_waits,

@@ -55,7 +55,7 @@ class Visit:
         self._checkpoint_asked = False
         self._mixing = False
         self._meetings = rules.schedule.meetings(activation, rules.turns)
-        self.edges = Edges(activation.index, rules.degree, self._meetings, () if inner else wanted)
+        self.edges = Edges(activation.index, rules.degree, self._meetings, () if inner else wanted, rules.weigh)
         self._wait = Wait()
         self._loans = Loans(say)
         self._closing = Closing(self.edges, self._loans, rules, counters, say)

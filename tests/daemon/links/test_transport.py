@@ -17,6 +17,7 @@ from deca_node.daemon.wire_pb import exchange_pb2 as pb
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.agreement import Agreement
 from deca_node.protocol.agreed.frames import FrameId, FrameKind
+from deca_node.protocol.agreed.weights import SHARE_ONE
 from deca_node.protocol.errors import WireError
 from tests.daemon.links.fake_net import FakeEndpoint, FakeNet, FakeStream, run, until
 
@@ -46,8 +47,9 @@ class Party:
     def peers(self, *others: "Party") -> None:
         self.transport.set_peers({party.name: party.address for party in others})
 
-    def meet(self) -> None:
-        self.transport.meet(self.agreement, self.store, FrameRules(lambda *_: NBYTES, HELD_MAX))
+    def meet(self, share: int = SHARE_ONE) -> None:
+        rules = FrameRules(lambda *_: NBYTES, HELD_MAX, share_fits=lambda given: 250 <= given <= 4000)
+        self.transport.meet(self.agreement, self.store, rules, share)
 
     def ups(self, peer: str) -> int:
         return sum(isinstance(event, e.PeerUp) and event.peer == peer for event in self.told)
@@ -163,6 +165,25 @@ def test_who_is_still_loading_says_so_at_once() -> None:
         await close(north, south)
 
     run(load())
+
+
+def test_each_end_tells_its_share_in_the_mean_and_a_wild_one_is_refused() -> None:
+    async def tell() -> None:
+        net, north, south = two()
+        west = Party(net, "west")
+        west.peers(north)
+        north.peers(south, west)
+        north.meet(250)
+        south.meet()
+        west.meet(4001)
+        await until(lambda: north.up(south) and south.up(north))
+        assert e.PeerUp("south", 7, SHARE_ONE) in north.told and e.PeerUp("north", 7, 250) in south.told
+        await until(lambda: north.book.counts["malformed"] > 0)
+        assert north.ups("west") == 0
+        assert "west claims a share of 4001 thousandths" in west.transport.problems()["north"].sentence
+        await close(north, south, west)
+
+    run(tell())
 
 
 def test_peers_come_go_and_move() -> None:

@@ -9,7 +9,7 @@ import math
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from deca_node.numerics.codecs.formats import CODECS
 from deca_node.numerics.exchange.flows import FlowBytes, PublicCopies
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.topology import graph
-from deca_node.protocol.agreed.weights import matrix
+from deca_node.protocol.agreed.weights import SHARE_ONE, flush_mixes, matrix
 from deca_node.protocol.errors import SettingsError
 from tests.numerics import reference
 from tests.numerics.exchange.test_flows import CPU, Net, keyframe_of, origin_of, start
@@ -63,22 +63,30 @@ class Storm:
     to D exchanges late. If a link stalls for longer, the edge is closed at both ends, and opened again at the next
     activation."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, shares: Mapping[str, int] | None = None) -> None:
         self.rng = random.Random(seed)
+        s = [(shares or {}).get(name, SHARE_ONE) / SHARE_ONE for name in "abcdef"]
+        self.shares = torch.tensor(s, dtype=torch.float64)
         self.noise = torch.Generator().manual_seed(seed)
         self.codec = CODECS["int4"]
-        self.W = np.array(matrix(graph("abcdef", RunSettings(topology="exponential"))))
+        self.W = np.array(matrix(graph("abcdef", RunSettings(topology="exponential")), shares))
         self.x0 = torch.full((ELEMENTS,), 0.3)
         self.x = self.x0 + 1e-2 * torch.randn(NODES, ELEMENTS, generator=self.noise)
-        self.expected = self.x.double().sum(dim=0)
-        """What the sum over nodes has to be: their walks, and flows of which one end is applied, not yet the other."""
+        self.expected = self.sum(self.x)
+        """What the sum over nodes, each in its share, has to be: their walks, and flows of which one end is applied,
+        not yet the other."""
+        self.equal = not shares
         self.pending: dict[tuple[int, int, int], Tensor] = {}
         self.counts: Counter[str] = Counter()
         self.worst_event = self.worst_sum = 0.0
         self.digest = hashlib.sha256()
 
-    def run(self) -> None:
-        for _ in range(STEPS // STEPS_PER_ACTIVATION):
+    def sum(self, x: Tensor) -> Tensor:
+        """The sum over nodes, each in its share."""
+        return self.shares @ x.double()
+
+    def run(self, steps: int = STEPS) -> None:
+        for _ in range(steps // STEPS_PER_ACTIVATION):
             self.activation()
             assert not self.pending, "one end of an edge has applied what the other never will"
 
@@ -107,9 +115,9 @@ class Storm:
 
     def walk(self) -> None:
         """A half step: each node moves by itself."""
-        before = self.x.double()
+        before = self.sum(self.x)
         self.x += 1e-3 * torch.randn(self.x.shape, generator=self.noise)
-        self.expected += (self.x.double() - before).sum(dim=0)
+        self.expected += self.sum(self.x) - before
 
     def send(self) -> None:
         frames = [torch.empty(self.codec.nbytes(ELEMENTS), dtype=torch.uint8) for _ in self.public]
@@ -154,12 +162,15 @@ class Storm:
         other = self.pending.pop((j, i, step), None)
         if other is None:
             self.pending[i, j, step] = E
-        else:
+        elif self.equal:
             assert torch.equal(E, -other), "the two ends of an edge differ"
-        self.expected += E.double()
+        else:
+            apart = self.shares[i] * E.double() + self.shares[j] * other.double()
+            assert apart.abs().max() <= 1e-6 * (self.shares[i] * E.double()).abs().max(), "the two ends differ"
+        self.expected += self.shares[i] * E.double()
         self.counts["events"] += 1
         self.worst_event = max(self.worst_event, in_ulps(self.x[i].double() - before - E.double()))
-        self.worst_sum = max(self.worst_sum, in_ulps((self.x.double().sum(dim=0) - self.expected) / NODES))
+        self.worst_sum = max(self.worst_sum, in_ulps((self.sum(self.x) - self.expected) / self.shares.sum()))
 
 
 def in_ulps(error: Tensor) -> float:
@@ -190,6 +201,19 @@ def test_the_mean_is_preserved_at_every_event_of_a_storm(storm: Storm, say: Say)
     assert storm.worst_event <= 1.0
     # Rounding errors add up like a random walk: about 2 sqrt(events per node) / sqrt(nodes) at the worst element.
     assert storm.worst_sum < 2 * math.sqrt(storm.counts["events"]) / NODES
+
+
+def test_the_weighted_mean_is_preserved_at_every_event_of_a_storm(say: Say) -> None:
+    """The same with nodes that count from a quarter to four times as much: what one end gives in its share is what the
+    other end takes in its own, up to float32's rounding of w_ij."""
+    one = Storm(seed=3, shares={"a": 4000, "b": 250, "c": 1000, "d": 2500, "e": 333, "f": 777})
+    one.run(300)
+    say(f"{one.counts['events']} flows, {one.counts['late']} late: weighted mean within {one.worst_sum:.1f} ulp")
+    assert one.counts["late"] > 300 and one.counts["closed"] > 0
+    assert one.worst_event <= 1.0
+    assert one.worst_sum < 4 * math.sqrt(one.counts["events"]) / NODES
+    moved = float((one.x.double().mean(dim=0) - one.x0.double()).abs().max())
+    assert moved > 1e-3, "the ordinary mean is another one"
 
 
 def test_the_same_seed_gives_the_same_trajectory(storm: Storm, say: Say) -> None:
@@ -224,6 +248,26 @@ def test_gossip_ends_within_a_thousandth_of_the_exact_result(name: str, topology
     say(f"{name}, {topology}: consensus {ends[0]:.1e}, exact {ends[1]:.1e}, apart {apart:.1e} of the start's")
     assert apart < 1e-3
     assert abs(ends[0] - ends[1]) < 1e-3
+
+
+@pytest.mark.parametrize(("exchange", "late"), [("lockstep", 0), ("overlap", 1)])
+@pytest.mark.parametrize("name", ["fp32", "bf16", "int8", "int4", "topk"])
+def test_gossip_with_shares_ends_at_the_weighted_mean(name: str, exchange: str, late: int, say: Say) -> None:
+    """In every codec at its largest gamma_c, in time or with every flow one step late."""
+    found, x = graph([f"{i:02d}" for i in range(8)], RunSettings(topology="exponential")), start(8)
+    shares = dict(zip(sorted(found), (4000, 1000, 500, 250, 2000, 1000, 750, 3000), strict=True))
+    run = RunSettings(codec=name, exchange=exchange)
+    net = Net(CODECS[name], np.array(matrix(found, shares)), x.clone(), run.flow_share)
+    s = np.array([shares[i] for i in sorted(found)]) / sum(shares.values())
+    wanted, first = s @ x.double().numpy(), reference.consensus_distance(x.numpy())
+    for step in range(-late, flush_mixes(found, run, shares)):
+        net.send()
+        for i, j in net.edges() if step >= 0 else ():
+            net.apply(i, j, step)
+    apart = np.abs(net.x.double().numpy() - wanted).max() / first
+    kept = np.abs(s @ net.x.double().numpy() - wanted).max() / first
+    say(f"{name}, {exchange}: {apart:.1e} of the disagreement left, the weighted mean moved by {kept:.1e} of it")
+    assert apart < 1e-3 and kept < 5e-4
 
 
 @pytest.mark.parametrize("name", ["fp32", "int8", "int4"])

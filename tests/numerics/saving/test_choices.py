@@ -145,6 +145,17 @@ def test_the_share_of_the_first_start_stays(seat: Seat) -> None:
     ]
 
 
+def test_the_tokens_of_the_first_start_say_what_the_node_counts(seat: Seat) -> None:
+    """A node's share in the mean is fixed for the run, although its data grow."""
+    first = seat.start(seat.records(40)).ready().tokens
+    assert first > 20
+    assert seat.start(seat.records(90)).ready().tokens == first
+    path = seat.folder / "node" / CHOICE
+    earlier = {name: value for name, value in json.loads(path.read_text()).items() if name != "tokens"}
+    path.write_text(json.dumps(earlier))
+    assert seat.start(seat.records(90)).ready().tokens > first, "a folder of an earlier release counts what is there"
+
+
 def test_a_checkpoint_of_an_earlier_release_goes_on_by_the_places_of_records(
     seat: Seat, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ clip_radius = 2.5
 
 NEEDS: dict[str, dict[str, object]] = {
     "partners": {"topology": "pairs", "moments_every": 1, "mix_every": 4},
+    "weights": {"weight_tokens": 1000},
     "labels": {"task": "classification", "labels": "neg, pos"},
     "epochs": {"epochs": 3.0, "epoch_sequences": 100},
     "epoch_sequences": {"epochs": 3.0, "epoch_sequences": 100},

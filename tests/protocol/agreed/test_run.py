@@ -125,6 +125,11 @@ def test_labels_are_names_by_their_numbers() -> None:
             {"dropout": -0.5},
             "dropout = -0.5 is no probability; give one from 0, or -1 for those in the model's config",
         ),
+        (
+            {"weights": "tokens"},
+            "weights = 'tokens' needs weight_tokens: a node's share is its tokens divided by that number; set it to the "
+            "tokens of an ordinary node, which `deca-node doctor --load` says, or use weights = 'equal'",
+        ),
         ({"weight_decay": -0.1}, "weight_decay = -0.1 is below its smallest value, 0.0"),
         ({"max_grad_norm": -1.0}, "max_grad_norm = -1.0 is below its smallest value, 0.0"),
         ({"head_lr_scale": 0.0}, "head_lr_scale = 0.0 is below its smallest value, 0.001"),

@@ -12,11 +12,14 @@ from deca_node.protocol.agreed.run import MATCHINGS, TOPOLOGIES, RunSettings
 from deca_node.protocol.agreed.topology import Graph, graph
 from deca_node.protocol.agreed.weights import (
     FLUSH_TOLERANCE,
+    SHARE_ONE,
     contraction,
     flush_mixes,
     matrix,
     metropolis,
     mixes_to_agree,
+    share_fits,
+    share_of,
 )
 
 graphs = st.builds(
@@ -110,3 +113,53 @@ def test_a_graph_in_two_parts_never_agrees() -> None:
 def test_mixes_halve_the_disagreement() -> None:
     two = graph("ab", RunSettings(topology="ring"))
     assert [mixes_to_agree(two, 0.5, tolerance) for tolerance in (0.5, 0.1, 2.0**-10)] == [3, 4, 10]
+
+
+# --- nodes with other shares in the mean ------------------------------------------------------------
+
+
+def drawn(found: Graph, seed: int) -> dict[str, int]:
+    rng = np.random.default_rng(seed)
+    return {name: int(rng.integers(250, 4001)) for name in found}
+
+
+@given(graphs, st.integers(0, 1000))
+def test_w_with_shares_is_reversible_and_keeps_as_much_as_without(found: Graph, seed: int) -> None:
+    """s_i w_ij = s_j w_ji, so mixing leaves the mean that is weighted by the shares; rows sum to one, and no node takes
+    more from its neighbours than with d + 1 equal weights."""
+    shares = drawn(found, seed)
+    W, s = np.array(matrix(found, shares)), np.array([shares[name] for name in sorted(found)])
+    np.testing.assert_allclose(s[:, None] * W, (s[:, None] * W).T, rtol=1e-14)
+    np.testing.assert_allclose(W.sum(axis=1), 1.0, atol=1e-14)
+    np.testing.assert_allclose(s @ W, s, rtol=1e-12)
+    degrees = np.array([len(found[name]) for name in sorted(found)])
+    assert (np.diag(W) >= 1 / (1 + degrees) - 1e-12).all()
+
+
+@given(graphs, shares, st.integers(0, 1000))
+def test_contraction_with_shares_is_the_second_largest_eigenvalue(found: Graph, share: float, seed: int) -> None:
+    held = drawn(found, seed)
+    W = (1 - share) * np.eye(len(found)) + share * np.array(matrix(found, held))
+    eigenvalues = np.sort(np.abs(np.linalg.eigvals(W)))
+    expected = eigenvalues[-2] if len(eigenvalues) > 1 else 0.0
+    assert contraction(found, share, held) == pytest.approx(expected, abs=1e-4)
+    # Gershgorin: as with equal shares no eigenvalue is below 2 / (1 + d) - 1, from which the bounds on gamma_c follow.
+    low = 2 / (1 + max(map(len, found.values()), default=0)) - 1
+    assert np.linalg.eigvals(np.array(matrix(found, held))).real.min() >= low - 1e-9
+
+
+@given(graphs)
+def test_equal_shares_are_the_weights_of_metropolis_bit_for_bit(found: Graph) -> None:
+    assert matrix(found, dict.fromkeys(found, SHARE_ONE)) == matrix(found)
+    assert contraction(found, 1.0, {}) == contraction(found)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "share"), [(0, 250), (100, 250), (300, 300), (1000, 1000), (2500, 2500), (10**9, 4000)]
+)
+def test_a_share_is_a_nodes_tokens_within_bounds(tokens: int, share: int) -> None:
+    run = RunSettings(weights="tokens", weight_tokens=1000)
+    assert share_of(run, tokens) == share
+    assert share_of(RunSettings(), tokens) == SHARE_ONE
+    assert [share_fits(run, one) for one in (249, 250, 4000, 4001)] == [False, True, True, False]
+    assert [share_fits(RunSettings(), one) for one in (999, 1000, 1001)] == [False, True, False]

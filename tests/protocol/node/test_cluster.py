@@ -312,7 +312,7 @@ class Failing(FakeTrainer):
 
 
 def test_a_trainer_that_refuses_ends_its_own_node_only() -> None:
-    audit = Audit()
+    audit = Audit(SHORT)
 
     def trainer(node: Node, frames: FrameBook) -> FakeTrainer:
         return (Failing if node.name == "b" else FakeTrainer)(node.name, SHORT, frames, audit)

@@ -1,19 +1,26 @@
 """The arithmetic that must hold between the trainers of a cluster, whatever the network does.
 
-A flow adds to one end of an edge what it takes from the other. So the sum over all copies changes only by gradients, by
-flows that one end has applied and the other has not yet, and by jumps. A node jumps when it returns to a checkpoint, or
-takes over work that others did while it was away.
+A flow adds to one end of an edge what it takes from the other, each in its node's share in the mean. So the sum over
+all copies, weighted by the shares, changes only by gradients, by flows that one end has applied and the other has not
+yet, and by jumps. A node jumps when it returns to a checkpoint, or takes over work that others did while it was away.
 """
 
+import math
+import random
 import struct
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from deca_node.protocol.agreed.run import RunSettings
+from deca_node.protocol.agreed.weights import SHARE_ONE, share_of
+
 ELEMENTS = 4
 BLOCKS = 2
 FRAME_BYTES = 8 * (1 + ELEMENTS)
+ROUNDING = 1e-12
+"""The largest distance between the two ends of a flow, for numbers of about 1."""
 
 Vector = list[float]
 
@@ -21,6 +28,11 @@ Vector = list[float]
 def plus(x: Vector, y: Vector, factor: float = 1.0) -> Vector:
     """x + factor y."""
     return [a + factor * b for a, b in zip(x, y, strict=True)]
+
+
+def tokens_of(name: str) -> int:
+    """The tokens on which a node trains, by its name: from 400 to 2,500."""
+    return round(1000 * math.exp(random.Random(f"tokens:{name}").uniform(-0.9, 0.9)))
 
 
 class Holds(Protocol):
@@ -31,7 +43,7 @@ class Holds(Protocol):
 
 
 class HalfFlow(NamedTuple):
-    """A flow that one end has applied."""
+    """A flow that one end has applied; ``amount`` is weighted by its share."""
 
     block: int
     amount: Vector
@@ -41,9 +53,11 @@ class HalfFlow(NamedTuple):
 
 @dataclass
 class Audit:
-    """``start`` is the sum of x over the nodes at the start, by block, and ``drift`` the sum of all gradients and jumps
-    since. ``single`` holds the flows that only one end of an edge has applied, by the serial numbers of both frames."""
+    """``start`` is the weighted sum of x over the nodes at the start, by block, and ``drift`` that of all gradients and
+    jumps since. ``single`` holds the flows that only one end of an edge has applied, by the serial numbers of both
+    frames."""
 
+    settings: RunSettings
     trainers: list[Holds] = field(default_factory=list)
     start: list[Vector] = field(default_factory=lambda: [[0.0] * ELEMENTS for _ in range(BLOCKS)])
     drift: list[Vector] = field(default_factory=lambda: [[0.0] * ELEMENTS for _ in range(BLOCKS)])
@@ -62,17 +76,22 @@ class Audit:
     def join(self, trainer: Holds) -> None:
         """Add a node."""
         self.trainers.append(trainer)
-        self.start = [plus(total, x) for total, x in zip(self.start, trainer.x, strict=True)]
+        share = self.share(trainer.name)
+        self.start = [plus(total, x, share) for total, x in zip(self.start, trainer.x, strict=True)]
 
-    def moved(self, block: int, by: Vector) -> None:
+    def share(self, name: str) -> float:
+        """A node's share in the mean, in times that of an ordinary node."""
+        return share_of(self.settings, tokens_of(name)) / SHARE_ONE
+
+    def moved(self, name: str, block: int, by: Vector) -> None:
         """Record that a gradient or a jump has moved one node."""
         self._moved = True
-        self.drift[block] = plus(self.drift[block], by)
+        self.drift[block] = plus(self.drift[block], by, self.share(name))
 
-    def jumped(self, before: list[Vector], after: list[Vector]) -> None:
+    def jumped(self, name: str, before: list[Vector], after: list[Vector]) -> None:
         """Record that a node has replaced its copy."""
         for block in range(BLOCKS):
-            self.moved(block, plus(after[block], before[block], -1.0))
+            self.moved(name, block, plus(after[block], before[block], -1.0))
 
     def frame(self, x: Vector) -> bytes:
         """Make a frame that holds x."""
@@ -86,16 +105,21 @@ class Audit:
         sound = 0 <= serial < len(self.written) and self.written[serial] == data
         return (serial, x) if sound else None
 
-    def flowed(self, flow: HalfFlow, theirs: int, ours: int) -> None:
-        """Record that one end has applied a flow. The flow of the other end must be the exact opposite."""
+    def flowed(self, name: str, flow: HalfFlow, theirs: int, ours: int) -> None:
+        """Record that a node has applied a flow. That of the other end must be the opposite, each in its share:
+        exactly where shares are equal, and up to rounding elsewhere."""
         self.applied += 1
+        share = self.share(name)
+        flow = flow._replace(amount=[share * value for value in flow.amount])
         self._moved = True
         key = (min(theirs, ours), max(theirs, ours))
         if key not in self.single:
             self.single[key] = flow
             return
-        opposite = flow._replace(amount=[-value for value in flow.amount])
-        assert self.single.pop(key) == opposite, f"the two ends of {flow} differ"
+        other, allowed = self.single.pop(key), 0.0 if self.settings.weights == "equal" else ROUNDING
+        same = other._replace(amount=[]) == flow._replace(amount=[])
+        opposite = all(abs(a + b) <= allowed * max(1.0, abs(a)) for a, b in zip(flow.amount, other.amount, strict=True))
+        assert same and opposite, f"the two ends of {flow} differ: {other}"
 
     def check(self) -> None:
         """Check that the sum over nodes has changed only by gradients, jumps and flows that one end has still to
@@ -107,7 +131,8 @@ class Audit:
         for flow in self.single.values():
             expected[flow.block] = plus(expected[flow.block], flow.amount)
         for block in range(BLOCKS):
-            found = [sum(column) for column in zip(*(t.x[block] for t in self.trainers), strict=True)]
+            held = [[self.share(t.name) * value for value in t.x[block]] for t in self.trainers]
+            found = [sum(column) for column in zip(*held, strict=True)]
             assert all(abs(a - b) < 1e-6 for a, b in zip(found, expected[block], strict=True)), (
                 f"the mean of block {block} has moved: {found}, expected {expected[block]}"
             )

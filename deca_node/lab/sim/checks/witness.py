@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from deca_node.lab.sim.checks.audit import tokens_of
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameKind
@@ -42,6 +43,8 @@ class _Seen:
     name: str
     ready: dict[str, int]
     up: set[str] = field(default_factory=set)
+    shares: dict[str, int] = field(default_factory=dict)
+    """The shares in the mean of the node and of its peers, as told."""
     rests: dict[str, int] = field(default_factory=dict)
     """The activation from which on a late neighbour gets an edge again."""
     event: e.Event | None = None
@@ -124,8 +127,9 @@ class Witness:
         match event:
             case e.MembersChanged(ready_from=ready):
                 seen.ready = {**ready, seen.name: ready.get(seen.name, 0)}
-            case e.PeerUp(peer=peer, activation=activation):
+            case e.PeerUp(peer=peer, activation=activation, share=share):
                 seen.up.add(peer)
+                seen.shares[peer] = share
                 seen.told[peer] = activation
                 seen.ready.setdefault(peer, 0)
             case e.PeerDown(peer=peer):
@@ -172,6 +176,9 @@ class Witness:
 
     def _command(self, seen: _Seen, command: c.Command, node: Node) -> None:
         match command:
+            case c.Meet(share=share):
+                assert share == self._share(seen.name), f"{seen.name} tells the share {share}"
+                seen.shares[seen.name] = share
             case c.Activate():
                 self._activate(seen, command)
             case c.SendOpen():
@@ -245,7 +252,8 @@ class Witness:
         for near in command.neighbours:
             theirs = seen.degrees.get((command.activation, near.peer))
             assert theirs is not None, f"{seen.name} opens an edge to {near.peer}, whose offer is gone with its stream"
-            due = 1.0 / (1 + max(self._degree(seen), theirs))
+            own, other = seen.shares[seen.name], seen.shares[near.peer]
+            due = min(own / (1 + self._degree(seen)), other / (1 + theirs)) / own
             assert abs(near.weight - due) < 1e-9, f"{seen.name} gives {near.peer} the weight {near.weight}, due {due}"
             if named := seen.named[command.activation, near.peer]:
                 # Both ends must expect an exchange, and one without a keyframe has no parameters.
@@ -257,6 +265,12 @@ class Witness:
                 ]
             if (command.activation, near.peer) in seen.newest or near.peer in seen.up:
                 seen.open.add(near.peer)
+
+    def _share(self, name: str) -> int:
+        """The node's tokens in thousandths of an ordinary node's, from a quarter to four times as much."""
+        if self._settings.weights == "equal":
+            return 1000
+        return max(250, min(4000, round(1000 * tokens_of(name) / self._settings.weight_tokens)))
 
     def _dropped(self, seen: _Seen, sentence: str, peer: str) -> None:
         assert seen.visit is not None
