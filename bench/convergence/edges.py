@@ -14,7 +14,7 @@ from deca_node.numerics.exchange.flows import FlowBytes
 from deca_node.numerics.model.blocks import Block
 from deca_node.protocol.agreed.schedule import PARAMETERS, Content
 from deca_node.protocol.agreed.topology import Graph
-from deca_node.protocol.agreed.weights import metropolis
+from deca_node.protocol.agreed.weights import SHARE_ONE, Shares, metropolis
 
 
 class Vectors(nn.Module):
@@ -38,19 +38,22 @@ class Vectors(nn.Module):
 class Edges:
     """All nodes' engines for one activation, and the edges of its graphs."""
 
-    def __init__(self, names: Sequence[str], engines: Sequence[BlockEngine], *graphs: Graph) -> None:
+    def __init__(
+        self, names: Sequence[str], engines: Sequence[BlockEngine], *graphs: Graph, shares: Shares | None = None
+    ) -> None:
         """Write keyframes and open the edges, with neighbours in the order of their names. Several ``graphs`` take
-        turns; parameters travel in the first."""
+        turns; parameters travel in the first. ``shares`` are those of the nodes in the mean, if they differ."""
         self._turns = [{name: sorted(graph[name]) for name in names} for graph in graphs]
         self._engines = dict(zip(names, engines, strict=True))
         self.bytes_sent = 0
         keyframes = {name: self._keyframe(name) for name in names}
-        degrees = {name: max(len(near[name]) for near in self._turns) for name in names}
+        self._degrees = {name: max(len(near[name]) for near in self._turns) for name in names}
+        self._shares = {name: (shares or {}).get(name, SHARE_ONE) for name in names}
         for name, engine in self._engines.items():
             first, *others = (near[name] for near in self._turns)
-            near = [NewEdge(j, metropolis(degrees[name], degrees[j]), keyframes[j]) for j in first]
+            near = [NewEdge(j, self._weight(name, j), keyframes[j]) for j in first]
             told = sorted({j for more in others for j in more} - set(first))
-            near += [NewEdge(j, metropolis(degrees[name], degrees[j]), None) for j in told]
+            near += [NewEdge(j, self._weight(name, j), None) for j in told]
             refused = engine.connect(near, keyframes[name])
             assert not refused, refused
             self.bytes_sent += len(first) * keyframes[name].numel()
@@ -65,6 +68,9 @@ class Edges:
             near = near_of[name] if exchange else []
             engine.mix([FlowBytes(j, frames[j], frames[name], content) for j in near], fold=fold)
             self.bytes_sent += sum(frames[name].numel() for _ in near)
+
+    def _weight(self, name: str, peer: str) -> float:
+        return metropolis(self._degrees[name], self._degrees[peer], self._shares[name], self._shares[peer])
 
     def _keyframe(self, name: str) -> Tensor:
         engine = self._engines[name]

@@ -51,22 +51,6 @@ ARMS = (
         {"mix_every": 20, "flush_mixes": 0, **TURNS},
         "the same with one exchange of parameters per visit, not three",
     ),
-    _first(
-        "turns, 1 bit, x every 10", {"mix_every": 10, **TURNS}, "the same with parameters to one of them at every tenth"
-    ),
-    _first(
-        "turns, 1 bit every 3, flush 0",
-        {"mix_every": 20, "flush_mixes": 0, **TURNS, "moments_every": 3},
-        "m in 1 bit at every third step only, parameters once per visit",
-    ),
-    Arm(
-        "NoLoCo, every 80",
-        "noloco",
-        {"every": 80, **MEET},
-        seeds=5,
-        rate=2e-3,
-        means="whole-model Adam, pairs meet twice in the run (float32)",
-    ),
     Arm(
         "NoLoCo, every 160",
         "noloco",
@@ -83,12 +67,36 @@ ARMS = (
         seeds=5,
         means="Dec-LoRA, rank 12, int8, an exchange at every tenth step",
     ),
+    Arm(
+        "NoLoCo, every 80",
+        "noloco",
+        {"every": 80, **MEET},
+        seeds=5,
+        rate=2e-3,
+        means="whole-model Adam, pairs meet twice in the run (float32)",
+    ),
+    BY_NAME["lora"],
+    Arm(
+        "the default by tokens",
+        "deca",
+        {"signal": "mv", "signal_every": 4, "weights": "tokens"},
+        like="none, mv",
+        seeds=5,
+        means="the default with weights = tokens: nodes with 76 to 1,078 of 600 sequences count by them",
+    ),
     _first(
         "turns, 1 bit every 4, R = 40, flush 0",
         {"rounds": 1, "inner_steps": 40, "mix_every": 40, "flush_mixes": 0, **TURNS, "moments_every": 4},
         "one visit of 40 steps instead of two of 20, m in 1 bit at every fourth step, parameters once per visit",
     ),
-    BY_NAME["lora"],
+    _first(
+        "turns, 1 bit, x every 10", {"mix_every": 10, **TURNS}, "the same with parameters to one of them at every tenth"
+    ),
+    _first(
+        "turns, 1 bit every 3, flush 0",
+        {"mix_every": 20, "flush_mixes": 0, **TURNS, "moments_every": 3},
+        "m in 1 bit at every third step only, parameters once per visit",
+    ),
     _first("1 bit, x every step", {}, "m in 1 bit and parameters at every step"),
     _first("1 bit, x every 10", {"mix_every": 10}, "m in 1 bit at every step, parameters in int4 at every tenth"),
     BY_NAME["none, mv, every 4, int4"],
@@ -125,7 +133,7 @@ ARMS = (
 )
 """The arms, those first whose answer matters most."""
 
-EARLY = 13
+EARLY = 9
 """So many arms are run before the others."""
 
 

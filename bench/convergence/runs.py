@@ -41,7 +41,7 @@ from deca_node.numerics.model.facts import model_bytes
 from deca_node.protocol.agreed.run import MATCHINGS, RunSettings
 from deca_node.protocol.agreed.schedule import PARAMETERS, Schedule, Step
 from deca_node.protocol.agreed.topology import Graph, graph, turns
-from deca_node.protocol.agreed.weights import matrix
+from deca_node.protocol.agreed.weights import matrix, share_of
 from deca_node.protocol.errors import TrainerError
 
 ALPHA = 0.25
@@ -105,6 +105,9 @@ class Run:
         self.names = [f"node-{i}" for i in range(1 if self.central else len(held))]
         self.graph: Graph = dict.fromkeys(self.names, frozenset()) if self.alone else graph(self.names, settings)
         self._batches = [Batches(s, settings.batch_size, settings.seed * 1000 + i) for i, s in enumerate(held)]
+        tokens = zip(self.names, held, strict=False)
+        self.shares = {name: share_of(settings, sequences.predicted) for name, sequences in tokens}
+        """Each node's share in the mean, by its tokens if the run says so."""
         self.watched: Sequences | None = None
         """The sequences whose loss the curve shows."""
 
@@ -123,8 +126,11 @@ class Run:
         own = {name: value for name, value in cell.settings if name in OWN}
         given = COMMON | {name: value for name, value in cell.settings if name not in OWN}
         length = task.test.tokens // len(task.test)
+        held = dealt(task, cell.nodes, ALPHA, cell.seed)
+        if given.get("weights") == "tokens":
+            given["weight_tokens"] = sum(sequences.predicted for sequences in held) // len(held)
         settings = RunSettings(seed=cell.seed, learning_rate=cell.learning_rate, sequence_length=length, **given)
-        made = cls(cell.method, settings, own, dealt(task, cell.nodes, ALPHA, cell.seed), start)
+        made = cls(cell.method, settings, own, held, start)
         chosen = np.linspace(0, len(task.validation) - 1, CURVE_SEQUENCES).astype(int)
         made.watched = task.validation.take(chosen)
         return made
@@ -247,7 +253,7 @@ def run_blocks(run: Run) -> tuple[Weights, float]:
             continue
         block = blocks[activation.block]
         nodes, engines = activated(run, block, weights)
-        edges = Edges(run.names, engines, *run.graphs_of(activation.index, len(blocks)))
+        edges = Edges(run.names, engines, *run.graphs_of(activation.index, len(blocks)), shares=run.shares)
         weigh = partial(with_block, weights, spans(run.start, block))
         for inner in range(activation.steps):
             step, gradient = Step(activation.index, inner), inner < activation.inner_steps

@@ -66,6 +66,8 @@ class Settings(TypedDict, total=False):
     degree: int
     redraw_every: int
     edges: str
+    weights: Literal["equal", "tokens"]
+    weight_tokens: int
     codec: Literal["fp32", "bf16", "int8", "int4", "topk"]
     exchange: Literal["lockstep", "overlap"]
     gamma_c: float
