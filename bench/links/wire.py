@@ -41,7 +41,7 @@ class NotPermittedError(Exception):
 
 @dataclass
 class Line:
-    """One machine's line, as fast up as down, and the time until which each way is busy."""
+    """One machine's line, and the time until which each way is busy."""
 
     namespace: str
     address: str
@@ -52,11 +52,13 @@ class Line:
 
 @dataclass
 class Wire:
-    """A star of equal lines. The end of the ``with`` block removes everything that its start made."""
+    """A star of equal lines. The end of the ``with`` block removes everything that its start made. ``up_share`` is the
+    rate of sending as a share of that of receiving."""
 
     machines: int
     bits_per_second: float
     seconds_one_way: float
+    up_share: float = 1.0
     lines: list[Line] = field(default_factory=list)
     lost: int = 0
     _namespaces: list[str] = field(default_factory=list)
@@ -135,7 +137,7 @@ class Wire:
     def _arrival(self, source: Line, to: Line, nbytes: int, now: float) -> float | None:
         """The time at which a packet that is sent now arrives, or None if it is lost."""
         seconds = 8 * nbytes / self.bits_per_second
-        sent = max(now, source.up_until) + seconds
+        sent = max(now, source.up_until) + seconds / self.up_share
         received = max(sent + self.seconds_one_way, to.down_until + seconds)
         if sent > now + QUEUE_SECONDS or received > sent + self.seconds_one_way + QUEUE_SECONDS:
             self.lost += 1

@@ -50,6 +50,8 @@ CODECS_AT = ("random-regular, 4", 128)
 FLUSH_MIXES_MAX = 40
 """The most mixes of the simulated final flush. A large ring would need hundreds of thousands."""
 SIMULATED = {"rounds": 2, "inner_steps": 12, "learning_rate": 1e-3}
+SEEN: Mapping[str, Any] = {**SIMULATED, "rounds": 8}
+"""Of a preset with one neighbour per visit: long enough for the distance to be that of a long run."""
 
 LINKS = {"100/20 Mbit/s, 30 ms": machine_of(NodeSettings(), bits_per_second=2e7, latency_seconds=0.03)}
 LINKS |= {"1 Gbit/s, 1 ms": machine_of(NodeSettings(), bits_per_second=1e9, latency_seconds=1e-3)}
@@ -110,8 +112,8 @@ def plan_homes(arguments: argparse.Namespace, shape: ModelShape) -> None:
 
 
 def by_size(sizes: Sequence[int], shape: ModelShape, seed: int) -> Iterator[Row]:
-    """What a node sends in one round with the defaults and with the last preset, by the number of nodes; and with the
-    preset how many nodes a moment signal is averaged over within a visit."""
+    """What a node sends in a round with the defaults and with the last preset, by the number of nodes; with that
+    preset how many nodes a moment signal is averaged over within a visit, and how far the copies are apart."""
     for size in sizes:
         defaults = Case.of(RunSettings(seed=seed, edge_probability=0.5), shape, named(8), machine_of(NodeSettings()))
         changes = dict(LADDER[-1].changes(RunSettings()))
@@ -125,7 +127,16 @@ def by_size(sizes: Sequence[int], shape: ModelShape, seed: int) -> Iterator[Row]
             "preset": LADDER[-1].name,
             "preset_gigabytes": round(edge_traffic(preset, rounds).total_bytes / 1e9, 2),
             "preset_partners": max(1, (size - 1).bit_length()),
+            "preset_distance": apart(size, seed, mix_every=SEEN["inner_steps"], topology="pairs", codec="int4"),
+            "regular_distance": apart(size, seed, topology="random-regular", degree=4),
         }
+
+
+def apart(size: int, seed: int, **changes: Any) -> float:
+    """The consensus distance after the last visit's flush, in step sizes, simulated. It depends on where parameters
+    travel; moment signals move none."""
+    found = simulate(named(size), RunSettings(seed=seed, signal="none", **SEEN, **changes), 3)
+    return float(f"{found.flushed:.4g}")
 
 
 def model() -> ModelShape:
@@ -265,6 +276,7 @@ def show(rows: list[Row], codecs: list[Row], homes: list[Row], sizes: list[Row])
     print_table(f"{HOMES} homes at {link}: a whole run", homes, shown)
     shown = {"nodes": "nodes", "defaults_neighbours": "neighbours", "defaults_gigabytes": "GB, defaults"}
     shown |= {"preset_partners": "partners of the preset", "preset_gigabytes": "GB, preset"}
+    shown |= {"preset_distance": "distance, preset", "regular_distance": "distance, four neighbours"}
     print_table("What a node sends in one round", sizes, shown)
 
 

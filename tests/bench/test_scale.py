@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from bench.scale.__main__ import GRAPHS, SIMULATED, home, model, named, settings_of
+from bench.scale.__main__ import GRAPHS, SIMULATED, apart, home, model, named, settings_of
 from bench.scale.picture import draw
 from bench.scale.simulate import left_per_mix, simulate, weights
 from deca_node.protocol.agreed.run import RunSettings
@@ -61,3 +61,10 @@ def test_the_picture_has_a_line_and_a_name_for_each(tmp_path: Path) -> None:
     names = [text.text for text in tree.iter("{http://www.w3.org/2000/svg}text")]
     assert len(list(tree.iter("{http://www.w3.org/2000/svg}polyline"))) == 2
     assert {"one", "two", "T <&>"} <= set(names)
+
+
+def test_with_one_neighbour_at_a_time_more_nodes_are_not_further_apart() -> None:
+    """Parameters travel to one neighbour at the close of a visit: the distance of 256 nodes is that of 32."""
+    far = [apart(size, 0, mix_every=12, topology="pairs", codec="int4") for size in (32, 256)]
+    assert far[1] == pytest.approx(far[0], rel=0.05)
+    assert far[0] > 3.0, "one neighbour at a time is far from four at every step"

@@ -360,7 +360,12 @@ def test_streams_keep_their_order_and_lose_what_is_under_way_when_cut(seed: int)
     heard: dict[str, list[e.NetworkEvent]] = {"a": [], "b": []}
     agenda, rng = Agenda(), random.Random(seed)
     weather = Weather(delay=(0.0, 1.0), cuts=(Cut("a", "b", 5.0, 1.0), Cut("a", "b", 9.0, 0.0)))
-    network = FakeNetwork("ab", weather, agenda, rng, lambda name, event, _: heard[name].append(event), lambda _: -1)
+    states = {name: Node(name, ("a", "b"), SHORT, default_policy()).state for name in "ab"}
+
+    def hear(name: str, event: e.NetworkEvent, data: bytes) -> None:
+        heard[name].append(event)
+
+    network = FakeNetwork("ab", weather, agenda, rng, hear, states.__getitem__)
     network.join("a")
     network.join("b")
     for i in range(100):
