@@ -127,8 +127,8 @@ def test_labels_are_names_by_their_numbers() -> None:
         ),
         (
             {"weights": "tokens"},
-            "weights = 'tokens' needs weight_tokens: a node's share is its tokens divided by that number; set it to the "
-            "tokens of an ordinary node, which `deca-node doctor --load` says, or use weights = 'equal'",
+            "weights = 'tokens' needs weight_tokens: a node's share is its tokens divided by that number; set it to "
+            "the tokens of an ordinary node, which `deca-node doctor --load` says, or use weights = 'equal'",
         ),
         ({"weight_decay": -0.1}, "weight_decay = -0.1 is below its smallest value, 0.0"),
         ({"max_grad_norm": -1.0}, "max_grad_norm = -1.0 is below its smallest value, 0.0"),
