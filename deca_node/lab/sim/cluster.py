@@ -283,6 +283,9 @@ class Cluster:
         if member.gone or member.lives != lives:
             return
         event = self._obey(member, member.orders[0])
+        if isinstance(event, e.TrainerFailed) and event.died:
+            self._lose_trainer(member, event)
+            return
         member.orders.popleft()
         if member.orders:
             self._compute(member)
@@ -305,14 +308,17 @@ class Cluster:
             return e.TrainerFailed(str(problem), problem.exit_code)
 
     def _kill_trainer(self, member: Member) -> None:
-        if member.gone or not member.trainer_alive:
-            return
+        if not member.gone and member.trainer_alive:
+            sentence = "the trainer process was killed"
+            self._lose_trainer(member, e.TrainerFailed(sentence, TrainerError.exit_code, died=True))
+
+    def _lose_trainer(self, member: Member, death: e.TrainerFailed) -> None:
         assert isinstance(member.seat.trainer, Endures)
         member.trainer_alive = False
         member.lives += 1
         member.orders.clear()
         self._note(member, "its trainer dies")
-        self._hear(member, e.TrainerFailed("the trainer process was killed", TrainerError.exit_code, died=True))
+        self._hear(member, death)
 
     def _restart_trainer(self, member: Member) -> None:
         if not member.gone:

@@ -1,10 +1,12 @@
 """Runs in which a node's trainer has ranks end with the parameters of one without, whole or sharded."""
 
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+import json
+import random
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +17,8 @@ from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.parts import trainer_options
 from deca_node.daemon.trainer import messages
 from deca_node.lab.sim.cluster import Cluster
-from deca_node.lab.sim.seats import FrameBook, seats
-from deca_node.lab.sim.weather import Weather
+from deca_node.lab.sim.seats import FrameBook, Seat, seats
+from deca_node.lab.sim.weather import Crash, Weather
 from deca_node.numerics.learning import chunked
 from deca_node.numerics.learning.isolation import way_of
 from deca_node.numerics.learning.prepared import load_for
@@ -30,43 +32,17 @@ from deca_node.protocol.agreed.schedule import Step
 from deca_node.protocol.node.node import Node
 from deca_node.protocol.options import TrainerOptions
 from tests.defaults import default_policy
-from tests.e2e.testbed import make_tiny_model
+from tests.e2e.testbed import WORDS, make_tiny_model
+from tests.numerics.ranks.forked import Forked, fork_follower, fork_ranks
+from tests.numerics.ranks.linked import Life, LinkedTrainer
 from tests.numerics.saving.checkpoint_runs import POSITIONS, SCHEDULE, STEPS, no_frames, packed_data
 from tests.numerics.saving.checkpoint_runs import SETTINGS as ALONE
-from tests.numerics.test_trainer_cluster import NAMES, SETTINGS, private_data
-from tests.patience import PATIENCE_SECONDS
+from tests.numerics.test_trainer_cluster import NAMES, SETTINGS
 
 CPU = torch.device("cpu")
-RUN = replace(SETTINGS, rounds=1, inner_steps=3, flush_mixes=1, final_flush_mixes=2, batch_size=3)
-MOVED = 3 * RUN.learning_rate
-
-
-@dataclass
-class Ranks:
-    """A process that is rank 1 of one trainer after the other."""
-
-    process: "subprocess.Popen[bytes]"
-
-    def leader(self, options: TrainerOptions, *, sharded: bool) -> Leader:
-        """Rank 0 of a trainer with two ranks."""
-        store, folder = open_store(2)
-        wanted = messages.RanksWanted(("cpu", "cpu"), folder, sharded)
-        assert self.process.stdin is not None
-        self.process.stdin.write(messages.encode(messages.FollowerSetup(options, 1, wanted)))
-        self.process.stdin.flush()
-        return (ShardedLeader if sharded else Leader)(store, folder, (CPU, CPU))
-
-
-@pytest.fixture(scope="module")
-def ranks() -> Iterator[Ranks]:
-    process = subprocess.Popen([sys.executable, "-m", "tests.numerics.ranks.one_rank"], stdin=subprocess.PIPE)
-    try:
-        yield Ranks(process)
-        process.communicate(timeout=PATIENCE_SECONDS)
-        assert process.returncode == 0
-    finally:
-        process.kill()
-        process.wait()
+RUN = replace(SETTINGS, inner_steps=3, flush_mixes=1, final_flush_mixes=2, batch_size=3)
+MOVED = 6 * RUN.learning_rate
+FIRST, LATE = NAMES[0], NAMES[2]
 
 
 @pytest.fixture
@@ -87,29 +63,60 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-def start(trainer: Trainer, leader: Leader | None) -> Trainer:
-    trainer.resume(lambda sentence, level="info": None)
-    trainer._gradients.join(trainer._blocks)
-    return trainer
+@dataclass
+class Found:
+    """What a run of four nodes has come to: their tuned models, and what the first node's trainer saw."""
+
+    finals: list[Path]
+    deaths: list[str]
+    devices: list[tuple[str, ...]]
 
 
-def cluster(folder: Path, model: Path, ranks: Ranks | None, *, sharded: bool = False) -> list[Path]:
-    """Four nodes, of which the first has two ranks; returns their tuned models."""
+def four_nodes(folder: Path, model: Path, ways: Sequence[Mapping[str, str]], victims: tuple[int, int]) -> Found:
+    """A run of four nodes. The trainer of the first dies twice in the middle of a step, since one of its ranks is
+    killed, and each of its three lives has its own way of sharing the work. The third node loses its disk, comes back
+    late, and takes the first one's model."""
 
-    def trainer(node: Node, frames: FrameBook) -> Trainer:
-        options = trainer_options(RUN, NodeSettings(name=node.name, dir=str(folder / node.name), model=str(model)))
-        leader = ranks.leader(options, sharded=sharded) if ranks and node.name == NAMES[0] else None
-        loaded = load_for(options, CPU)
-        return start(Trainer(options, loaded, private_data(node.name), frames.view, None, leader), leader)
+    def options(name: str, **chosen: Any) -> TrainerOptions:
+        node = NodeSettings(name=name, dir=str(folder / name), model=str(model), data=str(records(folder, name)))
+        return trainer_options(RUN, replace(node, threads=1, **chosen))
 
-    made = seats([Node(name, NAMES, RUN, default_policy(eval_every="round")) for name in NAMES], trainer)
-    run = Cluster(made, Weather(), 1)
-    assert {end.exit_code for end in run.run().values()} == {0}
+    def trainer(node: Node, frames: FrameBook) -> LinkedTrainer | Trainer:
+        if node.name != FIRST:
+            return Trainer.load(options(node.name), frames.view, lambda sentence, level="info": None)
+        given = zip(ways, (*victims, 0), (5, 6, 0), strict=True)
+        return LinkedTrainer([Life(options(FIRST, **way), victim, at) for way, victim, at in given], frames)
+
+    def seat(name: str) -> Seat:
+        return seats([Node(name, NAMES, RUN, default_policy(eval_every="round", checkpoint_every=2))], trainer)[name]
+
+    def revive(name: str, empty: bool) -> Seat:
+        assert empty
+        shutil.rmtree(folder / name)
+        return seat(name)
+
+    folder.mkdir()
+    weather = Weather(crashes=(Crash(LATE, event=20, back=2.0, empty=True),))
+    run = Cluster({name: seat(name) for name in NAMES}, weather, 1, revive=revive)
+    first = run.seats[FIRST].trainer
+    assert isinstance(first, LinkedTrainer)
+    try:
+        assert {end.exit_code for end in run.run().values()} == {0}
+    finally:
+        first.close()
     assert run.broken_rules == []
-    for seat in made.values():
-        assert isinstance(seat.trainer, Trainer)
-        seat.trainer.end()
-    return [folder / name / "final" for name in NAMES]
+    late = run.seats[LATE].node.state.counters
+    assert late["activations_skipped"] > 0, "it has taken what a donor gave"
+    return Found([folder / name / "final" for name in NAMES], first.deaths, first.devices)
+
+
+def records(folder: Path, name: str) -> Path:
+    """Private text: each node prefers other words."""
+    path, rng = folder / f"{name}.jsonl", random.Random(name)
+    likes = rng.sample(WORDS, 6)
+    lines = [json.dumps({"text": " ".join(rng.choices(likes, k=24))}) for _ in range(12)]
+    path.write_text("\n".join(lines))
+    return path
 
 
 def distance(one: Path, other: Path) -> float:
@@ -118,30 +125,43 @@ def distance(one: Path, other: Path) -> float:
     return max(float((left[name] - right[name]).abs().max()) for name in left)
 
 
+DATA, SHARD = ({"devices": "cpu*2", "parallel": which} for which in ("data", "shard"))
+THREE = {"devices": "cpu*3", "parallel": "shard"}
+KILLED = "rank {} (cpu): the trainer process was killed by signal 9 (out of memory?)"
+
+
 def test_four_nodes_end_with_one_model_however_one_of_them_shares_its_work(
-    tmp_path: Path, model: Path, ranks: Ranks, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other nodes of the last run take their loss in chunks. A sharded model does not, or its ranks would part."""
-    plain = cluster(tmp_path / "plain", model, None)
-    assert distance(model, plain[0]) > MOVED / 2
-    for sharded in (False, True):
-        if sharded:
+    """Through the death of either rank, a start with another number of them, and a newcomer whose donor has ranks.
+
+    The other nodes of the last run take their loss in chunks. A sharded model does not, or its ranks would part."""
+    fork_ranks(monkeypatch)
+    plain = four_nodes(tmp_path / "plain", model, [{}, {}, {}], (0, 0))
+    assert plain.devices == [()] * 3, "one rank"
+    assert distance(model, plain.finals[0]) > MOVED / 2
+    for way, last in ((DATA, {}), (SHARD, THREE)):
+        if way is SHARD:
             monkeypatch.setattr(chunked, "CHUNK_BYTES", 4 * 32 * 5)
-        found = cluster(tmp_path / f"sharded {sharded}", model, ranks, sharded=sharded)
-        for own, theirs in zip(plain, found, strict=True):
-            assert distance(own, theirs) < MOVED / 1000
-    kind = AutoModelForCausalLM.from_pretrained(found[0])
+        found = four_nodes(tmp_path / way["parallel"], model, [way, way, last], (1, 0))
+        assert found.deaths == [KILLED.format(1), KILLED.format(0)]
+        assert [len(each) for each in found.devices] == [2, 2, 3 if last else 0]
+        for own, theirs in zip(plain.finals, found.finals, strict=True):
+            assert distance(own, theirs) < MOVED / 5000
+    kind = AutoModelForCausalLM.from_pretrained(found.finals[0])
     assert type(kind).__name__ == "LlamaForCausalLM"
 
 
-def alone(folder: Path, model: Path, steps: Sequence[Step], ranks: Ranks | None) -> list[float]:
+def alone(folder: Path, model: Path, steps: Sequence[Step], *, sharded: bool = False) -> list[float]:
     """Take some steps of a run without neighbours, from the newest checkpoint on, and write another; returns the losses
     of all steps, and of an evaluation between two visits."""
     options = trainer_options(ALONE, NodeSettings(name="a", dir=str(folder), model=str(model), micro_batch=1))
-    leader = ranks.leader(options, sharded=True) if ranks else None
+    other, leader = sharded_over_two(options) if sharded else (None, None)
     loaded = load_for(options, CPU)
     way_of(loaded.model)  # as Trainer.load asks it, while the model is whole
-    trainer = start(Trainer(options, loaded, packed_data(), no_frames, None, leader), leader)
+    trainer = Trainer(options, loaded, packed_data(), no_frames, None, leader)
+    trainer.resume(lambda sentence, level="info": None)
+    trainer._gradients.join(trainer._blocks)
     losses = [figures["loss"] for step in steps if (figures := do(trainer, step))]
     last = SCHEDULE[steps[-1].activation]
     done = steps[-1].inner == last.steps - 1
@@ -152,7 +172,15 @@ def alone(folder: Path, model: Path, steps: Sequence[Step], ranks: Ranks | None)
     if at == POSITIONS[-1]:
         trainer.obey(c.Save("final"))
     trainer.end()
+    assert other is None or other.wait() == 0
     return losses
+
+
+def sharded_over_two(options: TrainerOptions) -> tuple[Forked, Leader]:
+    """Rank 1's process, and rank 0's part in this one."""
+    store, folder = open_store(2)
+    wanted = messages.RanksWanted(("cpu", "cpu"), folder, sharded=True)
+    return fork_follower(messages.FollowerSetup(options, 1, wanted)), ShardedLeader(store, folder, (CPU, CPU))
 
 
 def do(trainer: Trainer, step: Step) -> dict[str, float]:
@@ -169,16 +197,15 @@ def do(trainer: Trainer, step: Step) -> dict[str, float]:
     return half.scalars if gradient else {}
 
 
-def test_a_run_goes_on_from_its_checkpoints_with_another_number_of_ranks(
-    tmp_path: Path, model: Path, ranks: Ranks
-) -> None:
-    """Sharded until the middle of a visit, then with one rank until the end of one, then sharded again."""
+def test_a_run_goes_on_from_its_checkpoints_with_another_number_of_ranks(tmp_path: Path, model: Path) -> None:
+    """Sharded until the middle of a visit, then with one rank until the end of one, then sharded again: the losses of
+    all steps, with dropout and records that are kept apart, are those of one rank."""
     stops = (6, 12, len(STEPS))
-    plain = alone(tmp_path / "plain", model, STEPS, None)
+    plain = alone(tmp_path / "plain", model, STEPS)
     folder = tmp_path / "changed"
-    first = alone(folder, model, STEPS[: stops[0]], ranks)
-    second = alone(folder, model, STEPS[stops[0] : stops[1]], None)
-    third = alone(folder, model, STEPS[stops[1] :], ranks)
+    first = alone(folder, model, STEPS[: stops[0]], sharded=True)
+    second = alone(folder, model, STEPS[stops[0] : stops[1]])
+    third = alone(folder, model, STEPS[stops[1] :], sharded=True)
     assert [*first, *second[:-1], *third] == pytest.approx(plain, rel=1e-5)
     assert distance(tmp_path / "plain" / "final", folder / "final") < 1e-5
     assert distance(model, folder / "final") > ALONE.learning_rate
