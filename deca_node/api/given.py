@@ -17,9 +17,10 @@ from typing import Any
 
 from deca_node.api.local import local_peers
 from deca_node.daemon.settings.before_start import settle
-from deca_node.daemon.settings.node_settings import NodeSettings, expanded_path
+from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.own_address import find_own_address
 from deca_node.daemon.settings.sources import Loaded, flag_of, load_settings, setting_names, variable_of
+from deca_node.daemon.settings.texts import expanded_path
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.settings import check_names
 from deca_node.protocol.errors import DataError, SettingsError

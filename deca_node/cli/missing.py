@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from deca_node.cli.client import NODES
-from deca_node.daemon.settings.node_settings import NodeSettings, expanded_path
+from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.sources import Loaded
+from deca_node.daemon.settings.texts import expanded_path
 from deca_node.protocol.errors import SettingsError
 from deca_node.storage.folder import SETTINGS
 

@@ -12,6 +12,7 @@ from deca_node.cli.variables import name_variables
 COMMANDS = {
     "init": ("deca_node.cli.verbs.init:init", "Write run.toml, node.toml and peers.txt."),
     "start": ("deca_node.cli.verbs.start:start", "Run this machine's node of a training run."),
+    "lend": ("deca_node.cli.verbs.lend:lend", "Lend this server's devices to the node of the same party."),
     "join": ("deca_node.cli.verbs.join:join", "Join a run from the address of any member."),
     "status": ("deca_node.cli.verbs.status:status", "Show where the node stands; --watch repeats it."),
     "top": ("deca_node.cli.verbs.top:top", "Show the peers live, in the order you choose."),

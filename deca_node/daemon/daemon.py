@@ -17,6 +17,7 @@ from deca_node.daemon.logs import EventLog, Whereabouts, log, log_failure, say
 from deca_node.daemon.network import Network
 from deca_node.daemon.performer import Performer
 from deca_node.daemon.security.security import Security
+from deca_node.daemon.settings.lent import check_private, read_secret
 from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.own_address import OwnAddress
 from deca_node.daemon.settings.parts import policy_of
@@ -26,6 +27,7 @@ from deca_node.daemon.status.progress import LOOK_SECONDS, ProgressLog
 from deca_node.daemon.status.steps import StepWatch
 from deca_node.daemon.terminal import TerminalBar, bar_wanted
 from deca_node.daemon.tracking.choice import trackers
+from deca_node.daemon.trainer.borrowed import Lenders
 from deca_node.daemon.trainer.link import TrainerLink
 from deca_node.daemon.trainer.messages import Remark
 from deca_node.daemon.web.page_file import LastPage
@@ -72,7 +74,7 @@ class Daemon:
         self._node = Node(own.name, own.expected, run, policy, own.wait_for, saved_before, alone, heldout)
         state = self._node.state
         self._network = Network(run, settings, own, directory, security, tell, lambda: state.position, self._name_taken)
-        self._trainer = TrainerLink(tell, self._remarked)
+        self._trainer = TrainerLink(tell, self._remarked, _lenders(settings))
         self._performer = Performer(state, run, settings, directory, self._network, self._trainer)
         life = next_life(directory / METRICS)
         self._steps = StepWatch(state, self._network.transport.traffic, life=life)
@@ -249,3 +251,12 @@ class Daemon:
 
     async def _close_network(self) -> None:
         await self._network.close(leaving=self._end is not None and self._end.for_good)
+
+
+def _lenders(settings: NodeSettings) -> Lenders | None:
+    """The other servers that lend ranks, if the settings name any. Raises SettingsError or AddressError."""
+    if (address := settings.ranks_address) is None:
+        return None
+    check_private(address.host)
+    secret = read_secret(settings.ranks_secret, address.host)
+    return Lenders(address.host, address.port, settings.ranks_elsewhere, secret)

@@ -106,7 +106,7 @@ class Trainer:
         With a ``leader`` this is rank 0 of several. Raises ModelError, DataError, StorageError or RankLostError.
         """
         device = leader.device if leader else choose_devices(options.device, options.devices)[0]
-        share_threads(options.threads, leader.ranks if leader and device.type == "cpu" else 1)
+        share_threads(options.threads, leader.ranks_here if leader and device.type == "cpu" else 1)
         note(f"loading {options.model} on {device}")
         settings = options.settings
         loaded = load_for(options, leader.home if leader else device)

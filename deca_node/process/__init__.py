@@ -8,5 +8,6 @@
     before_torch  what the environment must say before torch is imported
     memory        how a process keeps and returns memory
     priority      who gets a core first: the network's threads, then the trainer
+    between_servers  the network between servers of one party: a port to meet at, the interface towards it
     starving      notices that a process of the idle class hardly gets a core
 """

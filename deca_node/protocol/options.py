@@ -48,6 +48,10 @@ class TrainerOptions:
     dp_clip: float
     dp_delta: float
     dp_epsilon: float
+    elsewhere: tuple[str, ...] = ()
+    """The devices that other servers of this party lend, as DEVICE@HOST; the daemon knows them once all are there."""
+    meet: str = ""
+    """With ``elsewhere``: this machine's address in the network of those servers."""
 
     @property
     def seed(self) -> int:
@@ -61,6 +65,9 @@ ATTENTIONS = ("auto", "eager", "sdpa", "flash_attention_2")
 PARALLELS = ("auto", "data", "shard")
 """Values of the node's setting ``parallel``: what several ranks share."""
 
+AT = "@"
+"""Between the name of a device and that of the server that lends it."""
+
 RANKS_MAX = 64
 """The largest number of processes of one trainer."""
 
@@ -69,8 +76,12 @@ _COUNTED = re.compile(r"(?:(auto|cpu|cuda|mps)(?:\*(\d+))?|(\d+))")
 _CARDS = re.compile(r"cuda:\d+(?:,cuda:\d+)*")
 
 
-def check_devices(device: str, devices: str, parallel: str, *, private: bool) -> None:
+def check_where(device: str, devices: str, parallel: str, elsewhere: int, at: str, *, private: bool) -> None:
     """Check the settings that say where and how a node trains. Raises SettingsError."""
+    if bool(elsewhere) != bool(at):
+        raise SettingsError("ranks_elsewhere and ranks_at belong together: set both, or none of them")
+    if elsewhere and "mps" in {device, devices}:
+        raise SettingsError("mps takes one rank: leave ranks_elsewhere out")
     if not _DEVICE.fullmatch(device):
         raise SettingsError(f"device = {device!r} is not auto, cpu, cuda, cuda:N or mps")
     if devices and devices_of(devices).kind and device != "auto":

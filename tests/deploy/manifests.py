@@ -84,7 +84,7 @@ def without(objects: Sequence[Object], target: str, path: str) -> list[Object]:
 def pods(objects: Sequence[Object]) -> Iterator[Object]:
     """The pod templates' specs."""
     for each in objects:
-        if each["kind"] in {"StatefulSet", "Job"}:
+        if each["kind"] in {"StatefulSet", "Deployment", "Job"}:
             yield each["spec"]["template"]["spec"]
         elif each["kind"] == "Pod":
             yield each["spec"]

@@ -190,11 +190,14 @@ overlays = pytest.mark.parametrize(
 FETCH = "../fetch"
 """A pod by itself, that overlays know nothing of."""
 
+TWO_SERVERS = "../two-servers"
+"""A node whose trainer has ranks in another pod."""
+
 ANOTHER_RUN = "second-run"
 """The overlay whose run is not the first one."""
 
 everything = pytest.mark.parametrize(
-    "overlay", ["base", *(pytest.param(overlay, marks=needs_kubectl) for overlay in (FETCH, *OVERLAYS))]
+    "overlay", ["base", *(pytest.param(overlay, marks=needs_kubectl) for overlay in (FETCH, TWO_SERVERS, *OVERLAYS))]
 )
 
 

@@ -11,9 +11,11 @@ import pytest
 from click import Context
 
 from deca_node import __version__
+from deca_node.cli.verbs.lend import lend
 from deca_node.cli.verbs.start import start
 from deca_node.daemon.security.certificates import NodeId
 from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.trainer.lending import counted
 from tests.deploy.manifests import (
     DEPLOY,
     OVERLAYS,
@@ -33,6 +35,7 @@ from tests.deploy.points import (
     POD,
     POINTS,
     SET,
+    TWO_SERVERS,
     Point,
     by_overlay,
     everything,
@@ -124,7 +127,7 @@ def test_mounts_have_volumes(overlay: str) -> None:
 
 
 @needs_kubectl
-@pytest.mark.parametrize("overlay", [FETCH, *OVERLAYS])
+@pytest.mark.parametrize("overlay", [FETCH, TWO_SERVERS, *OVERLAYS])
 def test_images_are_pinned_to_this_version(overlay: str) -> None:
     for container in containers(manifests(overlay)):
         assert re.fullmatch(rf"deca-node:{re.escape(__version__)}-(cpu|cuda)", container["image"])
@@ -215,3 +218,32 @@ def test_help_mentions_every_flag() -> None:
     text = start.get_help(Context(start, help_option_names=["-h", "--help"]))
     flags, _ = settings_in(base_files())
     assert [flag for flag in flags if flag not in text] == []
+
+
+@needs_kubectl
+def test_ranks_in_another_pod_fit_to_their_node() -> None:
+    """Their number, the address, the secret, and who may reach whom."""
+    objects = rendered(TWO_SERVERS)
+    node = find(get(objects, SET), NODE)
+    (lender,) = find(get(objects, "Deployment/deca-lend"), "spec/template/spec/containers")
+    env = {variable["name"]: variable.get("value") for variable in node["env"]}
+    flags = dict(arg.removeprefix("--").split("=", 1) for arg in lender["args"][1:])
+    assert lender["args"][0] == "lend"
+    assert {f"--{name}" for name in flags} <= {name for option in lend.params for name in option.opts}
+    assert len(counted(flags["devices"])) == int(env["DECA_RANKS_ELSEWHERE"] or 0)
+    assert flags["devices"] == f"cuda*{lender['resources']['limits']['nvidia.com/gpu']}"
+    assert env["DECA_DEVICES"] == f"cuda*{node['resources']['limits']['nvidia.com/gpu']}"
+    assert "DECA_DEVICE" not in env, "it would contradict DECA_DEVICES"
+    assert flags["secret"] == env["DECA_RANKS_SECRET"]
+    host, port = flags["to"].split(":")
+    assert host == "deca-0.deca-peers"
+    assert env["DECA_RANKS_AT"] == f"$(POD_IP):{port}"
+    NodeSettings(
+        devices=env["DECA_DEVICES"] or "", ranks_elsewhere=4, ranks_at=f"10.1.2.3:{port}", ranks_secret="/ranks/secret"
+    )
+    for policy, other in (("deca-ranks", "deca-lend"), ("deca-lend", "deca-node")):
+        admitted = get(objects, f"NetworkPolicy/{policy}")["spec"]["ingress"]
+        names = [
+            peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for each in admitted for peer in each["from"]
+        ]
+        assert other in names

@@ -129,6 +129,35 @@ def test_other_failures_are_tried_again_so_many_times(fake: Slurm) -> None:
     assert fake.requeued() == 1
 
 
+FAKE_SRUN = """\
+#!/bin/bash
+# Runs the rest of its line here, as if this were the other machine.
+echo "srun $@" >> calls
+while [[ $1 == --* ]]; do shift; done
+exec "$@"
+"""
+
+
+def test_further_machines_lend_their_gpus(fake: Slurm) -> None:
+    program(fake.folder / "bin" / "srun", FAKE_SRUN)
+    code, said = end(
+        fake.sbatch(ENDS="yes", SLURM_JOB_NUM_NODES="3", SLURM_GPUS_ON_NODE="8", RANKS_AT="10.0.0.1:29400")
+    )
+    assert code == 0, said
+    calls = (fake.folder / "calls").read_text()
+    secret = fake.folder / ".ranks-17"
+    lend = f"lend --to 10.0.0.1:29400 --devices cuda*8 --secret {secret} --threads 1"
+    assert f"srun --overlap --nodes=2 --ntasks=2 --relative=1 deca-node {lend}\n" in calls
+    assert f"\n{lend}\n" in calls or calls.startswith(f"{lend}\n"), "with one machine's arguments"
+    assert not secret.exists(), "the secret is of one start"
+
+
+def test_several_machines_without_gpus_are_refused(fake: Slurm) -> None:
+    code, said = end(fake.sbatch(ENDS="yes", SLURM_JOB_NUM_NODES="2"))
+    assert code == 3
+    assert "ask for some with --gpus-per-node" in said
+
+
 def test_what_slurm_is_asked_for() -> None:
     asked = dict(re.findall(r"^#SBATCH --([a-z-]+)(?:=(.*))?$", SCRIPT.read_text(), re.MULTILINE))
     assert asked["signal"] == "B:TERM@300"

@@ -69,8 +69,16 @@ class Namespaces:
         self._wire.__exit__(None, None, None)
 
     def start(self, name: str, **flags: Any) -> NodeProcess:
-        within = ("ip", "netns", "exec", self._lines[name].namespace)
+        within = self.within(name)
         return self._testbed.start(name, {"DECA_INSECURE": "2"}, within=within, insecure=None, **flags)
+
+    def within(self, name: str) -> tuple[str, ...]:
+        """The command that runs another in a node's namespace."""
+        return ("ip", "netns", "exec", self._lines[name].namespace)
+
+    def address(self, name: str) -> str:
+        """A node's address, without a port."""
+        return self._lines[name].address
 
     def part(self, names: Iterable[str]) -> None:
         self._wire.side = {self._lines[name].namespace for name in names}

@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from deca_node.lab.rigs.processes import NodeProcess
 from tests.e2e.faults import steps_done
+from tests.e2e.networks import Namespaces
 from tests.e2e.testbed import Testbed, largest_difference, largest_of, look, metrics, paused, until
 from tests.patience import PATIENCE_SECONDS
 
@@ -17,7 +20,12 @@ ROUNDING = 2e-5
 
 def ranks_of(node: NodeProcess) -> list[int]:
     """The processes of a node's trainer, rank 0 first."""
-    return sorted(map(int, Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()))
+    return children_of(node.process.pid)
+
+
+def children_of(process: int) -> list[int]:
+    """The processes that a process has started, the oldest first."""
+    return sorted(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
 
 
 def finished(testbed: Testbed, node: NodeProcess, name: str) -> Path:
@@ -94,3 +102,40 @@ def test_a_late_node_takes_the_model_from_nodes_with_ranks(testbed: Testbed) -> 
     assert "rank 1 (cpu): the trainer process was killed by signal 9" in nodes[0].log_text()
     assert metrics(late, "step")[-1]["flows_applied"] > 0, "it took part"
     assert largest_difference([*nodes, late]) < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["data", "shard"])
+def test_one_node_on_two_servers(testbed: Testbed, parallel: str) -> None:
+    """Two servers in network namespaces of their own. A rank of the second is killed, then all of that server; the
+    model becomes that of one rank."""
+    flags = {"batch_size": 3, "inner_steps": 60, "checkpoint_every": 5}
+    testbed.peers("north")
+    plain = finished(testbed, testbed.start("north", **flags), "plain")
+    (testbed.folder / "secret").write_text("s" * 32)
+    with Namespaces(testbed, ("north", "second")) as servers:
+        address = f"{servers.address('north')}:29400"
+        (testbed.folder / "peers.txt").write_text(f"north@{servers.address('north')}:7001\n")
+        secret = testbed.folder / "secret"
+        lend = (*servers.within("second"), sys.executable, "-P", "-m", "deca_node", "lend", "--to", address)
+        command = (*lend, "--devices", "cpu*2", "--secret", str(secret), "--threads", "1")
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as second:
+            node = servers.start(
+                "north", ranks_elsewhere=2, ranks_at=address, ranks_secret=secret, parallel=parallel, **flags
+            )
+            until(lambda: steps_done(node) > 12, "some steps")
+            os.kill(children_of(second.pid)[1], signal.SIGKILL)
+            until(lambda: "@" in node.log_text() and "was killed by signal 9" in node.log_text(), "the death of a rank")
+            before = steps_done(node)
+            until(lambda: steps_done(node) > before + 7, "training to go on")
+            second.send_signal(signal.SIGTERM)
+            second.communicate(timeout=PATIENCE_SECONDS)
+        until(
+            lambda: "its server has gone" in node.log_text() or "ended with" in node.log_text(), "the loss of a server"
+        )
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as second:
+            assert node.process.wait(PATIENCE_SECONDS) == 0, node.log_text(30)
+            _, said = second.communicate(timeout=PATIENCE_SECONDS)
+            assert second.returncode == 0
+            assert "the node has ended" in said
+    assert 0 < largest_of(plain / "final", node.directory / "final") < 10 * ROUNDING

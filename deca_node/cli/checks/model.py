@@ -35,7 +35,7 @@ def check_model(known: Known) -> Iterator[Finding]:
         return
     shape = model_shape(model, loaded.run.block_layers, loaded.node.model)
     known.say("model (tracing a step)")
-    kind, known.ranks = planned_ranks(loaded.node.device, loaded.node.devices)
+    kind, known.ranks = planned_ranks(loaded.node.device, loaded.node.devices, loaded.node.ranks_elsewhere)
     shape = with_activations(shape, trace(model, loaded.run, attention=loaded.node.attention, device=kind))
     known.model = model
     _note_model(known, shape)

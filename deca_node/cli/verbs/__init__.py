@@ -4,6 +4,7 @@
 
     init        run.toml, node.toml and peers.txt, from flags or a few questions
     start       run this machine's node
+    lend        lend this server's devices to the node of the same party on another server
     join        the same, with the run's settings taken from a member
     status      where the node stands
     top         the peers, live

@@ -20,10 +20,10 @@ from deca_node.cli.reference import template
 from deca_node.cli.views.advice import advise
 from deca_node.cli.views.choice import choice_document
 from deca_node.cli.views.plan import answer, print_choice, print_tables, sending
-from deca_node.daemon.settings.node_settings import expanded_path
 from deca_node.daemon.settings.parts import machine_of
 from deca_node.daemon.settings.peers_file import read_peers
 from deca_node.daemon.settings.sources import Loaded
+from deca_node.daemon.settings.texts import expanded_path
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import SettingsError
 from deca_node.protocol.planning.case import Case, Machine, ModelShape
@@ -202,7 +202,7 @@ def _ranks(loaded: Loaded) -> tuple[str, int]:
     """The kind and number of devices that a node of these settings would use on this machine."""
     from deca_node.numerics.forecast.fitting import planned_ranks
 
-    return planned_ranks(loaded.node.device, loaded.node.devices)
+    return planned_ranks(loaded.node.device, loaded.node.devices, loaded.node.ranks_elsewhere)
 
 
 def _chosen(case: Case, loaded: Loaded, flags: Mapping[str, Any]) -> tuple[Case, dict[str, Any] | None]:

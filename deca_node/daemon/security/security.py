@@ -14,7 +14,8 @@ from deca_node.daemon.security.credentials import NodeCredentials
 from deca_node.daemon.security.doorman import Doorman, NameLists
 from deca_node.daemon.security.enrolment import how_to_begin, installed
 from deca_node.daemon.settings.address import is_loopback, parse_address
-from deca_node.daemon.settings.node_settings import NodeSettings, expanded_path
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.texts import expanded_path
 from deca_node.daemon.wire.endpoint import Credentials
 from deca_node.protocol.errors import SettingsError
 

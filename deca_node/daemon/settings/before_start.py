@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from deca_node.daemon.settings.address import Address, is_loopback
-from deca_node.daemon.settings.node_settings import NodeSettings, expanded_path
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.texts import expanded_path
 from deca_node.protocol.errors import DataError, ModelError, SettingsError, StorageError
 from deca_node.storage.data_sources import data_sources, expanded
 

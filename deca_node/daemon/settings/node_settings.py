@@ -7,13 +7,13 @@ A value that no setting may have is refused here; :mod:`deca_node.daemon.setting
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from deca_node.daemon.settings.address import Address, parse_address
 from deca_node.daemon.settings.after_run import stay_seconds
+from deca_node.daemon.settings.texts import check_address, listed
 from deca_node.protocol.agreed.settings import check_choices, check_limits, setting
 from deca_node.protocol.errors import SettingsError
-from deca_node.protocol.options import ATTENTIONS, DATA_FORMATS, PARALLELS, check_devices, columns_of
+from deca_node.protocol.options import ATTENTIONS, DATA_FORMATS, PARALLELS, RANKS_MAX, check_where, columns_of
 
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 TRAINER_PRIORITIES = ("idle", "low", "normal")
@@ -94,6 +94,23 @@ class NodeSettings:
         "auto",
         "What several ranks share: each holds the whole model (data), or a part of it (shard). auto: data if it fits.",
         choices=PARALLELS,
+    )
+    ranks_elsewhere: int = setting(
+        0,
+        "Ranks on other servers of this party (deca-node lend). The trainer starts when all are there.",
+        unit="ranks",
+        low=0,
+        high=RANKS_MAX - 1,
+    )
+    ranks_at: str = setting(
+        "",
+        "With ranks_elsewhere: where this node waits for those servers, in a private network: nothing is encrypted.",
+        unit="host:port",
+    )
+    ranks_secret: str = setting(
+        "",
+        "With ranks_elsewhere: a file with a secret that those servers have, too. Not needed on loopback.",
+        unit="path",
     )
     threads: int = setting(
         0, "CPU threads of the trainer, which its ranks share. 0: one per core.", unit="threads", low=0
@@ -331,14 +348,16 @@ class NodeSettings:
 
     def __post_init__(self) -> None:
         check_limits(self)
-        check_devices(self.device, self.devices, self.parallel, private=self.dp_noise > 0)
+        check_where(
+            self.device, self.devices, self.parallel, self.ranks_elsewhere, self.ranks_at, private=self.dp_noise > 0
+        )
         stay_seconds(self.after_run)
-        for name in ("listen", "advertise", "http"):
-            _checked_address(name, getattr(self, name))
-        for seed in _listed(self.join):
-            _checked_address("join", seed)
+        for name in ("listen", "advertise", "http", "ranks_at"):
+            check_address(name, getattr(self, name))
+        for seed in listed(self.join):
+            check_address("join", seed)
         columns_of(self.columns)
-        check_choices("track", _listed(self.track), TRACKERS)
+        check_choices("track", listed(self.track), TRACKERS)
         tls = [name for name in ("tls_cert", "tls_key", "tls_ca") if getattr(self, name)]
         if tls and len(tls) < 3:
             raise SettingsError(f"{' and '.join(tls)} alone is not enough: set tls_cert, tls_key and tls_ca together")
@@ -349,6 +368,11 @@ class NodeSettings:
             )
         if tls and self.insecure:
             raise SettingsError("insecure and tls_cert contradict each other; leave one out")
+
+    @property
+    def ranks_address(self) -> Address | None:
+        """``ranks_at`` as an address; None where no other server lends ranks."""
+        return parse_address(self.ranks_at) if self.ranks_at else None
 
     @property
     def listen_address(self) -> Address | None:
@@ -369,30 +393,9 @@ class NodeSettings:
     def trackers(self) -> tuple[str, ...]:
         """The names in ``track``, and TensorBoard where it has a folder of its own."""
         named = ["tensorboard"] if self.tensorboard else []
-        return tuple(dict.fromkeys([*named, *_listed(self.track)]))
+        return tuple(dict.fromkeys([*named, *listed(self.track)]))
 
     @property
     def seeds(self) -> tuple[Address, ...]:
         """The addresses in ``join``."""
-        return tuple(parse_address(seed) for seed in _listed(self.join))
-
-
-def _listed(text: str) -> list[str]:
-    """The parts of a setting that is a list with commas between its parts."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _checked_address(name: str, text: str) -> None:
-    try:
-        if text:
-            parse_address(text)
-    except ValueError as error:
-        raise SettingsError(f"{name} = {error}") from error
-
-
-def expanded_path(path: str) -> str:
-    """``path`` with a leading ``~`` replaced by the home folder. Raises SettingsError if there is no home folder."""
-    try:
-        return str(Path(path).expanduser())
-    except RuntimeError as error:
-        raise SettingsError(f"{path}: {error}") from error
+        return tuple(parse_address(seed) for seed in listed(self.join))

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from deca_node.daemon.settings.address import WILDCARDS, Address
 from deca_node.daemon.settings.lookup import LocalHosts
-from deca_node.daemon.settings.node_settings import NodeSettings, expanded_path
+from deca_node.daemon.settings.node_settings import NodeSettings
 from deca_node.daemon.settings.peers_file import Peer, Peers, check_name, own_line, read_peers
+from deca_node.daemon.settings.texts import expanded_path
 from deca_node.protocol.errors import PeersError, SettingsError
 
 

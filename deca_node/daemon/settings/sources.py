@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deca_node.daemon.settings.node_settings import NodeSettings, expanded_path
+from deca_node.daemon.settings.node_settings import NodeSettings
+from deca_node.daemon.settings.texts import expanded_path
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.agreed.settings import check_names, nearest
 from deca_node.protocol.errors import SettingsError

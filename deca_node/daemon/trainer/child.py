@@ -22,6 +22,7 @@ from deca_node.daemon.trainer import messages
 from deca_node.daemon.trainer.arena import Arena
 from deca_node.process import inherited
 from deca_node.process.before_torch import set_before_torch
+from deca_node.process.between_servers import listen_at, use_interface_towards
 from deca_node.process.memory import collect_seldom, settle_memory
 from deca_node.protocol import events as e
 from deca_node.protocol.agreed.frames import FrameId
@@ -29,6 +30,7 @@ from deca_node.protocol.errors import DecaError, RankLostError, TrainerError
 from deca_node.protocol.options import Note, TrainerOptions
 
 if TYPE_CHECKING:
+    from deca_node.numerics.ranks.group import Meeting
     from deca_node.numerics.ranks.leader import Leader
 
 
@@ -112,22 +114,32 @@ def _serve(stream: RawIOBase, frames: ArenaFrames) -> None:
 
 def _leader(stream: RawIOBase, options: TrainerOptions, note: Note | None = None) -> "Leader | None":
     """Have the daemon start the other ranks, if the settings ask for several. They load the model meanwhile."""
-    if not options.devices:
+    if not options.devices and not options.elsewhere:
         return None
     from deca_node.numerics.device import choose_devices
     from deca_node.numerics.forecast.parallel import shards_model
 
     devices = choose_devices(options.device, options.devices)
-    if len(devices) == 1:
+    ranks = len(devices) + len(options.elsewhere)
+    if ranks == 1:
         return None
-    from deca_node.numerics.ranks.group import open_store
     from deca_node.numerics.ranks.leader import Leader
     from deca_node.numerics.ranks.sharded import ShardedLeader
 
     sharded = note is not None and shards_model(options, devices, note)
-    store, folder = open_store(len(devices))
-    stream.write(messages.encode(messages.RanksWanted(tuple(map(str, devices)), folder, sharded)))
-    return (ShardedLeader if sharded else Leader)(store, folder, devices)
+    store, place = _meeting(options.meet, ranks)
+    leader = (ShardedLeader if sharded else Leader)(store, place, devices, options.elsewhere)
+    stream.write(messages.encode(messages.RanksWanted(leader.names, place, sharded)))
+    return leader
+
+
+def _meeting(host: str, ranks: int) -> "tuple[Meeting, str]":
+    from deca_node.numerics.ranks.group import open_port, open_store
+
+    if not host:
+        return open_store(ranks)
+    use_interface_towards(host)
+    return open_port(ranks, host, *listen_at(host))
 
 
 def _try(stream: RawIOBase, options: TrainerOptions) -> None:
@@ -146,15 +158,17 @@ def _follow(stream: RawIOBase, setup: messages.FollowerSetup) -> None:
     """Be one of the ranks beside the first. The socket tells only that the node has ended."""
     threading.Thread(target=_end_with_the_node, args=(stream,), daemon=True).start()
     set_before_torch(setup.options.threads)
+    if setup.options.meet:
+        use_interface_towards(setup.options.meet)
     if setup.trial:
         from deca_node.numerics.ranks.trial import take_part
 
-        take_part(setup.rank, setup.wanted.devices, setup.wanted.folder)
+        take_part(setup.rank, setup.wanted.devices, setup.wanted.place)
         return
     from deca_node.numerics.ranks.follower import follow
 
     wanted = setup.wanted
-    follow(setup.options, setup.rank, wanted.devices, wanted.folder, wanted.sharded, settle_memory)
+    follow(setup.options, setup.rank, wanted.devices, wanted.place, wanted.sharded, settle_memory)
 
 
 def _end_with_the_node(stream: RawIOBase) -> None:

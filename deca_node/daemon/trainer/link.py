@@ -4,9 +4,12 @@
 
     rank 0 <-- commands, events --> link        rank 0 asks for the others, if it finds several devices
     rank 1 ... -- failures --> link             of failures within a moment, the one nearest the cause is told
+
+Ranks may run on other servers of the same party; :mod:`deca_node.daemon.trainer.borrowed` has those.
 """
 
 import asyncio
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Coroutine
@@ -14,9 +17,10 @@ from typing import Any
 
 from deca_node.daemon.trainer import messages
 from deca_node.daemon.trainer.arena import shared_file
-from deca_node.daemon.trainer.rank import Cause, Failure, RankProcess
+from deca_node.daemon.trainer.borrowed import BorrowedRank, Lenders
+from deca_node.daemon.trainer.rank import Cause, Failure, Rank, RankProcess
 from deca_node.protocol import events as e
-from deca_node.protocol.errors import TrainerError
+from deca_node.protocol.errors import DecaError, TrainerError
 from deca_node.protocol.options import TrainerOptions
 
 START_PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
@@ -27,13 +31,20 @@ CAUSE_SECONDS = 2.0
 
 class TrainerLink:
     """A trainer in processes of its own. ``tell`` takes its events (TrainerEvent; after a Trial also Tried), ``note``
-    takes its remarks while it loads."""
+    takes its remarks while it loads. ``lenders`` are the other servers, if there are any."""
 
-    def __init__(self, tell: Callable[[Any], None], note: Callable[[messages.Remark], None]) -> None:
+    def __init__(
+        self,
+        tell: Callable[[Any], None],
+        note: Callable[[messages.Remark], None],
+        lenders: Lenders | None = None,
+    ) -> None:
         self.memory = shared_file()
         self._tell = tell
         self._note = note
-        self._ranks: list[RankProcess] = []
+        self._lenders = lenders
+        self._borrowed: list[BorrowedRank] = []
+        self._ranks: list[Rank] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._failures: asyncio.Queue[Failure] = asyncio.Queue()
         self._setup: TrainerOptions | messages.Trial | None = None
@@ -52,6 +63,14 @@ class TrainerLink:
         attempt fails, that is reported as TrainerFailed.
         """
         await self._end()
+        if self._lenders and isinstance(setup, TrainerOptions):
+            try:
+                self._borrowed = await self._lenders.borrow(self._note)
+            except DecaError as problem:
+                self._tell(e.TrainerFailed(str(problem), problem.exit_code))
+                return
+            names = tuple(rank.device for rank in self._borrowed)
+            setup = dataclasses.replace(setup, elsewhere=names, meet=self._lenders.host)
         self._setup, self._priority = setup, priority
         for pause in (*START_PAUSES_SECONDS, None):
             try:
@@ -87,10 +106,14 @@ class TrainerLink:
     async def close(self) -> None:
         """End the processes and free the shared memory."""
         await self._end()
+        if self._lenders:
+            await self._lenders.close()
         os.close(self.memory)
 
     async def _start_rank(self, setup: object, *shared: int, name: str = "") -> None:
-        rank = RankProcess.start(self._priority, *shared, name=name)
+        await self._begin_rank(RankProcess.start(self._priority, *shared, name=name), setup)
+
+    async def _begin_rank(self, rank: Rank, setup: object) -> None:
         self._ranks.append(rank)
         reader = await rank.connect(setup)
         self._begin(self._listen(rank, reader))
@@ -98,7 +121,7 @@ class TrainerLink:
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         self._tasks.append(asyncio.ensure_future(work))
 
-    async def _listen(self, rank: RankProcess, reader: asyncio.StreamReader) -> None:
+    async def _listen(self, rank: Rank, reader: asyncio.StreamReader) -> None:
         """Pass on a rank's messages until it fails or dies."""
         async for body in rank.messages(reader):
             match body:
@@ -117,10 +140,18 @@ class TrainerLink:
         assert setup is not None
         options, trial = (setup.options, True) if isinstance(setup, messages.Trial) else (setup, False)
         names = [f"rank {number} ({device})" for number, device in enumerate(wanted.devices)]
-        self._ranks[0].name, self._folder = names[0], wanted.folder
+        self._ranks[0].name = names[0]
+        self._folder = "" if wanted.place.startswith("tcp:") else wanted.place
+        here = len(names) - len(self._borrowed)
         try:
             for number, name in enumerate(names[1:], start=1):
-                await self._start_rank(messages.FollowerSetup(options, number, wanted, trial), name=name)
+                follower = messages.FollowerSetup(options, number, wanted, trial)
+                if number < here:
+                    await self._start_rank(follower, name=name)
+                else:
+                    borrowed = self._borrowed[number - here]
+                    borrowed.name = name
+                    await self._begin_rank(borrowed, follower)
         except OSError as problem:
             sentence = f"the process of a rank cannot be started: {problem.strerror or problem}"
             event = e.TrainerFailed(sentence, TrainerError.exit_code, died=True)
@@ -146,8 +177,8 @@ class TrainerLink:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         # Rank 0 first: it lets the others end.
-        for rank in self._ranks:
+        for rank in (*self._ranks, *self._borrowed):
             await rank.end()
-        self._tasks, self._ranks, self._failures = [], [], asyncio.Queue()
+        self._tasks, self._ranks, self._borrowed, self._failures = [], [], [], asyncio.Queue()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)

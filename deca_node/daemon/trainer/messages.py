@@ -39,11 +39,12 @@ class Remark:
 
 @dataclass(frozen=True)
 class RanksWanted:
-    """Rank 0 has looked for its devices, and there are several: the names of all, its own first, and the folder where
-    they find each other. The daemon removes it if rank 0 cannot. ``sharded``: each rank holds a part of the model."""
+    """Rank 0 has looked for its devices, and there are several: the names of all, its own first, and the place where
+    they find each other: a folder, which the daemon removes if rank 0 cannot, or tcp://HOST:PORT. ``sharded``: each
+    rank holds a part of the model."""
 
     devices: tuple[str, ...]
-    folder: str
+    place: str
     sharded: bool = False
 
 
@@ -82,6 +83,42 @@ class RankLost:
 
 
 @dataclass(frozen=True)
+class Question:
+    """The first message to a server that calls: it answers with Lends."""
+
+    nonce: str
+
+
+@dataclass(frozen=True)
+class Lends:
+    """Another server of this party lends a device. ``proof`` shows that it knows the secret."""
+
+    device: str
+    host: str
+    version: str
+    proof: str
+
+
+@dataclass(frozen=True)
+class TurnedAway:
+    """The node takes no device of this server, for this reason."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
+class NodeEnds:
+    """The node ends, and needs the device no more."""
+
+
+@dataclass(frozen=True)
+class RankEnded:
+    """The process of a rank on another server has ended; ``code`` as in subprocess."""
+
+    code: int
+
+
+@dataclass(frozen=True)
 class Envelope:
     """A message with the slots of the frames that it names."""
 
@@ -102,6 +139,11 @@ _BODIES: dict[str, type] = {
         Trial,
         Tried,
         RankLost,
+        Question,
+        Lends,
+        TurnedAway,
+        NodeEnds,
+        RankEnded,
     )
 }
 

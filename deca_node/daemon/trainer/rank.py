@@ -3,6 +3,7 @@
 A trainer on one device is one such process, and on several devices one for each: its ranks.
 """
 
+import abc
 import asyncio
 import contextlib
 import os
@@ -44,11 +45,80 @@ class Failure:
     event: e.TrainerFailed
 
 
-class RankProcess:
-    """A process that runs, or has ended. ``name`` is its name among several ranks; empty if it is the only one."""
+class Rank(abc.ABC):
+    """A process that runs, or has ended, on this server or on another. ``name`` is its name among several ranks; empty
+    if it is the only one."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+
+    @property
+    @abc.abstractmethod
+    def pid(self) -> int | None:
+        """The process's number while it runs on this server."""
+
+    @abc.abstractmethod
+    async def connect(self, setup: object) -> asyncio.StreamReader:
+        """Send the first message; returns where its own messages come from."""
+
+    @abc.abstractmethod
+    def send(self, body: object, slots: messages.Slots | None = None) -> None:
+        """Send one message; a process that has ended gets nothing."""
+
+    @abc.abstractmethod
+    async def end(self) -> None:
+        """Have it end, and kill it if it does not."""
+
+    @abc.abstractmethod
+    def kill(self) -> None:
+        """End it at once."""
+
+    @abc.abstractmethod
+    async def code(self) -> int | None:
+        """The exit code, once the process has ended; None if its server has gone."""
+
+    async def messages(self, reader: asyncio.StreamReader) -> AsyncIterator[Any]:
+        """Its messages. The last item is a :class:`Failure`, unless the process ends as it was asked to."""
+        try:
+            while line := await reader.readline():
+                body = messages.decode(line).body
+                if isinstance(body, e.TrainerFailed):
+                    yield Failure(Cause.FAILED, e.TrainerFailed(self._named(body.sentence), body.exit_code, body.died))
+                    return
+                if isinstance(body, messages.RankLost):
+                    yield self._failure(Cause.LOST_ANOTHER, body.sentence)
+                    return
+                if isinstance(body, messages.RankEnded):
+                    yield self._ended(body.code)
+                    return
+                yield body
+        except OSError:
+            pass
+        except UNFIT as problem:
+            sentence = f"the trainer sent a malformed message: {problem}"
+            yield Failure(Cause.FAILED, e.TrainerFailed(self._named(sentence), TrainerError.exit_code))
+            return
+        yield self._ended(await self.code())
+
+    def _ended(self, code: int | None) -> Failure:
+        if code is None:
+            return self._failure(Cause.KILLED, "its server has gone, or the network between them")
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        advice = " (out of memory?)" if code == -9 else ""
+        return self._failure(Cause.KILLED if code else Cause.LOST_ANOTHER, f"the trainer process {how}{advice}")
+
+    def _failure(self, cause: Cause, sentence: str) -> Failure:
+        return Failure(cause, e.TrainerFailed(self._named(sentence), TrainerError.exit_code, died=True))
+
+    def _named(self, sentence: str) -> str:
+        return f"{self.name}: {sentence}" if self.name else sentence
+
+
+class RankProcess(Rank):
+    """A process on this server."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", connection: socket.socket, name: str = "") -> None:
-        self.name = name
+        super().__init__(name)
         self._process = process
         self._connection = connection
         self._exit = _exit_of(process)
@@ -67,42 +137,19 @@ class RankProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process's number while it runs."""
+        """See :class:`Rank`."""
         return self._process.pid if self._process.returncode is None else None
 
     async def connect(self, setup: object) -> asyncio.StreamReader:
-        """Send the first message; returns where its own messages come from."""
+        """See :class:`Rank`."""
         reader, self._writer = await asyncio.open_connection(sock=self._connection, limit=LINE_BYTES_MAX)
         self._writer.write(messages.encode(setup))
         return reader
 
     def send(self, body: object, slots: messages.Slots | None = None) -> None:
-        """Send one message; a process that has ended gets nothing."""
+        """See :class:`Rank`."""
         if self._writer and not self._writer.is_closing():
             self._writer.write(messages.encode(body, slots))
-
-    async def messages(self, reader: asyncio.StreamReader) -> AsyncIterator[Any]:
-        """Its messages. The last item is a :class:`Failure`, unless the process ends as it was asked to."""
-        try:
-            while line := await reader.readline():
-                body = messages.decode(line).body
-                if isinstance(body, e.TrainerFailed):
-                    yield Failure(Cause.FAILED, e.TrainerFailed(self._named(body.sentence), body.exit_code, body.died))
-                    return
-                if isinstance(body, messages.RankLost):
-                    yield self._failure(Cause.LOST_ANOTHER, body.sentence)
-                    return
-                yield body
-        except ConnectionError:
-            pass
-        except UNFIT as problem:
-            sentence = f"the trainer sent a malformed message: {problem}"
-            yield Failure(Cause.FAILED, e.TrainerFailed(self._named(sentence), TrainerError.exit_code))
-            return
-        code = await asyncio.shield(self._exit)
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        advice = " (out of memory?)" if code == -9 else ""
-        yield self._failure(Cause.KILLED if code else Cause.LOST_ANOTHER, f"the trainer process {how}{advice}")
 
     async def end(self) -> None:
         """Close its socket, and kill it if it does not end then."""
@@ -117,14 +164,12 @@ class RankProcess:
                 await asyncio.shield(self._exit)
 
     def kill(self) -> None:
-        """End it at once."""
+        """See :class:`Rank`."""
         self._process.kill()
 
-    def _failure(self, cause: Cause, sentence: str) -> Failure:
-        return Failure(cause, e.TrainerFailed(self._named(sentence), TrainerError.exit_code, died=True))
-
-    def _named(self, sentence: str) -> str:
-        return f"{self.name}: {sentence}" if self.name else sentence
+    async def code(self) -> int | None:
+        """See :class:`Rank`."""
+        return await asyncio.shield(self._exit)
 
 
 def _spawn(*descriptors: int) -> "subprocess.Popen[bytes]":

@@ -35,14 +35,14 @@ def device_kind(wanted: str) -> str:
     return choose_device(wanted).type if wanted == "auto" else wanted.partition(":")[0]
 
 
-def planned_ranks(device: str, devices: str) -> tuple[str, int]:
-    """The kind of the ranks' devices for the two settings, and their number. They need not be on this machine, unless
-    the settings mean all that are here."""
+def planned_ranks(device: str, devices: str, elsewhere: int = 0) -> tuple[str, int]:
+    """The kind of the ranks' devices for the two settings, and their number, with those ``elsewhere``. They need not be
+    on this machine, unless the settings mean all that are here."""
     if not devices:
-        return device_kind(device), 1
+        return device_kind(device), 1 + elsewhere
     wanted = devices_of(devices)
     kind = device_kind(wanted.kind)
-    return kind, wanted.count or (torch.cuda.device_count() if kind == "cuda" else 1) or 1
+    return kind, elsewhere + (wanted.count or (torch.cuda.device_count() if kind == "cuda" else 1) or 1)
 
 
 def free_memory(device: str, devices: str) -> tuple[str, int | None]:

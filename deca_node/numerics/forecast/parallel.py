@@ -41,7 +41,7 @@ def _case(options: TrainerOptions, devices: Sequence[torch.device]) -> Case:
         micro_batch=options.micro_batch,
         gradient_checkpointing=options.gradient_checkpointing,
         one_memory=devices[0].type == "cpu",
-        ranks=len(devices),
+        ranks=len(devices) + len(options.elsewhere),
     )
     nodes = DEGREE + 1
     mixing = GraphFacts(nodes, nodes, DEGREE, DEGREE, 1.0, 0.0, 1, DEGREE)

@@ -16,39 +16,43 @@ from deca_node.numerics.model.load import LoadedModel
 from deca_node.numerics.ranks.group import Group, Meeting, find_store
 from deca_node.numerics.ranks.orders import End, Gradient, Judge, from_word
 from deca_node.numerics.ranks.sharded import obey
-from deca_node.numerics.ranks.shards import Shards
+from deca_node.numerics.ranks.shards import Shards, mark
 from deca_node.numerics.ranks.shares import add_gradient, share_of, timed
-from deca_node.protocol.options import TrainerOptions
+from deca_node.protocol.options import AT, TrainerOptions
 
 
 def follow(
-    options: TrainerOptions, rank: int, devices: Sequence[str], folder: str, sharded: bool, loaded: Callable[[], None]
+    options: TrainerOptions, rank: int, devices: Sequence[str], place: str, sharded: bool, loaded: Callable[[], None]
 ) -> None:
-    """Be rank ``rank`` of so many devices' ranks until rank 0 ends; ``folder`` is where they meet. ``loaded`` is
+    """Be rank ``rank`` of so many devices' ranks until rank 0 ends; ``place`` is where they meet. ``loaded`` is
     called once the model is loaded, whole or, if it is ``sharded``, this rank's part of it.
 
     Raises ModelError, TrainerError or RankLostError.
     """
-    device = choose_device(devices[rank])
-    share_threads(options.threads, len(devices) if device.type == "cpu" else 1)
+    name, _, host = devices[rank].partition(AT)
+    device = choose_device(name)
+    together = sum(each.partition(AT)[2] == host for each in devices)
+    share_threads(options.threads, together if device.type == "cpu" else 1)
     if sharded:
-        _follow_sharded(options, rank, len(devices), folder, device, loaded)
+        _follow_sharded(options, rank, len(devices), place, device, loaded)
         return
     model = load_for(options, device)
     prepare(model, options)
     follower = Follower(options, model)
     loaded()
-    follower.serve(find_store(folder, len(devices)), rank, len(devices))
+    follower.serve(find_store(place, len(devices)), rank, len(devices))
 
 
 def _follow_sharded(
-    options: TrainerOptions, rank: int, ranks: int, folder: str, device: torch.device, loaded: Callable[[], None]
+    options: TrainerOptions, rank: int, ranks: int, place: str, device: torch.device, loaded: Callable[[], None]
 ) -> None:
     model = load_for(options, torch.device("cpu"))
     blocks = partition(model.model, options.settings.block_layers)
     if options.settings.packing == "isolated":
         way_of(model.model)  # which the whole model is asked, as at rank 0
-    group = Group(find_store(folder, ranks), rank, ranks, device)
+    group = Group(find_store(place, ranks), rank, ranks, device)
+    if options.elsewhere:
+        group.rows(mark(model.model))
     shards = Shards(model.model, group)
     prepare(model, options)
     loaded()

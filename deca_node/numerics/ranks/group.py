@@ -2,8 +2,10 @@
 
 Two groups of the same processes exist. ``words`` runs on gloo, and a rank waits on it for the next order as long as it
 takes, without using a core. ``tensors`` runs on NCCL for CUDA and on gloo for the CPU, and a rank that is missing there
-for half an hour is given up. Both stay on this machine's loopback interface, unless GLOO_SOCKET_IFNAME and
-NCCL_SOCKET_IFNAME name others. The ranks find each other through a file that only this user may read.
+for half an hour is given up. The ranks find each other through a file that only this user may read, and their
+connections stay on the loopback interface. Ranks on several servers find each other through a port of rank 0's, at the
+address that the settings name, and their connections stay on that address's interface. GLOO_SOCKET_IFNAME and
+NCCL_SOCKET_IFNAME may name others.
 
 Sources: torch.distributed (docs.pytorch.org/docs/stable/distributed.html).
 """
@@ -21,13 +23,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import FileStore, Store  # type: ignore[attr-defined]
+from torch.distributed import FileStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from deca_node.protocol.errors import RankLostError, TrainerError
 
 Meeting = Store
 """Where the ranks of a trainer find each other."""
 WORDS_TIMEOUT, TENSORS_TIMEOUT = timedelta(days=3650), timedelta(minutes=30)
+TCP = "tcp://"
+LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 JOIN_TIMEOUT = timedelta(minutes=30)
 """The longest wait for ranks that still load the model."""
 
@@ -38,12 +42,26 @@ def open_store(ranks: int) -> tuple[Meeting, str]:
     return find_store(folder, ranks), folder
 
 
-def find_store(folder: str, ranks: int) -> Meeting:
+def open_port(ranks: int, host: str, port: int, listening: int) -> tuple[Meeting, str]:
+    """The meeting place of ranks on several servers, and its name for :func:`find_store`; ``listening`` is the
+    descriptor of a socket that listens there."""
+    store = TCPStore(host, port, ranks, True, JOIN_TIMEOUT, wait_for_workers=False, master_listen_fd=listening)
+    return store, f"{TCP}[{host}]:{port}"
+
+
+def find_store(place: str, ranks: int) -> Meeting:
     """The meeting place that rank 0 has opened. Raises RankLostError."""
     with others_lost():
-        store = FileStore(str(Path(folder) / "meeting"), ranks)
+        if host := host_of(place):
+            return TCPStore(host, int(place.rpartition(":")[2]), ranks, False, JOIN_TIMEOUT)
+        store = FileStore(str(Path(place) / "meeting"), ranks)
         store.set_timeout(JOIN_TIMEOUT)
         return store
+
+
+def host_of(place: str) -> str:
+    """The address at which ranks on several servers meet; empty if all are on one."""
+    return place.removeprefix(TCP).rpartition(":")[0].strip("[]") if place.startswith(TCP) else ""
 
 
 class Group:
@@ -54,9 +72,8 @@ class Group:
         cannot join devices of this kind."""
         self.rank, self.size, self.device = rank, size, device
         backend = _backend(device)
-        loopback = "lo" if sys.platform == "linux" else "lo0"
         for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-            os.environ.setdefault(variable, loopback)
+            os.environ.setdefault(variable, LOOPBACK)
         if device.type == "cuda":
             torch.cuda.set_device(device)
         with others_lost():

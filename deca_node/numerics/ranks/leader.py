@@ -30,16 +30,19 @@ Figures = dict[str, float]
 
 
 class Leader:
-    """The ranks of one trainer, for its rank 0. They meet at ``store`` in ``folder``. ``devices`` has one per rank,
-    this one's first."""
+    """The ranks of one trainer, for its rank 0. They meet at ``store`` in ``place``. ``devices`` has one per rank of
+    this server, this one's first, and ``elsewhere`` the names of those that other servers lend."""
 
     sharded = False
     """Whether each rank holds a part of the model."""
 
-    def __init__(self, store: Meeting, folder: str, devices: Sequence[torch.device]) -> None:
+    def __init__(
+        self, store: Meeting, place: str, devices: Sequence[torch.device], elsewhere: Sequence[str] = ()
+    ) -> None:
         self._store = store
-        self._folder = folder
+        self._place = place
         self._devices = devices
+        self._elsewhere = elsewhere
         self._device = devices[0]
         self._group: Group | None = None
         self._changed: set[int] = set()
@@ -54,11 +57,16 @@ class Leader:
     @property
     def names(self) -> tuple[str, ...]:
         """The devices of all ranks."""
-        return tuple(map(str, self._devices))
+        return (*map(str, self._devices), *self._elsewhere)
 
     @property
     def ranks(self) -> int:
         """The number of ranks."""
+        return len(self._devices) + len(self._elsewhere)
+
+    @property
+    def ranks_here(self) -> int:
+        """The number of ranks on this server."""
         return len(self._devices)
 
     @property
@@ -111,7 +119,7 @@ class Leader:
         if self._group is not None:
             self._tell(End(), [])
             self._group.leave()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._place, ignore_errors=True)
 
     @property
     def _joined(self) -> Group:

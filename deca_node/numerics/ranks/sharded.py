@@ -23,8 +23,9 @@ from deca_node.numerics.model.blocks import Block, FlatBlock
 from deca_node.numerics.ranks.group import Group, others_needed
 from deca_node.numerics.ranks.leader import Leader
 from deca_node.numerics.ranks.orders import End, Gradient, Judge, Order, Read, Write, from_word
-from deca_node.numerics.ranks.shards import GatheredBlock, ShardedValues, ShardGradient, Shards
+from deca_node.numerics.ranks.shards import GatheredBlock, ShardedValues, ShardGradient, Shards, mark
 from deca_node.numerics.ranks.shares import add_even_gradient, score_even, timed
+from deca_node.protocol.errors import ModelError
 
 
 class Passes:
@@ -84,6 +85,8 @@ class ShardedLeader(Leader):
     def take_up(self, model: nn.Module) -> None:
         """Wait for the other ranks, and shard the model."""
         self._group = self.meet()
+        if self._elsewhere:
+            self._compare(self._group.rows(mark(model)))
         self._shards = Shards(model, self._group)
         ShardedValues(self._shards, self._read, self._write, self._thaw)
 
@@ -93,6 +96,13 @@ class ShardedLeader(Leader):
         self._numbers = {block.name: number for number, block in enumerate(blocks)}
         self._blocks = blocks
         self._passes = Passes(self._shards, self._joined, blocks, micro_batch)
+
+    def _compare(self, marks: Tensor) -> None:
+        for name, other in zip(self.names, marks, strict=True):
+            if other != marks[0]:
+                raise ModelError(
+                    f"the start model on {name} is another one than this node's; copy the model's folder there"
+                )
 
     def changed(self, block: int) -> None:
         """The values of the active block change; those of others are written to the ranks at once."""

@@ -23,9 +23,9 @@ def lead(leader: Leader) -> float:
     return seconds
 
 
-def take_part(rank: int, devices: Sequence[str], folder: str) -> None:
+def take_part(rank: int, devices: Sequence[str], place: str) -> None:
     """Be another rank of the same. Raises TrainerError or RankLostError."""
-    group = Group(find_store(folder, len(devices)), rank, len(devices), choose_device(devices[rank]))
+    group = Group(find_store(place, len(devices)), rank, len(devices), choose_device(devices[rank]))
     _sum(group)
     group.leave()
 

@@ -25,7 +25,7 @@ setup = json.loads(stream.readline())
 rank = setup["body"].get("rank", 0)
 say = lambda kind, **body: stream.write(json.dumps({"kind": kind, "body": body}).encode() + b"\\n")
 if rank == 0:
-    say("RanksWanted", devices=["cuda:0", "cuda:1", "cuda:2"], folder="")
+    say("RanksWanted", devices=["cuda:0", "cuda:1", "cuda:2"], place="")
 plan = json.loads(Path(__file__).with_name("PLAN").read_text()).get(str(rank), "")
 if plan == "killed":
     os.kill(os.getpid(), signal.SIGKILL)

@@ -22,13 +22,17 @@ from deca_node.numerics.ranks.follower import follow
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
-def fork_ranks(patch: pytest.MonkeyPatch) -> None:
-    """From now on, have a :class:`~deca_node.daemon.trainer.rank.RankProcess` fork its process."""
+def fork_ranks(patch: pytest.MonkeyPatch) -> "list[Forked]":
+    """From now on, have a :class:`~deca_node.daemon.trainer.rank.RankProcess` fork its process; returns a list that
+    all of them are added to."""
+    started: list[Forked] = []
 
     def spawn(*descriptors: int) -> "subprocess.Popen[bytes]":
-        return cast("subprocess.Popen[bytes]", Forked(serve, *map(Inherited, descriptors)))
+        started.append(Forked(serve, *map(Inherited, descriptors)))
+        return cast("subprocess.Popen[bytes]", started[-1])
 
     patch.setattr(rank, "_spawn", spawn)
+    return started
 
 
 def fork_follower(setup: messages.FollowerSetup) -> "Forked":
@@ -82,4 +86,4 @@ def serve(*descriptors: int) -> None:
 def take_part(setup: messages.FollowerSetup) -> None:
     """Be a rank beside the first."""
     wanted = setup.wanted
-    follow(setup.options, setup.rank, wanted.devices, wanted.folder, wanted.sharded, lambda: None)
+    follow(setup.options, setup.rank, wanted.devices, wanted.place, wanted.sharded, lambda: None)

@@ -10,7 +10,10 @@ from typing import Any
 
 from deca_node.daemon.trainer import messages
 from deca_node.daemon.trainer.arena import Arena
+from deca_node.daemon.trainer.borrowed import Lenders
+from deca_node.daemon.trainer.lending import Lending, lend
 from deca_node.daemon.trainer.link import TrainerLink
+from deca_node.lab.rigs.processes import LOOPBACK, free_ports
 from deca_node.lab.sim.seats import FrameBook
 from deca_node.protocol import commands as c
 from deca_node.protocol import events as e
@@ -18,6 +21,7 @@ from deca_node.protocol.agreed.frames import BlockVersion, Delta, FrameId
 from deca_node.protocol.options import TrainerOptions
 from deca_node.storage.manifest import newest_manifest
 from tests.e2e.testbed import until
+from tests.numerics.ranks.forked import Forked
 from tests.patience import PATIENCE_SECONDS
 
 SLOT_BYTES, SLOTS = 1 << 20, 16
@@ -35,26 +39,34 @@ class Life:
 class LinkedTrainer:
     """One life after the other. It endures (:class:`deca_node.lab.sim.seats.Endures`)."""
 
-    def __init__(self, lives: Sequence[Life], frames: FrameBook) -> None:
+    def __init__(self, lives: Sequence[Life], frames: FrameBook, started: list[Forked], lent: int = 0) -> None:
+        """``started`` gets every process that is started, rank 0 of a life first. ``lent`` ranks come from another
+        server, whose part this process takes as well."""
         self.deaths: list[str] = []
         """What the link has said of each."""
         self.devices: list[tuple[str, ...]] = []
         """Of each life."""
         self._lives = iter(lives)
+        self._started = started
         self._frames = frames
         self._loop = asyncio.new_event_loop()
         self._told: asyncio.Queue[Any] = asyncio.Queue()
-        self._link = TrainerLink(self._told.put_nowait, lambda _: None)
+        port = free_ports(1)[0]
+        lenders = Lenders(LOOPBACK, port, lent, "") if lent else None
+        self._link = TrainerLink(self._told.put_nowait, lambda _: None, lenders)
+        lending = Lending(LOOPBACK, port, ("cpu",) * lent, threads=1, name="far")
+        self._server = self._loop.create_task(lend(lending, lambda _: None))
         self._arena = Arena(self._link.memory, SLOT_BYTES, SLOTS)
         self.restart()
 
     def restart(self) -> None:
         """Begin the next life."""
-        self._life, self._gradients = next(self._lives), 0
+        self._life, self._gradients, before = next(self._lives), 0, len(self._started)
         self._loop.run_until_complete(self._link.start(self._life.options, "normal"))
         self._ready = self._hear()
         assert isinstance(self._ready, e.TrainerReady), self._ready
         self.devices.append(self._ready.devices)
+        self._ranks = self._started[before:]
         self._link.send(messages.ArenaShape(SLOT_BYTES, SLOTS))
 
     def ready(self) -> e.TrainerReady:
@@ -90,6 +102,7 @@ class LinkedTrainer:
     def close(self) -> None:
         """End its processes."""
         self._loop.run_until_complete(self._link.close())
+        self._loop.run_until_complete(asyncio.wait_for(self._server, PATIENCE_SECONDS))
         self._loop.close()
 
     def _ask(self, command: c.TrainerCommand, slots: messages.Slots) -> e.TrainerEvent:
@@ -98,7 +111,7 @@ class LinkedTrainer:
 
     def _die(self, command: c.TrainerCommand, slots: messages.Slots) -> e.TrainerEvent:
         """Kill a rank in the middle of a step: the others work at it, and this one has not begun."""
-        process = self._link._ranks[self._life.victim].pid
+        process = self._ranks[self._life.victim].pid
         assert process is not None
         os.kill(process, signal.SIGSTOP)
         until(lambda: Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0] == "T", "it to stand still")

@@ -72,10 +72,17 @@ class Found:
     devices: list[tuple[str, ...]]
 
 
-def four_nodes(folder: Path, model: Path, ways: Sequence[Mapping[str, str]], victims: tuple[int, int]) -> Found:
+def four_nodes(
+    folder: Path,
+    model: Path,
+    started: list[Forked],
+    ways: Sequence[Mapping[str, str]],
+    victims: tuple[int, int],
+    lent: int = 0,
+) -> Found:
     """A run of four nodes. The trainer of the first dies twice in the middle of a step, since one of its ranks is
-    killed, and each of its three lives has its own way of sharing the work. The third node loses its disk, comes back
-    late, and takes the first one's model."""
+    killed, and each of its three lives has its own way of sharing the work; ``lent`` ranks are on another server. The
+    third node loses its disk, comes back late, and takes the first one's model."""
 
     def options(name: str, **chosen: Any) -> TrainerOptions:
         node = NodeSettings(name=name, dir=str(folder / name), model=str(model), data=str(records(folder, name)))
@@ -85,7 +92,8 @@ def four_nodes(folder: Path, model: Path, ways: Sequence[Mapping[str, str]], vic
         if node.name != FIRST:
             return Trainer.load(options(node.name), frames.view, lambda sentence, level="info": None)
         given = zip(ways, (*victims, 0), (5, 6, 0), strict=True)
-        return LinkedTrainer([Life(options(FIRST, **way), victim, at) for way, victim, at in given], frames)
+        lives = [Life(options(FIRST, **way), victim, at) for way, victim, at in given]
+        return LinkedTrainer(lives, frames, started, lent)
 
     def seat(name: str) -> Seat:
         return seats([Node(name, NAMES, RUN, default_policy(eval_every="round", checkpoint_every=2))], trainer)[name]
@@ -125,30 +133,34 @@ def distance(one: Path, other: Path) -> float:
     return max(float((left[name] - right[name]).abs().max()) for name in left)
 
 
-DATA, SHARD = ({"devices": "cpu*2", "parallel": which} for which in ("data", "shard"))
-THREE = {"devices": "cpu*3", "parallel": "shard"}
-KILLED = "rank {} (cpu): the trainer process was killed by signal 9 (out of memory?)"
+WHOLE, SHARDED = ({"parallel": which} for which in ("data", "shard"))
+TWO, THREE = ({"devices": f"cpu*{ranks}"} for ranks in (2, 3))
+KILLED = "the trainer process was killed by signal 9 (out of memory?)"
 
 
 def test_four_nodes_end_with_one_model_however_one_of_them_shares_its_work(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through the death of either rank, a start with another number of them, and a newcomer whose donor has ranks.
+    """With whole models at two ranks, one of which another server lends, and with one sharded over two ranks here.
 
-    The other nodes of the last run take their loss in chunks. A sharded model does not, or its ranks would part."""
-    fork_ranks(monkeypatch)
-    plain = four_nodes(tmp_path / "plain", model, [{}, {}, {}], (0, 0))
+    Through the death of either rank, a start with another number of them, and a newcomer whose donor has ranks. The
+    other nodes of the last run take their loss in chunks. A sharded model does not, or its ranks would part."""
+    started = fork_ranks(monkeypatch)
+    plain = four_nodes(tmp_path / "plain", model, started, [{}] * 3, (0, 0))
     assert plain.devices == [()] * 3, "one rank"
     assert distance(model, plain.finals[0]) > MOVED / 2
-    for way, last in ((DATA, {}), (SHARD, THREE)):
-        if way is SHARD:
-            monkeypatch.setattr(chunked, "CHUNK_BYTES", 4 * 32 * 5)
-        found = four_nodes(tmp_path / way["parallel"], model, [way, way, last], (1, 0))
-        assert found.deaths == [KILLED.format(1), KILLED.format(0)]
-        assert [len(each) for each in found.devices] == [2, 2, 3 if last else 0]
+    whole = four_nodes(tmp_path / "whole", model, started, [WHOLE, WHOLE, WHOLE | TWO], (1, 0), lent=1)
+    assert whole.deaths == [f"rank 1 (cpu@far): {KILLED}", f"rank 0 (cpu): {KILLED}"]
+    assert whole.devices == [("cpu", "cpu@far")] * 2 + [("cpu", "cpu", "cpu@far")]
+    monkeypatch.setattr(chunked, "CHUNK_BYTES", 4 * 32 * 5)
+    ways = [SHARDED | TWO, SHARDED | TWO, SHARDED | THREE]
+    shards = four_nodes(tmp_path / "sharded", model, started, ways, (1, 0))
+    assert shards.deaths == [f"rank 1 (cpu): {KILLED}", f"rank 0 (cpu): {KILLED}"]
+    assert [len(each) for each in shards.devices] == [2, 2, 3]
+    for found in (whole, shards):
         for own, theirs in zip(plain.finals, found.finals, strict=True):
             assert distance(own, theirs) < MOVED / 5000
-    kind = AutoModelForCausalLM.from_pretrained(found.finals[0])
+    kind = AutoModelForCausalLM.from_pretrained(shards.finals[0])
     assert type(kind).__name__ == "LlamaForCausalLM"
 
 
