@@ -90,6 +90,9 @@ class Settings(TypedDict, total=False):
     device: str
     devices: str
     parallel: Literal["auto", "data", "shard"]
+    ranks_elsewhere: int
+    ranks_at: str
+    ranks_secret: str | Path
     threads: int
     trainer_priority: Literal["idle", "low", "normal"]
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"]

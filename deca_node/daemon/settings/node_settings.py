@@ -104,13 +104,11 @@ class NodeSettings:
     )
     ranks_at: str = setting(
         "",
-        "With ranks_elsewhere: where this node waits for those servers, in a private network: nothing is encrypted.",
+        "With ranks_elsewhere: where this node waits for them, in a private network: nothing is encrypted.",
         unit="host:port",
     )
     ranks_secret: str = setting(
-        "",
-        "With ranks_elsewhere: a file with a secret that those servers have, too. Not needed on loopback.",
-        unit="path",
+        "", "With ranks_elsewhere: file with a secret that they have, too. Not needed on loopback.", unit="path"
     )
     threads: int = setting(
         0, "CPU threads of the trainer, which its ranks share. 0: one per core.", unit="threads", low=0

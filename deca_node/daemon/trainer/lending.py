@@ -30,9 +30,9 @@ class Lending:
     host: str
     port: int
     devices: tuple[str, ...]
-    secret: str = ""
-    model: str = ""
-    threads: int = 0
+    secret: str
+    model: str
+    threads: int
     patience_seconds: float = 3600.0
     priority: str = "low"
     name: str = dataclasses.field(default_factory=lambda: platform.node() or "server")
@@ -78,8 +78,8 @@ async def _lend_one(lending: Lending, device: str, say: Callable[[str], None]) -
             say(f"a trainer starts; rank {setup.rank} is on {device}")
             await _run(lending, setup, reader, writer)
             say("the trainer has ended; waiting for the next one")
-        except (OSError, TimeoutError, *UNFIT) as problem:
-            say(f"the connection to the node at {lending.node} has ended: {problem}; calling again")
+        except (OSError, EOFError, TimeoutError, *UNFIT):
+            say(f"the connection to the node at {lending.node} has ended; calling again")
             await asyncio.sleep(RETRY_SECONDS)
         finally:
             writer.close()
@@ -129,7 +129,7 @@ async def _asked(
 async def _heard(reader: asyncio.StreamReader) -> object:
     line = await reader.readline()
     if not line:
-        raise ConnectionResetError("it was closed")
+        raise EOFError
     return messages.decode(line).body
 
 

@@ -30,6 +30,7 @@ TAIL_LINES = 60
 """Lines of the transcript that a failure shows."""
 
 DAY = 86_400.0
+KILLED = e.TrainerFailed("the trainer process was killed", TrainerError.exit_code, died=True)
 
 IDLE_BEATS = 10
 """After so many heartbeats without any other activity the cluster is stuck."""
@@ -126,8 +127,8 @@ class Cluster:
         match fault:
             case Crash():
                 self._crash(member, fault)
-            case Death():
-                self._kill_trainer(member)
+            case Death() if member.trainer_alive and not member.gone:
+                self._lose_trainer(member, KILLED)
             case Ask(what=what):
                 self._hear(member, what)
 
@@ -307,11 +308,6 @@ class Cluster:
         except DecaError as problem:
             return e.TrainerFailed(str(problem), problem.exit_code)
 
-    def _kill_trainer(self, member: Member) -> None:
-        if not member.gone and member.trainer_alive:
-            sentence = "the trainer process was killed"
-            self._lose_trainer(member, e.TrainerFailed(sentence, TrainerError.exit_code, died=True))
-
     def _lose_trainer(self, member: Member, death: e.TrainerFailed) -> None:
         assert isinstance(member.seat.trainer, Endures)
         member.trainer_alive = False
@@ -392,12 +388,9 @@ class Cluster:
 
     def _fetched(self, member: Member, at_least: int) -> None:
         """The newest blocks that a peer has on its disk, if they are new enough."""
-        donors = [
-            donor.seat.trainer
-            for name, donor in self._members.items()
-            if name != member.name and not donor.gone and self._network.linked(name, member.name)
-        ]
-        found = [fetched for trainer in donors if isinstance(trainer, Endures) and (fetched := trainer.give())]
+        linked = partial(self._network.linked, member.name)
+        there = (m.seat.trainer for name, m in self._members.items() if m is not member and not m.gone and linked(name))
+        found = [fetched for trainer in there if isinstance(trainer, Endures) and (fetched := trainer.give())]
         newest = max(found, key=lambda fetched: fetched.activation, default=None)
         failing = self._weather.fetch_failing and self._rng.random() < self._weather.fetch_failing
         if newest is None or newest.activation < at_least or failing:

@@ -66,7 +66,7 @@ class Party:
         self.told: asyncio.Queue[Any] = asyncio.Queue()
         self.said: list[str] = []
         self.link = TrainerLink(self.told.put_nowait, lambda _: None, Lenders(LOOPBACK, self.port, 2, "s" * 16))
-        lent = Lending(LOOPBACK, self.port, ("cpu", "cpu"), secret, "/elsewhere/model", name="far")
+        lent = Lending(LOOPBACK, self.port, ("cpu", "cpu"), secret, "/elsewhere/model", 1, name="far")
         self.server = asyncio.ensure_future(lend(lent, self.said.append))
 
     async def fail(self, rank: int, what: str) -> Any:
@@ -142,7 +142,7 @@ def test_a_server_without_the_secret_is_turned_away(folder: Path) -> None:
 
 
 def test_a_server_that_finds_no_node_gives_up(folder: Path) -> None:
-    lent = Lending(LOOPBACK, free_ports(1)[0], ("cpu",), patience_seconds=0.05)
+    lent = Lending(LOOPBACK, free_ports(1)[0], ("cpu",), "", "", 1, patience_seconds=0.05)
     said: list[str] = []
     with pytest.raises(NoAnswerError, match="no node waits for ranks at"):
         asyncio.run(lend(lent, said.append))

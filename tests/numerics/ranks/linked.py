@@ -54,7 +54,7 @@ class LinkedTrainer:
         port = free_ports(1)[0]
         lenders = Lenders(LOOPBACK, port, lent, "") if lent else None
         self._link = TrainerLink(self._told.put_nowait, lambda _: None, lenders)
-        lending = Lending(LOOPBACK, port, ("cpu",) * lent, threads=1, name="far")
+        lending = Lending(LOOPBACK, port, ("cpu",) * lent, "", "", 1, name="far")
         self._server = self._loop.create_task(lend(lending, lambda _: None))
         self._arena = Arena(self._link.memory, SLOT_BYTES, SLOTS)
         self.restart()
