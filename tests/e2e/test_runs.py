@@ -1,6 +1,7 @@
 """Whole runs of real processes over real gRPC on loopback, to the end."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -59,6 +60,18 @@ def test_four_nodes(testbed: Testbed, flags: dict[str, str]) -> None:
     testbed.wait()
     assert largest_difference(nodes) < 1e-3
     assert all(metrics(node, "eval")[-1]["when"] == "end" for node in nodes)
+
+
+@pytest.mark.slow
+def test_nodes_that_count_by_their_data(testbed: Testbed) -> None:
+    """Each of them tells the others its share when they meet, and all end with one model."""
+    names = ("a", "b", "c")
+    testbed.peers(*names)
+    nodes = [testbed.start(name, weights="tokens", weight_tokens=2500) for name in names]
+    testbed.wait()
+    assert largest_difference(nodes) < 1e-3
+    told = [re.search(r"this node counts ([\d.]+) times as much", node.log_text()) for node in nodes]
+    assert all(0.25 <= float(found[1]) <= 4.0 for found in told if found) and all(told)
 
 
 def test_the_plan_says_what_a_run_will_send(testbed: Testbed) -> None:
