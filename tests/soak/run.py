@@ -1,8 +1,8 @@
 """An undisturbed run, then the same run under the schedule.
 
-Messages between the nodes take a while under the schedule, as they do between parties that are far apart. So the hour
-is not one of computing: the undisturbed run, without the delay, is much shorter. A short run with the delay tells how
-long a round takes.
+Under the schedule a step takes a while, as with a real model, with neighbours or without; a node that is alone for a
+moment must not be a hundred visits further when the others come back. So the hour is not one of computing: the
+undisturbed run, without such a pace, is much shorter. A short run at the pace tells how long a round takes.
 """
 
 import math
@@ -20,8 +20,8 @@ from tests.soak.schedule import NAMES, faults
 from tests.soak.world import World
 
 PILOT_ROUNDS = 3
-DELAY_SECONDS = 0.1
-"""Of whatever passes between two nodes: a step takes about twice as long."""
+PACE_SECONDS = 0.3
+"""Of a step."""
 SLOWDOWN = 1.3
 """By how much longer the disturbed run is thought to take."""
 QUIET_SHARE, QUIET_SECONDS = 0.1, 60.0
@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 def soak(folder: Path, minutes: float, seed: int, say: Say) -> Outcome:
     """Soak four nodes for about so many minutes, after an undisturbed run."""
     model = make_tiny_model(folder / "model")
-    pilot = undisturbed(folder / "pilot", model, PILOT_ROUNDS, DELAY_SECONDS)
+    pilot = undisturbed(folder / "pilot", model, PILOT_ROUNDS, PACE_SECONDS)
     per_round = round_seconds(folder / "pilot")
     rounds = max(PILOT_ROUNDS, math.ceil(minutes * 60.0 / per_round / SLOWDOWN))
     say(f"a round takes {per_round:.2f} s ({pilot.seconds:.0f} s with the start); {rounds:,} rounds without a fault")
@@ -42,7 +42,7 @@ def soak(folder: Path, minutes: float, seed: int, say: Say) -> Outcome:
     (folder / "soak").mkdir()
     steps = len(calm.steps)
     quiet = max(QUIET_SHARE, QUIET_SECONDS / (rounds * per_round))
-    with World(folder / "soak", model, rounds, DELAY_SECONDS) as world:
+    with World(folder / "soak", model, rounds, PACE_SECONDS) as world:
         began = time.monotonic()
         happened = disturb(world, minutes * 60.0, (steps, math.ceil(steps * (1.0 - quiet))), seed, say)
         say("nothing more happens; waiting for the end of the run")
@@ -53,11 +53,11 @@ def soak(folder: Path, minutes: float, seed: int, say: Say) -> Outcome:
     )
 
 
-def undisturbed(folder: Path, model: Path, rounds: int, delay: float) -> Course:
+def undisturbed(folder: Path, model: Path, rounds: int, pace: float) -> Course:
     """The run as it should be."""
     folder.mkdir()
     began = time.monotonic()
-    with World(folder, model, rounds, delay) as world:
+    with World(folder, model, rounds, pace) as world:
         for name in NAMES:
             world.up(name)
         finish(world)

@@ -10,7 +10,6 @@ import deca_node.daemon  # noqa: F401  # isort: skip
 import asyncio
 import contextlib
 import json
-import math
 import random
 import resource
 import signal
@@ -53,22 +52,17 @@ RUN: dict[str, Any] = {
 
 
 class SlowSwitchboard(Switchboard):
-    """A switchboard whose nodes may have slow links: ``rates`` are in bytes per second, by name.
+    """A switchboard whose nodes may have slow links: ``rates`` are in bytes per second, by name."""
 
-    Everything that passes takes ``delay`` seconds more.
-    """
-
-    def __init__(self, testbed: Testbed, names: Iterable[str], late: Iterable[str], delay: float) -> None:
+    def __init__(self, testbed: Testbed, names: Iterable[str], late: Iterable[str] = ()) -> None:
         super().__init__(testbed, tuple(names), tuple(late))
         self.rates: dict[str, float] = {}
-        self._delay = delay
 
     async def _pump(self, pair: tuple[str, str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
             await self._passable(pair)
-            rate = min((self.rates[name] for name in pair if name in self.rates), default=math.inf)
-            if seconds := self._delay + len(data) / rate:
-                await asyncio.sleep(seconds)
+            if rate := min((self.rates[name] for name in pair if name in self.rates), default=0.0):
+                await asyncio.sleep(len(data) / rate)
             writer.write(data)
             await writer.drain()
         await self._passable(pair)
@@ -78,10 +72,10 @@ class SlowSwitchboard(Switchboard):
 class World(Testbed):
     """A test bed in which nodes may be started again. ``troubles`` are sentences about what must not happen.
 
-    ``delay`` is that of the network, in seconds.
+    A step takes ``pace`` seconds or more, with neighbours or without.
     """
 
-    def __init__(self, folder: Path, model: Path, rounds: int, delay: float) -> None:
+    def __init__(self, folder: Path, model: Path, rounds: int, pace: float) -> None:
         super().__init__(folder, model)
         self.troubles: list[str] = []
         self.samples: list[Sample] = []
@@ -89,10 +83,11 @@ class World(Testbed):
         self.starts = 0
         self._done_before: dict[str, int] = {}
         self.rounds = rounds
+        self._pace = pace
         self._settled: set[tuple[str, int]] = set()
         self._federation = Federation(folder / "certificates")
         self._fingerprint = self._federation.begin()
-        self.network = SlowSwitchboard(self, NAMES, GUESTS, delay)
+        self.network = SlowSwitchboard(self, NAMES, GUESTS)
         self._guests = list(GUESTS)
         self._ended = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
@@ -139,6 +134,7 @@ class World(Testbed):
         environment = self.network.environment(name) | {
             "PYTHONPATH": f"{SHIMS / 'soak'}:{ROOT}",
             "SOAK_CLOCK": str(self._clock(name)),
+            "LINKS_PACE_SECONDS": str(self._pace),
         }
         tls = {"tls_cert": files / f"{name}.crt", "tls_key": files / f"{name}.key", "tls_ca": files / "ca.crt"}
         listen = {"listen": self.network.address(name)} if name in GUESTS else {}

@@ -1,4 +1,5 @@
-"""A node as in ``proxied``, whose wall clock is off by the seconds in the file that SOAK_CLOCK names.
+"""A node as in ``proxied``, whose wall clock is off by the seconds in the file that SOAK_CLOCK names, and whose steps
+take LINKS_PACE_SECONDS or more.
 
 Python imports this module at its start where its folder is on PYTHONPATH.
 """
@@ -40,3 +41,5 @@ if "SOAK_CLOCK" in os.environ:
     time.time, time.time_ns = clock.time, clock.time_ns
 
 runpy.run_path(str(Path(__file__).parents[1] / "proxied" / "sitecustomize.py"))
+if "LINKS_PACE_SECONDS" in os.environ:
+    runpy.run_path(str(Path(__file__).parents[4] / "bench/links/pace/sitecustomize.py"))
