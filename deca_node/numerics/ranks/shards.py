@@ -170,7 +170,7 @@ def mark(model: nn.Module) -> Tensor:
 
 def shard(model: nn.Module, mesh: DeviceMesh) -> FSDPModule:
     """Shard a model's layers, its embeddings and the rest. Raises ModelError."""
-    _check(model)
+    check_shardable(model)
     # Gradients are summed in float32 over the ranks, as those of micro-batches are.
     policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
     for unit in gathered_units(model):
@@ -186,7 +186,7 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> FSDPModule:
     return root
 
 
-def _check(model: nn.Module) -> None:
+def check_shardable(model: nn.Module) -> None:
     """Raise ModelError if FSDP2 cannot shard a model as this module does it."""
     kind = type(model).__name__
     if scalars := [name for name, p in model.named_parameters() if not p.dim()]:

@@ -22,6 +22,7 @@ from deca_node.lab.sim.weather import Crash, Weather
 from deca_node.numerics.learning import chunked
 from deca_node.numerics.learning.isolation import way_of
 from deca_node.numerics.learning.prepared import load_for
+from deca_node.numerics.model import save
 from deca_node.numerics.ranks.group import open_store
 from deca_node.numerics.ranks.leader import Leader
 from deca_node.numerics.ranks.sharded import ShardedLeader
@@ -127,8 +128,13 @@ def records(folder: Path, name: str) -> Path:
     return path
 
 
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a model's folder, in however many files."""
+    return {name: each for file in folder.glob("*.safetensors") for name, each in load_file(file).items()}
+
+
 def distance(one: Path, other: Path) -> float:
-    left, right = (load_file(folder / "model.safetensors") for folder in (one, other))
+    left, right = map(tensors, (one, other))
     assert left.keys() == right.keys()
     return max(float((left[name] - right[name]).abs().max()) for name in left)
 
@@ -209,15 +215,23 @@ def do(trainer: Trainer, step: Step) -> dict[str, float]:
     return half.scalars if gradient else {}
 
 
-def test_a_run_goes_on_from_its_checkpoints_with_another_number_of_ranks(tmp_path: Path, model: Path) -> None:
+def test_a_run_goes_on_from_its_checkpoints_with_another_number_of_ranks(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Sharded until the middle of a visit, then with one rank until the end of one, then sharded again: the losses of
-    all steps, with dropout and records that are kept apart, are those of one rank."""
+    all steps, with records that are kept apart, are those of one rank. The tuned model is in several files."""
     stops = (6, 12, len(STEPS))
     plain = alone(tmp_path / "plain", model, STEPS)
     folder = tmp_path / "changed"
+    monkeypatch.setattr(save, "PART_BYTES", 3000)
     first = alone(folder, model, STEPS[: stops[0]], sharded=True)
     second = alone(folder, model, STEPS[stops[0] : stops[1]])
     third = alone(folder, model, STEPS[stops[1] :], sharded=True)
     assert [*first, *second[:-1], *third] == pytest.approx(plain, rel=1e-5)
     assert distance(tmp_path / "plain" / "final", folder / "final") < 1e-5
     assert distance(model, folder / "final") > ALONE.learning_rate
+    places = json.loads((folder / "final" / "model.safetensors.index.json").read_text())["weight_map"]
+    assert len(set(places.values())) == 3, "embedding with the first layer, the second layer, and the rest"
+    assert places.keys() == tensors(folder / "final").keys()
+    again = AutoModelForCausalLM.from_pretrained(folder / "final").state_dict()
+    assert all(torch.equal(again[name], each) for name, each in tensors(folder / "final").items())
