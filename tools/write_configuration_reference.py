@@ -33,7 +33,7 @@ The first of these that has a value wins:
 2. a variable: `DECA_INNER_STEPS=24` (an empty one counts as not set; an unknown `DECA_*` is refused, except
    what Kubernetes adds for services);
 3. the file: `inner_steps = 24`, at the top of the file, without tables;
-4. the default. Of the run's settings [RESULTS.md](RESULTS.md#where-the-defaults-come-from) says which measurement gave it.
+4. the default. [RESULTS.md](RESULTS.md#where-the-defaults-come-from) says which measurement gave it.
 
 The files are `run.toml` and `node.toml` in the working directory, or what `--run` and `--config`
 (`DECA_RUN_FILE`, `DECA_NODE_FILE`) say. Relative paths are taken from the working directory.

@@ -99,7 +99,7 @@ ARMS = (
         "sparseloco",
         "sparseloco",
         {"every": 12, "outer_momentum": 0.95, "outer_rate": 1.0, "share": 1 / 64},
-        rate=4e-4,
+        rate=2e-4,
         means="SparseLoCo over the graph: 1.6 % of the pseudo-gradient in 2 bits at every 12th step",
     ),
     Arm(
