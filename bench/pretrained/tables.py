@@ -1,5 +1,6 @@
 """The part of docs/RESULTS.md about pretrained models, and the few lines that ``--quick`` prints."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from itertools import combinations
@@ -7,7 +8,8 @@ from pathlib import Path
 from statistics import mean
 
 from bench.convergence.cells import Book, Outcome
-from bench.convergence.summary import Results, summarize
+from bench.convergence.summary import Results, facts, summarize
+from bench.convergence.sweep import TUNING_SEED
 from bench.convergence.verdicts import sentence
 from bench.harness import ROOT
 from bench.pretrained.arms import ARMS, PAPER_RATE, QUICK, SCALES, WHOLE, scaled
@@ -92,8 +94,24 @@ def section(task: str, book: Book) -> Iterator[str]:
                 f"{found.dates[1]}; text {found.digest}."
             )
             yield from ("", *table(found), "")
-            lines = list(verdicts(found))
+            lines = [*verdicts(found), *(tuning(task, scale, book, found) if rule == "own" else ())]
             yield from (*(f"- {line}" for line in lines), *([""] if lines else []))
+
+
+def tuning(task: str, scale: str, book: Book, found: Results) -> Iterator[str]:
+    """The least validation loss of each tuned arm at the tuning seed: one seed, but of all arms that were begun."""
+    arms, least = scaled(scale), dict[str, tuple[float, float]]()
+    for cell, outcome, _ in book:
+        if cell.seed == TUNING_SEED and (cell.task, cell.digest) == (task, found.digest):
+            known = (arm for arm in arms.values() if not arm.like and facts(arm) == (cell.method, cell.settings))
+            for arm in known:
+                least[arm.name] = min(least.get(arm.name, (math.inf, 0.0)), (outcome.validation, cell.learning_rate))
+    said = (
+        f"`{name}` {loss:.4f} at {rate:.0e}{'' if name in found.rates else ' (unfinished)'}"
+        for name, (loss, rate) in sorted(least.items(), key=lambda item: item[1])
+    )
+    if least:
+        yield f"At the tuning seed, one seed, the least validation losses are: {', '.join(said)}."
 
 
 def table(found: Results) -> Iterator[str]:

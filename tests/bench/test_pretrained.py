@@ -482,6 +482,7 @@ def test_the_page_compares_at_each_choice_of_step_sizes(tmp_path: Path) -> None:
         add("noloco", seed, 2e-4, 1.1, sent_per_step=400.0)
     said = "\n".join(tables.section("sentiment-label", book))
     assert "`none, mv, every 4` sends 2.5 times the bytes of `noloco`." in said
+    assert "the least validation losses are" in said and "`noloco` 1.0000 at 2e-04" in said
     beside = "\n".join(overview.beside({"sentiment-label": book}))
     assert "**+" in beside and "MiniLM, `sentiment-label`, short, paper" in beside
 
