@@ -133,6 +133,25 @@ ARMS = (
 )
 """The arms, those first whose answer matters most."""
 
+VERDICTS = (
+    ("One exchange of parameters per visit against the default", "turns, 1 bit, x at the close, flush 0", DEFAULT),
+    ("The preset `home` against the default", "turns, 1 bit, x at the close", DEFAULT),
+    ("Visits of 40 steps, m at every fourth, against the default", "turns, 1 bit every 4, R = 40, flush 0", DEFAULT),
+    (
+        "One exchange per visit against NoLoCo that meets once",
+        "turns, 1 bit, x at the close, flush 0",
+        "NoLoCo, every 160",
+    ),
+    ("`home` against Dec-LoRA at every tenth step", "turns, 1 bit, x at the close", "lora, every 10"),
+    (
+        "One exchange per visit against Dec-LoRA at every tenth step",
+        "turns, 1 bit, x at the close, flush 0",
+        "lora, every 10",
+    ),
+    ("The default with `weights = tokens` against the default", "the default by tokens", DEFAULT),
+)
+"""What is compared under each table: a topic, our arm and the other."""
+
 EARLY = 9
 """So many arms are run before the others."""
 
@@ -261,6 +280,20 @@ def section(task: str, found: Mapping[str, Mapping[int, Outcome]]) -> Iterator[s
     points = {n: (mean(map(kilobytes, s.values())), mean(o.test for o in s.values())) for n, s in found.items()}
     picture.write_text(scatter(points), encoding="utf-8")
     yield from ("", f"![test loss over kB per node and step](images/{picture.name})", "")
+    said = [sentence(topic, found, ours, theirs) for topic, ours, theirs in VERDICTS if {ours, theirs} <= found.keys()]
+    yield from (*said, "") if said else ()
+
+
+def sentence(topic: str, found: Mapping[str, Mapping[int, Outcome]], ours: str, theirs: str) -> str:
+    """One comparison, seed by seed. A difference counts if it is larger than its standard deviation."""
+    seeds = sorted(found[ours].keys() & found[theirs].keys())
+    apart = [found[ours][seed].test - found[theirs][seed].test for seed in seeds]
+    bytes_of = [mean(kilobytes(found[name][seed]) for seed in seeds) for name in (ours, theirs)]
+    usual, by = mean(found[theirs][seed].test for seed in seeds), mean(apart)
+    spread = stdev(apart) if len(apart) > 1 else math.inf
+    said = "no different beyond the spread" if abs(by) <= spread else "**better**" if by < 0 else "**worse**"
+    times = f"{bytes_of[0] / bytes_of[1]:.3g} times the bytes"
+    return f"- {topic}: {said}, {by:+.3f} ± {spread:.3f} ({100 * by / usual:+.2f} %), {times}, {len(seeds)} seeds."
 
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 380, 60, 200, 20, 44
