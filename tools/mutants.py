@@ -284,7 +284,8 @@ def table(lot: Lot) -> None:
         shares.append((len(mutants), killed, tested))
         score, interval = percent(killed / max(1, tested)), f"{percent(low)} to {percent(high)}"
         counts = "".join(f"{n:10}" for n in (len(mutants), tested, killed, by[SURVIVED], by[UNTESTED]))
-        print(f"{room:12}{counts}{score:>10}   {'all were tested' if tested == len(mutants) else interval}")
+        whole = "all were tested" if tested == len(mutants) else "" if lot.size == tested else "a part, not a sample"
+        print(f"{room:12}{counts}{score:>10}   {whole or interval}")
     share, error = weighted(shares)
     print(f"{'all rooms':12}{sum(size for size, _, _ in shares):10}{percent(share):>50}   ±{percent(1.96 * error)}")
 

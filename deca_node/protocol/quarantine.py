@@ -74,8 +74,7 @@ class Quarantine:
             return None
         record = self._record(peer, now)
         record.offences, record.last = record.offences + 1, now
-        allowed = self.rules.offences if record.times == 0 else 1
-        if record.offences < allowed or self.rules.first <= 0:
+        if record.offences < self.rules.offences or self.rules.first <= 0:
             return None
         record.times += 1
         seconds = min(self.rules.first * 2 ** (record.times - 1), self.rules.longest)

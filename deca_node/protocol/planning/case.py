@@ -132,10 +132,9 @@ class GraphFacts:
     final_degree_max: int
 
     @classmethod
-    def of(cls, graph: Graph, settings: RunSettings, final: Graph | None = None) -> "GraphFacts":
-        """The facts of one graph. ``final`` is that of the final flush; None if it is the same."""
+    def of(cls, graph: Graph, settings: RunSettings, final: Graph) -> "GraphFacts":
+        """The facts of one graph. ``final`` is that of the final flush."""
         degrees = [len(near) for near in graph.values()]
-        final = graph if final is None else final
         left, flow_share = contraction(graph), settings.flow_share
         return cls(
             nodes=len(graph),

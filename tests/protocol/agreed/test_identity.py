@@ -12,6 +12,11 @@ def test_nodes_with_the_same_settings_are_of_one_run() -> None:
     assert foreign(OURS, identity_of(RunSettings(run_name="x", rounds=3)), "a", "b") is None
 
 
+def test_names_that_travel_have_a_limit() -> None:
+    identity = identity_of(RunSettings(run_name="x" * 200), "y" * 200)
+    assert (identity.name, identity.federation) == ("x" * 128, "y" * 128)
+
+
 def test_a_run_that_is_not_told_is_no_other_run() -> None:
     """Nodes of versions before the field say nothing."""
     for unknown in (None, RunIdentity("", "")):

@@ -104,6 +104,11 @@ def test_labels_are_names_by_their_numbers() -> None:
             "'random-regular' a node has at most 6; use a denser graph, or robust_neighbours = 2",
         ),
         (
+            {"robust": "clip", "topology": "ring"},
+            "robust_neighbours = 1 needs 3 neighbours, so that honest ones are in the majority, but with topology = "
+            "'ring' a node has at most 2; use a denser graph, or robust_neighbours = 0",
+        ),
+        (
             {"topology": "edges"},
             "topology = 'edges' needs the pairs of neighbours; give them as in edges = 'a-b b-c'",
         ),

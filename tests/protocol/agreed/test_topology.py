@@ -319,6 +319,7 @@ def test_edges_of_members_who_are_away_are_left_out() -> None:
         ("ab", "a b", r"'ab' does not join two members"),
         ("a-a a-b", "a b", r"'a-a' does not join two members"),
         ("a-b c-d", "a b c d", r"no path leads from a to c, d, so their models would never agree"),
+        ("b-c", "a b c", r"no path leads from a to b, c, so their models would never agree; add an edge$"),
         ("a-b-c", "a b-c a-b c", r"'a-b-c' may join a with b-c or a-b with c; rename a node"),
     ],
 )
@@ -407,6 +408,7 @@ def test_graphs_that_take_turns_stay_as_they_are() -> None:
 def test_the_graph_of_the_flush_is_that_of_its_activation() -> None:
     drawn = RunSettings(topology="erdos-renyi", seed=5)
     assert [pairs_of(final_graph("abcde", drawn, at)) for at in (0, 3)] == ["ac ad bc bd de", "ab ac bd ce de"]
+    assert final_graph("abcde", drawn) == final_graph("abcde", drawn, 0)
 
 
 @pytest.mark.parametrize(("every", "graphs"), [(0, 1), (1, 4), (2, 2), (3, 2)])

@@ -400,3 +400,10 @@ def test_memory_that_is_just_enough_fits() -> None:
 def test_another_degree_is_another_graph() -> None:
     regular = case(topology="random-regular", degree=2)
     assert regular.mixing.degree_max == 2 and regular.under(degree=3).mixing.degree_max == 3
+
+
+def test_edges_are_whole_and_an_exchange_that_stays_keeps_its_gamma_c() -> None:
+    made = case(gamma_c=0.3)
+    assert str(made.mixing.edges) == "5"
+    assert made.with_exchange("lockstep").settings.gamma_c == 0.3
+    assert made.with_exchange("overlap").settings.gamma_c == 0.0

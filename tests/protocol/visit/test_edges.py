@@ -436,3 +436,20 @@ def test_an_edge_that_the_trainer_refuses_goes_back_to_the_last_flow_that_it_has
     assert edge.applied == 1
     edges.refused(edge)
     assert edge.applied == 0
+
+
+def test_a_gap_is_told_from_a_replay() -> None:
+    edges = Edges(0, 1, ALL, ["b"])
+    edges.open("b", 1, None)
+    reasons = []
+    for inner in (1, 0, 0, 2, 1):
+        try:
+            edges.arrive("b", update(inner))
+        except WireError as problem:
+            reasons.append((problem.reason, str(problem)))
+    said = "b sent the update of inner step {} of activation 0, expected that of {}"
+    assert reasons == [
+        ("out-of-order", said.format(1, 0)),
+        ("replay", said.format(0, 1)),
+        ("out-of-order", said.format(2, 1)),
+    ]
