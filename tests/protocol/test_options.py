@@ -5,7 +5,7 @@ import pytest
 from deca_node.protocol import refusals
 from deca_node.protocol.agreed.run import RunSettings
 from deca_node.protocol.errors import SettingsError
-from deca_node.protocol.options import check_devices, columns_of, devices_of, own_seed
+from deca_node.protocol.options import check_where, columns_of, devices_of, own_seed
 
 SHARDED = (
     "parallel = 'shard' with dp_noise: each record's gradient is needed whole at one rank, and a sharded model sums "
@@ -15,8 +15,8 @@ SHARDED = (
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:3", "mps"])
 def test_one_device_may_be_named(device: str) -> None:
-    check_devices(device, "", "shard", private=False)
-    check_devices("auto", "cpu*2", "data", private=True)
+    check_where(device, "", "shard", 0, "", private=False)
+    check_where("auto", "cpu*2", "data", 2, "10.0.0.1", private=True)
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,26 @@ def test_devices_that_contradict_each_other_are_refused(
     device: str, devices: str, parallel: str, private: bool, sentence: str | None
 ) -> None:
     with pytest.raises(SettingsError) as refusal:
-        check_devices(device, devices, parallel, private=private)
+        check_where(device, devices, parallel, 0, "", private=private)
     told = "is not auto, a number of ranks, cpu*N, cuda, cuda*N, cuda:N,cuda:M,... or mps"
     assert str(refusal.value) == (sentence or f"devices = {devices!r} {told}")
+
+
+@pytest.mark.parametrize(
+    ("device", "devices", "elsewhere", "at", "sentence"),
+    [
+        ("auto", "", 2, "", "ranks_elsewhere and ranks_at belong together: set both, or none of them"),
+        ("auto", "", 0, "10.0.0.1", "ranks_elsewhere and ranks_at belong together: set both, or none of them"),
+        ("mps", "", 1, "10.0.0.1", "mps takes one rank: leave ranks_elsewhere out"),
+        ("auto", "mps", 1, "10.0.0.1", "mps takes one rank: leave ranks_elsewhere out"),
+    ],
+)
+def test_ranks_elsewhere_need_an_address_and_no_mps(
+    device: str, devices: str, elsewhere: int, at: str, sentence: str
+) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        check_where(device, devices, "auto", elsewhere, at, private=False)
+    assert str(refusal.value) == sentence
 
 
 @pytest.mark.parametrize(
