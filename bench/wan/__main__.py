@@ -173,10 +173,10 @@ def curve(nodes: Sequence[Sequence[Mapping[str, Any]]]) -> list[Row]:
     """
     measured = [[line for line in lines if line["kind"] == "eval"] for lines in nodes]
     began = max(lines[0]["time"] for lines in measured)
-    trained = [max(line["ordinal"] for line in lines if line["kind"] == "step" and "loss" in line) for lines in nodes]
+    trained = max(map(_trained, nodes))
     rows = []
     for at in zip(*measured, strict=True):
-        if at[0]["ordinal"] > max(trained) + 1:
+        if at[0]["ordinal"] > trained + 1:
             continue
         sent = [_sent_until(lines, one["time"]) for lines, one in zip(nodes, at, strict=True)]
         rows.append(
@@ -187,6 +187,13 @@ def curve(nodes: Sequence[Sequence[Mapping[str, Any]]]) -> list[Row]:
             }
         )
     return rows
+
+
+def _trained(lines: Sequence[Mapping[str, Any]]) -> int:
+    """The last step before the final flush, mixes that close a visit included."""
+    steps = [line for line in lines if line["kind"] == "step"]
+    rounds = max(line["round"] for line in steps if "loss" in line)
+    return int(max(line["ordinal"] for line in steps if line["round"] <= rounds))
 
 
 def _sent_until(lines: Sequence[Mapping[str, Any]], until: float) -> int:

@@ -14,13 +14,15 @@ GIVEN = argparse.Namespace(rounds=2, steps=16, length=16, batch=1, learning_rate
 
 
 def node(first: float, losses: list[float], mega: float) -> list[dict[str, Any]]:
-    """A node that measures a loss every ten seconds, after a visit of two steps each; and once more after the flush."""
+    """A node that measures a loss every ten seconds, after a visit of a step and a mix; and once more after the
+    flush."""
     lines: list[dict[str, Any]] = [{"kind": "eval", "time": first, "loss": 9.0, "ordinal": 0}]
     for visit, loss in enumerate(losses, 1):
-        step = {"kind": "step", "time": first + 10 * visit - 1, "loss": 1.0, "ordinal": 2 * visit - 1}
-        lines += [step | {"bytes_sent": int(visit * mega * 1e6)}]
+        step = {"kind": "step", "time": first + 10 * visit - 1, "ordinal": 2 * visit - 2, "round": 0}
+        step |= {"bytes_sent": int(visit * mega * 1e6)}
+        lines += [step | {"loss": 1.0}, step | {"ordinal": 2 * visit - 1}]
         lines += [{"kind": "eval", "time": first + 10 * visit, "loss": loss, "ordinal": 2 * visit}]
-    flush = {"kind": "step", "time": first + 99, "ordinal": 2 * len(losses) + 3, "bytes_sent": 10**9}
+    flush = {"kind": "step", "time": first + 99, "ordinal": 2 * len(losses) + 3, "round": 1, "bytes_sent": 10**9}
     return [*lines, flush, {"kind": "eval", "time": first + 100, "loss": 0.0, "ordinal": 2 * len(losses) + 4}]
 
 
