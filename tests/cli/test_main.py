@@ -21,7 +21,7 @@ from tests.cli.test_variables import commands
 
 Deca = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[2]
-WRITING = {"init", "start", "join", "demo", "completion", "cert", "report"}
+WRITING = {"lend", "init", "start", "join", "demo", "completion", "cert", "report"}
 """Verbs that run something, or write a file that somebody asked for: they print no facts."""
 READING = [*(verb for verb in frame.COMMANDS if verb not in WRITING), "cert show", "cert check"]
 ADMIN_VERBS = ("status", "members", "events", "pause", "resume", "checkpoint", "stop", "leave")

@@ -84,7 +84,7 @@ def write_bundle(out: Path, files: Mapping[str, bytes]) -> None:
 
 def secrets(directory: Path, settings: Mapping[str, Any]) -> Iterator[str]:
     """The secrets that this node's settings name, and all keys in the folders where keys usually are."""
-    named = [_value(settings, name) for name in ("tls_key", "http_token")]
+    named = [_value(settings, name) for name in ("tls_key", "http_token", "ranks_secret")]
     folders = [directory, Path("deca-certs"), *(Path(path).parent for path in named if path)]
     paths = {Path(path) for path in named if path and path != "none"}
     paths |= {path for folder in folders if folder.is_dir() for path in folder.glob("*.key")}
