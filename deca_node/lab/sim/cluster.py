@@ -389,7 +389,7 @@ class Cluster:
     def _fetched(self, member: Member, at_least: int) -> None:
         """The newest blocks that a peer has on its disk, if they are new enough."""
         linked = partial(self._network.linked, member.name)
-        there = (m.seat.trainer for name, m in self._members.items() if m is not member and not m.gone and linked(name))
+        there = (m.seat.trainer for name, m in self._members.items() if not m.gone and linked(name))
         found = [fetched for trainer in there if isinstance(trainer, Endures) and (fetched := trainer.give())]
         newest = max(found, key=lambda fetched: fetched.activation, default=None)
         failing = self._weather.fetch_failing and self._rng.random() < self._weather.fetch_failing

@@ -98,7 +98,9 @@ class FakeNetwork:
         return [link.ends for link in self._links.values() if link.live and len(link.up) == 2 and not link.deaf]
 
     def linked(self, a: str, b: str) -> bool:
-        """Whether two nodes have such a stream."""
+        """Whether two nodes have such a stream. A node has none to itself, not even to what it was before a crash."""
+        if a == b:
+            return False
         link = self._link(a, b)
         return link.live and len(link.up) == 2 and not link.deaf
 
