@@ -22,7 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = [f.name for f in dataclasses.fields(NodeSettings) if f.metadata["unit"].startswith("path")]
 FOR_A_PERSON = range(3, 8)
 TLS = {"tls_ca": "ca.crt", "tls_cert": "north.crt", "tls_key": "north.key"}
-OTHERS = {"http_token": {"http": "0.0.0.0:7900"}}
+OTHERS = {
+    "http_token": {"http": "0.0.0.0:7900"},
+    "ranks_secret": {"devices": "cpu*2", "ranks_elsewhere": "1", "ranks_at": "127.0.0.1:7903"},
+}
 """Settings without which a path is not read."""
 
 

@@ -97,12 +97,12 @@ async def says_again(stream: Any, message: bytes = b"hello") -> None:
 
 
 async def refusal_of(stream: Any) -> str:
-    """The details with which the call failed."""
+    """The details with which the call failed. A write that the refusal has overtaken fails with an error of its own."""
     try:
         await stream.write(b"hello")
         answer = await stream.read()
-    except grpc.aio.AioRpcError as error:
-        return str(error.details())
+    except grpc.aio.AioRpcError:
+        return str(await stream.details())
     raise AssertionError(f"the call was answered: {answer!r}")
 
 
