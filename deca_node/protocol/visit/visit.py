@@ -140,8 +140,9 @@ class Visit:
             return
         self._move(VisitCause.OPENED)
         self._rules.open_waits.add(self._wait.end(), len(self.edges.by_peer))
-        # An end without a keyframe of its own exchanges no parameters, whatever the other end has sent.
-        near = ((edge, edge.keyframe if self._keyframe else None) for edge in self.edges.live())
+        # An end that has sent no keyframe of its own exchanges no parameters, whatever the other end has sent.
+        told = self._rules.turns[0] if self._keyframe else frozenset()
+        near = ((edge, edge.keyframe if edge.peer in told else None) for edge in self.edges.live())
         opened = tuple(c.Neighbour(edge.peer, edge.weight, keyframe) for edge, keyframe in near)
         self._say(c.Connect(self.activation.index, opened, self._keyframe))
         self._loans.lend_all(self._take_keyframes())
