@@ -140,7 +140,8 @@ class Roster:
         are past it.
 
         Where each node has one neighbour at a time, only that of its next activation with one counts, if it trains:
-        quick pairs run ahead until they meet a slow node, and wait for it there. In the final flush all count again.
+        quick pairs run ahead until they meet a slow node, and wait for it there. In the final flush all count again; a
+        node that meets nobody before it is to be there in time for the flush.
         """
         training = {peer: position for peer, position in self._positions.items() if position != NOT_TRAINING}
         if training and self._settings.topology in MATCHINGS:
@@ -151,13 +152,14 @@ class Roster:
         return ahead > 0 and 2 * ahead >= len(training)
 
     def _next_met(self, activation: int) -> tuple[int, frozenset[str]]:
-        """The next activation of a round in which this node exchanges parameters, and with whom. An odd number of
-        members leaves one of them alone at a time."""
+        """The next activation in which this node exchanges parameters, and with whom: all peers in the final flush. An
+        odd number of members leaves one of them alone at a time."""
         blocks = self.blocks or 1
-        for index in range(activation, self._settings.rounds_of(blocks) * blocks):
+        flush = self._settings.rounds_of(blocks) * blocks
+        for index in range(activation, flush):
             if partners := self.graph(index)[self._name]:
                 return index, partners
-        return activation, frozenset()
+        return max(activation, flush), frozenset(self._positions)
 
     def busy(self, activation: int) -> bool:
         """Whether any peer works on ``activation``, or is past it."""

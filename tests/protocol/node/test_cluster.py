@@ -30,7 +30,7 @@ from deca_node.protocol.node.node import Node
 from tests.defaults import default_policy
 
 SEEDS = 200
-FOUND = (270, 290, 676, 969, 1056, 1762, 2446, 3081)
+FOUND = (270, 290, 676, 969, 1056, 1762, 2446, 3081, 6296)
 """Storms that have found a fault since: offers of before a trainer's death, one that came twice, quick pairs that left
 slow ones behind, own updates that piled up, nodes without a partner that were left behind, and a keyframe that was
 absorbed though none was sent in return."""

@@ -42,6 +42,18 @@ def test_of_pairs_the_partner_counts(topology: str) -> None:
             assert roster(topology, **ahead | {partner: NOT_TRAINING}).behind(activation)
 
 
+def test_who_meets_nobody_before_the_flush_is_to_be_there_for_the_flush() -> None:
+    """Of five nodes one is alone in the last visit of pairs."""
+    settings, flush = RunSettings(rounds=ROUNDS, topology="pairs"), ROUNDS * BLOCKS
+    alone = next(name for name, near in graph(NAMES, settings, flush - 1, BLOCKS).items() if not near)
+    for position, left in ((flush, False), (flush + 1, True)):
+        found = Roster(alone, NAMES, settings, None)
+        found.blocks = BLOCKS
+        for peer in {*NAMES} - {alone}:
+            found.came(peer, position)
+        assert found.behind(flush - 1) is left
+
+
 @pytest.mark.parametrize("topology", MATCHINGS)
 def test_in_the_final_flush_all_count(topology: str) -> None:
     flush = ROUNDS * BLOCKS
