@@ -173,7 +173,7 @@ class Administration:
     async def ask(self, verb: Verb) -> str:
         """Pass a request on; returns a sentence about its effect. Raises SettingsError if it has no effect now."""
         phase = self._node.phase
-        if verb is Verb.RESUME and phase is not Phase.PAUSED:
+        if verb is Verb.RESUME and not self._node.pausing:
             raise SettingsError(f"{self._node.name} is not paused; it is {phase}")
         if verb is Verb.CHECKPOINT and phase is not Phase.VISITING:
             raise SettingsError(f"{self._node.name} is not training now ({phase}); its last checkpoint is up to date")

@@ -33,6 +33,10 @@ def test_a_node_is_watched_paused_and_stopped(testbed: Testbed) -> None:
     north, south = (testbed.start(name, **LONG) for name in ("north", "south"))
     seen = look(north, trains_with("south"), "an edge to south")
     assert (seen.phase, seen.started, seen.ready, seen.members) == ("visiting", True, True, {"alive": 2})
+    for verb in ("pause", "resume"):
+        ask(north, verb)  # A pause that has not begun yet can be taken back.
+    done_before = seen.position.done if seen.position else 0
+    look(north, lambda status: bool(status.position and status.position.done > done_before + 1), "it to go on")
     ask(north, "pause")
     paused = look(north, lambda status: status.phase == "paused", "the pause")
     assert paused.position and paused.checkpoint.age_seconds is not None and paused.steps_per_second is None
