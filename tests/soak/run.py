@@ -40,7 +40,7 @@ def soak(folder: Path, minutes: float, seed: int, say: Say) -> Outcome:
     calm = undisturbed(folder / "calm", model, rounds, 0.0)
     say(f"undisturbed: {calm.seconds:.0f} s, held-out loss {calm.loss:.4f}; now with faults")
     (folder / "soak").mkdir()
-    steps = len(calm.steps)
+    steps = max(calm.steps) + 1
     quiet = max(QUIET_SHARE, QUIET_SECONDS / (rounds * per_round))
     with World(folder / "soak", model, rounds, PACE_SECONDS) as world:
         began = time.monotonic()
@@ -123,8 +123,8 @@ def course(world: World, seconds: float) -> Course:
     world.troubles += [f"an internal error stands in {path}" for path in logs]
     return Course(
         losses={name: float(record["loss"]) for name, record in last.items() if record["when"] == "end"},
-        # How many mixes the final flush has depends on the graph of those who are there.
-        steps=frozenset(int(r["ordinal"]) for lines in steps.values() for r in lines if r["round"] < world.rounds),
+        # Of those with a gradient: how many mixes follow them depends on the neighbours who are there.
+        steps=frozenset(int(r["ordinal"]) for lines in steps.values() for r in lines if "loss" in r),
         redone=sum(map(redone, steps.values())),
         distance=largest_difference(nodes) if len(nodes) > 1 else math.inf,
         seconds=seconds,
