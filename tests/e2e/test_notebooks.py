@@ -44,6 +44,7 @@ def outputs(book: Any) -> str:
     return "".join(output.get("text", "") or output.get("data", {}).get("text/html", "") for output in shown)
 
 
+@pytest.mark.slow
 def test_three_parties_in_one_kernel(tmp_path: Path) -> None:
     book = asyncio.run(run("parties_in_one_kernel.ipynb", tmp_path))
     text = outputs(book)
